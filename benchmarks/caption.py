@@ -1,0 +1,63 @@
+"""The prompts benchmarks use: captions of scenes no training run has seen, and what people typed."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from costroute_rt.export.postcard.caption import caption
+from costroute_rt.export.postcard.scene import Scene, Value, sample_scene
+
+BUCKETS = {"1-2": (1, 2), "3-4": (3, 4), "5-6": (5, 6), "7+": (7, 99)}
+"""Least and greatest number of stated attributes."""
+HUMAN = Path(__file__).parent / "prompts" / "human.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A text, and what a picture of it must show."""
+
+    text: str
+    stated: Mapping[str, Value]
+    """Attributes and values, as in `scene.ATTRIBUTES`."""
+    scene: Scene = field(default_factory=dict)
+    """The scene a caption describes; empty for what a person typed."""
+    name: str = ""
+    """Of the scene: what its drawing is seeded with."""
+
+    @property
+    def bucket(self) -> str:
+        """Which of BUCKETS it belongs to."""
+        return next(name for name, (low, high) in BUCKETS.items() if low <= len(self.stated) <= high)
+
+
+def held_out(dataset: str, per_bucket: int) -> list[Prompt]:
+    """`per_bucket` different captions for each of BUCKETS, in that order; they depend on the name of the dataset alone.
+
+    dataset: a name that no training data was ever drawn under.
+    """
+    found: dict[str, list[Prompt]] = {name: [] for name in BUCKETS}
+    texts: set[str] = set()
+    index = 0
+    while any(len(prompts) < per_bucket for prompts in found.values()):
+        name = f"{dataset}-{index}"
+        index += 1
+        rng = random.Random(name)
+        scene = sample_scene(rng)
+        text, stated = caption(scene, rng)
+        if not stated or text in texts:
+            continue
+        prompt = Prompt(text=text, stated=stated, scene=scene, name=name)
+        if len(found[prompt.bucket]) < per_bucket:
+            found[prompt.bucket].append(prompt)
+            texts.add(text)
+    return [prompt for prompts in found.values() for prompt in prompts]
+
+
+def human(count: int | None = None) -> list[Prompt]:
+    """What people would type, written before its author had read the grammar; spread over the list where not all are wanted."""
+    prompts = [Prompt(text=row["prompt"], stated=row["stated"]) for row in json.loads(HUMAN.read_text(encoding="utf-8"))]
+    return prompts if count is None else prompts[:: max(1, len(prompts) // count)][:count]

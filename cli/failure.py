@@ -1,0 +1,78 @@
+"""What a user sees when a command fails: one line on stderr and the exit code of its remedy, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+CANCELLED = 130
+
+
+def say(text: str) -> None:
+    """Prints to stderr, where everything goes that is not the result."""
+    click.echo(text, err=True)
+
+
+def say_error(problem: object) -> None:
+    say("error: " + " ".join(str(problem).split()))
+
+
+def exit_code_of(run: Callable[[], Any]) -> int:
+    """Runs a command and returns its exit code, having told any failure on stderr."""
+    try:
+        code = run()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        say_error("cancelled")
+        return CANCELLED
+    except click.UsageError as error:
+        say_error(error.format_message() + _help_hint(error))
+        return error.exit_code
+    except click.ClickException as error:
+        say_error(error.format_message())
+        return error.exit_code
+    except Exception as error:
+        return _report(error)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception) -> int:
+    """Tells an error that reached the top: one of ours, the system's, or a bug."""
+    from costroute_rt.engines.error import CostrouteError
+
+    if os.environ.get("COSTROUTE_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, CostrouteError):
+        say_error(error)
+        return error.exit_code
+    if isinstance(error, OSError):
+        say_error(_describe(error))
+    elif isinstance(error, MemoryError):
+        say_error("out of memory")
+    else:
+        say_error(f"unexpected {type(error).__name__}: {error} (a bug; COSTROUTE_TRACEBACK=1 shows where, please report it)")
+    return 1
+
+
+def _describe(error: OSError) -> str:
+    name = f"{error.filename}: " if error.filename else ""
+    remedy = " (free some space)" if error.errno == errno.ENOSPC else ""
+    return f"{name}{error.strerror or error}{remedy}"
+
+
+def _help_hint(error: click.UsageError) -> str:
+    return f" ({error.ctx.command_path} --help)" if error.ctx else ""
+
+
+class ReportingGroup(click.Group):
+    """A group whose failures are one line on stderr instead of click's several."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        sys.exit(exit_code_of(lambda: super(ReportingGroup, self).main(*args, **kwargs)))

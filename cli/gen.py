@@ -1,0 +1,155 @@
+"""`costroute-rt gen`: from a prompt, or a file of them, to PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from costroute_rt.cli import option
+from costroute_rt.cli.failure import say, say_error
+from costroute_rt.cli.output import Job, plan_jobs
+from costroute_rt.cli.progress import building_notice, step_bar
+from costroute_rt.cli.table import show_json
+
+if TYPE_CHECKING:
+    from costroute_rt.result import Result
+    from costroute_rt.runtime import Runtime
+
+SEED_LIMIT = 2**32
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option(
+    "--prompts", type=click.File(encoding="utf-8-sig"), metavar="FILE", help="One image for each line of FILE (-: standard input)."
+)
+@click.option(
+    "-o", "--output", metavar="PATH", help="File, folder, or pattern of {slug} {seed} {line} {index}.  [default: {slug}-{seed}.png]"
+)
+@click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), help="The same seed gives the same image.  [default: random]")
+@click.option("--overwrite", is_flag=True, help="With --prompts: make images again that exist already.")
+@click.option("--no-build", is_flag=True, help="Fail where engines are missing instead of building them.")
+@option.routing
+@option.engine
+@option.as_json("Print one JSON object for each prompt, one a line.")
+def gen(
+    prompt: str | None,
+    prompts: TextIO | None,
+    output: str | None,
+    seed: int | None,
+    overwrite: bool,
+    no_build: bool,
+    count: int,
+    bundle: str | None,
+    backend: str,
+    provider: str,
+    as_json: bool,
+    **request: Any,
+) -> None:
+    """Make an image of PROMPT within a time budget.
+
+    The candidate with the best expected quality among those that fit --max-ms is used. The budget covers everything
+    from the prompt to the pixels in memory; starting the program and writing the file come on top. The first call
+    builds the engines for this machine. A budget that was missed after all is reported; the image is written.
+
+    \b
+    costroute-rt gen "a red house by a lake at sunset" --max-ms 800 -o postcard.png
+    costroute-rt gen "a snowy mountain at night" --count 4 --seed 7 -o night.png
+    costroute-rt gen --prompts lines.txt --max-ms 500 -o postcards/
+    """
+    jobs = plan_jobs(*_read(prompt, prompts, seed, count), count, output, many=prompts is not None)
+    todo = jobs if overwrite or prompts is None else [job for job in jobs if not all(path.exists() for path in job.paths)]
+    if len(todo) < len(jobs):
+        click.echo(f"{len(jobs) - len(todo)} of {len(jobs)} exist already (--overwrite makes them again)", err=True)
+    if not todo:
+        return
+    from costroute_rt import Runtime
+
+    notice = building_notice("first use: building")
+    # Without anything that weighs time, only the engines of the chosen candidate are loaded.
+    weighs_time = any(request[name] for name in ("max_ms", "lam", "tolerance"))
+    with Runtime.open(bundle, backend=backend, provider=provider, build=not no_build, preload=weighs_time, progress=notice) as runtime:
+        failed = _make_all(runtime, todo, {"count": count, **request}, as_json=as_json)
+    if failed:
+        raise click.exceptions.Exit(failed)
+
+
+def _read(prompt: str | None, prompts: TextIO | None, seed: int | None, count: int) -> tuple[list[tuple[int, str]], list[int]]:
+    """The numbered prompts asked for and a seed for each."""
+    if prompt is not None and prompts is None:
+        numbered = [(1, prompt)]
+    elif prompt is None and prompts is not None:
+        numbered = _read_lines(prompts)
+    else:
+        raise click.UsageError("give either PROMPT or --prompts FILE", click.get_current_context())
+    from random import SystemRandom
+
+    return numbered, [SystemRandom().randrange(SEED_LIMIT - count) if seed is None else seed for _ in numbered]
+
+
+def _read_lines(file: TextIO) -> list[tuple[int, str]]:
+    """Lines that hold a prompt, with their numbers; blank ones and those that start with # are left out."""
+    from costroute_rt.engines.error import ConfigError
+
+    source = getattr(file, "name", "standard input")
+    try:
+        lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
+    except UnicodeDecodeError as error:
+        raise ConfigError("--prompts", source, "a text file in UTF-8") from error
+    numbered = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if not numbered:
+        raise ConfigError("--prompts", source, "a file with at least one prompt")
+    return numbered
+
+
+def _make_all(runtime: Runtime, jobs: Sequence[Job], request: dict[str, Any], *, as_json: bool) -> int:
+    """Generates every job; among several, a prompt that cannot be used is told and passed over. Returns the exit code."""
+    from costroute_rt.engines.error import PromptError
+
+    failed = 0
+    for job in jobs:
+        try:
+            _make(runtime, job, request, as_json=as_json, with_bar=len(jobs) == 1)
+        except PromptError as error:
+            if len(jobs) == 1:
+                raise
+            say_error(f"line {job.line}: {error}")
+            failed = error.exit_code
+    return failed
+
+
+def _make(runtime: Runtime, job: Job, request: dict[str, Any], *, as_json: bool, with_bar: bool) -> None:
+    with step_bar("steps", hidden=not with_bar) as on_step:
+        result = runtime.generate(job.prompt, seed=job.seed, on_step=on_step, **request)
+    for index, path in enumerate(job.paths):
+        _save(result, path, index)
+    if result.truncated:
+        say("note: the prompt is longer than the text encoder reads; its end was left out")
+    if as_json:
+        show_json({**result.to_json(), "outputs": [str(path) for path in job.paths]}, indent=None)
+    else:
+        click.echo(_describe(result, job))
+
+
+def _save(result: Result, path: Path, index: int) -> None:
+    from costroute_rt.engines.error import OutputError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result.save(path, index=index)
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
+
+
+def _describe(result: Result, job: Job) -> str:
+    """`postcard.png: postcard-base@8, seed 7, 512 ms (predicted 498), budget 800 ms met`."""
+    names = ", ".join(map(str, job.paths))
+    text = f"{names}: {result.route.chosen.name}, seed {result.seed}, {result.actual_ms:.0f} ms (predicted {result.predicted_ms:.0f})"
+    if result.replanned:
+        text += f", {result.replanned} steps dropped to keep the deadline"
+    if result.met is None:
+        return text
+    return f"{text}, budget {result.route.max_ms:.0f} ms {'met' if result.met else 'missed'}"

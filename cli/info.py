@@ -1,0 +1,74 @@
+"""`costroute-rt info`: how an image was made, read back from the PNG."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from costroute_rt.cli import option
+from costroute_rt.cli.table import show_json
+
+SHIPPED_FAMILY = "postcard"
+DEFAULTS = {"negative_prompt": "", "backend": "onnxruntime", "provider": "cpu"}
+
+
+@click.command()
+@click.argument("image", type=click.Path(exists=True, dir_okay=False))
+@option.as_json()
+def info(image: str, as_json: bool) -> None:
+    """Show how IMAGE was made, and the command to repeat it.
+
+    \b
+    costroute-rt info postcard.png
+    costroute-rt info postcard.png --json
+    """
+    from costroute_rt import read_settings
+
+    settings = read_settings(image)
+    command, note = reproduce(settings), _caveat(settings)
+    if as_json:
+        show_json({**settings, "command": command, "note": note})
+        return
+    rows = {_plain(name): _plain(value) for name, value in settings.items()}
+    width = max(map(len, rows), default=0)
+    for name, value in rows.items():
+        click.echo(f"{name:{width}}  {value}")
+    click.echo(f"\n{command}")
+    if note:
+        click.echo(f"note: {note}")
+
+
+def reproduce(settings: Mapping[str, Any]) -> str:
+    """The shell command that makes an image with these settings: its candidate is forced, its budget left out."""
+    words = ["costroute-rt", "gen", str(settings.get("prompt", "")), "--seed", str(settings.get("seed", 0))]
+    for name in ("candidate", "negative_prompt", "height", "width", "backend", "provider"):
+        if settings.get(name) not in (None, DEFAULTS.get(name)):
+            words += ["--" + name.replace("_", "-"), str(settings[name])]
+    return " ".join(map(_quote, words))
+
+
+def _caveat(settings: Mapping[str, Any]) -> str | None:
+    """Why the command alone would not make the same image, where it would not."""
+    if settings.get("replanned"):
+        return f"{settings['replanned']} steps were left out to keep a deadline; the command takes all of them"
+    if settings.get("family") != SHIPPED_FAMILY:
+        return f"add --bundle with the folder of the {settings.get('family')} bundle, revision {settings.get('revision')}"
+    return None
+
+
+def _plain(value: object) -> str:
+    """Text for a terminal; a file from elsewhere may hold control characters, which are escaped."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(text)
+
+
+def _quote(word: str) -> str:
+    """A word for the shell; bash's $'...' form where it cannot be printed as it is."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escapes = {"\\": "\\\\", "'": "\\'"}
+    return "$'" + "".join(escapes.get(c, c) if c.isprintable() else f"\\u{ord(c):04x}" for c in word) + "'"

@@ -1,0 +1,45 @@
+"""The `costroute-rt` command: its groups and commands put together."""
+
+from __future__ import annotations
+
+import click
+
+from costroute_rt.cli.build_engines import build_engines
+from costroute_rt.cli.doctor import doctor
+from costroute_rt.cli.engines import engines
+from costroute_rt.cli.failure import ReportingGroup
+from costroute_rt.cli.gen import gen
+from costroute_rt.cli.info import info
+from costroute_rt.cli.profile import profile
+from costroute_rt.cli.route import route
+
+
+@click.group(
+    cls=ReportingGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="costroute-rt", prog_name="costroute-rt", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Text to image within a time budget, on this machine.
+
+    Every prompt goes to the candidate (a compiled denoiser, a number of steps, a decoder) expected to serve it best
+    within the milliseconds you allow. Results go to stdout, everything else to stderr.
+
+    \b
+    costroute-rt gen "a red house by a lake at sunset" --max-ms 800 -o postcard.png
+
+    Exit codes: 0 done; 1 other failure; 2 wrong option, value or prompt; 3 nothing fits the budget; 4 bundle broken;
+    5 engine missing, damaged or wrong; 6 backend or provider missing; 7 output cannot be written; 130 cancelled.
+
+    Engines are kept in the user cache directory; COSTROUTE_HOME moves them.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (gen, route, build_engines, engines, profile, info, doctor):
+    cli.add_command(command)
+
+
+def main() -> None:
+    cli(prog_name="costroute-rt")

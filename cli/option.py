@@ -1,0 +1,71 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def as_json(text: str = "Print one JSON object instead of text.") -> Callable[[Command], Command]:
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+def bundle(command: Command) -> Command:
+    """--bundle: which bundle; the shipped one when left out."""
+    return click.option(
+        "--bundle", type=click.Path(), metavar="FOLDER", help="Bundle to use.  [default: the postcard bundle that ships with costroute-rt]"
+    )(command)
+
+
+def engine(command: Command) -> Command:
+    """--bundle, --backend and --provider: what runs, and on what."""
+    options = (
+        click.option("--provider", default="cpu", show_default=True, metavar="NAME", help="Execution provider of the backend."),
+        click.option("--backend", default="onnxruntime", show_default=True, metavar="NAME", help="What compiles and runs the engines."),
+        bundle,
+    )
+    return _apply(options, command)
+
+
+def routing(command: Command) -> Command:
+    """What decides the candidate: the budget, what to trade, what is asked for."""
+    options = (
+        click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="Image width.  [default: the bundle's]"),
+        click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="Image height.  [default: the bundle's]"),
+        click.option("--negative-prompt", default="", metavar="TEXT", help="What to keep out of the image (guided candidates only)."),
+        click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Images to make of a prompt in one go."),
+        click.option(
+            "--tolerance",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            show_default=True,
+            help="Take the cheapest candidate whose quality is within this of the best.",
+        ),
+        click.option(
+            "--lambda",
+            "lam",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            show_default=True,
+            help="Quality given up for one millisecond less.",
+        ),
+        click.option("--candidate", metavar="NAME", help="Use this candidate instead of routing (`costroute-rt route` lists them)."),
+        click.option("--or-fastest", is_flag=True, help="Where nothing fits the budget, run the fastest candidate."),
+        click.option(
+            "--max-ms",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Budget in milliseconds, from the prompt to the pixels.  [default: none, the best candidate]",
+        ),
+    )
+    return _apply(options, command)
+
+
+def _apply(options: tuple[Callable[[Any], Any], ...], command: Command) -> Command:
+    """Adds options; the last of them is the first in the help."""
+    for option in options:
+        command = option(command)
+    return command

@@ -1,0 +1,49 @@
+"""Progress on stderr: bars on a terminal, nothing or one line in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from costroute_rt.cli.failure import say
+
+if TYPE_CHECKING:
+    from costroute_rt.result import StepEvent
+
+
+def is_on_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+@contextmanager
+def step_bar(label: str, *, hidden: bool = False) -> Iterator[Callable[[StepEvent], None] | None]:
+    """A bar over denoiser calls, for `on_step`; None where nobody watches."""
+    if hidden or not is_on_terminal():
+        yield None
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+
+        def advance(event: StepEvent) -> None:
+            bar.length = event.total  # re-planning may have dropped some
+            bar.update(event.index - bar.pos)
+
+        yield advance
+
+
+def building_notice(reason: str) -> Callable[[str, int, int], None]:
+    """What `build_engines` calls before each graph: says once that a build goes on, and on a terminal where it is."""
+    told = False
+
+    def notice(graph: str, index: int, total: int) -> None:
+        nonlocal told
+        if not told:
+            say(f"{reason} {total} engines for this machine")
+            told = True
+        if is_on_terminal():
+            say(f"  {index + 1}/{total} {graph}")
+
+    return notice

@@ -1,0 +1,56 @@
+"""`costroute-rt route`: the decision alone, with its reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from costroute_rt.cli import option
+from costroute_rt.cli.progress import building_notice
+from costroute_rt.cli.table import format_bytes, show_json, show_table
+
+if TYPE_CHECKING:
+    from costroute_rt.route import Route
+
+
+@click.command()
+@click.argument("prompt")
+@option.routing
+@option.engine
+@option.as_json()
+def route(prompt: str, bundle: str | None, backend: str, provider: str, as_json: bool, **request: Any) -> None:
+    """Show which candidate PROMPT would get, and why.
+
+    \b
+    costroute-rt route "a red house by a lake" --max-ms 300
+    costroute-rt route "a red house by a lake" --max-ms 300 --json
+    """
+    from costroute_rt import Runtime
+
+    notice = building_notice("first use: building")
+    with Runtime.open(bundle, backend=backend, provider=provider, build=True, progress=notice) as runtime:
+        decision = runtime.route(prompt, **request)
+    if as_json:
+        show_json(decision.to_json())
+    else:
+        _show(decision)
+
+
+def _show(decision: Route) -> None:
+    rows = [
+        (
+            "*" if option.candidate.name == decision.chosen.name else "",
+            option.candidate.name,
+            option.quality,
+            option.quality_error,
+            option.ms,
+            option.p95_ms,
+            format_bytes(option.memory_bytes),
+            option.resident,
+            option.why,
+        )
+        for option in decision.options
+    ]
+    show_table(("", "candidate", "quality", "+-", "ms", "p95 ms", "memory", "loaded", "why"), rows)
+    click.echo(f"\n{decision.chosen.name}: {decision.reason}")

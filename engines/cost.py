@@ -1,0 +1,98 @@
+"""Measured costs of one engine file, beside it in the store, and when they may be believed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from costroute_rt.engines import device
+from costroute_rt.engines.durable import store_errors, write_file
+from costroute_rt.engines.engine import EngineKey
+from costroute_rt.engines.error import EngineError
+from costroute_rt.engines.section import Section, canonical_json, parse_section
+
+COSTS = "costs.json"
+_REMEDY = "costroute-rt profile"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCost:
+    """How long one kind of call takes when warm."""
+
+    median_ms: float
+    p95_ms: float
+    spread_ms: float
+    """Distance between the quartiles."""
+    calls: int
+    """How many were measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCost:
+    """Times of one engine file on this device."""
+
+    graph: str
+    """component/graph"""
+    digest: str
+    batch: Mapping[int, CallCost]
+    """Cost of a call, by batch size."""
+    load: CallCost
+    """Cost of opening the engine."""
+
+
+def identity(key: EngineKey, engine_sha256: str) -> dict[str, str]:
+    """What times depend on: costs measured under another identity are refused."""
+    return {"engine_sha256": engine_sha256, "device": key.device, "driver": key.driver, "os": key.os, "power_mode": device.power_mode()}
+
+
+def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost) -> None:
+    """Write costs.json into an engine's directory, all or nothing. The caller holds the engine's lock."""
+    body = {"format_version": _VERSION, "identity": dict(identity_now), "graph": cost.graph, "load_ms": _call_json(cost.load)}
+    body["batch"] = {str(size): _call_json(call) for size, call in cost.batch.items()}
+    with store_errors(folder):
+        for leftover in folder.glob(f".{COSTS}.*"):
+            leftover.unlink()
+        write_file(folder / COSTS, canonical_json({"costs": body, "sha256": _digest(body)}))
+
+
+def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str) -> EngineCost:
+    """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity."""
+    path = folder / COSTS
+
+    def fail(problem: str) -> NoReturn:
+        raise EngineError(path, problem, _REMEDY)
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        fail(f"the engine {graph} has not been measured on this device")
+    except OSError as error:
+        fail(f"measured costs cannot be read: {error.strerror}")
+    section = parse_section(data, fail)
+    body = section.section("costs")
+    if section.text("sha256") != _digest(dict(body.values)) or body.integer("format_version") != _VERSION:
+        fail("measured costs are damaged")
+    measured = body.texts("identity")
+    for name, value in identity_now.items():
+        if measured.get(name) != value:
+            fail(f"costs of {graph} were measured with another {name}: then {measured.get(name)}, now {value}")
+    batch = {int(size): _call(call) for size, call in body.sections("batch")}
+    return EngineCost(graph=graph, digest=digest, batch=batch, load=_call(body.section("load_ms")))
+
+
+def _call_json(call: CallCost) -> dict[str, float | int]:
+    times = {"median_ms": call.median_ms, "p95_ms": call.p95_ms, "spread_ms": call.spread_ms}
+    return {**{name: round(value, 4) for name, value in times.items()}, "calls": call.calls}
+
+
+def _call(section: Section) -> CallCost:
+    median, p95, spread = (section.number(name, minimum=0) for name in ("median_ms", "p95_ms", "spread_ms"))
+    return CallCost(median_ms=median, p95_ms=p95, spread_ms=spread, calls=section.integer("calls", minimum=1))
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(body)).hexdigest()

@@ -1,0 +1,160 @@
+"""What an engine is, what a backend must do, and the key that says when an engine may be used again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.engines.bundle_manifest import TensorSpec
+from costroute_rt.engines.error import ConfigError
+from costroute_rt.engines.section import Section
+
+Value = Any
+"""A tensor where the engine computes; only the engines of one backend and provider can read it."""
+
+DIGEST_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDifference:
+    """One field in which a stored engine is not the one asked for."""
+
+    field: str
+    wanted: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKey:
+    """Everything that decides what an engine file holds and where it may run; any change makes another engine."""
+
+    graph: str
+    """family/component/graph, such as postcard/base/guided_step."""
+    weights_sha256: str
+    graph_sha256: str
+    backend: str
+    backend_version: str
+    provider: str
+    precision: str
+    shapes: str
+    """Axes built to one length, such as `batch=1 height=32`; empty: every free axis stays free."""
+    options: str
+    """Builder options, such as `threads=4 optimization=all`."""
+    device: str
+    """Processor name and the features code is chosen by."""
+    driver: str
+    os: str
+
+    @property
+    def digest(self) -> str:
+        """The engine's name in the store."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+    def to_json(self) -> dict[str, str]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_section(cls, section: Section) -> EngineKey:
+        """Read from a manifest; fails as the section does."""
+        return cls(**{field.name: str(section.get(field.name, str, "text")) for field in fields(cls)})
+
+    def differences(self, found: EngineKey) -> list[FieldDifference]:
+        """The fields in which `found` is not this key."""
+        pairs = [(field.name, getattr(self, field.name), getattr(found, field.name)) for field in fields(self)]
+        return [FieldDifference(name, wanted, other) for name, wanted, other in pairs if wanted != other]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSpec:
+    """How an engine is to be built and run."""
+
+    provider: str = "cpu"
+    precision: str = "float32"
+    threads: int = 1
+    shapes: tuple[tuple[str, int], ...] = ()
+    """Free axes to build to one length, by name; sorted."""
+    allow_fallback: bool = False
+    """Accept another provider than the one asked for."""
+
+
+class Engine(Protocol):
+    """One component's graph, compiled and loaded; not to be run by two threads at once."""
+
+    @property
+    def key(self) -> EngineKey | None: ...
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]: ...
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]: ...
+    @property
+    def resident_bytes(self) -> int: ...
+    @property
+    def provider(self) -> str:
+        """What really runs it."""
+
+    def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        """Compute all outputs; raises ConfigError for feeds that do not match `inputs`."""
+
+    def to_device(self, array: npt.NDArray[Any]) -> Value: ...
+    def to_host(self, value: Value) -> npt.NDArray[Any]: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Engine: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+class Backend(Protocol):
+    """Builds and opens engines with one library."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    def options(self, spec: BuildSpec) -> str:
+        """Builder options as they stand in the key."""
+
+    def device(self, spec: BuildSpec) -> tuple[str, str]:
+        """Device and driver as they stand in the key."""
+
+    def build(self, graph: Path, target: Path, spec: BuildSpec) -> None:
+        """Write an engine into the directory `target`; raises EngineError, StoreFullError, BackendError."""
+
+    def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> Engine:
+        """Load an engine written by `build`; raises EngineError, BackendError."""
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name; raises ConfigError for an unknown one and BackendError where its library is not installed."""
+    if name != "onnxruntime":
+        raise ConfigError("backend", name, "onnxruntime")
+    from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend()
+
+
+def check_feeds(inputs: Mapping[str, TensorSpec], found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Compare feeds (name: dtype, shape) with what a graph takes; raises ConfigError at the first that does not fit."""
+    if found.keys() != inputs.keys():
+        raise ConfigError("feeds", sorted(found), f"the inputs {sorted(inputs)}")
+    for name, (dtype, shape) in found.items():
+        spec = inputs[name]
+        fits = len(shape) == len(spec.shape) and all(
+            isinstance(axis, str) or axis == length for axis, length in zip(spec.shape, shape, strict=True)
+        )
+        if dtype != spec.dtype or not fits:
+            raise ConfigError(name, f"{dtype}{list(shape)}", f"{spec.dtype}[{', '.join(map(str, spec.shape))}]")
+
+
+def describe_array(array: object) -> tuple[str, tuple[int, ...]]:
+    """dtype and shape of a host array; raises ConfigError for anything else."""
+    if not isinstance(array, np.ndarray):
+        raise ConfigError("feed", type(array).__name__, "a numpy array (numpy.asarray makes one of a number)")
+    return array.dtype.name, array.shape

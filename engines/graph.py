@@ -1,0 +1,273 @@
+"""Composes the graphs a bundle ships around an exported component, with `onnx` alone.
+
+The denoiser becomes `step` and `guided_step` (one call per row of a step table), the VAE decoder becomes `decode` (latent to pixels). The
+composed graph points at the same weight file as the component, so it must be saved beside it. Names of the component get a prefix, so that
+nothing collides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
+from costroute_rt.engines.error import BundleError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+ROW = ("input_scale", "timestep", "p", "q", "a", "b", "c", "s")
+"""What the eight numbers of a step table's row mean, in order."""
+
+_COMPONENT = "net/"
+_LATENT_NAMES = ("sample", "hidden_states")
+_OLDEST_OPSET = 13
+
+
+def graph_spec(model: ModelProto) -> GraphSpec:
+    """What a graph takes and gives, in its order; a number for a fixed axis, a name for a free one."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = {value.name: _spec(value) for value in model.graph.input if value.name not in constants}
+    return GraphSpec(inputs, {value.name: _spec(value) for value in model.graph.output})
+
+
+def _spec(value: ValueInfoProto) -> TensorSpec:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    tensor = value.type.tensor_type
+    shape = [dim.dim_value or dim.dim_param or f"{value.name}_axis_{axis}" for axis, dim in enumerate(tensor.shape.dim)]
+    return TensorSpec(str(tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(shape))
+
+
+def compose_step(denoiser: ModelProto) -> ModelProto:
+    """One row of a step table without guidance: the denoiser is called once at the latent's batch.
+
+    latent, denoised_before, noise: float32[batch, channels, height, width]; row: float32[8], see ROW.
+    text_states: float32[1, tokens, width], used for the whole batch.
+    Returns next_latent, denoised: float32[batch, channels, height, width].
+    Other inputs of the denoiser (SDXL's text_embeds, time_ids) keep their names, with 1 for the first axis.
+    """
+    return _compose_denoising(denoiser, is_guided=False)
+
+
+def compose_guided_step(denoiser: ModelProto) -> ModelProto:
+    """One row of a step table with classifier-free guidance (Ho & Salimans 2022): one denoiser call at twice the latent's batch.
+
+    As `compose_step`, with guidance: float32[], and text_states float32[2, tokens, width]: negative, positive. The same for other inputs.
+    """
+    return _compose_denoising(denoiser, is_guided=True)
+
+
+def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.ArrayLike) -> ModelProto:
+    """From the latent as denoised to pixels.
+
+    scale, shift: a number or one per channel; the decoder is fed latent * scale + shift.
+    latent: float32[batch, channels, height, width] -> pixels: uint8[batch, image_height, image_width, 3].
+    """
+    graph, spec = _Composition(decoder), graph_spec(decoder)
+    ((source, taken),), (given,) = spec.inputs.items(), spec.outputs.values()
+    scaled = graph.op("Mul", "latent", graph.constant(_per_channel(scale)))
+    decoded = graph.call({source: graph.op("Add", scaled, graph.constant(_per_channel(shift)))})
+    half = graph.constant(np.float32(0.5))
+    unit = graph.op("Add", graph.op("Mul", decoded, half), half)
+    unit = graph.op("Clip", unit, graph.constant(np.float32(0)), graph.constant(np.float32(1)))
+    levels = graph.op("Cast", graph.op("Round", graph.op("Mul", unit, graph.constant(np.float32(255)))), to=_dtype("uint8"))
+    graph.op("Transpose", levels, output="pixels", perm=[0, 2, 3, 1])
+    latent = TensorSpec("float32", ("batch", taken.shape[1], "height", "width"))
+    pixels = TensorSpec("uint8", ("batch", "image_height", "image_width", given.shape[1]))
+    return graph.finish("decode", GraphSpec({"latent": latent}, {"pixels": pixels}))
+
+
+def _compose_denoising(denoiser: ModelProto, *, is_guided: bool) -> ModelProto:
+    spec = graph_spec(denoiser)
+    source = _latent_input(spec)
+    graph = _Composition(denoiser)
+    row = {field: graph.op("Gather", "row", graph.constant(np.int64(index)), axis=0) for index, field in enumerate(ROW)}
+    batch = graph.dimension("latent", 0)
+    sample = graph.op("Mul", "latent", row["input_scale"])
+    if is_guided:
+        sample = graph.op("Concat", sample, sample, axis=0)
+    feeds = {source: sample, "timestep": _timestep(graph, spec.inputs["timestep"], row["timestep"], sample)}
+    conditions = {}
+    for name, port in spec.inputs.items():
+        if name not in feeds:
+            outside = "text_states" if name == "encoder_hidden_states" else name
+            conditions[outside] = TensorSpec(port.dtype, (2 if is_guided else 1, *port.shape[1:]))
+            feeds[name] = _repeat_rows(graph, outside, len(port.shape), batch)
+    result = graph.call(feeds)
+    _advance(graph, row, _guide(graph, result) if is_guided else result)
+
+    latent = TensorSpec("float32", ("batch", spec.inputs[source].shape[1], "height", "width"))
+    inputs = dict.fromkeys(("latent", "denoised_before", "noise"), latent) | {"row": TensorSpec("float32", (len(ROW),))}
+    if is_guided:
+        inputs["guidance"] = TensorSpec("float32", ())
+    outputs = dict.fromkeys(("next_latent", "denoised"), latent)
+    return graph.finish("guided_step" if is_guided else "step", GraphSpec(inputs | conditions, outputs))
+
+
+def _latent_input(spec: GraphSpec) -> str:
+    """The name of the input that takes the latent; raises BundleError where the graph is no denoiser we can drive."""
+    name = next((name for name in _LATENT_NAMES if name in spec.inputs), None)
+    if name is None or not {"timestep", "encoder_hidden_states"} <= set(spec.inputs) or len(spec.outputs) != 1:
+        problem = f"its graph has the inputs {', '.join(spec.inputs)} and the outputs {', '.join(spec.outputs)}"
+        raise BundleError("denoiser", problem, "a denoiser takes sample, timestep and encoder_hidden_states and gives one output")
+    (given,) = spec.outputs.values()
+    if isinstance(given.shape[1], int) and given.shape[1] != spec.inputs[name].shape[1]:
+        problem = f"it takes {spec.inputs[name].shape[1]} channels and gives {given.shape[1]}"
+        raise BundleError("denoiser", problem, "denoisers that also predict a variance, and inpainting denoisers, are not supported")
+    return name
+
+
+def _timestep(graph: _Composition, port: TensorSpec, value: str, sample: str) -> str:
+    """The row's timestep as the denoiser wants it: its dtype, a scalar or one number per image."""
+    if port.dtype != "float32":
+        value = graph.op("Cast", value, to=_dtype(port.dtype))
+    if not port.shape:
+        return value
+    return graph.op("Expand", value, graph.dimension(sample, 0) if isinstance(port.shape[0], str) else graph.constant(np.array(port.shape)))
+
+
+def _repeat_rows(graph: _Composition, name: str, rank: int, batch: str) -> str:
+    """Each row of an input `batch` times, row after row: the order in which the doubled latent lies."""
+    ones = graph.constant(np.ones(rank - 1, dtype=np.int64))
+    one, minus_one = graph.constant(np.array([1])), graph.constant(np.array([-1]))
+    spread = graph.op("Expand", graph.op("Unsqueeze", name, one), graph.op("Concat", one, batch, ones, axis=0))
+    rest = [graph.dimension(name, axis) for axis in range(1, rank)]
+    return graph.op("Reshape", spread, graph.op("Concat", minus_one, *rest, axis=0))
+
+
+def _guide(graph: _Composition, both: str) -> str:
+    """m = m_neg + guidance * (m_pos - m_neg)"""
+    negative, positive = graph.split(both)
+    return graph.op("Add", negative, graph.op("Mul", "guidance", graph.op("Sub", positive, negative)))
+
+
+def _advance(graph: _Composition, row: Mapping[str, str], guided: str) -> None:
+    """D = p x + q m; next = a x + b D + c D_before + s noise"""
+    denoised = graph.op("Add", graph.op("Mul", row["p"], "latent"), graph.op("Mul", row["q"], guided), output="denoised")
+    terms = [graph.op("Mul", row[k], v) for k, v in (("a", "latent"), ("b", denoised), ("c", "denoised_before"), ("s", "noise"))]
+    graph.op("Add", graph.op("Add", terms[0], terms[1]), graph.op("Add", terms[2], terms[3]), output="next_latent")
+
+
+class _Composition:
+    """Nodes around a component, in the order they are asked for."""
+
+    def __init__(self, component: ModelProto) -> None:
+        from onnx.compose import add_prefix
+
+        self._opset = next(entry.version for entry in component.opset_import if entry.domain in ("", "ai.onnx"))
+        if self._opset < _OLDEST_OPSET:
+            raise BundleError("component", f"its graph is of opset {self._opset}", f"export it with opset {_OLDEST_OPSET} or later")
+        self._model = add_prefix(component, _COMPONENT)
+        self._inner = list(self._model.graph.node)
+        self._nodes: list[Any] = []
+        self._constants: dict[tuple[Any, ...], Any] = {}
+
+    def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """Adds a node with one output; returns the output's name."""
+        from onnx.helper import make_node
+
+        output = output or f"{kind.lower()}_{len(self._nodes)}"
+        self._nodes.append(make_node(kind, list(inputs), [output], **attributes))
+        return output
+
+    def constant(self, value: npt.NDArray[Any] | np.generic) -> str:
+        """The name of a constant; equal ones are one."""
+        from onnx.numpy_helper import from_array
+
+        array = np.asarray(value)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = from_array(array, f"constant_{len(self._constants)}")
+        return str(self._constants[key].name)
+
+    def dimension(self, name: str, axis: int) -> str:
+        """int64[1], the length of one axis."""
+        return self.op("Gather", self.op("Shape", name), self.constant(np.array([axis])), axis=0)
+
+    def split(self, name: str) -> tuple[str, str]:
+        """Both halves along the first axis."""
+        attributes: dict[str, int] = {"axis": 0} | ({"num_outputs": 2} if self._opset >= 18 else {})
+        first = self.op("Split", name, **attributes)
+        second = f"{first}_second"
+        self._nodes[-1].output.append(second)
+        return first, second
+
+    def call(self, feeds: Mapping[str, str]) -> str:
+        """Runs the component; returns its first output."""
+        for name, value in feeds.items():
+            self.op("Identity", value, output=_COMPONENT + name)
+        self._nodes += self._inner
+        return str(self._model.graph.output[0].name)
+
+    def finish(self, name: str, spec: GraphSpec) -> ModelProto:
+        graph = self._model.graph
+        for field in (graph.node, graph.input, graph.output, graph.value_info):
+            del field[:]
+        graph.name = name
+        graph.node.extend(self._nodes)
+        graph.initializer.extend(self._constants.values())
+        graph.input.extend(_value_info(*item) for item in spec.inputs.items())
+        graph.output.extend(_value_info(*item) for item in spec.outputs.items())
+        return self._model
+
+
+def _value_info(name: str, port: TensorSpec) -> ValueInfoProto:
+    from onnx.helper import make_tensor_value_info
+
+    return make_tensor_value_info(name, _dtype(port.dtype), list(port.shape))
+
+
+def _dtype(name: str) -> int:
+    from onnx.helper import np_dtype_to_tensor_dtype
+
+    return int(np_dtype_to_tensor_dtype(np.dtype(name)))
+
+
+def _per_channel(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    array = np.asarray(value, dtype=np.float32)
+    return array.reshape(1, -1, 1, 1) if array.ndim else array
+
+
+def keep_outputs(model: ModelProto, names: Sequence[str]) -> None:
+    """Drops the other outputs, and with them the nodes and constants only they needed; changes `model`."""
+    graph = model.graph
+    kept = [value for value in graph.output if value.name in names]
+    needed = {value.name for value in kept}
+    nodes = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    for field, values in ((graph.output, kept), (graph.node, nodes[::-1]), (graph.initializer, constants)):
+        values = list(values)
+        del field[:]
+        field.extend(values)
+
+
+def strip_notes(model: ModelProto) -> None:
+    """Removes what an exporter leaves for debugging: inferred shapes, source lines, metadata, node names; changes `model`."""
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    model.doc_string = model.graph.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = node.name = ""
+        del node.metadata_props[:]
+
+
+def save_graph(model: ModelProto, path: Path) -> None:
+    """Writes a graph beside the weights it points at and checks it, shapes included; raises BundleError where it is not valid ONNX."""
+    import onnx
+
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BundleError(
+            path, f"the graph is not valid: {error}", "this is a bug in the export: report it with the checkpoint's name"
+        ) from error

@@ -1,0 +1,127 @@
+"""A few facts read straight from an ONNX file, without the `onnx` package, which the runtime does not need.
+
+Only what is wanted is decoded; field numbers are those of onnx.proto3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
+_ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
+_TENSOR_EXTERNAL, _SPARSE_TENSORS = 13, (1, 2)
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+
+
+class OnnxFacts(NamedTuple):
+    """What a file asks for beyond itself."""
+
+    external: frozenset[str]
+    """Locations of external data, as written."""
+    operators: frozenset[str]
+    """Operator names; those outside the standard domain as `domain::name`."""
+
+
+def read_onnx_facts(path: Path) -> OnnxFacts:
+    """External data locations and operators of an ONNX file; raises ValueError where it is not one."""
+    external: set[str] = set()
+    operators: set[str] = set()
+    graphs = 0
+    try:
+        for number, value in _fields(memoryview(path.read_bytes())):
+            if number == _MODEL_GRAPH:
+                graphs += 1
+                _walk_graph(_part(value), external, operators)
+            elif number == _MODEL_FUNCTIONS:
+                _walk_nodes(_part(value), 7, external, operators)
+    except (IndexError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError("it is cut short or not ONNX") from error
+    if graphs != 1:
+        raise ValueError("it is not ONNX" if not graphs else "it holds more than one graph")
+    return OnnxFacts(frozenset(external), frozenset(operators))
+
+
+def _walk_graph(data: memoryview, external: set[str], operators: set[str]) -> None:
+    for number, value in _fields(data):
+        if number == _GRAPH_INITIALIZER:
+            external.update(_locations(_part(value)))
+        elif number == _GRAPH_SPARSE:
+            for part, inner in _fields(_part(value)):
+                if part in _SPARSE_TENSORS:
+                    external.update(_locations(_part(inner)))
+    _walk_nodes(data, _GRAPH_NODE, external, operators)
+
+
+def _walk_nodes(data: memoryview, field: int, external: set[str], operators: set[str]) -> None:
+    for number, value in _fields(data):
+        if number == field:
+            _walk_node(_part(value), external, operators)
+
+
+def _walk_node(data: memoryview, external: set[str], operators: set[str]) -> None:
+    name, domain = "", ""
+    for number, value in _fields(data):
+        if number == _NODE_OP_TYPE:
+            name = str(_part(value), "utf-8")
+        elif number == _NODE_DOMAIN:
+            domain = str(_part(value), "utf-8")
+        elif number == _NODE_ATTRIBUTE:
+            _walk_attribute(_part(value), external, operators)
+    operators.add(name if domain in _STANDARD_DOMAINS else f"{domain}::{name}")
+
+
+def _walk_attribute(data: memoryview, external: set[str], operators: set[str]) -> None:
+    for number, value in _fields(data):
+        if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
+            external.update(_locations(_part(value)))
+        elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
+            _walk_graph(_part(value), external, operators)
+
+
+def _locations(tensor: memoryview) -> Iterator[str]:
+    for number, value in _fields(tensor):
+        if number == _TENSOR_EXTERNAL:
+            entry = {key: str(_part(part), "utf-8") for key, part in _fields(_part(value))}
+            if entry.get(_ENTRY_KEY) == "location":
+                yield entry.get(_ENTRY_VALUE, "")
+
+
+def _part(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a field has the wrong type: it is not ONNX")
+    return value
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Each protobuf field: its number, and its integer or its bytes."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        if kind == _VARINT:
+            value, at = _varint(data, at)
+            yield tag >> 3, value
+            continue
+        size, at = (_varint(data, at)) if kind == _BYTES else ({_FIXED64: 8, _FIXED32: 4}.get(kind, -1), at)
+        if size < 0 or at + size > len(data):
+            raise ValueError("it is cut short or not ONNX")
+        yield tag >> 3, data[at : at + size]
+        at += size
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+        if shift > 63:
+            raise ValueError("a number is too long: it is not ONNX")

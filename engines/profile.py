@@ -1,0 +1,178 @@
+"""Measuring engines on this device: how long each call and each loading takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from costroute_rt.engines.build import Progress, engine_key, make_spec, pool_graphs, split_name
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.cost import CallCost, EngineCost, identity, read_cost_file, write_costs
+from costroute_rt.engines.engine import Backend, BuildSpec, Engine, EngineKey, get_backend
+from costroute_rt.engines.error import EngineError
+from costroute_rt.engines.example import example_feeds
+from costroute_rt.engines.gate import Clock
+from costroute_rt.engines.store import BUILD, Store, StoredEngine
+
+_WARM_UP, _CALLS, _LEAST_CALLS = 3, 40, 20
+_LIMIT_S = 20.0
+"""Measuring stops after this long once every engine has its least number of calls."""
+_LOADS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRow:
+    """One measured engine at one batch size, for showing."""
+
+    graph: str
+    digest: str
+    batch: int
+    median_ms: float
+    p95_ms: float
+    spread_ms: float
+    calls: int
+    load_ms: float
+
+
+def profile_engines(
+    bundle: Bundle,
+    store: Store,
+    *,
+    backend: str = "onnxruntime",
+    provider: str = "cpu",
+    threads: int | None = None,
+    shapes: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> list[CostRow]:
+    """Measure every engine the pool needs, again; raises EngineError where one is missing."""
+    tool, spec = get_backend(backend), make_spec(provider, threads, shapes)
+    keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in pool_graphs(bundle)}
+    costs = measure_engines(bundle, store, keys, tool, spec, progress=progress)
+    return [
+        CostRow(
+            graph=cost.graph,
+            digest=cost.digest,
+            batch=batch,
+            median_ms=call.median_ms,
+            p95_ms=call.p95_ms,
+            spread_ms=call.spread_ms,
+            calls=call.calls,
+            load_ms=cost.load.median_ms,
+        )
+        for cost in costs
+        for batch, call in cost.batch.items()
+    ]
+
+
+def read_costs(
+    bundle: Bundle,
+    store: Store,
+    component: str,
+    graph: str,
+    *,
+    backend: str = "onnxruntime",
+    provider: str = "cpu",
+    threads: int | None = None,
+    shapes: Mapping[str, int] | None = None,
+) -> EngineCost:
+    """Measured costs of one engine; raises EngineError where there are none, or they were measured on something else."""
+    tool, spec = get_backend(backend), make_spec(provider, threads, shapes)
+    return _read(store, f"{component}/{graph}", engine_key(bundle, component, graph, tool, spec))
+
+
+def measure_missing(bundle: Bundle, store: Store, keys: Mapping[str, EngineKey], tool: Backend, spec: BuildSpec) -> dict[str, float]:
+    """Measure the engines that have no costs to believe; returns the median of a call, in milliseconds, of each engine."""
+    costs: dict[str, float] = {}
+    missing: dict[str, EngineKey] = {}
+    for name, key in keys.items():
+        try:
+            costs[name] = _read(store, name, key).batch[1].median_ms
+        except (EngineError, KeyError):
+            missing[name] = key
+    measured = measure_engines(bundle, store, missing, tool, spec) if missing else []
+    return costs | {cost.graph: cost.batch[1].median_ms for cost in measured}
+
+
+def measure_engines(
+    bundle: Bundle,
+    store: Store,
+    keys: Mapping[str, EngineKey],
+    tool: Backend,
+    spec: BuildSpec,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[EngineCost]:
+    """Time the engines in turns, as generating an image uses them, and write each one's costs.json."""
+    stored = {name: _stored(store, name, key) for name, key in keys.items()}
+    with ExitStack() as stack:
+        calls: dict[str, Callable[[], object]] = {}
+        loads: dict[str, list[float]] = {}
+        for index, (name, entry) in enumerate(stored.items()):
+            if progress is not None:
+                progress(name, index, len(stored))
+            engine, loads[name] = _load(tool, entry, spec, clock)
+            calls[name] = _call(stack.enter_context(engine), bundle, name, spec)
+        times = _time_in_turns(calls, clock)
+    return [_write(store, name, stored[name], times[name], loads[name]) for name in keys]
+
+
+def summarize(times_ms: list[float]) -> CallCost:
+    """Median, 95th percentile and quartile distance of measured times."""
+    low, median, high, p95 = (float(value) for value in np.percentile(times_ms, [25, 50, 75, 95]))
+    return CallCost(median_ms=median, p95_ms=p95, spread_ms=high - low, calls=len(times_ms))
+
+
+def _time_in_turns(calls: Mapping[str, Callable[[], object]], clock: Clock) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    begin = clock()
+    for turn in range(_WARM_UP + _CALLS):
+        if turn >= _WARM_UP + _LEAST_CALLS and clock() - begin > _LIMIT_S:
+            break
+        for name, call in calls.items():
+            start = clock()
+            call()
+            times[name].append((clock() - start) * 1e3)
+    return {name: found[_WARM_UP:] for name, found in times.items()}
+
+
+def _load(tool: Backend, stored: StoredEngine, spec: BuildSpec, clock: Clock) -> tuple[Engine, list[float]]:
+    """The engine, and how long opening it took, a few times over; checking its hashes is part of it."""
+    times = []
+    for attempt in range(_LOADS):
+        start = clock()
+        checked = Store(stored.path.parent.parent).find(stored.key)
+        engine = tool.open((checked or stored).path, spec, stored.key)
+        times.append((clock() - start) * 1e3)
+        if attempt < _LOADS - 1:
+            engine.close()
+    return engine, times
+
+
+def _call(engine: Engine, bundle: Bundle, name: str, spec: BuildSpec) -> Callable[[], object]:
+    """One call as generating makes it: outputs back in host memory, which also waits for the device."""
+    arrays = example_feeds(bundle, bundle.graph_path(*split_name(name)), sizes=dict(spec.shapes))
+    feeds = {key: engine.to_device(array) for key, array in arrays.items()}
+    return lambda: [engine.to_host(value) for value in engine.run(feeds).values()]
+
+
+def _stored(store: Store, name: str, key: EngineKey) -> StoredEngine:
+    stored = store.peek(key)
+    if stored is None or stored.quarantined:
+        raise EngineError(store.folder, f"there is no engine of {name} to measure", BUILD)
+    return stored
+
+
+def _read(store: Store, name: str, key: EngineKey) -> EngineCost:
+    stored = _stored(store, name, key)
+    return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest)
+
+
+def _write(store: Store, name: str, stored: StoredEngine, times: list[float], loads: list[float]) -> EngineCost:
+    cost = EngineCost(graph=name, digest=stored.digest, batch={1: summarize(times)}, load=summarize(loads))
+    with store.lock(stored.digest):
+        write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+    return cost

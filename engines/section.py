@@ -1,0 +1,118 @@
+"""Checked reading of manifests: JSON from outside becomes typed values, or an error that names the place."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+Fail = Callable[[str], NoReturn]
+"""Raises the caller's own error for a problem found in a manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One JSON object and where it stands in its manifest."""
+
+    values: Mapping[str, Any]
+    place: str
+    fail: Fail
+
+    def _at(self, key: str) -> str:
+        return f"{self.place}.{key}" if self.place else key
+
+    def get(self, key: str, kind: type | tuple[type, ...], wanted: str) -> Any:
+        """The value of `key`, which must be there and be of `kind`."""
+        if key not in self.values:
+            self.fail(f"manifest has no {self._at(key)}")
+        value = self.values[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            self.fail(f"manifest {self._at(key)} is {shorten(value)}: expected {wanted}")
+        return value
+
+    def text(self, key: str) -> str:
+        value = self.get(key, str, "text")
+        if not value.strip() or "\0" in value:
+            self.fail(f"manifest {self._at(key)} is empty or not plain text")
+        return str(value)
+
+    def integer(self, key: str, minimum: int = 0) -> int:
+        value = self.get(key, int, "a whole number")
+        if value < minimum:
+            self.fail(f"manifest {self._at(key)} is {value}: expected {minimum} or more")
+        return int(value)
+
+    def number(self, key: str, minimum: float = -math.inf) -> float:
+        value = self.get(key, (int, float), "a number")
+        if not math.isfinite(value) or value < minimum:
+            self.fail(f"manifest {self._at(key)} is {value}: expected a finite number of {minimum} or more")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        return bool(self.get(key, bool, "true or false")) if key in self.values else default
+
+    def items(self, key: str) -> list[Any]:
+        return list(self.get(key, list, "a list"))
+
+    def section(self, key: str) -> Section:
+        return Section(self.get(key, dict, "an object"), self._at(key), self.fail)
+
+    def sections(self, key: str) -> Iterator[tuple[str, Section]]:
+        """Every member of the object under `key`, each an object itself."""
+        inner = self.section(key)
+        for name in inner.values:
+            yield name, inner.section(name)
+
+    def rows(self, key: str) -> Iterator[Section]:
+        """Every member of the list under `key`, each an object."""
+        for index, value in enumerate(self.items(key)):
+            place = f"{self._at(key)}[{index}]"
+            if not isinstance(value, dict):
+                self.fail(f"manifest {place} is {shorten(value)}: expected an object")
+            yield Section(value, place, self.fail)
+
+    def texts(self, key: str) -> dict[str, str]:
+        """The object under `key`, whose values are all text."""
+        inner = self.section(key)
+        return {name: inner.text(name) for name in inner.values}
+
+    def sha256(self, key: str) -> str:
+        value = self.text(key)
+        if len(value) != 64 or set(value) - set("0123456789abcdef"):
+            self.fail(f"manifest {self._at(key)} is {shorten(value)}: expected 64 hexadecimal digits")
+        return value
+
+
+def parse_section(data: bytes, fail: Fail) -> Section:
+    """The JSON object in `data`; repeated names, NaN and broken text are errors."""
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        fail(f"manifest is not valid JSON: {error}")
+    if not isinstance(value, dict):
+        fail(f"manifest is {shorten(value)}: expected an object")
+    return Section(value, "", fail)
+
+
+def canonical_json(value: object) -> bytes:
+    """One text per value: sorted keys, indent 1, UTF-8, a newline at the end."""
+    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def shorten(value: object, length: int = 60) -> str:
+    """`repr(value)`, cut so that a message stays readable."""
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name appears twice in one object")
+    return values
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number")

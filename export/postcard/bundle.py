@@ -1,0 +1,63 @@
+"""Turns a trained postcard checkpoint into the bundle that ships with the package.
+
+    python -m costroute_rt.export.postcard.bundle --checkpoint checkpoint --out runtime/bundles/postcard --revision 1
+    python -m benchmarks.quality --bundle runtime/bundles/postcard --write-table quality.json
+    python -m costroute_rt.export.postcard.bundle ... --quality quality.json
+
+The first pass has no measured quality yet: all candidates stand at 0 with the metric "unmeasured".
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from costroute_rt.export.checkpoint import export_bundle
+from costroute_rt.export.recipe import BundleRecipe
+
+logger = logging.getLogger(__name__)
+GUIDANCE = 3.0
+STEPS = {"turbo": (1, 2), "small": (4, 6, 8, 16), "base": (4, 6, 8, 16)}
+"""Numbers of steps per denoiser; turbo runs without guidance, which it has learnt."""
+
+
+def pool() -> tuple[dict[str, Any], ...]:
+    """The family's candidates, roughly from cheap to costly."""
+    return tuple(
+        {
+            "name": f"postcard-{denoiser}@{steps}",
+            "denoiser": denoiser,
+            "scheduler": "default",
+            "num_inference_steps": steps,
+            "guidance_scale": 1.0 if denoiser == "turbo" else GUIDANCE,
+            "decoder": "vae",
+        }
+        for denoiser, counts in STEPS.items()
+        for steps in counts
+    )
+
+
+def make_recipe(revision: str, quality: Mapping[str, Any] | None) -> BundleRecipe:
+    """quality: what `benchmarks.quality --write-table` wrote, or None before it was measured."""
+    unmeasured = {"metric": "unmeasured", "candidates": {row["name"]: {"mean": 0.0, "standard_error": 0.0} for row in pool()}}
+    return BundleRecipe(
+        family="postcard", revision=revision, license="Apache-2.0", pool=pool(), quality=quality or unmeasured, sizes=((256, 256),)
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="diffusers directory written by costroute_rt.export.postcard.train")
+    parser.add_argument("--out", type=Path, required=True, help="the bundle's directory; replaced when it is there")
+    parser.add_argument("--revision", required=True, help="name of this state of the weights")
+    parser.add_argument("--quality", type=Path, help="measured quality per candidate")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    quality = json.loads(args.quality.read_text()) if args.quality else None
+    export_bundle(args.checkpoint, args.out, make_recipe(args.revision, quality), overwrite=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Denoisers: latents of drawn scenes, and the rectified-flow recipe.
+
+Training point: x = (1 - t) * data + t * noise at t in 0..1; the network predicts the velocity noise - data (Liu et al. 2022), which is
+diffusers' `flow_prediction` with sigma = t and timestep = 1000 t.
+"""
+
+import logging
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizerFast
+
+from costroute_rt.export.postcard.autoencoder import encode, to_float
+from costroute_rt.export.postcard.dataset import render_dataset, shards
+from costroute_rt.export.postcard.scene import Scene
+from costroute_rt.export.postcard.text import PLAIN as TEXT_PLAIN
+from costroute_rt.export.postcard.text import AttributeHeads, make_captions, tokenize
+from costroute_rt.export.postcard.training import Run
+
+logger = logging.getLogger(__name__)
+TIMESTEPS = 1000
+DROP_CAPTION = 0.1
+VAGUE = 0.08
+"""Share of captions that name a thing without its colour or kind."""
+NOISE_SHIFT = 0.5
+"""Mean of the logit of the training time; above 0 means more noise than data."""
+PLAIN = ("conv_in", "conv_out", *TEXT_PLAIN)
+RATE = 1.2e-3
+
+
+@torch.no_grad()
+def encode_dataset(vae: AutoencoderKL, folder: Path, count: int, processes: int) -> None:
+    """Draws `count` scenes and keeps their latents float16[SHARD, 16, 16, 16] instead of the pictures."""
+    device = next(vae.parameters()).device
+    missing = [s for s in shards(folder, count) if not s.path("latents").exists()]
+    for shard in render_dataset(folder, "scenes", count, processes) if missing else ():
+        if shard.path("latents").exists():
+            continue
+        parts = []
+        for rows in np.array_split(shard.array("images"), 25):
+            with torch.autocast(device.type, torch.bfloat16):
+                parts.append(encode(vae, to_float(rows, device)).half().cpu().numpy())
+        shard.save("latents", np.concatenate(parts))
+        shard.path("images").unlink()
+        logger.info("encoded shard %d of %d", shard.number + 1, -(-count // len(shard.scenes())))
+
+
+class Latents:
+    """Latents, object masks and scenes of a dataset, in memory."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        parts = [s for s in shards(folder, count) if s.path("latents").exists()]
+        self.latents: NDArray[np.float16] = np.concatenate([s.array("latents") for s in parts])
+        self.masks: NDArray[np.uint8] = np.concatenate([s.array("masks") for s in parts])
+        self.scenes: list[Scene] = [scene for s in parts for scene in s.scenes()]
+
+    def draw(self, count: int, rng: random.Random, device: torch.device) -> tuple[Tensor, Tensor, list[Scene]]:
+        """-> (latents float[B, 16, 16, 16], masks uint8[B, 16, 16], scenes)."""
+        index = [rng.randrange(len(self.scenes)) for _ in range(count)]
+        latents = torch.from_numpy(self.latents[index]).to(device).float()
+        return latents, torch.from_numpy(self.masks[index]).to(device), [self.scenes[i] for i in index]
+
+
+def object_weight(masks: Tensor, t: Tensor) -> Tensor:
+    """uint8[B, 16, 16] object cover, float[B] time -> float[B, 1, 16, 16]: up to 3 inside objects, 1 outside.
+
+    Only where there is little noise: at high noise the place of an object is still open, and weighting the pictures that have one
+    there would draw it in every possible place (two suns, two houses).
+    """
+    clarity = (1 - t / 0.7).clamp(min=0)[:, None, None, None]
+    return 1 + 2 * clarity * masks.float().div(255)[:, None]
+
+
+def velocity(unet: UNet2DConditionModel, x: Tensor, t: Tensor, states: Tensor) -> Tensor:
+    """x: float[B, 16, 16, 16]; t: float[B], 1 is noise; states: float[B, 64, 160]."""
+    return unet(x.contiguous(memory_format=torch.channels_last), t * TIMESTEPS, states).sample.float()  # type: ignore[no-any-return]
+
+
+def train_denoiser(
+    unet: UNet2DConditionModel,
+    text: CLIPTextModel,
+    heads: AttributeHeads | None,
+    tokenizer: CLIPTokenizerFast,
+    data: Latents,
+    path: Path,
+    minutes: float,
+    batch: int = 96,
+) -> None:
+    """Trains `unet`, and the text encoder with it where its attribute heads are given; leaves averaged weights."""
+    parts = nn.ModuleDict({"unet": unet} if heads is None else {"unet": unet, "text": text, "heads": heads})
+    run = Run(parts, path, minutes, RATE, PLAIN)
+    device, rng = next(unet.parameters()).device, random.Random(f"{path.stem}-{run.steps}")
+    for _ in run:
+        x, masks, scenes = data.draw(batch, rng, device)
+        texts, classes = make_captions(scenes, rng, DROP_CAPTION, VAGUE)
+        with torch.set_grad_enabled(heads is not None):
+            encoded = text(tokenize(tokenizer, texts).to(device))
+        noise, t = torch.randn_like(x), torch.sigmoid(torch.randn(batch, device=device) + NOISE_SHIFT)
+        found = velocity(unet, torch.lerp(x, noise, t[:, None, None, None]), t, encoded.last_hidden_state)
+        weight = object_weight(masks, t)
+        loss = ((found - (noise - x)).square() * (weight / weight.mean())).mean()
+        if heads is not None:
+            loss = loss + 0.1 * heads.loss(encoded.pooler_output, classes.to(device))
+        run.step(loss)
+    parts.load_state_dict(run.average.state_dict())

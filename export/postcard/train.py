@@ -1,0 +1,216 @@
+"""Trains the whole postcard family with one command, on a CPU or with CUDA.
+
+    python -m costroute_rt.export.postcard.train --work runs/postcard --out checkpoint
+
+Every stage leaves its result in the work folder and is skipped when that is there; a stopped run goes on from its last checkpoint
+(at most two minutes are lost). `--from STAGE` does that stage and all after it again. The result is a diffusers directory.
+"""
+
+import argparse
+import copy
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
+
+from costroute_rt.export.postcard.autoencoder import psnr, reconstruct, train_decoder, train_together
+from costroute_rt.export.postcard.dataset import IMAGE_SIZE, Shard, render_dataset, shards
+from costroute_rt.export.postcard.denoiser import Latents, encode_dataset, train_denoiser
+from costroute_rt.export.postcard.networks import make_denoiser, make_scheduler, make_text_encoder, make_vae
+from costroute_rt.export.postcard.scene import ATTRIBUTES
+from costroute_rt.export.postcard.scorer import Scorer, accuracies, train_scorer
+from costroute_rt.export.postcard.text import AttributeHeads, train_text, train_tokenizer
+from costroute_rt.export.postcard.turbo import make_pairs, train_turbo
+from costroute_rt.export.scorer import export_scorer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Minutes of training per network and sizes of the data; `scale` multiplies the minutes."""
+
+    pictures: int = 14_000
+    scenes: int = 40_000
+    pairs: int = 12_000
+    autoencoder: float = 30
+    decoder: float = 10
+    scorer: float = 4
+    text: float = 2.5
+    base: float = 42
+    small: float = 10
+    turbo: float = 12
+    scale: float = 1.0
+    processes: int = 2
+
+    def minutes(self, stage: str) -> float:
+        return float(getattr(self, stage)) * self.scale
+
+
+class Recipe:
+    """The stages in order; each is a method that leaves a file or folder of its own name in `work`."""
+
+    STAGES = ("tokenizer", "pictures", "autoencoder", "latents", "text", "base", "scorer", "small", "pairs", "turbo", "decoder")
+
+    def __init__(self, work: Path, plan: Plan, device: torch.device) -> None:
+        self.work, self.plan, self.device = work, plan, device
+
+    def run(self, again_from: str | None = None) -> None:
+        if again_from is not None:
+            for stage in self.STAGES[self.STAGES.index(again_from) :]:
+                self.forget(stage)
+        for stage in self.STAGES:
+            if not self.done(stage).exists():
+                logger.info("stage %s", stage)
+                work: Callable[[], None] = getattr(self, stage)
+                work()
+                self.done(stage).touch()
+
+    def done(self, stage: str) -> Path:
+        return self.work / f"{stage}.done"
+
+    def checkpoint(self, stage: str) -> Path:
+        return self.work / f"{stage}.pt"
+
+    def forget(self, stage: str) -> None:
+        self.done(stage).unlink(missing_ok=True)
+        self.checkpoint(stage).unlink(missing_ok=True)
+        shutil.rmtree(self.work / stage, ignore_errors=True)
+
+    # -- what stages leave behind
+
+    @cached_property
+    def words(self) -> CLIPTokenizerFast:
+        return CLIPTokenizerFast.from_pretrained(self.work / "tokenizer")
+
+    def vae(self, stage: str) -> AutoencoderKL:
+        return AutoencoderKL.from_pretrained(self.work / stage).to(self.device, memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+    def unet(self, stage: str) -> UNet2DConditionModel:
+        return UNet2DConditionModel.from_pretrained(self.work / stage / "unet").to(self.device, memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+    def text_encoder(self, stage: str) -> CLIPTextModel:
+        return CLIPTextModel.from_pretrained(self.work / stage / "text_encoder", attn_implementation="eager").to(self.device)  # type: ignore[no-any-return]
+
+    def pictures_drawn(self) -> tuple[list[Shard], Shard]:
+        """-> (shards to train on, the shard that is held out)."""
+        *train, held_out = shards(self.work / "pictures", self.plan.pictures)
+        return train, held_out
+
+    # -- stages
+
+    def tokenizer(self) -> None:
+        train_tokenizer(self.work / "tokenizer")
+
+    def pictures(self) -> None:
+        for shard in render_dataset(self.work / "pictures", "pictures", self.plan.pictures, self.plan.processes):
+            logger.info("pictures: shard %d", shard.number)
+
+    def autoencoder(self) -> None:
+        torch.manual_seed(0)
+        vae = make_vae().to(self.device, memory_format=torch.channels_last)
+        train_together(vae, self.pictures_drawn()[0], self.checkpoint("autoencoder"), self.plan.minutes("autoencoder"))
+        self.keep_vae(vae, "autoencoder")
+
+    def decoder(self) -> None:
+        vae = self.vae("autoencoder")
+        train_decoder(vae, self.pictures_drawn()[0], self.checkpoint("decoder"), self.plan.minutes("decoder"))
+        self.keep_vae(vae, "decoder")
+
+    def keep_vae(self, vae: AutoencoderKL, stage: str) -> None:
+        vae.eval().save_pretrained(self.work / stage)
+        held_out = self.pictures_drawn()[1].array("images")[:256]
+        logger.info("%s: %.2f dB on 256 held-out drawings", stage, psnr(reconstruct(vae, held_out), held_out))
+
+    def latents(self) -> None:
+        encode_dataset(self.vae("autoencoder").eval(), self.work / "latents", self.plan.scenes, self.plan.processes)
+
+    def text(self) -> None:
+        torch.manual_seed(1)
+        end = self.words.eos_token_id
+        encoder, heads = make_text_encoder(len(self.words), end).to(self.device), AttributeHeads().to(self.device)
+        train_text(encoder, heads, self.words, self.checkpoint("text"), self.plan.minutes("text"))
+        encoder.save_pretrained(self.work / "text" / "text_encoder")
+        save_file(heads.state_dict(), self.work / "text" / "heads.safetensors")
+
+    def base(self) -> None:
+        torch.manual_seed(2)
+        unet = make_denoiser("base").to(self.device, memory_format=torch.channels_last)
+        encoder, heads = self.text_encoder("text"), AttributeHeads().to(self.device)
+        heads.load_state_dict(load_file(self.work / "text" / "heads.safetensors"))
+        train_denoiser(unet, encoder, heads, self.words, self.scene_latents(), self.checkpoint("base"), self.plan.minutes("base"))
+        unet.save_pretrained(self.work / "base" / "unet")
+        encoder.save_pretrained(self.work / "base" / "text_encoder")
+
+    def small(self) -> None:
+        torch.manual_seed(3)
+        unet = make_denoiser("small").to(self.device, memory_format=torch.channels_last)
+        text = self.text_encoder("base")
+        train_denoiser(unet, text, None, self.words, self.scene_latents(), self.checkpoint("small"), self.plan.minutes("small"))
+        unet.save_pretrained(self.work / "small" / "unet")
+
+    def scene_latents(self) -> Latents:
+        return Latents(self.work / "latents", self.plan.scenes)
+
+    def pairs(self) -> None:
+        make_pairs(self.unet("base").eval(), self.text_encoder("base"), self.words, self.work / "pairs", self.plan.pairs)
+
+    def turbo(self) -> None:
+        unet = copy.deepcopy(self.unet("base"))
+        pairs = shards(self.work / "pairs", self.plan.pairs)
+        train_turbo(unet, self.text_encoder("base"), self.words, pairs, self.checkpoint("turbo"), self.plan.minutes("turbo"))
+        unet.save_pretrained(self.work / "turbo" / "unet")
+
+    def scorer(self) -> None:
+        torch.manual_seed(4)
+        scorer, (train, held_out) = Scorer().to(self.device, memory_format=torch.channels_last), self.pictures_drawn()
+        train_scorer(scorer, train, self.checkpoint("scorer"), self.plan.minutes("scorer"))
+        logger.info("scorer: held-out accuracy %s", {name: round(share, 4) for name, share in accuracies(scorer, held_out).items()})
+        (self.work / "scorer").mkdir(exist_ok=True)
+        save_file({name: t.contiguous() for name, t in scorer.state_dict().items()}, self.work / "scorer" / "model.safetensors")
+
+    def pack(self, out: Path) -> None:
+        """Writes the family as a diffusers directory, fp16, with the further denoisers and the scorer beside the pipeline's parts."""
+        pipeline = StableDiffusionPipeline(
+            vae=self.vae("decoder"),
+            text_encoder=self.text_encoder("base"),
+            tokenizer=CLIPTokenizer.from_pretrained(self.work / "tokenizer"),
+            unet=self.unet("base"),
+            scheduler=make_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.to(dtype=torch.float16).save_pretrained(out)
+        for size in ("small", "turbo"):
+            self.unet(size).half().save_pretrained(out / f"unet_{size}")
+        scorer = Scorer()
+        scorer.load_state_dict(load_file(self.work / "scorer" / "model.safetensors"))
+        export_scorer(scorer, ATTRIBUTES, out / "scorer", height=IMAGE_SIZE, width=IMAGE_SIZE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for data, checkpoints and results")
+    parser.add_argument("--out", type=Path, help="where the finished diffusers directory goes")
+    parser.add_argument("--from", dest="again_from", choices=Recipe.STAGES, help="do this stage and all after it again")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies all training times")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    args.work.mkdir(parents=True, exist_ok=True)
+    recipe = Recipe(args.work, Plan(scale=args.scale), torch.device(args.device))
+    recipe.run(args.again_from)
+    if args.out:
+        recipe.pack(args.out)
+
+
+if __name__ == "__main__":
+    main()

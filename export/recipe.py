@@ -1,0 +1,28 @@
+"""What a checkpoint directory does not say about itself, and a bundle must."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleRecipe:
+    """Everything `export_bundle` is told beside the checkpoint; its parts go into the manifest and are checked there."""
+
+    family: str
+    revision: str
+    license: str
+    """SPDX identifier of the weights' licence."""
+    pool: tuple[Mapping[str, Any], ...]
+    """Candidates, cheapest first: name, denoiser, scheduler, num_inference_steps, guidance_scale, decoder."""
+    quality: Mapping[str, Any]
+    """{"metric": name, "candidates": {candidate: {"mean": score, "standard_error": score}}}"""
+    schedulers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Scheduler configurations with _class_name, by the name the pool uses; `default` is the checkpoint's own."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """(height, width) pairs the denoisers were trained for, the default first; empty: the UNet's sample_size."""
+    any_size: bool = False
+    preview: Mapping[str, Any] | None = None
+    """{"matrix": 3 floats per latent channel, "bias": 3 floats}; None: fitted to the VAE."""

@@ -1,0 +1,69 @@
+"""A scorer, a torch module that tells attributes of an image, as the `scorer` folder of a checkpoint."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from costroute_rt.engines.graph import save_graph, strip_notes
+from costroute_rt.engines.safetensors_file import reference_weights
+from costroute_rt.export.component import write_json, write_weights
+
+_OPSET = 18
+
+
+def export_scorer(module: Any, attributes: Mapping[str, Sequence[str]], target: Path, *, height: int, width: int) -> Path:
+    """Writes config.json, model.safetensors and scorer.onnx into the directory `target`; returns it.
+
+    module: takes float32[batch, 3, height, width] in -1..1, gives a dict of logits float32[batch, values], one per attribute.
+    attributes: the values of each attribute, in the order of its logits.
+    The graph takes pixels uint8[batch, height, width, 3] and gives one output per attribute: probabilities float32[batch, values].
+    """
+    import onnx
+    import torch
+
+    target.mkdir(parents=True, exist_ok=True)
+    weights = target / "model.safetensors"
+    module = module.eval().float()
+    write_weights(module, weights)
+    write_json(target / "config.json", {"attributes": {k: list(v) for k, v in attributes.items()}, "height": height, "width": width})
+    with tempfile.TemporaryDirectory(dir=target) as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns about every shape it reads
+        path = Path(scratch) / "scorer.onnx"
+        torch.onnx.export(
+            _from_pixels(module, tuple(attributes)),
+            (torch.zeros(2, height, width, 3, dtype=torch.uint8),),
+            path,
+            input_names=["pixels"],
+            output_names=list(attributes),
+            dynamic_axes={name: {0: "batch"} for name in ("pixels", *attributes)},
+            opset_version=_OPSET,
+            dynamo=False,
+            # As it is: folding would merge batch norms into weights that are in no file.
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
+        )
+        model = onnx.load(path, load_external_data=False)
+        reference_weights(model, weights, base_dir=Path(scratch))
+    strip_notes(model)
+    save_graph(model, target / "scorer.onnx")
+    return target
+
+
+def _from_pixels(module: Any, names: tuple[str, ...]) -> Any:
+    """The module with pixels for images and probabilities for logits."""
+    import torch
+
+    class FromPixels(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module
+
+        def forward(self, pixels: Any) -> tuple[Any, ...]:
+            logits = self.inner(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+            return tuple(logits[name].softmax(1) for name in names)
+
+    return FromPixels().eval()

@@ -1,0 +1,108 @@
+"""costroute-rt: text to image within a latency budget measured on this device.
+
+    from costroute_rt import Runtime
+
+    with Runtime.open() as runtime:
+        result = runtime.generate("a red house by a lake", max_ms=300, seed=7)
+        result.save("postcard.png")
+
+Every public name is loaded when it is first used: importing this package loads neither NumPy nor an inference library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from costroute_rt.candidate import Candidate
+    from costroute_rt.engines.bundle import Bundle
+    from costroute_rt.engines.error import (
+        BackendError,
+        BudgetError,
+        BundleError,
+        CancelledError,
+        ConfigError,
+        CostrouteError,
+        EngineError,
+        OutputError,
+        PromptError,
+        StoreFullError,
+    )
+    from costroute_rt.png import read_settings
+    from costroute_rt.result import Result, StepEvent, Timings
+    from costroute_rt.route import Option, Route
+    from costroute_rt.runtime import Runtime
+
+    __version__: str
+
+__all__ = [
+    "BackendError",
+    "BudgetError",
+    "Bundle",
+    "BundleError",
+    "CancelledError",
+    "Candidate",
+    "ConfigError",
+    "CostrouteError",
+    "EngineError",
+    "Option",
+    "OutputError",
+    "PromptError",
+    "Result",
+    "Route",
+    "Runtime",
+    "StepEvent",
+    "StoreFullError",
+    "Timings",
+    "__version__",
+    "read_settings",
+    "shipped_bundle",
+]
+
+_MODULES = {
+    "Bundle": "engines.bundle",
+    "Candidate": "candidate",
+    "Option": "route",
+    "Result": "result",
+    "Route": "route",
+    "Runtime": "runtime",
+    "StepEvent": "result",
+    "Timings": "result",
+    "read_settings": "png",
+}
+
+
+def shipped_bundle() -> Path:
+    """Where the bundle that comes with the package, the `postcard` family, lies."""
+    from pathlib import Path
+
+    return Path(__file__).resolve().parent / "bundles" / "postcard"
+
+
+def __getattr__(name: str) -> Any:
+    value: Any
+    if name == "__version__":
+        value = _read_version()
+    elif name in __all__:
+        from importlib import import_module
+
+        value = getattr(import_module(f"costroute_rt.{_MODULES.get(name, 'engines.error')}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _read_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("costroute-rt")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"

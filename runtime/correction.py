@@ -1,0 +1,147 @@
+"""What observed times say about the device now, beside what was measured when its engines were profiled."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from statistics import median
+from threading import Lock
+from typing import Generic, TypeVar
+
+Clock = Callable[[], float]
+"""Seconds from an arbitrary start, never falling."""
+
+T = TypeVar("T")
+Times = Mapping[str, tuple[float, float]]
+
+LONG_S, SHORT_S = 600.0, 60.0
+"""How long an observation counts. Were they kept for ever, one busy minute could make an engine look too slow to be chosen, and
+never be corrected, since an engine that is not chosen is not observed."""
+MARGIN_LOW, MARGIN_HIGH = 0.02, 0.10
+COVERAGE = 0.98
+"""Share of recent images whose time the upper estimate would have covered."""
+
+
+class Recent(Generic[T]):
+    """The last few observations, none older than `max_age_s`."""
+
+    def __init__(self, clock: Clock, *, size: int, max_age_s: float) -> None:
+        self._clock, self._max_age_s = clock, max_age_s
+        self._seen: deque[tuple[float, T]] = deque(maxlen=size)
+
+    def add(self, value: T) -> None:
+        """Take one more observation, now."""
+        self._seen.append((self._clock(), value))
+
+    def values(self) -> list[T]:
+        """Those that still count, oldest first."""
+        oldest = self._clock() - self._max_age_s
+        while self._seen and self._seen[0][0] < oldest:
+            self._seen.popleft()
+        return [value for _, value in self._seen]
+
+
+class Window(Recent[float]):
+    """Recent numbers, after some prior ones that never age."""
+
+    def __init__(self, clock: Clock, *, size: int, max_age_s: float, prior: tuple[float, ...]) -> None:
+        super().__init__(clock, size=size, max_age_s=max_age_s)
+        self._prior = prior
+
+    def values(self) -> list[float]:
+        """The prior and the observations that still count."""
+        return [*self._prior, *super().values()]
+
+    def is_fresh(self) -> bool:
+        """Whether anything but the prior counts."""
+        return len(self.values()) > len(self._prior)
+
+    def median(self) -> float:
+        """The middle one; outliers do not move it."""
+        return median(self.values())
+
+    def upper(self, share: float) -> float:
+        """The smallest value that `share` of them do not exceed."""
+        ordered = sorted(self.values())
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+class Correction:
+    """Factors from measured costs to those expected now; safe to use from several threads.
+
+    A factor is the product of two running medians of actual over expected time: a long one for each engine (the profile was
+    taken under other conditions) and a short one for the whole device (it is busy, or hot, now). What is learned on the engines
+    in use so reaches those that are not.
+
+    The margin is how far recent images went beyond their upper estimates, as a share of the prediction: the quantile that
+    split conformal prediction takes (Lei et al. 2018, Alg. 2), within fixed limits.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._images: Recent[Times] = Recent(clock, size=5, max_age_s=SHORT_S)
+        self._calls: dict[str, Window] = {}
+        self._loads: dict[str, Window] = {}
+        self._excess = Window(clock, size=64, max_age_s=LONG_S, prior=(0.0,) * 16)
+        self._overhead_ms = Window(clock, size=32, max_age_s=LONG_S, prior=(1.0,) * 3)
+
+    def call_factor(self, engine: str) -> float:
+        """Expected time over measured time, for a call of `engine` now."""
+        with self._lock:
+            return self._long(engine) * self._device()
+
+    def load_factor(self, engine: str) -> float:
+        """Expected time over measured time, for making `engine` resident."""
+        with self._lock:
+            return self._window(self._loads, engine).median()
+
+    def overhead_ms(self) -> float:
+        """Expected time outside engine calls, in milliseconds."""
+        with self._lock:
+            return self._overhead_ms.median()
+
+    def margin(self) -> float:
+        """What to add to an upper estimate, as a share of the prediction."""
+        with self._lock:
+            return min(max(self._excess.upper(COVERAGE), MARGIN_LOW), MARGIN_HIGH)
+
+    def observe(self, calls: Times, loads: Times, *, overhead_ms: float, excess: float) -> None:
+        """Learn from one request.
+
+        calls, loads: for each engine that ran or was loaded, the measured and the actual milliseconds, all its calls together.
+        excess: actual time beyond the upper estimate without its margin, as a share of the prediction; may be negative.
+        """
+        known = {engine: times for engine, times in calls.items() if times[0] > 0}
+        with self._lock:
+            if known:
+                self._images.add(known)
+            for engine, (measured, actual) in known.items():
+                self._window(self._calls, engine).add(actual / measured)
+            for engine, (measured, actual) in loads.items():
+                if measured > 0:  # the disk's pace says nothing about the device's
+                    self._window(self._loads, engine).add(actual / measured)
+            self._overhead_ms.add(overhead_ms)
+            self._excess.add(excess)
+
+    def _device(self) -> float:
+        """Median over the last images of actual over expected time, with one image as expected before them.
+
+        What is expected changes as the long medians do, so it is worked out anew.
+        """
+        factors = [1.0]
+        for calls in self._images.values():
+            expected_ms = sum(measured * self._long(engine) for engine, (measured, _) in calls.items())
+            factors.append(sum(actual for _, actual in calls.values()) / expected_ms)
+        return median(factors)
+
+    def _long(self, engine: str) -> float:
+        """The engine's long median; of one not used lately, the middle of the others': it was profiled in the same hour."""
+        window = self._calls.get(engine)
+        if window is not None and window.is_fresh():
+            return window.median()
+        others = [other.median() for other in self._calls.values() if other.is_fresh()]
+        return median(others) if others else 1.0
+
+    def _window(self, windows: dict[str, Window], engine: str) -> Window:
+        return windows.setdefault(engine, Window(self._clock, size=33, max_age_s=LONG_S, prior=(1.0,) * 3))

@@ -1,0 +1,108 @@
+"""Prompts: what may be asked for, and its tokens."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.engines.error import BundleError, ConfigError, PromptError
+
+if TYPE_CHECKING:
+    from costroute_rt.engines.bundle import Bundle
+
+_log = logging.getLogger(__name__)
+_REFUSED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
+"""Control characters other than tab and line breaks, and halves of surrogate pairs."""
+_CHARACTERS_PER_TOKEN = 32
+"""A text longer than this per token it may keep is cut before it is tokenized: no real prompt is, and ten thousand words cost nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text, tokenized."""
+
+    ids: npt.NDArray[np.int64]
+    """int64[1, max_length], padded."""
+    is_truncated: bool
+    """Whether words at the end were dropped because the text encoder reads no more."""
+
+
+class Tokenizer:
+    """The bundle's tokenizer; `Tokenizer.open` is the only way to get one. Safe to use from several threads."""
+
+    def __init__(self, inner: Any, max_length: int) -> None:
+        self._inner = inner
+        self._max_length = max_length
+
+    @classmethod
+    def open(cls, path: Path, *, max_length: int, pad: str) -> Tokenizer:
+        """Read a tokenizer.json; raises BundleError where it is unusable or does not know the padding token."""
+        from tokenizers import Tokenizer as Inner
+
+        remedy = "copy or download the bundle again"
+        try:
+            inner = Inner.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise BundleError(path, f"it is no usable tokenizer: {error}", remedy) from error
+        pad_id = inner.token_to_id(pad)
+        if pad_id is None:
+            raise BundleError(path, f"it does not know the padding token {pad!r}", remedy)
+        inner.enable_truncation(max_length)
+        inner.enable_padding(length=max_length, pad_id=pad_id, pad_token=pad)
+        if len(inner.encode("").ids) != max_length:
+            raise BundleError(path, f"its start and end tokens alone are more than the {max_length} tokens of the manifest", remedy)
+        return cls(inner, max_length)
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> Tokenizer:
+        """The tokenizer the bundle names."""
+        spec = bundle.tokenizer
+        return cls.open(bundle.path(spec.file), max_length=spec.max_length, pad=spec.pad)
+
+    def encode(self, text: str) -> Tokens:
+        """Tokens of a checked text; one that is too long loses its last words, keeps the end token, and is warned about."""
+        kept, is_cut = _cut(text, self._max_length)
+        encoding = self._inner.encode(kept)
+        is_truncated = is_cut or bool(encoding.overflowing)
+        if is_truncated:
+            _log.warning("the prompt is longer than the %d tokens the text encoder reads: the rest is left out", self._max_length)
+        return Tokens(np.array([encoding.ids], dtype=np.int64), is_truncated)
+
+
+def check_prompt(prompt: object) -> str:
+    """The prompt, where an image can be made from it; raises PromptError (empty, control characters), ConfigError (no text)."""
+    text = check_text("prompt", prompt)
+    if not text.strip():
+        raise PromptError("the prompt is empty: describe the image")
+    return text
+
+
+def check_text(name: str, text: object) -> str:
+    """`text`, where it is text without control characters; it may be empty. Any other Unicode is welcome."""
+    if not isinstance(text, str):
+        raise ConfigError(name, text, "text")
+    refused = _REFUSED.search(text)
+    if refused:
+        code = ord(refused.group())
+        what = "half of a surrogate pair" if code >= 0xD800 else "a control character"
+        raise PromptError(f"the {name} has {what}, U+{code:04X}, at position {refused.start()}: remove it")
+    return text
+
+
+def _cut(text: str, max_length: int) -> tuple[str, bool]:
+    """`text` itself, or the first words of one that is far too long, and whether words are lost.
+
+    Each word is one token or more, so that no later word could be read.
+    """
+    limit = max_length * _CHARACTERS_PER_TOKEN
+    if len(text) <= limit:
+        return text, False
+    words = text.split(maxsplit=max_length)
+    kept = " ".join(words[:max_length])
+    return kept[:limit], len(words) > max_length or len(kept) > limit

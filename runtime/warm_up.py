@@ -1,0 +1,33 @@
+"""First calls, made before anybody waits for them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from costroute_rt.loop import Denoiser
+from costroute_rt.parts import Parts
+from costroute_rt.text import encode_text
+
+
+def warm_up(parts: Parts) -> None:
+    """Load every engine of the pool and call it once at the default size; keeps the states of the empty negative prompt.
+
+    A first call allocates memory and fills caches, and takes a multiple of the next ones' time.
+    """
+    image, engines = parts.bundle.image, parts.engines
+    shape = (1, image.latent_channels, image.height // image.vae_scale_factor, image.width // image.vae_scale_factor)
+    states = encode_text(engines.get(parts.encode), parts.tokenizer.encode(""))
+    parts.negatives.put("", states)
+    called = set()
+    for candidate in parts.pool:
+        engine = engines.get(parts.step(candidate))
+        latent = parts.zeros.get(engine, shape)
+        if parts.step(candidate) not in called:
+            both = np.concatenate([states, states]) if candidate.is_guided else states
+            scale = candidate.guidance_scale if candidate.is_guided else None
+            row = parts.tables.table(candidate).row(0).astype(np.float32)
+            Denoiser(engine, engine.to_device(both), guidance_scale=scale)(latent, latent, latent, row)
+        if parts.decode(candidate) not in called:
+            decoder = engines.get(parts.decode(candidate))
+            decoder.to_host(decoder.run({"latent": latent})["pixels"])
+        called |= {parts.step(candidate), parts.decode(candidate)}

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def own_home(run: Run, home: Path, tiny_bundle: Path) -> Path:
+    """A COSTROUTE_HOME with one engine built, for tests that change it."""
+    assert run("build-engines", "--bundle", tiny_bundle, "--graph", "vae/decode").exit_code == 0
+    return home
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout.startswith("costroute-rt ")
+
+
+@pytest.mark.parametrize("arguments", [(), ("engines",)])
+def test_a_group_alone_prints_its_help(arguments: tuple[str, ...], run: Run) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("Usage: costroute-rt")
+
+
+def test_route_lists_every_candidate_and_marks_the_chosen(run: Run, built: Path, tiny_bundle: Path) -> None:
+    done = run("route", "a lake", "--bundle", tiny_bundle, "--max-ms", 60000)
+    assert done.exit_code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.startswith("*") for line in lines[1:5]] == [False, False, False, True]
+    assert lines[-1].startswith("tiny-base@8: ")
+
+
+def test_route_json(run: Run, built: Path, tiny_bundle: Path) -> None:
+    told = json.loads(run("route", "a lake", "--bundle", tiny_bundle, "--tolerance", 10, "--json").stdout)
+    assert told["chosen"].startswith("tiny-turbo")
+    assert len(told["options"]) == 4
+
+
+def test_build_engines_keeps_what_is_there(run: Run, built: Path, tiny_bundle: Path) -> None:
+    told = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
+    assert told["engines"]
+    assert not any(engine["built"] for engine in told["engines"])
+
+
+def test_engines_list(run: Run, built: Path) -> None:
+    told = json.loads(run("engines", "list", "--json").stdout)
+    assert Path(told["store"]).is_relative_to(built)
+    assert {engine["state"] for engine in told["engines"]} == {"ready"}
+    shown = run("engines", "list").stdout
+    assert f"{len(told['engines'])} engines, " in shown
+
+
+def test_engines_list_of_an_empty_store(run: Run, home: Path) -> None:
+    assert json.loads(run("engines", "list", "--json").stdout)["engines"] == []
+    assert run("engines", "list").stdout.splitlines()[-1].startswith("0 engines, 0 B in ")
+
+
+def test_engines_verify_finds_a_flipped_byte(run: Run, own_home: Path) -> None:
+    assert run("engines", "verify").exit_code == 0
+    victim = next(own_home.rglob("model.onnx"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    done = run("engines", "verify", "--json")
+    assert done.exit_code == 5
+    assert "costroute-rt build-engines" in done.stderr
+    assert [bool(engine["problem"]) for engine in json.loads(done.stdout)["engines"]] == [True]
+
+
+def test_engines_explain_says_what_would_be_found(run: Run, own_home: Path, tiny_bundle: Path) -> None:
+    told = json.loads(run("engines", "explain", "--bundle", tiny_bundle, "--json").stdout)
+    found = {engine["graph"]: engine["found"] for engine in told["engines"]}
+    assert [graph for graph, there in found.items() if there] == [graph for graph in found if "decode" in graph]
+    assert run("engines", "explain", "--bundle", tiny_bundle).exit_code == 0
+
+
+def test_engines_rm(run: Run, own_home: Path) -> None:
+    digest = json.loads(run("engines", "list", "--json").stdout)["engines"][0]["engine"]
+    assert run("engines", "rm").exit_code == 2
+    assert run("engines", "rm", "0000").exit_code == 5
+    assert run("engines", "rm", digest[:12]).stdout.startswith(f"removed {digest[:12]} ")
+    assert "nothing to remove" in run("engines", "rm", "--all").stderr
+
+
+def test_profile_measures_every_engine(run: Run, built: Path, tiny_bundle: Path) -> None:
+    told = json.loads(run("profile", "--bundle", tiny_bundle, "--json").stdout)
+    assert all(0 < cost["median_ms"] <= cost["p95_ms"] for cost in told["costs"])
+
+
+def test_info_refuses_other_images(run: Run) -> None:
+    Image.new("RGB", (8, 8)).save("plain.png")
+    Path("text.png").write_text("no image")
+    for name in ("plain.png", "text.png", "missing.png"):
+        done = run("info", name)
+        assert done.exit_code == 2
+        assert done.stderr.count("\n") == 1
+
+
+def test_doctor_reports_facts_and_problems(run: Run, built: Path) -> None:
+    done = run("doctor", "--json")
+    told = json.loads(done.stdout)
+    assert done.exit_code == (0 if told["ok"] else 1)
+    assert {"costroute-rt", "python", "numpy", "store"} <= set(told["facts"])
+    assert all(problem["remedy"] for problem in told["problems"])
+
+
+def test_doctor_finds_two_distributions_of_onnx_runtime(run: Run, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ["onnxruntime", "onnxruntime-gpu"]
+    monkeypatch.setattr("costroute_rt.engines.onnxruntime_backend.installed_distributions", lambda: both)
+    done = run("doctor")
+    assert done.exit_code == 1
+    assert "mend: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu" in done.stdout
+
+
+def test_info_escapes_control_characters_of_files_from_elsewhere(run: Run) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_itxt("costroute", json.dumps({"prompt": "it's\x1b[31m a \\ lake\n", "seed": 1}))
+    Image.new("RGB", (8, 8)).save("odd.png", pnginfo=text)
+    shown = run("info", "odd.png").stdout
+    assert "\x1b" not in shown
+    assert r"costroute-rt gen $'it\'s\u001b[31m a \\ lake\u000a' --seed 1" in shown

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from costroute_rt import read_settings
+from tests.cli.conftest import Run
+
+
+def images() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def test_gen_writes_an_image_and_says_how_it_went(gen: Run) -> None:
+    done = gen("a red house by a lake", "--max-ms", 60000, "--seed", 7, "-o", "postcard.png")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("postcard.png: tiny-base@8, seed 7, ")
+    assert "(predicted " in done.stdout
+    assert done.stdout.endswith("budget 60000 ms met\n")
+    with Image.open("postcard.png") as image:
+        assert image.size == (64, 64)
+
+
+def test_gen_in_a_pipe_is_quiet(gen: Run) -> None:
+    assert gen("a lake", "-o", "a.png").stderr == ""
+
+
+def test_gen_names_the_file_after_the_prompt_and_seed(gen: Run) -> None:
+    assert gen("A red house!", "--seed", 7).exit_code == 0
+    assert images() == ["a-red-house-7.png"]
+
+
+def test_gen_json_is_one_object(gen: Run) -> None:
+    done = gen("a lake", "--seed", 1, "--candidate", "tiny-turbo@1", "--json", "-o", "a.png")
+    told = json.loads(done.stdout)
+    assert told["outputs"] == ["a.png"]
+    assert told["met"] is None
+    assert told["settings"]["candidate"] == "tiny-turbo@1"
+
+
+def test_gen_count_makes_one_file_for_each_seed(gen: Run) -> None:
+    assert gen("a lake", "--seed", 5, "--count", 2, "-o", "x.png").exit_code == 0
+    assert [read_settings(name)["seed"] for name in ("x-1.png", "x-2.png")] == [5, 6]
+
+
+def test_first_use_builds_the_engines_and_says_so(run: Run, home: Path, tiny_bundle: Path) -> None:
+    done = run("gen", "a lake", "--bundle", tiny_bundle, "--candidate", "tiny-turbo@1", "-o", "a.png")
+    assert done.exit_code == 0, done.stderr
+    assert "first use: building" in done.stderr
+
+
+def test_no_build_names_the_command_that_builds(run: Run, home: Path, tiny_bundle: Path) -> None:
+    done = run("gen", "a lake", "--bundle", tiny_bundle, "--no-build")
+    assert done.exit_code == 5
+    assert "costroute-rt build-engines" in done.stderr
+    assert images() == []
+
+
+def test_prompts_make_one_image_a_line_and_resume(gen: Run) -> None:
+    Path("lines.txt").write_text("# places\na lake\n\na house 🏠\n", encoding="utf-8")
+    assert gen("--prompts", "lines.txt", "-o", "out/", "--candidate", "tiny-turbo@1").exit_code == 0
+    assert images() == ["lines.txt", "out/0002-a-lake.png", "out/0004-a-house.png"]
+    before = Path("out/0002-a-lake.png").read_bytes()
+    Path("out/0004-a-house.png").unlink()
+    resumed = gen("--prompts", "lines.txt", "-o", "out/", "--candidate", "tiny-turbo@1")
+    assert "1 of 2 exist already" in resumed.stderr
+    assert resumed.stdout.startswith("out/0004-a-house.png: ")
+    assert Path("out/0002-a-lake.png").read_bytes() == before
+    gen("--prompts", "lines.txt", "-o", "out/", "--candidate", "tiny-turbo@1", "--overwrite", "--seed", 3)
+    assert read_settings("out/0002-a-lake.png")["seed"] == 3
+
+
+def test_prompts_from_standard_input(gen: Run) -> None:
+    assert gen("--prompts", "-", "-o", ".", "--json", stdin="a lake\na house\n").stdout.count("\n") == 2
+
+
+def test_one_bad_line_does_not_stop_the_others(gen: Run) -> None:
+    done = gen("--prompts", "-", "-o", "out", stdin="a lake\n\x00\na house\n")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: line 2: ")
+    assert len(images()) == 2
+
+
+def test_info_reads_the_settings_back_and_repeats_the_image(gen: Run, run: Run, tiny_bundle: Path) -> None:
+    gen("it's a lake", "--seed", 9, "--negative-prompt", "snow", "-o", "a.png")
+    told = json.loads(run("info", "a.png", "--json").stdout)
+    assert (told["prompt"], told["seed"], told["candidate"]) == ("it's a lake", 9, "tiny-base@8")
+    assert told["command"].startswith("""costroute-rt gen 'it'"'"'s a lake' --seed 9 --candidate tiny-base@8 --negative-prompt snow""")
+    gen("it's a lake", "--seed", 9, "--negative-prompt", "snow", "--candidate", "tiny-base@8", "-o", "b.png")
+    with Image.open("a.png") as first, Image.open("b.png") as second:
+        assert first.tobytes() == second.tobytes()
+
+
+BAD_INPUT = {
+    "empty prompt": (2, ["", "-o", "x.png"]),
+    "blank prompt": (2, ["  ", "-o", "x.png"]),
+    "NUL in the prompt": (2, ["a\0lake", "-o", "x.png"]),
+    "no prompt": (2, ["-o", "x.png"]),
+    "prompt and file of prompts": (2, ["a lake", "--prompts", "-"]),
+    "no file of prompts": (2, ["--prompts", "missing.txt"]),
+    "file without prompts": (2, ["--prompts", "-"]),
+    "budget 0": (2, ["a lake", "--max-ms", "0"]),
+    "budget below 0": (2, ["a lake", "--max-ms", "-5"]),
+    "budget not a number": (2, ["a lake", "--max-ms", "nan"]),
+    "budget too small": (3, ["a lake", "--max-ms", "0.001"]),
+    "unknown candidate": (2, ["a lake", "--candidate", "nothing@1"]),
+    "size not a multiple": (2, ["a lake", "--height", "63"]),
+    "seed too large": (2, ["a lake", "--seed", str(2**32)]),
+    "no images": (2, ["a lake", "--count", "0"]),
+    "unknown option": (2, ["a lake", "--steps", "4"]),
+    "folder that is not there": (7, ["a lake", "-o", "missing/x.png"]),
+    "folder that takes no files": (7, ["a lake", "-o", "/proc/x.png"]),
+    "not a PNG": (2, ["a lake", "-o", "x.jpg"]),
+    "unknown backend": (2, ["a lake", "--backend", "abacus"]),
+}
+
+
+@pytest.mark.parametrize(("code", "arguments"), list(BAD_INPUT.values()), ids=list(BAD_INPUT))
+def test_bad_input_is_one_line_and_leaves_nothing_behind(code: int, arguments: list[str], gen: Run) -> None:
+    done = gen(*arguments, stdin="")
+    assert done.exit_code == code, done.output
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert images() == []
+
+
+@pytest.mark.parametrize(("provider", "code"), [("abacus", 2), ("directml" if sys.platform != "win32" else "coreml", 6)])
+def test_providers_that_are_unknown_or_not_there(provider: str, code: int, gen: Run) -> None:
+    done = gen("a lake", "--provider", provider)
+    assert done.exit_code == code
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert images() == []
+
+
+def test_missing_bundle_is_a_bundle_error(run: Run) -> None:
+    assert run("gen", "a lake", "--bundle", "missing").exit_code == 4
+
+
+@pytest.mark.parametrize("prompt", ["lake " * 10_000, "a house 🏠 by a lake 🌊", "夕焼け"], ids=["10,000 words", "emoji", "Japanese"])
+def test_odd_prompts_make_images(prompt: str, gen: Run) -> None:
+    done = gen(prompt, "--candidate", "tiny-turbo@1", "-o", "x.png")
+    assert done.exit_code == 0, done.stderr
+    assert images() == ["x.png"]
+    assert ("its end was left out" in done.stderr) == (len(prompt) > 100)

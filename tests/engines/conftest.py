@@ -1,0 +1,61 @@
+"""Fixtures for the engines: a bundle one may break, and a store with its engines built once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from costroute_rt.engines.build import build_engines
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.store import Store
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="session")
+def built_home(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the tiny bundle's engines; tests that change it copy it first."""
+    home = tmp_path_factory.mktemp("built")
+    build_engines(Bundle.open(tiny_bundle), Store.open(home), threads=1)
+    return home
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A tiny bundle to break."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def store_copy(built_home: Path, tmp_path: Path) -> Store:
+    """A built store to break."""
+    return Store.open(shutil.copytree(built_home, tmp_path / "store"))
+
+
+def rewrite_manifest(bundle: Path, edit: Edit) -> None:
+    """Change a bundle's manifest as one who knows its format would: digests are made to match."""
+    values = json.loads((bundle / "manifest.json").read_text())
+    edit(values)
+    data = json.dumps(values).encode()
+    (bundle / "manifest.json").write_bytes(data)
+    (bundle / "manifest.sha256").write_text(hashlib.sha256(data).hexdigest())
+
+
+def relist(bundle: Path, name: str) -> None:
+    """Make the manifest agree with what the file `name` is now."""
+    data = (bundle / name).read_bytes()
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    rewrite_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))
+
+
+def flip_byte(path: Path, at: float = 0.5) -> None:
+    """Change one byte, at this fraction of the file."""
+    data = bytearray(path.read_bytes())
+    data[int(at * (len(data) - 1))] ^= 0x01
+    path.write_bytes(data)

@@ -1,0 +1,114 @@
+"""What every backend must do; run over each that is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costroute_rt.engines.build import build_engines, engine_key, make_spec, open_engine
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.engine import Backend, Engine, get_backend
+from costroute_rt.engines.error import ConfigError, EngineError
+from costroute_rt.engines.example import example_feeds
+from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.store import Store
+
+BACKENDS = ["onnxruntime"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return get_backend(request.param)
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle, verify=False)
+
+
+@pytest.fixture
+def engine(backend: Backend, bundle: Bundle, built_home: Path) -> Engine:
+    return open_engine(bundle, Store.open(built_home), "base", "guided_step", backend=backend.name, threads=1)
+
+
+def test_an_engine_computes_what_its_graph_says_at_any_batch_and_size(engine: Engine, bundle: Bundle) -> None:
+    for batch, height in ((1, 4), (3, 6)):
+        feeds = example_feeds(bundle, "unet/guided_step.onnx", batch, {"height": height})
+        expected = OnnxRuntimeBackend().run_reference(bundle.path("unet/guided_step.onnx"), feeds).outputs()
+        found = engine.run({name: engine.to_device(array) for name, array in feeds.items()})
+        for name, want in expected.items():
+            np.testing.assert_allclose(engine.to_host(found[name]), want, rtol=1e-3, atol=1e-3)
+
+
+def test_an_engine_says_what_it_takes_and_gives(engine: Engine, bundle: Bundle) -> None:
+    spec = bundle.graphs["unet/guided_step.onnx"]
+    assert dict(engine.inputs) == dict(spec.inputs)
+    assert engine.outputs.keys() == spec.outputs.keys()
+    assert engine.provider == "cpu"
+    assert engine.resident_bytes > 100_000
+    assert engine.key is not None
+    assert engine.key.graph == "tiny/base/guided_step"
+
+
+def test_outputs_feed_the_next_call(engine: Engine, bundle: Bundle) -> None:
+    feeds = {name: engine.to_device(array) for name, array in example_feeds(bundle, "unet/guided_step.onnx").items()}
+    first = engine.run(feeds)
+    second = engine.run({**feeds, "latent": first["next_latent"], "denoised_before": first["denoised"]})
+    assert not np.array_equal(engine.to_host(first["denoised"]), engine.to_host(second["denoised"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("latent", np.zeros((1, 4, 4, 4), np.float64)),
+        ("latent", np.zeros((4, 4, 4), np.float32)),
+        ("row", np.zeros(9, np.float32)),
+        ("latent", np.zeros((1, 5, 4, 4), np.float32)),
+        ("stranger", np.zeros(1, np.float32)),
+    ],
+    ids=["dtype", "rank", "length", "channels", "name"],
+)
+def test_feeds_that_do_not_fit_are_refused_by_name(engine: Engine, bundle: Bundle, name: str, array: np.ndarray) -> None:
+    feeds = {**example_feeds(bundle, "unet/guided_step.onnx"), name: array}
+    with pytest.raises(ConfigError, match=name):
+        engine.run({key: engine.to_device(value) for key, value in feeds.items()})
+
+
+def test_a_missing_feed_and_a_plain_number_are_refused(engine: Engine, bundle: Bundle) -> None:
+    feeds = example_feeds(bundle, "unet/guided_step.onnx")
+    with pytest.raises(ConfigError, match="guidance"):
+        engine.run({name: value for name, value in feeds.items() if name != "guidance"})
+    with pytest.raises(ConfigError, match="numpy"):
+        engine.run({**feeds, "guidance": 3.0})
+
+
+def test_a_closed_engine_says_so(engine: Engine, bundle: Bundle) -> None:
+    with engine:
+        pass
+    with pytest.raises(EngineError, match="closed"):
+        engine.run(example_feeds(bundle, "unet/guided_step.onnx"))
+
+
+def test_static_shapes_make_another_engine_that_refuses_other_sizes(backend: Backend, bundle: Bundle, tmp_path: Path) -> None:
+    shapes = {"batch": 1, "height": 4, "width": 4}
+    store = Store.open(tmp_path)
+    build_engines(bundle, store, threads=1, shapes=shapes, graphs=["turbo/step"], measure=False)
+    keys = [engine_key(bundle, "turbo", "step", backend, make_spec(threads=1, shapes=chosen)) for chosen in (shapes, None)]
+    assert keys[0].digest != keys[1].digest
+    with open_engine(bundle, store, "turbo", "step", threads=1, shapes=shapes) as engine:
+        engine.run(example_feeds(bundle, "unet_turbo/step.onnx"))
+        with pytest.raises(ConfigError, match=r"denoised_before is 'float32\[2, 4, 4, 4\]': expected float32\[1, 4, 4, 4\]"):
+            engine.run(example_feeds(bundle, "unet_turbo/step.onnx", batch=2))
+
+
+def test_no_weight_is_unpacked_while_running(built_home: Path) -> None:
+    import onnx
+
+    for stored in Store.open(built_home).engines():
+        model = onnx.load(stored.path / "model.onnx", load_external_data=False)
+        kinds = {tensor.data_type for tensor in model.graph.initializer}
+        assert onnx.TensorProto.FLOAT16 not in kinds, stored.key.graph
+        made = {name for node in model.graph.node for name in node.output} | {value.name for value in model.graph.input}
+        assert all(set(node.input) <= made for node in model.graph.node if node.op_type == "Cast"), stored.key.graph

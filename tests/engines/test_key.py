@@ -1,0 +1,75 @@
+"""A key covers everything an engine depends on, and a miss names what differed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from costroute_rt.engines.build import build_engines, engine_key, explain_engines, make_spec, open_engine
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.engine import EngineKey, get_backend
+from costroute_rt.engines.error import ConfigError, EngineError
+from costroute_rt.engines.store import Store
+
+KEY = EngineKey(**{field.name: f"some {field.name}" for field in fields(EngineKey)})
+EXPECTED = {
+    "graph", "weights_sha256", "graph_sha256", "backend", "backend_version", "provider", "precision", "shapes", "options", "device",
+    "driver", "os",
+}  # fmt: skip
+
+
+def test_the_key_covers_what_the_design_lists() -> None:
+    assert {field.name for field in fields(EngineKey)} == EXPECTED
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_any_field_changes_the_digest_and_is_named(name: str) -> None:
+    other = replace(KEY, **{name: "other"})
+    assert other.digest != KEY.digest
+    assert [(d.field, d.wanted, d.found) for d in KEY.differences(other)] == [(name, f"some {name}", "other")]
+
+
+def test_the_digest_is_stable_and_fit_for_a_file_name() -> None:
+    assert KEY.digest == replace(KEY).digest
+    assert re.fullmatch("[0-9a-f]{32}", KEY.digest)
+
+
+def test_a_miss_names_the_field_and_the_command(tiny_bundle: Path, built_home: Path) -> None:
+    with pytest.raises(EngineError, match=r"options: wanted threads=3.*stored threads=1.*build-engines") as caught:
+        open_engine(Bundle.open(tiny_bundle), Store.open(built_home), "base", "guided_step", threads=3)
+    assert caught.value.exit_code == 5
+
+
+def test_nothing_built_is_said_too(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="none was built"):
+        open_engine(Bundle.open(tiny_bundle), Store.open(tmp_path), "base", "guided_step")
+    assert not list(tmp_path.iterdir())
+
+
+def test_explain_tells_each_graph(tiny_bundle: Path, built_home: Path) -> None:
+    bundle, store = Bundle.open(tiny_bundle), Store.open(built_home)
+    assert [found.found for found in explain_engines(bundle, store, threads=1)] == [True] * 4
+    missing = explain_engines(bundle, store, threads=2)
+    assert {difference.field for found in missing for difference in found.differences} == {"options"}
+
+
+def test_changed_weights_and_graphs_are_other_engines(tiny_bundle: Path, tmp_path: Path) -> None:
+    from tests.tiny_bundle import write_tiny_bundle
+
+    other = write_tiny_bundle(tmp_path / "other", seed=1)
+    tool, spec = get_backend("onnxruntime"), make_spec(threads=1)
+    mine, theirs = (engine_key(each, "base", "step", tool, spec) for each in (Bundle.open(tiny_bundle), other))
+    assert [difference.field for difference in mine.differences(theirs)] == ["weights_sha256"]
+
+
+@pytest.mark.parametrize("name", ["base", "/step", "base/", ""])
+def test_a_graph_is_named_component_and_graph(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="component/graph"):
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), graphs=[name])
+    with pytest.raises(ConfigError, match="threads"):
+        make_spec(threads=0)
+    with pytest.raises(ConfigError, match="backend"):
+        get_backend("abacus")

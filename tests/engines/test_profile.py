@@ -1,0 +1,118 @@
+"""Costs are measured per engine file, and believed only where they were measured."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from costroute_rt.engines import cost, device, profile
+from costroute_rt.engines.build import build_engines
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.error import EngineError
+from costroute_rt.engines.profile import profile_engines, read_costs, summarize
+from costroute_rt.engines.store import Store
+
+
+def test_costs_of_a_built_engine_can_be_read(tiny_bundle: Path, built_home: Path) -> None:
+    found = read_costs(Bundle.open(tiny_bundle), Store.open(built_home), "base", "guided_step", threads=1)
+    assert found.graph == "base/guided_step"
+    assert found.batch[1].calls >= 20
+    assert 0 < found.batch[1].median_ms <= found.batch[1].p95_ms
+    assert found.load.median_ms > 0
+
+
+def test_profiling_measures_each_engine_again(tiny_bundle: Path, store_copy: Store) -> None:
+    seen: list[str] = []
+    bundle = Bundle.open(tiny_bundle)
+    rows = profile_engines(bundle, store_copy, threads=1, progress=lambda graph, index, total: seen.append(graph))
+    assert [row.graph for row in rows] == seen == ["text_encoder/encode", "turbo/step", "base/guided_step", "vae/decode"]
+    read = read_costs(bundle, store_copy, "vae", "decode", threads=1)
+    assert read.batch[1].median_ms == pytest.approx(rows[3].median_ms, abs=1e-4)
+
+
+def test_profiling_needs_engines(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"to measure.*build-engines"):
+        profile_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), threads=1)
+
+
+def test_an_unmeasured_engine_says_which_command(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
+    build_engines(bundle, store, threads=1, graphs=["turbo/step"], measure=False)
+    with pytest.raises(EngineError, match=r"turbo/step has not been measured.*costroute-rt profile"):
+        read_costs(bundle, store, "turbo", "step", threads=1)
+
+
+def test_costs_of_another_power_mode_are_refused(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "power_mode", lambda: "on battery")
+    with pytest.raises(EngineError, match=r"another power_mode: then .*, now on battery.*costroute-rt profile"):
+        read_costs(Bundle.open(tiny_bundle), Store.open(built_home), "vae", "decode", threads=1)
+
+
+@pytest.mark.parametrize("name", ["engine_sha256", "device", "driver", "os", "power_mode"])
+def test_costs_are_refused_when_what_they_depend_on_changed(built_home: Path, name: str) -> None:
+    stored = Store.open(built_home).engines()[0]
+    now = cost.identity(stored.key, stored.sha256)
+    assert set(now) == {"engine_sha256", "device", "driver", "os", "power_mode"}
+    cost.read_cost_file(stored.path, now, "g", stored.digest)
+    with pytest.raises(EngineError, match=f"another {name}: then .*now changed"):
+        cost.read_cost_file(stored.path, {**now, name: "changed"}, "g", stored.digest)
+
+
+def test_a_rebuilt_engine_is_measured_again(tiny_bundle: Path, store_copy: Store) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    (report,) = build_engines(bundle, store_copy, threads=1, graphs=["vae/decode"], force=True)
+    assert report.median_ms is not None
+    assert read_costs(bundle, store_copy, "vae", "decode", threads=1).batch[1].median_ms == pytest.approx(report.median_ms, abs=1e-4)
+
+
+def test_calls_are_timed_in_turns_without_the_first_ones() -> None:
+    now, order = [0.0], list[str]()
+
+    def call(name: str, seconds: Iterator[float]) -> None:
+        order.append(name)
+        now[0] += next(seconds)
+
+    slow, fast = iter([1.0] * 3 + [0.02] * 40), iter([1.0] * 3 + [0.01] * 40)
+    times = profile._time_in_turns({"slow": lambda: call("slow", slow), "fast": lambda: call("fast", fast)}, lambda: now[0])
+    assert order[:4] == ["slow", "fast", "slow", "fast"]
+    assert times["slow"] == pytest.approx([20.0] * 40)
+    assert summarize(times["fast"]).median_ms == pytest.approx(10.0)
+
+
+def test_slow_engines_are_measured_fewer_times() -> None:
+    now = [0.0]
+
+    def call() -> None:
+        now[0] += 5.0
+
+    assert len(profile._time_in_turns({"a": call}, lambda: now[0])["a"]) == 20
+
+
+def test_summary_statistics() -> None:
+    found = summarize([float(value) for value in range(1, 101)])
+    assert (found.median_ms, found.calls) == (50.5, 100)
+    assert found.p95_ms == pytest.approx(95.05)
+    assert found.spread_ms == pytest.approx(49.5)
+
+
+def test_device_facts_are_there_and_stable() -> None:
+    facts = device.device_facts()
+    assert facts["cpu"]
+    assert isinstance(facts["usable_cores"], int)
+    assert 1 <= device.default_threads() <= facts["usable_cores"]
+    assert facts == device.device_facts()
+
+
+def test_a_gpu_is_described_by_its_driver_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 0, stdout="NVIDIA H100, 9.0, 570.86\n")
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    device.gpu.cache_clear()
+    try:
+        assert device.gpu() == ("NVIDIA H100 sm_90", "570.86")
+    finally:
+        device.gpu.cache_clear()

@@ -1,0 +1,75 @@
+"""The recipes: each stage runs, resumes and leaves what the next one reads."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch (the export extra)")
+pytest.importorskip("diffusers", reason="training needs diffusers (the export extra)")
+
+from costroute_rt.export.postcard.optimizer import Optimizer  # noqa: E402
+from costroute_rt.export.postcard.text import tokenize, train_tokenizer  # noqa: E402
+from costroute_rt.export.postcard.training import Run, rate_scale  # noqa: E402
+
+pytestmark = pytest.mark.export
+
+
+def small_net() -> "torch.nn.Module":
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 3, 3, padding=1))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_optimizer_moves_matrices_in_place_in_either_memory_layout(layout: "torch.memory_format") -> None:
+    net = small_net().to(memory_format=layout)
+    optimizer, x = Optimizer(net, 1e-2), torch.randn(4, 3, 8, 8)
+    losses = []
+    for _ in range(40):
+        loss = (net(x) - x).square().mean()
+        losses.append(loss.item())
+        optimizer.step(loss, 1.0)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    x = torch.randn(4, 3, 8, 8)
+
+    def train(minutes: float) -> Run:
+        net = small_net()
+        run = Run(net, tmp_path / "net.pt", minutes, 1e-2)
+        for _ in run:
+            run.step((net(x) - x).square().mean())
+        return run
+
+    first = train(0.005)
+    second = train(0.01)
+    assert first.steps > 0
+    assert second.steps > first.steps
+    assert second.elapsed >= 0.6
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    net = small_net()
+    before = [p.detach().clone() for p in net.parameters()]
+    run = Run(net, tmp_path / "net.pt", 1, 1e-2)
+    with caplog.at_level(logging.WARNING):
+        run.step(net(torch.randn(1, 3, 8, 8)).mean() * float("nan"))
+    assert "skipped" in caplog.text
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_the_rate_warms_up_and_falls() -> None:
+    scales = [rate_scale(done, 0.5) for done in (0, 0.01, 0.3, 0.75, 1)]
+    assert scales[0] < scales[1] < scales[2] == 1 > scales[3] > scales[4]
+
+
+def test_the_tokenizer_takes_any_text(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(tmp_path, captions=2000)
+    ids = tokenize(tokenizer, ["a red house", "", "überraschung 🏠 \u4e2d", "word " * 500])
+    assert ids.shape == (4, 64)
+    assert int(ids.max()) < len(tokenizer)
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    assert tokenizer.decode(ids[2], skip_special_tokens=True).startswith("überraschung")

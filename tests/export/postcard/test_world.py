@@ -1,0 +1,44 @@
+"""What scenes may hold, and that captions say what they claim to say."""
+
+import random
+
+from costroute_rt.export.postcard.caption import caption
+from costroute_rt.export.postcard.scene import ATTRIBUTES, DARK, WATER, Scene, sample_scene
+
+
+def scenes(count: int) -> list[Scene]:
+    rng = random.Random("tests")
+    return [sample_scene(rng) for _ in range(count)]
+
+
+def test_every_value_of_every_attribute_is_drawn_often_enough_to_be_learnt() -> None:
+    drawn = scenes(6000)
+    for name, values in ATTRIBUTES.items():
+        for value in values:
+            share = sum(scene[name] == value for scene in drawn) / len(drawn)
+            assert share > 0.01, (name, value, share)
+
+
+def test_contradictions_never_meet() -> None:
+    for scene in scenes(6000):
+        assert not (scene["rainbow"] and scene["sky"] in DARK)
+        assert not (scene["boat"] != "none" and scene["ground"] not in WATER)
+        assert not (scene["bridge"] and scene["ground"] != "river")
+        assert (scene["house"] == "none") == (scene["house_side"] == "none")
+        assert (scene["house2"] != "none") == (scene["house_side"] == "both")
+        assert (scene["tree"] == "none") == (scene["tree_count"] == 0) == (scene["tree_side"] == "none")
+        assert not (scene["season"] == "winter" and scene["ground"] in ("desert", "sea"))
+
+
+def test_a_caption_states_only_what_is_in_the_scene() -> None:
+    rng = random.Random("captions")
+    for scene in scenes(4000):
+        text, stated = caption(scene, rng)
+        assert text.strip()
+        assert stated
+        assert all(scene[name] == value for name, value in stated.items())
+
+
+def test_the_same_seed_gives_the_same_scene_and_caption() -> None:
+    first, second = random.Random(4), random.Random(4)
+    assert [caption(sample_scene(first), first) for _ in range(50)] == [caption(sample_scene(second), second) for _ in range(50)]

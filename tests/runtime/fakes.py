@@ -1,0 +1,192 @@
+"""A runtime with engines of a few lines and a clock that only moves when they work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.budget import CostModel
+from costroute_rt.candidate import Pool
+from costroute_rt.engine_set import EngineSet
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.cost import CallCost, EngineCost
+from costroute_rt.parts import Parts, Tables
+from costroute_rt.prompt import Tokenizer
+from costroute_rt.quality import AverageQuality
+from costroute_rt.runtime import Runtime
+
+CALL_MS = {"text_encoder/encode": 4.0, "turbo/step": 20.0, "base/guided_step": 50.0, "vae/decode": 10.0}
+LOAD_MS = 30.0
+POOL = (
+    ("turbo@1", "turbo", 1, 1.0, 0.5),
+    ("turbo@2", "turbo", 2, 1.0, 0.6),
+    ("base@4", "base", 4, 3.0, 0.8),
+    ("base@8", "base", 8, 3.0, 0.9),
+)
+"""Name, denoiser, steps, guidance scale, quality."""
+
+
+@dataclass
+class FakeClock:
+    """Seconds that pass when told to."""
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_ms(self, ms: float) -> None:
+        self.now += ms / 1000
+
+
+@dataclass
+class FakeEngine:
+    """Takes `ms()` of the fake clock per call and image, and computes something that depends on every input."""
+
+    name: str
+    clock: FakeClock
+    ms: Callable[[str], float]
+    fail: Callable[[str], None]
+    provider: str = "FakeProvider"
+    resident_bytes: int = 1000
+    calls: int = 0
+    is_closed: bool = False
+    inputs: Mapping[str, Any] = field(default_factory=lambda: {"input_ids": SimpleNamespace(dtype="int64", shape=("batch", "sequence"))})
+
+    def to_device(self, array: npt.NDArray[Any]) -> Any:
+        return array
+
+    def to_host(self, value: Any) -> npt.NDArray[Any]:
+        return np.asarray(value)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        assert not self.is_closed
+        self.fail(self.name)
+        self.calls += 1
+        images = feeds["latent"].shape[0] if "latent" in feeds else 1
+        self.clock.pass_ms(self.ms(self.name) * images)
+        return {"encode": encode, "step": step, "guided_step": step, "decode": decode}[self.name.split("/")[1]](feeds)
+
+
+def encode(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    ids = feeds["input_ids"]
+    return {"last_hidden_state": np.sin(ids[:, :, None] * np.array([1.0, 0.5])).astype(np.float32)}
+
+
+def step(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    input_scale, timestep, p, q, a, b, c, s = feeds["row"]
+    x, states = feeds["latent"], feeds["text_states"]
+    assert states.shape[0] == (2 if "guidance" in feeds else 1)
+    text = states.mean(axis=(1, 2))
+    text = text[0] + feeds["guidance"] * (text[1] - text[0]) if "guidance" in feeds else text[0]
+    m = np.tanh(input_scale * x + text + np.float32(timestep) / 1000)
+    d = p * x + q * m
+    return {"next_latent": (a * x + b * d + c * feeds["denoised_before"] + s * feeds["noise"]).astype(np.float32), "denoised": d}
+
+
+def decode(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    latent = feeds["latent"]
+    image = np.repeat(np.repeat(latent[:, :3], 16, axis=2), 16, axis=3).transpose(0, 2, 3, 1)
+    return {"pixels": np.ascontiguousarray(np.clip(image * 40 + 128, 0, 255).astype(np.uint8))}
+
+
+@dataclass
+class FakeDevice:
+    """A runtime on fake engines, and the handles a test turns."""
+
+    runtime: Runtime
+    parts: Parts
+    clock: FakeClock
+    engines: dict[str, FakeEngine]
+    slowdown: dict[str, float]
+    """Factor per engine name, on what the profile says; 1 where absent."""
+    on_call: list[Callable[[str], None]]
+    """Called with the engine's name before each call."""
+
+
+def open_fake_runtime(
+    bundle: Bundle,
+    *,
+    preload: bool = True,
+    noise: Callable[[str], float] | None = None,
+    measured: Mapping[str, EngineCost] | None = None,
+    pool: tuple[tuple[str, str, int, float, float], ...] = POOL,
+    quality: Any = None,
+    scheduler: Mapping[str, Any] | None = None,
+) -> FakeDevice:
+    """A runtime whose engines take CALL_MS; noise(name) gives a call's factor on that."""
+    clock, engines, slowdown, on_call = FakeClock(), {}, {}, []
+
+    def call_ms(name: str) -> float:
+        return CALL_MS[name] * slowdown.get(name, slowdown.get("", 1.0)) * (noise(name) if noise else 1.0)
+
+    def check(name: str) -> None:
+        for each in on_call:
+            each(name)
+
+    def open_engine(component: str, graph: str) -> Any:
+        name = f"{component}/{graph}"
+        clock.pass_ms(LOAD_MS * slowdown.get("load", 1.0))
+        engines[name] = FakeEngine(name, clock, call_ms, check)
+        return engines[name]
+
+    bundle = _with_pool(bundle, pool, scheduler)
+    candidates = Pool.from_bundle(bundle)
+    parts = Parts(
+        bundle=bundle,
+        pool=candidates,
+        tokenizer=Tokenizer.from_bundle(bundle),
+        tables=Tables(bundle.schedulers),
+        engines=EngineSet(open_engine),
+        costs=CostModel(measured or {name: steady(ms) for name, ms in CALL_MS.items()}, clock),
+        quality=quality or AverageQuality.from_bundle(bundle, candidates),
+        clock=clock,
+        backend="fake",
+        versions={"costroute-rt": "0.0.test"},
+    )
+    runtime = Runtime(parts)
+    if preload:
+        runtime.preload()
+    return FakeDevice(runtime, parts, clock, engines, slowdown, on_call)
+
+
+def steady(ms: float, *, p95: float = 1.0) -> EngineCost:
+    """The cost of an engine that takes `ms` per image, and `p95` times that at the 95th percentile."""
+    return engine_cost({1: call_cost(ms, p95 * ms)})
+
+
+def engine_cost(batch: dict[int, CallCost]) -> EngineCost:
+    """What profile would have written."""
+    return EngineCost(graph="fake/graph", digest="0" * 32, batch=batch, load=call_cost(LOAD_MS, LOAD_MS))
+
+
+def call_cost(median_ms: float, p95_ms: float) -> CallCost:
+    """One measured call."""
+    return CallCost(median_ms=median_ms, p95_ms=p95_ms, spread_ms=0.0, calls=40)
+
+
+def _with_pool(bundle: Bundle, pool: tuple[tuple[str, str, int, float, float], ...], scheduler: Mapping[str, Any] | None) -> Bundle:
+    from dataclasses import replace
+
+    rows = [
+        {
+            "name": name,
+            "denoiser": denoiser,
+            "scheduler": "default",
+            "num_inference_steps": steps,
+            "guidance_scale": scale,
+            "decoder": "vae",
+        }
+        for name, denoiser, steps, scale, _ in pool
+    ]
+    quality = {"metric": "fake", "candidates": {name: {"mean": mean, "standard_error": 0.01} for name, *_, mean in pool}}
+    schedulers = {**bundle.schedulers, "default": scheduler} if scheduler else bundle.schedulers
+    return replace(bundle, pool=tuple(rows), quality=quality, schedulers=schedulers)

@@ -1,0 +1,93 @@
+"""Prompts: what is refused, what is cut, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.error import BundleError, ConfigError, PromptError
+from costroute_rt.prompt import Tokenizer, check_prompt, check_text
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bundle: Bundle) -> Tokenizer:
+    return Tokenizer.from_bundle(bundle)
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\n\t", "\u3000"])
+def test_an_empty_prompt_is_refused(prompt: str) -> None:
+    with pytest.raises(PromptError, match="empty"):
+        check_prompt(prompt)
+
+
+@pytest.mark.parametrize("character", ["\0", "\x07", "\x1b", "\x7f", "\x85"])
+def test_control_characters_are_refused_with_their_place(character: str) -> None:
+    with pytest.raises(PromptError, match=rf"U\+{ord(character):04X}, at position 3"):
+        check_prompt(f"a b{character}c")
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(PromptError, match="surrogate"):
+        check_prompt("a house \ud83c")
+
+
+@pytest.mark.parametrize("prompt", ["a house 🏡", "👩‍👩‍👧 on a beach", "дом у озера", "湖边的红房子", "e\u0301", "two\nlines\tand a tab\r\n", "مرحبا"])
+def test_any_other_unicode_is_welcome(prompt: str, tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode(check_prompt(prompt))
+    assert tokens.ids.shape == (1, 16)
+    assert tokens.ids.dtype == np.int64
+
+
+@pytest.mark.parametrize("prompt", [None, 7, b"a house", ["a house"]])
+def test_what_is_no_text_is_refused(prompt: object) -> None:
+    with pytest.raises(ConfigError, match="text"):
+        check_prompt(prompt)
+
+
+def test_a_negative_prompt_may_be_empty_but_has_no_control_characters() -> None:
+    assert check_text("negative prompt", "") == ""
+    with pytest.raises(PromptError, match="negative prompt"):
+        check_text("negative prompt", "a\0b")
+
+
+def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    short = tokenizer.encode("a red house")
+    end = short.ids[0, -1]  # this bundle pads with the end token
+    with caplog.at_level(logging.WARNING):
+        long = tokenizer.encode("a red house by a lake " * 10)
+    assert long.is_truncated
+    assert not short.is_truncated
+    assert long.ids[0, -1] == end
+    assert (long.ids[0, :-1] != end).all()
+    assert "16 tokens" in caplog.text
+
+
+def test_ten_thousand_words_are_cut_like_a_hundred(tokenizer: Tokenizer) -> None:
+    hundred, many = tokenizer.encode("a red house " * 34), tokenizer.encode("a red house " * 3334)
+    assert many.is_truncated
+    np.testing.assert_array_equal(hundred.ids, many.ids)
+
+
+def test_one_endless_word_is_cut(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("a" * 1_000_000).is_truncated
+
+
+def test_much_white_space_is_no_reason_to_cut(tokenizer: Tokenizer) -> None:
+    spaced = tokenizer.encode("a" + " " * 5000 + "house")
+    assert not spaced.is_truncated
+    np.testing.assert_array_equal(spaced.ids, tokenizer.encode("a house").ids)
+
+
+def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path, bundle: Bundle) -> None:
+    broken = tmp_path / "tokenizer.json"
+    broken.write_text("{")
+    with pytest.raises(BundleError, match="tokenizer"):
+        Tokenizer.open(broken, max_length=16, pad="<|endoftext|>")
+    with pytest.raises(BundleError, match="padding"):
+        Tokenizer.open(bundle.path(bundle.tokenizer.file), max_length=16, pad="<no-such-token>")
+    with pytest.raises(BundleError, match="the 1 tokens"):
+        Tokenizer.open(bundle.path(bundle.tokenizer.file), max_length=1, pad="<|endoftext|>")
