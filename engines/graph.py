@@ -191,7 +191,7 @@ class _Composition:
 
     def split(self, name: str) -> tuple[str, str]:
         """Both halves along the first axis."""
-        attributes: dict[str, int] = {"axis": 0} | ({"num_outputs": 2} if self._opset >= 18 else {})
+        attributes: dict[str, Any] = {"axis": 0} | ({"num_outputs": 2} if self._opset >= 18 else {})
         first = self.op("Split", name, **attributes)
         second = f"{first}_second"
         self._nodes[-1].output.append(second)

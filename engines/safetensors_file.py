@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _MAX_HEADER_BYTES = 100 << 20
-_DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_ITEM_BYTES = {"F16": 2, "F32": 4}
+"""The kinds of tensor a graph may point at."""
 _EXPORT_AGAIN = "export the checkpoint again"
 _PREFIX = "weights/"
 
@@ -75,8 +76,8 @@ def _stored_tensor(name: str, entry: Mapping[str, Any], start: int, file_bytes: 
     shape = tuple(entry["shape"])
     if not 0 <= begin <= end <= file_bytes - start:
         raise ValueError(f"tensor {name} lies outside the file")
-    dtype = _DTYPES.get(entry["dtype"])
-    if dtype is not None and math.prod(shape) * dtype.itemsize != end - begin:
+    item_bytes = _ITEM_BYTES.get(entry["dtype"])
+    if item_bytes is not None and math.prod(shape) * item_bytes != end - begin:
         raise ValueError(f"tensor {name} has {end - begin} bytes for shape {shape}")
     return StoredTensor(name=name, dtype=entry["dtype"], shape=shape, offset=start + begin, length=end - begin)
 
@@ -129,7 +130,7 @@ class _Shelf:
         self.referenced_bytes: dict[str, int] = {}
         data = np.memmap(path, dtype=np.uint8, mode="r")
         for stored in read_stored_tensors(path).values():
-            if stored.dtype in _DTYPES and stored.length:
+            if stored.dtype in _ITEM_BYTES and stored.length:
                 content = data[stored.offset : stored.offset + stored.length]
                 self._by_content.setdefault(_digest(content, stored.dtype), {})[stored.name] = stored
 

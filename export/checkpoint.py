@@ -200,7 +200,7 @@ class _Export:
 
     def _step_graphs(self, denoiser: str) -> tuple[str, ...]:
         """Which composed graphs a denoiser needs: both, unless every candidate that uses it does without guidance."""
-        used = {step_graph(row["guidance_scale"]) for row in self._recipe.pool if row["denoiser"] == denoiser}
+        used = {step_graph(row.get("guidance_scale", 1.0)) for row in self._recipe.pool if row.get("denoiser") == denoiser}
         return ("step",) if used == {"step"} else ("guided_step", "step")
 
     def _check_denoiser(self, unet: Any, name: str) -> None:

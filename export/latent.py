@@ -21,7 +21,7 @@ def latent_scaling(config: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is not None and std is not None:
         return np.asarray(std, dtype=np.float64).ravel() / factor, np.asarray(mean, dtype=np.float64).ravel()
-    return np.float64(1 / factor)[...], np.float64(config.get("shift_factor") or 0.0)[...]
+    return np.array(1 / factor), np.array(float(config.get("shift_factor") or 0.0))
 
 
 def fit_preview(vae: Any, scale: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]) -> dict[str, Any]:

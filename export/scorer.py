@@ -15,7 +15,7 @@ from costroute_rt.export.component import write_json, write_weights
 _OPSET = 18
 
 
-def export_scorer(module: Any, attributes: Mapping[str, Sequence[str]], target: Path, *, height: int, width: int) -> Path:
+def export_scorer(module: Any, attributes: Mapping[str, Sequence[object]], target: Path, *, height: int, width: int) -> Path:
     """Writes config.json, model.safetensors and scorer.onnx into the directory `target`; returns it.
 
     module: takes float32[batch, 3, height, width] in -1..1, gives a dict of logits float32[batch, values], one per attribute.

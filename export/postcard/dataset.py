@@ -35,10 +35,10 @@ class Shard:
 
     def array(self, kind: str) -> NDArray[Any]:
         """Memory-mapped, read only."""
-        return np.load(self.path(kind), mmap_mode="r")  # type: ignore[no-any-return]
+        return np.load(self.path(kind), mmap_mode="r")
 
     def scenes(self) -> list[Scene]:
-        return json.loads(self.path("scenes", "json").read_text())  # type: ignore[no-any-return]
+        return json.loads(self.path("scenes", "json").read_text())
 
     def save(self, kind: str, array: NDArray[Any]) -> None:
         partial = self.path(kind, "partial.npy")

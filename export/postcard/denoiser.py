@@ -78,7 +78,7 @@ def object_weight(masks: Tensor, t: Tensor) -> Tensor:
 
 def velocity(unet: UNet2DConditionModel, x: Tensor, t: Tensor, states: Tensor) -> Tensor:
     """x: float[B, 16, 16, 16]; t: float[B], 1 is noise; states: float[B, 64, 160]."""
-    return unet(x.contiguous(memory_format=torch.channels_last), t * TIMESTEPS, states).sample.float()  # type: ignore[no-any-return]
+    return unet(x.contiguous(memory_format=torch.channels_last), t * TIMESTEPS, states).sample.float()
 
 
 def train_denoiser(

@@ -32,7 +32,7 @@ class Optimizer:
         """One step down `loss`; scale: share of the full rate, 0..1."""
         for p in self.parameters:
             p.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, LARGEST_GRADIENT)
         for p, view in self.views:
             view.grad = None if p.grad is None else as_matrix(p.grad, p)

@@ -25,7 +25,6 @@ WORD_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 MERGES = 1400
 PLAIN = ("embedding", "heads")
 BATCH = 192
-BATCH = 192
 
 
 def train_tokenizer(folder: Path, captions: int = 60_000) -> CLIPTokenizerFast:
@@ -59,7 +58,7 @@ def train_tokenizer(folder: Path, captions: int = 60_000) -> CLIPTokenizerFast:
 def tokenize(tokenizer: CLIPTokenizerFast, texts: Sequence[str]) -> Tensor:
     """-> int64[B, MAX_TOKENS], padded with the end token as StableDiffusionPipeline does."""
     found = tokenizer(list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
-    return found.input_ids  # type: ignore[no-any-return]
+    return found.input_ids
 
 
 class AttributeHeads(nn.Module):

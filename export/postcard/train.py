@@ -91,13 +91,13 @@ class Recipe:
         return CLIPTokenizerFast.from_pretrained(self.work / "tokenizer")
 
     def vae(self, stage: str) -> AutoencoderKL:
-        return AutoencoderKL.from_pretrained(self.work / stage).to(self.device, memory_format=torch.channels_last)  # type: ignore[no-any-return]
+        return AutoencoderKL.from_pretrained(self.work / stage).to(self.device, memory_format=torch.channels_last)
 
     def unet(self, stage: str) -> UNet2DConditionModel:
-        return UNet2DConditionModel.from_pretrained(self.work / stage / "unet").to(self.device, memory_format=torch.channels_last)  # type: ignore[no-any-return]
+        return UNet2DConditionModel.from_pretrained(self.work / stage / "unet").to(self.device, memory_format=torch.channels_last)
 
     def text_encoder(self, stage: str) -> CLIPTextModel:
-        return CLIPTextModel.from_pretrained(self.work / stage / "text_encoder", attn_implementation="eager").to(self.device)  # type: ignore[no-any-return]
+        return CLIPTextModel.from_pretrained(self.work / stage / "text_encoder", attn_implementation="eager").to(self.device)
 
     def pictures_drawn(self) -> tuple[list[Shard], Shard]:
         """-> (shards to train on, the shard that is held out)."""

@@ -35,7 +35,9 @@ def test_half_a_surrogate_pair_is_refused() -> None:
         check_prompt("a house \ud83c")
 
 
-@pytest.mark.parametrize("prompt", ["a house 🏡", "👩‍👩‍👧 on a beach", "дом у озера", "湖边的红房子", "e\u0301", "two\nlines\tand a tab\r\n", "مرحبا"])
+@pytest.mark.parametrize(
+    "prompt", ["a house 🏡", "👩‍👩‍👧 on a beach", "дом у озера", "湖边的红房子", "e\u0301", "two\nlines\tand a tab\r\n", "مرحبا"]
+)
 def test_any_other_unicode_is_welcome(prompt: str, tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode(check_prompt(prompt))
     assert tokens.ids.shape == (1, 16)

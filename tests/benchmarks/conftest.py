@@ -1,0 +1,43 @@
+"""A tiny bundle with the postcard family's scorer heads, and engines built once for all tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costroute_rt.engines.bundle import seal_bundle
+from costroute_rt.export.postcard.scene import ATTRIBUTES
+from tests import tiny_bundle as tiny
+
+
+@pytest.fixture(scope="session")
+def judged_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle, its scorer replaced by one that guesses at every attribute of a postcard."""
+    root = tmp_path_factory.mktemp("judged") / "bundle"
+    shutil.copytree(tiny_bundle, root)
+    manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    manifest["graphs"]["scorer/scorer.onnx"] = _write_scorer(root)
+    seal_bundle(root, {name: value for name, value in manifest.items() if name not in ("format", "format_version", "files")})
+    return root
+
+
+@pytest.fixture(scope="session")
+def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the benchmarks of this folder keep engines; the first one that needs them builds them."""
+    return tmp_path_factory.mktemp("engines")
+
+
+def _write_scorer(root: Path) -> object:
+    rng = np.random.default_rng(5)
+    features = 3 * tiny.FACTOR**2
+    sizes = {name: len(values) for name, values in ATTRIBUTES.items()}
+    graph = tiny.Graph({f"{name}.weight": tiny._random(rng, 0.3, features, size) for name, size in sizes.items()})
+    pooled = graph.op("ReduceMean", tiny._unit_patches(graph), axes=[2, 3], keepdims=0)
+    for name in sizes:
+        graph.op("Softmax", graph.op("MatMul", pooled, graph.weight(f"{name}.weight")), out=name, axis=1)
+    outputs = {name: ("float32", ["batch", size]) for name, size in sizes.items()}
+    return graph.save(root / "scorer/scorer.onnx", "model.safetensors", {"pixels": ("uint8", tiny.PIXELS)}, outputs)

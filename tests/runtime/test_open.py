@@ -1,0 +1,71 @@
+"""Opening a runtime on real engines: the tiny bundle on ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costroute_rt import BundleError, EngineError, Runtime
+
+pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """A store with the tiny bundle's engines."""
+    home = tmp_path_factory.mktemp("home")
+    Runtime.open(tiny_bundle, home=home, threads=1, build=True, preload=False).close()
+    return home
+
+
+@pytest.fixture
+def runtime(tiny_bundle: Path, store: Path) -> Iterator[Runtime]:
+    with Runtime.open(tiny_bundle, home=store, threads=1) as runtime:
+        yield runtime
+
+
+def test_images_are_made_bit_for_bit_again_by_another_runtime(runtime: Runtime, tiny_bundle: Path, store: Path) -> None:
+    first = runtime.generate("a red house by a lake", seed=7, count=2)
+    with Runtime.open(tiny_bundle, home=store, threads=1, preload=False) as other:
+        again = other.generate("a red house by a lake", seed=8)
+    np.testing.assert_array_equal(first.pixels[1], again.pixels[0])
+    assert first.settings["backend"] == "onnxruntime"
+    assert again.timings.swap_ms > 0 == first.timings.swap_ms
+
+
+def test_each_candidate_runs(runtime: Runtime) -> None:
+    for candidate in runtime.candidates:
+        result = runtime.generate("three pine trees", seed=1, candidate=candidate.name, negative_prompt="snow", height=64, width=96)
+        assert result.pixels.shape == (1, 64, 96, 3)
+        assert len(result.timings.denoise_ms) == candidate.num_inference_steps
+
+
+def test_little_time_goes_outside_the_engines(runtime: Runtime) -> None:
+    outside_ms = [runtime.generate("a red house by a lake", seed=1, max_ms=10_000).timings.outside_ms for _ in range(20)]
+    assert min(outside_ms) < 3
+
+
+def test_missing_engines_name_the_command_that_builds_them(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="costroute-rt build-engines"):
+        Runtime.open(tiny_bundle, home=tmp_path)
+
+
+def test_engines_of_another_kind_name_the_difference(tiny_bundle: Path, store: Path) -> None:
+    with pytest.raises(EngineError, match="threads=2"):
+        Runtime.open(tiny_bundle, home=store, threads=2)
+
+
+def test_engines_that_were_not_measured_name_the_command_that_measures_them(tiny_bundle: Path, tmp_path: Path) -> None:
+    Runtime.open(tiny_bundle, home=tmp_path, threads=1, build=True, preload=False).close()
+    for costs in tmp_path.rglob("costs.json"):
+        costs.unlink()
+    with pytest.raises(EngineError, match="costroute-rt profile"):
+        Runtime.open(tiny_bundle, home=tmp_path, threads=1)
+
+
+def test_what_is_no_bundle_is_a_bundle_error(tmp_path: Path) -> None:
+    with pytest.raises(BundleError):
+        Runtime.open(tmp_path / "missing", home=tmp_path)
