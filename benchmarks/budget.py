@@ -1,8 +1,8 @@
 """Whether a latency budget is kept.
 
 Five budgets, spread evenly in log time from what the fastest candidate may need on this machine to what the slowest may (the upper
-estimates, after a few pictures have taught the cost model this machine), 200 prompts each. The budgets take turns, prompt by prompt, so that
-a machine that slows down does so for all of them. Use an idle machine: times belong to the device as it was when the engines were measured.
+estimates, after a few pictures have taught the cost model this machine), 200 prompts each. The budgets take turns, prompt by prompt, so
+that a machine that slows down does so for all of them. Use an idle machine: costs belong to the device as it was when they were measured.
 
     python -m benchmarks.budget
 """

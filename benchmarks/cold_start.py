@@ -61,6 +61,7 @@ result = runtime.generate(prompt, seed=seed, candidate=candidate)
 marks.append(("generate", time.time()))
 result.save(path)
 marks.append(("save", time.time()))
+runtime.close()
 print(json.dumps(marks))
 """
 """As `costroute-rt gen` works: without a budget, engines are loaded by the request that needs them."""
@@ -91,7 +92,9 @@ def run(args: argparse.Namespace) -> list[Outcome]:
             "gen with a budget": [*gen, "--max-ms", "60000", "--candidate", candidate],
             "stages": [*python(STAGES), told],
         }
-        calls = {name: partial(start, command, environment, None if name in TARGETED_MODULES else path) for name, command in commands.items()}
+        calls = {
+            name: partial(start, command, environment, None if name in TARGETED_MODULES else path) for name, command in commands.items()
+        }
         found = run_in_turns(calls, warm_up=1, repeats=repeats)
     return [attempt(scenario, partial(describe, found)) for scenario in plan(commands, candidate, repeats)]
 

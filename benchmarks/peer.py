@@ -77,7 +77,9 @@ def open_diffusers(bundle: Bundle, threads: int) -> Peer:
     """The bundle's directory in diffusers' StableDiffusionPipeline, float32."""
     import torch
     from diffusers import StableDiffusionPipeline
+    from diffusers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -104,7 +106,7 @@ def open_optimum(bundle: Bundle, threads: int) -> Peer:
 
 def export_with_optimum(bundle: Bundle) -> Path:
     """Where optimum's export of this bundle lies: in the temporary directory, made once for each bundle and version."""
-    from optimum.onnxruntime import ORTStableDiffusionPipeline
+    from optimum.exporters.onnx import main_export
 
     made_by = f"{bundle.manifest_sha256} {version('optimum-onnx')} {version('diffusers')}"
     parent = Path(tempfile.gettempdir()) / "costroute-rt-benchmarks"
@@ -115,9 +117,15 @@ def export_with_optimum(bundle: Bundle) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        source = _without_graphs(bundle, Path(folder) / "source")
-        pipeline = ORTStableDiffusionPipeline.from_pretrained(source, export=True, local_files_only=True, use_io_binding=False)
-        pipeline.save_pretrained(Path(folder) / "export")
+        main_export(
+            str(_without_graphs(bundle, Path(folder) / "source")),
+            Path(folder) / "export",
+            task="text-to-image",
+            library_name="diffusers",
+            dtype="fp32",
+            do_validation=False,
+            local_files_only=True,
+        )
         os.replace(Path(folder) / "export", target)
     return target
 

@@ -80,8 +80,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("quality", __doc__ or "")
     parser.add_argument("--candidates", nargs="+", metavar="NAME", help="only these (default: the whole pool)")
     parser.add_argument("--attributes", action="store_true", help="also say which attributes are found and which are not")
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="for the contact sheet (default: %(default)s)")
-    parser.add_argument("--write-table", type=Path, metavar="FILE", help="measure on the captions kept for routing, and write the means there")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="for the contact sheet (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--write-table", type=Path, metavar="FILE", help="measure on the captions kept for routing, and write the means there"
+    )
     return parser.parse_args(argv)
 
 

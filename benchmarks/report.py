@@ -16,7 +16,18 @@ from typing import Any
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt
 from costroute_rt.engines import device
 
-_PACKAGES = ("costroute-rt", "numpy", "onnxruntime", "tokenizers", "pillow", "torch", "diffusers", "transformers", "optimum", "optimum-onnx")
+_PACKAGES = (
+    "costroute-rt",
+    "numpy",
+    "onnxruntime",
+    "tokenizers",
+    "pillow",
+    "torch",
+    "diffusers",
+    "transformers",
+    "optimum",
+    "optimum-onnx",
+)
 _DECIMALS = {"score": 3, "share": 3, "ratio": 2, "count": 0, "dB": 1, "s": 3, "ms": 1}
 _WIDEST = 9
 """Figures beside each other; a table with more of them is turned."""
@@ -37,6 +48,7 @@ def make_parser(name: str, about: str) -> argparse.ArgumentParser:
 def run_benchmark(name: str, args: argparse.Namespace, argv: Sequence[str] | None, run: Callable[[], Sequence[Outcome]]) -> int:
     """Runs, reports on stdout and returns the exit code: 1 where a scenario failed or a figure fell short."""
     command = shlex.join(["python", "-m", f"benchmarks.{name}", *(sys.argv[1:] if argv is None else argv)])
+    facts = circumstances(command, quick=args.quick)  # before the benchmark itself keeps the machine busy
     outcomes: list[Outcome] = []
 
     def collect(_: Scenario) -> Measured:
@@ -46,7 +58,6 @@ def run_benchmark(name: str, args: argparse.Namespace, argv: Sequence[str] | Non
     whole = attempt(Scenario(name=f"benchmarks.{name}"), collect)
     if whole.error is not None:  # what every scenario needs is not there
         outcomes.append(whole)
-    facts = circumstances(command, quick=args.quick)
     lines = [json_line(name, outcome, facts) for outcome in outcomes] if args.json else report_lines(name, outcomes, facts)
     print("\n".join(lines), flush=True)
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
@@ -136,8 +147,9 @@ def show(value: float, unit: str) -> str:
     """A number with as many decimals as its unit deserves."""
     if unit == "share":
         return f"{100 * value:.1f} %"
-    digits = _DECIMALS.get(unit, 3)
-    return f"{value:.{digits}f}" + {"ratio": "x", "ms": " ms", "s": " s", "dB": " dB"}.get(unit, "")
+    if unit not in _DECIMALS:
+        return f"{value:g}"
+    return f"{value:.{_DECIMALS[unit]}f}" + {"ratio": "x", "ms": " ms", "s": " s", "dB": " dB"}.get(unit, "")
 
 
 def show_target(target: Target, unit: str) -> str:
@@ -150,8 +162,10 @@ def show_target(target: Target, unit: str) -> str:
 def _table_of(outcomes: Sequence[Outcome], heading: str) -> list[str]:
     """Scenarios down and figures across, or the other way round where there are many figures."""
     names = list(dict.fromkeys(figure.name for outcome in outcomes for figure in outcome.figures if figure.table == heading))
-    notes = [] if heading else list(dict.fromkeys(name for outcome in outcomes for name in outcome.notes))
-    shown = [outcome for outcome in outcomes if any(figure.table == heading for figure in outcome.figures) or (outcome.error and not heading)]
+    shown = [
+        outcome for outcome in outcomes if any(figure.table == heading for figure in outcome.figures) or (outcome.error and not heading)
+    ]
+    notes = [] if heading else list(dict.fromkeys(name for outcome in shown for name in outcome.notes))
     rows = [("scenario", *names, *notes)]
     for outcome in shown:
         rows.append((outcome.scenario.name, *(_cell(outcome, name) for name in names), *(outcome.notes.get(name, "") for name in notes)))

@@ -17,7 +17,7 @@ Times = Mapping[str, tuple[float, float]]
 LONG_S, SHORT_S = 600.0, 60.0
 """How long an observation counts. Were they kept for ever, one busy minute could make an engine look too slow to be chosen, and
 never be corrected, since an engine that is not chosen is not observed."""
-MARGIN_LOW, MARGIN_HIGH = 0.02, 0.10
+MARGIN_LOW, MARGIN_HIGH = 0.02, 0.15
 COVERAGE = 0.98
 """Share of recent images whose time the upper estimate would have covered."""
 

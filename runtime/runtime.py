@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +145,12 @@ class Runtime:
             prompt, max_ms=max_ms, seed=seed, count=count, negative_prompt=negative_prompt, candidate=candidate, or_fastest=or_fastest,
             lam=lam, tolerance=tolerance, height=height, width=width, preview=preview, cancel=cancel,
         )  # fmt: skip
-        for event in events:
-            if isinstance(event, Result):
-                return event
-            if on_step is not None and on_step(event) is False:
-                break
-        events.close()  # type: ignore[attr-defined]
+        with closing(events):
+            for event in events:
+                if isinstance(event, Result):
+                    return event
+                if on_step is not None and on_step(event) is False:
+                    break
         raise CancelledError
 
     def stream(
@@ -169,7 +169,7 @@ class Runtime:
         width: int | None = None,
         preview: bool = False,
         cancel: threading.Event | None = None,
-    ) -> Iterator[StepEvent | Result]:
+    ) -> Generator[StepEvent | Result, None, None]:
         """`generate` as an iterator: a StepEvent after each denoiser call, and last the Result.
 
         Bad arguments raise here; the work is done between the items, and its clock starts with the first. Closing the iterator, or
@@ -187,7 +187,9 @@ class Runtime:
             seed = int(np.random.default_rng().integers(2**32 - count))
         return self._events(request, seed, cancel, preview)
 
-    def _events(self, request: Request, seed: int, cancel: threading.Event | None, preview: bool) -> Iterator[StepEvent | Result]:
+    def _events(
+        self, request: Request, seed: int, cancel: threading.Event | None, preview: bool
+    ) -> Generator[StepEvent | Result, None, None]:
         with self._take_turn() as waited_ms:
             yield from Generation(self._parts, request, seed=seed, cancel=cancel, preview=preview, waited_ms=waited_ms).events()
 

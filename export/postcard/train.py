@@ -38,15 +38,15 @@ class Plan:
     """Minutes of training per network and sizes of the data; `scale` multiplies the minutes."""
 
     pictures: int = 14_000
-    scenes: int = 40_000
-    pairs: int = 12_000
+    scenes: int = 32_000
+    pairs: int = 10_000
     autoencoder: float = 30
-    decoder: float = 10
+    decoder: float = 5
     scorer: float = 4
     text: float = 2.5
-    base: float = 42
-    small: float = 10
-    turbo: float = 12
+    base: float = 39
+    small: float = 7
+    turbo: float = 10
     scale: float = 1.0
     processes: int = 2
 

@@ -62,7 +62,7 @@ def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path, name:
 
 @pytest.mark.parametrize("name", ["one.jpg", "one", "png"])
 def test_only_png_is_written(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="ends in .png"):
+    with pytest.raises(ConfigError, match=r"ends in \.png"):
         write_png(tmp_path / name, PIXELS, SETTINGS)
 
 

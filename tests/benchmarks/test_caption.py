@@ -1,0 +1,55 @@
+"""The prompts of the benchmarks."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from benchmarks.caption import BUCKETS, Prompt, held_out, human
+from costroute_rt.export.postcard.scene import ATTRIBUTES
+
+TYPED = human()
+CAPTIONS = held_out("held-out-quality", 5)
+
+
+def test_there_are_forty_typed_prompts_of_all_lengths() -> None:
+    assert len({prompt.text for prompt in TYPED}) == 40
+    assert {prompt.bucket for prompt in TYPED} == set(BUCKETS)
+    assert all(1 <= len(prompt.stated) <= 10 for prompt in TYPED)
+
+
+@pytest.mark.parametrize("prompt", TYPED + CAPTIONS, ids=lambda prompt: prompt.text[:40])
+def test_what_a_prompt_states_can_be_drawn(prompt: Prompt) -> None:
+    stated = prompt.stated
+    assert all(value in ATTRIBUTES[name] for name, value in stated.items())
+    if stated.get("house2", "none") != "none":
+        assert stated["house"] != "none"
+        assert stated.get("house_side", "both") == "both"
+    if stated.get("house_side") in ("left", "right"):
+        assert "house2" not in stated
+    if stated.get("tree_side") == "both":
+        assert stated.get("tree_count") in (None, 2, 4)
+    if stated.get("tree") == "none":
+        assert stated.get("tree_count", 0) == 0
+    assert not (stated.get("tree_count") and stated.get("tree") == "none")
+
+
+def test_typed_prompts_spread_over_the_list_when_few_are_wanted() -> None:
+    few = human(4)
+    assert [prompt.text for prompt in few] == [TYPED[index].text for index in (0, 10, 20, 30)]
+
+
+def test_captions_fill_every_bucket_without_repeating_a_text() -> None:
+    assert Counter(prompt.bucket for prompt in CAPTIONS) == dict.fromkeys(BUCKETS, 5)
+    assert len({prompt.text for prompt in CAPTIONS}) == len(CAPTIONS)
+
+
+def test_captions_state_what_their_scene_holds() -> None:
+    assert all(prompt.scene[name] == value for prompt in CAPTIONS for name, value in prompt.stated.items())
+
+
+def test_captions_depend_on_the_name_of_their_set_alone() -> None:
+    assert held_out("held-out-quality", 5) == CAPTIONS
+    others = {prompt.name for prompt in held_out("held-out-routing", 5)}
+    assert others.isdisjoint(prompt.name for prompt in CAPTIONS)
