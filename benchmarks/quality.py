@@ -128,7 +128,8 @@ def measure_candidate(study: Study, judge: Judge, runtime: Runtime, scenario: Sc
 
     def picture(number: int, seed: int) -> Pixels:
         # Seeds differ from prompt to prompt, so that the interval over prompts covers them too; candidates share them.
-        return runtime.generate(study.prompts[number].text, seed=study.seeds * number + seed, candidate=name).pixels[0]
+        pixels: Pixels = runtime.generate(study.prompts[number].text, seed=study.seeds * number + seed, candidate=name).pixels[0]
+        return pixels
 
     return Measured(figures=score(study, judge, name, range(len(study.prompts)), picture, study.seeds))
 

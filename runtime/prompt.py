@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _REFUSED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 """Control characters other than tab and line breaks, and halves of surrogate pairs."""
 _CHARACTERS_PER_TOKEN = 32
-"""A text longer than this per token it may keep is cut before it is tokenized: no real prompt is, and ten thousand words cost nothing."""
+"""A text longer than this per token that the text encoder reads is refused: hardly anything of it could show in an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,16 @@ class Tokenizer:
         return cls.open(bundle.path(spec.file), max_length=spec.max_length, pad=spec.pad)
 
     def encode(self, text: str) -> Tokens:
-        """Tokens of a checked text; one that is too long loses its last words, keeps the end token, and is warned about."""
-        kept, is_cut = _cut(text, self._max_length)
-        encoding = self._inner.encode(kept)
-        is_truncated = is_cut or bool(encoding.overflowing)
+        """Tokens of a checked text; one that is too long loses its last words, keeps the end token, and is warned about.
+
+        Raises PromptError for one that is so long that hardly any of it would be read.
+        """
+        limit = self._max_length * _CHARACTERS_PER_TOKEN
+        if len(text) > limit:
+            problem = f"the prompt has {len(text):,} characters, and the text encoder reads {self._max_length} tokens of it"
+            raise PromptError(f"{problem}: shorten it to {limit:,} characters at most")
+        encoding = self._inner.encode(text)
+        is_truncated = bool(encoding.overflowing)
         if is_truncated:
             _log.warning("the prompt is longer than the %d tokens the text encoder reads: the rest is left out", self._max_length)
         return Tokens(np.array([encoding.ids], dtype=np.int64), is_truncated)
@@ -93,16 +99,3 @@ def check_text(name: str, text: object) -> str:
         what = "half of a surrogate pair" if code >= 0xD800 else "a control character"
         raise PromptError(f"the {name} has {what}, U+{code:04X}, at position {refused.start()}: remove it")
     return text
-
-
-def _cut(text: str, max_length: int) -> tuple[str, bool]:
-    """`text` itself, or the first words of one that is far too long, and whether words are lost.
-
-    Each word is one token or more, so that no later word could be read.
-    """
-    limit = max_length * _CHARACTERS_PER_TOKEN
-    if len(text) <= limit:
-        return text, False
-    words = text.split(maxsplit=max_length)
-    kept = " ".join(words[:max_length])
-    return kept[:limit], len(words) > max_length or len(kept) > limit

@@ -31,6 +31,16 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("engines")
 
 
+@pytest.fixture(scope="session")
+def exported_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint as the export recipe writes it, for tests marked `export`."""
+    from costroute_rt.export.checkpoint import export_bundle
+    from tests.export.small_checkpoint import make_recipe, write_checkpoint
+
+    folder = tmp_path_factory.mktemp("exported")
+    return export_bundle(write_checkpoint(folder / "checkpoint"), folder / "bundle", make_recipe())
+
+
 def _write_scorer(root: Path) -> object:
     rng = np.random.default_rng(5)
     features = 3 * tiny.FACTOR**2

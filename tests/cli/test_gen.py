@@ -103,6 +103,7 @@ BAD_INPUT = {
     "prompt and file of prompts": (2, ["a lake", "--prompts", "-"]),
     "no file of prompts": (2, ["--prompts", "missing.txt"]),
     "file without prompts": (2, ["--prompts", "-"]),
+    "10,000 words": (2, ["lake " * 10_000]),
     "budget 0": (2, ["a lake", "--max-ms", "0"]),
     "budget below 0": (2, ["a lake", "--max-ms", "-5"]),
     "budget not a number": (2, ["a lake", "--max-ms", "nan"]),
@@ -141,7 +142,7 @@ def test_missing_bundle_is_a_bundle_error(run: Run) -> None:
     assert run("gen", "a lake", "--bundle", "missing").exit_code == 4
 
 
-@pytest.mark.parametrize("prompt", ["lake " * 10_000, "a house 🏠 by a lake 🌊", "夕焼け"], ids=["10,000 words", "emoji", "Japanese"])
+@pytest.mark.parametrize("prompt", ["lake " * 60, "a house 🏠 by a lake 🌊", "夕焼け"], ids=["60 words", "emoji", "Japanese"])
 def test_odd_prompts_make_images(prompt: str, gen: Run) -> None:
     done = gen(prompt, "--candidate", "tiny-turbo@1", "-o", "x.png")
     assert done.exit_code == 0, done.stderr

@@ -68,20 +68,10 @@ def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokeni
     assert "16 tokens" in caplog.text
 
 
-def test_ten_thousand_words_are_cut_like_a_hundred(tokenizer: Tokenizer) -> None:
-    hundred, many = tokenizer.encode("a red house " * 34), tokenizer.encode("a red house " * 3334)
-    assert many.is_truncated
-    np.testing.assert_array_equal(hundred.ids, many.ids)
-
-
-def test_one_endless_word_is_cut(tokenizer: Tokenizer) -> None:
-    assert tokenizer.encode("a" * 1_000_000).is_truncated
-
-
-def test_much_white_space_is_no_reason_to_cut(tokenizer: Tokenizer) -> None:
-    spaced = tokenizer.encode("a" + " " * 5000 + "house")
-    assert not spaced.is_truncated
-    np.testing.assert_array_equal(spaced.ids, tokenizer.encode("a house").ids)
+@pytest.mark.parametrize("text", ["a red house " * 3334, "a" * 1_000_000], ids=["ten thousand words", "one endless word"])
+def test_a_text_that_could_hardly_be_read_is_refused(tokenizer: Tokenizer, text: str) -> None:
+    with pytest.raises(PromptError, match=f"{len(text):,} characters.* reads 16 tokens.* 512 characters at most"):
+        tokenizer.encode(text)
 
 
 def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path, bundle: Bundle) -> None:

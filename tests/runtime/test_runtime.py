@@ -128,8 +128,8 @@ def test_an_unknown_candidate_is_told_the_names(device: FakeDevice) -> None:
         device.runtime.route("a red house", candidate="turbo")
 
 
-def test_ten_thousand_words_and_emoji_make_an_image(device: FakeDevice) -> None:
-    assert device.runtime.generate("a red house " * 3334, seed=1).truncated
+def test_long_prompts_and_emoji_make_an_image(device: FakeDevice) -> None:
+    assert device.runtime.generate("a red house " * 30, seed=1).truncated
     assert not device.runtime.generate("🏡 by a lake", seed=1).truncated
 
 
