@@ -56,12 +56,12 @@ class Judge:
 
     def open_autoencoder(self) -> Autoencoder:
         """The bundle's decoder component `vae`, both ways; raises BundleError where it cannot encode."""
-        graphs = ("encode", "decode")
-        for graph in graphs:
-            self._bundle.graph_path("vae", graph)
-        build_engines(self._bundle, self._store, graphs=[f"vae/{graph}" for graph in graphs], measure=False)
-        encode, decode = (open_engine(self._bundle, self._store, "vae", graph) for graph in graphs)
-        return Autoencoder(encode, decode, self._bundle.image.latent_channels, *_scaling(self._bundle))
+        bundle, engines = self._bundle, []
+        for graph in ("encode", "decode"):
+            shapes = _picture_axes(bundle, bundle.graph_path("vae", graph)) if graph == "encode" else {}
+            build_engines(bundle, self._store, graphs=[f"vae/{graph}"], shapes=shapes, measure=False)
+            engines.append(open_engine(bundle, self._store, "vae", graph, shapes=shapes))
+        return Autoencoder(*engines, bundle.image.latent_channels, *_scaling(bundle))
 
     def close(self) -> None:
         self._scorer.close()
@@ -93,6 +93,13 @@ class Autoencoder:
     def close(self) -> None:
         self._encode.close()
         self._decode.close()
+
+
+def _picture_axes(bundle: Bundle, graph_path: str) -> dict[str, int]:
+    """Lengths of the free axes of an encoder's picture, as the family draws them: exporters name them in many ways."""
+    (spec,) = bundle.graphs[graph_path].inputs.values()
+    lengths = (1, bundle.image.height, bundle.image.width, 3) if spec.dtype == "uint8" else (1, 3, bundle.image.height, bundle.image.width)
+    return {axis: length for axis, length in zip(spec.shape, lengths, strict=True) if isinstance(axis, str) and length > 3}
 
 
 def _scaling(bundle: Bundle) -> tuple[float, float]:

@@ -107,8 +107,10 @@ class OnnxRuntimeBackend:
         options.log_severity_level = 4
         if spec.provider == "directml":
             options.enable_mem_pattern = False  # DirectML refuses it
-        # Idle threads that spin take the cores from the next engine's threads, and from every other program.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads spin while a graph runs (a guided step took 6.8 ms instead of 9.8 ms on two cores) and stop when it ends: spinning on
+        # would take the cores from the next engine's threads (a decode took 33 ms instead of 19 ms) and from every other program.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
     def _requested(self, spec: BuildSpec) -> list[str]:
