@@ -25,6 +25,7 @@ class Judge:
 
     def __init__(self, bundle: Bundle, store: Store, scorer: Engine) -> None:
         self._bundle, self._store, self._scorer = bundle, store, scorer
+        self._opened = [scorer]
 
     @classmethod
     def open(cls, bundle: Bundle, home: Path | None) -> Judge:
@@ -56,15 +57,21 @@ class Judge:
 
     def open_autoencoder(self) -> Autoencoder:
         """The bundle's decoder component `vae`, both ways; raises BundleError where it cannot encode."""
-        bundle, engines = self._bundle, []
-        for graph in ("encode", "decode"):
-            shapes = _picture_axes(bundle, bundle.graph_path("vae", graph)) if graph == "encode" else {}
-            build_engines(bundle, self._store, graphs=[f"vae/{graph}"], shapes=shapes, measure=False)
-            engines.append(open_engine(bundle, self._store, "vae", graph, shapes=shapes))
-        return Autoencoder(*engines, bundle.image.latent_channels, *_scaling(bundle))
+        bundle = self._bundle
+        shapes = _picture_axes(bundle, bundle.graph_path("vae", "encode"))
+        encode, decode = self._open("encode", shapes), self._open("decode", {})
+        return Autoencoder(encode, decode, bundle.image.latent_channels, *_scaling(bundle))
+
+    def _open(self, graph: str, shapes: dict[str, int]) -> Engine:
+        build_engines(self._bundle, self._store, graphs=[f"vae/{graph}"], shapes=shapes, measure=False)
+        engine = open_engine(self._bundle, self._store, "vae", graph, shapes=shapes)
+        self._opened.append(engine)
+        return engine
 
     def close(self) -> None:
-        self._scorer.close()
+        """Closes the scorer and whatever else was opened through it."""
+        for engine in self._opened:
+            engine.close()
 
     def __enter__(self) -> Judge:
         return self
@@ -89,10 +96,6 @@ class Autoencoder:
         latent = np.asarray((mean - self._shift) * self._scale, dtype=np.float32)
         decoded = self._decode.run({"latent": self._decode.to_device(latent)})["pixels"]
         return np.asarray(self._decode.to_host(decoded)[0], dtype=np.uint8)
-
-    def close(self) -> None:
-        self._encode.close()
-        self._decode.close()
 
 
 def _picture_axes(bundle: Bundle, graph_path: str) -> dict[str, int]:
