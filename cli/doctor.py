@@ -132,7 +132,7 @@ def check_store() -> Iterator[Finding]:
         "costroute-rt build-engines" if damaged else None,
     )
     folder = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
-    if not os.access(folder, os.W_OK):
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         yield Finding("store folder", str(folder), "cannot be written", "set COSTROUTE_HOME to a folder that can")
     free = shutil.disk_usage(folder).free
     short = free < ROOM_NEEDED_BYTES

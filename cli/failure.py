@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -75,4 +76,6 @@ class ReportingGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
+        if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files and prompts hold what not every console can show
         sys.exit(exit_code_of(lambda: super(ReportingGroup, self).main(*args, **kwargs)))

@@ -85,9 +85,11 @@ def _read(prompt: str | None, prompts: TextIO | None, seed: int | None, count: i
         numbered = _read_lines(prompts)
     else:
         raise click.UsageError("give either PROMPT or --prompts FILE", click.get_current_context())
+    if (seed or 0) + count > SEED_LIMIT:
+        raise click.UsageError(f"the seeds of {count} images go beyond {SEED_LIMIT - 1}", click.get_current_context())
     from random import SystemRandom
 
-    return numbered, [SystemRandom().randrange(SEED_LIMIT - count) if seed is None else seed for _ in numbered]
+    return numbered, [SystemRandom().randrange(SEED_LIMIT - count + 1) if seed is None else seed for _ in numbered]
 
 
 def _read_lines(file: TextIO) -> list[tuple[int, str]]:
@@ -99,6 +101,8 @@ def _read_lines(file: TextIO) -> list[tuple[int, str]]:
         lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
     except UnicodeDecodeError as error:
         raise ConfigError("--prompts", source, "a text file in UTF-8") from error
+    except OSError as error:
+        raise ConfigError("--prompts", source, f"a file that can be read ({error.strerror})") from error
     numbered = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not numbered:
         raise ConfigError("--prompts", source, "a file with at least one prompt")

@@ -39,15 +39,17 @@ def info(image: str, as_json: bool) -> None:
         click.echo(f"{name:{width}}  {value}")
     click.echo(f"\n{command}")
     if note:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {_plain(note)}")
 
 
 def reproduce(settings: Mapping[str, Any]) -> str:
     """The shell command that makes an image with these settings: its candidate is forced, its budget left out."""
-    words = ["costroute-rt", "gen", str(settings.get("prompt", "")), "--seed", str(settings.get("seed", 0))]
+    prompt = str(settings.get("prompt", ""))
+    words = ["costroute-rt", "gen", *([] if prompt.startswith("-") else [prompt]), "--seed", str(settings.get("seed", 0))]
     for name in ("candidate", "negative_prompt", "height", "width", "backend", "provider"):
         if settings.get(name) not in (None, DEFAULTS.get(name)):
             words += ["--" + name.replace("_", "-"), str(settings[name])]
+    words += ["--", prompt] if prompt.startswith("-") else []
     return " ".join(map(_quote, words))
 
 
@@ -71,4 +73,9 @@ def _quote(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
     escapes = {"\\": "\\\\", "'": "\\'"}
-    return "$'" + "".join(escapes.get(c, c) if c.isprintable() else f"\\u{ord(c):04x}" for c in word) + "'"
+    return "$'" + "".join(escapes.get(c, c) if c.isprintable() else _escape(c) for c in word) + "'"
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def is_on_terminal() -> bool:
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()  # None where a program without a console starts this one
 
 
 @contextmanager

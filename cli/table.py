@@ -9,7 +9,8 @@ import click
 
 
 def show_json(value: object, *, indent: int | None = 1) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False))
+    """Prints JSON in ASCII, which no encoding of stdout can spoil."""
+    click.echo(json.dumps(value, indent=indent, allow_nan=False))
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

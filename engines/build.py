@@ -116,7 +116,7 @@ def build_engines(
     from costroute_rt.engines.profile import measure_missing
 
     tool, spec = get_backend(backend), make_spec(provider, threads, shapes)
-    names = list(graphs) if graphs is not None else pool_graphs(bundle)
+    names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
     keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in names}
     store.sweep()
     wanted = [name for name in names if force or _usable(store, keys[name]) is None]
@@ -165,11 +165,18 @@ def explain_engines(
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """component/graph as two names; raises ConfigError."""
-    component, found, graph = name.partition("/")
-    if not (component and found and graph):
-        raise ConfigError("graph", name, "component/graph, such as base/guided_step")
+    """component/graph as two names."""
+    component, _, graph = name.partition("/")
     return component, graph
+
+
+def _known_graphs(bundle: Bundle, names: Iterable[str]) -> list[str]:
+    """Each name once; raises ConfigError for one that is no graph of the bundle."""
+    known = [f"{name}/{graph}" for name, component in bundle.components.items() for graph in component.graphs]
+    for name in names:
+        if name not in known:
+            raise ConfigError("graph", name, f"component/graph, one of {', '.join(known)}")
+    return list(dict.fromkeys(names))
 
 
 def _explain(store: Store, name: str, key: EngineKey) -> Explanation:

@@ -26,7 +26,7 @@ from costroute_rt.engines.bundle_manifest import (
 )
 from costroute_rt.engines.digest import sha256_file, sha256_files
 from costroute_rt.engines.error import BundleError
-from costroute_rt.engines.onnx_file import read_onnx_facts
+from costroute_rt.engines.onnx_file import read_external_locations
 from costroute_rt.engines.section import Fail, canonical_json, parse_section
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "seal_bundle",
 ]
 
-_REMEDY = "copy or download the bundle again, or repeat `costroute-rt export`"
+_REMEDY = "get the bundle again; the one that ships: pip install --force-reinstall --no-deps costroute-rt"
 _MANIFEST_LIMIT_BYTES = 16 << 20
 
 
@@ -78,7 +78,7 @@ class Bundle:
         Raises BundleError.
         """
         given = Path(path)
-        if not given.is_dir():
+        if not os.path.isdir(given):
             raise BundleError(given, "there is no bundle directory here", "check the path given with --bundle")
         root = given.resolve()
         data = _read_manifest(root)
@@ -107,7 +107,10 @@ class Bundle:
     def verify(self, *names: str) -> None:
         """Hash the named files (all of them where none is named) and check what ONNX files refer to; raises BundleError."""
         wanted = {name: self.path(name) for name in (names or self.files)}
-        found = sha256_files(wanted.values())
+        try:
+            found = sha256_files(wanted.values())
+        except OSError as error:
+            raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
         for name, path in wanted.items():
             if found[path] != self.files[name].sha256:
                 raise BundleError(path, f"its content does not match the manifest (SHA-256 begins {found[path][:12]})", _REMEDY)
@@ -137,11 +140,11 @@ class Bundle:
 
     def _check_onnx(self, name: str, path: Path) -> None:
         try:
-            facts = read_onnx_facts(path)
+            external = read_external_locations(path)
         except ValueError as error:
             raise BundleError(path, f"it is no usable ONNX file: {error}", _REMEDY) from error
         weights = {component.weights for component in self.components.values() if name in component.graphs.values()}
-        for location in facts.external:
+        for location in external:
             manifest_format.check_path(location, _fail_at(path), "its external data")
             target = os.path.normpath(os.path.join(os.path.dirname(name), location)).replace(os.sep, "/")
             if target not in weights:
@@ -151,7 +154,7 @@ class Bundle:
 def seal_bundle(root: Path, manifest: Mapping[str, Any]) -> Bundle:
     """Write manifest.json and manifest.sha256 for the files below `root`, filling in `format` and `files`; returns the checked bundle.
 
-    manifest: every other section, as contracts ask. Called last by whatever makes a bundle.
+    manifest: every other section, as `bundle_manifest.parse` reads them. Called last by whatever makes a bundle.
     """
     own = {MANIFEST, MANIFEST_SHA256}
     paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}

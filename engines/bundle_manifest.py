@@ -15,6 +15,8 @@ MANIFEST = "manifest.json"
 MANIFEST_SHA256 = "manifest.sha256"
 DTYPES = frozenset({"float32", "float16", "int64", "int32", "uint8", "int8", "bool"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+_MOST_TOKENS, _LONGEST_SIDE_PX = 1 << 16, 1 << 16
+"""Beyond any model there is; what is larger would only exhaust the memory."""
 _REQUIRED_GRAPHS = {"text_encoder": {"encode"}, "decoder": {"decode"}, "scorer": {"score"}}
 _STEP_INPUTS = {"latent": 4, "denoised_before": 4, "noise": 4, "row": 1, "text_states": 3}
 _STEP_OUTPUTS = {"next_latent": 4, "denoised": 4}
@@ -105,6 +107,8 @@ def parse(manifest: Section) -> dict[str, Any]:
     files = {check_path(name, manifest.fail, "a file"): _file_entry(entry) for name, entry in manifest.sections("files")}
     graphs = {name: _graph_spec(spec) for name, spec in manifest.sections("graphs")}
     components = {name: _component(name, section, files, graphs) for name, section in manifest.sections("components")}
+    if not any(component.role == "text_encoder" for component in components.values()):
+        manifest.fail("manifest components has none with the role text_encoder")
     image = _image(manifest.section("image"))
     schedulers = {name: _scheduler(section) for name, section in manifest.sections("schedulers")}
     pool = _pool(manifest, components, schedulers)
@@ -146,7 +150,8 @@ def _check_format(manifest: Section) -> None:
 def _name(section: Section, key: str) -> str:
     value = section.text(key)
     if not _NAME.fullmatch(value):
-        section.fail(f"manifest {section.place}.{key} is {shorten(value)}: expected a name of letters, digits and . _ @ + -")
+        place = f"{section.place}.{key}".lstrip(".")
+        section.fail(f"manifest {place} is {shorten(value)}: expected a name of letters, digits and . _ @ + -")
     return value
 
 
@@ -215,7 +220,10 @@ def _check_side(where: str, needed: Mapping[str, int], found: Mapping[str, Tenso
 
 
 def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpec:
-    return TokenizerSpec(_listed(section, "file", files), section.integer("max_length", minimum=1), section.text("pad"))
+    max_length = section.integer("max_length", minimum=1)
+    if max_length > _MOST_TOKENS:
+        section.fail(f"manifest tokenizer.max_length is {shorten(max_length)}: expected {_MOST_TOKENS} or less")
+    return TokenizerSpec(_listed(section, "file", files), max_length, section.text("pad"))
 
 
 def _image(section: Section) -> ImageSpec:
@@ -224,8 +232,9 @@ def _image(section: Section) -> ImageSpec:
     sizes = [tuple(pair) if isinstance(pair, list) else (pair,) for pair in section.items("sizes")]
     for pair in [(height, width), *sizes]:
         whole = len(pair) == 2 and all(isinstance(side, int) and not isinstance(side, bool) for side in pair)
-        if not whole or any(side < 1 or side % factor for side in pair):
-            section.fail(f"manifest image has the size {shorten(list(pair))}: expected [height, width] in multiples of {factor}")
+        if not whole or any(side % factor or not 1 <= side <= _LONGEST_SIDE_PX for side in pair):
+            limit = f"multiples of {factor} up to {_LONGEST_SIDE_PX}"
+            section.fail(f"manifest image has the size {shorten(list(pair))}: expected [height, width] in {limit}")
     if (height, width) not in sizes:
         section.fail(f"manifest image.sizes does not contain the default size [{height}, {width}]")
     channels = section.integer("latent_channels", minimum=1)

@@ -80,7 +80,9 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, di
     for name, value in identity_now.items():
         if measured.get(name) != value:
             fail(f"costs of {graph} were measured with another {name}: then {measured.get(name)}, now {value}")
-    batch = {int(size): _call(call) for size, call in body.sections("batch")}
+    batch = {int(size): _call(call) for size, call in body.sections("batch") if size.isdecimal()}
+    if 1 not in batch:
+        fail(f"costs of {graph} do not tell those of a single image")
     return EngineCost(graph=graph, digest=digest, batch=batch, load=_call(body.section("load_ms")))
 
 

@@ -122,7 +122,7 @@ class Backend(Protocol):
         """Builder options as they stand in the key."""
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
-        """Device and driver as they stand in the key."""
+        """Device and driver as they stand in the key; raises ConfigError for an unknown provider, BackendError for one not installed."""
 
     def build(self, graph: Path, target: Path, spec: BuildSpec) -> None:
         """Write an engine into the directory `target`; raises EngineError, StoreFullError, BackendError."""

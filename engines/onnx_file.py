@@ -1,4 +1,4 @@
-"""A few facts read straight from an ONNX file, without the `onnx` package, which the runtime does not need.
+"""Which other files an ONNX file refers to, read without the `onnx` package, which the runtime does not need.
 
 Only what is wanted is decoded; field numbers are those of onnx.proto3.
 """
@@ -7,47 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
+_FUNCTION_NODE, _NODE_ATTRIBUTE = 7, 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _TENSOR_EXTERNAL, _SPARSE_TENSORS = 13, (1, 2)
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
-_STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 
-class OnnxFacts(NamedTuple):
-    """What a file asks for beyond itself."""
-
-    external: frozenset[str]
-    """Locations of external data, as written."""
-    operators: frozenset[str]
-    """Operator names; those outside the standard domain as `domain::name`."""
-
-
-def read_onnx_facts(path: Path) -> OnnxFacts:
-    """External data locations and operators of an ONNX file; raises ValueError where it is not one."""
+def read_external_locations(path: Path) -> set[str]:
+    """Where the external data of an ONNX file are, as written there; raises ValueError where it is not one."""
     external: set[str] = set()
-    operators: set[str] = set()
     graphs = 0
     try:
         for number, value in _fields(memoryview(path.read_bytes())):
             if number == _MODEL_GRAPH:
                 graphs += 1
-                _walk_graph(_part(value), external, operators)
+                _walk_graph(_part(value), external)
             elif number == _MODEL_FUNCTIONS:
-                _walk_nodes(_part(value), 7, external, operators)
+                _walk_nodes(_part(value), _FUNCTION_NODE, external)
     except (IndexError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError("it is cut short or not ONNX") from error
     if graphs != 1:
         raise ValueError("it is not ONNX" if not graphs else "it holds more than one graph")
-    return OnnxFacts(frozenset(external), frozenset(operators))
+    return external
 
 
-def _walk_graph(data: memoryview, external: set[str], operators: set[str]) -> None:
+def _walk_graph(data: memoryview, external: set[str]) -> None:
     for number, value in _fields(data):
         if number == _GRAPH_INITIALIZER:
             external.update(_locations(_part(value)))
@@ -55,33 +43,23 @@ def _walk_graph(data: memoryview, external: set[str], operators: set[str]) -> No
             for part, inner in _fields(_part(value)):
                 if part in _SPARSE_TENSORS:
                     external.update(_locations(_part(inner)))
-    _walk_nodes(data, _GRAPH_NODE, external, operators)
+    _walk_nodes(data, _GRAPH_NODE, external)
 
 
-def _walk_nodes(data: memoryview, field: int, external: set[str], operators: set[str]) -> None:
+def _walk_nodes(data: memoryview, field: int, external: set[str]) -> None:
     for number, value in _fields(data):
         if number == field:
-            _walk_node(_part(value), external, operators)
+            for part, inner in _fields(_part(value)):
+                if part == _NODE_ATTRIBUTE:
+                    _walk_attribute(_part(inner), external)
 
 
-def _walk_node(data: memoryview, external: set[str], operators: set[str]) -> None:
-    name, domain = "", ""
-    for number, value in _fields(data):
-        if number == _NODE_OP_TYPE:
-            name = str(_part(value), "utf-8")
-        elif number == _NODE_DOMAIN:
-            domain = str(_part(value), "utf-8")
-        elif number == _NODE_ATTRIBUTE:
-            _walk_attribute(_part(value), external, operators)
-    operators.add(name if domain in _STANDARD_DOMAINS else f"{domain}::{name}")
-
-
-def _walk_attribute(data: memoryview, external: set[str], operators: set[str]) -> None:
+def _walk_attribute(data: memoryview, external: set[str]) -> None:
     for number, value in _fields(data):
         if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
             external.update(_locations(_part(value)))
         elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-            _walk_graph(_part(value), external, operators)
+            _walk_graph(_part(value), external)
 
 
 def _locations(tensor: memoryview) -> Iterator[str]:

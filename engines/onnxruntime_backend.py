@@ -66,13 +66,13 @@ class OnnxRuntimeBackend:
         return f"threads={spec.threads} optimization={'all' if _is_host(spec) else 'basic'}"
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
+        self._requested(spec)
         if spec.provider in _DEVICE_TYPES:
             return device.gpu()
         return " ".join([device.cpu_name(), *device.cpu_features()]), "none"
 
     def build(self, graph: Path, target: Path, spec: BuildSpec) -> None:
         """Optimise `graph` into `target`; for providers that compile by themselves only what every device has in common."""
-        self._requested(spec)
         options = self._session_options(spec)
         level = self._ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if _is_host(spec) else level.ORT_ENABLE_BASIC
@@ -114,7 +114,7 @@ class OnnxRuntimeBackend:
         return options
 
     def _requested(self, spec: BuildSpec) -> list[str]:
-        """The providers to open with; raises BackendError where this ONNX Runtime was built without the one asked for."""
+        """The providers to open with; raises ConfigError, or BackendError where this ONNX Runtime was built without the one asked for."""
         wanted = PROVIDERS.get(spec.provider)
         if wanted is None:
             raise ConfigError("provider", spec.provider, f"one of {', '.join(PROVIDERS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -11,12 +12,14 @@ import numpy as np
 
 from costroute_rt.engines.build import Progress, engine_key, make_spec, pool_graphs, split_name
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.cost import CallCost, EngineCost, identity, read_cost_file, write_costs
+from costroute_rt.engines.cost import COSTS, CallCost, EngineCost, identity, read_cost_file, write_costs
 from costroute_rt.engines.engine import Backend, BuildSpec, Engine, EngineKey, get_backend
 from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import Clock
 from costroute_rt.engines.store import BUILD, Store, StoredEngine
+
+_log = logging.getLogger(__name__)
 
 _WARM_UP, _CALLS, _LEAST_CALLS = 3, 40, 20
 _LIMIT_S = 20.0
@@ -91,7 +94,9 @@ def measure_missing(bundle: Bundle, store: Store, keys: Mapping[str, EngineKey],
     for name, key in keys.items():
         try:
             costs[name] = _read(store, name, key).batch[1].median_ms
-        except (EngineError, KeyError):
+        except EngineError as error:
+            if not missing and (store.folder / key.digest / COSTS).exists():  # it takes seconds, and nobody asked for it
+                _log.warning("measuring again: %s", error)
             missing[name] = key
     measured = measure_engines(bundle, store, missing, tool, spec) if missing else []
     return costs | {cost.graph: cost.batch[1].median_ms for cost in measured}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 Fail = Callable[[str], NoReturn]
 """Raises the caller's own error for a problem found in a manifest."""
+
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,13 @@ class Section:
     def integer(self, key: str, minimum: int = 0) -> int:
         value = self.get(key, int, "a whole number")
         if value < minimum:
-            self.fail(f"manifest {self._at(key)} is {value}: expected {minimum} or more")
+            self.fail(f"manifest {self._at(key)} is {shorten(value)}: expected {minimum} or more")
         return int(value)
 
     def number(self, key: str, minimum: float = -math.inf) -> float:
         value = self.get(key, (int, float), "a number")
-        if not math.isfinite(value) or value < minimum:
-            self.fail(f"manifest {self._at(key)} is {value}: expected a finite number of {minimum} or more")
+        if not -_LARGEST <= value <= _LARGEST or value < minimum:
+            self.fail(f"manifest {self._at(key)} is {shorten(value)}: expected a finite number of {minimum} or more")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,13 +27,16 @@ from costroute_rt.engines.bundle_manifest import FileEntry, check_path
 from costroute_rt.engines.cost import COSTS
 from costroute_rt.engines.digest import sha256_file, sha256_files
 from costroute_rt.engines.durable import store_errors, sync_files, sync_folder
-from costroute_rt.engines.engine import EngineKey, FieldDifference
-from costroute_rt.engines.error import EngineError
+from costroute_rt.engines.engine import DIGEST_LENGTH, EngineKey, FieldDifference
+from costroute_rt.engines.error import ConfigError, EngineError
 from costroute_rt.engines.section import Section, canonical_json, parse_section, shorten
 
 FORMAT, FORMAT_VERSION = "costroute-engine", 1
 MANIFEST, MANIFEST_SHA256 = "manifest.json", "manifest.sha256"
 BUILD = "costroute-rt build-engines"
+_ENGINE = re.compile(f"[0-9a-f]{{{DIGEST_LENGTH}}}")
+_LEFTOVER = re.compile(rf"\.({_ENGINE.pattern})\..+")
+"""Directories of other names are somebody else's: they are neither listed nor removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +81,14 @@ class Store:
 
     @classmethod
     def open(cls, home: str | os.PathLike[str] | None = None) -> Store:
-        """The store in `home`, else in $COSTROUTE_HOME, else in the user's cache directory."""
+        """The store in `home`, else in $COSTROUTE_HOME, else in the user's cache directory; raises ConfigError for `~nobody`."""
         chosen = (
             os.fspath(home) if home is not None else os.environ.get("COSTROUTE_HOME") or user_cache_dir("costroute-rt", appauthor=False)
         )
-        return cls(Path(chosen).expanduser().absolute())
+        try:
+            return cls(Path(chosen).expanduser().absolute())
+        except RuntimeError as error:
+            raise ConfigError("COSTROUTE_HOME", chosen, "a directory of a user that exists") from error
 
     @property
     def folder(self) -> Path:
@@ -90,7 +97,7 @@ class Store:
     def peek(self, key: EngineKey) -> StoredEngine | None:
         """The engine of that key by its manifest alone, None where there is none; raises EngineError for a damaged manifest."""
         path = self.folder / key.digest
-        if not path.is_dir():
+        if not os.path.isdir(path):
             return None
         stored = load_stored(path)
         if stored.key != key:
@@ -178,21 +185,26 @@ class Store:
         return load_stored(final)
 
     def sweep(self) -> list[Path]:
-        """Remove what killed builds left behind, where nobody is building that key; returns what was removed."""
+        """Remove what killed builds left behind, where that is allowed and nobody is building that key; returns what was removed."""
         removed = []
-        leftovers = [path for path in self.folder.glob(".*") if path.is_dir()] if self.folder.is_dir() else []
-        for path in leftovers:
+        for path, match in self._matching(_LEFTOVER):
             try:
-                with self.lock(path.name.split(".")[1], timeout_s=0):
+                with self.lock(match[1], timeout_s=0):
                     shutil.rmtree(path, ignore_errors=True)
                     removed.append(path)
-            except Timeout:
+            except (Timeout, EngineError):
                 continue
         return removed
 
     def _folders(self) -> list[Path]:
+        return [path for path, _ in self._matching(_ENGINE)]
+
+    def _matching(self, name: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
+        """The directories in the store that are called so, in order."""
+        if not os.path.isdir(self.folder):
+            return []
         with store_errors(self.folder):
-            return sorted(path for path in self.folder.glob("[!.]*") if path.is_dir())
+            return [(path, found) for path in sorted(self.folder.iterdir()) if (found := name.fullmatch(path.name)) and path.is_dir()]
 
     def _set_away(self, path: Path) -> Path:
         """Give a directory a name that nothing loads; returns it."""

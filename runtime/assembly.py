@@ -15,9 +15,10 @@ from costroute_rt.correction import Clock
 from costroute_rt.engine_set import EngineSet
 from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.bundle_manifest import MANIFEST
 from costroute_rt.engines.cost import EngineCost
 from costroute_rt.engines.engine import Engine, get_backend
-from costroute_rt.engines.error import EngineError
+from costroute_rt.engines.error import BundleError, ConfigError, EngineError
 from costroute_rt.engines.profile import read_costs
 from costroute_rt.engines.store import Store
 from costroute_rt.parts import Parts, Tables, engine_names
@@ -42,6 +43,7 @@ def assemble_parts(
     bundle = Bundle.open(costroute_rt.shipped_bundle() if path is None else path, verify=False)
     bundle.verify(bundle.tokenizer.file)  # engines are known by the hashes of what they were built from
     pool, store = Pool.from_bundle(bundle), Store.open(home)
+    tables = _compile_tables(bundle, pool)
     how: dict[str, Any] = {"backend": backend, "provider": provider, "threads": threads}
     if build:
         build_engines(bundle, store, progress=progress, **how)
@@ -61,7 +63,7 @@ def assemble_parts(
         bundle=bundle,
         pool=pool,
         tokenizer=Tokenizer.from_bundle(bundle),
-        tables=Tables(bundle.schedulers),
+        tables=tables,
         engines=EngineSet(open_one),
         costs=CostModel(costs, clock),
         quality=AverageQuality.from_bundle(bundle, pool),
@@ -69,3 +71,14 @@ def assemble_parts(
         backend=backend,
         versions={"costroute-rt": costroute_rt.__version__, backend: get_backend(backend).version, "numpy": np.__version__},
     )
+
+
+def _compile_tables(bundle: Bundle, pool: Pool) -> Tables:
+    """The step tables of every candidate; raises BundleError for a scheduler that cannot be compiled, or not to that many steps."""
+    try:
+        tables = Tables(bundle.schedulers)
+        for candidate in pool:
+            tables.table(candidate)
+    except ConfigError as error:
+        raise BundleError(bundle.root / MANIFEST, f"a scheduler in it cannot be used: {error}", "export the bundle again") from error
+    return tables

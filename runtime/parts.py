@@ -14,7 +14,6 @@ from costroute_rt.candidate import Candidate, Pool
 from costroute_rt.correction import Clock
 from costroute_rt.engine_set import EngineSet
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import ConfigError
 from costroute_rt.loop import Shorten
 from costroute_rt.prompt import Tokenizer
 from costroute_rt.quality import QualityEstimator
@@ -113,11 +112,8 @@ def engine_names(bundle: Bundle, pool: Pool) -> tuple[str, ...]:
 
 
 def encode_name(bundle: Bundle) -> str:
-    """Engine of the text encoder; raises ConfigError for a bundle without one."""
-    for name, component in bundle.components.items():
-        if component.role == "text_encoder":
-            return f"{name}/encode"
-    raise ConfigError("components", sorted(bundle.components), "one with the role text_encoder")
+    """Engine of the text encoder, which every bundle has."""
+    return next(f"{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder")
 
 
 def step_name(candidate: Candidate) -> str:

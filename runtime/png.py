@@ -68,7 +68,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise ConfigError("path", str(path), f"{expected}; this one has no {SETTINGS_KEY!r} text")
     try:
         settings = json.loads(text)
-    except (TypeError, ValueError) as error:
+        json.dumps(settings, allow_nan=False, ensure_ascii=False).encode()  # infinities and halves of characters are not ours
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError("path", str(path), f"{expected}; its {SETTINGS_KEY!r} text is no JSON") from error
     if not isinstance(settings, dict):
         raise ConfigError("path", str(path), f"{expected}; its {SETTINGS_KEY!r} text is no JSON object")

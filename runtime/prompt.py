@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from costroute_rt.engines.error import BundleError, ConfigError, PromptError
 if TYPE_CHECKING:
     from costroute_rt.engines.bundle import Bundle
 
-_log = logging.getLogger(__name__)
 _REFUSED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 """Control characters other than tab and line breaks, and halves of surrogate pairs."""
 _CHARACTERS_PER_TOKEN = 32
@@ -66,7 +64,7 @@ class Tokenizer:
         return cls.open(bundle.path(spec.file), max_length=spec.max_length, pad=spec.pad)
 
     def encode(self, text: str) -> Tokens:
-        """Tokens of a checked text; one that is too long loses its last words, keeps the end token, and is warned about.
+        """Tokens of a checked text; one that is too long loses its last words and keeps the end token.
 
         Raises PromptError for one that is so long that hardly any of it would be read.
         """
@@ -75,10 +73,7 @@ class Tokenizer:
             problem = f"the prompt has {len(text):,} characters, and the text encoder reads {self._max_length} tokens of it"
             raise PromptError(f"{problem}: shorten it to {limit:,} characters at most")
         encoding = self._inner.encode(text)
-        is_truncated = bool(encoding.overflowing)
-        if is_truncated:
-            _log.warning("the prompt is longer than the %d tokens the text encoder reads: the rest is left out", self._max_length)
-        return Tokens(np.array([encoding.ids], dtype=np.int64), is_truncated)
+        return Tokens(np.array([encoding.ids], dtype=np.int64), bool(encoding.overflowing))
 
 
 def check_prompt(prompt: object) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
@@ -84,6 +85,7 @@ def train_turbo(
     unet: UNet2DConditionModel, text: CLIPTextModel, tokenizer: CLIPTokenizerFast, pairs: Sequence[Shard], path: Path, minutes: float
 ) -> None:
     """unet: starts as a copy of the teacher; leaves averaged weights in it."""
+    unet.set_attn_processor(AttnProcessor())
     run = Run(unet, path, minutes, RATE / 2, PLAIN, flat=0.3)
     device, rng = next(unet.parameters()).device, random.Random(f"turbo-{run.steps}")
     noises, clean = [noise_of(s.number) for s in pairs], [torch.from_numpy(s.array("latents").astype(np.float32)) for s in pairs]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from costroute_rt.cli.info import reproduce
 from tests.cli.conftest import Run
 
 
@@ -115,6 +116,23 @@ def test_doctor_finds_two_distributions_of_onnx_runtime(run: Run, built: Path, m
     done = run("doctor")
     assert done.exit_code == 1
     assert "mend: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("prompt", "command"),
+    [
+        ("a\U000e0001b", r"costroute-rt gen $'a\U000e0001b' --seed 1"),
+        ("--help", "costroute-rt gen --seed 1 -- --help"),
+    ],
+)
+def test_info_quotes_prompts_that_a_shell_or_gen_would_take_for_something_else(prompt: str, command: str) -> None:
+    assert reproduce({"prompt": prompt, "seed": 1}) == command
+
+
+def test_doctor_finds_a_store_that_is_a_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("home").touch()
+    monkeypatch.setenv("COSTROUTE_HOME", "home")
+    assert "store folder" in [problem["name"] for problem in json.loads(run("doctor", "--json").stdout)["problems"]]
 
 
 def test_info_escapes_control_characters_of_files_from_elsewhere(run: Run) -> None:

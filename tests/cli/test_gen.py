@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -102,6 +103,7 @@ BAD_INPUT = {
     "no prompt": (2, ["-o", "x.png"]),
     "prompt and file of prompts": (2, ["a lake", "--prompts", "-"]),
     "no file of prompts": (2, ["--prompts", "missing.txt"]),
+    "folder of prompts": (2, ["--prompts", "."]),
     "file without prompts": (2, ["--prompts", "-"]),
     "10,000 words": (2, ["lake " * 10_000]),
     "budget 0": (2, ["a lake", "--max-ms", "0"]),
@@ -111,6 +113,8 @@ BAD_INPUT = {
     "unknown candidate": (2, ["a lake", "--candidate", "nothing@1"]),
     "size not a multiple": (2, ["a lake", "--height", "63"]),
     "seed too large": (2, ["a lake", "--seed", str(2**32)]),
+    "seeds beyond the largest": (2, ["a lake", "--seed", str(2**32 - 1), "--count", "2"]),
+    "more images than seeds": (2, ["a lake", "--count", str(2**33)]),
     "no images": (2, ["a lake", "--count", "0"]),
     "unknown option": (2, ["a lake", "--steps", "4"]),
     "folder that is not there": (7, ["a lake", "-o", "missing/x.png"]),
@@ -134,7 +138,8 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(code: int, arguments: l
 def test_providers_that_are_unknown_or_not_there(provider: str, code: int, gen: Run) -> None:
     done = gen("a lake", "--provider", provider)
     assert done.exit_code == code
-    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
     assert images() == []
 
 
@@ -147,4 +152,16 @@ def test_odd_prompts_make_images(prompt: str, gen: Run) -> None:
     done = gen(prompt, "--candidate", "tiny-turbo@1", "-o", "x.png")
     assert done.exit_code == 0, done.stderr
     assert images() == ["x.png"]
+    assert done.stderr.count("\n") == (len(prompt) > 100)
     assert ("its end was left out" in done.stderr) == (len(prompt) > 100)
+
+
+def test_without_stderr_images_are_made_all_the_same(gen: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("costroute_rt.cli.progress.sys", SimpleNamespace(stderr=None))
+    assert gen("a lake", "--candidate", "tiny-turbo@1", "-o", "x.png").exit_code == 0
+
+
+def test_a_name_that_is_no_text_is_shown_escaped(gen: Run) -> None:
+    done = gen("a lake", "--candidate", "tiny-turbo@1", "-o", "\udcff.png")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith(r"\udcff.png: ")

@@ -38,7 +38,7 @@ def test_a_flipped_byte_in_any_file_is_noticed(bundle_copy: Path) -> None:
         with pytest.raises(BundleError) as caught:
             Bundle.open(bundle_copy)
         assert path.name in str(caught.value)
-        assert "export" in str(caught.value)
+        assert "pip install --force-reinstall" in str(caught.value)
         path.write_bytes(before)
     Bundle.open(bundle_copy)
 
@@ -63,9 +63,22 @@ def test_a_truncated_or_missing_file_is_named(bundle_copy: Path, name: str) -> N
         Bundle.open(bundle_copy, verify=False)
 
 
+def test_a_file_that_cannot_be_read_is_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(tiny_bundle, verify=False)
+
+    def deny(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("costroute_rt.engines.digest.sha256_file", deny)
+    with pytest.raises(BundleError, match=r"step\.onnx: .*cannot be read: Permission denied"):
+        bundle.verify("unet/step.onnx")
+
+
 def test_no_directory_and_no_manifest(tmp_path: Path, bundle_copy: Path) -> None:
     with pytest.raises(BundleError, match="no bundle directory"):
         Bundle.open(tmp_path / "nothing")
+    with pytest.raises(BundleError, match="no bundle directory"):
+        Bundle.open("x" * 5000)
     (bundle_copy / "manifest.sha256").unlink()
     with pytest.raises(BundleError, match=r"manifest\.sha256"):
         Bundle.open(bundle_copy)
@@ -136,7 +149,11 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set([7], *STEP, "row", "shape"), r"expected \[8\]"),
     (_remove(*STEP, "text_states"), "text_states is nothing"),
     (_set("tokenizer/none.json", "tokenizer", "file"), "not among its files"),
-    (_set(0, "tokenizer", "max_length"), "1 or more"),
+    (_set(0, "tokenizer", "max_length"), "max_length is 0: expected 1 or more"),
+    (_set(10**13, "tokenizer", "max_length"), "65536 or less"),
+    (_set(16 * 10**9, "image", "height"), "multiples of 16 up to 65536"),
+    (_set(10**400, "pool", 0, "guidance_scale"), "guidance_scale is 1000.*finite number"),
+    (_remove("components", "text_encoder"), "none with the role text_encoder"),
     (_set(60, "image", "height"), "multiples of 16"),
     (_set([[96, 96]], "image", "sizes"), "default size"),
     (_set([[0.1, 0.2, 0.3]], "preview", "matrix"), "1 rows: expected 4"),

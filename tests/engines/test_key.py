@@ -65,9 +65,9 @@ def test_changed_weights_and_graphs_are_other_engines(tiny_bundle: Path, tmp_pat
     assert [difference.field for difference in mine.differences(theirs)] == ["weights_sha256"]
 
 
-@pytest.mark.parametrize("name", ["base", "/step", "base/", ""])
+@pytest.mark.parametrize("name", ["base", "/step", "base/", "", "base/refine", "none/step"])
 def test_a_graph_is_named_component_and_graph(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="component/graph"):
+    with pytest.raises(ConfigError, match=r"component/graph, one of .*base/guided_step"):
         build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), graphs=[name])
     with pytest.raises(ConfigError, match="threads"):
         make_spec(threads=0)

@@ -68,6 +68,19 @@ def test_a_rebuilt_engine_is_measured_again(tiny_bundle: Path, store_copy: Store
     assert read_costs(bundle, store_copy, "vae", "decode", threads=1).batch[1].median_ms == pytest.approx(report.median_ms, abs=1e-4)
 
 
+def test_costs_that_are_no_longer_believed_are_measured_again_and_that_is_said(
+    tiny_bundle: Path, store_copy: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    build_engines(bundle, store_copy, threads=1)
+    assert caplog.messages == []
+    monkeypatch.setattr("costroute_rt.engines.device.power_mode", lambda: "another")
+    build_engines(bundle, store_copy, threads=1)
+    assert len(caplog.messages) == 1
+    assert "measuring again" in caplog.text
+    assert "power_mode" in caplog.text
+
+
 def test_calls_are_timed_in_turns_without_the_first_ones() -> None:
     now, order = [0.0], list[str]()
 

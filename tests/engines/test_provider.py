@@ -27,9 +27,10 @@ def _missing() -> str:
 
 
 def test_a_provider_that_is_not_there_is_an_error_with_the_remedy(tiny_bundle: Path, tmp_path: Path) -> None:
-    name = _missing()
+    name, bundle, store, told = _missing(), Bundle.open(tiny_bundle), Store.open(tmp_path), list[str]()
     with pytest.raises(BackendError, match=f"provider {name}, found only .*cpu.*pip install") as caught:
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), provider=name, threads=1)
+        build_engines(bundle, store, provider=name, threads=1, progress=lambda graph, *_: told.append(graph))
+    assert told == []
     assert caught.value.exit_code == 6
     assert Store.open(tmp_path).verify() == []
 

@@ -14,7 +14,7 @@ from costroute_rt.engines import durable
 from costroute_rt.engines import store as store_module
 from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import EngineError, StoreFullError
+from costroute_rt.engines.error import ConfigError, EngineError, StoreFullError
 from costroute_rt.engines.profile import read_costs
 from costroute_rt.engines.store import Store
 from tests.engines.conftest import flip_byte
@@ -115,6 +115,34 @@ def test_leftovers_are_swept_unless_someone_is_building(store_copy: Store) -> No
         assert store_copy.sweep() == []
     assert store_copy.sweep() == [leftover]
     assert not leftover.exists()
+
+
+def test_what_is_not_ours_is_neither_listed_nor_removed(store_copy: Store) -> None:
+    before = store_copy.verify()
+    others = [store_copy.folder / ".git", store_copy.folder / ".cache.d", store_copy.folder / "mine"]
+    for path in others:
+        path.mkdir()
+        (path / "kept").touch()
+    assert store_copy.verify() == before
+    assert store_copy.sweep() == []
+    with pytest.raises(EngineError, match="no engines"):
+        store_copy.remove("mine")
+    assert all((path / "kept").exists() for path in others)
+
+
+def test_leftovers_that_cannot_be_removed_do_not_stop_a_reader(store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    (store_copy.folder / f".{_folder(store_copy).name}.abc").mkdir()
+    monkeypatch.setattr(store_module.FileLock, "acquire", refuse)
+    assert store_copy.sweep() == []
+
+
+def test_a_home_of_nobody_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COSTROUTE_HOME", "~nobody-of-that-name/store")
+    with pytest.raises(ConfigError, match="COSTROUTE_HOME"):
+        Store.open()
 
 
 def test_a_disk_that_fills_up_leaves_nothing(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

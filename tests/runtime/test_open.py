@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +67,21 @@ def test_engines_that_were_not_measured_name_the_command_that_measures_them(tiny
         costs.unlink()
     with pytest.raises(EngineError, match="costroute-rt profile"):
         Runtime.open(tiny_bundle, home=tmp_path, threads=1)
+
+
+@pytest.mark.parametrize(("section", "key", "value"), [("schedulers", "_class_name", "Other"), ("pool", "num_inference_steps", 5000)])
+def test_a_scheduler_that_cannot_be_used_is_the_bundle_s_fault(
+    tiny_bundle: Path, tmp_path: Path, section: str, key: str, value: object
+) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest[section]["turbo" if section == "schedulers" else 0][key] = value
+    data = json.dumps(manifest).encode()
+    (bundle / "manifest.json").write_bytes(data)
+    (bundle / "manifest.sha256").write_text(hashlib.sha256(data).hexdigest())
+    with pytest.raises(BundleError, match=rf"manifest\.json.*{key} is .*{value}"):
+        Runtime.open(bundle, home=tmp_path / "home", build=True)
+    assert not (tmp_path / "home").exists()
 
 
 def test_what_is_no_bundle_is_a_bundle_error(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -56,16 +55,14 @@ def test_a_negative_prompt_may_be_empty_but_has_no_control_characters() -> None:
         check_text("negative prompt", "a\0b")
 
 
-def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokenizer) -> None:
     short = tokenizer.encode("a red house")
     end = short.ids[0, -1]  # this bundle pads with the end token
-    with caplog.at_level(logging.WARNING):
-        long = tokenizer.encode("a red house by a lake " * 10)
+    long = tokenizer.encode("a red house by a lake " * 10)
     assert long.is_truncated
     assert not short.is_truncated
     assert long.ids[0, -1] == end
     assert (long.ids[0, :-1] != end).all()
-    assert "16 tokens" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["a red house " * 3334, "a" * 1_000_000], ids=["ten thousand words", "one endless word"])
