@@ -124,7 +124,7 @@ def check_store() -> Iterator[Finding]:
     store = Store.open()
     states = list(store.verify())
     damaged = [state for state in states if state.problem]
-    size = format_bytes(sum(engine.size_bytes for engine in store.engines()))
+    size = format_bytes(store.size_bytes())
     yield Finding(
         "store",
         f"{store.root}: {len(states)} engines, {size}",

@@ -51,7 +51,7 @@ class StoredEngine:
     """UTC, ISO 8601"""
     build_s: float
     gate: Mapping[str, Any]
-    """What the check after the build found: max_abs_error, tolerance, median_ms, reference_median_ms."""
+    """What the check after the build found: max_abs_error, tolerance, engine_ms, reference_ms."""
     source: str
     """The bundle it was built from."""
     quarantined: str | None

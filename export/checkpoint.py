@@ -71,7 +71,7 @@ def find_denoisers(source: Path) -> dict[str, str]:
 
 @contextmanager
 def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A directory beside `target` that takes its place when the block ends well, and is gone however else it ends."""
+    """A directory beside `target` that takes its place when the block ends well; however else it ends, all is as before."""
     if target.exists() and not overwrite:
         raise OutputError(target, "it exists already")
     try:
@@ -83,9 +83,15 @@ def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
         folder = holder / "new"
         (folder / _SCRATCH).mkdir(parents=True)
         yield folder
+        old = holder / "old"
         if target.exists():
-            target.rename(holder / "old")
-        folder.rename(target)
+            target.rename(old)
+        try:
+            folder.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 

@@ -41,7 +41,7 @@ def assemble_parts(
 ) -> Parts:
     """The parts of a runtime, no engine opened yet; arguments and errors are those of `Runtime.open`."""
     bundle = Bundle.open(costroute_rt.shipped_bundle() if path is None else path, verify=False)
-    bundle.verify(bundle.tokenizer.file)  # engines are known by the hashes of what they were built from
+    bundle.check_hashes()
     pool, store = Pool.from_bundle(bundle), Store.open(home)
     tables = _compile_tables(bundle, pool)
     how: dict[str, Any] = {"backend": backend, "provider": provider, "threads": threads}

@@ -94,16 +94,6 @@ class StepTable:
     def __len__(self) -> int:
         return len(self.timestep)
 
-    @property
-    def is_stochastic(self) -> bool:
-        """Whether any row adds noise."""
-        return bool(self.s.any())
-
-    @property
-    def is_multistep(self) -> bool:
-        """Whether any row uses the D of the row before it."""
-        return bool(self.c.any())
-
     def row(self, i: int) -> FloatArray:
         """float64[8]: row i in the order of `COLUMNS`."""
         return np.array([getattr(self, name)[i] for name in COLUMNS])

@@ -39,14 +39,14 @@ class Plan:
 
     pictures: int = 14_000
     scenes: int = 32_000
-    pairs: int = 10_000
+    pairs: int = 6_000
     autoencoder: float = 30
-    decoder: float = 5
+    decoder: float = 3.5
     scorer: float = 4
     text: float = 2.5
     base: float = 39
-    small: float = 7
-    turbo: float = 10
+    small: float = 4
+    turbo: float = 6.5
     scale: float = 1.0
     processes: int = 2
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from costroute_rt import BundleError, EngineError, Runtime
+from tests.engines.conftest import flip_byte
 
 pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
 
@@ -46,9 +47,11 @@ def test_each_candidate_runs(runtime: Runtime) -> None:
         assert len(result.timings.denoise_ms) == candidate.num_inference_steps
 
 
-def test_little_time_goes_outside_the_engines(runtime: Runtime) -> None:
-    outside_ms = [runtime.generate("a red house by a lake", seed=1, max_ms=10_000).timings.outside_ms for _ in range(20)]
-    assert min(outside_ms) < 3
+def test_a_flipped_byte_in_the_weights_is_noticed_although_the_engines_are_built(tiny_bundle: Path, store: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    flip_byte(copy / "unet/diffusion_pytorch_model.safetensors")
+    with pytest.raises(BundleError, match="diffusion_pytorch_model.safetensors.*does not match"):
+        Runtime.open(copy, home=store, threads=1)
 
 
 def test_missing_engines_name_the_command_that_builds_them(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -51,13 +51,6 @@ def test_advance_names_what_a_row_needs(row: int, missing: str) -> None:
     assert caught.value.name == missing
 
 
-def test_a_table_says_whether_it_needs_noise_and_the_row_before() -> None:
-    assert small_table().is_stochastic
-    assert small_table().is_multistep
-    assert not small_table(s=0.0).is_stochastic
-    assert not small_table(c=0.0).is_multistep
-
-
 def test_a_tail_is_the_same_rows() -> None:
     table = small_table()
     tail = table.tail(1)
