@@ -50,7 +50,7 @@ def test_each_candidate_runs(runtime: Runtime) -> None:
 def test_a_flipped_byte_in_the_weights_is_noticed_although_the_engines_are_built(tiny_bundle: Path, store: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     flip_byte(copy / "unet/diffusion_pytorch_model.safetensors")
-    with pytest.raises(BundleError, match="diffusion_pytorch_model.safetensors.*does not match"):
+    with pytest.raises(BundleError, match=r"diffusion_pytorch_model\.safetensors.*does not match"):
         Runtime.open(copy, home=store, threads=1)
 
 
