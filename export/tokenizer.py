@@ -25,7 +25,7 @@ def convert_clip_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
     converted.pre_tokenizer = _pre_tokenizer()
     converted.decoder = decoders.ByteLevel()
     bos, eos = ((str(token), tokenizer.convert_tokens_to_ids(token)) for token in (tokenizer.bos_token, tokenizer.eos_token))
-    converted.post_processor = processors.RobertaProcessing(sep=eos, cls=bos, add_prefix_space=False, trim_offsets=False)
+    converted.post_processor = processors.RobertaProcessing(eos, bos, add_prefix_space=False, trim_offsets=False)
     # Looked for in normalised text too: CLIPTokenizer's own pattern finds <|ENDOFTEXT|> after lowering it.
     converted.add_special_tokens([AddedToken(text, normalized=True) for text in dict.fromkeys((bos[0], eos[0]))])
     converted.enable_truncation(max_length)
