@@ -13,8 +13,9 @@ LARGEST_GRADIENT = 1.0
 class Optimizer:
     """Steps a model's parameters; `rate` is AdamW's.
 
-    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix, so that every direction of it learns at the same rate: here it
-    reached in 45 s what AdamW reached in several minutes. A convolution counts as a matrix [out, in * height * width].
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix, so that every direction of it learns at the same rate: after
+    45 s on one core an autoencoder stood at 25.9 dB with it, at 21.5 dB with AdamW alone. A convolution counts as a matrix
+    [out, in * height * width].
     """
 
     def __init__(self, model: nn.Module, rate: float, plain: Iterable[str] = ()) -> None:
