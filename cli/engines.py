@@ -135,11 +135,14 @@ def remove(digests: tuple[str, ...], everything: bool, as_json: bool) -> None:
         raise click.UsageError("name engines (costroute-rt engines list) or give --all", click.get_current_context())
     store = Store.open()
     names = [found.digest for found in store.verify()] if everything else digests  # verify() lists unreadable ones too
-    removed = [store.remove(name) for name in names]
+    removed = []
+    for name in names:
+        engine = store.remove(name)
+        removed.append(engine.digest)
+        if not as_json:  # one by one: what is gone is said even where a later name is wrong
+            click.echo(f"removed {engine.digest[:DIGEST_SHOWN]} {engine.key.graph} ({format_bytes(engine.size_bytes)})")
     if as_json:
-        show_json({"removed": [engine.digest for engine in removed]})
+        show_json({"removed": removed})
         return
-    for engine in removed:
-        click.echo(f"removed {engine.digest[:DIGEST_SHOWN]} {engine.key.graph} ({format_bytes(engine.size_bytes)})")
     if not removed:
         say("nothing to remove")

@@ -293,6 +293,10 @@ def _check_candidate(section: Section, row: Mapping[str, Any], components: Mappi
         )
 
 
+ROW = ("input_scale", "timestep", "p", "q", "a", "b", "c", "s")
+"""What the eight numbers of a step table's row mean, in the order that step graphs take them."""
+
+
 def step_graph(guidance_scale: float) -> str:
     """The denoiser graph a candidate runs: guidance above 1 needs two passes in one."""
     return "guided_step" if guidance_scale > 1 else "step"

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
+from costroute_rt.engines.bundle_manifest import ROW, GraphSpec, TensorSpec
 from costroute_rt.engines.error import BundleError
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
-
-ROW = ("input_scale", "timestep", "p", "q", "a", "b", "c", "s")
-"""What the eight numbers of a step table's row mean, in order."""
 
 _COMPONENT = "net/"
 _LATENT_NAMES = ("sample", "hidden_states")

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from costroute_rt.engines.bundle_manifest import ROW
 from costroute_rt.engines.error import ConfigError
 
 FloatArray = npt.NDArray[np.float64]
 
-COLUMNS = ("input_scale", "timestep", "p", "q", "a", "b", "c", "s")
+COLUMNS = ROW
 """What a row holds, in the order the guided step takes it."""
 
 
