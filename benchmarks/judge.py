@@ -58,13 +58,12 @@ class Judge:
     def open_autoencoder(self) -> Autoencoder:
         """The bundle's decoder component `vae`, both ways; raises BundleError where it cannot encode."""
         bundle = self._bundle
-        shapes = _picture_axes(bundle, bundle.graph_path("vae", "encode"))
-        encode, decode = self._open("encode", shapes), self._open("decode", {})
+        encode, decode = self._open("encode"), self._open("decode")
         return Autoencoder(encode, decode, bundle.image.latent_channels, *_scaling(bundle))
 
-    def _open(self, graph: str, shapes: dict[str, int]) -> Engine:
-        build_engines(self._bundle, self._store, graphs=[f"vae/{graph}"], shapes=shapes, measure=False)
-        engine = open_engine(self._bundle, self._store, "vae", graph, shapes=shapes)
+    def _open(self, graph: str) -> Engine:
+        build_engines(self._bundle, self._store, graphs=[f"vae/{graph}"], measure=False)
+        engine = open_engine(self._bundle, self._store, "vae", graph)
         self._opened.append(engine)
         return engine
 
@@ -96,13 +95,6 @@ class Autoencoder:
         latent = np.asarray((mean - self._shift) * self._scale, dtype=np.float32)
         decoded = self._decode.run({"latent": self._decode.to_device(latent)})["pixels"]
         return np.asarray(self._decode.to_host(decoded)[0], dtype=np.uint8)
-
-
-def _picture_axes(bundle: Bundle, graph_path: str) -> dict[str, int]:
-    """Lengths of the free axes of an encoder's picture, as the family draws them: exporters name them in many ways."""
-    (spec,) = bundle.graphs[graph_path].inputs.values()
-    lengths = (1, bundle.image.height, bundle.image.width, 3) if spec.dtype == "uint8" else (1, 3, bundle.image.height, bundle.image.width)
-    return {axis: length for axis, length in zip(spec.shape, lengths, strict=True) if isinstance(axis, str) and length > 3}
 
 
 def _scaling(bundle: Bundle) -> tuple[float, float]:

@@ -22,14 +22,16 @@ def example_feeds(bundle: Bundle, graph_path: str, batch: int = 1, sizes: dict[s
     sizes: lengths of free axes by name, where the default for the family's usual image is not wanted.
     """
     rng = np.random.Generator(np.random.Philox(0))
-    lengths = {**_lengths(bundle, batch), **(sizes or {})}
+    lengths = {**axis_lengths(bundle, batch), **(sizes or {})}
     return {name: _example(name, spec, lengths, rng) for name, spec in bundle.graphs[graph_path].inputs.items()}
 
 
-def _lengths(bundle: Bundle, batch: int) -> dict[str, int]:
+def axis_lengths(bundle: Bundle, batch: int = 1) -> dict[str, int]:
+    """Lengths of the free axes, by the names that exporters give them, for images of the bundle's usual size."""
     image = bundle.image
-    latent = {"height": image.height // image.vae_scale_factor, "width": image.width // image.vae_scale_factor}
-    pixels = {"image_height": image.height, "image_width": image.width}
+    sides = {"height": image.height, "width": image.width}
+    pixels = {f"{prefix}_{side}": length for prefix in ("image", "sample") for side, length in sides.items()}
+    latent = {f"{prefix}{side}": length // image.vae_scale_factor for prefix in ("", "latent_") for side, length in sides.items()}
     return {"batch": batch, "batch_size": batch, **latent, **pixels, **dict.fromkeys(_SEQUENCES, bundle.tokenizer.max_length)}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costroute_rt.engines.build import Progress, engine_key, make_spec, pool_graphs, split_name
+from costroute_rt.engines.build import Progress, engine_key, pool_graphs, spec_for, split_name
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cost import COSTS, CallCost, EngineCost, identity, read_cost_file, write_costs
 from costroute_rt.engines.engine import Backend, BuildSpec, Engine, EngineKey, get_backend
@@ -52,7 +52,7 @@ def profile_engines(
     progress: Progress | None = None,
 ) -> list[CostRow]:
     """Measure every engine the pool needs, again; raises EngineError where one is missing."""
-    tool, spec = get_backend(backend), make_spec(provider, threads, shapes)
+    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes)
     keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in pool_graphs(bundle)}
     costs = measure_engines(bundle, store, keys, tool, spec, progress=progress)
     return [
@@ -83,7 +83,7 @@ def read_costs(
     shapes: Mapping[str, int] | None = None,
 ) -> EngineCost:
     """Measured costs of one engine; raises EngineError where there are none, or they were measured on something else."""
-    tool, spec = get_backend(backend), make_spec(provider, threads, shapes)
+    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes)
     return _read(store, f"{component}/{graph}", engine_key(bundle, component, graph, tool, spec))
 
 

@@ -14,6 +14,7 @@ from costroute_rt.engines.error import ConfigError, EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
 from costroute_rt.engines.store import Store
+from tests.engines.conftest import rewrite_manifest
 
 BACKENDS = ["onnxruntime"]
 
@@ -101,6 +102,15 @@ def test_static_shapes_make_another_engine_that_refuses_other_sizes(backend: Bac
         engine.run(example_feeds(bundle, "unet_turbo/step.onnx"))
         with pytest.raises(ConfigError, match=r"denoised_before is 'float32\[2, 4, 4, 4\]': expected float32\[1, 4, 4, 4\]"):
             engine.run(example_feeds(bundle, "unet_turbo/step.onnx", batch=2))
+
+
+def test_a_bundle_of_one_size_gets_engines_of_that_size(bundle_copy: Path, tmp_path: Path) -> None:
+    rewrite_manifest(bundle_copy, lambda manifest: manifest["image"].update(any_size=False, sizes=[[64, 64]]))
+    bundle, store = Bundle.open(bundle_copy), Store.open(tmp_path / "store")
+    build_engines(bundle, store, threads=1, graphs=["turbo/step"], measure=False)
+    with open_engine(bundle, store, "turbo", "step", threads=1) as engine:
+        assert engine.inputs["latent"].shape == (1, 4, 4, 4)
+        assert "height=4" in engine.key.shapes
 
 
 def test_no_weight_is_unpacked_while_running(built_home: Path) -> None:
