@@ -56,7 +56,8 @@ def test_a_damaged_engine_is_named_not_loaded_and_mended_by_a_build(tiny_bundle:
     else:
         flip_byte(path, {"flip first": 0.0, "flip": 0.5, "flip last": 1.0}[damage])
     if (name, damage) == ("manifest.sha256", "flip last"):
-        return  # the newline at the end means nothing
+        open_engine(bundle, store_copy, "base", "guided_step", threads=1).close()  # the newline at the end means nothing
+        return
     with pytest.raises(EngineError, match="costroute-rt build-engines") as caught:
         open_engine(bundle, store_copy, "base", "guided_step", threads=1)
     assert "manifest" in caught.value.path if "manifest" in name else path.name in caught.value.path
