@@ -1,8 +1,8 @@
 """Composes the graphs a bundle ships around an exported component, with `onnx` alone.
 
-The denoiser becomes `step` and `guided_step` (one call per row of a step table), the VAE decoder becomes `decode` (latent to pixels). The
-composed graph points at the same weight file as the component, so it must be saved beside it. Names of the component get a prefix, so that
-nothing collides.
+The denoiser becomes `step` and `guided_step` (one call per row of a step table) and, where part of it depends on the text alone,
+`condition` (one call per request); the VAE decoder becomes `decode` (latent to pixels). The composed graph points at the same weight
+file as the component, so it must be saved beside it. Names of the component get a prefix, so that nothing collides.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 _COMPONENT = "net/"
 _LATENT_NAMES = ("sample", "hidden_states")
 _OLDEST_OPSET = 13
+_NOTHING: Mapping[str, TensorSpec] = {}
 
 
 def graph_spec(model: ModelProto) -> GraphSpec:
     """What a graph takes and gives, in its order; a number for a fixed axis, a name for a free one."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = {value.name: _spec(value) for value in model.graph.input if value.name not in constants}
-    return GraphSpec(inputs, {value.name: _spec(value) for value in model.graph.output})
+    inputs = {value.name: tensor_spec(value) for value in model.graph.input if value.name not in constants}
+    return GraphSpec(inputs, {value.name: tensor_spec(value) for value in model.graph.output})
 
 
-def _spec(value: ValueInfoProto) -> TensorSpec:
+def tensor_spec(value: ValueInfoProto) -> TensorSpec:
+    """A tensor's type, as `graph_spec` gives it."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     tensor = value.type.tensor_type
@@ -40,23 +42,46 @@ def _spec(value: ValueInfoProto) -> TensorSpec:
     return TensorSpec(str(tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(shape))
 
 
-def compose_step(denoiser: ModelProto) -> ModelProto:
+def condition_inputs(spec: GraphSpec) -> dict[str, TensorSpec]:
+    """The inputs that say what to draw, all but the latent and the timestep; raises BundleError where the graph is no denoiser."""
+    others = (_latent_input(spec), "timestep")
+    return {name: port for name, port in spec.inputs.items() if name not in others}
+
+
+def compose_condition(denoiser: ModelProto, crossing: Mapping[str, TensorSpec]) -> ModelProto:
+    """The part of a denoiser that depends on the text alone, for all steps of a request.
+
+    crossing: what `find_crossing` found; condition_0, condition_1 ... are its tensors, in its order.
+    text_states: float32[rows, tokens, width], one row for `step`, negative and positive for `guided_step`. The same for other inputs.
+    Returns condition_N: [rows, ...].
+    """
+    graph, spec = _Composition(denoiser), graph_spec(denoiser)
+    names, given = _outside_names(spec, crossing), condition_inputs(spec)
+    graph.call({name: names[name] for name in given})
+    for name in crossing:
+        graph.op("Identity", _COMPONENT + name, output=names[name])
+    sides = ({names[name]: _with_rows(port, "rows") for name, port in side.items()} for side in (given, crossing))
+    return graph.finish("condition", GraphSpec(*sides))
+
+
+def compose_step(denoiser: ModelProto, crossing: Mapping[str, TensorSpec] = _NOTHING) -> ModelProto:
     """One row of a step table without guidance: the denoiser is called once at the latent's batch.
 
     latent, denoised_before, noise: float32[batch, channels, height, width]; row: float32[8], see ROW.
     text_states: float32[1, tokens, width], used for the whole batch.
     Returns next_latent, denoised: float32[batch, channels, height, width].
     Other inputs of the denoiser (SDXL's text_embeds, time_ids) keep their names, with 1 for the first axis.
+    With `crossing` it takes what `compose_condition` returns, and of the conditions themselves only those it still reads.
     """
-    return _compose_denoising(denoiser, is_guided=False)
+    return _compose_denoising(denoiser, crossing, is_guided=False)
 
 
-def compose_guided_step(denoiser: ModelProto) -> ModelProto:
+def compose_guided_step(denoiser: ModelProto, crossing: Mapping[str, TensorSpec] = _NOTHING) -> ModelProto:
     """One row of a step table with classifier-free guidance (Ho & Salimans 2022): one denoiser call at twice the latent's batch.
 
     As `compose_step`, with guidance: float32[], and text_states float32[2, tokens, width]: negative, positive. The same for other inputs.
     """
-    return _compose_denoising(denoiser, is_guided=True)
+    return _compose_denoising(denoiser, crossing, is_guided=True)
 
 
 def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.ArrayLike) -> ModelProto:
@@ -79,7 +104,7 @@ def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.Arra
     return graph.finish("decode", GraphSpec({"latent": latent}, {"pixels": pixels}))
 
 
-def _compose_denoising(denoiser: ModelProto, *, is_guided: bool) -> ModelProto:
+def _compose_denoising(denoiser: ModelProto, crossing: Mapping[str, TensorSpec], *, is_guided: bool) -> ModelProto:
     spec = graph_spec(denoiser)
     source = _latent_input(spec)
     graph = _Composition(denoiser)
@@ -89,12 +114,10 @@ def _compose_denoising(denoiser: ModelProto, *, is_guided: bool) -> ModelProto:
     if is_guided:
         sample = graph.op("Concat", sample, sample, axis=0)
     feeds = {source: sample, "timestep": _timestep(graph, spec.inputs["timestep"], row["timestep"], sample)}
-    conditions = {}
-    for name, port in spec.inputs.items():
-        if name not in feeds:
-            outside = "text_states" if name == "encoder_hidden_states" else name
-            conditions[outside] = TensorSpec(port.dtype, (2 if is_guided else 1, *port.shape[1:]))
-            feeds[name] = _repeat_rows(graph, outside, len(port.shape), batch)
+    conditions, names = {}, _outside_names(spec, crossing)
+    for name, port in {**condition_inputs(spec), **crossing}.items():
+        conditions[names[name]] = _with_rows(port, 2 if is_guided else 1)
+        feeds[name] = _repeat_rows(graph, names[name], len(port.shape), batch)
     result = graph.call(feeds)
     _advance(graph, row, _guide(graph, result) if is_guided else result)
 
@@ -117,6 +140,16 @@ def _latent_input(spec: GraphSpec) -> str:
         problem = f"it takes {spec.inputs[name].shape[1]} channels and gives {given.shape[1]}"
         raise BundleError("denoiser", problem, "denoisers that also predict a variance, and inpainting denoisers, are not supported")
     return name
+
+
+def _outside_names(spec: GraphSpec, crossing: Mapping[str, TensorSpec]) -> dict[str, str]:
+    """What composed graphs call the tensors of the component that say what to draw."""
+    names = {name: "text_states" if name == "encoder_hidden_states" else name for name in condition_inputs(spec)}
+    return names | {name: f"condition_{index}" for index, name in enumerate(crossing)}
+
+
+def _with_rows(port: TensorSpec, rows: int | str) -> TensorSpec:
+    return TensorSpec(port.dtype, (rows, *port.shape[1:]))
 
 
 def _timestep(graph: _Composition, port: TensorSpec, value: str, sample: str) -> str:
@@ -195,21 +228,25 @@ class _Composition:
         return first, second
 
     def call(self, feeds: Mapping[str, str]) -> str:
-        """Runs the component; returns its first output."""
+        """Runs the component; returns its first output. Tensors inside it may be fed too: what computes them is left out."""
         for name, value in feeds.items():
             self.op("Identity", value, output=_COMPONENT + name)
-        self._nodes += self._inner
+        given = {_COMPONENT + name for name in feeds}
+        self._nodes += [node for node in self._inner if given.isdisjoint(node.output)]
         return str(self._model.graph.output[0].name)
 
     def finish(self, name: str, spec: GraphSpec) -> ModelProto:
+        """The graph, with those inputs and parts of the component that its outputs need."""
         graph = self._model.graph
         for field in (graph.node, graph.input, graph.output, graph.value_info):
             del field[:]
         graph.name = name
         graph.node.extend(self._nodes)
         graph.initializer.extend(self._constants.values())
-        graph.input.extend(_value_info(*item) for item in spec.inputs.items())
         graph.output.extend(_value_info(*item) for item in spec.outputs.items())
+        keep_outputs(self._model, list(spec.outputs))
+        needed = {name for node in graph.node for name in node.input}
+        graph.input.extend(_value_info(*item) for item in spec.inputs.items() if item[0] in needed)
         return self._model
 
 

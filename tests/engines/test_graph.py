@@ -8,8 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from costroute_rt.engines.condition import find_crossing
 from costroute_rt.engines.error import BundleError
-from costroute_rt.engines.graph import compose_decode, compose_guided_step, compose_step, graph_spec, keep_outputs, save_graph, strip_notes
+from costroute_rt.engines.graph import (
+    compose_condition,
+    compose_decode,
+    compose_guided_step,
+    compose_step,
+    graph_spec,
+    keep_outputs,
+    save_graph,
+    strip_notes,
+)
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -148,6 +158,119 @@ def test_names_inside_the_component_do_not_collide() -> None:
     assert spec.inputs["latent"].shape == ("batch", 2, "height", "width")
     assert spec.inputs["text_states"].shape == (2, "tokens", 2)
     assert list(spec.outputs) == ["next_latent", "denoised"]
+
+
+def make_attention_denoiser() -> Any:
+    """out = attention of the pixels on the text, with two heads folded into the rows, + projected mean of the text + timestep * sample."""
+    folded = "".join(
+        f"""
+            {name} = MatMul ({source}, to_{name})
+            {name}_split = Reshape ({name}, split_shape)
+            {name}_heads = Transpose <perm = [0, 2, 1, 3]> ({name}_split)
+            {name}_folded = Reshape ({name}_heads, folded_shape)
+        """
+        for name, source in (("keys", "encoder_hidden_states"), ("values", "encoder_hidden_states"), ("queries", "pixels"))
+    )
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 18]>
+        denoiser (float[batch_size, 2, height, width] sample, float[] timestep, float[batch_size, tokens, 2] encoder_hidden_states)
+            => (float[batch_size, 2, height, width] out_sample)
+        <int64[1] rest = {{-1}}, int64[1] zero = {{0}},
+         int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] four = {{4}}, int64[2] sides = {{2, 3}}>
+        {{
+            text_shape = Shape (encoder_hidden_states)
+            rows = Gather (text_shape, zero)
+            twice = Mul (rows, two)
+            split_shape = Concat <axis = 0> (rows, rest, two, two)
+            folded_shape = Concat <axis = 0> (twice, rest, two)
+            flat_shape = Concat <axis = 0> (rows, two, rest)
+            flat = Reshape (sample, flat_shape)
+            pixels = Transpose <perm = [0, 2, 1]> (flat)
+            {folded}
+            keys_turned = Transpose <perm = [0, 2, 1]> (keys_folded)
+            scores = MatMul (queries_folded, keys_turned)
+            weights = Softmax <axis = -1> (scores)
+            mixed = MatMul (weights, values_folded)
+            heads_shape = Concat <axis = 0> (rows, two, rest, two)
+            mixed_heads = Reshape (mixed, heads_shape)
+            mixed_split = Transpose <perm = [0, 2, 1, 3]> (mixed_heads)
+            joined_shape = Concat <axis = 0> (rows, rest, four)
+            joined = Reshape (mixed_split, joined_shape)
+            projected = MatMul (joined, to_out)
+            planes = Transpose <perm = [0, 2, 1]> (projected)
+            sample_shape = Shape (sample)
+            attended = Reshape (planes, sample_shape)
+            mean = ReduceMean <keepdims = 0> (encoder_hidden_states, one)
+            pooled = MatMul (mean, to_pool)
+            pooled_column = Unsqueeze (pooled, sides)
+            told = Add (attended, pooled_column)
+            timed = Mul (sample, timestep)
+            out_sample = Add (told, timed)
+        }}
+    """)
+    rng = np.random.default_rng(3)
+    for name, shape in {"keys": (2, 4), "values": (2, 4), "queries": (2, 4), "out": (4, 2), "pool": (2, 2)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), f"to_{name}"))
+    return model
+
+
+@pytest.mark.parametrize(("compose", "rows"), [(compose_step, 1), (compose_guided_step, 2)])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_conditions_computed_once_change_nothing(compose: Any, rows: int, batch: int, tmp_path: Path) -> None:
+    denoiser = make_attention_denoiser()
+    feeds = latents(batch) | {"row": np.float32(ROWS["noise"])} | ({"guidance": np.float32(3.5)} if rows == 2 else {})
+    expected = run(compose(denoiser), tmp_path, feeds | {"text_states": texts(rows)})
+
+    crossing = find_crossing(denoiser)
+    conditions = run(compose_condition(denoiser, crossing), tmp_path, {"text_states": texts(rows)})
+    step = compose(denoiser, crossing)
+    given = {"text_states": texts(rows), **conditions}
+    found = run(step, tmp_path, feeds | {name: given[name] for name in graph_spec(step).inputs if name in given})
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_steps_are_left_without_the_work_that_depends_on_the_text_alone() -> None:
+    denoiser = make_attention_denoiser()
+    crossing = find_crossing(denoiser)
+    assert {name: spec.shape for name, spec in crossing.items()} == {
+        "keys_heads": ("rows", 2, "tokens", 2),
+        "values_heads": ("rows", 2, "tokens", 2),
+        "pooled_column": ("rows", 2, 1, 1),
+    }
+    condition, step = compose_condition(denoiser, crossing), compose_guided_step(denoiser, crossing)
+    products = [[node.input[1] for node in model.graph.node if node.op_type == "MatMul"] for model in (condition, step)]
+    assert products[0] == ["net/to_keys", "net/to_values", "net/to_pool"]
+    assert products[1] == ["net/to_queries", "net/keys_turned", "net/values_folded", "net/to_out"]
+    constants = [{tensor.name for tensor in model.graph.initializer if tensor.name.startswith("net/to_")} for model in (condition, step)]
+    assert constants == [set(products[0]), {"net/to_queries", "net/to_out"}]
+    assert list(graph_spec(condition).inputs) == ["text_states"]
+    assert list(graph_spec(condition).outputs) == ["condition_0", "condition_1", "condition_2"]
+    assert graph_spec(condition).outputs["condition_0"].shape == ("rows", 2, "tokens", 2)
+    assert graph_spec(step).inputs["condition_0"].shape == (2, 2, "tokens", 2)
+
+
+def test_a_condition_that_no_step_reads_any_more_is_not_asked_for() -> None:
+    denoiser = make_denoiser(extra=("text_embeds",))
+    crossing = find_crossing(denoiser)
+    assert list(crossing) == ["text", "column_text_embeds"]
+    assert list(graph_spec(compose_condition(denoiser, crossing)).inputs) == ["text_states", "text_embeds"]
+    assert list(graph_spec(compose_step(denoiser, crossing)).inputs) == [
+        "latent", "denoised_before", "noise", "row", "condition_0", "condition_1",
+    ]  # fmt: skip
+
+
+def test_denoisers_that_cannot_be_cut_are_left_whole() -> None:
+    mixed = make_attention_denoiser()
+    for node in mixed.graph.node:  # the text meets the latent before any work is done on it
+        node.input[:] = ["met" if name == "encoder_hidden_states" else name for name in node.input]
+    mixed.graph.node.insert(0, onnx.helper.make_node("Mul", ["encoder_hidden_states", "timestep"], ["met"]))
+    assert find_crossing(mixed) == {}
+
+    branching = make_denoiser()
+    branch = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["sample"], ["x"])], "branch", [], [])
+    branching.graph.node.append(onnx.helper.make_node("If", ["summed"], ["y"], then_branch=branch, else_branch=branch))
+    assert find_crossing(branching) == {}
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
