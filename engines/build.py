@@ -59,9 +59,12 @@ class Explanation:
 
 
 def pool_graphs(bundle: Bundle) -> list[str]:
-    """The graphs that the pool needs, as component/graph: text, one step graph per denoiser and kind of guidance, decoders."""
+    """The graphs that the pool needs, as component/graph: text, each denoiser with a step graph per kind of guidance, decoders."""
     names = [f"{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder"]
-    names += [f"{row['denoiser']}/{step_graph(row['guidance_scale'])}" for row in bundle.pool]
+    for row in bundle.pool:
+        has_condition = "condition" in bundle.components[row["denoiser"]].graphs
+        names += [f"{row['denoiser']}/condition"] if has_condition else []
+        names.append(f"{row['denoiser']}/{step_graph(row['guidance_scale'])}")
     return list(dict.fromkeys([*names, *(f"{row['decoder']}/decode" for row in bundle.pool)]))
 
 

@@ -19,10 +19,12 @@ _MOST_TOKENS, _LONGEST_SIDE_PX = 1 << 16, 1 << 16
 """Beyond any model there is; what is larger would only exhaust the memory."""
 _REQUIRED_GRAPHS = {"text_encoder": {"encode"}, "decoder": {"decode"}, "scorer": {"score"}}
 _STEP_INPUTS = {"latent": 4, "denoised_before": 4, "noise": 4, "row": 1, "text_states": 3}
+"""Where the denoiser has a `condition` graph, its outputs stand for text_states."""
 _STEP_OUTPUTS = {"next_latent": 4, "denoised": 4}
 _INTERFACES: dict[tuple[str, str], tuple[dict[str, int], dict[str, int]]] = {
     ("text_encoder", "encode"): ({"input_ids": 2}, {"last_hidden_state": 3}),
     ("denoiser", "step"): (_STEP_INPUTS, _STEP_OUTPUTS),
+    ("denoiser", "condition"): ({"text_states": 3}, {}),
     ("denoiser", "guided_step"): ({**_STEP_INPUTS, "guidance": 0}, _STEP_OUTPUTS),
     ("decoder", "decode"): ({"latent": 4}, {"pixels": 4}),
     ("scorer", "score"): ({"pixels": 4}, {}),
@@ -65,7 +67,7 @@ class Component:
     role: str
     """text_encoder, denoiser, decoder, scorer, or a role this version does not use."""
     graphs: Mapping[str, str]
-    """Path of the ONNX file for each use: encode, step, guided_step, decode, score ..."""
+    """Path of the ONNX file for each use: encode, condition, step, guided_step, decode, score ..."""
     weights: str | None
 
 
@@ -198,12 +200,23 @@ def _component(name: str, section: Section, files: Mapping[str, FileEntry], grap
 
 def _check_interfaces(components: Mapping[str, Component], graphs: Mapping[str, GraphSpec], image: ImageSpec, fail: Fail) -> None:
     for component in components.values():
+        condition = component.graphs.get("condition")
         for use, path in component.graphs.items():
-            needed = _INTERFACES.get((component.role, use))
-            if needed is None:
-                continue
-            _check_side(f"{path} inputs", needed[0], graphs[path].inputs, image, fail)
-            _check_side(f"{path} outputs", needed[1], graphs[path].outputs, image, fail)
+            inputs, outputs = _INTERFACES.get((component.role, use), ({}, {}))
+            if outputs is _STEP_OUTPUTS and condition is not None:
+                inputs = {name: rank for name, rank in inputs.items() if name != "text_states"}
+                _check_conditions(f"{path} inputs", graphs[condition].outputs, graphs[path].inputs, fail)
+            _check_side(f"{path} inputs", inputs, graphs[path].inputs, image, fail)
+            _check_side(f"{path} outputs", outputs, graphs[path].outputs, image, fail)
+
+
+def _check_conditions(where: str, given: Mapping[str, TensorSpec], taken: Mapping[str, TensorSpec], fail: Fail) -> None:
+    """What a step takes of the text is what `condition` gives, but for the number of rows."""
+    for name, spec in given.items():
+        found = taken.get(name)
+        if found is None or (found.dtype, found.shape[1:]) != (spec.dtype, spec.shape[1:]):
+            have = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
+            fail(f"{where}: {name} is {have}, the condition graph gives {spec.dtype}{list(spec.shape)}")
 
 
 def _check_side(where: str, needed: Mapping[str, int], found: Mapping[str, TensorSpec], image: ImageSpec, fail: Fail) -> None:

@@ -20,6 +20,10 @@ class Work:
     step: str
     rows: int
     decode: str
+    condition: str | None = None
+    """The engine for what the denoiser makes of the text alone, called once; None where its steps do all of it."""
+    passes: int = 1
+    """Texts in that call: 2 with guidance."""
     batches: tuple[int, ...]
     """Images in each batch; a batch is `rows` calls of `step`, then one of `decode`."""
     loads: tuple[str, ...] = ()
@@ -145,6 +149,8 @@ class CostModel:
 
     def _stages(self, work: Work) -> list[_Stage]:
         stages = [self._stage("text", work.encode, work.text_calls, 1, 1.0)]
+        if work.condition is not None:
+            stages.append(self._stage("text", work.condition, 1, work.passes, 1.0))
         for batch in sorted(set(work.batches)):
             times = work.batches.count(batch)
             stages.append(self._stage("denoise", work.step, times * work.rows, batch, work.area))

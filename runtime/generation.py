@@ -24,7 +24,7 @@ from costroute_rt.prompt import Tokens
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent, Timings
 from costroute_rt.route import Route
-from costroute_rt.text import States, encode_text
+from costroute_rt.text import States, condition_text, encode_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,11 +92,21 @@ class Generation:
             self._parts.negatives.put(text, states)
         return states
 
+    def _conditions(self, work: Work, step: Engine, states: States) -> dict[str, Any]:
+        """What the steps read of the text, on the device."""
+        if work.condition is None:
+            return {"text_states": step.to_device(states)}
+        engine = self._engine(work.condition)
+        with self._watch.stage("text") as lap:
+            conditions = condition_text(engine, states)
+        self._record(work.condition, lap.ms, batch=work.passes)
+        return conditions
+
     def _images(self, route: Route, work: Work, states: States) -> Generator[StepEvent, None, Pixels]:
         """uint8[count, height, width, 3], batch after batch."""
         candidate, engine = route.chosen, self._engine(work.step)
         scale = candidate.guidance_scale if candidate.is_guided else None
-        step = Denoiser(engine, engine.to_device(states), guidance_scale=scale)
+        step = Denoiser(engine, self._conditions(work, engine, states), guidance_scale=scale)
         pixels, first = [], self._seed
         for position, batch in enumerate(work.batches):
             latent = yield from self._latent(step, engine, route, work, position, range(first, first + batch))

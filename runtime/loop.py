@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -44,10 +44,13 @@ class Row:
 class Denoiser:
     """A step or guided_step engine with the inputs that stay the same from row to row."""
 
-    def __init__(self, engine: Engine, text_states: Value, *, guidance_scale: float | None) -> None:
-        """text_states: float32[2, tokens, width] with guidance (negative first), float32[1, tokens, width] without (scale None)."""
+    def __init__(self, engine: Engine, conditions: Mapping[str, Value], *, guidance_scale: float | None) -> None:
+        """conditions: text_states and what `condition` makes of them, of which the engine gets what it takes.
+
+        Their first axis is 2 with guidance (negative first), 1 without (scale None).
+        """
         self._engine = engine
-        self._fixed: dict[str, Value] = {"text_states": text_states}
+        self._fixed: dict[str, Value] = {name: value for name, value in conditions.items() if name in engine.inputs}
         if guidance_scale is not None:
             self._fixed["guidance"] = engine.to_device(np.array(guidance_scale, dtype=np.float32))
 

@@ -94,6 +94,10 @@ class Parts:
         """Name of the text encoder's engine."""
         return encode_name(self.bundle)
 
+    def condition(self, candidate: Candidate) -> str | None:
+        """Name of the engine for what the denoiser makes of the text alone, where it has one."""
+        return condition_name(self.bundle, candidate)
+
     def step(self, candidate: Candidate) -> str:
         """Name of the candidate's step engine."""
         return step_name(candidate)
@@ -102,18 +106,30 @@ class Parts:
         """Name of the candidate's decoder engine."""
         return decode_name(candidate)
 
+    def needed(self, candidate: Candidate) -> tuple[str, ...]:
+        """Names of the engines the candidate needs, in the order in which they are called."""
+        return needed_names(self.bundle, candidate)
+
 
 def engine_names(bundle: Bundle, pool: Pool) -> tuple[str, ...]:
     """Every engine the pool needs, once."""
-    names = [encode_name(bundle)]
-    for candidate in pool:
-        names += [step_name(candidate), decode_name(candidate)]
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(name for candidate in pool for name in needed_names(bundle, candidate)))
+
+
+def needed_names(bundle: Bundle, candidate: Candidate) -> tuple[str, ...]:
+    """Every engine one candidate needs, in the order in which they are called."""
+    names = (encode_name(bundle), condition_name(bundle, candidate), step_name(candidate), decode_name(candidate))
+    return tuple(name for name in names if name is not None)
 
 
 def encode_name(bundle: Bundle) -> str:
     """Engine of the text encoder, which every bundle has."""
     return next(f"{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder")
+
+
+def condition_name(bundle: Bundle, candidate: Candidate) -> str | None:
+    """Engine of what the candidate's denoiser makes of the text alone; None where its steps do all of it."""
+    return f"{candidate.denoiser}/condition" if "condition" in bundle.components[candidate.denoiser].graphs else None
 
 
 def step_name(candidate: Candidate) -> str:

@@ -17,16 +17,18 @@ _FLOAT32_PER_STORED = 2
 
 def plan_work(parts: Parts, request: Request, candidate: Candidate) -> Work:
     """The engine calls this request would be with this candidate, as things are now."""
-    encode, step, decode = parts.encode, parts.step(candidate), parts.decode(candidate)
+    step = parts.step(candidate)
     asks_negative = candidate.is_guided and request.negative_prompt not in parts.negatives
     return Work(
-        encode=encode,
+        encode=parts.encode,
         text_calls=2 if asks_negative else 1,
+        condition=parts.condition(candidate),
+        passes=2 if candidate.is_guided else 1,
         step=step,
         rows=len(parts.tables.table(candidate)),
-        decode=decode,
+        decode=parts.decode(candidate),
         batches=parts.costs.batches(step, request.count),
-        loads=tuple(name for name in (encode, step, decode) if parts.engines.find(name) is None),
+        loads=tuple(name for name in parts.needed(candidate) if parts.engines.find(name) is None),
         area=request.height * request.width / (parts.bundle.image.height * parts.bundle.image.width),
     )
 
@@ -43,7 +45,7 @@ def route_request(parts: Parts, request: Request, works: dict[str, Work], states
             quality=float(mean),
             quality_error=float(error),
             cost=parts.costs.predict(works[candidate.name]),
-            memory_bytes=sum(_memory_bytes(parts, name) for name in (parts.encode, parts.step(candidate), parts.decode(candidate))),
+            memory_bytes=_memory_bytes(parts, candidate),
             resident=not works[candidate.name].loads,
         )
         for candidate, mean, error in zip(parts.pool, means, errors, strict=True)
@@ -65,9 +67,10 @@ def plan_works(parts: Parts, request: Request) -> dict[str, Work]:
     return {candidate.name: plan_work(parts, request, candidate) for candidate in candidates}
 
 
-def _memory_bytes(parts: Parts, name: str) -> int:
-    engine = parts.engines.find(name)
-    if engine is not None:
-        return int(engine.resident_bytes)
-    weights = parts.bundle.components[name.split("/")[0]].weights
-    return _FLOAT32_PER_STORED * parts.bundle.files[weights].bytes if weights else 0
+def _memory_bytes(parts: Parts, candidate: Candidate) -> int:
+    """Of its resident engines, and the weights of the components that have others, as these share them out among their engines."""
+    engines = {name: parts.engines.find(name) for name in parts.needed(candidate)}
+    absent = {name.split("/")[0] for name, engine in engines.items() if engine is None}
+    weights = [parts.bundle.components[name].weights for name in absent]
+    stored = sum(parts.bundle.files[file].bytes for file in weights if file)
+    return _FLOAT32_PER_STORED * stored + sum(int(engine.resident_bytes) for engine in engines.values() if engine is not None)

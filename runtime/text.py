@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,3 +47,9 @@ def encode_text(engine: Engine, tokens: Tokens) -> States:
     ids = tokens.ids.astype(engine.inputs["input_ids"].dtype, copy=False)
     outputs = engine.run({"input_ids": engine.to_device(ids)})
     return np.asarray(engine.to_host(outputs["last_hidden_state"]), dtype=np.float32)
+
+
+def condition_text(engine: Engine, states: States) -> dict[str, Any]:
+    """What a denoiser's steps may read of the text, on the device: its states, and what its `condition` engine makes of them."""
+    text_states = engine.to_device(states)
+    return {"text_states": text_states, **engine.run({"text_states": text_states})}

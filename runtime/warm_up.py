@@ -6,7 +6,7 @@ import numpy as np
 
 from costroute_rt.loop import Denoiser
 from costroute_rt.parts import Parts
-from costroute_rt.text import encode_text
+from costroute_rt.text import condition_text, encode_text
 
 
 def warm_up(parts: Parts) -> None:
@@ -26,7 +26,9 @@ def warm_up(parts: Parts) -> None:
             both = np.concatenate([states, states]) if candidate.is_guided else states
             scale = candidate.guidance_scale if candidate.is_guided else None
             row = parts.tables.table(candidate).row(0).astype(np.float32)
-            Denoiser(engine, engine.to_device(both), guidance_scale=scale)(latent, latent, latent, row)
+            condition = parts.condition(candidate)
+            conditions = condition_text(engines.get(condition), both) if condition else {"text_states": engine.to_device(both)}
+            Denoiser(engine, conditions, guidance_scale=scale)(latent, latent, latent, row)
         if parts.decode(candidate) not in called:
             decoder = engines.get(parts.decode(candidate))
             decoder.to_host(decoder.run({"latent": latent})["pixels"])

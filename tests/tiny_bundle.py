@@ -78,8 +78,8 @@ def write_tiny_bundle(root: Path, seed: int = 0) -> Bundle:
         (root / folder).mkdir(parents=True)
     tokens = write_tokenizer(root / "tokenizer" / "tokenizer.json")
     graphs = dict(_write_text(root, rng, tokens))
-    graphs |= dict(_write_denoiser(root / "unet", rng, hidden=64, blocks=6))
-    graphs |= dict(_write_denoiser(root / "unet_turbo", rng, hidden=16, blocks=1))
+    graphs |= dict(_write_denoiser(root / "unet", rng, hidden=64, blocks=6, has_condition=True))
+    graphs |= dict(_write_denoiser(root / "unet_turbo", rng, hidden=16, blocks=1, has_condition=False))
     graphs |= dict(_write_vae(root, rng)) | dict(_write_scorer(root, rng))
     return seal_bundle(root, _manifest(graphs))
 
@@ -132,28 +132,41 @@ def _write_text(root: Path, rng: np.random.Generator, tokens: int) -> Iterator[t
     )
 
 
-def _write_denoiser(folder: Path, rng: np.random.Generator, hidden: int, blocks: int) -> Iterator[tuple[str, Any]]:
+def _write_denoiser(folder: Path, rng: np.random.Generator, hidden: int, blocks: int, has_condition: bool) -> Iterator[tuple[str, Any]]:
+    """has_condition: what it makes of the text is a graph of its own."""
     weights = {"first": _random(rng, (9 * CHANNELS) ** -0.5, hidden, CHANNELS, 3, 3), "text": _random(rng, WIDTH**-0.5, WIDTH, hidden)}
     weights |= {f"block_{index}": _random(rng, 0.5 * (9 * hidden) ** -0.5, hidden, hidden, 3, 3) for index in range(blocks)}
     weights["last"] = _random(rng, 0.5 * (9 * hidden) ** -0.5, CHANNELS, hidden, 3, 3)
     states, file = ["batch", "sequence", WIDTH], "diffusion_pytorch_model.safetensors"
     graph = Graph(weights)
-    graph.op("Identity", _denoise(graph, blocks, "sample", "timestep", "encoder_hidden_states"), out="out_sample")
+    text = _read_text(graph, "encoder_hidden_states")
+    graph.op("Identity", _denoise(graph, blocks, "sample", "timestep", text), out="out_sample")
     inputs = {"sample": ("float32", LATENT), "timestep": ("float32", []), "encoder_hidden_states": ("float32", states)}
     yield f"{folder.name}/denoiser.onnx", graph.save(folder / "denoiser.onnx", file, inputs, {"out_sample": ("float32", LATENT)})
+    if has_condition:
+        graph = Graph(weights)
+        graph.op("Identity", _read_text(graph, "text_states"), out="condition_0")
+        inputs, outputs = {"text_states": ("float32", ["rows", "sequence", WIDTH])}, {"condition_0": ("float32", ["rows", hidden])}
+        yield f"{folder.name}/condition.onnx", graph.save(folder / "condition.onnx", file, inputs, outputs)
     for name, passes in (("step", 1), ("guided_step", 2)):
         graph = Graph(weights)
-        _step(graph, blocks, passes)
+        text = "condition_0" if has_condition else _read_text(graph, "text_states")
+        _step(graph, blocks, passes, text)
         inputs = dict.fromkeys(("latent", "denoised_before", "noise"), ("float32", LATENT))
-        inputs |= {"row": ("float32", [8]), "text_states": ("float32", [passes, "sequence", WIDTH])}
+        inputs |= {"row": ("float32", [8])}
+        inputs |= {text: ("float32", [passes, hidden])} if has_condition else {"text_states": ("float32", [passes, "sequence", WIDTH])}
         inputs |= {"guidance": ("float32", [])} if passes == 2 else {}
         outputs = {"next_latent": ("float32", LATENT), "denoised": ("float32", LATENT)}
         yield f"{folder.name}/{name}.onnx", graph.save(folder / f"{name}.onnx", file, inputs, outputs)
 
 
-def _denoise(graph: Graph, blocks: int, sample: str, timestep: str, states: str) -> str:
-    """sample f32[b,C,h,w], timestep f32[], states f32[b,T,D] -> f32[b,C,h,w]"""
-    text = graph.op("MatMul", graph.op("ReduceMean", states, axes=[1], keepdims=0), graph.weight("text"))
+def _read_text(graph: Graph, states: str) -> str:
+    """states f32[b,T,D] -> f32[b,hidden]"""
+    return str(graph.op("MatMul", graph.op("ReduceMean", states, axes=[1], keepdims=0), graph.weight("text")))
+
+
+def _denoise(graph: Graph, blocks: int, sample: str, timestep: str, text: str) -> str:
+    """sample f32[b,C,h,w], timestep f32[], text f32[b,hidden] -> f32[b,C,h,w]"""
     term = graph.op("Add", text, graph.op("Sin", graph.op("Mul", timestep, graph.const(0.001, np.float32))))
     x = graph.op("Add", graph.conv(sample, "first"), graph.op("Unsqueeze", term, graph.const([2, 3])))
     for index in range(blocks):
@@ -161,17 +174,17 @@ def _denoise(graph: Graph, blocks: int, sample: str, timestep: str, states: str)
     return graph.conv(x, "last")
 
 
-def _step(graph: Graph, blocks: int, passes: int) -> None:
-    """The denoiser inside the linear rule, with (2 passes) or without guidance."""
+def _step(graph: Graph, blocks: int, passes: int, text: str) -> None:
+    """The denoiser inside the linear rule, with (2 passes) or without guidance; text f32[passes,hidden]"""
     cell = [graph.op("Gather", "row", graph.const(index), axis=0) for index in range(8)]
     x = graph.op("Mul", "latent", cell[0])
     batch = graph.op("Slice", graph.op("Shape", "latent"), graph.const([0]), graph.const([1]))
-    shape = graph.op("Concat", batch, graph.op("Slice", graph.op("Shape", "text_states"), graph.const([1]), graph.const([3])), axis=0)
-    states = [graph.op("Expand", graph.op("Gather", "text_states", graph.const([index]), axis=0), shape) for index in range(passes)]
+    shape = graph.op("Concat", batch, graph.op("Slice", graph.op("Shape", text), graph.const([1]), graph.const([2])), axis=0)
+    texts = [graph.op("Expand", graph.op("Gather", text, graph.const([index]), axis=0), shape) for index in range(passes)]
     if passes == 1:
-        m = _denoise(graph, blocks, x, cell[1], states[0])
+        m = _denoise(graph, blocks, x, cell[1], texts[0])
     else:
-        both = _denoise(graph, blocks, graph.op("Concat", x, x, axis=0), cell[1], graph.op("Concat", *states, axis=0))
+        both = _denoise(graph, blocks, graph.op("Concat", x, x, axis=0), cell[1], graph.op("Concat", *texts, axis=0))
         negative, positive = graph.op("Split", both, outputs=2, axis=0)
         m = graph.op("Add", negative, graph.op("Mul", "guidance", graph.op("Sub", positive, negative)))
     graph.op("Add", graph.op("Mul", cell[2], "latent"), graph.op("Mul", cell[3], m), out="denoised")
@@ -213,6 +226,7 @@ def _unit_patches(graph: Graph) -> str:
 
 def _manifest(graphs: dict[str, Any]) -> dict[str, Any]:
     file = "diffusion_pytorch_model.safetensors"
+    denoiser = {"denoiser": "denoiser.onnx", "step": "step.onnx", "guided_step": "guided_step.onnx"}
     return {
         "family": "tiny",
         "revision": "1",
@@ -220,8 +234,8 @@ def _manifest(graphs: dict[str, Any]) -> dict[str, Any]:
         "made_with": {"onnx": onnx.__version__},
         "components": {
             "text_encoder": _component("text_encoder", "text_encoder", "model.safetensors", encode="model.onnx"),
-            "base": _component("denoiser", "unet", file, denoiser="denoiser.onnx", step="step.onnx", guided_step="guided_step.onnx"),
-            "turbo": _component("denoiser", "unet_turbo", file, denoiser="denoiser.onnx", step="step.onnx", guided_step="guided_step.onnx"),
+            "base": _component("denoiser", "unet", file, condition="condition.onnx", **denoiser),
+            "turbo": _component("denoiser", "unet_turbo", file, **denoiser),
             "vae": _component("decoder", "vae", file, decode="decode.onnx", encode="encoder.onnx"),
             "scorer": _component("scorer", "scorer", "model.safetensors", score="scorer.onnx"),
         },

@@ -38,9 +38,9 @@ def test_what_the_pool_needs_is_built_once(tiny_bundle: Path, tmp_path: Path) ->
         seen.append((graph, index, total))
 
     first = build_engines(bundle, store, threads=1, progress=progress)
-    names = ["text_encoder/encode", "turbo/step", "base/guided_step", "vae/decode"]
+    names = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
     assert pool_graphs(bundle) == names
-    assert seen == [(name, index, 4) for index, name in enumerate(names)]
+    assert seen == [(name, index, 5) for index, name in enumerate(names)]
     assert all(report.built and report.median_ms and report.size_bytes for report in first)
 
     seen.clear()
@@ -176,8 +176,8 @@ def test_two_builders_at_once_end_with_one_good_engine(tiny_bundle: Path, tmp_pa
     counts = [int(builder.communicate(timeout=120)[0]) for builder in builders]
     store = Store.open(tmp_path)
     assert [builder.returncode for builder in builders] == [0, 0]
-    assert sum(counts) == 4
-    assert [found.problem for found in store.verify()] == [None] * 4
+    assert sum(counts) == 5
+    assert [found.problem for found in store.verify()] == [None] * 5
     assert not list(store.folder.glob(".*"))
 
 

@@ -128,7 +128,7 @@ def _set(value: Any, *keys: str | int) -> Edit:
     return edit
 
 
-STEP = ("graphs", "unet/step.onnx", "inputs")
+STEP, TURBO = (("graphs", f"{folder}/step.onnx", "inputs") for folder in ("unet", "unet_turbo"))
 BROKEN: list[tuple[Edit, str]] = [
     (_set("other", "format"), "format is 'other'"),
     (_set(2, "format_version"), "upgrade costroute-rt"),
@@ -147,7 +147,10 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set([1, 0, 2, 2], *STEP, "latent", "shape"), "the axis 0"),
     (_set(["batch", 5, "height", "width"], *STEP, "latent", "shape"), "latent has 5 channels"),
     (_set([7], *STEP, "row", "shape"), r"expected \[8\]"),
-    (_remove(*STEP, "text_states"), "text_states is nothing"),
+    (_remove(*TURBO, "text_states"), "text_states is nothing"),
+    (_remove(*STEP, "condition_0"), "condition_0 is nothing, the condition graph gives float32"),
+    (_set([1, 65], *STEP, "condition_0", "shape"), r"condition_0 is float32\[1, 65\]"),
+    (_remove("graphs", "unet/condition.onnx", "inputs", "text_states"), "text_states is nothing"),
     (_set("tokenizer/none.json", "tokenizer", "file"), "not among its files"),
     (_set(0, "tokenizer", "max_length"), "max_length is 0: expected 1 or more"),
     (_set(10**13, "tokenizer", "max_length"), "65536 or less"),

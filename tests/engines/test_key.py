@@ -51,7 +51,7 @@ def test_nothing_built_is_said_too(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_explain_tells_each_graph(tiny_bundle: Path, built_home: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(built_home)
-    assert [found.found for found in explain_engines(bundle, store, threads=1)] == [True] * 4
+    assert [found.found for found in explain_engines(bundle, store, threads=1)] == [True] * 5
     missing = explain_engines(bundle, store, threads=2)
     assert {difference.field for found in missing for difference in found.differences} == {"options"}
 

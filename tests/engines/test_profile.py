@@ -28,9 +28,9 @@ def test_profiling_measures_each_engine_again(tiny_bundle: Path, store_copy: Sto
     seen: list[str] = []
     bundle = Bundle.open(tiny_bundle)
     rows = profile_engines(bundle, store_copy, threads=1, progress=lambda graph, index, total: seen.append(graph))
-    assert [row.graph for row in rows] == seen == ["text_encoder/encode", "turbo/step", "base/guided_step", "vae/decode"]
+    assert [row.graph for row in rows] == seen == ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
     read = read_costs(bundle, store_copy, "vae", "decode", threads=1)
-    assert read.batch[1].median_ms == pytest.approx(rows[3].median_ms, abs=1e-4)
+    assert read.batch[1].median_ms == pytest.approx(rows[4].median_ms, abs=1e-4)
 
 
 def test_profiling_needs_engines(tiny_bundle: Path, tmp_path: Path) -> None:

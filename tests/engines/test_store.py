@@ -40,7 +40,7 @@ def test_an_empty_store_answers_and_writes_nothing(home: Path) -> None:
 def test_a_built_store_is_listed_and_verified(built_home: Path) -> None:
     store = Store.open(built_home)
     graphs = [stored.key.graph for stored in store.engines()]
-    assert graphs == ["tiny/base/guided_step", "tiny/text_encoder/encode", "tiny/turbo/step", "tiny/vae/decode"]
+    assert graphs == ["tiny/base/condition", "tiny/base/guided_step", "tiny/text_encoder/encode", "tiny/turbo/step", "tiny/vae/decode"]
     assert all(found.problem is None for found in store.verify())
     assert 0 < sum(stored.size_bytes for stored in store.engines()) < store.size_bytes()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from costroute_rt.prompt import Tokenizer
 from costroute_rt.quality import AverageQuality
 from costroute_rt.runtime import Runtime
 
-CALL_MS = {"text_encoder/encode": 4.0, "turbo/step": 20.0, "base/guided_step": 50.0, "vae/decode": 10.0}
+CALL_MS = {"text_encoder/encode": 4.0, "turbo/step": 20.0, "base/condition": 1.0, "base/guided_step": 50.0, "vae/decode": 10.0}
 LOAD_MS = 30.0
 POOL = (
     ("turbo@1", "turbo", 1, 1.0, 0.5),
@@ -56,7 +55,7 @@ class FakeEngine:
     resident_bytes: int = 1000
     calls: int = 0
     is_closed: bool = False
-    inputs: Mapping[str, Any] = field(default_factory=lambda: {"input_ids": SimpleNamespace(dtype="int64", shape=("batch", "sequence"))})
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def to_device(self, array: npt.NDArray[Any]) -> Any:
         return array
@@ -71,9 +70,11 @@ class FakeEngine:
         assert not self.is_closed
         self.fail(self.name)
         self.calls += 1
-        images = feeds["latent"].shape[0] if "latent" in feeds else 1
-        self.clock.pass_ms(self.ms(self.name) * images)
-        return {"encode": encode, "step": step, "guided_step": step, "decode": decode}[self.name.split("/")[1]](feeds)
+        assert feeds.keys() == self.inputs.keys()
+        batch = feeds["latent" if "latent" in feeds else next(iter(feeds))].shape[0]
+        self.clock.pass_ms(self.ms(self.name) * batch)
+        graphs = {"encode": encode, "condition": condition, "step": step, "guided_step": step, "decode": decode}
+        return graphs[self.name.split("/")[1]](feeds)
 
 
 def encode(feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,11 +82,14 @@ def encode(feeds: Mapping[str, Any]) -> dict[str, Any]:
     return {"last_hidden_state": np.sin(ids[:, :, None] * np.array([1.0, 0.5])).astype(np.float32)}
 
 
+def condition(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    return {"condition_0": feeds["text_states"].mean(axis=(1, 2))}
+
+
 def step(feeds: Mapping[str, Any]) -> dict[str, Any]:
     input_scale, timestep, p, q, a, b, c, s = feeds["row"]
-    x, states = feeds["latent"], feeds["text_states"]
-    assert states.shape[0] == (2 if "guidance" in feeds else 1)
-    text = states.mean(axis=(1, 2))
+    x, text = feeds["latent"], feeds["condition_0"] if "condition_0" in feeds else condition(feeds)["condition_0"]
+    assert text.shape[0] == (2 if "guidance" in feeds else 1)
     text = text[0] + feeds["guidance"] * (text[1] - text[0]) if "guidance" in feeds else text[0]
     m = np.tanh(input_scale * x + text + np.float32(timestep) / 1000)
     d = p * x + q * m
@@ -135,7 +139,7 @@ def open_fake_runtime(
     def open_engine(component: str, graph: str) -> Any:
         name = f"{component}/{graph}"
         clock.pass_ms(LOAD_MS * slowdown.get("load", 1.0))
-        engines[name] = FakeEngine(name, clock, call_ms, check)
+        engines[name] = FakeEngine(name, clock, call_ms, check, inputs=bundle.graphs[bundle.graph_path(component, graph)].inputs)
         return engines[name]
 
     bundle = _with_pool(bundle, pool, scheduler)

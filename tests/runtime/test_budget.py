@@ -37,6 +37,13 @@ def run(model: CostModel, clock: FakeClock, work: Work, factor: float, *, extra_
     model.observe(predicted, observed, actual_ms=total_ms, overhead_ms=1.0)
 
 
+def test_what_the_denoiser_makes_of_the_text_counts_as_text(clock: FakeClock) -> None:
+    model = CostModel({**MEASURED, "base/condition": steady(3)}, clock)
+    costs = [model.predict(make_work(condition="base/condition", passes=passes)) for passes in (1, 2)]
+    assert [cost.text_ms for cost in costs] == [7, 10]
+    assert costs[0].denoise_ms == model.predict(make_work()).denoise_ms
+
+
 def test_a_prediction_adds_up_the_measured_calls(model: CostModel) -> None:
     cost = model.predict(make_work())
     assert (cost.text_ms, cost.denoise_ms, cost.decode_ms, cost.swap_ms) == (4, 200, 10, 0)

@@ -27,9 +27,9 @@ def test_a_result_holds_images_times_and_the_decision(device: FakeDevice) -> Non
     assert (result.pixels.shape, result.pixels.dtype) == ((1, 64, 64, 3), np.uint8)
     assert result.image.size == result.images[0].size == (64, 64)
     assert result.timings.denoise_ms == pytest.approx([50] * 4)
-    assert (result.timings.text_ms, result.timings.decode_ms, result.timings.swap_ms) == pytest.approx((4, 10, 0))
-    assert result.actual_ms == pytest.approx(214)
-    assert result.predicted_ms == pytest.approx(215)
+    assert (result.timings.text_ms, result.timings.decode_ms, result.timings.swap_ms) == pytest.approx((6, 10, 0))
+    assert result.actual_ms == pytest.approx(216)
+    assert result.predicted_ms == pytest.approx(217)
     assert result.met is True
     assert (result.replanned, result.truncated, result.seed) == (0, False, 7)
 
@@ -37,7 +37,7 @@ def test_a_result_holds_images_times_and_the_decision(device: FakeDevice) -> Non
 def test_a_result_is_plain_data(device: FakeDevice) -> None:
     result = device.runtime.generate("a red house", max_ms=300, seed=7)
     data = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert data["actual_ms"] == pytest.approx(214)
+    assert data["actual_ms"] == pytest.approx(216)
     assert data["timings"]["denoise_ms"] == [50.0] * 4
     assert data["settings"]["candidate"] == data["route"]["chosen"] == "base@4"
 
@@ -182,9 +182,30 @@ def test_a_new_negative_prompt_costs_one_text_call_and_the_next_time_none(device
         return device.runtime.generate("a red house", negative_prompt="snow", seed=1)
 
     first, second = ask(), ask()
-    assert (first.timings.text_ms, second.timings.text_ms) == pytest.approx((8, 4))
-    assert first.route.option.cost.text_ms == 8
+    assert (first.timings.text_ms, second.timings.text_ms) == pytest.approx((10, 6))
+    assert first.route.option.cost.text_ms == 10
     np.testing.assert_array_equal(first.pixels, second.pixels)
+
+
+def test_what_depends_on_the_text_alone_is_computed_once_per_request(device: FakeDevice) -> None:
+    engine = device.engines["base/condition"]
+    calls = engine.calls
+    result = device.runtime.generate("a red house", candidate="base@4", seed=1, count=3)
+    assert engine.calls == calls + 1
+    assert (result.timings.text_ms, result.route.option.cost.text_ms) == pytest.approx((6, 6))
+    device.runtime.generate("a red house", candidate="turbo@2", seed=1)
+    assert engine.calls == calls + 1
+
+
+def test_the_condition_engine_is_loaded_with_the_others(open_device: Callable[..., FakeDevice]) -> None:
+    device = open_device(preload=False)
+    cold = device.runtime.route("a red house", candidate="base@4").option
+    result = device.runtime.generate("a red house", candidate="base@4", seed=1)
+    warm = device.runtime.route("a red house", candidate="base@4").option
+    assert (cold.cost.swap_ms, result.timings.swap_ms, warm.cost.swap_ms) == pytest.approx((120, 120, 0))
+    files, components = device.parts.bundle.files, device.parts.bundle.components
+    weights = sum(files[str(components[name].weights)].bytes for name in ("text_encoder", "base", "vae"))
+    assert (cold.memory_bytes, warm.memory_bytes) == (2 * weights, 4000)
 
 
 def test_events_tell_the_progress_and_the_result_is_the_last(device: FakeDevice) -> None:
@@ -194,7 +215,7 @@ def test_events_tell_the_progress_and_the_result_is_the_last(device: FakeDevice)
     assert [(event.index, event.total) for event in steps if isinstance(event, StepEvent)] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     first = steps[0]
     assert isinstance(first, StepEvent)
-    assert (first.elapsed_ms, first.remaining_ms) == pytest.approx((54, 160))
+    assert (first.elapsed_ms, first.remaining_ms) == pytest.approx((56, 160))
     assert first.preview is None
 
 
