@@ -17,8 +17,17 @@ from typing import Any
 
 from costroute_rt.engines.bundle import seal_bundle
 from costroute_rt.engines.bundle_manifest import step_graph
+from costroute_rt.engines.condition import find_crossing
 from costroute_rt.engines.error import BundleError, OutputError
-from costroute_rt.engines.graph import compose_decode, compose_guided_step, compose_step, graph_spec, keep_outputs, save_graph
+from costroute_rt.engines.graph import (
+    compose_condition,
+    compose_decode,
+    compose_guided_step,
+    compose_step,
+    graph_spec,
+    keep_outputs,
+    save_graph,
+)
 from costroute_rt.export.component import export_graph, remove_paths, write_json, write_weights
 from costroute_rt.export.latent import fit_preview, latent_scaling
 from costroute_rt.export.recipe import BundleRecipe
@@ -124,8 +133,11 @@ class _Export:
         weights = self._write_module(unet, folder, _WEIGHTS)
         model = self._export("unet", weights)
         graphs = {"denoiser": self._save(model, weights.parent / "denoiser.onnx")}
+        crossing = find_crossing(model)
+        if crossing:
+            graphs["condition"] = self._save(compose_condition(model, crossing), weights.parent / "condition.onnx")
         for graph in self._step_graphs(name):
-            composed = compose_guided_step(model) if graph == "guided_step" else compose_step(model)
+            composed = (compose_guided_step if graph == "guided_step" else compose_step)(model, crossing)
             graphs[graph] = self._save(composed, weights.parent / f"{graph}.onnx")
         self._note(name, "denoiser", weights, graphs)
 

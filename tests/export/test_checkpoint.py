@@ -37,6 +37,16 @@ def run(bundle: Bundle, component: str, graph: str, **feeds: Any) -> Any:
     return session.run(None, {name: np.asarray(value) for name, value in feeds.items()})
 
 
+def run_step(bundle: Bundle, component: str, graph: str, text_states: Any, **feeds: Any) -> Any:
+    """As generating does it: first what depends on the text alone, then the step with what it takes of that."""
+    session = open_session(bundle.path(bundle.graph_path(component, "condition")))
+    names = [value.name for value in session.get_outputs()]
+    conditions = dict(zip(names, session.run(names, {"text_states": text_states}), strict=True))
+    taken = bundle.graphs[bundle.graph_path(component, graph)].inputs
+    given = {"text_states": text_states, **conditions}
+    return run(bundle, component, graph, **feeds, **{name: value for name, value in given.items() if name in taken})
+
+
 def noise(seed: int, *shape: int) -> Any:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
@@ -70,9 +80,9 @@ def test_guided_step_is_denoiser_and_row(exported: Exported, row: tuple[float, .
     scale, timestep, p, q, a, b, c, s = row
     latent, before, fresh = (noise(seed, 2, 16, 16, 12) for seed in (3, 4, 5))
     states = noise(6, 2, TOKENS, 32)
-    after, denoised = run(
-        exported.bundle, "base", "guided_step",
-        latent=latent, denoised_before=before, noise=fresh, row=np.float32(row), guidance=np.float32(3.5), text_states=states,
+    after, denoised = run_step(
+        exported.bundle, "base", "guided_step", states,
+        latent=latent, denoised_before=before, noise=fresh, row=np.float32(row), guidance=np.float32(3.5),
     )  # fmt: skip
     m_neg, m_pos = (denoise(unet, np.float32(scale) * latent, timestep, states[[index, index]]) for index in (0, 1))
     expected = p * latent.astype(np.float64) + q * (m_neg + 3.5 * (m_pos - m_neg))
@@ -83,8 +93,8 @@ def test_guided_step_is_denoiser_and_row(exported: Exported, row: tuple[float, .
 def test_step_is_denoiser_and_row(exported: Exported) -> None:
     scale, timestep, p, q, a, b, c, s = ROW_FULL
     latent, before, fresh, states = (*(noise(seed, 2, 16, 16, 16) for seed in (3, 4, 5)), noise(6, 1, TOKENS, 32))
-    after, denoised = run(
-        exported.bundle, "turbo", "step", latent=latent, denoised_before=before, noise=fresh, row=np.float32(ROW_FULL), text_states=states
+    after, denoised = run_step(
+        exported.bundle, "turbo", "step", states, latent=latent, denoised_before=before, noise=fresh, row=np.float32(ROW_FULL)
     )
     guided = denoise(load_unet(exported, "unet_turbo"), np.float32(scale) * latent, timestep, states.repeat(2, 0))
     expected = p * latent.astype(np.float64) + q * guided
@@ -161,13 +171,15 @@ def test_manifest_says_what_is_there(exported: Exported) -> None:
     assert {name: component.role for name, component in bundle.components.items()} == {
         "text_encoder": "text_encoder", "base": "denoiser", "small": "denoiser", "turbo": "denoiser", "vae": "decoder",
     }  # fmt: skip
-    assert set(bundle.components["base"].graphs) == {"denoiser", "guided_step", "step"}
-    assert set(bundle.components["turbo"].graphs) == {"denoiser", "step"}
+    assert set(bundle.components["base"].graphs) == {"denoiser", "condition", "guided_step", "step"}
+    assert set(bundle.components["turbo"].graphs) == {"denoiser", "condition", "step"}
     assert (bundle.image.height, bundle.image.width, bundle.image.vae_scale_factor, bundle.image.latent_channels) == (256, 256, 16, 16)
     assert bundle.tokenizer.max_length == TOKENS
     assert bundle.schedulers["default"]["_class_name"] == "DPMSolverMultistepScheduler"
     assert bundle.schedulers["default"]["use_flow_sigmas"] is True
-    assert bundle.graphs["unet/guided_step.onnx"].inputs["text_states"].shape == (2, "sequence_length", 32)
+    assert bundle.graphs["unet/condition.onnx"].inputs["text_states"].shape == ("rows", "sequence_length", 32)
+    step, condition = bundle.graphs["unet/guided_step.onnx"].inputs, bundle.graphs["unet/condition.onnx"].outputs
+    assert {(2, *spec.shape[1:]) == step[name].shape for name, spec in condition.items()} == {True}
     assert bundle.preview is not None
     for name, entry in bundle.files.items():
         assert hashlib.sha256(bundle.path(name).read_bytes()).hexdigest() == entry.sha256
