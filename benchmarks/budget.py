@@ -27,7 +27,9 @@ WARM_UP, QUICK_WARM_UP = 10, 2
 """Pictures by the fastest and by the slowest candidate before the budgets are fixed."""
 DATASET = "held-out-budget"
 MET_TARGET, RATIO_TARGET = Target(low=0.97), Target(low=0.9, high=1.1)
-TARGETS = {"met": MET_TARGET, "predicted/actual": RATIO_TARGET}
+TARGETS = {"predicted/actual": RATIO_TARGET}
+ALL_TARGETS = {"met": MET_TARGET, **TARGETS}
+"""Of all budgets together: the least of them is by its making one that the fastest candidate meets 95 times of 100."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,11 +45,10 @@ def run(args: argparse.Namespace) -> list[Outcome]:
             for name in ends(runtime):
                 runtime.generate(prompts[0].text, seed=0, candidate=name)
         budgets = spread_budgets(runtime, prompts[0].text)
-        scenarios = plan(budgets, len(prompts))
         say(f"{len(prompts)} prompts at {', '.join(f'{budget:.0f}' for budget in budgets)} ms")
         results = generate_all(runtime, prompts, budgets)
-    together = Scenario(name="all budgets", settings={"max_ms": budgets}, repeats=len(prompts) * len(budgets), targets=TARGETS)
-    found = [*zip(scenarios, results, strict=True), (together, [result for each in results for result in each])]
+    everything = [result for each in results for result in each]
+    found = zip(plan(budgets, len(prompts)), [*results, everything], strict=True)
     return [attempt(scenario, partial(describe, each)) for scenario, each in found]
 
 
@@ -64,11 +65,14 @@ def spread_budgets(runtime: Runtime, prompt: str) -> list[float]:
 
 
 def plan(budgets: Sequence[float], prompts: int) -> list[Scenario]:
-    """One scenario for each budget."""
+    """One scenario for each budget, and one for all of them together."""
     names = [f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms" for ms in budgets]
     return [
-        Scenario(name=name, settings={"max_ms": ms, "captions": DATASET}, repeats=prompts, targets=TARGETS)
-        for name, ms in zip(names, budgets, strict=True)
+        *(
+            Scenario(name=name, settings={"max_ms": ms, "captions": DATASET}, repeats=prompts, targets=TARGETS)
+            for name, ms in zip(names, budgets, strict=True)
+        ),
+        Scenario(name="all budgets", settings={"max_ms": list(budgets)}, repeats=prompts * len(budgets), targets=ALL_TARGETS),
     ]
 
 
