@@ -39,14 +39,14 @@ class Plan:
 
     pictures: int = 14_000
     scenes: int = 32_000
-    pairs: int = 6_000
+    pairs: int = 8_000
     autoencoder: float = 30
     decoder: float = 3.5
     scorer: float = 4
     text: float = 2.5
-    base: float = 39
-    small: float = 4
-    turbo: float = 6.5
+    base: float = 130
+    small: float = 12
+    turbo: float = 15
     scale: float = 1.0
     processes: int = 2
 
