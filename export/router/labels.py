@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +14,7 @@ import numpy as np
 from costroute_rt.engines.digest import sha256_file
 from costroute_rt.engines.error import LabelError
 from costroute_rt.export.router.cells import Cells, make_cells
+from costroute_rt.export.router.csv_file import opened
 
 __all__ = ["Cells", "Label", "LabelTable"]
 
@@ -63,7 +61,7 @@ class LabelTable:
         """
         path = Path(path)
         rows = _Rows(path, score, category)
-        with _opened(path) as lines:
+        with opened(path, "costroute-rt label makes one") as lines:
             rows.read(lines)
         table = cls(path, sha256_file(path), score, category, rows)
         table._check_repeats(rows)
@@ -251,23 +249,6 @@ class _Rows:
 
     def _fail(self, line: int, problem: str) -> NoReturn:
         raise LabelError(self._path, f"line {line}: {problem}", _REMEDY)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Iterator[str]]:
-    """The lines of a text file, unpacked where it is .gz; whatever goes wrong with it is a LabelError."""
-    try:
-        with open(path, "rb") as file:
-            packed = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            yield io.TextIOWrapper(packed, encoding="utf-8-sig", newline="")
-    except FileNotFoundError as error:
-        raise LabelError(path, "there is no such file", "costroute-rt label makes one") from error
-    except UnicodeDecodeError as error:
-        raise LabelError(path, "it is not text in UTF-8", _REMEDY) from error
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise LabelError(path, f"it is no whole .gz file: {error}", "copy it again") from error
-    except OSError as error:
-        raise LabelError(path, f"it cannot be read: {error.strerror or error}", "check the path and its permissions") from error
 
 
 def _short(text: str) -> str:
