@@ -32,10 +32,9 @@ class Routed:
     multiplier: FloatArray | None = None
     """float64[settings], quality per millisecond, rising; None where no multiplier made the choice."""
 
-    def points(self, cost: FloatArray, truth: FloatArray, weight: FloatArray | None = None) -> Curve:
-        """Mean cost and quality of each setting; weight: float64[prompts], None: all alike."""
-        scored = truth[np.arange(truth.shape[0]), self.choice]
-        return Curve(cost=np.average(cost[self.choice], axis=1, weights=weight), quality=np.average(scored, axis=1, weights=weight))
+    def points(self, cost: FloatArray, truth: FloatArray) -> Curve:
+        """Mean cost and quality of each setting."""
+        return Curve(cost=cost[self.choice].mean(1), quality=truth[np.arange(len(truth)), self.choice].mean(1))
 
     def shares(self, candidates: int) -> FloatArray:
         """float64[settings, candidates]: the part of the prompts each candidate gets."""
@@ -52,7 +51,7 @@ class Curve:
     def at(self, cost: npt.ArrayLike) -> FloatArray:
         """Quality at these mean costs; below the least cost, the quality there."""
         order = np.lexsort((self.quality, self.cost))
-        return np.asarray(np.interp(cost, self.cost[order], self.quality[order]), dtype=np.float64)
+        return np.interp(np.asarray(cost, dtype=np.float64), self.cost[order], self.quality[order])
 
     def least_cost(self, quality: float) -> float:
         """The least mean cost at which the curve is at `quality` or above; infinite where it never is."""
@@ -157,23 +156,34 @@ class Interval:
         return {name: float(f"{end:.6g}") if np.isfinite(end) else None for name, end in ends.items()}
 
 
-def judge_routed(routed: Routed, cost: FloatArray, truth: FloatArray, weight: FloatArray | None = None) -> dict[str, float]:
+def judge_routed(routed: Routed, cost: FloatArray, truth: FloatArray) -> dict[str, float]:
     """A curve's figures against single candidates and their hull, all on the same prompts.
 
     area: mean height over the hull. qnc: least cost at which it equals the best single candidate, in units of that one's cost.
     gain: quality of its most generous end less the best single candidate's. gain_at_mean_cost, over_hull_at_mean_cost: at the cost of the
     mean-cost candidate, over that candidate and over the hull.
     """
-    curve, singles = routed.points(cost, truth, weight), np.average(truth, axis=0, weights=weight)
-    base, best, middle = hull(cost, singles), best_single(cost, singles), mean_cost_candidate(cost)
-    there = float(curve.at(cost[middle]))
-    return {
-        "area": area_above(curve, base, cost),
-        "qnc": curve.least_cost(float(singles[best])) / cost[best] if cost[best] > 0 else float("nan"),
-        "gain": float(curve.quality[0] - singles[best]),
-        "gain_at_mean_cost": there - float(singles[middle]),
-        "over_hull_at_mean_cost": there - float(base.at(cost[middle])),
-    }
+    return judge_weighted(routed, cost, truth)(np.ones(len(truth)))
+
+
+def judge_weighted(routed: Routed, cost: FloatArray, truth: FloatArray) -> Callable[[FloatArray], dict[str, float]]:
+    """The same as a function of how often each prompt counts, for `bootstrap`; the best single candidate is found anew each time."""
+    scored, paid, middle = truth[np.arange(len(truth)), routed.choice], cost[routed.choice], mean_cost_candidate(cost)
+
+    def judge(weight: FloatArray) -> dict[str, float]:
+        total = weight.sum()
+        curve, singles = Curve(cost=paid @ weight / total, quality=scored @ weight / total), weight @ truth / total
+        base, best = hull(cost, singles), best_single(cost, singles)
+        there = float(curve.at(cost[middle]))
+        return {
+            "area": area_above(curve, base, cost),
+            "qnc": curve.least_cost(float(singles[best])) / float(cost[best]) if cost[best] > 0 else float("nan"),
+            "gain": float(curve.quality[0] - singles[best]),
+            "gain_at_mean_cost": there - float(singles[middle]),
+            "over_hull_at_mean_cost": there - float(base.at(cost[middle])),
+        }
+
+    return judge
 
 
 def bootstrap(

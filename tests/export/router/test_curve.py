@@ -147,6 +147,8 @@ def test_the_oracle_finds_what_repeats() -> None:
 
 
 def test_weights_count_prompts_several_times() -> None:
-    truth, routed = two_kinds(4), Routed(choice=np.array([[0, 1, 2, 0]]))
-    points = routed.points(COST, truth, np.array([0.0, 0.0, 1.0, 0.0]))
-    assert (points.cost[0], points.quality[0]) == (4.0, 1.0)
+    truth = two_kinds(4)
+    routed = Routed(choice=np.array([[0, 1, 2, 0]]))
+    twice = np.array([0, 0, 0, 1, 2, 3])
+    weighted = curve.judge_weighted(routed, COST, truth)(np.array([3.0, 1.0, 1.0, 1.0]))
+    assert weighted == pytest.approx(curve.judge_routed(Routed(choice=routed.choice[:, twice]), COST, truth[twice]))
