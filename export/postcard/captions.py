@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import random
 import sys
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from costroute_rt.engines.durable import write_file
 from costroute_rt.engines.error import CostrouteError, LabelError, OutputError
 from costroute_rt.export.postcard.caption import caption
 from costroute_rt.export.postcard.scene import Scene, sample_scene
@@ -75,13 +73,12 @@ def banded(dataset: str, per_band: int, excluded: Iterable[str] = ()) -> dict[st
 
 
 def write_captions(path: Path, found: Iterable[Caption]) -> None:
-    """The table, all or nothing; raises OutputError."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("prompt_id", "prompt", "category", "stated"))
-    table.writerows((each.name, each.text, each.band, json.dumps(each.stated, separators=(",", ":"))) for each in found)
+    """The table; raises OutputError."""
     try:
-        write_file(path, text.getvalue().encode())
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("prompt_id", "prompt", "category", "stated"))
+            table.writerows((each.name, each.text, each.band, json.dumps(each.stated, separators=(",", ":"))) for each in found)
     except OSError as error:
         raise OutputError(path, error.strerror or str(error)) from error
 
