@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from costroute_rt.export.postcard.caption import caption
-from costroute_rt.export.postcard.scene import Scene, Value, sample_scene
+from costroute_rt.export.postcard.captions import BANDS, band_of, banded
+from costroute_rt.export.postcard.scene import Scene, Value
 
-BUCKETS = {"1-2": (1, 2), "3-4": (3, 4), "5-6": (5, 6), "7+": (7, 99)}
+BUCKETS = BANDS
 """Least and greatest number of stated attributes."""
 HUMAN = Path(__file__).parent / "prompts" / "human.json"
 
@@ -31,7 +30,7 @@ class Prompt:
     @property
     def bucket(self) -> str:
         """Which of BUCKETS it belongs to."""
-        return next(name for name, (low, high) in BUCKETS.items() if low <= len(self.stated) <= high)
+        return band_of(len(self.stated))
 
 
 def held_out(dataset: str, per_bucket: int) -> list[Prompt]:
@@ -39,22 +38,8 @@ def held_out(dataset: str, per_bucket: int) -> list[Prompt]:
 
     dataset: a name that no training data was ever drawn under.
     """
-    found: dict[str, list[Prompt]] = {name: [] for name in BUCKETS}
-    texts: set[str] = set()
-    index = 0
-    while any(len(prompts) < per_bucket for prompts in found.values()):
-        name = f"{dataset}-{index}"
-        index += 1
-        rng = random.Random(name)
-        scene = sample_scene(rng)
-        text, stated = caption(scene, rng)
-        if not stated or text in texts:
-            continue
-        prompt = Prompt(text=text, stated=stated, scene=scene, name=name)
-        if len(found[prompt.bucket]) < per_bucket:
-            found[prompt.bucket].append(prompt)
-            texts.add(text)
-    return [prompt for prompts in found.values() for prompt in prompts]
+    found = banded(dataset, per_bucket)
+    return [Prompt(text=each.text, stated=each.stated, scene=each.scene, name=each.name) for band in found.values() for each in band]
 
 
 def human(count: int | None = None) -> list[Prompt]:

@@ -10,6 +10,7 @@ from costroute_rt.cli.engines import engines
 from costroute_rt.cli.failure import ReportingGroup
 from costroute_rt.cli.gen import gen
 from costroute_rt.cli.info import info
+from costroute_rt.cli.label import label
 from costroute_rt.cli.profile import profile
 from costroute_rt.cli.route import route
 
@@ -37,7 +38,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (gen, route, build_engines, engines, profile, info, doctor):
+for command in (gen, route, build_engines, engines, profile, label, info, doctor):
     cli.add_command(command)
 
 

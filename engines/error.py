@@ -3,6 +3,7 @@
 CostrouteError            exit 1
 ├── ConfigError           exit 2    a value or option is wrong: change it
 ├── PromptError           exit 2    the prompt cannot be used: write another
+├── LabelError            exit 2    a table of labels or prompts cannot be used: correct it or label again
 ├── BudgetError           exit 3    nothing fits the latency budget: allow more time
 ├── BundleError           exit 4    a bundle is broken or foreign: get it again
 ├── EngineError           exit 5    an engine is missing, stale or damaged: build it again
@@ -62,6 +63,12 @@ class _FileError(CostrouteError):
     def __init__(self, path: str | PathLike[str], problem: str, remedy: str) -> None:
         self.path, self.problem, self.remedy = fspath(path), problem, remedy
         super().__init__(f"{self.path}: {problem} ({remedy})")
+
+
+class LabelError(_FileError):
+    """Labels, or the prompts to label, cannot be used; remedy: in the text."""
+
+    exit_code = 2
 
 
 class BundleError(_FileError):

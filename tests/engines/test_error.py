@@ -14,6 +14,7 @@ CASES = [
         3,
         "nothing fits in 5 ms: the fastest candidate, tiny@1, needs about 12 ms (--or-fastest runs it anyway)",
     ),
+    (error.LabelError("/l.csv", "line 3: score is nan", "label again"), 2, "/l.csv: line 3: score is nan (label again)"),
     (error.BundleError("/b", "it is damaged", "copy it again"), 4, "/b: it is damaged (copy it again)"),
     (error.EngineError("/e", "it is stale", "costroute-rt build-engines"), 5, "/e: it is stale (costroute-rt build-engines)"),
     (error.StoreFullError("/e", "there is no room", "free some"), 5, "/e: there is no room (free some)"),

@@ -1,0 +1,233 @@
+"""What routing by the prompt gains on public human labels, for people to check the method by.
+
+Prompts are divided into five folds (equal texts together); for each fold a router is fitted to the other four, with its own
+cross-validation and its rule to do no harm, and routes the fold as it would when shipped. The encoder is hashed word n-grams. Intervals
+are 95 %, by a paired bootstrap over prompts; the best single candidate is the best in hindsight.
+
+    python -m benchmarks.router geckonum    1,350 prompts x 7 models: the text tells which model wins
+    python -m benchmarks.router agiqa3k     300 prompts x 10 candidates: one wins nearly always, so nothing may be lost
+    python -m benchmarks.router tifa160     160 prompts x 5 models, noisy: nothing may be lost
+
+The data is read from --data; see the README there. These tables have no costs: for the area, costs are assumed to rise in equal steps
+with mean quality, as a price list would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report import make_parser, run_benchmark
+from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, say
+from costroute_rt.export.router import curve
+from costroute_rt.export.router.cells import Cells
+from costroute_rt.export.router.cross_validation import complete_prompts, cross_validate, split_folds
+from costroute_rt.export.router.fit import learn
+from costroute_rt.export.router.labels import LabelTable
+from costroute_rt.prompt_encoder import HashedEncoder
+
+DATA = Path("../shared/data")
+FOLDS = 5
+QUICK_PROMPTS = 120
+Rows = Iterator[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A public table and what routing must reach on it."""
+
+    about: str
+    files: tuple[str, ...]
+    rows: Callable[[Path], Rows]
+    """Rows of a label table, from the folder of the data."""
+    targets: Mapping[str, Target]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_benchmark("router", args, argv, partial(run, args))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser("router", __doc__ or "")
+    parser.add_argument("dataset", choices=sorted({name.split(" ")[0] for name in DATASETS}), help="which labels")
+    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="folder of the score tables (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> list[Outcome]:
+    """One scenario for each score of the dataset; none where its file is not there, which is said."""
+    chosen = {name: dataset for name, dataset in DATASETS.items() if name.split(" ")[0] == args.dataset}
+    missing = {file for dataset in chosen.values() for file in dataset.files if not (args.data / file).is_file()}
+    if missing:
+        scenario = Scenario(name=args.dataset, settings={"data": str(args.data)})
+        return [Outcome(scenario=scenario, notes={"skipped": f"skipped: {', '.join(sorted(missing))} not in {args.data}"})]
+    return [
+        attempt(
+            Scenario(name=name, settings={"labels": dataset.about, "encoder": "hashed", "folds": FOLDS}, targets=dataset.targets),
+            partial(measure, args, dataset),
+        )
+        for name, dataset in chosen.items()
+    ]
+
+
+def measure(args: argparse.Namespace, dataset: Dataset, scenario: Scenario) -> Measured:
+    """Routes every fold by a router that has not seen it."""
+    with labelled(dataset.rows(args.data)) as table:
+        cells = table.cells()
+        if args.quick:
+            cells = cells.select(np.random.default_rng(0).permutation(len(cells))[:QUICK_PROMPTS])
+        found = reachable(table, set(cells.prompt_ids))
+    features = HashedEncoder().encode(cells.prompts, None)
+    estimate, reasons = route_folds(cells, features)
+    whole = cross_validate(cells, features)
+    complete = complete_prompts(cells)
+    kept = cells.select(complete)
+    figures = [*judge(kept, estimate[complete]), *found]
+    figures.append(_figure("gain, rule aside", whole.gain))
+    if whole.leave_category_out is not None:
+        figures.append(_figure("gain, category left out", whole.leave_category_out))
+    by_prompt = sum(each.startswith("prompt") for each in reasons)
+    notes = {"routes on": f"prompts in {by_prompt} of {FOLDS} folds, averages in {FOLDS - by_prompt}", "chosen": str(whole.chosen)}
+    return Measured(figures=figures, notes=notes)
+
+
+def route_folds(cells: Cells, features: np.ndarray) -> tuple[curve.FloatArray, list[str]]:
+    """Estimates of every prompt by a router fitted without its fold, and what each router says it routes on."""
+    fold = split_folds(cells.groups, FOLDS, seed=1)
+    estimate, reasons = np.empty_like(cells.mean), []
+    for number in range(FOLDS):
+        started = time.monotonic()
+        router = learn(cells.select(fold != number), features[fold != number])
+        estimate[fold == number] = router.estimate(features[fold == number])
+        reasons.append(f"{router.routes_on}: {router.reason}")
+        say(f"  fold {number + 1} of {FOLDS}, {time.monotonic() - started:.0f} s; routes on {reasons[-1]}")
+    return estimate, reasons
+
+
+def judge(cells: Cells, estimate: curve.FloatArray) -> list[Figure]:
+    """The gain over the best single candidate, and over the hull at assumed costs."""
+    scored, best = cells.mean, int(cells.mean.mean(0).argmax())
+    choice = curve.route(estimate, cells.cost_ms, [0.0]).choice[0]
+    gain = curve.bootstrap_mean(scored[np.arange(len(cells)), choice] - scored[:, best], cells.groups)
+    cost = assumed_cost(scored.mean(0))
+    routed = curve.route(estimate, cost)
+    area = curve.bootstrap(lambda weight: {"area": curve.judge_weighted(routed, cost, scored)(weight)["area"]}, cells.groups)["area"]
+    figures = [
+        Figure(name="best single", value=float(scored[:, best].mean()), unit="score"),
+        _figure("gain", gain),
+        Figure(name="gain's upper end", value=gain.high, unit="score"),
+        Figure(name="gain's lower end", value=gain.low, unit="score"),
+        _figure("area", area),
+    ]
+    naive = float((scored.max(1) - scored[:, best]).mean())
+    return [*figures, Figure(name="naive oracle", value=naive, unit="score")]
+
+
+def assumed_cost(quality: curve.FloatArray) -> curve.FloatArray:
+    """1, 2, 3 ... in the order of mean quality."""
+    cost = np.empty(len(quality))
+    cost[np.argsort(quality)] = np.arange(1, len(quality) + 1)
+    return cost
+
+
+def reachable(table: LabelTable, wanted: set[str]) -> list[Figure]:
+    """What choosing by half of the seeds gains on the other half; nothing where there is one seed."""
+    if len(table.seeds) < 2:
+        return []
+    halves = [table.cells(seeds=table.seeds[start::2]) for start in (0, 1)]
+    shared = sorted(wanted.intersection(*(each.prompt_ids for each in halves)))
+    aligned = [each.select([each.prompt_ids.index(key) for key in shared]) for each in halves]
+    both = (aligned[0].count > 0).all(1) & (aligned[1].count > 0).all(1)
+    first, second = (each.select(both) for each in aligned)
+    figures = []
+    for name, weigh in (("seed-split choice", False), ("seed-split choice, shrunk", True)):
+        pairs = [(curve.shrink(a.mean, a.variance) if weigh else a.mean, b.mean) for a, b in ((first, second), (second, first))]
+        figures.append(Figure(name=name, value=curve.oracle(pairs, first.cost_ms)[1], unit="score"))
+    return figures
+
+
+def _figure(name: str, found: curve.Interval) -> Figure:
+    return Figure(name=name, value=found.value, unit="score", low=found.low, high=found.high)
+
+
+@contextmanager
+def labelled(rows: Rows) -> Iterator[LabelTable]:
+    """The rows as a label table, by way of a file, as users' labels come."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "labels.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ("prompt_id", "prompt", "category", "candidate", "seed", "score"))
+            writer.writeheader()
+            writer.writerows(rows)
+        yield LabelTable.open(path, category="category")
+
+
+def read_geckonum(folder: Path) -> Rows:
+    """One row per image; the prompts' texts are in the table of means."""
+    prompts = {row["prompt_id"]: row for row in read_table(folder / "scores_geckonum.csv.gz")}
+    for row in read_table(folder / "scores_geckonum_per_image.csv.gz"):
+        if row["prompt_id"] in prompts:
+            yield _label(prompts[row["prompt_id"]], "prompt_type", row["model"], row["score"], row["seed"])
+
+
+def read_agiqa3k(folder: Path, columns: Sequence[str]) -> Rows:
+    """The sum of these columns."""
+    for row in read_table(folder / "scores_agiqa3k.csv"):
+        yield _label(row, "style", row["model"], str(sum(float(row[name]) for name in columns)))
+
+
+def read_tifa160(folder: Path) -> Rows:
+    """The raters' mean; the kind of prompt is the first part of its id."""
+    for row in read_table(folder / "scores_tifa160.csv"):
+        yield _label({**row, "kind": row["prompt_id"].split("_")[0]}, "kind", row["model"], row["score"])
+
+
+def _label(row: Mapping[str, str], category: str, candidate: str, score: str, seed: str = "0") -> dict[str, str]:
+    texts = {"prompt_id": row["prompt_id"], "prompt": row["prompt"], "category": row[category]}
+    return {**texts, "candidate": candidate, "seed": seed, "score": score}
+
+
+def read_table(path: Path) -> Rows:
+    """Rows of a CSV, packed or not."""
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+_NO_HARM = {"gain's upper end": Target(low=0.0)}
+DATASETS = {
+    "geckonum": Dataset(
+        about="people's scores, 0 to 1, five seeds, five raters each",
+        files=("scores_geckonum.csv.gz", "scores_geckonum_per_image.csv.gz"),
+        rows=read_geckonum,
+        targets={"gain": Target(low=0.030), "gain's lower end": Target(low=1e-9), "area": Target(low=0.055)},
+    ),
+    "agiqa3k align": Dataset(
+        about="mos_align, 0 to 4.5, one seed",
+        files=("scores_agiqa3k.csv",),
+        rows=partial(read_agiqa3k, columns=("mos_align",)),
+        targets=_NO_HARM,
+    ),
+    "agiqa3k align + quality": Dataset(
+        about="mos_align + mos_quality, 0 to 9, one seed",
+        files=("scores_agiqa3k.csv",),
+        rows=partial(read_agiqa3k, columns=("mos_align", "mos_quality")),
+        targets=_NO_HARM,
+    ),
+    "tifa160": Dataset(about="people's scores, 1 to 5, one seed", files=("scores_tifa160.csv",), rows=read_tifa160, targets=_NO_HARM),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""`costroute-rt label`: a table of what each candidate scores for each prompt, to fit a router to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from costroute_rt.cli import option
+from costroute_rt.cli.failure import say, say_error
+from costroute_rt.cli.progress import building_notice, is_on_terminal
+from costroute_rt.cli.table import show_json
+
+if TYPE_CHECKING:
+    from costroute_rt.export.router.labelling import Progress, Report
+
+PIPE_EVERY_S = 60.0
+PROMPT_EXIT = 2
+
+
+@click.command()
+@click.option(
+    "--prompts", metavar="FILE", help="CSV of prompts: column prompt, and maybe prompt_id, stated (JSON) and others, which are kept."
+)
+@click.option("--labels", required=True, metavar="FILE", help="CSV to add the rows to; made where it is missing.")
+@click.option("--candidate", "candidates", multiple=True, metavar="NAME", help="Only this candidate; may be repeated.  [default: all]")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Images of each prompt by each candidate.")
+@click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first of them.")
+@click.option(
+    "--scorer", "scorers", multiple=True, metavar="NAME",
+    help="postcard, clip:FOLDER (a local CLIP model) or module:function; may be repeated: the first one's column is score, "
+    "another's score_NAME.  [default: postcard]",
+)  # fmt: skip
+@click.option("--anchors", type=click.IntRange(min=1), metavar="N", help="Only N prompts of the table, spread over it (with --candidate).")
+@option.engine
+@option.as_json()
+def label(
+    prompts: str | None,
+    labels: str,
+    candidates: tuple[str, ...],
+    seeds: int,
+    first_seed: int,
+    scorers: tuple[str, ...],
+    anchors: int | None,
+    bundle: str | None,
+    backend: str,
+    provider: str,
+    as_json: bool,
+) -> None:
+    """Score every candidate on prompts, for a router to learn from.
+
+    Each image becomes one row of the table, and is there before the next image begins: stop the run whenever you like and
+    give the same command again, and it goes on where it was. A new candidate needs labels on a few anchors only.
+
+    \b
+    costroute-rt label --prompts captions.csv --labels labels.csv
+    costroute-rt label --prompts captions.csv --labels labels.csv --scorer clip:models/clip --scorer mine:sharpness
+    costroute-rt label --prompts captions.csv --labels labels.csv --candidate new@4 --anchors 100
+    """
+    if anchors is None and prompts is None:
+        raise click.UsageError("give --prompts FILE", click.get_current_context())
+    if anchors is not None and not candidates:
+        raise click.UsageError("--anchors needs --candidate NAME: which candidate is new", click.get_current_context())
+    from costroute_rt import Bundle, Runtime, shipped_bundle
+    from costroute_rt.export.router import labelling
+    from costroute_rt.export.router.prompts import read_prompts
+    from costroute_rt.export.router.scorers import open_scorers
+
+    rows = None if prompts is None else read_prompts(prompts)
+    opened = Bundle.open(bundle or shipped_bundle(), verify=False)
+    marks = labelling.fingerprints(opened)
+    names = tuple(dict.fromkeys(candidates)) or tuple(marks)
+    labelling.check_candidates(names, marks)
+    judges = open_scorers(scorers or ("postcard",), opened)
+    notice = building_notice("first use: building")
+    try:
+        with Runtime.open(opened.root, backend=backend, provider=provider, build=True, progress=notice) as runtime, watched() as progress:
+            request = labelling.Request(
+                candidates=names, seeds=tuple(range(first_seed, first_seed + seeds)), scorers=tuple(judges), fingerprints=marks,
+                anchors=anchors,
+            )  # fmt: skip
+            report = labelling.label_prompts(runtime, rows, labels, request, progress=progress)
+    except KeyboardInterrupt:
+        say(f"{labels} keeps every row so far: give the same command again to go on")
+        raise
+    finally:
+        for judge in judges:
+            judge.close()
+    _show(report, labels, as_json=as_json)
+
+
+@contextmanager
+def watched() -> Iterator[Callable[[Progress], None]]:
+    """A line that tells how far it is: on a terminal always the same one, in a pipe a new one each minute."""
+    told_s, width, on_terminal = time.monotonic(), 0, is_on_terminal()
+
+    def tell(progress: Progress) -> None:
+        nonlocal told_s, width
+        now, is_last = time.monotonic(), progress.done == progress.total
+        if now - told_s < (0.2 if on_terminal else PIPE_EVERY_S) and not is_last:
+            return
+        told_s, line = now, describe(progress)
+        click.echo(f"\r{line:<{width}}" if on_terminal else line, err=True, nl=not on_terminal)
+        width = len(line)
+
+    try:
+        yield tell
+    finally:
+        if width and on_terminal:
+            say("")
+
+
+def describe(progress: Progress) -> str:
+    """`120 of 4500 rows, 15 min left`"""
+    line = f"{progress.done} of {progress.total} rows"
+    if progress.done == progress.total:
+        return line
+    seconds = progress.remaining_s
+    left = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return f"{line}, {left} left"
+
+
+def _show(report: Report, labels: str, *, as_json: bool) -> None:
+    for prompt_id, reason in report.refused.items():
+        say_error(f"prompt {prompt_id}: {reason}")
+    if report.truncated:
+        say(f"note: {report.truncated} prompts are longer than the text encoder reads; their ends were left out")
+    if as_json:
+        show_json({"labels": labels, **report.to_json()})
+    else:
+        click.echo(f"{labels}: {report.written} rows added, {report.kept} were there, {report.prompts} prompts")
+    if report.refused:
+        raise click.exceptions.Exit(PROMPT_EXIT)

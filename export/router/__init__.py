@@ -1,0 +1,1 @@
+"""From labels to a router: label tables, the labelling job, fitting and judging."""

@@ -1,0 +1,28 @@
+"""Anchors: the few prompts of a table on which a new candidate is labelled, so that the others need not be labelled again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from costroute_rt.engines.error import ConfigError, LabelError
+from costroute_rt.export.router.labels import LabelTable
+
+
+def choose_anchors(table: LabelTable, count: int, new: tuple[str, ...]) -> list[str]:
+    """prompt_ids of `count` prompts, spread evenly from the hardest to the easiest; all of them where there are fewer.
+
+    The order is by the mean over the other candidates' labels, each taken relative to its candidate's mean: labels of the new ones change
+    nothing, so that a run that goes on chooses the same prompts. Raises LabelError where no other candidate has labels.
+    """
+    if count < 1:
+        raise ConfigError("anchors", count, "1 or more")
+    others = [name for name in table.candidates if name not in new]
+    if not others:
+        raise LabelError(table.path, "it has no labels of other candidates to anchor to", "label all candidates without --anchors")
+    cells = table.cells(others)
+    ease = np.nanmean(cells.mean - np.nanmean(cells.mean, axis=0), axis=1)
+    order = np.lexsort((np.array(cells.prompt_ids), ease))
+    count = min(count, len(order))
+    middles = ((np.arange(count) + 0.5) * len(order) / count).astype(int)
+    chosen = set(order[middles].tolist())
+    return [prompt_id for index, prompt_id in enumerate(cells.prompt_ids) if index in chosen]

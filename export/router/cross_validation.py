@@ -1,0 +1,249 @@
+"""Which estimator to trust, and what routing by it gains: predictions on prompts that took no part in the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.engines.error import ConfigError
+from costroute_rt.estimator import Estimator, Knn, Linear, Mean
+from costroute_rt.export.router.cells import Cells
+from costroute_rt.export.router.curve import FloatArray, IntArray, Interval, best_single, bootstrap_mean, route
+from costroute_rt.reduction import Reduction
+
+Float32Array = npt.NDArray[np.float32]
+Progress = Callable[[str], None]
+
+GRID: dict[str, tuple[float, ...]] = {"knn": (15, 30, 60), "linear": (0.1, 0.3, 1, 3, 10, 30, 100)}
+"""Settings that are tried: neighbours, and ridge penalties on features of mean norm 1."""
+ESTIMATORS = ("knn", "linear", "mean")
+DIMENSIONS = 256
+LEAST_PROMPTS = 20
+"""With fewer prompts that every candidate is labelled for, nothing is learned from them but averages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """An estimator with its settings: one member, or several that are averaged."""
+
+    members: tuple[tuple[str, float], ...]
+
+    @property
+    def kind(self) -> str:
+        return self.members[0][0] if len(self.members) == 1 else "mean"
+
+    def __str__(self) -> str:
+        words = [f"{kind} ({'k' if kind == 'knn' else 'alpha'} {value:g})" for kind, value in self.members]
+        return words[0] if len(words) == 1 else "mean of " + " and ".join(words)
+
+    def fit(self, features: Float32Array, mean: FloatArray, variance: FloatArray) -> Estimator:
+        """The estimator, fitted; arrays as `Estimator` fits take them."""
+        fitted: list[Estimator] = [
+            Knn.fit(features, mean, variance, k=int(value)) if kind == "knn" else Linear.fit(features, mean, variance, alpha=value)
+            for kind, value in self.members
+        ]
+        return fitted[0] if len(fitted) == 1 else Mean(tuple(fitted))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossValidation:
+    """What was found out on held-out folds."""
+
+    chosen: Setting
+    """By the error over all folds."""
+    errors: dict[str, float]
+    """Noise-weighted squared error of the differences between candidates, by the setting's name, best first."""
+    estimate: FloatArray
+    """float64[prompts, candidates]: each fold's predictions, by the setting that the other folds' errors chose."""
+    fold: IntArray
+    gain: Interval
+    """Of routing by `estimate` over the best constant choice (see `gains`)."""
+    best_single: str
+    """The candidate with the best mean label."""
+    complete: npt.NDArray[np.bool_]
+    """Prompts labelled for every candidate: those the gain is measured on."""
+    leave_category_out: Interval | None = None
+    """The same gain where each fold is a whole category, with the chosen setting; None where there are no two categories."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the router's manifest."""
+        return {
+            "folds": int(self.fold.max()) + 1,
+            "chosen": str(self.chosen),
+            "gain": self.gain.to_json(),
+            "gain_over": self.best_single,
+            "prompts": int(self.complete.sum()),
+            "leave_category_out": None if self.leave_category_out is None else self.leave_category_out.to_json(),
+            "errors": {name: float(f"{error:.6g}") for name, error in self.errors.items()},
+        }
+
+
+def cross_validate(
+    cells: Cells,
+    features: Float32Array,
+    *,
+    estimators: Sequence[str] = ESTIMATORS,
+    folds: int = 5,
+    seed: int = 0,
+    dimensions: int = DIMENSIONS,
+    progress: Progress = lambda _: None,
+) -> CrossValidation:
+    """Chooses among the estimators asked for, and measures what routing by the choice gains.
+
+    features: float32[prompts, width], unreduced. Prompts of equal text share a fold. The reduction, the fill-in of missing cells and
+    the estimators see the training folds only, and each fold's setting is chosen by the other folds' errors, so that the gain is none of
+    the luck of choosing. Raises ConfigError for an unknown estimator, or too few prompts (`can_learn` says beforehand).
+    """
+    settings = grid_of(estimators)
+    if not can_learn(cells):
+        raise ConfigError("prompts labelled for every candidate", int(complete_prompts(cells).sum()), f"{LEAST_PROMPTS} or more")
+    fold = split_folds(cells.groups, folds, seed)
+    predicted = predict_folds(cells, features, fold, settings, dimensions, progress)
+    errors = {setting: squared_errors(cells, each) for setting, each in predicted.items()}
+    chosen = choose_setting(cells, predicted, errors, estimators, np.ones(len(cells), dtype=bool))
+    estimate = np.empty_like(cells.mean)
+    for number in range(int(fold.max()) + 1):
+        test = fold == number
+        estimate[test] = combine(predicted, choose_setting(cells, predicted, errors, estimators, ~test))[test]
+    complete = complete_prompts(cells)
+    found = {str(setting): float(each.mean()) for setting, each in errors.items()}
+    found[str(chosen)] = float(squared_errors(cells, combine(predicted, chosen)).mean())
+    return CrossValidation(
+        chosen=chosen,
+        errors=dict(sorted(found.items(), key=lambda row: row[1])),
+        estimate=estimate,
+        fold=fold,
+        gain=measure_gain(cells.select(complete), estimate[complete], seed),
+        best_single=cells.candidates[best_single(cells.cost_ms, cells.mean[complete].mean(0))],
+        complete=complete,
+        leave_category_out=_leave_category_out(cells, features, chosen, dimensions, seed, progress),
+    )
+
+
+def grid_of(estimators: Sequence[str]) -> list[Setting]:
+    """Every single setting that the estimators asked for need; raises ConfigError for an unknown name."""
+    unknown = [name for name in estimators if name not in ESTIMATORS]
+    if unknown or not estimators:
+        raise ConfigError("estimator", ", ".join(unknown), "one of " + ", ".join(ESTIMATORS))
+    kinds = [kind for kind in GRID if kind in estimators or "mean" in estimators]
+    return [Setting(((kind, value),)) for kind in kinds for value in GRID[kind]]
+
+
+def complete_prompts(cells: Cells) -> npt.NDArray[np.bool_]:
+    """bool[prompts]: whether every candidate was labelled, not filled in."""
+    return np.asarray((cells.count > 0).all(1))
+
+
+def can_learn(cells: Cells) -> bool:
+    """Whether there are two candidates, and enough prompts of different text labelled for all."""
+    texts = len(np.unique(cells.groups[complete_prompts(cells)]))
+    return len(cells.candidates) > 1 and texts >= LEAST_PROMPTS
+
+
+def split_folds(groups: IntArray, folds: int, seed: int) -> IntArray:
+    """int64[prompts]: a fold for each group, of nearly equal numbers of groups."""
+    members = np.unique(groups, return_inverse=True)[1].ravel()
+    shuffled = np.random.default_rng(seed).permutation(int(members.max()) + 1) % folds
+    return np.asarray(shuffled[members], dtype=np.int64)
+
+
+def predict_folds(
+    cells: Cells, features: Float32Array, fold: IntArray, settings: Sequence[Setting], dimensions: int, progress: Progress
+) -> dict[Setting, FloatArray]:
+    """Each setting's predictions of every prompt, float64[prompts, candidates], made without the prompt's fold."""
+    found = {setting: np.empty_like(cells.mean) for setting in settings}
+    numbers = np.unique(fold)
+    for done, number in enumerate(numbers, 1):
+        train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        known = cells.select(train).fill()
+        reduction = Reduction.fit(features[train], dimensions)
+        seen, unseen = reduction.apply(features[train]), reduction.apply(features[test])
+        for setting in settings:
+            found[setting][test] = setting.fit(seen, known.mean, known.variance).estimate(unseen, None)[0]
+        progress(f"fold {done} of {len(numbers)}")
+    return found
+
+
+def squared_errors(cells: Cells, predicted: FloatArray) -> FloatArray:
+    """float64[prompts]: how wrong the differences between a prompt's candidates are, which is all that routing reads.
+
+    Each cell weighs 1 / (its noise + the variance that is not noise), and the weighted mean error of a prompt is taken off first.
+    """
+    known = cells.count > 0
+    noise = np.where(known, cells.variance, 0)
+    centred = cells.mean - np.nanmean(np.where(known, cells.mean, np.nan), axis=0)
+    signal = max(float((centred[known] ** 2).mean() - noise[known].mean()), float((centred[known] ** 2).mean()) / 100, 1e-12)
+    weight = np.where(known, 1 / (noise + signal if cells.has_noise else np.ones_like(noise)), 0)
+    wrong = np.where(known, predicted - cells.mean, 0)
+    total = np.maximum(weight.sum(1, keepdims=True), 1e-300)
+    wrong = wrong - (weight * wrong).sum(1, keepdims=True) / total
+    return np.asarray((weight * wrong**2).sum(1) / weight[known].mean(), dtype=np.float64)
+
+
+def combine(predicted: dict[Setting, FloatArray], setting: Setting) -> FloatArray:
+    """A setting's predictions; a mean's from its members'."""
+    return np.asarray(np.mean([predicted[Setting((member,))] for member in setting.members], axis=0))
+
+
+def choose_setting(
+    cells: Cells,
+    predicted: dict[Setting, FloatArray],
+    errors: dict[Setting, FloatArray],
+    estimators: Sequence[str],
+    rows: npt.NDArray[np.bool_],
+) -> Setting:
+    """The setting of the least mean error over these prompts; a mean is that of the best of each kind."""
+    best = [
+        min((setting for setting in errors if setting.kind == kind), key=lambda setting: float(errors[setting][rows].mean()))
+        for kind in dict.fromkeys(setting.kind for setting in errors)
+    ]
+    options = {setting: float(errors[setting][rows].mean()) for setting in best if setting.kind in estimators}
+    if "mean" in estimators:
+        both = Setting(tuple(setting.members[0] for setting in best))
+        options[both] = float(squared_errors(cells, combine(predicted, both))[rows].mean())
+    return min(options, key=lambda setting: options[setting])
+
+
+def tradeoffs(cells: Cells) -> FloatArray:
+    """Multipliers a user may mean, in quality per millisecond: around the spread of quality by that of cost; 0 where no cost is known."""
+    if not cells.has_cost or not np.ptp(cells.cost_ms) > 0:
+        return np.zeros(1)
+    slope = float(np.ptp(np.nanmean(cells.mean, axis=0)) / np.ptp(cells.cost_ms))
+    return np.concatenate([[0.0], slope * np.geomspace(1 / 8, 4, 11)])
+
+
+def gains(cells: Cells, estimate: FloatArray) -> FloatArray:
+    """float64[prompts]: value of the routed choice less that of the best constant choice, value = label - lambda * cost.
+
+    The mean over `tradeoffs`; where there are no costs, plainly the gain over the best single candidate. The best constant choice is
+    the best in hindsight, on these very labels.
+    """
+    rows, total, lams = np.arange(len(cells)), np.zeros(len(cells)), tradeoffs(cells)
+    for lam, choice in zip(lams, route(estimate, cells.cost_ms, lams).choice, strict=True):
+        value = cells.mean - lam * cells.cost_ms
+        total += value[rows, choice] - value[:, int(value.mean(0).argmax())]
+    return np.asarray(total / len(lams))
+
+
+def measure_gain(cells: Cells, estimate: FloatArray, seed: int = 0) -> Interval:
+    """The mean gain with its interval; cells: complete."""
+    return bootstrap_mean(gains(cells, estimate), cells.groups, seed=seed)
+
+
+def _leave_category_out(
+    cells: Cells, features: Float32Array, setting: Setting, dimensions: int, seed: int, progress: Progress
+) -> Interval | None:
+    if cells.categories is None or len(set(cells.categories)) < 2:
+        return None
+    names = sorted(set(cells.categories))
+    fold = np.array([names.index(name) for name in cells.categories], dtype=np.int64)
+    singles = [Setting((member,)) for member in setting.members]
+    if len(cells) - np.bincount(fold).max() < LEAST_PROMPTS:
+        return None
+    estimate = combine(predict_folds(cells, features, fold, singles, dimensions, lambda text: progress(f"categories, {text}")), setting)
+    complete = complete_prompts(cells)
+    return measure_gain(cells.select(complete), estimate[complete], seed)

@@ -1,0 +1,248 @@
+"""Deferral curves: the mean quality a router reaches at each mean cost, beside what needs no router.
+
+A curve sweeps the multiplier lambda of argmax_m q_m(x) - lambda * c_m (CATImage, arXiv 2506.14753, eq. 5). Truth is what the chosen
+candidates scored, on prompts labelled for every candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+MULTIPLIERS = 64
+LENGTH_SHARES = 33
+"""Points between two neighbours on the hull at which the length heuristic is tried."""
+RESAMPLES = 2000
+_CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """What each prompt would get at each of several settings, from generous to thrifty."""
+
+    choice: IntArray
+    """int64[settings, prompts]: the candidate's number."""
+    multiplier: FloatArray | None = None
+    """float64[settings], quality per millisecond, rising; None where no multiplier made the choice."""
+
+    def points(self, cost: FloatArray, truth: FloatArray) -> Curve:
+        """Mean cost and quality of each setting."""
+        return Curve(cost=cost[self.choice].mean(1), quality=truth[np.arange(len(truth)), self.choice].mean(1))
+
+    def shares(self, candidates: int) -> FloatArray:
+        """float64[settings, candidates]: the part of the prompts each candidate gets."""
+        return np.stack([(self.choice == candidate).mean(1) for candidate in range(candidates)], axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Mean quality by mean cost; between two points by mixing them at random, beyond the ends level."""
+
+    cost: FloatArray
+    quality: FloatArray
+
+    def at(self, cost: npt.ArrayLike) -> FloatArray:
+        """Quality at these mean costs; below the least cost, the quality there."""
+        order = np.lexsort((self.quality, self.cost))
+        return np.interp(np.asarray(cost, dtype=np.float64), self.cost[order], self.quality[order])
+
+    def least_cost(self, quality: float) -> float:
+        """The least mean cost at which the curve is at `quality` or above; infinite where it never is."""
+        order = np.lexsort((self.quality, self.cost))
+        costs, values = self.cost[order], self.quality[order]
+        reached = np.flatnonzero(values >= quality)
+        if not len(reached):
+            return float("inf")
+        first = int(reached[0])
+        if first == 0:
+            return float(costs[0])
+        before, after = values[first - 1], values[first]
+        return float(costs[first - 1] + (costs[first] - costs[first - 1]) * (quality - before) / (after - before))
+
+
+def multipliers(estimate: FloatArray, cost: FloatArray, count: int = MULTIPLIERS) -> FloatArray:
+    """float64[count or fewer], from 0 to where every prompt gets the cheapest: spread evenly over the prompts' points of change.
+
+    A prompt changes from a dearer candidate to a cheaper one where lambda passes their difference in quality over that in cost.
+    """
+    dearer, cheaper = np.nonzero(cost[:, None] > cost[None, :])
+    slopes = (estimate[:, dearer] - estimate[:, cheaper]) / (cost[dearer] - cost[cheaper])
+    slopes = slopes[slopes > 0]
+    if not slopes.size:
+        return np.zeros(1)
+    inner = np.quantile(slopes, np.linspace(0, 1, count - 2))
+    return np.unique(np.concatenate([[0.0], inner, [1.001 * slopes.max()]]))
+
+
+def route(estimate: FloatArray, cost: FloatArray, lam: npt.ArrayLike | None = None) -> Routed:
+    """argmax estimate - lambda * cost for each multiplier (None: `multipliers` of the estimate); of equal values the cheapest.
+
+    estimate: float64[prompts, candidates]. cost: float64[candidates].
+    """
+    grid = multipliers(estimate, cost) if lam is None else np.atleast_1d(np.asarray(lam, dtype=np.float64))
+    order = np.argsort(cost, kind="stable")
+    choice = np.stack([order[np.argmax(estimate[:, order] - each * cost[order], axis=1)] for each in grid])
+    return Routed(choice=choice.astype(np.int64), multiplier=grid)
+
+
+def hull(cost: FloatArray, quality: FloatArray) -> Curve:
+    """The best that random mixing of single candidates reaches: their upper concave hull, level beyond the best one.
+
+    cost, quality: float64[candidates].
+    """
+    members = hull_members(cost, quality)
+    return Curve(cost=cost[members], quality=quality[members])
+
+
+def hull_members(cost: FloatArray, quality: FloatArray) -> list[int]:
+    """Numbers of the candidates on that hull, from the cheapest to the best (Andrew's monotone chain)."""
+    kept: list[int] = []
+    for index in map(int, np.lexsort((-quality, cost))):
+        if kept and quality[index] <= quality[kept[-1]]:
+            continue
+        while len(kept) >= 2 and _turns_up(cost, quality, kept[-2], kept[-1], index):
+            kept.pop()
+        kept.append(index)
+    return kept
+
+
+def _turns_up(cost: FloatArray, quality: FloatArray, a: int, b: int, c: int) -> bool:
+    """Whether b lies on or under the line from a to c."""
+    return bool((quality[b] - quality[a]) * (cost[c] - cost[a]) <= (quality[c] - quality[a]) * (cost[b] - cost[a]))
+
+
+def area_above(curve: Curve, base: Curve, cost: FloatArray, points: int = 257) -> float:
+    """Mean height of a curve over another from the cheapest candidate's cost to the dearest's; 0 where all cost the same."""
+    low, high = float(cost.min()), float(cost.max())
+    if not high > low:
+        return 0.0
+    grid = np.unique(np.concatenate([np.linspace(low, high, points), curve.cost.clip(low, high), base.cost.clip(low, high)]))
+    return _trapezium(curve.at(grid) - base.at(grid), grid) / (high - low)
+
+
+def _trapezium(height: FloatArray, at: FloatArray) -> float:
+    return float(((height[1:] + height[:-1]) / 2 * np.diff(at)).sum())
+
+
+def mean_cost_candidate(cost: FloatArray) -> int:
+    """The candidate whose cost is nearest to the mean of all; of two the cheaper."""
+    order = np.argsort(cost, kind="stable")
+    return int(order[np.argmin(np.abs(cost[order] - cost.mean()))])
+
+
+def best_single(cost: FloatArray, quality: FloatArray) -> int:
+    """The candidate of the best mean quality; of equal ones the cheapest."""
+    return int(np.lexsort((cost, -quality))[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float | None]:
+        """Plain data; infinite values are null."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: float(f"{end:.6g}") if np.isfinite(end) else None for name, end in ends.items()}
+
+
+def judge_routed(routed: Routed, cost: FloatArray, truth: FloatArray) -> dict[str, float]:
+    """A curve's figures against single candidates and their hull, all on the same prompts.
+
+    area: mean height over the hull. qnc: least cost at which it equals the best single candidate, in units of that one's cost.
+    gain: quality of its most generous end less the best single candidate's. gain_at_mean_cost, over_hull_at_mean_cost: at the cost of the
+    mean-cost candidate, over that candidate and over the hull.
+    """
+    return judge_weighted(routed, cost, truth)(np.ones(len(truth)))
+
+
+def judge_weighted(routed: Routed, cost: FloatArray, truth: FloatArray) -> Callable[[FloatArray], dict[str, float]]:
+    """The same as a function of how often each prompt counts, for `bootstrap`; the best single candidate is found anew each time."""
+    scored, paid, middle = truth[np.arange(len(truth)), routed.choice], cost[routed.choice], mean_cost_candidate(cost)
+
+    def judge(weight: FloatArray) -> dict[str, float]:
+        total = weight.sum()
+        curve, singles = Curve(cost=paid @ weight / total, quality=scored @ weight / total), weight @ truth / total
+        base, best = hull(cost, singles), best_single(cost, singles)
+        there = float(curve.at(cost[middle]))
+        return {
+            "area": area_above(curve, base, cost),
+            "qnc": curve.least_cost(float(singles[best])) / float(cost[best]) if cost[best] > 0 else float("nan"),
+            "gain": float(curve.quality[0] - singles[best]),
+            "gain_at_mean_cost": there - float(singles[middle]),
+            "over_hull_at_mean_cost": there - float(base.at(cost[middle])),
+        }
+
+    return judge
+
+
+def bootstrap(
+    measure: Callable[[FloatArray], dict[str, float]], groups: IntArray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """Each figure of `measure` with its 95 % percentile interval over prompts (Efron 1979); prompts of a group stay together.
+
+    measure: takes float64[prompts], how often each prompt counts.
+    """
+    middle = measure(np.ones(len(groups)))
+    members = np.unique(groups, return_inverse=True)[1].ravel()
+    count = int(members.max()) + 1
+    rng = np.random.default_rng(seed)
+    drawn = [measure(np.bincount(rng.integers(0, count, count), minlength=count)[members].astype(np.float64)) for _ in range(resamples)]
+    ends = {name: np.percentile([each[name] for each in drawn], [2.5, 97.5], method="nearest") for name in middle}
+    return {name: Interval(value, float(ends[name][0]), float(ends[name][1])) for name, value in middle.items()}
+
+
+def bootstrap_mean(values: FloatArray, groups: IntArray, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """The mean of one value per prompt with its interval, as `bootstrap` finds it, fast."""
+    members = np.unique(groups, return_inverse=True)[1].ravel()
+    sums, sizes = np.bincount(members, values), np.bincount(members).astype(np.float64)
+    rng, found, step = np.random.default_rng(seed), [], max(1, _CHUNK_BYTES // (8 * len(sums)))
+    for start in range(0, resamples, step):
+        drawn = rng.integers(0, len(sums), (min(step, resamples - start), len(sums)))
+        found.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
+    low, high = np.percentile(np.concatenate(found), [2.5, 97.5])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def route_by_length(prompts: Sequence[str], cost: FloatArray, quality: FloatArray) -> Routed:
+    """The prompt-length heuristic: random mixing's two neighbours on the hull, but the prompts with more words get the dearer one.
+
+    quality: float64[candidates], mean of each single candidate.
+    """
+    words = np.array([len(prompt.split()) for prompt in prompts])
+    rank = np.argsort(np.lexsort((np.arange(len(words)), -words)))
+    members = hull_members(cost, quality)
+    rows = [np.full(len(words), members[-1])]
+    for cheap, dear in reversed(list(pairwise(members))):
+        rows += [np.where(rank < round(share * len(words)), dear, cheap) for share in np.linspace(1, 0, LENGTH_SHARES)[1:]]
+    return Routed(choice=np.array(rows, dtype=np.int64))
+
+
+def shrink(mean: FloatArray, variance: FloatArray) -> FloatArray:
+    """Each label pulled to its candidate's average as far as its noise deserves (empirical Bayes); float64[prompts, candidates]."""
+    centre = mean.mean(0)
+    between = np.maximum(mean.var(0) - variance.mean(0), 0)
+    return np.asarray(centre + (mean - centre) * (between / np.maximum(between + variance, 1e-300)), dtype=np.float64)
+
+
+def oracle(halves: Sequence[tuple[FloatArray, FloatArray]], cost: FloatArray) -> tuple[Curve, float]:
+    """What the labels allow: chosen on some seeds, scored on the others, both ways round.
+
+    halves: two pairs of (estimate made of one half of the seeds, mean of the *other* half), float64[prompts, candidates] each.
+    Returns the curve, its points the means of both ways at the same multiplier, and its gain over the best single candidate.
+    """
+    grid = multipliers(np.concatenate([estimate for estimate, _ in halves]), cost)
+    curves = [route(estimate, cost, grid).points(cost, truth) for estimate, truth in halves]
+    curve = Curve(cost=np.mean([each.cost for each in curves], axis=0), quality=np.mean([each.quality for each in curves], axis=0))
+    gains = [each.quality[0] - truth.mean(0).max() for each, (_, truth) in zip(curves, halves, strict=True)]
+    return curve, float(np.mean(gains))

@@ -1,0 +1,272 @@
+"""How good a router is on labels it has not seen, beside everything that needs no router."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from costroute_rt.engines.error import ConfigError
+from costroute_rt.export.router import curve
+from costroute_rt.export.router.cells import Cells
+from costroute_rt.export.router.cross_validation import complete_prompts
+from costroute_rt.export.router.curve import Curve, FloatArray, Interval, Routed
+
+LEVELS = 5
+"""Mean costs, evenly spaced, at which the selection shares are told."""
+BINS = 10
+FEW_RESAMPLES = 500
+"""For the figures of a whole curve, which take longer than a mean's."""
+LEAST_IN_CATEGORY = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimates:
+    """What a router says of the prompts of some cells."""
+
+    mean: FloatArray
+    """float64[prompts, candidates]"""
+    standard_error: FloatArray
+    trust: FloatArray
+    """float64[prompts], 0 (far from every labelled prompt) to 1."""
+    average: FloatArray
+    """float64[candidates]: what it says of a prompt it knows nothing about."""
+
+    def select(self, index: Any) -> Estimates:
+        return Estimates(mean=self.mean[index], standard_error=self.standard_error[index], trust=self.trust[index], average=self.average)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The verdict; `to_json` is all there is, the fields are for drawing."""
+
+    prompts: int
+    left_out: int
+    """Prompts that are not labelled for every candidate."""
+    has_cost: bool
+    candidates: list[dict[str, Any]]
+    figures: dict[str, dict[str, Interval]]
+    """By router (router, length, average), then by figure (see `curve.judge_routed`); only `gain` where no costs are known."""
+    curves: dict[str, Curve]
+    """router, hull, length, average and, where there are two seeds, oracle; empty where no costs are known."""
+    shares: list[dict[str, Any]]
+    oracle_gain: float | None
+    """What choosing by half of the seeds gains on the others."""
+    reachable_share: float | None
+    """The router's area (the gain, where no costs are known) as part of the oracle's."""
+    calibration: dict[str, Any]
+    categories: list[dict[str, Any]]
+    ms: list[dict[str, Any]]
+    """Predicted beside labelled milliseconds of each candidate; empty where either is not known."""
+    router_ms: float | None
+    """Time to judge one prompt."""
+    mean_trust: float
+    facts: Mapping[str, Any]
+    """What the caller adds: the router's own record, files, device."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, ready for `json.dumps`."""
+        plain = {name: getattr(self, name) for name in ("prompts", "left_out", "has_cost", "candidates", "shares")}
+        return {
+            **plain,
+            "figures": {router: {name: found.to_json() for name, found in each.items()} for router, each in self.figures.items()},
+            "curves": {name: {"cost_ms": _plain(each.cost), "quality": _plain(each.quality)} for name, each in self.curves.items()},
+            "oracle_gain": _rounded(self.oracle_gain),
+            "reachable_share": _rounded(self.reachable_share),
+            "calibration": self.calibration,
+            "categories": self.categories,
+            "ms": self.ms,
+            "router_ms": _rounded(self.router_ms),
+            "mean_trust": _rounded(self.mean_trust),
+            **self.facts,
+        }
+
+
+def evaluate(
+    cells: Cells,
+    estimates: Estimates,
+    *,
+    halves: Sequence[Cells] = (),
+    predicted_ms: Mapping[str, float] | None = None,
+    router_ms: float | None = None,
+    facts: Mapping[str, Any] | None = None,
+    resamples: int = FEW_RESAMPLES,
+) -> Evaluation:
+    """Routes the prompts at every multiplier and compares.
+
+    cells: held-out labels; the prompts labelled for every candidate are judged by. estimates: of all of them. halves: the same labels by
+    two halves of the seeds. predicted_ms: what the cost model says of each candidate. Raises ConfigError where no prompt is complete.
+    """
+    complete = complete_prompts(cells)
+    if not complete.any():
+        raise ConfigError("prompts labelled for every candidate", 0, f"1 or more ({', '.join(cells.candidates)})")
+    kept, judged = cells.select(complete), estimates.select(complete)
+    cost, truth = kept.cost_ms, kept.mean
+    routed = _routers(kept, judged)
+    figures = {name: _figures(each, kept, resamples) for name, each in routed.items()}
+    curves = {name: each.points(cost, truth) for name, each in routed.items()} if kept.has_cost else {}
+    if kept.has_cost:
+        curves["hull"] = curve.hull(cost, truth.mean(0))
+    oracle = _oracle(halves)
+    if oracle is not None and kept.has_cost:
+        curves["oracle"] = oracle[0]
+    return Evaluation(
+        prompts=len(kept),
+        left_out=int((~complete).sum()),
+        has_cost=kept.has_cost,
+        candidates=_candidates(kept, judged, routed["router"]),
+        figures=figures,
+        curves=curves,
+        shares=_shares(kept, routed["router"]) if kept.has_cost else [],
+        oracle_gain=None if oracle is None else oracle[1],
+        reachable_share=_reachable(kept, figures["router"], oracle),
+        calibration=calibrate(kept, judged),
+        categories=_categories(kept, judged),
+        ms=_compare_ms(kept, predicted_ms or {}),
+        router_ms=router_ms,
+        mean_trust=float(estimates.trust.mean()),
+        facts=facts or {},
+    )
+
+
+def split_seeds(make: Callable[[Sequence[int]], Cells], seeds: Sequence[int]) -> list[Cells]:
+    """Cells of every other seed and of the rest, of the same prompts, complete in both; nothing where there is one seed or no such prompt.
+
+    make: cells of these seeds alone (`LabelTable.cells`).
+    """
+    if len(seeds) < 2:
+        return []
+    halves = [make(seeds[start::2]) for start in (0, 1)]
+    places = [{key: row for row, key in enumerate(half.prompt_ids) if (half.count[row] > 0).all()} for half in halves]
+    shared = [key for key in places[0] if key in places[1]]
+    return [half.select([place[key] for key in shared]) for half, place in zip(halves, places, strict=True)] if shared else []
+
+
+def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
+    """Predicted beside found quality, in bins of equally many cells, and how often a label is within the error it should be within."""
+    predicted, found = estimates.mean.ravel(), cells.mean.ravel()
+    noise = cells.variance.ravel() if cells.has_noise else np.zeros(found.shape)
+    order = np.array_split(np.argsort(predicted, kind="stable"), min(BINS, len(predicted)))
+    slope = float(np.cov(predicted, found)[0, 1] / predicted.var(ddof=1)) if len(predicted) > 1 and np.ptp(predicted) > 0 else None
+    centred = [array - array.mean(1, keepdims=True) for array in (estimates.mean, cells.mean)]
+    spread = centred[0] - centred[0].mean(0)
+    own = float((spread * (centred[1] - centred[1].mean(0))).sum() / (spread**2).sum()) if (spread**2).sum() > 1e-12 else None
+    return {
+        "bins": [
+            {"predicted": _rounded(predicted[rows].mean()), "found": _rounded(found[rows].mean()), "cells": len(rows)} for rows in order
+        ],
+        "slope": _rounded(slope),
+        "slope_by_prompt": _rounded(own),
+        "bias": _rounded(float((predicted - found).mean())),
+        "rms_error": _rounded(float(np.sqrt(((predicted - found) ** 2).mean()))),
+        "label_noise": _rounded(float(np.sqrt(noise.mean()))) if cells.has_noise else None,
+    }
+
+
+def _routers(cells: Cells, estimates: Estimates) -> dict[str, Routed]:
+    lams = None if cells.has_cost else [0.0]
+    level = np.broadcast_to(estimates.average, estimates.mean.shape)
+    routed = {"router": curve.route(estimates.mean, cells.cost_ms, lams), "average": curve.route(level, cells.cost_ms, lams)}
+    if cells.has_cost:
+        routed["length"] = curve.route_by_length(cells.prompts, cells.cost_ms, cells.mean.mean(0))
+    return routed
+
+
+def _figures(routed: Routed, cells: Cells, resamples: int) -> dict[str, Interval]:
+    """Those of the curve, the gain over the best single candidate by the fast way and with more resamples."""
+    rows, best = np.arange(len(cells)), curve.best_single(cells.cost_ms, cells.mean.mean(0))
+    gain = curve.bootstrap_mean(cells.mean[rows, routed.choice[0]] - cells.mean[:, best], cells.groups)
+    if not cells.has_cost:
+        return {"gain": gain}
+    judge = curve.judge_weighted(routed, cells.cost_ms, cells.mean)
+    return {**curve.bootstrap(judge, cells.groups, resamples=resamples), "gain": gain}
+
+
+def _candidates(cells: Cells, estimates: Estimates, routed: Routed) -> list[dict[str, Any]]:
+    share = routed.shares(len(cells.candidates))[0]
+    return [
+        {
+            "name": name,
+            "cost_ms": _rounded(cells.cost_ms[index]) if cells.has_cost else None,
+            "quality": _rounded(cells.mean[:, index].mean()),
+            "predicted": _rounded(estimates.mean[:, index].mean()),
+            "best_for": _rounded(share[index]),
+        }
+        for index, name in enumerate(cells.candidates)
+    ]
+
+
+def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
+    """Which candidates the prompts get where the mean cost is at each of LEVELS, and how long their prompts are."""
+    points, words = routed.points(cells.cost_ms, cells.mean), np.array([len(prompt.split()) for prompt in cells.prompts])
+    rows = []
+    for level in np.linspace(points.cost.min(), points.cost.max(), LEVELS):
+        setting = int(np.argmin(np.abs(points.cost - level)))
+        choice = routed.choice[setting]
+        taken = {
+            name: {
+                "share": _rounded((choice == index).mean()),
+                "words": _rounded(words[choice == index].mean()) if (choice == index).any() else None,
+            }
+            for index, name in enumerate(cells.candidates)
+        }
+        rows.append({"cost_ms": _rounded(points.cost[setting]), "quality": _rounded(points.quality[setting]), "candidates": taken})
+    return rows
+
+
+def _oracle(halves: Sequence[Cells]) -> tuple[Curve, float, float] | None:
+    """Its curve, its gain over the best single candidate, its area over the hull of both halves together."""
+    if not halves:
+        return None
+    first, second = halves
+    cost = (first.cost_ms + second.cost_ms) / 2
+    found, gain = curve.oracle(
+        [(curve.shrink(a.mean, a.variance) if a.has_noise else a.mean, b.mean) for a, b in ((first, second), (second, first))], cost
+    )
+    base = curve.hull(cost, (first.mean.mean(0) + second.mean.mean(0)) / 2)
+    return found, gain, curve.area_above(found, base, cost)
+
+
+def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curve, float, float] | None) -> float | None:
+    if oracle is None:
+        return None
+    ours, theirs = (figures["area"].value, oracle[2]) if cells.has_cost else (figures["gain"].value, oracle[1])
+    return ours / theirs if theirs > 1e-9 else None
+
+
+def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
+    """For each category of some size: the routed choice against the single candidate that is best over all categories."""
+    if cells.categories is None:
+        return []
+    best = curve.best_single(cells.cost_ms, cells.mean.mean(0))
+    choice = curve.route(estimates.mean, cells.cost_ms, [0.0]).choice[0]
+    gain = cells.mean[np.arange(len(cells)), choice] - cells.mean[:, best]
+    names, rows = np.array(cells.categories), []
+    for name in sorted(set(cells.categories)):
+        there = names == name
+        if there.sum() >= LEAST_IN_CATEGORY:
+            found = curve.bootstrap_mean(gain[there], cells.groups[there])
+            rows.append(
+                {"name": name, "prompts": int(there.sum()), "trust": _rounded(estimates.trust[there].mean()), "gain": found.to_json()}
+            )
+    return rows
+
+
+def _compare_ms(cells: Cells, predicted: Mapping[str, float]) -> list[dict[str, Any]]:
+    if not cells.has_cost:
+        return []
+    pairs = [(name, predicted[name], float(cost)) for name, cost in zip(cells.candidates, cells.cost_ms, strict=True) if name in predicted]
+    return [
+        {"name": name, "predicted_ms": _rounded(said), "labelled_ms": _rounded(cost), "ratio": _rounded(said / cost) if cost > 0 else None}
+        for name, said, cost in pairs
+    ]
+
+
+def _plain(values: FloatArray) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]
+
+
+def _rounded(value: Any) -> float | None:
+    return None if value is None else float(f"{float(value):.6g}")

@@ -1,0 +1,160 @@
+"""From labels to a router: the estimator that cross-validation chose, kept only where it does no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from costroute_rt.engines.error import ConfigError
+from costroute_rt.estimator import Average, Estimator
+from costroute_rt.export.router.cells import Cells
+from costroute_rt.export.router.cross_validation import (
+    DIMENSIONS,
+    ESTIMATORS,
+    LEAST_PROMPTS,
+    CrossValidation,
+    Float32Array,
+    Progress,
+    can_learn,
+    complete_prompts,
+    cross_validate,
+    grid_of,
+)
+from costroute_rt.export.router.curve import FloatArray
+from costroute_rt.neighbour import Neighbours
+from costroute_rt.reduction import Reduction
+
+NEIGHBOUR = 5
+"""A prompt is as far from the labelled ones as from the fifth nearest."""
+NEAR_SHARE = 0.95
+"""The part of the labelled prompts that counts as near to the others."""
+_FARTHEST = 0.98
+_SAMPLE = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What a router is made of, before it belongs to a bundle."""
+
+    candidates: tuple[str, ...]
+    reduction: Reduction
+    estimator: Estimator
+    average: Estimator
+    features: Float32Array
+    """float32[prompts, dimensions]: the labelled prompts', reduced."""
+    near: float
+    far: float
+    routes_on: str
+    """`prompt` or `average`."""
+    reason: str
+    """Why, in words for people."""
+    validation: CrossValidation | None
+    """None where there was too little to learn from."""
+
+    def estimate(self, features: Float32Array) -> FloatArray:
+        """float64[prompts, candidates] for unreduced features, as the router will use them; distance is not looked at."""
+        reduced = self.reduction.apply(features)
+        return np.asarray((self.estimator if self.routes_on == "prompt" else self.average).estimate(reduced, None)[0])
+
+
+def learn(
+    cells: Cells,
+    features: Float32Array,
+    *,
+    estimators: Sequence[str] = ESTIMATORS,
+    folds: int = 5,
+    seed: int = 0,
+    dimensions: int = DIMENSIONS,
+    progress: Progress = lambda _: None,
+) -> Learned:
+    """Cross-validates, fits the choice to everything, and routes by it only where its gain is surely above zero.
+
+    features: float32[prompts, width]. Raises ConfigError for an unknown estimator, or a candidate without a single label.
+    """
+    grid_of(estimators)
+    _check(cells, folds)
+    known = cells.fill()
+    reduction = Reduction.fit(features, dimensions)
+    reduced = reduction.apply(features)
+    average = Average.fit(known.mean, known.variance)
+    validation = None
+    if can_learn(cells):
+        validation = cross_validate(
+            cells, features, estimators=estimators, folds=folds, seed=seed, dimensions=dimensions, progress=progress
+        )
+    routes_on, reason = decide(cells, validation)
+    near, far = trust_range(reduced)
+    return Learned(
+        candidates=cells.candidates,
+        reduction=reduction,
+        estimator=average if validation is None else validation.chosen.fit(reduced, known.mean, known.variance),
+        average=average,
+        features=reduced,
+        near=near,
+        far=far,
+        routes_on=routes_on,
+        reason=reason,
+        validation=validation,
+    )
+
+
+def decide(cells: Cells, validation: CrossValidation | None) -> tuple[str, str]:
+    """`prompt` or `average`, and why: prompts decide only where the gain's whole interval is above zero."""
+    if len(cells.candidates) == 1:
+        return "average", f"there is one candidate only, {cells.candidates[0]}: nothing to choose"
+    if validation is None:
+        labelled = len(np.unique(cells.groups[complete_prompts(cells)]))
+        return "average", f"{labelled} prompts are labelled for every candidate, at least {LEAST_PROMPTS} are needed to learn from prompts"
+    gain = validation.gain
+    found = f"{gain.value:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
+    if gain.low > 0:
+        return "prompt", f"{validation.chosen} gains {found} over the best choice that ignores the prompt"
+    return "average", f"no sure gain: {validation.chosen} gains {found} over the best choice that ignores the prompt"
+
+
+def trust_range(reduced: Float32Array, seed: int = 0) -> tuple[float, float]:
+    """The distances at which a prompt begins to count as far from the labelled ones, and at which nothing is left of trust.
+
+    Distance: 1 - cosine to the fifth nearest * min(1, length of the asked prompt's features). The length says how much of a prompt the
+    reduction knows: words it has never seen leave little. Near is where all but a few of the labelled prompts are to the others; far is
+    half way from there to having nothing in common.
+    """
+    count = len(reduced)
+    if count < 2:
+        return 0.0, 1.0
+    asked = np.random.default_rng(seed).permutation(count)[:_SAMPLE]
+    similarity = Neighbours(reduced).search(reduced[asked], NEIGHBOUR + 1)[1][:, -1]  # the nearest is the prompt itself
+    known = np.minimum(1, np.linalg.norm(reduced[asked], axis=1))
+    near = float(np.clip(np.quantile(1 - similarity * known, NEAR_SHARE), 0, _FARTHEST))
+    return near, (1 + near) / 2
+
+
+def describe(learned: Learned, cells: Cells, labels: Mapping[str, Any]) -> dict[str, Any]:
+    """What the router's manifest records beside its settings.
+
+    labels: where the labels came from, plain data: file, sha256, score.
+    """
+    averages = np.nanmean(cells.mean, axis=0)
+    return {
+        "labels": {
+            **labels,
+            "prompts": len(cells),
+            "labels": int(cells.count.sum()),
+            "candidates": {
+                name: {"mean": round(float(mean), 5), "prompts": int(prompts), "cost_ms": round(float(cost), 3) if cells.has_cost else None}
+                for name, mean, prompts, cost in zip(cells.candidates, averages, (cells.count > 0).sum(0), cells.cost_ms, strict=True)
+            },
+        },
+        "cross_validation": None if learned.validation is None else learned.validation.to_json(),
+    }
+
+
+def _check(cells: Cells, folds: int) -> None:
+    if folds < 2:
+        raise ConfigError("folds", folds, "2 or more")
+    empty = [name for name, count in zip(cells.candidates, (cells.count > 0).sum(0), strict=True) if not count]
+    if empty:
+        raise ConfigError("labels", f"none of {', '.join(empty)}", "labels of every candidate (costroute-rt label makes them)")

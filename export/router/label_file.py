@@ -1,0 +1,214 @@
+"""A label table that grows row by row, whatever happens to the process that writes it."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from costroute_rt.engines.error import ConfigError, LabelError, OutputError
+from costroute_rt.export.router.prompts import WRITTEN, PromptRow
+
+Key = tuple[str, str, int]
+"""prompt_id, candidate, seed"""
+MARK = "fingerprint"
+"""A column that only labelling writes: by it a table made elsewhere is told from one of ours."""
+_LONGEST_TAIL_BYTES = 1 << 16
+_BEGINNING = b"prompt_id,prompt,"
+_SYNC_S = 10.0
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(slots=True)
+class Content:
+    """What a table holds already."""
+
+    header: tuple[str, ...] = ()
+    done: set[Key] = field(default_factory=set)
+    prompts: dict[str, PromptRow] = field(default_factory=dict)
+    scorers: set[str] = field(default_factory=set)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    whole_bytes: int = 0
+    """Where the last whole row ends."""
+
+
+class LabelFile:
+    """A table open for appending; made by `open_label_file`, which closes it. Each row is in the file when `append` returns."""
+
+    def __init__(self, path: Path, file: BinaryIO, content: Content, clock: Callable[[], float]) -> None:
+        self.path, self.content = path, content
+        self._file, self._clock, self._synced_s = file, clock, clock()
+
+    def start(self, header: Sequence[str]) -> None:
+        """Writes the header into a table that has none; raises OutputError."""
+        self.content.header = tuple(header)
+        self._write(header)
+
+    def append(self, cells: Mapping[str, str], key: Key) -> None:
+        """Adds a row: of `cells`, the columns that the table has. Raises OutputError, and then leaves the table as it was."""
+        self._write([cells.get(name, "") for name in self.content.header])
+        self.content.done.add(key)
+
+    def sync(self) -> None:
+        """Makes all rows survive a power cut; raises OutputError."""
+        with _output_errors(self.path):
+            os.fsync(self._file.fileno())
+        self._synced_s = self._clock()
+
+    def _write(self, row: Sequence[str]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(row)
+        data, before = memoryview(text.getvalue().encode()), self.content.whole_bytes
+        try:
+            with _output_errors(self.path):
+                while data:
+                    data = data[self._file.write(data) :]
+        except OutputError:
+            with suppress(OSError):
+                self._file.truncate(before)
+            raise
+        self.content.whole_bytes = before + len(text.getvalue().encode())
+        if self._clock() - self._synced_s > _SYNC_S:
+            self.sync()
+
+
+@contextmanager
+def open_label_file(path: Path, clock: Callable[[], float] = time.monotonic) -> Iterator[LabelFile]:
+    """The table at `path`, new where there is none, held alone; a row that a killed run left half written is cut off.
+
+    Raises LabelError for what is no label table, is written by another process now, or is damaged; OutputError where it cannot be written.
+    """
+    if path.suffix != ".csv":
+        raise ConfigError("labels", str(path), "a name that ends in .csv (a table can be packed once it is whole)")
+    if not path.parent.is_dir():  # taking the lock would make it
+        raise OutputError(path, "no such folder")
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        with _output_errors(path):
+            lock.acquire()
+    except Timeout as error:
+        raise LabelError(path, "another run is adding to it", "wait for it, or label into another table") from error
+    try:
+        with _output_errors(path):
+            file = open(path, "ab", buffering=0)  # noqa: SIM115 closed below
+        with file:
+            table = LabelFile(path, file, read_content(path), clock)
+            with _output_errors(path):
+                file.truncate(table.content.whole_bytes)
+            try:
+                yield table
+            finally:
+                table.sync()
+                if not table.content.whole_bytes:
+                    path.unlink()
+    finally:
+        lock.release()
+
+
+def read_content(path: Path) -> Content:
+    """What the table holds up to its last whole row; raises LabelError where more than one row is damaged, or it is none of ours."""
+    content, size = Content(), path.stat().st_size
+    offset, header = 0, list[str]()
+
+    def lines(file: BinaryIO) -> Iterator[str]:
+        nonlocal offset
+        for line in file:
+            offset += len(line)
+            yield line.decode("utf-8-sig" if offset == len(line) else "utf-8", errors="strict" if line.endswith(b"\n") else "replace")
+
+    with open(path, "rb") as file:
+        reader = csv.reader(lines(file), strict=True)
+        try:
+            for row in reader:
+                if offset == size and not _ends_line(path):
+                    break  # the last row was not finished
+                if not header:
+                    header = _check_header(path, row)
+                    content.header = tuple(header)
+                elif row:
+                    _take(path, reader.line_num, header, row, content)
+                content.whole_bytes = offset
+        except UnicodeDecodeError as error:
+            raise LabelError(path, "it is not text in UTF-8", "name another table") from error
+        except csv.Error as error:
+            if offset < size:
+                raise LabelError(path, f"line {reader.line_num}: it is no CSV: {error}", "correct it, or name another table") from error
+    _check_tail(path, content, size)
+    return content
+
+
+def _ends_line(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def _check_header(path: Path, header: list[str]) -> list[str]:
+    missing = [name for name in ("prompt", "candidate", "score") if name not in header]
+    if missing or len(set(header)) < len(header):
+        problem = f"it is no label table: its columns are {', '.join(header)[:200]}"
+        raise LabelError(path, problem, "name another table, or one with the columns prompt, candidate and score")
+    return header
+
+
+def _take(path: Path, line: int, header: list[str], row: list[str], content: Content) -> None:
+    """Notes one row of the table."""
+    if len(row) != len(header):
+        raise LabelError(path, f"line {line}: it has {len(row)} fields instead of {len(header)}", "correct or remove it")
+    cells = dict(zip(header, row, strict=True))
+    prompt_id = cells.get("prompt_id") or cells["prompt"]
+    own = {name: text for name, text in cells.items() if name not in ("prompt_id", "prompt", *WRITTEN) and not name.startswith("score_")}
+    before = content.prompts.get(prompt_id)
+    if before is None:
+        content.prompts[prompt_id] = PromptRow(prompt_id=prompt_id, prompt=cells["prompt"], extra=own)
+    elif before.extra.items() - own.items():  # what differs from row to row says nothing of the prompt
+        same = {name: text for name, text in before.extra.items() if own[name] == text}
+        content.prompts[prompt_id] = replace(before, extra=same)
+    if not cells["score"].strip():
+        return
+    try:
+        content.done.add((prompt_id, cells["candidate"], int(cells.get("seed") or 0)))
+    except ValueError as error:
+        raise LabelError(path, f"line {line}: seed is {cells['seed']!r}, which is no whole number", "correct it") from error
+    if cells.get("scorer"):
+        content.scorers.add(cells["scorer"])
+    if cells.get(MARK) and content.fingerprints.setdefault(cells["candidate"], cells[MARK]) != cells[MARK]:
+        raise LabelError(path, f"line {line}: candidate {cells['candidate']} was another one before", "keep the labels of each apart")
+
+
+def _check_tail(path: Path, content: Content, size: int) -> None:
+    """A torn last row may be cut off where this program wrote it; anything else is left alone with a LabelError."""
+    tail = size - content.whole_bytes
+    if not tail:
+        return
+    if not content.header:
+        if not _BEGINNING.startswith(path.read_bytes()[: len(_BEGINNING)]):
+            raise LabelError(path, "it is no label table", "name another table")
+    elif MARK not in content.header:
+        raise LabelError(path, "its last line has no line break, so it may be half a row", "complete or remove that line")
+    if tail > _LONGEST_TAIL_BYTES:
+        problem = f"it is damaged: there is no whole row in its last {tail:,} bytes"
+        raise LabelError(path, problem, "correct it, or name another table")
+
+
+@contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    """What the file system says, as an OutputError; a lock's timeout passes."""
+    try:
+        yield
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            reason = f"there is no room: {reason} (free some and give the same command again; the rows so far are kept)"
+        raise OutputError(path, reason) from error

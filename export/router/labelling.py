@@ -1,0 +1,245 @@
+"""The labelling job: prompts x candidates x seeds through the runtime, scored, one row at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.error import ConfigError, LabelError, PromptError
+from costroute_rt.engines.section import canonical_json
+from costroute_rt.export.router.anchors import choose_anchors
+from costroute_rt.export.router.label_file import MARK, LabelFile, open_label_file
+from costroute_rt.export.router.labels import LabelTable
+from costroute_rt.export.router.prompts import PromptRow
+from costroute_rt.export.router.scorers import Scorer, score_picture
+
+
+class Generator(Protocol):
+    """What labelling needs of a Runtime."""
+
+    def generate(self, prompt: str, *, candidate: str, seed: int) -> Any:
+        """A Result."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    """Rows written by this run."""
+    total: int
+    """Rows that were missing when it began."""
+    remaining_s: float
+    """Expected, by the rows so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be labelled, and by whom."""
+
+    candidates: tuple[str, ...]
+    seeds: tuple[int, ...]
+    """Numbers of the images of a prompt; see `image_seed`."""
+    scorers: tuple[Scorer, ...]
+    """The first one's score is the column score, another's is score_NAME."""
+    fingerprints: Mapping[str, str]
+    """Of the candidates, by name; see `fingerprints`."""
+    anchors: int | None = None
+    """Only so many of the prompts that the table has labels for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a run did."""
+
+    written: int
+    kept: int
+    """Rows of this request that were there before."""
+    prompts: int
+    refused: Mapping[str, str]
+    """Prompts that no image can be made of, by prompt_id, with the reason."""
+    truncated: int
+    """Prompts of which the text encoder did not read the end."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def label_prompts(
+    runtime: Generator,
+    prompts: Sequence[PromptRow] | None,
+    path: str | Path,
+    request: Request,
+    *,
+    progress: Callable[[Progress], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Report:
+    """Adds the rows that are missing to the table at `path`, which may be new. Each is in the file before the next image begins.
+
+    prompts: None only with `anchors`: then they are those of the table.
+    Raises LabelError (a table or prompts that cannot be used, a score that is no number), OutputError (no room, no permission).
+    """
+    with open_label_file(Path(path), clock) as table:
+        chosen = _choose(table, prompts, request)
+        _check_scorable(table.path, chosen, request)
+        _check_table(table, chosen, request)
+        wanted = [(row, seed, name) for seed in request.seeds for row in chosen for name in request.candidates]
+        todo = [(row, seed, name) for row, seed, name in wanted if (row.prompt_id, name, seed) not in table.content.done]
+        run = _Run(runtime, table, request)
+        started = clock()
+        for done, (row, seed, name) in enumerate(todo, 1):
+            run.add(row, seed, name)
+            progress(Progress(done, len(todo), (clock() - started) / done * (len(todo) - done)))
+    return Report(written=run.written, kept=len(wanted) - len(todo), prompts=len(chosen), refused=run.refused, truncated=len(run.truncated))
+
+
+class _Run:
+    """Makes and scores one image after another."""
+
+    def __init__(self, runtime: Generator, table: LabelFile, request: Request) -> None:
+        self._runtime, self._table, self._request = runtime, table, request
+        self.written = 0
+        self.refused: dict[str, str] = {}
+        self.truncated: set[str] = set()
+
+    def add(self, row: PromptRow, seed: int, name: str) -> None:
+        """One row more, unless the prompt turns out to be impossible."""
+        if row.prompt_id in self.refused:
+            return
+        noise = image_seed(row.prompt, seed)
+        try:
+            result = self._runtime.generate(row.prompt, candidate=name, seed=noise)
+        except PromptError as error:
+            self.refused[row.prompt_id] = str(error)
+            return
+        if result.truncated:
+            self.truncated.add(row.prompt_id)
+        made_by = f"{name}, seed {seed}"
+        scores = [score_picture(scorer, result.pixels[0], row, table=self._table.path, made_by=made_by) for scorer in self._request.scorers]
+        cells = {
+            **row.extra,
+            "prompt_id": row.prompt_id,
+            "prompt": row.prompt,
+            "candidate": name,
+            "seed": str(seed),
+            "image_seed": str(noise),
+            "cost_ms": f"{result.timings.total_ms - result.timings.swap_ms:.2f}",
+            "scorer": self._request.scorers[0].name,
+            MARK: self._request.fingerprints[name],
+            **{column: f"{score:.6g}" for column, score in zip(score_columns(self._request.scorers), scores, strict=True)},
+        }
+        self._table.append(cells, (row.prompt_id, name, seed))
+        self.written += 1
+
+
+def image_seed(prompt: str, seed: int) -> int:
+    """The seed that image number `seed` of a prompt is made with: another noise for each prompt, the same for all candidates.
+
+    With one noise for all prompts, the luck of a candidate with it would not average out however many prompts there are.
+    """
+    return zlib.crc32(f"{seed}\n{prompt}".encode())
+
+
+def score_columns(scorers: Sequence[Scorer]) -> list[str]:
+    """Names of the columns that the scores go into."""
+    return ["score", *(f"score_{scorer.name}" for scorer in scorers[1:])]
+
+
+def fingerprints(bundle: Bundle) -> dict[str, str]:
+    """12 hexadecimal digits for each candidate that change with what it draws: weights, tokenizer, schedule, steps, guidance, size."""
+
+    def weights(name: str) -> list[str]:
+        component = bundle.components[name]
+        files = [component.weights] if component.weights else sorted(component.graphs.values())
+        return [bundle.files[file].sha256 for file in files]
+
+    encoders = [name for name, component in bundle.components.items() if component.role == "text_encoder"]
+    shared = [bundle.files[bundle.tokenizer.file].sha256, bundle.image.height, bundle.image.width, [weights(name) for name in encoders]]
+
+    def one(row: Mapping[str, Any]) -> str:
+        how = [row["num_inference_steps"], row["guidance_scale"], dict(bundle.schedulers[row["scheduler"]])]
+        text = canonical_json([shared, how, weights(row["denoiser"]), weights(row["decoder"])])
+        return hashlib.sha256(text).hexdigest()[:12]
+
+    return {str(row["name"]): one(row) for row in bundle.pool}
+
+
+def check_candidates(names: Sequence[str], known: Mapping[str, str]) -> None:
+    """Raises ConfigError for a candidate that the bundle does not have."""
+    for name in names:
+        if name not in known:
+            raise ConfigError("candidate", name, "one of " + ", ".join(known))
+
+
+def _choose(table: LabelFile, prompts: Sequence[PromptRow] | None, request: Request) -> list[PromptRow]:
+    """The prompts to label, with the further columns that the table has of them."""
+    if request.anchors is None:
+        if prompts is None:
+            raise ConfigError("prompts", None, "a table of prompts, or anchors")
+        return [_completed(row, table) for row in prompts]
+    if not table.content.done:
+        raise LabelError(table.path, "it has no labels to anchor to", "label all candidates first, without --anchors")
+    known = table.content.prompts if prompts is None else {row.prompt_id: _completed(row, table) for row in prompts}
+    found = choose_anchors(LabelTable.open(table.path), request.anchors, request.candidates)
+    missing = [prompt_id for prompt_id in found if prompt_id not in known]
+    if missing:
+        problem = f"{len(missing)} of its {len(found)} anchors are not among the prompts given, such as {missing[0]!r}"
+        raise LabelError(table.path, problem, "give the prompts that it was made of")
+    return [known[prompt_id] for prompt_id in found]
+
+
+def _completed(row: PromptRow, table: LabelFile) -> PromptRow:
+    before = table.content.prompts.get(row.prompt_id)
+    if before is None:
+        return row
+    if before.prompt != row.prompt:
+        problem = f"prompt_id {row.prompt_id!r} is {before.prompt!r} there and {row.prompt!r} among the prompts"
+        raise LabelError(table.path, problem, "give prompts other ids, or label into another table")
+    return replace(row, extra={**before.extra, **row.extra})
+
+
+def _check_scorable(path: Path, prompts: Sequence[PromptRow], request: Request) -> None:
+    """Raises LabelError before the first image, where a scorer cannot do with a prompt."""
+    for scorer in request.scorers:
+        for row in prompts:
+            problem = scorer.check(row)
+            if problem:
+                raise LabelError(path, f"prompt {row.prompt_id!r}: {problem}", "add it to the prompts, or choose another scorer")
+
+
+def _check_table(table: LabelFile, prompts: Sequence[PromptRow], request: Request) -> None:
+    """Starts a new table; for an old one raises LabelError where the rows to come would not belong to it."""
+    extra = list(dict.fromkeys(name for row in prompts for name in row.extra))
+    scores = score_columns(request.scorers)
+    if not table.content.header:
+        table.start(["prompt_id", "prompt", *extra, "candidate", "seed", *scores, "cost_ms", "scorer", MARK, "image_seed"])
+        return
+    problem = next(_misfits(table, prompts, request, [*extra, *scores]), None)
+    if problem:
+        raise LabelError(table.path, problem, "label into another table")
+
+
+def _misfits(table: LabelFile, prompts: Sequence[PromptRow], request: Request, needed: Sequence[str]) -> Iterator[str]:
+    """What is wrong with adding this request's rows to the table, in words."""
+    header, content = table.content.header, table.content
+    numbered = ["seed"] if any(request.seeds) else []
+    named = ["prompt_id"] if any(row.prompt_id != row.prompt for row in prompts) else []
+    missing = [name for name in (*named, *numbered, *needed) if name not in header]
+    if missing:
+        yield f"it has no column {', '.join(missing)}, only {', '.join(header)}"
+    unfilled = [name for name in header if name.startswith("score_") and name not in needed]
+    if unfilled and MARK in header:
+        yield f"it has {', '.join(unfilled)}, which no scorer asked for would fill"
+    if content.scorers - {request.scorers[0].name}:
+        yield f"its score is by {', '.join(sorted(content.scorers))}, and {request.scorers[0].name} comes first now"
+    for name in request.candidates:
+        if content.fingerprints.get(name, request.fingerprints[name]) != request.fingerprints[name]:
+            yield f"its labels of {name} were made with other weights or settings than the bundle has now"

@@ -1,0 +1,256 @@
+"""Label tables: what each candidate scored for each prompt and seed, read from a CSV and checked."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from costroute_rt.engines.digest import sha256_file
+from costroute_rt.engines.error import LabelError
+from costroute_rt.export.router.cells import Cells, make_cells
+from costroute_rt.export.router.csv_file import opened
+
+__all__ = ["Cells", "Label", "LabelTable"]
+
+KNOWN = ("prompt_id", "prompt", "candidate", "seed", "score", "cost_ms")
+MOST_CANDIDATES = 1000
+_REMEDY = "correct the table or label again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """One row of a label table."""
+
+    prompt_id: str
+    prompt: str
+    candidate: str
+    seed: int
+    score: float
+    cost_ms: float | None
+    extra: Mapping[str, str]
+    """Every other column, as text: categories, the scores of further scorers."""
+
+
+class LabelTable:
+    """A whole table, checked, in columns; made by `LabelTable.open`. Rows without a score are left out."""
+
+    def __init__(self, path: Path, sha256: str, score: str, category: str | None, rows: _Rows) -> None:
+        self.path, self.sha256, self.score, self.category = path, sha256, score, category
+        self.prompt_ids, self.prompts, self.candidates = tuple(rows.ids), tuple(rows.texts), tuple(rows.candidates)
+        self._categories = rows.categories
+        self._prompt = np.array(rows.prompt, dtype=np.int64)
+        self._candidate = np.array(rows.candidate, dtype=np.int64)
+        self._seed = np.array(rows.seed, dtype=np.int64)
+        self._score = np.array(rows.score, dtype=np.float64)
+        self._cost_ms = np.array(rows.cost_ms, dtype=np.float64)
+        self._extra = rows.extra
+
+    @classmethod
+    def open(cls, path: str | Path, *, score: str = "score", category: str | None = None) -> LabelTable:
+        """Reads a .csv or .csv.gz file with the columns prompt, candidate and `score`.
+
+        Also read where there: prompt_id (the prompt where not), seed (0), cost_ms, and `category`, which must be there if it is named.
+        An empty score is a missing label. Raises LabelError for a file that is not there, empty, without these columns, without any label,
+        or in which a row is damaged, scores are no finite numbers, a prompt_id has two texts or categories, or a label comes twice.
+        """
+        path = Path(path)
+        rows = _Rows(path, score, category)
+        with opened(path, "costroute-rt label makes one") as lines:
+            rows.read(lines)
+        table = cls(path, sha256_file(path), score, category, rows)
+        table._check_repeats(rows)
+        return table
+
+    def __len__(self) -> int:
+        return len(self._score)
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Every row, in the order of the file; made at each call."""
+        return tuple(
+            Label(
+                prompt_id=self.prompt_ids[self._prompt[row]],
+                prompt=self.prompts[self._prompt[row]],
+                candidate=self.candidates[self._candidate[row]],
+                seed=int(self._seed[row]),
+                score=float(self._score[row]),
+                cost_ms=None if math.isnan(self._cost_ms[row]) else float(self._cost_ms[row]),
+                extra={name: column[row] for name, column in self._extra.items()},
+            )
+            for row in range(len(self))
+        )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed there is, rising."""
+        return tuple(int(seed) for seed in np.unique(self._seed))
+
+    def cells(self, candidates: Sequence[str] | None = None, *, seeds: Collection[int] | None = None) -> Cells:
+        """The table as prompts x candidates, over the seeds given; prompts without a label among them are left out.
+
+        candidates: their order; None: all, as they first appear. Raises LabelError for one that has no label, and where nothing is left.
+        """
+        names = self.candidates if candidates is None else tuple(candidates)
+        unknown = [name for name in names if name not in self.candidates]
+        if unknown:
+            problem = f"it has no labels of {', '.join(unknown)}, only of {', '.join(self.candidates)}"
+            raise LabelError(self.path, problem, "costroute-rt label makes them")
+        place = np.full(len(self.candidates), -1, dtype=np.int64)
+        place[[self.candidates.index(name) for name in names]] = np.arange(len(names))
+        keep = place[self._candidate] >= 0
+        if seeds is not None:
+            keep &= np.isin(self._seed, np.array(sorted(seeds), dtype=np.int64))
+        if not keep.any():
+            raise LabelError(self.path, f"it has no labels of {', '.join(names)} with the seeds asked for", _REMEDY)
+        used, prompt = np.unique(self._prompt[keep], return_inverse=True)
+        return make_cells(
+            prompt_ids=tuple(self.prompt_ids[index] for index in used),
+            prompts=tuple(self.prompts[index] for index in used),
+            categories=None if self.category is None else tuple(self._categories[index] for index in used),
+            candidates=names,
+            prompt=np.ravel(prompt).astype(np.int64),
+            candidate=place[self._candidate[keep]],
+            score=self._score[keep],
+            cost_ms=self._cost_ms[keep],
+        )
+
+    def _check_repeats(self, rows: _Rows) -> None:
+        order = np.lexsort((self._seed, self._candidate, self._prompt))  # stable: of two equal rows the earlier comes first
+        columns = [column[order] for column in (self._prompt, self._candidate, self._seed)]
+        repeated = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
+        if repeated.any():
+            first, second = order[int(np.argmax(repeated))], order[int(np.argmax(repeated)) + 1]
+            what = f"{self.candidates[self._candidate[first]]}, seed {self._seed[first]}, {self.prompt_ids[self._prompt[first]]!r}"
+            problem = f"lines {rows.line[first]} and {rows.line[second]} are the same label twice ({what})"
+            raise LabelError(
+                self.path, f"{problem}; {int(repeated.sum())} such rows in all", "leave one of them, or give each image a seed"
+            )
+
+
+class _Rows:
+    """The columns of a table while it is read; texts that come again and again are kept once."""
+
+    def __init__(self, path: Path, score: str, category: str | None) -> None:
+        self._path, self._score_column, self._category_column = path, score, category
+        self.ids: dict[str, int] = {}
+        self.texts: list[str] = []
+        self.categories: list[str] = []
+        self.candidates: dict[str, int] = {}
+        self.line: list[int] = []
+        self.prompt: list[int] = []
+        self.candidate: list[int] = []
+        self.seed: list[int] = []
+        self.score: list[float] = []
+        self.cost_ms: list[float] = []
+        self.extra: dict[str, list[str]] = {}
+        self._numbers: dict[str, int] = {}
+        self._shared: dict[str, str] = {}
+
+    def read(self, lines: Iterator[str]) -> None:
+        """Reads header and rows; raises LabelError."""
+        reader = csv.reader(lines, strict=True)
+        try:
+            header = next(reader, None)
+            if header is None:
+                self._fail(1, "the file is empty")
+            columns = self._columns(header)
+            for row in reader:
+                if row:
+                    self._add(reader.line_num, row, columns, len(header))
+        except csv.Error as error:
+            self._fail(reader.line_num, f"it is no CSV: {error}")
+        if not self.score:
+            raise LabelError(
+                self._path, f"it has no labels: no row has a value in column {self._score_column}", "costroute-rt label makes them"
+            )
+
+    def _columns(self, header: list[str]) -> dict[str, int]:
+        """Position of each column; raises LabelError where one is missing or comes twice."""
+        columns = {name: index for index, name in reversed(list(enumerate(header)))}
+        needed = ["prompt", "candidate", self._score_column]
+        if self._category_column is not None:
+            needed.append(self._category_column)
+        missing = [name for name in needed if name not in columns]
+        if missing:
+            self._fail(1, f"there is no column {', '.join(missing)}, only {', '.join(header)}")
+        if len(columns) < len(header):
+            self._fail(1, f"two columns have the same name: {', '.join(header)}")
+        self.extra = {name: [] for name in header if name not in (*KNOWN, self._score_column)}
+        return columns
+
+    def _add(self, line: int, row: list[str], columns: dict[str, int], width: int) -> None:
+        if len(row) != width:
+            self._fail(line, f"it has {len(row)} fields instead of {width}; was a run cut off there?")
+        score = row[columns[self._score_column]].strip()
+        if not score:
+            return
+        self.score.append(self._number(line, self._score_column, score))
+        self.line.append(line)
+        self.prompt.append(self._prompt(line, row, columns))
+        candidate = row[columns["candidate"]]
+        if not candidate.strip():
+            self._fail(line, "the candidate is empty")
+        self.candidate.append(self.candidates.setdefault(candidate, len(self.candidates)))
+        if len(self.candidates) > MOST_CANDIDATES:
+            self._fail(line, f"there are more than {MOST_CANDIDATES} candidates; is `candidate` the column of their names?")
+        self.seed.append(self._seed(line, row[columns["seed"]]) if "seed" in columns else 0)
+        cost = row[columns["cost_ms"]].strip() if "cost_ms" in columns else ""
+        self.cost_ms.append(self._number(line, "cost_ms", cost) if cost else math.nan)
+        if self.cost_ms[-1] < 0:
+            self._fail(line, f"cost_ms is {cost}, below zero")
+        for name, column in self.extra.items():
+            text = row[columns[name]]
+            column.append(self._shared.setdefault(text, text) if len(self._shared) < 100_000 else text)
+
+    def _prompt(self, line: int, row: list[str], columns: dict[str, int]) -> int:
+        text = row[columns["prompt"]]
+        if not text.strip():
+            self._fail(line, "the prompt is empty")
+        key = row[columns["prompt_id"]] if "prompt_id" in columns else text
+        category = "" if self._category_column is None else row[columns[self._category_column]]
+        index = self.ids.setdefault(key or text, len(self.ids))
+        if index == len(self.texts):
+            self.texts.append(text)
+            self.categories.append(self._shared.setdefault(category, category))
+        elif self.texts[index] != text:
+            self._fail(line, f"prompt_id {key!r} has two texts: {_short(self.texts[index])} and {_short(text)}")
+        elif self.categories[index] != category:
+            self._fail(line, f"prompt {key!r} is in two categories: {_short(self.categories[index])} and {_short(category)}")
+        return index
+
+    def _number(self, line: int, name: str, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            self._fail(line, f"{name} is {_short(text)}, which is no number")
+        if not math.isfinite(value):
+            self._fail(line, f"{name} is {text}, which is no finite number")
+        return value
+
+    def _seed(self, line: int, text: str) -> int:
+        known = self._numbers.get(text)
+        if known is not None:
+            return known
+        try:
+            value = int(text)
+        except ValueError:
+            self._fail(line, f"seed is {_short(text)}, which is no whole number")
+        if not 0 <= value < 2**63:
+            self._fail(line, f"seed is {value}, which is not from 0 to {2**63 - 1}")
+        if len(self._numbers) < 100_000:
+            self._numbers[text] = value
+        return value
+
+    def _fail(self, line: int, problem: str) -> NoReturn:
+        raise LabelError(self._path, f"line {line}: {problem}", _REMEDY)
+
+
+def _short(text: str) -> str:
+    """A value as a message shows it."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

@@ -1,0 +1,178 @@
+"""The evaluation as one page that needs nothing beside itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from costroute_rt.export.router import plot
+from costroute_rt.export.router.curve import Interval
+from costroute_rt.export.router.evaluate import Evaluation
+
+_ROUTERS = {"router": "this router", "length": "longer prompts get more", "average": "averages, no prompt"}
+_FIGURES = {
+    "area": ("area over mixing", "mean height over random mixing of single candidates"),
+    "qnc": ("QNC", "least cost that equals the best single candidate, relative to its cost"),
+    "gain": ("gain", "over the best single candidate, at no cost limit"),
+    "gain_at_mean_cost": ("gain at mean cost", "over the candidate of mean cost, at its cost"),
+    "over_hull_at_mean_cost": ("over mixing there", "over random mixing at that cost"),
+}
+_CSS = """
+:root{color-scheme:light;--ink:#1d2433;--quiet:#6b7486;--line:#e4e8ef;--accent:#2563eb}
+*{box-sizing:border-box}
+body{margin:0;background:#f5f7fa;color:var(--ink);font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:880px;margin:0 auto;padding:40px 20px 64px}
+h1{font-size:28px;margin:0 0 4px;letter-spacing:-.02em}h2{font-size:17px;margin:0 0 4px}
+p{margin:0 0 12px}.quiet{color:var(--quiet)}
+section{background:#fff;border:1px solid var(--line);border-radius:12px;padding:22px 24px;margin-top:18px;overflow-x:auto}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(180px,1fr));gap:14px;margin-top:22px}
+.tile{background:#fff;border:1px solid var(--line);border-radius:12px;padding:16px 18px}
+.tile b{display:block;font-size:26px;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
+.tile small{color:var(--quiet);display:block;line-height:1.35}
+svg{max-width:100%;height:auto;display:block}svg text{font-family:inherit!important}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{text-align:right;padding:6px 0 6px 14px;border-bottom:1px solid var(--line);white-space:nowrap}
+th:first-child,td:first-child{text-align:left;padding-left:0}th{color:var(--quiet);font-weight:500}
+.pair{display:flex;gap:24px;flex-wrap:wrap;align-items:center}.pair>*{flex:1 1 280px}
+.images{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:16px}
+figure{margin:0}figure img{width:100%;border-radius:8px;display:block;image-rendering:auto}
+figcaption{font-size:13px;line-height:1.4;margin-top:6px}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A picture for the page."""
+
+    prompt: str
+    candidate: str
+    ms: float
+    png: bytes
+
+
+def write_page(found: Evaluation, *, title: str, reason: str, examples: Sequence[Example] = ()) -> str:
+    """The HTML of one page, pictures and plots inside it. Raises BackendError without matplotlib.
+
+    reason: what the router says it routes on, and why. examples: pictures of prompts, the cheapest routes first.
+    """
+    parts = [f"<h1>{escape(title)}</h1>", f'<p class="quiet">{escape(reason)}</p>', _tiles(found)]
+    if found.curves:
+        about = "Each point of a line is what prompts get on average at one trade-off. Blue above grey is what reading the prompt earns."
+        parts.append(_section("Quality for time", about, plot.plot_curves(found)))
+        about = "From thrifty to generous: the part of the prompts that each candidate gets."
+        parts.append(_section("Who gets what", about, plot.plot_shares(found), _shares_table(found)))
+    else:
+        parts.append(_section("Quality for time", "The labels have no costs, so routes are judged by quality alone."))
+    parts.append(_section("Figures", "Each with its 95 % interval over prompts.", _figures_table(found)))
+    parts.append(_section("Single candidates", "", _candidates_table(found)))
+    parts.append(_section("Are predictions right?", "On the line: what is predicted is what is found.", _calibration(found)))
+    if found.categories:
+        about = "Gain by kind of prompt; the number is how many prompts there are."
+        parts.append(_section("Kinds of prompt", about, plot.plot_categories(found.categories)))
+    if examples:
+        parts.append(_section("Examples", "From the cheapest routes to the costliest.", _images(examples)))
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_CSS}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
+
+
+def show_interval(found: Interval | None) -> str:
+    """`+0.031 (+0.022 to +0.040)`, a dash for what is not there."""
+    if found is None or found.value != found.value:
+        return "–"
+    return f"{_number(found.value)} ({_number(found.low)} to {_number(found.high)})"
+
+
+def _number(value: float) -> str:
+    return "never" if value == float("inf") else f"{value:+.3f}"
+
+
+def _plain(value: float | None, decimals: int = 3) -> str:
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _tiles(found: Evaluation) -> str:
+    router = found.figures["router"]
+    tiles = [(f"{router['gain'].value:+.3f}", "gain over the best single candidate", show_interval(router["gain"]))]
+    if found.has_cost:
+        qnc = router["qnc"].value
+        tiles.insert(0, (f"{router['area'].value:+.3f}", "mean height over random mixing", show_interval(router["area"])))
+        tiles.insert(1, ("never" if qnc == float("inf") else f"{100 * qnc:.0f} %", "of the best candidate's cost for its quality", "QNC"))
+    if found.reachable_share is not None:
+        tiles.append((f"{100 * found.reachable_share:.0f} %", "of what the labels allow", "against choosing on other seeds"))
+    if found.router_ms is not None:
+        tiles.append((f"{found.router_ms:.2f} ms", "to judge a prompt", "beside the text encoder"))
+    cells = "".join(
+        f'<div class="tile"><b>{escape(value)}</b>{escape(what)}<small>{escape(more)}</small></div>' for value, what, more in tiles
+    )
+    left_out = f", {found.left_out} left out for missing labels" if found.left_out else ""
+    return f'<p class="quiet">{found.prompts} prompts{left_out}; mean trust {found.mean_trust:.2f}</p><div class="tiles">{cells}</div>'
+
+
+def _section(title: str, about: str, *content: str) -> str:
+    told = f'<p class="quiet">{escape(about)}</p>' if about else ""
+    return f"<section><h2>{escape(title)}</h2>{told}{''.join(content)}</section>"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _figures_table(found: Evaluation) -> str:
+    routers = [name for name in _ROUTERS if name in found.figures]
+    names = [name for name in _FIGURES if any(name in found.figures[router] for router in routers)]
+    rows = [[_FIGURES[name][0], *(show_interval(found.figures[router].get(name)) for router in routers)] for name in names]
+    notes = "; ".join(f"{_FIGURES[name][0]}: {_FIGURES[name][1]}" for name in names)
+    return _table(["", *(_ROUTERS[router] for router in routers)], rows) + f'<p class="quiet" style="margin-top:10px">{escape(notes)}.</p>'
+
+
+def _candidates_table(found: Evaluation) -> str:
+    times = {row["name"]: row["predicted_ms"] for row in found.ms}
+    rows = [
+        [
+            row["name"],
+            _plain(row["cost_ms"], 0),
+            _plain(times.get(row["name"]), 0),
+            _plain(row["quality"]),
+            _plain(row["predicted"]),
+            f"{100 * row['best_for']:.0f} %",
+        ]
+        for row in found.candidates
+    ]
+    return _table(["", "ms", "ms predicted here", "quality", "predicted", "routed to, no cost limit"], rows)
+
+
+def _shares_table(found: Evaluation) -> str:
+    order = sorted(found.candidates, key=lambda row: row["cost_ms"])
+    rows = [[f"{level['cost_ms']:.0f} ms", *(_words(level["candidates"][row["name"]]["words"]) for row in order)] for level in found.shares]
+    return '<p class="quiet" style="margin-top:12px">Mean words of the prompts each one gets:</p>' + _table(
+        ["mean cost", *(row["name"] for row in order)], rows
+    )
+
+
+def _words(count: float | None) -> str:
+    return "–" if count is None else f"{count:.1f}"
+
+
+def _calibration(found: Evaluation) -> str:
+    about = found.calibration
+    rows = [
+        ["slope, 1 is right", _plain(about["slope"], 2)],
+        ["slope of what the prompt tells", _plain(about["slope_by_prompt"], 2)],
+        ["bias", f"{about['bias']:+.3f}"],
+        ["root mean square error", _plain(about["rms_error"])],
+        ["of it noise of the labels", _plain(about["label_noise"])],
+    ]
+    return f'<div class="pair"><div>{plot.plot_calibration(found)}</div><div>{_table(["", ""], rows)}</div></div>'
+
+
+def _images(examples: Sequence[Example]) -> str:
+    figures = "".join(
+        f'<figure><img alt="{escape(each.prompt)}" src="data:image/png;base64,{base64.b64encode(each.png).decode("ascii")}">'
+        f'<figcaption>{escape(each.prompt)}<br><span class="quiet">{escape(each.candidate)}, {each.ms:.0f} ms</span></figcaption></figure>'
+        for each in examples
+    )
+    return f'<div class="images">{figures}</div>'

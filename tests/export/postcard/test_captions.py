@@ -1,0 +1,57 @@
+"""The table of captions that labels are made for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from costroute_rt.export.postcard.captions import BANDS, band_of, banded, main
+from costroute_rt.export.postcard.scene import ATTRIBUTES
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_holds_every_category_alike_from_its_beginning(tmp_path: Path) -> None:
+    assert main(["--count", "30", "--seed", "1", "--out", str(tmp_path / "captions.csv")]) == 0
+    found = rows(tmp_path / "captions.csv")
+    assert list(found[0]) == ["prompt_id", "prompt", "category", "stated"]
+    assert Counter(row["category"] for row in found) == {"1-2": 8, "3-4": 8, "5-6": 7, "7+": 7}
+    assert [row["category"] for row in found[:4]] == list(BANDS)
+    assert len({row["prompt"] for row in found}) == len({row["prompt_id"] for row in found}) == 30
+    for row in found:
+        stated = json.loads(row["stated"])
+        assert band_of(len(stated)) == row["category"]
+        assert all(value in ATTRIBUTES[name] for name, value in stated.items())
+
+
+def test_the_same_seed_gives_the_same_captions_and_another_gives_others(tmp_path: Path) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        main(["--count", "8", "--seed", seed, "--out", str(tmp_path / name)])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_prompts_of_other_tables_can_be_left_out(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    main(["--count", "8", "--out", str(first)])
+    main(["--count", "8", "--out", str(second), "--exclude", str(first)])
+    assert {row["prompt"] for row in rows(first)}.isdisjoint(row["prompt"] for row in rows(second))
+
+
+def test_what_cannot_be_read_or_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--count", "4", "--out", str(tmp_path / "no" / "captions.csv")]) == 7
+    assert main(["--count", "4", "--out", str(tmp_path / "captions.csv"), "--exclude", str(tmp_path / "none.csv")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: ") for line in errors] == [True, True]
+    assert not list(tmp_path.iterdir())
+
+
+def test_captions_of_a_band_are_a_prefix_of_more_of_them() -> None:
+    few, many = banded("some-name", 3), banded("some-name", 6)
+    assert all(few[band] == many[band][:3] for band in BANDS)

@@ -1,0 +1,99 @@
+"""The page an evaluation becomes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from costroute_rt.engines.error import BackendError
+from costroute_rt.export.router import evaluate as ev
+from costroute_rt.export.router.curve import Interval
+from costroute_rt.export.router.report import Example, show_interval, write_page
+from tests.export.router.test_evaluate import estimates, judge, make
+
+PNG = b"\x89PNG\r\n\x1a\nnot much of a picture"
+VOID = {"meta", "img", "br", "link"}
+
+
+class Checker(HTMLParser):
+    """Whether every element that is opened is closed, and what is loaded from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.loaded: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.opened.append(tag)
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+
+def check(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.opened == []
+    return checker
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    pytest.importorskip("matplotlib")
+    examples = [Example(prompt='a <house> & "lake"', candidate="cheap", ms=12.0, png=PNG)]
+    found = judge(make(), router_ms=0.2, predicted_ms={"dear": 44.0})
+    return write_page(found, title="Router of <postcard>", reason="routes by prompt: it gains", examples=examples)
+
+
+def test_the_page_needs_nothing_beside_itself(page: str) -> None:
+    assert all(link.startswith(("#", "data:")) for link in check(page).loaded)
+    assert "@import" not in page
+    assert "url(http" not in page
+
+
+def test_every_plot_is_there_and_their_ids_differ(page: str) -> None:
+    checker = check(page)
+    assert page.count("<svg") == 4
+    clips = [name for name in checker.ids if re.fullmatch(r"p[0-9a-f]{10}", name)]
+    assert clips
+    assert len(set(clips)) == len(clips)
+
+
+def test_texts_of_others_are_escaped(page: str) -> None:
+    assert "a &lt;house&gt; &amp; &quot;lake&quot;" in page
+    assert "Router of &lt;postcard&gt;" in page
+    assert "<house>" not in page
+
+
+def test_the_same_evaluation_gives_the_same_page(page: str) -> None:
+    examples = [Example(prompt='a <house> & "lake"', candidate="cheap", ms=12.0, png=PNG)]
+    found = judge(make(), router_ms=0.2, predicted_ms={"dear": 44.0})
+    assert write_page(found, title="Router of <postcard>", reason="routes by prompt: it gains", examples=examples) == page
+
+
+def test_labels_without_costs_make_a_page_too() -> None:
+    pytest.importorskip("matplotlib")
+    cells = make(30, costs=False)
+    page = write_page(ev.evaluate(cells, estimates(cells), resamples=20), title="t", reason="r")
+    check(page)
+    assert "have no costs" in page
+
+
+def test_intervals_read_well() -> None:
+    assert show_interval(Interval(0.0312, 0.02, 0.04)) == "+0.031 (+0.020 to +0.040)"
+    assert show_interval(Interval(0.5, 0.4, float("inf"))) == "+0.500 (+0.400 to never)"
+    assert show_interval(None) == "–"
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(BackendError, match=r"costroute-rt\[report\]"):
+        write_page(judge(make(30)), title="t", reason="r")

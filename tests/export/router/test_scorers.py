@@ -1,0 +1,188 @@
+"""Scorers: what they say of a picture, and what is told where one cannot be had."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.error import BackendError, BundleError, ConfigError
+from costroute_rt.export.router.prompts import PromptRow
+from costroute_rt.export.router.scorers import ClipScorer, FunctionScorer, PostcardScorer, open_scorers
+
+PIXELS = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)
+PROMPT = PromptRow(prompt_id="p", prompt="a red house", extra={}, stated={"house": "red", "tree_count": 3})
+MODULE = """
+def brightness(pixels, prompt):
+    return pixels.mean() / 255 + len(prompt)
+
+def other(pixels, prompt):
+    return 1
+
+value = 3
+"""
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle, verify=False)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module of the user's in the working folder."""
+    (tmp_path / "my_scorers.py").write_text(MODULE)
+    (tmp_path / "broken_scorers.py").write_text("raise ValueError('not today')\n")
+    monkeypatch.chdir(tmp_path)
+    yield "my_scorers"
+    for name in ("my_scorers", "broken_scorers"):
+        sys.modules.pop(name, None)
+
+
+def test_a_function_in_the_working_folder_scores(module: str, bundle: Bundle) -> None:
+    before = list(sys.path)
+    first, second = open_scorers([f"{module}:brightness", f"{module}:other"], bundle)
+    assert sys.path == before
+    assert (first.name, second.name) == ("brightness", "other")
+    assert first.check(PROMPT) is None
+    assert first.score(PIXELS, PROMPT) == pytest.approx(PIXELS.mean() / 255 + 11)
+    assert second.score(PIXELS, PROMPT) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ("sharpness", "expected postcard, clip:FOLDER or module:function"),
+        ("my_scorers:", "expected postcard, clip:FOLDER or module:function"),
+        ("no_such_module:score", "ModuleNotFoundError"),
+        ("my_scorers:missing", "AttributeError"),
+        ("broken_scorers:score", "ValueError: not today"),
+        ("my_scorers:value", "it is of type int"),
+    ],
+)
+@pytest.mark.usefixtures("module")
+def test_what_is_no_scorer_is_refused(spec: str, problem: str, bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        open_scorers([spec], bundle)
+
+
+def test_two_scorers_of_one_name_are_refused(module: str, bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="names that differ"):
+        open_scorers([f"{module}:other", f"{module}:other"], bundle)
+
+
+def test_the_postcard_scorer_is_the_mean_over_what_is_stated() -> None:
+    class Judge:
+        def probabilities(self, pixels: Any, stated: Any) -> dict[str, float]:
+            assert stated == PROMPT.stated
+            return {"house": 0.5, "tree_count": 0.9}
+
+        def close(self) -> None:
+            closed.append(True)
+
+    closed: list[bool] = []
+    scorer = PostcardScorer(Judge())
+    assert scorer.check(PROMPT) is None
+    assert scorer.score(PIXELS, PROMPT) == pytest.approx(0.7)
+    scorer.close()
+    assert closed
+
+
+@pytest.mark.parametrize(
+    ("stated", "problem"),
+    [
+        (None, "it states nothing"),
+        ({}, "it states nothing"),
+        ({"dragon": "red"}, "it states dragon 'red', and the postcard scorer knows sky"),
+        ({"house": "purple"}, "it states house 'purple', and the postcard scorer knows none, red"),
+        ({"house": ["red"]}, "it states house"),
+    ],
+)
+def test_the_postcard_scorer_says_what_a_prompt_lacks(stated: Any, problem: str) -> None:
+    row = PromptRow(prompt_id="p", prompt="x", extra={}, stated=stated)
+    assert (PostcardScorer(None).check(row) or "").startswith(problem)
+
+
+def test_a_bundle_without_the_postcard_scorer_is_refused(bundle: Bundle, home: Path) -> None:
+    with pytest.raises(BundleError, match="the postcard family's attributes are needed here"):
+        open_scorers(["postcard"], bundle, home)
+
+
+def test_clip_without_the_torch_side_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(BackendError, match=r"pip install 'costroute-rt\[export\]'"):
+        ClipScorer.open(tmp_path)
+
+
+def write_clip(folder: Path) -> None:
+    """A CLIP model with random weights and a tokenizer of bytes."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+    from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+    folder.mkdir(parents=True)
+    letters = list(bytes_to_unicode().values())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {
+        **sizes,
+        "vocab_size": len(tokens),
+        "max_position_embeddings": 16,
+        "eos_token_id": len(tokens) - 1,
+        "bos_token_id": len(tokens) - 2,
+    }
+    torch.manual_seed(0)
+    vision = {**sizes, "image_size": 16, "patch_size": 8}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    CLIPModel(config).save_pretrained(folder)
+    CLIPProcessor(images, tokenizer).save_pretrained(folder)
+
+
+@pytest.mark.export
+def test_clip_score_is_that_of_the_model_in_the_folder(tmp_path: Path) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    write_clip(tmp_path / "vit-tiny")
+    scorer = ClipScorer.open(tmp_path / "vit-tiny")
+    assert scorer.name == "clip_vit-tiny"
+    model = transformers.CLIPModel.from_pretrained(tmp_path / "vit-tiny")
+    processor = transformers.CLIPProcessor.from_pretrained(tmp_path / "vit-tiny", use_fast=False)
+    rng = np.random.default_rng(0)
+    found = []
+    for text in ("a red house", "a lake", "a red house", "a very long text " * 10):
+        pixels = rng.integers(0, 256, (24, 20, 3), dtype=np.uint8)
+        inputs = processor(text=[text], images=[pixels], return_tensors="pt", truncation=True)
+        with torch.inference_mode():
+            out = model(**inputs)
+        cosine = float((out.text_embeds * out.image_embeds).sum())
+        found.append(scorer.score(pixels, PromptRow(prompt_id="p", prompt=text, extra={})))
+        assert found[-1] == pytest.approx(2.5 * max(cosine, 0.0), abs=1e-4)
+    assert len(set(found)) > 1
+    scorer.close()
+
+
+@pytest.mark.export
+def test_a_folder_without_a_clip_model_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    with pytest.raises(ConfigError, match="a folder with a CLIP model"):
+        ClipScorer.open(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ConfigError, match="a folder with a CLIP model"):
+        ClipScorer.open(tmp_path)
+
+
+def test_the_scorers_already_open_are_closed_where_one_cannot_be(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(FunctionScorer, "close", lambda self: closed.append(self.name))
+    with pytest.raises(ConfigError):
+        open_scorers([f"{module}:other", "nonsense"], bundle)
+    assert closed == ["other"]
