@@ -129,7 +129,7 @@ def parse(manifest: Section) -> dict[str, Any]:
         "schedulers": schedulers,
         "pool": pool,
         "quality": _quality(manifest.section("quality"), [str(row["name"]) for row in pool]),
-        "router": dict(manifest.section("router").values) if manifest.values.get("router") is not None else None,
+        "router": _router(manifest.section("router"), files) if manifest.values.get("router") is not None else None,
     }
 
 
@@ -313,6 +313,10 @@ ROW = ("input_scale", "timestep", "p", "q", "a", "b", "c", "s")
 def step_graph(guidance_scale: float) -> str:
     """The denoiser graph a candidate runs: guidance above 1 needs two passes in one."""
     return "guided_step" if guidance_scale > 1 else "step"
+
+
+def _router(section: Section, files: Mapping[str, FileEntry]) -> Mapping[str, Any]:
+    return {**section.values, "file": _listed(section, "file", files), "arrays": _listed(section, "arrays", files)}
 
 
 def _quality(section: Section, names: list[str]) -> Mapping[str, Any]:

@@ -49,12 +49,11 @@ class BudgetError(CostrouteError):
 
     exit_code = 3
 
-    def __init__(self, max_ms: float, fastest: str, fastest_ms: float) -> None:
-        self.max_ms, self.fastest, self.fastest_ms = max_ms, fastest, fastest_ms
-        super().__init__(
-            f"nothing fits in {max_ms:.0f} ms: the fastest candidate, {fastest}, "
-            f"needs about {fastest_ms:.0f} ms (--or-fastest runs it anyway)"
-        )
+    def __init__(self, max_ms: float, fastest: str, fastest_ms: float, *, prompts: int = 1) -> None:
+        self.max_ms, self.fastest, self.fastest_ms, self.prompts = max_ms, fastest, fastest_ms, prompts
+        what = "nothing fits" if prompts == 1 else f"{prompts} prompts do not fit"
+        need = f"needs about {fastest_ms:.0f} ms{'' if prompts == 1 else ' for them'}"
+        super().__init__(f"{what} in {max_ms:.0f} ms: the fastest candidate, {fastest}, {need} (--or-fastest runs it anyway)")
 
 
 class _FileError(CostrouteError):

@@ -24,6 +24,7 @@ from costroute_rt.engines.store import Store
 from costroute_rt.parts import Parts, Tables, engine_names
 from costroute_rt.prompt import Tokenizer
 from costroute_rt.quality import AverageQuality
+from costroute_rt.router_bundle import open_router
 
 Progress = Callable[[str, int, int], None]
 
@@ -66,7 +67,7 @@ def assemble_parts(
         tables=tables,
         engines=EngineSet(open_one),
         costs=CostModel(costs, clock),
-        quality=AverageQuality.from_bundle(bundle, pool),
+        quality=open_router(bundle, open_one) if bundle.router else AverageQuality.from_bundle(bundle, pool),
         clock=clock,
         backend=backend,
         versions={"costroute-rt": costroute_rt.__version__, backend: get_backend(backend).version, "numpy": np.__version__},

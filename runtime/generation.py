@@ -24,7 +24,7 @@ from costroute_rt.prompt import Tokens
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent, Timings
 from costroute_rt.route import Route
-from costroute_rt.text import States, condition_text, encode_text
+from costroute_rt.text import States, as_text_states, condition_text, encode_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +56,8 @@ class Generation:
             negative = parts.tokenizer.encode(self._request.negative_prompt)
         states = self._encode(positive) if parts.quality.needs_states else None
         with watch.stage("route"):
-            route = route_request(parts, self._request, works, states)
+            known = None if states is None else as_text_states(states, positive)
+            route = route_request(parts, self._request, works, known)
         work = works[route.chosen.name]
         for name in work.loads:
             self._engine(name)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from costroute_rt.allocation import Allocation, allocate
 from costroute_rt.budget import Work
 from costroute_rt.candidate import Candidate
+from costroute_rt.engines.error import BudgetError
 from costroute_rt.parts import Parts
+from costroute_rt.prompt_encoder import TextStates
+from costroute_rt.quality import Judgement
 from costroute_rt.request import Request
-from costroute_rt.route import Option, Route, choose
+from costroute_rt.route import Option, Route, choose, explain
+from costroute_rt.text import as_text_states, encode_text
 
 _FLOAT32_PER_STORED = 2
 """Weights are stored as float16 and run as float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A prompt and what is expected of each candidate for it."""
+
+    prompt: str
+    judgement: Judgement
 
 
 def plan_work(parts: Parts, request: Request, candidate: Candidate) -> Work:
@@ -33,38 +48,101 @@ def plan_work(parts: Parts, request: Request, candidate: Candidate) -> Work:
     )
 
 
-def route_request(parts: Parts, request: Request, works: dict[str, Work], states: npt.NDArray[np.float32] | None) -> Route:
+def route_request(parts: Parts, request: Request, works: Mapping[str, Work], states: TextStates | None) -> Route:
     """The decision; a named candidate is the only one weighed.
 
-    works: the candidates' work by name. states: as `QualityEstimator.estimate` takes them. Raises BudgetError.
+    works: the candidates' work by name. states: as `QualityEstimator.judge` takes them. Raises BudgetError.
     """
-    means, errors = parts.quality.estimate(request.prompt, states)
-    options = [
-        Option(
-            candidate=candidate,
-            quality=float(mean),
-            quality_error=float(error),
-            cost=parts.costs.predict(works[candidate.name]),
-            memory_bytes=_memory_bytes(parts, candidate),
-            resident=not works[candidate.name].loads,
-        )
-        for candidate, mean, error in zip(parts.pool, means, errors, strict=True)
-        if candidate.name in works
-    ]
+    judgement = parts.quality.judge(request.prompt, states)
     return choose(
         request.prompt,
-        options,
+        _judge_options(parts, _weigh(parts, works), judgement),
         max_ms=request.max_ms,
         lam=request.lam,
         tolerance=request.tolerance,
         or_fastest=request.or_fastest,
+        judgement=judgement,
     )
+
+
+def route_batch(parts: Parts, prompts: Sequence[Judged], works: Mapping[str, Work], total_ms: float, *, or_fastest: bool) -> list[Route]:
+    """A decision for each prompt, all together within `total_ms` by their middle estimates; nothing but the prompt differs between them.
+
+    or_fastest: where even the cheapest candidates take longer, take these instead of raising BudgetError.
+    """
+    options = _weigh(parts, works)
+    columns = [index for index, candidate in enumerate(parts.pool) if candidate.name in works]
+    quality = np.array([each.judgement.mean for each in prompts])[:, columns]
+    cost_ms = np.array([option.ms for option in options])
+    try:
+        allocation = allocate(quality, cost_ms, total_ms)
+        reason = _reason(allocation, total_ms, len(prompts))
+    except BudgetError:
+        if not or_fastest:
+            raise
+        cheapest = int(cost_ms.argmin())
+        allocation = Allocation(np.full(len(prompts), cheapest), 0.0, len(prompts) * float(cost_ms[cheapest]))
+        reason = "the fastest, as nothing fits the budget"
+    routes = []
+    for each, choice in zip(prompts, allocation.choice.tolist(), strict=True):
+        judged = _judge_options(parts, options, each.judgement)
+        chosen = judged[choice]
+        routes.append(
+            Route(
+                prompt=each.prompt,
+                max_ms=None,
+                chosen=chosen.candidate,
+                reason=reason,
+                options=explain(judged, chosen, reason),
+                lam=allocation.multiplier,
+                judgement=each.judgement,
+            )
+        )
+    return routes
+
+
+def encode_prompt(parts: Parts, prompt: str) -> TextStates:
+    """The prompt's states, by one call of the text encoder. Raises PromptError where it is far too long."""
+    tokens = parts.tokenizer.encode(prompt)
+    return as_text_states(encode_text(parts.engines.get(parts.encode), tokens), tokens)
 
 
 def plan_works(parts: Parts, request: Request) -> dict[str, Work]:
     """The work of each candidate the request allows, by name; raises ConfigError for an unknown candidate."""
     candidates = parts.pool if request.candidate is None else (parts.pool.find(request.candidate),)
     return {candidate.name: plan_work(parts, request, candidate) for candidate in candidates}
+
+
+def _weigh(parts: Parts, works: Mapping[str, Work]) -> list[Option]:
+    """The candidates that have work, in the pool's order, with their costs; their quality is still to be filled in."""
+    return [
+        Option(
+            candidate=candidate,
+            quality=0.0,
+            quality_error=0.0,
+            cost=parts.costs.predict(works[candidate.name]),
+            memory_bytes=_memory_bytes(parts, candidate),
+            resident=not works[candidate.name].loads,
+        )
+        for candidate in parts.pool
+        if candidate.name in works
+    ]
+
+
+def _judge_options(parts: Parts, options: Sequence[Option], judgement: Judgement) -> list[Option]:
+    """The options with what is expected of them."""
+    expected = {candidate.name: index for index, candidate in enumerate(parts.pool)}
+    judged = []
+    for option in options:
+        index = expected[option.candidate.name]
+        judged.append(replace(option, quality=float(judgement.mean[index]), quality_error=float(judgement.standard_error[index])))
+    return judged
+
+
+def _reason(allocation: Allocation, total_ms: float, prompts: int) -> str:
+    if allocation.multiplier == 0:
+        return f"best quality: {total_ms:.0f} ms are enough for the best of all {prompts}"
+    return f"best use of {total_ms:.0f} ms for {prompts} prompts, where a millisecond is worth {allocation.multiplier:.3g} of quality"
 
 
 def _memory_bytes(parts: Parts, candidate: Candidate) -> int:

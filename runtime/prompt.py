@@ -27,6 +27,8 @@ class Tokens:
 
     ids: npt.NDArray[np.int64]
     """int64[1, max_length], padded."""
+    length: int
+    """Tokens that are not padding."""
     is_truncated: bool
     """Whether words at the end were dropped because the text encoder reads no more."""
 
@@ -73,7 +75,7 @@ class Tokenizer:
             problem = f"the prompt has {len(text):,} characters, and the text encoder reads {self._max_length} tokens of it"
             raise PromptError(f"{problem}: shorten it to {limit:,} characters at most")
         encoding = self._inner.encode(text)
-        return Tokens(np.array([encoding.ids], dtype=np.int64), bool(encoding.overflowing))
+        return Tokens(np.array([encoding.ids], dtype=np.int64), sum(encoding.attention_mask), bool(encoding.overflowing))
 
 
 def check_prompt(prompt: object) -> str:

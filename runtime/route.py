@@ -10,6 +10,7 @@ from typing import Any
 from costroute_rt.budget import Cost
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.error import BudgetError, ConfigError
+from costroute_rt.quality import Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,10 @@ class Route:
     options: tuple[Option, ...]
     """Every candidate that was weighed, in the pool's order."""
     lam: float = 0.0
+    """Quality one millisecond was taken to be worth; of a plan for many prompts, its multiplier."""
     tolerance: float = 0.0
+    judgement: Judgement | None = None
+    """Where the expected qualities come from."""
 
     @property
     def option(self) -> Option:
@@ -83,6 +87,7 @@ class Route:
             "reason": self.reason,
             "lam": self.lam,
             "tolerance": self.tolerance,
+            "router": None if self.judgement is None else self.judgement.to_json(),
             "options": [option.to_json() for option in self.options],
         }
 
@@ -95,12 +100,13 @@ def choose(
     lam: float = 0.0,
     tolerance: float = 0.0,
     or_fastest: bool = False,
+    judgement: Judgement | None = None,
 ) -> Route:
     """Takes argmax q_m(x) - lam * c_m among the options that fit (CATImage, arXiv 2506.14753, eq. 5).
 
     max_ms: what the upper estimate must not exceed; None: everything fits.
     lam: quality one millisecond is worth. tolerance: how much below the best value the cheapest may be taken.
-    or_fastest: where nothing fits, take the fastest instead of raising.
+    or_fastest: where nothing fits, take the fastest instead of raising. judgement: what the options' quality comes from.
     Raises BudgetError where nothing fits, naming the fastest option and the budget it needs.
     """
     if not options:
@@ -114,10 +120,15 @@ def choose(
         if not or_fastest:
             raise BudgetError(max_ms or 0.0, chosen.candidate.name, math.ceil(chosen.p95_ms))
         reason = "the fastest, as nothing fits the budget"
-    explained = tuple(replace(option, why=_why(option, chosen, reason, max_ms)) for option in judged)
     return Route(
-        prompt=prompt, max_ms=max_ms, chosen=chosen.candidate, reason=reason, options=explained, lam=lam, tolerance=tolerance
+        prompt=prompt, max_ms=max_ms, chosen=chosen.candidate, reason=reason, options=explain(judged, chosen, reason, max_ms), lam=lam,
+        tolerance=tolerance, judgement=judgement,
     )  # fmt: skip
+
+
+def explain(options: Sequence[Option], chosen: Option, reason: str, max_ms: float | None = None) -> tuple[Option, ...]:
+    """The options, each saying why it is `chosen`, one of them, or is not."""
+    return tuple(replace(option, why=_why(option, chosen, reason, max_ms)) for option in options)
 
 
 def _best(fitting: Sequence[Option], lam: float, tolerance: float) -> Option:

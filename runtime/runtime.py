@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from costroute_rt.candidate import Candidate
 from costroute_rt.engines.error import CancelledError, ConfigError
 from costroute_rt.generation import Generation
 from costroute_rt.parts import Parts
-from costroute_rt.planner import plan_works, route_request
+from costroute_rt.planner import Judged, encode_prompt, plan_works, route_batch, route_request
 from costroute_rt.request import Request, check_seed, check_size
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
-from costroute_rt.text import encode_text
 
 OnStep = Callable[[StepEvent], "bool | None"]
 
@@ -106,8 +105,53 @@ class Runtime:
             return route_request(self._parts, request, plan_works(self._parts, request), None)
         with self._take_turn():
             works = plan_works(self._parts, request)
-            states = encode_text(self._parts.engines.get(self._parts.encode), self._parts.tokenizer.encode(prompt))
-            return route_request(self._parts, request, works, states)
+            return route_request(self._parts, request, works, encode_prompt(self._parts, prompt))
+
+    def plan(
+        self,
+        prompts: Sequence[str | Route],
+        *,
+        total_ms: float | None = None,
+        mean_ms: float | None = None,
+        or_fastest: bool = False,
+        count: int = 1,
+        negative_prompt: str = "",
+        height: int | None = None,
+        width: int | None = None,
+    ) -> list[Route]:
+        """A route for each prompt that together make the most of `total_ms`, or of `mean_ms` for each: one budget, divided by need.
+
+        Nothing is generated: give each prompt to `generate` with `candidate=route.chosen.name`. Plan again with the routes that are
+        left and the time that is left to follow what really happened; a route's prompt is not judged a second time.
+        or_fastest: where not even the fastest candidates fit, plan these instead of raising BudgetError. The others: as `route` has them.
+        """
+        if (total_ms is None) == (mean_ms is None):
+            raise ConfigError("total_ms and mean_ms", (total_ms, mean_ms), "one of them")
+        if not prompts:
+            return []
+        total_ms = len(prompts) * mean_ms if total_ms is None and mean_ms is not None else total_ms
+        height, width = check_size(self._parts.bundle.image, height, width)
+        requests = [
+            Request(
+                prompt=each.prompt if isinstance(each, Route) else each,
+                negative_prompt=negative_prompt,
+                max_ms=total_ms,
+                count=count,
+                height=height,
+                width=width,
+            )
+            for each in prompts
+        ]
+        with self._take_turn():
+            judged = [self._judge(each, request.prompt) for each, request in zip(prompts, requests, strict=True)]
+            works = plan_works(self._parts, requests[0])
+            return route_batch(self._parts, judged, works, float(requests[0].max_ms or 0.0), or_fastest=or_fastest)
+
+    def _judge(self, known: str | Route, prompt: str) -> Judged:
+        if isinstance(known, Route) and known.judgement is not None:
+            return Judged(prompt, known.judgement)
+        states = encode_prompt(self._parts, prompt) if self._parts.quality.needs_states else None
+        return Judged(prompt, self._parts.quality.judge(prompt, states))
 
     def generate(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.prompt import Tokens
+from costroute_rt.prompt_encoder import TextStates
 
 if TYPE_CHECKING:
     from costroute_rt.engines.engine import Engine
@@ -40,6 +41,11 @@ class NegativeStates:
         self._states[text] = states
         while len(self._states) > _KEPT:
             self._states.popitem(last=False)
+
+
+def as_text_states(states: States, tokens: Tokens) -> TextStates:
+    """One prompt's states as a router reads them."""
+    return TextStates(states, np.array([tokens.length]))
 
 
 def encode_text(engine: Engine, tokens: Tokens) -> States:

@@ -116,7 +116,8 @@ def _axes(name: str, width: float, height: float) -> Iterator[tuple[Any, list[st
     except ImportError as error:
         raise BackendError("matplotlib", "nothing of that name", "pip install 'costroute-rt[report]'") from error
     out: list[str] = []
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):  # ids in one page must differ from plot to plot
+    style: Any = {**_STYLE, "svg.hashsalt": name}  # ids in one page must differ from plot to plot
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure.add_subplot(), out
         text = io.StringIO()

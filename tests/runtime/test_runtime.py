@@ -15,6 +15,8 @@ import pytest
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import BudgetError, CancelledError, ConfigError, EngineError, OutputError, PromptError
 from costroute_rt.png import read_settings
+from costroute_rt.prompt_encoder import TextStates
+from costroute_rt.quality import Judgement
 from costroute_rt.result import Result, StepEvent
 from tests.runtime.fakes import CALL_MS, POOL, FakeDevice, call_cost, engine_cost, steady
 
@@ -355,9 +357,10 @@ def test_a_router_that_reads_states_gets_them(open_device: Callable[..., FakeDev
     class FavoursFew:
         needs_states = True
 
-        def estimate(self, prompt: str, states: Any) -> tuple[Any, Any]:
-            assert states.shape == (1, 16, 2)
-            return np.array([1.0, 0.9, 0.8, 0.7]), np.zeros(4)
+        def judge(self, prompt: str, states: TextStates | None) -> Judgement:
+            assert states is not None
+            assert (states.states.shape, states.lengths.tolist()) == ((1, 16, 2), [5])
+            return Judgement(mean=np.array([1.0, 0.9, 0.8, 0.7]), standard_error=np.zeros(4), basis="test")
 
     device = open_device(quality=FavoursFew())
     result = device.runtime.generate("a red house", seed=1)

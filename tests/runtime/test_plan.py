@@ -1,0 +1,110 @@
+"""Many prompts, one budget: what `Runtime.plan` promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from costroute_rt.engines.error import BudgetError, ConfigError, PromptError
+from costroute_rt.prompt_encoder import TextStates
+from costroute_rt.quality import Judgement
+from tests.runtime.fakes import FakeDevice
+
+PROMPTS = ["a lake"] * 5 + ["a long and winding road to a house behind the hills"] * 5
+
+
+class LikesLong:
+    """Long prompts gain by steps, short ones hardly do."""
+
+    def __init__(self, *, needs_states: bool = False) -> None:
+        self.needs_states, self.asked = needs_states, 0
+
+    def judge(self, prompt: str, states: TextStates | None) -> Judgement:
+        assert (states is not None) == self.needs_states
+        self.asked += 1
+        step = 0.1 if len(prompt) > 20 else 0.001
+        return Judgement(mean=0.5 + step * np.arange(4), standard_error=np.full(4, 0.01), basis="test")
+
+
+@pytest.fixture
+def device(open_device: Callable[..., FakeDevice]) -> FakeDevice:
+    return open_device(quality=LikesLong())
+
+
+def total_ms(routes: Any) -> float:
+    return float(sum(route.option.ms for route in routes))
+
+
+@pytest.mark.parametrize("budget", [400, 800, 1500, 2500, 9000])
+def test_the_routes_fit_the_budget_together(device: FakeDevice, budget: float) -> None:
+    routes = device.runtime.plan(PROMPTS, total_ms=budget)
+    assert [route.prompt for route in routes] == PROMPTS
+    assert total_ms(routes) <= budget
+    again = device.runtime.plan(PROMPTS, mean_ms=budget / 10)
+    assert [route.chosen.name for route in again] == [route.chosen.name for route in routes]
+
+
+def test_the_time_goes_where_it_is_worth_most(device: FakeDevice) -> None:
+    names = [route.chosen.name for route in device.runtime.plan(PROMPTS, total_ms=1300)]
+    assert not any(name.startswith("base") for name in names[:5])
+    assert sum(name.startswith("base") for name in names[5:]) >= 3
+
+
+def test_every_option_says_why_and_the_price_is_told(device: FakeDevice) -> None:
+    route = device.runtime.plan(PROMPTS, total_ms=1300)[0]
+    assert "best use of 1300 ms for 10 prompts" in route.reason
+    assert route.lam > 0
+    assert all(option.why for option in route.options)
+    assert route.to_json()["router"]["basis"] == "test"
+    assert "enough" in device.runtime.plan(PROMPTS, total_ms=99999)[0].reason
+
+
+def test_planning_again_judges_no_prompt_twice(open_device: Callable[..., FakeDevice]) -> None:
+    quality = LikesLong(needs_states=True)
+    device = open_device(quality=quality)
+    routes = device.runtime.plan(PROMPTS, total_ms=1300)
+    calls = device.engines["text_encoder/encode"].calls
+    again = device.runtime.plan(routes[4:], total_ms=5000)
+    assert (quality.asked, device.engines["text_encoder/encode"].calls) == (10, calls)
+    assert [route.prompt for route in again] == PROMPTS[4:]
+    assert again[-1].chosen.name == "base@8"
+
+
+def test_what_observed_times_teach_changes_the_plan(device: FakeDevice) -> None:
+    before = total_ms(device.runtime.plan(PROMPTS, total_ms=99999))
+    device.slowdown[""] = 2.0
+    for seed in range(8):
+        device.runtime.generate("a lake", seed=seed)
+    assert total_ms(device.runtime.plan(PROMPTS, total_ms=99999)) > 1.5 * before
+
+
+def test_too_little_time_is_an_error_or_the_fastest(device: FakeDevice) -> None:
+    with pytest.raises(BudgetError, match="10 prompts do not fit in 100 ms"):
+        device.runtime.plan(PROMPTS, total_ms=100)
+    routes = device.runtime.plan(PROMPTS, total_ms=100, or_fastest=True)
+    assert {route.chosen.name for route in routes} == {"turbo@1"}
+    assert "nothing fits" in routes[0].reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({}, ConfigError),
+        ({"total_ms": 100, "mean_ms": 10}, ConfigError),
+        ({"total_ms": 0}, ConfigError),
+        ({"total_ms": float("nan")}, ConfigError),
+        ({"mean_ms": float("inf")}, ConfigError),
+        ({"total_ms": 5000, "count": 0}, ConfigError),
+        ({"total_ms": 5000, "prompts": ["a lake", ""]}, PromptError),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(device: FakeDevice, arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        device.runtime.plan(**{"prompts": PROMPTS, **arguments})
+
+
+def test_no_prompts_need_no_plan(device: FakeDevice) -> None:
+    assert device.runtime.plan([], total_ms=100) == []

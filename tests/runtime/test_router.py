@@ -1,0 +1,351 @@
+"""A router: what it judges, when it trusts itself, how it is kept, and where it belongs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.error import BundleError, ConfigError, OutputError
+from costroute_rt.estimator import Average, Estimator, Knn, Linear, Mean
+from costroute_rt.prompt_encoder import HashedEncoder, StatesEncoder, TextStates
+from costroute_rt.reduction import Reduction
+from costroute_rt.router import Router, describe_pool, fingerprint, pool_difference
+from costroute_rt.router_bundle import open_router, text_encoder_sha256, with_router
+from costroute_rt.router_file import ROUTER_ARRAYS, ROUTER_JSON
+from costroute_rt.runtime import Runtime
+from tests.runtime.fakes import FakeDevice
+
+COLOURS, THINGS = ("red", "blue", "green", "white", "old"), ("house", "boat", "tree", "mountain", "bird", "lake")
+PROMPTS = tuple(f"a {colour} {thing}{more}" for colour in COLOURS for thing in THINGS for more in ("", " at night, with snow"))
+IS_LONG = np.array([prompt.endswith("snow") for prompt in PROMPTS])
+
+
+def make_router(pool: tuple[Any, ...], kind: str = "mean", **changes: Any) -> Router:
+    """Short prompts are served best by the first candidate, long ones by the last."""
+    encoder, candidates = HashedEncoder(512), len(pool)
+    reduction = Reduction.fit(encoder.encode(PROMPTS), 16)
+    features = reduction.apply(encoder.encode(PROMPTS))
+    rising = np.linspace(0, 0.2, candidates)
+    mean = 0.6 + np.where(IS_LONG[:, None], rising, -rising) + 0.005 * np.random.default_rng(0).normal(size=(len(PROMPTS), candidates))
+    variance = np.full_like(mean, 0.005**2)
+    knn, linear = Knn.fit(features, mean, variance, k=15), Linear.fit(features, mean, variance, alpha=0.1)
+    found: dict[str, Estimator] = {"knn": knn, "linear": linear, "mean": Mean((knn, linear)), "average": Average.fit(mean, variance)}
+    arguments: dict[str, Any] = {
+        "pool": describe_pool(pool), "encoder": encoder, "reduction": reduction, "estimator": found[kind],
+        "average": Average.fit(mean, variance), "prompts": PROMPTS, "features": features, "near": 0.6, "far": 0.75, "routes_on": "prompt",
+        "reason": "it gains", "record": {"labels": {"rows": 60}},
+    }  # fmt: skip
+    return Router(**{**arguments, **changes})
+
+
+@pytest.fixture
+def router(bundle: Bundle) -> Router:
+    return make_router(bundle.pool)
+
+
+@pytest.mark.parametrize("estimator", ["knn", "linear", "mean"])
+def test_prompts_get_what_prompts_like_them_needed(bundle: Bundle, estimator: str) -> None:
+    router = make_router(bundle.pool, estimator)
+    short, long = router.judge("a red bird", None), router.judge("a blue tree at night, with snow", None)
+    assert (short.mean.argmax(), long.mean.argmax()) == (0, 3)
+    assert (short.trust, short.note) == (1, None)
+    assert short.basis == f"{estimator} estimator on 60 labelled prompts"
+    assert (short.standard_error > 0).all()
+
+
+def test_the_nearest_labelled_prompts_are_named(router: Router) -> None:
+    nearest = router.judge("a red bird", None).nearest
+    assert nearest[0].prompt == "a red bird"
+    assert nearest[0].similarity == pytest.approx(1, abs=1e-5)
+    assert [each.similarity for each in nearest] == sorted((each.similarity for each in nearest), reverse=True)
+
+
+def test_a_prompt_unlike_all_leans_on_the_averages(router: Router) -> None:
+    far = router.judge("quarterly tax return spreadsheet", None)
+    assert far.trust == 0
+    np.testing.assert_allclose(far.mean, router.average.mean)
+    assert far.note == "far from every labelled prompt: averages are used"
+
+
+def test_trust_falls_in_a_line_between_near_and_far(router: Router) -> None:
+    prompts = ["a red bird", "a yellow bird over stones", "tax return"]
+    features = router.encode(prompts, None)
+    lengths = np.linalg.norm(features, axis=1)
+    cosine = (features @ router.features.T) / lengths[:, None] / np.linalg.norm(router.features, axis=1)
+    distance = 1 - np.sort(cosine)[:, -5] * np.minimum(lengths, 1)
+    for near, far in ((0.0, 2.0), (0.4, 0.9)):
+        bent = replace(router, near=near, far=far)
+        trust = bent.trust(features)
+        np.testing.assert_allclose(trust, np.clip((far - distance) / (far - near), 0, 1), atol=1e-5)
+        expected = trust[:, None] * router.estimator.estimate(features, None)[0] + (1 - trust[:, None]) * router.average.mean
+        np.testing.assert_allclose(bent.judge_all(prompts, None)[0], expected)
+
+
+def test_what_is_half_trusted_is_less_certain_where_the_two_differ(router: Router) -> None:
+    bent, prompts = replace(router, near=0.0, far=1.4), ["a red bird at dawn"]
+    _, error, trust = bent.judge_all(prompts, None)
+    own, own_error = bent.estimator.estimate(bent.encode(prompts, None), None)
+    assert trust[0] == pytest.approx(0.5, abs=0.01)
+    apart = np.abs(own[0] - router.average.mean)
+    np.testing.assert_allclose(error[0] ** 2, (own_error[0] ** 2 + router.average.standard_error**2) / 2 + (apart / 2) ** 2, rtol=0.01)
+
+
+def test_many_prompts_are_judged_as_one_is(router: Router) -> None:
+    prompts = ["a red bird", "a boat at night, with snow", "tax return"]
+    mean, error, trust = router.judge_all(prompts, None)
+    for index, prompt in enumerate(prompts):
+        one = router.judge(prompt, None)
+        np.testing.assert_allclose(one.mean, mean[index], rtol=1e-5)
+        np.testing.assert_allclose(one.standard_error, error[index], rtol=1e-4)
+        assert one.trust == pytest.approx(trust[index], abs=1e-6)
+
+
+def test_a_router_that_gained_nothing_judges_all_alike_and_says_why(bundle: Bundle) -> None:
+    router = make_router(bundle.pool, routes_on="average", reason="the gain is not above zero")
+    judgement = router.judge("a red bird", None)
+    np.testing.assert_array_equal(judgement.mean, router.average.mean)
+    assert judgement.basis == "averages of 60 labelled prompts: the gain is not above zero"
+    assert (judgement.trust, judgement.note, judgement.nearest) == (1, None, ())
+    assert not replace(router, encoder=HashedEncoder(512)).needs_states
+    mean, error, trust = router.judge_all(["a", "b"], None)
+    assert (mean.shape, error.shape, trust.tolist()) == ((2, 4), (2, 4), [1, 1])
+
+
+def test_one_search_serves_the_estimator_and_the_trust(router: Router) -> None:
+    assert isinstance(router.estimator, Mean)
+    assert router._neighbours is router.estimator.members[0].neighbours  # type: ignore[attr-defined]
+    assert make_router(tuple(router.pool), "linear")._neighbours.features is not None
+
+
+def states_router(bundle: Bundle, **changes: Any) -> tuple[Router, TextStates]:
+    rng = np.random.default_rng(0)
+    states = TextStates(rng.normal(size=(len(PROMPTS), 4, 3)).astype(np.float32), np.full(len(PROMPTS), 4))
+    features = StatesEncoder(3).encode(PROMPTS, states)
+    mean = 0.5 + 0.1 * rng.normal(size=(len(PROMPTS), len(bundle.pool)))
+    knn = Knn.fit(features, mean, np.ones_like(mean))
+    arguments = {"encoder": StatesEncoder(3), "reduction": None, "estimator": knn, "features": features}
+    return make_router(bundle.pool, **{**arguments, "text_encoder": text_encoder_sha256(bundle), **changes}), states
+
+
+def test_a_router_may_read_the_text_states(bundle: Bundle) -> None:
+    router, states = states_router(bundle)
+    assert router.needs_states
+    assert router.judge(PROMPTS[3], states.select([3])).nearest[0].prompt == PROMPTS[3]
+    with pytest.raises(ConfigError, match="states"):
+        router.judge(PROMPTS[3], None)
+    assert not replace(router, routes_on="average").needs_states
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"routes_on": "luck"}, "routes_on"),
+        ({"near": 0.8}, "near"),
+        ({"near": -0.1}, "near"),
+        ({"far": float("nan")}, "near"),
+        ({"prompts": PROMPTS[1:]}, "features"),
+        ({"prompts": (), "features": np.zeros((0, 16), dtype=np.float32)}, "features"),
+        ({"features": np.full((60, 16), np.nan, dtype=np.float32)}, "finite"),
+        ({"features": np.zeros((60, 9), dtype=np.float32)}, "features"),
+        ({"encoder": HashedEncoder(64)}, "reduction"),
+        ({"average": Average(np.ones(2), np.ones(2), np.ones(2))}, "pool"),
+        ({"estimator": Average(np.ones(2), np.ones(2), np.ones(2))}, "estimator"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(bundle: Bundle, changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        make_router(bundle.pool, **changes)
+
+
+@pytest.mark.parametrize("estimator", ["knn", "linear", "mean", "average"])
+def test_a_saved_router_judges_the_same(bundle: Bundle, tmp_path: Path, estimator: str) -> None:
+    router = make_router(bundle.pool, estimator, near=0.2, far=1.5)
+    router.save(tmp_path / "router")
+    again = Router.load(tmp_path / "router")
+    assert (again.pool, again.prompts, again.encoder, again.record) == (router.pool, router.prompts, router.encoder, router.record)
+    for one, other in zip(router.judge_all(PROMPTS, None), again.judge_all(PROMPTS, None), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+    again.save(tmp_path / "again")
+    assert (tmp_path / "again" / ROUTER_JSON).read_bytes() == (tmp_path / "router" / ROUTER_JSON).read_bytes()
+
+
+def test_features_are_kept_once_and_in_half(bundle: Bundle, tmp_path: Path) -> None:
+    router = make_router(bundle.pool, "knn")
+    router.save(tmp_path)
+    without = make_router(bundle.pool, "average")
+    without.save(tmp_path / "average")
+    labels_bytes = 2 * 4 * len(PROMPTS) * 4 + 3 * 4 * 4
+    sizes = [(folder / ROUTER_ARRAYS).stat().st_size for folder in (tmp_path, tmp_path / "average")]
+    assert sizes[0] - sizes[1] < labels_bytes + 500
+    again = Router.load(tmp_path)
+    assert again._neighbours is again.estimator.neighbours  # type: ignore[attr-defined]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def rewrite(**changes: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        settings = json.loads((folder / ROUTER_JSON).read_text())
+        (folder / ROUTER_JSON).write_text(json.dumps({name: value for name, value in {**settings, **changes}.items() if value != "drop"}))
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "no JSON": lambda folder: (folder / ROUTER_JSON).unlink(),
+    "no arrays": lambda folder: (folder / ROUTER_ARRAYS).unlink(),
+    "cut JSON": lambda folder: cut(folder / ROUTER_JSON),
+    "cut arrays": lambda folder: cut(folder / ROUTER_ARRAYS),
+    "a list": lambda folder: (folder / ROUTER_JSON).write_text("[]") and None,
+    "another format": rewrite(format="something"),
+    "a later version": rewrite(format_version=99),
+    "another encoder": rewrite(encoder={"kind": "abacus"}),
+    "fewer dimensions": rewrite(encoder={"kind": "hashed", "dimensions": 100, "orders": [1, 2]}),
+    "another estimator": rewrite(estimator={"kind": "abacus"}),
+    "an estimator that is text": rewrite(estimator="knn"),
+    "members that are numbers": rewrite(estimator={"kind": "mean", "members": [1, 2]}),
+    "fewer prompts": rewrite(prompts=["a"]),
+    "prompts that are numbers": rewrite(prompts=[1] * 60),
+    "an empty pool": rewrite(pool=[]),
+    "a pool without names": rewrite(pool=[{}]),
+    "a shared array that is not there": rewrite(shared={"estimator/features": "nothing"}),
+    "no distance": rewrite(near="drop"),
+    "an unknown rule": rewrite(routes_on="luck"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_routers_are_bundle_errors(router: Router, damage: Callable[[Path], None], tmp_path: Path) -> None:
+    router.save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(BundleError):
+        Router.load(tmp_path)
+
+
+def test_arrays_with_nan_are_refused_even_when_sealed(router: Router, tmp_path: Path) -> None:
+    spoiled = replace(router)
+    spoiled.average.mean[0] = np.nan
+    spoiled.save(tmp_path)
+    with pytest.raises(BundleError, match="not finite"):
+        Router.load(tmp_path)
+
+
+def test_the_difference_between_pools_is_named(bundle: Bundle) -> None:
+    pool = describe_pool(bundle.pool)
+    assert pool_difference(bundle.pool, pool) is None
+    assert fingerprint(bundle.pool) == fingerprint(pool) != fingerprint(pool[1:])
+    assert "knows nothing about tiny-turbo@1" in str(pool_difference(pool, pool[1:]))
+    assert "fitted for tiny-turbo@1, not in the bundle" in str(pool_difference(pool[1:], pool))
+    assert "order" in str(pool_difference(pool, pool[::-1]))
+    changed = ({**pool[0], "num_inference_steps": 3}, *pool[1:])
+    assert pool_difference(pool, changed) == "it was fitted for tiny-turbo@1 with num_inference_steps 3, the bundle has 1"
+
+
+def test_a_bundle_is_made_with_a_router_beside_the_old_one(router: Router, bundle: Bundle, tmp_path: Path) -> None:
+    router.save(tmp_path / "fitted")
+    before = (bundle.root / "manifest.json").read_bytes()
+    made = with_router(bundle, tmp_path / "fitted", tmp_path / "new" / "bundle")
+    made.verify()
+    assert made.router == {"file": "router/router.json", "arrays": "router/router.safetensors"}
+    assert (bundle.root / "manifest.json").read_bytes() == before
+    assert (made.root / "unet/step.onnx").samefile(bundle.root / "unet/step.onnx")
+    np.testing.assert_allclose(open_router(made).judge("a red bird", None).mean, router.judge("a red bird", None).mean, atol=2e-3)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["bundle"]
+
+
+def test_an_existing_bundle_is_replaced_only_when_asked(router: Router, bundle: Bundle, tmp_path: Path) -> None:
+    router.save(tmp_path / "fitted")
+    target = tmp_path / "bundle"
+    shutil.copytree(bundle.root, target)
+    with pytest.raises(OutputError, match="--force"):
+        with_router(bundle, tmp_path / "fitted", target)
+    first = with_router(Bundle.open(target), tmp_path / "fitted", target, force=True)  # the bundle itself
+    again = with_router(first, tmp_path / "fitted", target, force=True)
+    again.verify()
+    assert again.manifest_sha256 == first.manifest_sha256
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(OutputError, match="no bundle"):
+        with_router(bundle, tmp_path / "fitted", tmp_path / "letters", force=True)
+
+
+def test_without_hard_links_files_are_copied(router: Router, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr("costroute_rt.router_bundle.os.link", refuse)
+    router.save(tmp_path / "fitted")
+    made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
+    assert not (made.root / "unet/step.onnx").samefile(bundle.root / "unet/step.onnx")
+    made.verify()
+
+
+def test_a_bundle_that_cannot_be_sealed_leaves_nothing_behind(
+    router: Router, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    router.save(tmp_path / "fitted")
+    monkeypatch.setattr("costroute_rt.router_bundle.seal_bundle", refuse)
+    with pytest.raises(OutputError, match="No space left"):
+        with_router(bundle, tmp_path / "fitted", tmp_path / "out" / "bundle")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_router_of_another_pool_or_text_encoder_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    make_router(tuple({**row, "guidance_scale": 7.0} for row in bundle.pool)).save(tmp_path / "other")
+    with pytest.raises(BundleError, match="guidance_scale 7"):
+        with_router(bundle, tmp_path / "other", tmp_path / "bundle")
+    states_router(bundle, text_encoder="0" * 64)[0].save(tmp_path / "states")
+    with pytest.raises(BundleError, match="another text encoder"):
+        with_router(bundle, tmp_path / "states", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_without_a_router_has_none_to_open(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="no router"):
+        open_router(bundle)
+
+
+def test_a_manifest_may_only_name_router_files_it_lists(router: Router, bundle: Bundle, tmp_path: Path) -> None:
+    from costroute_rt.engines.bundle import seal_bundle
+
+    router.save(tmp_path / "fitted")
+    made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
+    manifest = json.loads((made.root / "manifest.json").read_text())
+    with pytest.raises(BundleError, match="not among its files"):
+        seal_bundle(made.root, {**manifest, "router": {"file": "router/router.json", "arrays": "router/other.safetensors"}})
+    with pytest.raises(BundleError, match=r"no router\.arrays"):
+        seal_bundle(made.root, {**manifest, "router": {"file": "router/router.json"}})
+    with pytest.raises(BundleError, match="one folder"):
+        open_router(seal_bundle(made.root, {**manifest, "router": {"file": "router/router.json", "arrays": "vae/decode.onnx"}}))
+
+
+def test_an_opened_runtime_routes_by_the_bundles_router(router: Router, bundle: Bundle, tmp_path: Path, home: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    router.save(tmp_path / "fitted")
+    made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
+    with Runtime.open(made.root, build=True) as runtime:
+        short, long = runtime.route("a red bird"), runtime.route("a blue tree at night, with snow")
+        assert (short.chosen.name, long.chosen.name) == ("tiny-turbo@1", "tiny-base@8")
+        told = short.to_json()["router"]
+        assert told["nearest"][0]["prompt"] == "a red bird"
+        assert told["basis"].startswith("mean estimator")
+        assert runtime.generate("a red bird", seed=1).route.chosen.name == "tiny-turbo@1"
+
+
+def test_a_router_on_fake_engines_is_asked_once_a_request(bundle: Bundle, open_device: Callable[..., FakeDevice]) -> None:
+    device = open_device(quality=make_router(bundle.pool))
+    result = device.runtime.generate("a red bird", seed=1)
+    assert result.route.judgement is not None
+    assert result.to_json()["route"]["router"]["trust"] == 1
