@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from costroute_rt.cli import option
+from costroute_rt.cli.batch import Budget, check_budget
 from costroute_rt.cli.failure import say, say_error
 from costroute_rt.cli.output import Job, plan_jobs
 from costroute_rt.cli.progress import building_notice, step_bar
@@ -26,6 +27,8 @@ SEED_LIMIT = 2**32
 @click.option(
     "--prompts", type=click.File(encoding="utf-8-sig"), metavar="FILE", help="One image for each line of FILE (-: standard input)."
 )
+@click.option("--total-s", type=click.FloatRange(min=0, min_open=True), help="With --prompts: seconds for all lines, divided by need.")
+@click.option("--mean-ms", type=click.FloatRange(min=0, min_open=True), help="With --prompts: --total-s as milliseconds a line.")
 @click.option(
     "-o", "--output", metavar="PATH", help="File, folder, or pattern of {slug} {seed} {line} {index}.  [default: {slug}-{seed}.png]"
 )
@@ -38,6 +41,8 @@ SEED_LIMIT = 2**32
 def gen(
     prompt: str | None,
     prompts: TextIO | None,
+    total_s: float | None,
+    mean_ms: float | None,
     output: str | None,
     seed: int | None,
     overwrite: bool,
@@ -55,11 +60,16 @@ def gen(
     from the prompt to the pixels in memory; starting the program and writing the file come on top. The first call
     builds the engines for this machine. A budget that was missed after all is reported; the image is written.
 
+    With --total-s or --mean-ms one budget serves a whole file: prompts that gain by it get more time than others, and
+    what is left is divided again as images are done. It runs from the first prompt to the last file written.
+
     \b
     costroute-rt gen "a red house by a lake at sunset" --max-ms 800 -o postcard.png
     costroute-rt gen "a snowy mountain at night" --count 4 --seed 7 -o night.png
     costroute-rt gen --prompts lines.txt --max-ms 500 -o postcards/
+    costroute-rt gen --prompts lines.txt --total-s 60 -o postcards/
     """
+    check_budget(total_s, mean_ms, has_file=prompts is not None, request=request)
     jobs = plan_jobs(*_read(prompt, prompts, seed, count), count, output, many=prompts is not None)
     todo = jobs if overwrite or prompts is None else [job for job in jobs if not all(path.exists() for path in job.paths)]
     if len(todo) < len(jobs):
@@ -70,9 +80,13 @@ def gen(
 
     notice = building_notice("first use: building")
     # Without anything that weighs time, only the engines of the chosen candidate are loaded.
-    weighs_time = any(request[name] for name in ("max_ms", "lam", "tolerance"))
+    weighs_time = any((total_s, mean_ms, *(request[name] for name in ("max_ms", "lam", "tolerance"))))
     with Runtime.open(bundle, backend=backend, provider=provider, build=not no_build, preload=weighs_time, progress=notice) as runtime:
-        failed = _make_all(runtime, todo, {"count": count, **request}, as_json=as_json)
+        budget = Budget.start(total_s, mean_ms, len(todo))
+        if budget is None:
+            failed = _make_all(runtime, todo, {"count": count, **request}, as_json=as_json)
+        else:
+            failed = _make_planned(runtime, todo, {"count": count, **request}, budget, as_json=as_json)
     if failed:
         raise click.exceptions.Exit(failed)
 
@@ -125,6 +139,17 @@ def _make_all(runtime: Runtime, jobs: Sequence[Job], request: dict[str, Any], *,
     return failed
 
 
+def _make_planned(runtime: Runtime, jobs: Sequence[Job], request: dict[str, Any], budget: Budget, *, as_json: bool) -> int:
+    """`_make_all` within one budget for all jobs."""
+    usable, failed = budget.judge(runtime, jobs, request)
+    shares = budget.shares(runtime, [route for _, route in usable], request)
+    for (job, _), share in zip(usable, shares, strict=True):
+        _make(runtime, job, {**request, **share}, as_json=as_json, with_bar=len(jobs) == 1)
+    if usable:
+        say(budget.describe(len(usable)))
+    return failed
+
+
 def _make(runtime: Runtime, job: Job, request: dict[str, Any], *, as_json: bool, with_bar: bool) -> None:
     with step_bar("steps", hidden=not with_bar) as on_step:
         result = runtime.generate(job.prompt, seed=job.seed, on_step=on_step, **request)
@@ -132,6 +157,9 @@ def _make(runtime: Runtime, job: Job, request: dict[str, Any], *, as_json: bool,
         _save(result, path, index)
     if result.truncated:
         say("note: the prompt is longer than the text encoder reads; its end was left out")
+    judgement = result.route.judgement
+    if judgement is not None and judgement.note and len(result.route.options) > 1:
+        say(f"note: {judgement.note}")
     if as_json:
         show_json({**result.to_json(), "outputs": [str(path) for path in job.paths]}, indent=None)
     else:

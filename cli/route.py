@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from costroute_rt.cli import option
+from costroute_rt.cli.failure import say
 from costroute_rt.cli.progress import building_notice
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
@@ -54,3 +55,10 @@ def _show(decision: Route) -> None:
     ]
     show_table(("", "candidate", "quality", "+-", "ms", "p95 ms", "memory", "loaded", "why"), rows)
     click.echo(f"\n{decision.chosen.name}: {decision.reason}")
+    judgement = decision.judgement
+    if judgement is not None:
+        click.echo(f"quality by {judgement.basis}")
+        for each in judgement.nearest:
+            click.echo(f"  {each.similarity:.2f} like {each.prompt!r}")
+        if judgement.note and len(decision.options) > 1:
+            say(f"note: {judgement.note}")

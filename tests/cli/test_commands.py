@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from costroute_rt.cli.info import reproduce
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.router_bundle import with_router
 from tests.cli.conftest import Run
+from tests.small_router import make_router
 
 
 @pytest.fixture
@@ -33,13 +36,31 @@ def test_route_lists_every_candidate_and_marks_the_chosen(run: Run, built: Path,
     assert done.exit_code == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.startswith("*") for line in lines[1:5]] == [False, False, False, True]
-    assert lines[-1].startswith("tiny-base@8: ")
+    assert lines[-2].startswith("tiny-base@8: ")
+    assert lines[-1] == "quality by averages: the bundle has no router"
 
 
 def test_route_json(run: Run, built: Path, tiny_bundle: Path) -> None:
     told = json.loads(run("route", "a lake", "--bundle", tiny_bundle, "--tolerance", 10, "--json").stdout)
     assert told["chosen"].startswith("tiny-turbo")
     assert len(told["options"]) == 4
+
+
+def test_a_router_names_the_prompts_it_learned_from_and_says_when_there_are_none_like_it(
+    run: Run, built: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    make_router(bundle.pool).save(tmp_path / "router")
+    target = with_router(bundle, tmp_path / "router", tmp_path / "bundle").root
+    done = run("route", "a red bird", "--bundle", target)
+    assert done.stdout.splitlines()[-4:-2] == ["quality by mean estimator on 60 labelled prompts", "  1.00 like 'a red bird'"]
+    assert done.stderr == ""
+    note = "note: far from every labelled prompt: averages are used\n"
+    assert run("route", "tax return", "--bundle", target).stderr == note
+    assert run("gen", "tax return", "--bundle", target, "-o", "a.png").stderr == note
+    assert run("gen", "tax return", "--bundle", target, "-o", "b.png", "--candidate", "tiny-turbo@1").stderr == ""
+    told = json.loads(run("route", "a red bird", "--bundle", target, "--json").stdout)
+    assert told["router"]["nearest"][0] == {"prompt": "a red bird", "similarity": 1.0}
 
 
 def test_build_engines_keeps_what_is_there(run: Run, built: Path, tiny_bundle: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,6 +87,35 @@ def test_one_bad_line_does_not_stop_the_others(gen: Run) -> None:
     assert len(images()) == 2
 
 
+@pytest.mark.parametrize("budget", [("--total-s", 60), ("--mean-ms", 20_000)])
+def test_one_budget_serves_a_file(gen: Run, budget: tuple[str, float]) -> None:
+    done = gen("--prompts", "-", "-o", "out", "--json", *budget, stdin="a lake\n\x00\na house\na tree\n")
+    assert done.exit_code == 2  # the line that holds no text
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["settings"]["candidate"] for each in told] == ["tiny-base@8"] * 3
+    assert [each["max_ms"] for each in told[:2]] == [None, None]
+    assert told[2]["met"]
+    seconds = 60 if budget[0] == "--total-s" else 80
+    assert re.search(rf"3 prompts in \d+\.\d s of {seconds}\.0 s\n$", done.stderr)
+    assert len(images()) == 3
+
+
+def test_a_tight_budget_is_divided_and_told_when_missed(gen: Run) -> None:
+    few = gen("--prompts", "-", "-o", "few", "--json", "--mean-ms", 0.01, "--or-fastest", stdin="a lake\na house\na tree\n")
+    assert {json.loads(line)["settings"]["candidate"] for line in few.stdout.splitlines()} == {"tiny-turbo@1"}
+    assert few.stderr.endswith("budget missed\n")
+    none = gen("--prompts", "-", "-o", "none", "--mean-ms", 0.01, stdin="a lake\na house\na tree\n")
+    assert none.exit_code == 3
+    assert "3 prompts do not fit in " in none.stderr
+    assert not Path("none").exists()
+
+
+def test_a_budget_for_one_line_is_that_prompts(gen: Run) -> None:
+    done = gen("--prompts", "-", "-o", "out", "--total-s", 60, stdin="a lake\n")
+    assert " met\n" in done.stdout
+    assert gen("--prompts", "-", "-o", "none", "--total-s", 0.0001, stdin="a lake\n").exit_code == 3
+
+
 def test_info_reads_the_settings_back_and_repeats_the_image(gen: Run, run: Run, tiny_bundle: Path) -> None:
     gen("it's a lake", "--seed", 9, "--negative-prompt", "snow", "-o", "a.png")
     told = json.loads(run("info", "a.png", "--json").stdout)
@@ -115,6 +145,10 @@ BAD_INPUT = {
     "seed too large": (2, ["a lake", "--seed", str(2**32)]),
     "seeds beyond the largest": (2, ["a lake", "--seed", str(2**32 - 1), "--count", "2"]),
     "more images than seeds": (2, ["a lake", "--count", str(2**33)]),
+    "budget of a file without one": (2, ["a lake", "--total-s", "5"]),
+    "two budgets of a file": (2, ["--prompts", "-", "--total-s", "5", "--mean-ms", "5"]),
+    "budgets of a file and of an image": (2, ["--prompts", "-", "--total-s", "5", "--max-ms", "5"]),
+    "budget of a file and a candidate": (2, ["--prompts", "-", "--mean-ms", "5", "--candidate", "tiny-base@8"]),
     "no images": (2, ["a lake", "--count", "0"]),
     "unknown option": (2, ["a lake", "--steps", "4"]),
     "folder that is not there": (7, ["a lake", "-o", "missing/x.png"]),
