@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         StoreFullError,
     )
     from costroute_rt.png import read_settings
+    from costroute_rt.quality import Judgement
     from costroute_rt.result import Result, StepEvent, Timings
     from costroute_rt.route import Option, Route
     from costroute_rt.runtime import Runtime
@@ -48,6 +49,7 @@ __all__ = [
     "ConfigError",
     "CostrouteError",
     "EngineError",
+    "Judgement",
     "LabelError",
     "Option",
     "OutputError",
@@ -66,6 +68,7 @@ __all__ = [
 _MODULES = {
     "Bundle": "engines.bundle",
     "Candidate": "candidate",
+    "Judgement": "quality",
     "Option": "route",
     "Result": "result",
     "Route": "route",

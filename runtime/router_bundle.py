@@ -67,14 +67,25 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
         new.mkdir()
         _copy(bundle, router_folder, new)
         seal_bundle(new, _manifest(bundle))
-        if os.path.lexists(target):
-            os.replace(target, staging / "old")
-        os.replace(new, target)
+        _put(new, target, staging / "old")
     except OSError as error:
         raise OutputError(target, error.strerror or str(error)) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Bundle.open(target, verify=False)
+
+
+def _put(new: Path, target: Path, old: Path) -> None:
+    """Renames `new` to `target`; what was there goes to `old`, and comes back where that fails."""
+    existed = os.path.lexists(target)
+    if existed:
+        os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except OSError:
+        if existed:
+            os.replace(old, target)
+        raise
 
 
 def _copy(bundle: Bundle, router_folder: Path, new: Path) -> None:

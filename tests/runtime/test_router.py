@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -278,6 +279,23 @@ def test_a_bundle_that_cannot_be_sealed_leaves_nothing_behind(
     with pytest.raises(OutputError, match="No space left"):
         with_router(bundle, tmp_path / "fitted", tmp_path / "out" / "bundle")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_bundle_that_cannot_be_replaced_stays(router: Router, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_path = os.replace
+
+    def refuse_new(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError(13, "Permission denied")
+        replace_path(source, target)
+
+    router.save(tmp_path / "fitted")
+    shutil.copytree(bundle.root, tmp_path / "bundle")
+    monkeypatch.setattr("costroute_rt.router_bundle.os.replace", refuse_new)
+    with pytest.raises(OutputError, match="Permission denied"):
+        with_router(bundle, tmp_path / "fitted", tmp_path / "bundle", force=True)
+    Bundle.open(tmp_path / "bundle").verify()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "fitted"]
 
 
 def test_a_router_of_another_pool_or_text_encoder_is_refused(bundle: Bundle, tmp_path: Path) -> None:
