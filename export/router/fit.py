@@ -25,7 +25,9 @@ from costroute_rt.export.router.cross_validation import (
 )
 from costroute_rt.export.router.curve import FloatArray
 from costroute_rt.neighbour import Neighbours
+from costroute_rt.prompt_encoder import PromptEncoder, TextStates
 from costroute_rt.reduction import Reduction
+from costroute_rt.router import Router, describe_pool
 
 NEIGHBOUR = 5
 """A prompt is as far from the labelled ones as from the fifth nearest."""
@@ -42,7 +44,7 @@ class Learned:
     candidates: tuple[str, ...]
     reduction: Reduction
     estimator: Estimator
-    average: Estimator
+    average: Average
     features: Float32Array
     """float32[prompts, dimensions]: the labelled prompts', reduced."""
     near: float
@@ -78,7 +80,8 @@ def learn(
     _check(cells, folds)
     known = cells.fill()
     reduction = Reduction.fit(features, dimensions)
-    reduced = reduction.apply(features)
+    # As a file keeps them, so that what is measured is what will be loaded.
+    reduced = reduction.apply(features).astype(np.float16).astype(np.float32)
     average = Average.fit(known.mean, known.variance)
     validation = None
     if can_learn(cells):
@@ -98,6 +101,47 @@ def learn(
         routes_on=routes_on,
         reason=reason,
         validation=validation,
+    )
+
+
+def fit_router(
+    cells: Cells,
+    encoder: PromptEncoder,
+    states: TextStates | None,
+    *,
+    pool: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, Any],
+    text_encoder: str | None = None,
+    estimators: Sequence[str] = ESTIMATORS,
+    folds: int = 5,
+    seed: int = 0,
+    dimensions: int = DIMENSIONS,
+    progress: Progress = lambda _: None,
+) -> Router:
+    """A router for the candidates of `pool`, which are those of `cells`, in order.
+
+    states: of the prompts of `cells`, where the encoder reads them. pool: the bundle's. labels: where the labels came from, for the record.
+    text_encoder: SHA-256 of the text encoder whose states they are. Raises ConfigError as `learn` does.
+    """
+    names = tuple(row["name"] for row in pool)
+    if names != cells.candidates:
+        raise ConfigError("candidates of the labels", ", ".join(cells.candidates), f"those of the pool: {', '.join(names)}")
+    features = encoder.encode(cells.prompts, states)
+    learned = learn(cells, features, estimators=estimators, folds=folds, seed=seed, dimensions=dimensions, progress=progress)
+    return Router(
+        pool=describe_pool(pool),
+        encoder=encoder,
+        reduction=learned.reduction,
+        estimator=learned.estimator,
+        average=learned.average,
+        prompts=cells.prompts,
+        features=learned.features,
+        near=learned.near,
+        far=learned.far,
+        routes_on=learned.routes_on,
+        reason=learned.reason,
+        text_encoder=text_encoder if encoder.needs_states else None,
+        record={**describe(learned, cells, labels), "fit": {"folds": folds, "seed": seed, "dimensions": dimensions}},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from costroute_rt.engines.error import ConfigError
 from costroute_rt.export.router import cross_validation as cv
 from costroute_rt.export.router.cells import Cells, make_cells
-from costroute_rt.export.router.fit import decide, describe, learn, trust_range
+from costroute_rt.export.router.fit import decide, describe, fit_router, learn, trust_range
 from costroute_rt.prompt_encoder import HashedEncoder
+from costroute_rt.router import Router
 
 KINDS = (["cat", "dog", "bird", "fish"], ["red", "blue", "green", "grey"])
 NAMES = ("animals", "colours", "neither")
@@ -234,3 +236,34 @@ def test_the_decision_needs_the_whole_interval() -> None:
     unsure = replace(found, gain=replace(found.gain, value=0.1, low=0.0, high=0.2))
     assert decide(cells, sure)[0] == "prompt"
     assert decide(cells, unsure)[0] == "average"
+
+
+POOL = [
+    {"name": name, "denoiser": "base", "scheduler": "default", "num_inference_steps": 4, "guidance_scale": 1.0, "decoder": "vae"}
+    for name in NAMES
+]
+
+
+def test_a_router_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
+    cells = make(80)
+    router = fit_router(cells, HashedEncoder(512), None, pool=POOL, labels={"sha256": "0" * 64})
+    router.save(tmp_path / "router")
+    loaded = Router.load(tmp_path / "router")
+    new = [text for text, _ in make_prompts(20, 7)]
+    for before, after in zip(router.judge_all(new, None), loaded.judge_all(new, None), strict=True):
+        np.testing.assert_allclose(before, after, atol=2e-3)
+    assert loaded.record["cross_validation"]["gain"]["low"] > 0
+    assert loaded.record["labels"]["sha256"] == "0" * 64
+    assert loaded.reason == router.reason
+
+
+def test_a_router_that_routes_on_averages_says_so_when_asked() -> None:
+    router = fit_router(make(3), HashedEncoder(512), None, pool=POOL, labels={})
+    judgement = router.judge("cat dog", None)
+    assert "3 prompts are labelled for every candidate" in judgement.basis
+    assert judgement.mean.tolist() == router.judge("red blue", None).mean.tolist()
+
+
+def test_labels_of_another_pool_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"animals, colours, neither.*those of the pool: animals"):
+        fit_router(make(30), HashedEncoder(512), None, pool=POOL[:1], labels={})

@@ -1,0 +1,116 @@
+"""`costroute-rt eval-router`: what a bundle's router is worth on labels it has not seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from costroute_rt.cli import option
+from costroute_rt.cli.failure import say
+from costroute_rt.cli.table import show_json, show_table
+
+if TYPE_CHECKING:
+    from costroute_rt.export.router.evaluate import Evaluation
+
+FIGURES = {
+    "area": "area over mixing",
+    "qnc": "cost to equal the best",
+    "gain": "gain over the best",
+    "gain_at_mean_cost": "gain at mean cost",
+    "over_hull_at_mean_cost": "over mixing at mean cost",
+}
+
+
+@click.command("eval-router")
+@click.option("--labels", required=True, metavar="FILE", help="CSV of labels that the router was not fitted to.")
+@click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to judge by.")
+@click.option("--category", metavar="COLUMN", help="Also tell kinds of prompts apart.")
+@click.option("--html", metavar="FILE", help="Write a page with plots and example images.")
+@option.engine
+@option.as_json()
+def eval_router(
+    labels: str, score: str, category: str | None, html: str | None, bundle: str | None, backend: str, provider: str, as_json: bool
+) -> None:
+    """Judge a bundle's router on labels kept aside.
+
+    It stands beside each single candidate, random mixing of these, giving longer prompts the dearer candidate, averages,
+    and a choice by other seeds' labels, which no router can know. Intervals are 95 % over prompts.
+
+    \b
+    costroute-rt eval-router --labels heldout.csv --bundle my-bundle
+    costroute-rt eval-router --labels heldout.csv --bundle my-bundle --html report.html
+    """
+    from pathlib import Path
+
+    from costroute_rt import Bundle, shipped_bundle
+    from costroute_rt.export.router.job import Source, evaluate_bundle
+
+    source = Source(labels=labels, score=score, category=category, backend=backend, provider=provider)
+    found = evaluate_bundle(Bundle.open(bundle or shipped_bundle()), source, html=Path(html) if html else None, say=say)
+    if as_json:
+        show_json(found.to_json())
+    else:
+        _show(found)
+    if html:
+        say(f"wrote {html}")
+
+
+def _show(found: Evaluation) -> None:
+    predicted = {row["name"]: row["predicted_ms"] for row in found.ms}
+    show_table(
+        ("candidate", "quality", "predicted", "ms", "ms predicted", "best for"),
+        [
+            (row["name"], row["quality"], row["predicted"], row["cost_ms"], predicted.get(row["name"]), f"{100 * row['best_for']:.0f} %")
+            for row in found.candidates
+        ],
+    )
+    routers = [name for name in ("router", "length", "average") if name in found.figures]
+    rows = [
+        (label, *(_interval(found.figures[router].get(name)) for router in routers))
+        for name, label in FIGURES.items()
+        if name in found.figures["router"]
+    ]
+    click.echo("")
+    show_table(("", *routers), rows)
+    if found.shares:
+        click.echo("")
+        names = [row["name"] for row in found.candidates]
+        show_table(
+            ("mean ms", "quality", *names),
+            [
+                (level["cost_ms"], level["quality"], *(f"{100 * level['candidates'][name]['share']:.0f} %" for name in names))
+                for level in found.shares
+            ],
+        )
+    if found.categories:
+        click.echo("")
+        show_table(
+            ("category", "prompts", "gain", "low", "high", "trust"),
+            [
+                (row["name"], row["prompts"], *(row["gain"][end] for end in ("value", "low", "high")), row["trust"])
+                for row in found.categories
+            ],
+        )
+    click.echo("\n" + "\n".join(_lines(found)))
+
+
+def _lines(found: Evaluation) -> list[str]:
+    about = found.calibration
+    lines = [f"{found.prompts} prompts" + (f", {found.left_out} left out for missing labels" if found.left_out else "")]
+    lines.append(f"predicted quality: bias {about['bias']:+.3f}, root mean square error {about['rms_error']:.3f}")
+    if found.oracle_gain is not None:
+        lines.append(f"chosen by other seeds' labels: gain {found.oracle_gain:+.4f}")
+    if found.reachable_share is not None:
+        lines.append(f"the router reaches {100 * found.reachable_share:.0f} % of what that choice does")
+    if found.router_ms is not None:
+        lines.append(f"judging a prompt takes {found.router_ms:.3f} ms; mean trust {found.mean_trust:.2f}")
+    router = found.facts["router"]
+    return [*lines, f"routes on {router['routes_on']}: {router['reason']}"]
+
+
+def _interval(found: object) -> str:
+    from costroute_rt.export.router.curve import Interval
+    from costroute_rt.export.router.report import show_interval
+
+    return show_interval(found) if isinstance(found, Interval) else "-"

@@ -1,0 +1,98 @@
+"""`costroute-rt fit-router`: from a table of labels to a bundle that routes by the prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from costroute_rt.cli import option
+from costroute_rt.cli.failure import say
+from costroute_rt.cli.table import show_json, show_table
+
+if TYPE_CHECKING:
+    from costroute_rt.router import Router
+
+KINDS = ("knn", "linear", "mean")
+
+
+@click.command("fit-router")
+@click.option("--labels", required=True, metavar="FILE", help="CSV of labels, as `costroute-rt label` writes it, or your own.")
+@click.option("--output", "-o", required=True, metavar="FOLDER", help="Bundle to write: the given one with the new router.")
+@click.option(
+    "--encoder", type=click.Choice(["states", "hashed"]), default="states", show_default=True,
+    help="What is read of a prompt: the text encoder's states, or its words alone.",
+)  # fmt: skip
+@click.option(
+    "--estimator", "estimators", multiple=True, type=click.Choice(KINDS),
+    help="Choose among these only; may be repeated.  [default: all]",
+)  # fmt: skip
+@click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to learn.")
+@click.option("--category", metavar="COLUMN", help="Also say what is gained on kinds of prompts never seen.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT where it exists.")
+@option.engine
+@option.as_json()
+def fit_router(
+    labels: str,
+    output: str,
+    encoder: str,
+    estimators: tuple[str, ...],
+    score: str,
+    category: str | None,
+    force: bool,
+    bundle: str | None,
+    backend: str,
+    provider: str,
+    as_json: bool,
+) -> None:
+    """Learn from labels which candidate a prompt needs.
+
+    Cross-validation chooses the estimator. Where it shows no sure gain over choices that ignore the prompt, the router
+    goes by averages, and says so. The labels may come from elsewhere: columns prompt, candidate and score are enough;
+    prompt_id, seed and cost_ms are used where they are there.
+
+    \b
+    costroute-rt fit-router --labels labels.csv -o my-bundle
+    costroute-rt gen "a red house by a lake" --bundle my-bundle --max-ms 500
+    """
+    from pathlib import Path
+
+    from costroute_rt import Bundle, shipped_bundle
+    from costroute_rt.export.router.job import Source, fit_bundle
+
+    source = Source(labels=labels, score=score, category=category, backend=backend, provider=provider)
+    opened = Bundle.open(bundle or shipped_bundle())
+    router = fit_bundle(opened, source, Path(output), encoder=encoder, estimators=estimators or KINDS, force=force, say=say)
+    if as_json:
+        show_json(describe(router, output))
+    else:
+        _show(router, output)
+
+
+def describe(router: Router, output: str) -> dict[str, Any]:
+    """Plain data: what was fitted and what it gains."""
+    return {
+        "bundle": output,
+        "routes_on": router.routes_on,
+        "reason": router.reason,
+        "encoder": router.encoder.to_json(),
+        "estimator": router.estimator.to_json(),
+        **router.record,
+    }
+
+
+def _show(router: Router, output: str) -> None:
+    labelled = router.record["labels"]["candidates"]
+    show_table(
+        ("candidate", "mean quality", "prompts", "ms"),
+        [(name, row["mean"], row["prompts"], row["cost_ms"]) for name, row in labelled.items()],
+    )
+    found = router.record["cross_validation"]
+    if found is not None:
+        click.echo("")
+        show_table(("estimator", "error"), list(found["errors"].items())[:5])
+        apart = found["leave_category_out"]
+        if apart is not None:
+            ends = f"{apart['low']:+.4f} to {apart['high']:+.4f}"
+            click.echo(f"\ngain on kinds of prompts never seen: {apart['value']:+.4f} (95 % interval {ends})")
+    click.echo(f"\nroutes on {router.routes_on}: {router.reason}\nwrote {output}")

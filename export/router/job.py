@@ -1,0 +1,191 @@
+"""What the commands `fit-router` and `eval-router` do, from files to files."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.error import OutputError
+from costroute_rt.export.router import curve
+from costroute_rt.export.router.cells import Cells
+from costroute_rt.export.router.cross_validation import ESTIMATORS, complete_prompts
+from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
+from costroute_rt.export.router.fit import fit_router
+from costroute_rt.export.router.labels import LabelTable
+from costroute_rt.export.router.report import Example, write_page
+from costroute_rt.export.router.states import read_states
+from costroute_rt.prompt_encoder import HashedEncoder, PromptEncoder, StatesEncoder, TextStates
+from costroute_rt.router import Router
+from costroute_rt.router_bundle import open_router, text_encoder_sha256, with_router
+from costroute_rt.runtime import Runtime
+
+Say = Callable[[str], None]
+TIMED_PROMPTS = 200
+EXAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Labels, and what runs the engines that are needed to use them."""
+
+    labels: str | Path
+    score: str = "score"
+    category: str | None = None
+    backend: str = "onnxruntime"
+    provider: str = "cpu"
+    home: str | Path | None = None
+
+    def open(self) -> LabelTable:
+        """The table; raises LabelError."""
+        return LabelTable.open(self.labels, score=self.score, category=self.category)
+
+    def states(self, bundle: Bundle, prompts: Sequence[str], say: Say) -> TextStates:
+        """The text encoder's states of these prompts."""
+        return read_states(bundle, prompts, home=self.home, backend=self.backend, provider=self.provider, progress=say)
+
+
+def fit_bundle(
+    bundle: Bundle,
+    source: Source,
+    output: Path,
+    *,
+    encoder: str = "states",
+    estimators: Sequence[str] = ESTIMATORS,
+    force: bool = False,
+    say: Say = lambda _: None,
+) -> Router:
+    """Fits a router for the bundle's pool and writes a bundle that has it to `output`.
+
+    encoder: `states` or `hashed`. Raises LabelError, ConfigError, PromptError, OutputError (before any work where `output` exists).
+    """
+    if os.path.lexists(output) and not force:
+        raise OutputError(output, "it exists already (--force replaces it)")
+    table = source.open()
+    cells = table.cells([row["name"] for row in bundle.pool])
+    others = [name for name in table.candidates if name not in cells.candidates]
+    if others:
+        say(f"note: labels of {', '.join(others)} are left out, as the bundle has no such candidate")
+    reader: PromptEncoder = HashedEncoder()
+    states = None
+    if encoder == "states":
+        states = source.states(bundle, cells.prompts, say)
+        reader = StatesEncoder(states.states.shape[2])
+    about = {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}
+    router = fit_router(
+        cells,
+        reader,
+        states,
+        pool=bundle.pool,
+        labels=about,
+        text_encoder=text_encoder_sha256(bundle),
+        estimators=estimators,
+        progress=say,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        router.save(Path(folder))
+        with_router(bundle, Path(folder), output, force=force)
+    return router
+
+
+def evaluate_bundle(bundle: Bundle, source: Source, *, html: Path | None = None, say: Say = lambda _: None) -> Evaluation:
+    """Judges the bundle's router by these labels, which it should not have been fitted to, and writes the page to `html`.
+
+    Where the labels have costs the runtime's predictions stand beside them. Raises BundleError where there is no router, LabelError,
+    OutputError.
+    """
+    router, table = open_router(bundle), source.open()
+    names = [row["name"] for row in bundle.pool]
+    cells = table.cells(names)
+    states = source.states(bundle, cells.prompts, say) if router.needs_states else None
+    mean, error, trust = router.judge_all(cells.prompts, states)
+    estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean)
+    say(f"judging by {len(cells)} prompts")
+    found = evaluate(
+        cells,
+        estimates,
+        halves=split_seeds(lambda seeds: table.cells(names, seeds=seeds), table.seeds),
+        predicted_ms=_predict_ms(bundle, source) if cells.has_cost else None,
+        router_ms=time_router(router, cells.prompts, states),
+        facts={"router": _facts(router), "labels": {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}},
+    )
+    if router.record.get("labels", {}).get("sha256") == table.sha256:
+        say("note: these are the labels that the router was fitted to: what it gains here says little")
+    if html is not None:
+        examples = make_examples(bundle, source, cells, estimates, say) if cells.has_cost else []
+        title = f"Router of the {bundle.family} family"
+        write_text(html, write_page(found, title=title, reason=f"Routes on {router.routes_on}: {router.reason}", examples=examples))
+    return found
+
+
+def time_router(router: Router, prompts: Sequence[str], states: TextStates | None, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Milliseconds to judge one prompt, its states given: the median over some of the prompts."""
+    asked = np.linspace(0, len(prompts) - 1, min(len(prompts), TIMED_PROMPTS)).astype(int)
+    router.judge(prompts[0], None if states is None else states.select([0]))
+    times = []
+    for row in asked:
+        own = None if states is None else states.select([row])
+        started = clock()
+        router.judge(prompts[row], own)
+        times.append(1000 * (clock() - started))
+    return float(np.median(times))
+
+
+def make_examples(bundle: Bundle, source: Source, cells: Cells, estimates: Estimates, say: Say) -> list[Example]:
+    """Pictures of prompts routed to the cheapest candidates and to the dearest, where half of the range of cost is spent."""
+    from PIL import Image
+
+    complete = complete_prompts(cells)
+    kept = cells.select(complete)
+    routed = curve.route(estimates.mean[complete], kept.cost_ms)
+    spent = routed.points(kept.cost_ms, kept.mean).cost
+    choice = routed.choice[int(np.argmin(np.abs(spent - (spent.min() + spent.max()) / 2)))]
+    order = np.argsort(kept.cost_ms[choice], kind="stable")
+    rows = list(dict.fromkeys([*order[: EXAMPLES // 2].tolist(), *order[len(order) - EXAMPLES // 2 :].tolist()]))
+    say(f"making {len(rows)} example images")
+    examples = []
+    with Runtime.open(bundle.root, home=source.home, backend=source.backend, provider=source.provider, build=True) as runtime:
+        for row in rows:
+            result = runtime.generate(kept.prompts[row], seed=0, candidate=kept.candidates[choice[row]])
+            png = io.BytesIO()
+            Image.fromarray(result.pixels[0]).save(png, "PNG")
+            examples.append(
+                Example(prompt=kept.prompts[row], candidate=kept.candidates[choice[row]], ms=result.actual_ms, png=png.getvalue())
+            )
+    return examples
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file and the folders it needs; raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
+
+
+def _predict_ms(bundle: Bundle, source: Source) -> dict[str, float]:
+    """What the runtime on this device expects of each candidate, engines loaded."""
+    with Runtime.open(bundle.root, home=source.home, backend=source.backend, provider=source.provider, build=True) as runtime:
+        return {option.candidate.name: option.ms for option in runtime.route("a lake").options}
+
+
+def _facts(router: Router) -> dict[str, Any]:
+    return {
+        "routes_on": router.routes_on,
+        "reason": router.reason,
+        "encoder": router.encoder.to_json(),
+        "estimator": router.estimator.to_json(),
+        "prompts": len(router.prompts),
+        "near": router.near,
+        "far": router.far,
+        "record": dict(router.record),
+    }
