@@ -95,7 +95,9 @@ class Engine(Protocol):
     @property
     def key(self) -> EngineKey | None: ...
     @property
-    def inputs(self) -> Mapping[str, TensorSpec]: ...
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """dtype and shape by name, in the graph's order; free axes are text, not always the graph's own names for them."""
+
     @property
     def outputs(self) -> Mapping[str, TensorSpec]: ...
     @property
@@ -136,11 +138,15 @@ class Backend(Protocol):
 
 def get_backend(name: str) -> Backend:
     """The backend of that name; raises ConfigError for an unknown one and BackendError where its library is not installed."""
-    if name != "onnxruntime":
-        raise ConfigError("backend", name, "onnxruntime")
-    from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+    if name == "onnxruntime":
+        from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend()
+        return OnnxRuntimeBackend()
+    if name == "openvino":
+        from costroute_rt.engines.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend()
+    raise ConfigError("backend", name, "onnxruntime or openvino")
 
 
 def check_feeds(inputs: Mapping[str, TensorSpec], found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:

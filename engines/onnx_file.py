@@ -1,4 +1,4 @@
-"""Which other files an ONNX file refers to, read without the `onnx` package, which the runtime does not need.
+"""Which other files an ONNX file refers to, and its inputs' axes, read without the `onnx` package, which the runtime does not need.
 
 Only what is wanted is decoded; field numbers are those of onnx.proto3.
 """
@@ -10,11 +10,13 @@ from pathlib import Path
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_SPARSE = 1, 5, 11, 15
 _FUNCTION_NODE, _NODE_ATTRIBUTE = 7, 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _TENSOR_EXTERNAL, _SPARSE_TENSORS = 13, (1, 2)
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_AXIS = 1, 2, 1, 2, 1
+_AXIS_LENGTH, _AXIS_NAME = 1, 2
 
 
 def read_external_locations(path: Path) -> set[str]:
@@ -33,6 +35,43 @@ def read_external_locations(path: Path) -> set[str]:
     if graphs != 1:
         raise ValueError("it is not ONNX" if not graphs else "it holds more than one graph")
     return external
+
+
+def read_input_axes(path: Path) -> dict[str, list[int | str]]:
+    """Each input's axes as written in an ONNX file: a length, or a name (maybe empty) where it is free; raises ValueError."""
+    try:
+        return _read_input_axes(memoryview(path.read_bytes()))
+    except (IndexError, UnicodeDecodeError) as error:
+        raise ValueError("it is cut short or not ONNX") from error
+
+
+def _read_input_axes(data: memoryview) -> dict[str, list[int | str]]:
+    axes: dict[str, list[int | str]] = {}
+    for graph in _members(data, _MODEL_GRAPH):
+        for value in _members(graph, _GRAPH_INPUT):
+            name = next((str(each, "utf-8") for each in _members(value, _VALUE_NAME)), "")
+            shapes = (
+                shape
+                for kind in _members(value, _VALUE_TYPE)
+                for tensor in _members(kind, _TYPE_TENSOR)
+                for shape in _members(tensor, _TENSOR_SHAPE)
+            )
+            axes[name] = [_axis(axis) for shape in shapes for axis in _members(shape, _SHAPE_AXIS)]
+    return axes
+
+
+def _axis(data: memoryview) -> int | str:
+    for number, value in _fields(data):
+        if number == _AXIS_LENGTH and isinstance(value, int):
+            return value
+        if number == _AXIS_NAME:
+            return str(_part(value), "utf-8")
+    return ""
+
+
+def _members(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The parts of a message under one field number."""
+    return (_part(value) for number, value in _fields(data) if number == wanted)
 
 
 def _walk_graph(data: memoryview, external: set[str]) -> None:

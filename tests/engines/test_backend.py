@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from costroute_rt.engines.build import build_engines, engine_key, make_spec, open_engine
 from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.bundle_manifest import TensorSpec
 from costroute_rt.engines.engine import Backend, Engine, get_backend
 from costroute_rt.engines.error import ConfigError, EngineError
 from costroute_rt.engines.example import example_feeds
@@ -16,12 +18,25 @@ from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
 from costroute_rt.engines.store import Store
 from tests.engines.conftest import rewrite_manifest
 
-BACKENDS = ["onnxruntime"]
+BACKENDS = ["onnxruntime", "openvino"]
+GRAPHS = ["text_encoder/encode", "base/guided_step", "vae/decode"]
+"""Those with int64 inputs, a number without axes, uint8 outputs."""
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
+    pytest.importorskip(request.param, reason=f"needs {request.param}")
     return get_backend(request.param)
+
+
+@pytest.fixture(scope="module")
+def home(backend: Backend, built_home: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the tiny bundle's engines of the backend."""
+    if backend.name == "onnxruntime":
+        return built_home
+    found = tmp_path_factory.mktemp(backend.name)
+    build_engines(Bundle.open(tiny_bundle), Store.open(found), backend=backend.name, threads=1, graphs=GRAPHS, measure=False)
+    return found
 
 
 @pytest.fixture
@@ -30,8 +45,8 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 
 @pytest.fixture
-def engine(backend: Backend, bundle: Bundle, built_home: Path) -> Engine:
-    return open_engine(bundle, Store.open(built_home), "base", "guided_step", backend=backend.name, threads=1)
+def engine(backend: Backend, bundle: Bundle, home: Path) -> Engine:
+    return open_engine(bundle, Store.open(home), "base", "guided_step", backend=backend.name, threads=1)
 
 
 def test_an_engine_computes_what_its_graph_says_at_any_batch_and_size(engine: Engine, bundle: Bundle) -> None:
@@ -45,12 +60,39 @@ def test_an_engine_computes_what_its_graph_says_at_any_batch_and_size(engine: En
 
 def test_an_engine_says_what_it_takes_and_gives(engine: Engine, bundle: Bundle) -> None:
     spec = bundle.graphs["unet/guided_step.onnx"]
-    assert dict(engine.inputs) == dict(spec.inputs)
+    assert _known(engine.inputs) == _known(spec.inputs)
     assert engine.outputs.keys() == spec.outputs.keys()
     assert engine.provider == "cpu"
     assert engine.resident_bytes > 100_000
     assert engine.key is not None
     assert engine.key.graph == "tiny/base/guided_step"
+
+
+def _known(specs: Mapping[str, TensorSpec]) -> dict[str, tuple[str, list[int | None]]]:
+    """dtype and lengths; free axes without their names, which not every library keeps."""
+    return {name: (spec.dtype, [axis if isinstance(axis, int) else None for axis in spec.shape]) for name, spec in specs.items()}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_engines_agree_with_the_reference_to_a_ten_thousandth(name: str, backend: Backend, bundle: Bundle, home: Path) -> None:
+    path = bundle.graph_path(*name.split("/"))
+    feeds = example_feeds(bundle, path)
+    expected = OnnxRuntimeBackend().run_reference(bundle.path(path), feeds).outputs()
+    with open_engine(bundle, Store.open(home), *name.split("/"), backend=backend.name, threads=1) as engine:
+        found = engine.run({name: engine.to_device(array) for name, array in feeds.items()})
+        for name, want in expected.items():
+            have = engine.to_host(found[name])
+            assert (have.dtype, have.shape) == (want.dtype, want.shape)
+            # A sum on the border between two levels of a pixel may be rounded either way.
+            np.testing.assert_allclose(have, want, rtol=1e-4, atol=1 if want.dtype == np.uint8 else 1e-4)
+
+
+def test_outputs_outlive_the_next_call(engine: Engine, bundle: Bundle) -> None:
+    feeds = {name: engine.to_device(array) for name, array in example_feeds(bundle, "unet/guided_step.onnx").items()}
+    first = engine.run(feeds)
+    before = engine.to_host(first["denoised"]).copy()
+    engine.run({**feeds, "latent": engine.to_device(np.ones((1, 4, 4, 4), np.float32))})
+    np.testing.assert_array_equal(engine.to_host(first["denoised"]), before)
 
 
 def test_outputs_feed_the_next_call(engine: Engine, bundle: Bundle) -> None:
@@ -95,22 +137,34 @@ def test_a_closed_engine_says_so(engine: Engine, bundle: Bundle) -> None:
 def test_static_shapes_make_another_engine_that_refuses_other_sizes(backend: Backend, bundle: Bundle, tmp_path: Path) -> None:
     shapes = {"batch": 1, "height": 4, "width": 4}
     store = Store.open(tmp_path)
-    build_engines(bundle, store, threads=1, shapes=shapes, graphs=["turbo/step"], measure=False)
+    build_engines(bundle, store, backend=backend.name, threads=1, shapes=shapes, graphs=["turbo/step"], measure=False)
     keys = [engine_key(bundle, "turbo", "step", backend, make_spec(threads=1, shapes=chosen)) for chosen in (shapes, None)]
     assert keys[0].digest != keys[1].digest
-    with open_engine(bundle, store, "turbo", "step", threads=1, shapes=shapes) as engine:
+    with open_engine(bundle, store, "turbo", "step", backend=backend.name, threads=1, shapes=shapes) as engine:
         engine.run(example_feeds(bundle, "unet_turbo/step.onnx"))
         with pytest.raises(ConfigError, match=r"denoised_before is 'float32\[2, 4, 4, 4\]': expected float32\[1, 4, 4, 4\]"):
             engine.run(example_feeds(bundle, "unet_turbo/step.onnx", batch=2))
 
 
-def test_a_bundle_of_one_size_gets_engines_of_that_size(bundle_copy: Path, tmp_path: Path) -> None:
+def test_a_bundle_of_one_size_gets_engines_of_that_size(backend: Backend, bundle_copy: Path, tmp_path: Path) -> None:
     rewrite_manifest(bundle_copy, lambda manifest: manifest["image"].update(any_size=False, sizes=[[64, 64]]))
     bundle, store = Bundle.open(bundle_copy), Store.open(tmp_path / "store")
-    build_engines(bundle, store, threads=1, graphs=["turbo/step"], measure=False)
-    with open_engine(bundle, store, "turbo", "step", threads=1) as engine:
+    build_engines(bundle, store, backend=backend.name, threads=1, graphs=["turbo/step"], measure=False)
+    with open_engine(bundle, store, "turbo", "step", backend=backend.name, threads=1) as engine:
         assert engine.inputs["latent"].shape == (1, 4, 4, 4)
         assert "height=4" in engine.key.shapes
+
+
+def test_an_engine_that_cannot_be_read_says_so(backend: Backend, tmp_path: Path) -> None:
+    for name in ("model.onnx", "model.blob"):
+        (tmp_path / name).write_bytes(b"no engine")
+    with pytest.raises(EngineError, match=r"the engine cannot be opened: .*build-engines"):
+        backend.open(tmp_path, make_spec(threads=1))
+
+
+def test_an_unknown_provider_names_the_known_ones(backend: Backend) -> None:
+    with pytest.raises(ConfigError, match="provider is 'abacus': expected one of cpu, "):
+        backend.device(make_spec("abacus", 1))
 
 
 def test_no_weight_is_unpacked_while_running(built_home: Path) -> None:
