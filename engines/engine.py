@@ -95,9 +95,7 @@ class Engine(Protocol):
     @property
     def key(self) -> EngineKey | None: ...
     @property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        """dtype and shape by name, in the graph's order; free axes are text, not always the graph's own names for them."""
-
+    def inputs(self) -> Mapping[str, TensorSpec]: ...
     @property
     def outputs(self) -> Mapping[str, TensorSpec]: ...
     @property

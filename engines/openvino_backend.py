@@ -11,20 +11,22 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines import device
-from costroute_rt.engines.bundle_manifest import TensorSpec
+from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec, parse_graph_spec
 from costroute_rt.engines.engine import BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
-from costroute_rt.engines.onnx_file import read_input_axes
+from costroute_rt.engines.onnx_file import read_graph_spec
+from costroute_rt.engines.section import canonical_json, parse_section
 
 _log = logging.getLogger(__name__)
 
-BLOB = "model.blob"
+BLOB, INTERFACE = "model.blob", "interface.json"
+"""A blob may have several names for one input, and none for its axes: what they are called stands beside it."""
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 """OpenVINO's device by the name of our provider."""
 _REMEDIES = {
@@ -66,24 +68,31 @@ class OpenVinoBackend:
         """Compile `graph` for the device and export the result into `target`."""
         name = self._device(spec)
         try:
-            model = self._core.read_model(graph)
+            model, interface = self._core.read_model(graph), _fix_axes(read_graph_spec(graph), dict(spec.shapes))
             if spec.shapes:
-                model.reshape(_fix_axes(read_input_axes(graph), dict(spec.shapes)))
+                model.reshape({name: [_dimension(axis) for axis in each.shape] for name, each in interface.inputs.items()})
             blob = self._core.compile_model(model, name, self._config(name, spec)).export_model()
         except (RuntimeError, ValueError) as error:
             raise EngineError(graph, f"the graph cannot be built: {_reason(error)}", "costroute-rt build-engines") from error
         (target / BLOB).write_bytes(blob.getvalue())
+        (target / INTERFACE).write_bytes(canonical_json(_to_json(interface)))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OpenVinoEngine:
         """Open an engine and make sure that what was asked for is what runs."""
         name = self._device(spec)
         try:
+            interface = _read_interface(folder / INTERFACE)
             # A blob does not keep the precision it was exported with: left out here, the device's favourite would be taken.
             compiled = self._core.import_model((folder / BLOB).read_bytes(), name, self._config(name, spec))
         except (RuntimeError, OSError) as error:
             raise EngineError(folder, f"the engine cannot be opened: {_reason(error)}", "costroute-rt build-engines") from error
         _check_precision(compiled, spec)
-        return OpenVinoEngine(compiled, _real_provider(compiled, spec), folder, (folder / BLOB).stat().st_size, key)
+        provider = _real_provider(compiled, spec)
+        strangers = {*interface.inputs, *interface.outputs}.difference(*(port.names for port in (*compiled.inputs, *compiled.outputs)))
+        if strangers:
+            problem = f"the engine cannot be opened: it knows nothing of {', '.join(sorted(strangers))}"
+            raise EngineError(folder, problem, "costroute-rt build-engines --force")
+        return OpenVinoEngine(compiled, interface, provider, folder, (folder / BLOB).stat().st_size, key)
 
     def _device(self, spec: BuildSpec) -> str:
         """OpenVINO's name of the device to use; raises ConfigError, or BackendError where it is not there."""
@@ -114,10 +123,9 @@ class OpenVinoBackend:
 class OpenVinoEngine:
     """A compiled model with its one request. Values are arrays in host memory: read where they lie, and made anew by each call."""
 
-    def __init__(self, compiled: Any, provider: str, folder: Path, size: int, key: EngineKey | None) -> None:
+    def __init__(self, compiled: Any, interface: GraphSpec, provider: str, folder: Path, size: int, key: EngineKey | None) -> None:
         self.key, self.provider, self.resident_bytes = key, provider, size
-        self.inputs = {port.any_name: _tensor_spec(port) for port in compiled.inputs}
-        self.outputs = {port.any_name: _tensor_spec(port) for port in compiled.outputs}
+        self.inputs, self.outputs = interface.inputs, interface.outputs
         self._folder = folder
         self._request: Any = compiled.create_infer_request()
 
@@ -129,7 +137,7 @@ class OpenVinoEngine:
             results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=False)
         except RuntimeError as error:
             raise EngineError(self._folder, f"it failed while running: {_reason(error)}", "costroute-rt build-engines --force") from error
-        return {name: results[index] for index, name in enumerate(self.outputs)}
+        return {name: results[name] for name in self.outputs}
 
     def to_device(self, array: npt.NDArray[Any]) -> Value:
         return np.ascontiguousarray(array).reshape(np.shape(array))
@@ -186,15 +194,35 @@ def _real_provider(compiled: Any, spec: BuildSpec) -> str:
     return real
 
 
-def _fix_axes(axes: Mapping[str, list[int | str]], lengths: Mapping[str, int]) -> dict[str, list[int]]:
-    """Each input's shape with these lengths put in; -1, as OpenVINO has it, for an axis that stays free."""
-    return {name: [axis if isinstance(axis, int) else lengths.get(axis, -1) for axis in shape] for name, shape in axes.items()}
+def _fix_axes(spec: GraphSpec, lengths: Mapping[str, int]) -> GraphSpec:
+    """With these lengths for the axes of those names."""
+    inputs, outputs = (
+        {
+            name: TensorSpec(each.dtype, tuple(lengths.get(axis, axis) if isinstance(axis, str) else axis for axis in each.shape))
+            for name, each in side.items()
+        }
+        for side in (spec.inputs, spec.outputs)
+    )
+    return GraphSpec(inputs, outputs)
 
 
-def _tensor_spec(port: Any) -> TensorSpec:
-    """dtype and shape of an input or output; a compiled model has forgotten what its free axes are called."""
-    shape = [axis.get_length() if axis.is_static else "?" for axis in port.partial_shape]
-    return TensorSpec(np.dtype(port.element_type.to_dtype()).name, tuple(shape))
+def _dimension(axis: int | str) -> int:
+    """As OpenVINO has it: -1 is a free axis."""
+    return axis if isinstance(axis, int) else -1
+
+
+def _to_json(spec: GraphSpec) -> dict[str, dict[str, dict[str, Any]]]:
+    sides = {"inputs": spec.inputs, "outputs": spec.outputs}
+    return {side: {name: {"dtype": each.dtype, "shape": list(each.shape)} for name, each in specs.items()} for side, specs in sides.items()}
+
+
+def _read_interface(path: Path) -> GraphSpec:
+    """What `build` wrote there; raises OSError, EngineError."""
+
+    def fail(problem: str) -> NoReturn:
+        raise EngineError(path, f"the engine cannot be opened: {problem}", "costroute-rt build-engines --force")
+
+    return parse_graph_spec(parse_section(path.read_bytes(), fail))
 
 
 def _reason(error: BaseException) -> str:

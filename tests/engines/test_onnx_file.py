@@ -8,18 +8,25 @@ import onnx
 import pytest
 
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.onnx_file import read_input_axes
+from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
+from costroute_rt.engines.onnx_file import read_graph_spec
 
 
-def test_axes_are_those_of_the_onnx_package(tiny_bundle: Path) -> None:
-    for name in Bundle.open(tiny_bundle).graphs:
-        path = tiny_bundle / name
-        inputs = onnx.load(path, load_external_data=False).graph.input
-        wanted = {each.name: [axis.dim_param or axis.dim_value for axis in each.type.tensor_type.shape.dim] for each in inputs}
-        assert read_input_axes(path) == wanted
+def test_a_graph_takes_and_gives_what_its_manifest_says(tiny_bundle: Path) -> None:
+    for name, spec in Bundle.open(tiny_bundle).graphs.items():
+        assert read_graph_spec(tiny_bundle / name) == spec
 
 
-def test_a_file_that_is_cut_short_is_no_graph(tiny_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "cut.onnx").write_bytes((tiny_bundle / "unet/step.onnx").read_bytes()[:-7])
+@pytest.mark.parametrize("keep", [0, -7, 40])
+def test_a_file_that_is_cut_short_is_no_graph(tiny_bundle: Path, tmp_path: Path, keep: int) -> None:
+    (tmp_path / "cut.onnx").write_bytes((tiny_bundle / "unet/step.onnx").read_bytes()[:keep])
     with pytest.raises(ValueError, match="not ONNX"):
-        read_input_axes(tmp_path / "cut.onnx")
+        read_graph_spec(tmp_path / "cut.onnx")
+
+
+def test_axes_without_a_name_are_marked(tmp_path: Path) -> None:
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None, "batch", 3]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "g.onnx")
+    spec = TensorSpec("int64", ("?", "batch", 3))
+    assert read_graph_spec(tmp_path / "g.onnx") == GraphSpec({"x": spec}, {"y": spec})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import BuildSpec, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.example import example_feeds
-from costroute_rt.engines.openvino_backend import BLOB, OpenVinoBackend
+from costroute_rt.engines.openvino_backend import BLOB, INTERFACE, OpenVinoBackend
 from costroute_rt.engines.store import Store
 from tests.engines.conftest import relist
 
@@ -97,12 +98,21 @@ class Stub:
         return SimpleNamespace(get_property=lambda name: self._properties.get(name) or model.get_property(name))
 
 
+def test_a_port_keeps_its_name_where_the_compiler_gives_it_another(tiny_bundle: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
+    bundle, shapes = Bundle.open(tiny_bundle), {"batch": 1, "tokens": 8, "batch_size": 1, "sequence_length": 8}
+    backend.build(bundle.path(bundle.graph_path("text_encoder", "encode")), tmp_path, make_spec(threads=1, shapes=shapes))
+    with backend.open(tmp_path, make_spec(threads=1)) as engine:
+        assert engine.inputs["input_ids"].shape == (1, 8)
+        assert engine.run({"input_ids": np.zeros((1, 8), np.int64)})["last_hidden_state"].shape[:2] == (1, 8)
+
+
 @pytest.mark.parametrize("what", [b"ov=", b"isa="], ids=["version", "processor"])
 def test_what_another_version_or_processor_compiled_is_refused(folder: Path, tmp_path: Path, backend: OpenVinoBackend, what: bytes) -> None:
     blob = (folder / BLOB).read_bytes()
     at = blob.find(what)
     if not 0 < at < 200:
         pytest.skip("this OpenVINO writes no such mark; the store's key alone keeps the engines apart")
+    shutil.copy(folder / INTERFACE, tmp_path)
     (tmp_path / BLOB).write_bytes(blob[: at + len(what)] + b"X" + blob[at + len(what) + 1 :])
     with pytest.raises(EngineError, match=r"different runtime configuration.*build-engines"):
         backend.open(tmp_path, make_spec(threads=1))
@@ -146,6 +156,13 @@ def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path
     with pytest.raises(EngineError, match="Teleport"):
         backend.build(path, tmp_path, BuildSpec())
     assert not (tmp_path / BLOB).exists()
+
+
+def test_an_engine_that_is_not_its_interface_is_refused(folder: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
+    shutil.copy(folder / BLOB, tmp_path)
+    (tmp_path / INTERFACE).write_bytes((folder / INTERFACE).read_bytes().replace(b"text_states", b"text_stages"))
+    with pytest.raises(EngineError, match="the engine cannot be opened: it knows nothing of text_stages"):
+        backend.open(tmp_path, make_spec(threads=1))
 
 
 def test_a_call_that_fails_says_so(folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch) -> None:
