@@ -99,7 +99,7 @@ class Stub:
 
 
 def test_a_port_keeps_its_name_where_the_compiler_gives_it_another(tiny_bundle: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
-    bundle, shapes = Bundle.open(tiny_bundle), {"batch": 1, "tokens": 8, "batch_size": 1, "sequence_length": 8}
+    bundle, shapes = Bundle.open(tiny_bundle), {"batch": 1, "sequence": 8}
     backend.build(bundle.path(bundle.graph_path("text_encoder", "encode")), tmp_path, make_spec(threads=1, shapes=shapes))
     with backend.open(tmp_path, make_spec(threads=1)) as engine:
         assert engine.inputs["input_ids"].shape == (1, 8)
