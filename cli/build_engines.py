@@ -14,7 +14,9 @@ from costroute_rt.cli.table import format_bytes, show_json, show_table
 @click.option("--force", is_flag=True, help="Build again what is there already.")
 @option.engine
 @option.as_json()
-def build_engines(graphs: tuple[str, ...], force: bool, bundle: str | None, backend: str, provider: str, as_json: bool) -> None:
+def build_engines(
+    graphs: tuple[str, ...], force: bool, bundle: str | None, backend: str, provider: str, precision: str, as_json: bool
+) -> None:
     """Build, check and measure a bundle's engines.
 
     Each engine that the candidates need is compared with its reference graph on fixed inputs and timed on this
@@ -33,6 +35,7 @@ def build_engines(graphs: tuple[str, ...], force: bool, bundle: str | None, back
         Store.open(),
         backend=backend,
         provider=provider,
+        precision=precision,
         graphs=graphs or None,
         force=force,
         progress=building_notice("building"),

@@ -88,7 +88,7 @@ def verify(as_json: bool) -> None:
 @engines.command()
 @option.engine
 @option.as_json()
-def explain(bundle: str | None, backend: str, provider: str, as_json: bool) -> None:
+def explain(bundle: str | None, backend: str, provider: str, precision: str, as_json: bool) -> None:
     """Say which engines would be found, and what differs for others.
 
     \b
@@ -98,7 +98,8 @@ def explain(bundle: str | None, backend: str, provider: str, as_json: bool) -> N
     from costroute_rt.engines.build import explain_engines
     from costroute_rt.engines.store import Store
 
-    found = explain_engines(Bundle.open(bundle or shipped_bundle()), Store.open(), backend=backend, provider=provider)
+    opened = Bundle.open(bundle or shipped_bundle())
+    found = explain_engines(opened, Store.open(), backend=backend, provider=provider, precision=precision)
     if as_json:
         entries = [
             {

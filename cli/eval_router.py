@@ -30,7 +30,15 @@ FIGURES = {
 @option.engine
 @option.as_json()
 def eval_router(
-    labels: str, score: str, category: str | None, html: str | None, bundle: str | None, backend: str, provider: str, as_json: bool
+    labels: str,
+    score: str,
+    category: str | None,
+    html: str | None,
+    bundle: str | None,
+    backend: str,
+    provider: str,
+    precision: str,
+    as_json: bool,
 ) -> None:
     """Judge a bundle's router on labels kept aside.
 
@@ -46,7 +54,7 @@ def eval_router(
     from costroute_rt import Bundle, shipped_bundle
     from costroute_rt.export.router.job import Source, evaluate_bundle
 
-    source = Source(labels=labels, score=score, category=category, backend=backend, provider=provider)
+    source = Source(labels=labels, score=score, category=category, backend=backend, provider=provider, precision=precision)
     found = evaluate_bundle(Bundle.open(bundle or shipped_bundle()), source, html=Path(html) if html else None, say=say)
     if as_json:
         show_json(found.to_json())

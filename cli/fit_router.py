@@ -43,6 +43,7 @@ def fit_router(
     bundle: str | None,
     backend: str,
     provider: str,
+    precision: str,
     as_json: bool,
 ) -> None:
     """Learn from labels which candidate a prompt needs.
@@ -60,7 +61,7 @@ def fit_router(
     from costroute_rt import Bundle, shipped_bundle
     from costroute_rt.export.router.job import Source, fit_bundle
 
-    source = Source(labels=labels, score=score, category=category, backend=backend, provider=provider)
+    source = Source(labels=labels, score=score, category=category, backend=backend, provider=provider, precision=precision)
     opened = Bundle.open(bundle or shipped_bundle())
     router = fit_bundle(opened, source, Path(output), encoder=encoder, estimators=estimators or KINDS, force=force, say=say)
     if as_json:

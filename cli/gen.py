@@ -51,6 +51,7 @@ def gen(
     bundle: str | None,
     backend: str,
     provider: str,
+    precision: str,
     as_json: bool,
     **request: Any,
 ) -> None:
@@ -81,7 +82,8 @@ def gen(
     notice = building_notice("first use: building")
     # Without anything that weighs time, only the engines of the chosen candidate are loaded.
     weighs_time = any((total_s, mean_ms, *(request[name] for name in ("max_ms", "lam", "tolerance"))))
-    with Runtime.open(bundle, backend=backend, provider=provider, build=not no_build, preload=weighs_time, progress=notice) as runtime:
+    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision}
+    with Runtime.open(bundle, **how, build=not no_build, preload=weighs_time, progress=notice) as runtime:
         budget = Budget.start(total_s, mean_ms, len(todo))
         if budget is None:
             failed = _make_all(runtime, todo, {"count": count, **request}, as_json=as_json)

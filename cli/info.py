@@ -13,7 +13,7 @@ from costroute_rt.cli import option
 from costroute_rt.cli.table import show_json
 
 SHIPPED_FAMILY = "postcard"
-DEFAULTS = {"negative_prompt": "", "backend": "onnxruntime", "provider": "cpu"}
+DEFAULTS = {"negative_prompt": "", "backend": "onnxruntime", "provider": "cpu", "precision": "float32"}
 
 
 @click.command()
@@ -46,7 +46,7 @@ def reproduce(settings: Mapping[str, Any]) -> str:
     """The shell command that makes an image with these settings: its candidate is forced, its budget left out."""
     prompt = str(settings.get("prompt", ""))
     words = ["costroute-rt", "gen", *([] if prompt.startswith("-") else [prompt]), "--seed", str(settings.get("seed", 0))]
-    for name in ("candidate", "negative_prompt", "height", "width", "backend", "provider"):
+    for name in ("candidate", "negative_prompt", "height", "width", "backend", "provider", "precision"):
         if settings.get(name) not in (None, DEFAULTS.get(name)):
             words += ["--" + name.replace("_", "-"), str(settings[name])]
     words += ["--", prompt] if prompt.startswith("-") else []

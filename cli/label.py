@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,6 +48,7 @@ def label(
     bundle: str | None,
     backend: str,
     provider: str,
+    precision: str,
     as_json: bool,
 ) -> None:
     """Score every candidate on prompts, for a router to learn from.
@@ -77,7 +78,8 @@ def label(
     judges = open_scorers(scorers or ("postcard",), opened)
     notice = building_notice("first use: building")
     try:
-        with Runtime.open(opened.root, backend=backend, provider=provider, build=True, progress=notice) as runtime, watched() as progress:
+        how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision}
+        with Runtime.open(opened.root, **how, build=True, progress=notice) as runtime, watched() as progress:
             request = labelling.Request(
                 candidates=names, seeds=tuple(range(first_seed, first_seed + seeds)), scorers=tuple(judges), fingerprints=marks,
                 anchors=anchors,

@@ -22,8 +22,11 @@ def bundle(command: Command) -> Command:
 
 
 def engine(command: Command) -> Command:
-    """--bundle, --backend and --provider: what runs, and on what."""
+    """--bundle, --backend, --provider and --precision: what runs, on what, in which numbers."""
     options = (
+        click.option(
+            "--precision", default="float32", show_default=True, metavar="NAME", help="What engines compute in: float32, bfloat16, float16."
+        ),
         click.option("--provider", default="cpu", show_default=True, metavar="NAME", help="Execution provider of the backend."),
         click.option("--backend", default="onnxruntime", show_default=True, metavar="NAME", help="What compiles and runs the engines."),
         bundle,

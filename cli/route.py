@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @option.routing
 @option.engine
 @option.as_json()
-def route(prompt: str, bundle: str | None, backend: str, provider: str, as_json: bool, **request: Any) -> None:
+def route(prompt: str, bundle: str | None, backend: str, provider: str, precision: str, as_json: bool, **request: Any) -> None:
     """Show which candidate PROMPT would get, and why.
 
     \b
@@ -30,7 +30,8 @@ def route(prompt: str, bundle: str | None, backend: str, provider: str, as_json:
     from costroute_rt import Runtime
 
     notice = building_notice("first use: building")
-    with Runtime.open(bundle, backend=backend, provider=provider, build=True, progress=notice) as runtime:
+    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision}
+    with Runtime.open(bundle, **how, build=True, progress=notice) as runtime:
         decision = runtime.route(prompt, **request)
     if as_json:
         show_json(decision.to_json())

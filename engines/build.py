@@ -14,7 +14,7 @@ from costroute_rt.engines import device
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.bundle_manifest import step_graph
 from costroute_rt.engines.durable import check_room, is_full
-from costroute_rt.engines.engine import Backend, BuildSpec, Engine, EngineKey, FieldDifference, get_backend
+from costroute_rt.engines.engine import PRECISIONS, Backend, BuildSpec, Engine, EngineKey, FieldDifference, get_backend
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError, StoreFullError
 from costroute_rt.engines.example import axis_lengths, example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output
@@ -69,20 +69,36 @@ def pool_graphs(bundle: Bundle) -> list[str]:
 
 
 def make_spec(
-    provider: str = "cpu", threads: int | None = None, shapes: Mapping[str, int] | None = None, allow_fallback: bool = False
+    provider: str = "cpu",
+    threads: int | None = None,
+    shapes: Mapping[str, int] | None = None,
+    allow_fallback: bool = False,
+    precision: str = "float32",
 ) -> BuildSpec:
     """A build specification with this machine's defaults filled in; raises ConfigError."""
     if threads is not None and threads < 1:
         raise ConfigError("threads", threads, "1 or more")
-    fixed = tuple(sorted((shapes or {}).items()))
-    return BuildSpec(provider=provider, threads=threads or device.default_threads(), shapes=fixed, allow_fallback=allow_fallback)
+    if precision not in PRECISIONS:
+        raise ConfigError("precision", precision, f"one of {', '.join(PRECISIONS)}")
+    return BuildSpec(
+        provider=provider,
+        precision=precision,
+        threads=threads or device.default_threads(),
+        shapes=tuple(sorted((shapes or {}).items())),
+        allow_fallback=allow_fallback,
+    )
 
 
 def spec_for(
-    bundle: Bundle, provider: str, threads: int | None, shapes: Mapping[str, int] | None = None, allow_fallback: bool = False
+    bundle: Bundle,
+    provider: str,
+    threads: int | None,
+    shapes: Mapping[str, int] | None = None,
+    allow_fallback: bool = False,
+    precision: str = "float32",
 ) -> BuildSpec:
     """A build specification for the bundle's engines; shapes: axis lengths to fix, None: those that never change, see `fixed_axes`."""
-    return make_spec(provider, threads, fixed_axes(bundle) if shapes is None else shapes, allow_fallback)
+    return make_spec(provider, threads, fixed_axes(bundle) if shapes is None else shapes, allow_fallback, precision)
 
 
 def fixed_axes(bundle: Bundle) -> dict[str, int]:
@@ -120,6 +136,7 @@ def build_engines(
     *,
     backend: str = "onnxruntime",
     provider: str = "cpu",
+    precision: str = "float32",
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
     graphs: Iterable[str] | None = None,
@@ -134,7 +151,7 @@ def build_engines(
     """
     from costroute_rt.engines.profile import measure_missing
 
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes)
+    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, precision=precision)
     names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
     keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in names}
     store.sweep()
@@ -158,12 +175,13 @@ def open_engine(
     *,
     backend: str = "onnxruntime",
     provider: str = "cpu",
+    precision: str = "float32",
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
     allow_fallback: bool = False,
 ) -> Engine:
     """Open the graph's engine; raises EngineError, naming what differs from the nearest stored one, where there is none."""
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, allow_fallback)
+    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, allow_fallback, precision)
     key = engine_key(bundle, component, graph, tool, spec)
     stored = store.find(key)
     if stored is None:
@@ -176,10 +194,16 @@ def open_engine(
 
 
 def explain_engines(
-    bundle: Bundle, store: Store, *, backend: str = "onnxruntime", provider: str = "cpu", threads: int | None = None
+    bundle: Bundle,
+    store: Store,
+    *,
+    backend: str = "onnxruntime",
+    provider: str = "cpu",
+    precision: str = "float32",
+    threads: int | None = None,
 ) -> list[Explanation]:
     """For each graph the pool needs: would its engine be found, and if not, why."""
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads)
+    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, precision=precision)
     return [_explain(store, name, engine_key(bundle, *split_name(name), tool, spec)) for name in pool_graphs(bundle)]
 
 

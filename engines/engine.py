@@ -22,6 +22,8 @@ Value = Any
 """A tensor where the engine computes; only the engines of one backend and provider can read it."""
 
 DIGEST_LENGTH = 32
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""What an engine may compute in; its inputs and outputs keep the types of its graph."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,8 @@ class OnnxRuntimeBackend:
         wanted = PROVIDERS.get(spec.provider)
         if wanted is None:
             raise ConfigError("provider", spec.provider, f"one of {', '.join(PROVIDERS)}")
+        if spec.precision != "float32":
+            raise ConfigError("precision", spec.precision, "float32 with the backend onnxruntime")
         if wanted not in self._ort.get_available_providers():
             if not spec.allow_fallback:
                 raise BackendError(f"provider {spec.provider}", _names(self._ort.get_available_providers()), _REMEDIES[spec.provider])

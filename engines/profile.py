@@ -47,12 +47,13 @@ def profile_engines(
     *,
     backend: str = "onnxruntime",
     provider: str = "cpu",
+    precision: str = "float32",
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> list[CostRow]:
     """Measure every engine the pool needs, again; raises EngineError where one is missing."""
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes)
+    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, precision=precision)
     keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in pool_graphs(bundle)}
     costs = measure_engines(bundle, store, keys, tool, spec, progress=progress)
     return [
@@ -79,11 +80,12 @@ def read_costs(
     *,
     backend: str = "onnxruntime",
     provider: str = "cpu",
+    precision: str = "float32",
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
 ) -> EngineCost:
     """Measured costs of one engine; raises EngineError where there are none, or they were measured on something else."""
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes)
+    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, precision=precision)
     return _read(store, f"{component}/{graph}", engine_key(bundle, component, graph, tool, spec))
 
 

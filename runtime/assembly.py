@@ -36,6 +36,7 @@ def assemble_parts(
     home: str | Path | None,
     backend: str,
     provider: str,
+    precision: str,
     threads: int | None,
     build: bool,
     progress: Progress | None,
@@ -45,7 +46,7 @@ def assemble_parts(
     bundle.check_hashes()
     pool, store = Pool.from_bundle(bundle), Store.open(home)
     tables = _compile_tables(bundle, pool)
-    how: dict[str, Any] = {"backend": backend, "provider": provider, "threads": threads}
+    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "threads": threads}
     if build:
         build_engines(bundle, store, progress=progress, **how)
 
@@ -70,6 +71,7 @@ def assemble_parts(
         quality=open_router(bundle, open_one) if bundle.router else AverageQuality.from_bundle(bundle, pool),
         clock=clock,
         backend=backend,
+        precision=precision,
         versions={"costroute-rt": costroute_rt.__version__, backend: get_backend(backend).version, "numpy": np.__version__},
     )
 

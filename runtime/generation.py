@@ -230,6 +230,7 @@ class Generation:
             "revision": parts.bundle.revision,
             "backend": parts.backend,
             "provider": engine.provider,
+            "precision": parts.precision,
             "version": parts.versions.get("costroute-rt", "unknown"),
             "versions": dict(parts.versions),
             "max_ms": request.max_ms,

@@ -84,6 +84,8 @@ class Parts:
     clock: Clock
     backend: str
     """Name of the backend the engines were built with."""
+    precision: str
+    """What they compute in."""
     versions: Mapping[str, str]
     """What made the images, by name."""
     negatives: NegativeStates = field(default_factory=NegativeStates)

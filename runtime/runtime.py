@@ -44,6 +44,7 @@ class Runtime:
         home: str | Path | None = None,
         backend: str = "onnxruntime",
         provider: str = "cpu",
+        precision: str = "float32",
         threads: int | None = None,
         build: bool = False,
         preload: bool = True,
@@ -52,16 +53,25 @@ class Runtime:
         """A runtime for `bundle`, a directory; None means the shipped `postcard` family.
 
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory.
+        precision: what the engines compute in, float32, bfloat16 or float16, where the backend can.
         build: build and profile the engines that are missing, calling progress(graph, index, total) before each.
         preload: load every engine now and call it once; otherwise each is loaded by the first request that needs it, within its budget.
         Raises BundleError, EngineError (engines missing, stale, not profiled), BackendError, ConfigError.
         """
         from costroute_rt.assembly import assemble_parts
 
-        clock = time.perf_counter
-        runtime = cls(
-            assemble_parts(bundle, clock, home=home, backend=backend, provider=provider, threads=threads, build=build, progress=progress)
+        parts = assemble_parts(
+            bundle,
+            time.perf_counter,
+            home=home,
+            backend=backend,
+            provider=provider,
+            precision=precision,
+            threads=threads,
+            build=build,
+            progress=progress,
         )
+        runtime = cls(parts)
         try:
             if preload:
                 runtime.preload()

@@ -42,7 +42,13 @@ class Source:
     category: str | None = None
     backend: str = "onnxruntime"
     provider: str = "cpu"
+    precision: str = "float32"
     home: str | Path | None = None
+
+    @property
+    def engines(self) -> dict[str, Any]:
+        """What runs the engines, as `Runtime.open` and `build_engines` take it."""
+        return {"backend": self.backend, "provider": self.provider, "precision": self.precision}
 
     def open(self) -> LabelTable:
         """The table; raises LabelError."""
@@ -50,7 +56,7 @@ class Source:
 
     def states(self, bundle: Bundle, prompts: Sequence[str], say: Say) -> TextStates:
         """The text encoder's states of these prompts."""
-        return read_states(bundle, prompts, home=self.home, backend=self.backend, provider=self.provider, progress=say)
+        return read_states(bundle, prompts, home=self.home, progress=say, **self.engines)
 
 
 def fit_bundle(
@@ -152,7 +158,7 @@ def make_examples(bundle: Bundle, source: Source, cells: Cells, estimates: Estim
     rows = list(dict.fromkeys([*order[: EXAMPLES // 2].tolist(), *order[len(order) - EXAMPLES // 2 :].tolist()]))
     say(f"making {len(rows)} example images")
     examples = []
-    with Runtime.open(bundle.root, home=source.home, backend=source.backend, provider=source.provider, build=True) as runtime:
+    with Runtime.open(bundle.root, home=source.home, build=True, **source.engines) as runtime:
         for row in rows:
             result = runtime.generate(kept.prompts[row], seed=0, candidate=kept.candidates[choice[row]])
             png = io.BytesIO()
@@ -174,7 +180,7 @@ def write_text(path: Path, text: str) -> None:
 
 def _predict_ms(bundle: Bundle, source: Source) -> dict[str, float]:
     """What the runtime on this device expects of each candidate, engines loaded."""
-    with Runtime.open(bundle.root, home=source.home, backend=source.backend, provider=source.provider, build=True) as runtime:
+    with Runtime.open(bundle.root, home=source.home, build=True, **source.engines) as runtime:
         return {option.candidate.name: option.ms for option in runtime.route("a lake").options}
 
 

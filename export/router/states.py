@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ def read_states(
     home: str | Path | None = None,
     backend: str = "onnxruntime",
     provider: str = "cpu",
+    precision: str = "float32",
     progress: Callable[[str], None] = lambda _: None,
 ) -> TextStates:
     """One call of the text encoder for each prompt; its engine is built where it is missing.
@@ -33,7 +35,8 @@ def read_states(
     Raises PromptError that names a prompt the runtime would refuse, and as building and opening engines do.
     """
     store, name = Store.open(home), encode_name(bundle)
-    build_engines(bundle, store, backend=backend, provider=provider, graphs=[name], measure=False)
+    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision}
+    build_engines(bundle, store, graphs=[name], measure=False, **how)
     tokenizer = Tokenizer.from_bundle(bundle)
     tokens = []
     for number, prompt in enumerate(prompts, 1):
@@ -42,7 +45,7 @@ def read_states(
         except PromptError as error:
             raise PromptError(f"labelled prompt {number}, {prompt[:60]!r}: {error}") from error
     states = []
-    engine = open_engine(bundle, store, *name.split("/"), backend=backend, provider=provider)
+    engine = open_engine(bundle, store, *name.split("/"), **how)
     try:
         for done, each in enumerate(tokens, 1):
             states.append(encode_text(engine, each)[0])

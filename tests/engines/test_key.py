@@ -71,5 +71,7 @@ def test_a_graph_is_named_component_and_graph(tiny_bundle: Path, tmp_path: Path,
         build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), graphs=[name])
     with pytest.raises(ConfigError, match="threads"):
         make_spec(threads=0)
+    with pytest.raises(ConfigError, match="float32, bfloat16, float16"):
+        make_spec(precision="half")
     with pytest.raises(ConfigError, match="backend"):
         get_backend("abacus")

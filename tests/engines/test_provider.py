@@ -56,6 +56,11 @@ def test_an_unknown_provider_names_the_known_ones(tiny_bundle: Path, tmp_path: P
         build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), provider="abacus", threads=1)
 
 
+def test_a_precision_that_is_not_built_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="precision is 'bfloat16': expected float32"):
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), precision="bfloat16", threads=1)
+
+
 def test_two_packages_of_one_module_are_found(tmp_path: Path) -> None:
     for name in ("onnxruntime-1.30.0", "onnxruntime_gpu-1.30.0", "onnxruntime_extensions-0.14.0", "onnx-1.20"):
         (tmp_path / f"{name}.dist-info").mkdir()

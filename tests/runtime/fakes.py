@@ -154,6 +154,7 @@ def open_fake_runtime(
         quality=quality or AverageQuality.from_bundle(bundle, candidates),
         clock=clock,
         backend="fake",
+        precision="float32",
         versions={"costroute-rt": "0.0.test"},
     )
     runtime = Runtime(parts)
