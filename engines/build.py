@@ -17,7 +17,19 @@ from costroute_rt.engines import device
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.bundle_manifest import GraphSpec, step_graph
 from costroute_rt.engines.durable import check_room, is_full
-from costroute_rt.engines.engine import ANY_DRIVER, AUTO, PRECISIONS, AxisRange, Backend, BuildProgress, BuildSpec, Engine, EngineKey, FieldDifference, get_backend
+from costroute_rt.engines.engine import (
+    ANY_DRIVER,
+    AUTO,
+    PRECISIONS,
+    AxisRange,
+    Backend,
+    BuildProgress,
+    BuildSpec,
+    Engine,
+    EngineKey,
+    FieldDifference,
+    get_backend,
+)
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError, StoreFullError
 from costroute_rt.engines.example import axis_lengths, example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output

@@ -177,7 +177,7 @@ class CudaMemory:
                 self.call("cuEventDestroy", event)
 
     def capture(self, work: Callable[[], object]) -> CapturedGraph:
-        """What `work` puts on the stream, recorded instead of done. Raises what `work` raises, and BackendError where it cannot be recorded."""
+        """What `work` puts on the stream, recorded instead of done. Raises as `work` does, and BackendError where it cannot be recorded."""
         self.enter()
         self.call("cuStreamBeginCapture", self.stream, self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
         try:

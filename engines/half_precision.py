@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _PRODUCTS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 _NORMS = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"})
 _PRECISE = frozenset({"Cos", "CumSum", "Exp", "Log", "LpNormalization", "Pow", "Range", "Reciprocal", "Sin", "Sqrt", "Tan"})
+_SHAPES = frozenset({"Shape", "Size"})
 _AS_DECLARED = frozenset({"CastLike", "DequantizeLinear", "QuantizeLinear"})
 _NUMBERS = {"Resize": (1, 2)}
 """Inputs that are float32 whatever the data's type is."""
@@ -40,7 +41,7 @@ def to_float16(model: ModelProto) -> ModelProto:
 
 
 class _Conversion:
-    """Goes through the nodes in order. `x` remains the name of a tensor in float32, `x/half` is its name in float16; each is made when needed."""
+    """Goes through the nodes in order. A tensor is called `x` in float32 and `x/half` in float16; each form is made when it is needed."""
 
     def __init__(self, model: ModelProto) -> None:
         from onnx import ModelProto, TensorProto
@@ -77,7 +78,7 @@ class _Conversion:
     def _convert(self, node: NodeProto) -> None:
         given = [name for name in node.input if name]
         singles = [name for index, name in enumerate(node.input) if self._is_single(name) and index not in _NUMBERS.get(node.op_type, ())]
-        is_fixed = node.op_type in ("Shape", "Size", "Constant") or self._fixed.issuperset(given)
+        is_fixed = node.op_type in _SHAPES or self._fixed.issuperset(given)
         if is_fixed:
             self._fixed.update(node.output)
         if node.op_type == "Cast" and self._types.get(node.input[0]) == self._half and is_fixed and self._is_single(node.output[0]):
@@ -87,7 +88,7 @@ class _Conversion:
         elif not singles:
             self._emit(node, half=False, kind=self._kind_of_source(node, is_fixed))
         else:
-            self._emit(node, *self._choose(node.op_type, [self._kinds[name] for name in singles]))
+            self._emit(node, *self._choose(node.op_type, [self._kinds[name] for name in singles], is_fixed))
 
     def _must_stay(self, node: NodeProto) -> bool:
         """Whether its types are to be left as declared: foreign or unknown ones, subgraphs, what is float16 already."""
@@ -96,14 +97,16 @@ class _Conversion:
         is_half = node.op_type != "Cast" and any(self._types.get(name) == self._half for name in node.input)
         return has_graph or not is_known or is_half or node.op_type in _AS_DECLARED
 
-    def _choose(self, op: str, kinds: list[_Kind]) -> tuple[bool, _Kind]:
+    def _choose(self, op: str, kinds: list[_Kind], is_fixed: bool) -> tuple[bool, _Kind]:
         """Whether it computes in float16, and the kind of its outputs."""
-        if all(kind is _Kind.FREE for kind in kinds):
+        if op in _SHAPES:
+            return kinds[0] is _Kind.HALF, _Kind.FREE
+        if is_fixed and _Kind.SINGLE not in kinds:
             return False, _Kind.FREE
         if op in _PRODUCTS:
             return True, _Kind.HALF
         if op in _NORMS:
-            return False, _Kind.HALF if kinds[0] is _Kind.HALF else _Kind.SINGLE
+            return False, _Kind.SINGLE if kinds[0] is _Kind.SINGLE else _Kind.HALF
         is_half = op not in _PRECISE and not op.startswith("Reduce") and _Kind.SINGLE not in kinds
         return is_half, _Kind.HALF if is_half else _Kind.SINGLE
 

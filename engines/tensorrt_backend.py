@@ -241,8 +241,8 @@ class TensorRtEngine:
             for axis, length in zip(self.inputs[name].shape, shape, strict=True):
                 least, most = ranges.get(str(axis), (length, length))
                 if not least <= length <= most:
-                    nearest = f"{axis} {least if length < least else most}"
-                    expected = f"{axis} from {least} to {most} (the nearest is {nearest}; engines for other sizes: costroute-rt build-engines)"
+                    nearest = least if length < least else most
+                    expected = f"{axis} from {least} to {most}, the nearest being {nearest} (others: build_engines(shapes={{...}}))"
                     raise ConfigError(name, f"{axis} {length}", expected)
 
     def _bind(self, loaded: _Loaded, shapes: Mapping[str, tuple[int, ...]]) -> _Binding:
@@ -333,7 +333,7 @@ class _Loaded:
 
 @dataclass
 class _RuntimeCache:
-    """What TensorRT for RTX compiled on this card, kept beside the engine; the library itself refuses what is from another card or driver."""
+    """What TensorRT for RTX compiled on this card, kept beside the engine; it refuses by itself what is from another card or driver."""
 
     config: Any
     cache: Any
@@ -439,9 +439,10 @@ def check_libraries() -> Iterator[LibraryCheck]:
             version, obstacle = TensorRtBackend(name).version, find_obstacle()
         except BackendError as error:
             version, obstacle = "unusable", error
-        yield LibraryCheck(
-            name, version, obstacle is None, obstacle and f"engines cannot run: {obstacle.found}", obstacle and obstacle.remedy
-        )
+        if obstacle is None:
+            yield LibraryCheck(name, version, True, None, None)
+        else:
+            yield LibraryCheck(name, version, False, f"engines cannot run: {obstacle.found}", obstacle.remedy)
 
 
 def _import(name: str) -> ModuleType:
@@ -460,8 +461,6 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
         import onnx
     except ImportError as error:
         raise BackendError("onnx, to prepare graphs", f"no usable onnx module ({error})", "pip install onnx") from error
-    from google.protobuf.message import DecodeError
-
     from costroute_rt.engines.half_precision import to_float16
 
     try:
@@ -469,7 +468,7 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
         _fix_axes(model, dict(spec.shapes))
         _cast_to_bytes_last(model)
         return to_float16(model) if spec.precision == "float16" else model
-    except (DecodeError, onnx.shape_inference.InferenceError, ValueError) as error:
+    except Exception as error:  # onnx and protobuf have classes of their own
         raise EngineError(graph, f"the graph cannot be prepared: {_shorten(str(error))}", "export the bundle again") from error
 
 
