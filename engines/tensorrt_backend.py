@@ -421,28 +421,23 @@ class LibraryCheck:
     """What `doctor` tells about one of the two libraries."""
 
     name: str
-    version: str
-    works: bool
-    """Engines run here; they may be built where they do not."""
-    problem: str | None
-    remedy: str | None
+    version: str | None
+    """None: it is installed and cannot be imported."""
+    obstacle: BackendError | None
+    """What keeps its engines from running here; they may be built all the same."""
 
 
 def check_libraries() -> Iterator[LibraryCheck]:
-    """Those of the two that are installed; a library that cannot be imported, and a missing driver, are problems."""
+    """Those of the two that are installed."""
     from importlib.util import find_spec
 
     for name, module in _MODULES.items():
         if find_spec(module) is None:
             continue
         try:
-            version, obstacle = TensorRtBackend(name).version, find_obstacle()
+            yield LibraryCheck(name, TensorRtBackend(name).version, find_obstacle())
         except BackendError as error:
-            version, obstacle = "unusable", error
-        if obstacle is None:
-            yield LibraryCheck(name, version, True, None, None)
-        else:
-            yield LibraryCheck(name, version, False, f"engines cannot run: {obstacle.found}", obstacle.remedy)
+            yield LibraryCheck(name, None, error)
 
 
 def _import(name: str) -> ModuleType:

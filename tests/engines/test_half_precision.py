@@ -40,7 +40,9 @@ def computed_in(model: onnx.ModelProto) -> dict[str, int]:
     return {node.op_type: types[node.output[0]] for node in model.graph.node if node.op_type != "Cast"}
 
 
-@pytest.mark.parametrize("name", ["text_encoder/model", "unet/condition", "unet/guided_step", "unet_turbo/step", "vae/decode", "scorer/scorer"])
+@pytest.mark.parametrize(
+    "name", ["text_encoder/model", "unet/condition", "unet/guided_step", "unet_turbo/step", "vae/decode", "scorer/scorer"]
+)
 def test_a_graph_in_float16_computes_what_it_did(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     bundle, path = Bundle.open(tiny_bundle, verify=False), f"{name}.onnx"
     folder = shutil.copytree(tiny_bundle / path.split("/")[0], tmp_path / "graph")
@@ -98,9 +100,7 @@ def test_norms_compute_in_float32_and_sums_stay_there() -> None:
 @pytest.mark.parametrize(("constant", "kind"), [(0.5, HALF), (-3e38, FLOAT), (1e-12, FLOAT), (70000.0, FLOAT)])
 def test_a_constant_that_float16_cannot_hold_keeps_its_node_in_float32(constant: float, kind: int) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["h", "c"], ["y"])]
-    model = to_float16(
-        make_model(nodes, {"x": [2, 4]}, {"y": [2, 4]}, w=np.eye(4, dtype=np.float32), c=np.array([constant], np.float32))
-    )
+    model = to_float16(make_model(nodes, {"x": [2, 4]}, {"y": [2, 4]}, w=np.eye(4, dtype=np.float32), c=np.array([constant], np.float32)))
     assert computed_in(model)["MatMul"] == HALF
     inferred = onnx.shape_inference.infer_shapes(model).graph
     types = {value.name: value.type.tensor_type.elem_type for value in [*inferred.value_info, *inferred.output]}
@@ -113,9 +113,7 @@ def test_the_numbers_of_a_resize_stay_float32() -> None:
         helper.make_node("Resize", ["h", "", "scales"], ["y"], mode="nearest"),
     ]
     scales = np.array([1, 1, 2, 2], np.float32)
-    model = to_float16(
-        make_model(nodes, {"x": [1, 2, 4, 4]}, {"y": [1, 2, 8, 8]}, w=np.ones((2, 2, 1, 1), np.float32) / 4, scales=scales)
-    )
+    model = to_float16(make_model(nodes, {"x": [1, 2, 4, 4]}, {"y": [1, 2, 8, 8]}, w=np.ones((2, 2, 1, 1), np.float32) / 4, scales=scales))
     (found,) = run(model, x=np.ones((1, 2, 4, 4), np.float32))
     np.testing.assert_array_equal(found, np.full((1, 2, 8, 8), 0.5, np.float32))
     assert computed_in(model)["Resize"] == HALF
@@ -130,8 +128,6 @@ def test_a_subgraph_finds_what_it_takes_from_outside_in_float32() -> None:
         helper.make_node("MatMul", ["x", "w"], ["h"]),
         helper.make_node("If", ["condition"], ["y"], then_branch=branch[0], else_branch=branch[1]),
     ]
-    model = to_float16(
-        make_model(nodes, {"x": [2, 4]}, {"y": [2, 4]}, w=np.eye(4, dtype=np.float32), condition=np.array(True))
-    )
+    model = to_float16(make_model(nodes, {"x": [2, 4]}, {"y": [2, 4]}, w=np.eye(4, dtype=np.float32), condition=np.array(True)))
     x = np.ones((2, 4), np.float32)
     np.testing.assert_array_equal(run(model, x=x)[0], -x)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import shutil
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +32,9 @@ from tests.engines.fake_cuda import FakeContext, FakeDriver
 from tests.tiny_bundle import write_tiny_bundle
 
 NAME = "tensorrt-rtx"
-needs_library = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]")
+needs_library = pytest.mark.skipif(
+    find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"
+)
 needs_no_driver = pytest.mark.skipif(
     find_spec("cuda") is None or find_obstacle() is None, reason="tells what happens without an NVIDIA driver, and there is one"
 )
@@ -78,7 +79,7 @@ def test_an_engine_built_without_a_driver_is_kept_unproved_and_says_so(tiny_bund
     assert [(each.proved, each.max_abs_error, each.median_ms) for each in reports] == [(False, None, None)] * len(GRAPHS)
     assert [stored.gate for stored in store.engines()] == [{}] * len(GRAPHS)
     assert all(found.problem is None for found in store.verify())
-    with pytest.raises(BackendError, match="an NVIDIA GPU, found .*install the NVIDIA driver"):
+    with pytest.raises(BackendError, match=r"an NVIDIA GPU, found .*install the NVIDIA driver"):
         open_engine(bundle, store, "base", "guided_step", backend=NAME, threads=1)
 
 
@@ -104,9 +105,7 @@ def test_the_key_says_what_the_engine_is_for(tiny_bundle: Path) -> None:
         ({"shapes": {"height": 4, "width": 4}}, "shapes"),
     ],
 )
-def test_what_is_asked_for_differently_is_another_engine(
-    tiny_bundle: Path, rtx_store: Store, change: dict[str, Any], field: str
-) -> None:
+def test_what_is_asked_for_differently_is_another_engine(tiny_bundle: Path, rtx_store: Store, change: dict[str, Any], field: str) -> None:
     before = {stored.digest for stored in rtx_store.engines()}
     reports = build(tiny_bundle, rtx_store, graphs=["turbo/step", "vae/decode"], measure=False, **change)
     assert all(report.built for report in reports)
@@ -128,7 +127,9 @@ def test_changed_weights_and_versions_build_exactly_what_depends_on_them(
         shutil.rmtree(tmp_path / "other" / folder)
         shutil.copytree(tiny_bundle / folder, tmp_path / "other" / folder)
     names = [name for name in other.files if name.split("/")[0] in ("text_encoder", "unet", "vae")]
-    files = {name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in Bundle.open(tiny_bundle).files.items() if name in names}
+    files = {
+        name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in Bundle.open(tiny_bundle).files.items() if name in names
+    }
     rewrite_manifest(tmp_path / "other", lambda manifest: manifest["files"].update(files))
     missing = [each for each in explain_engines(Bundle.open(tmp_path / "other"), rtx_store, backend=NAME, threads=1) if not each.found]
     assert [(each.graph, [d.field for d in each.differences]) for each in missing] == [("turbo/step", ["weights_sha256"])]
@@ -168,7 +169,7 @@ def test_a_cancelled_builder_stops_at_its_next_step(tiny_bundle: Path, tmp_path:
     ranges = tensorrt_backend._ranges_of(model, spec)
     job = tensorrt_backend._Job(backend._trt, graph, model.SerializeToString(), backend._configure(spec, tmp_path), ranges)
     job.cancelled.set()
-    with pytest.raises(EngineError, match="cannot be built.*[Cc]ancel"):
+    with pytest.raises(EngineError, match=r"cannot be built.*[Cc]ancel"):
         job.compile()
     assert job.share < 0.5
 
@@ -229,8 +230,14 @@ def test_a_library_that_is_not_there_is_an_error_with_the_remedy(monkeypatch: py
 def test_the_check_names_the_driver_that_is_missing() -> None:
     found = {check.name: check for check in check_libraries()}[NAME]
     assert found.version == TensorRtBackend(NAME).version
-    assert not found.works
-    assert "driver" in f"{found.problem} {found.remedy}"
+    assert "driver" in str(found.obstacle)
+
+
+def test_the_check_tells_a_library_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    for module in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(__import__("sys").modules, module, None)
+    assert [(check.name, check.version) for check in check_libraries()] == [("tensorrt", None), (NAME, None)]
 
 
 class Proving:
@@ -281,9 +288,9 @@ def test_opening_proves_first_and_sets_a_wrong_engine_aside(tiny_bundle: Path, r
 
 
 @pytest.fixture(params=["captured", "by the library"])
-def engine(request: pytest.FixtureRequest, tiny_bundle: Path, tmp_path: Path) -> Iterator[TensorRtEngine]:
+def engine(request: pytest.FixtureRequest, tiny_bundle: Path, tmp_path: Path) -> TensorRtEngine:
     """The tiny guided step as an engine on a driver that is played."""
-    yield make_engine(tiny_bundle, captures=request.param == "captured")
+    return make_engine(tiny_bundle, captures=request.param == "captured")
 
 
 def make_engine(bundle_path: Path, *, captures: bool) -> TensorRtEngine:
