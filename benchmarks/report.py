@@ -23,13 +23,15 @@ _PACKAGES = (
     "openvino",
     "tokenizers",
     "pillow",
+    "tensorrt",
+    "tensorrt-rtx",
     "torch",
     "diffusers",
     "transformers",
     "optimum",
     "optimum-onnx",
 )
-_DECIMALS = {"score": 3, "share": 3, "ratio": 2, "count": 0, "dB": 1, "s": 3, "ms": 1}
+_DECIMALS = {"GB": 2, "score": 3, "share": 3, "ratio": 2, "count": 0, "dB": 1, "s": 3, "ms": 1}
 _WIDEST = 9
 """Figures beside each other; a table with more of them is turned."""
 
@@ -150,7 +152,7 @@ def show(value: float, unit: str) -> str:
         return f"{100 * value:.1f} %"
     if unit not in _DECIMALS:
         return f"{value:g}"
-    return f"{value:.{_DECIMALS[unit]}f}" + {"ratio": "x", "ms": " ms", "s": " s", "dB": " dB"}.get(unit, "")
+    return f"{value:.{_DECIMALS[unit]}f}" + {"ratio": "x", "ms": " ms", "s": " s", "dB": " dB", "GB": " GB"}.get(unit, "")
 
 
 def show_target(target: Target, unit: str) -> str:

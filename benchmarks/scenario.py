@@ -34,7 +34,7 @@ class Figure:
     name: str
     value: float
     unit: str = ""
-    """ms, s, share, ratio, count, dB or score."""
+    """ms, s, share, ratio, count, dB, GB or score."""
     low: float | None = None
     high: float | None = None
     """The quartiles of repeated measurements; for a mean, its 95 % interval. None for a single number."""

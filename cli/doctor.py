@@ -94,6 +94,20 @@ def check_onnxruntime() -> Iterator[Finding]:
         yield Finding(f"provider {provider.name}", "works" if provider.works else "listed, does not work", provider.problem, mend)
 
 
+def check_tensorrt() -> Iterator[Finding]:
+    """A library that builds engines and cannot run them is no problem on a machine that builds for others."""
+    from costroute_rt.engines import tensorrt_backend
+
+    for check in tensorrt_backend.check_libraries():
+        obstacle, name = check.obstacle, f"backend {check.name}"
+        if obstacle is None:
+            yield Finding(name, "works")
+        elif check.version is not None:
+            yield Finding(name, f"builds engines, cannot run them: {obstacle.found} ({obstacle.remedy})")
+        else:
+            yield Finding(name, "does not work", obstacle.found, obstacle.remedy)
+
+
 def check_device() -> Iterator[Finding]:
     from costroute_rt.engines.device import device_facts
 
@@ -149,4 +163,4 @@ def _version_of(distribution: str) -> str | None:
         return None
 
 
-CHECKS = (check_versions, check_onnxruntime, check_device, check_bundle, check_store)
+CHECKS = (check_versions, check_onnxruntime, check_tensorrt, check_device, check_bundle, check_store)

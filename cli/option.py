@@ -25,9 +25,15 @@ def engine(command: Command) -> Command:
     """--bundle, --backend, --provider and --precision: what runs, on what, in which numbers."""
     options = (
         click.option(
-            "--precision", default="float32", show_default=True, metavar="NAME", help="What engines compute in: float32, bfloat16, float16."
+            "--precision",
+            default="auto",
+            show_default=True,
+            metavar="NAME",
+            help="What engines compute in: float32, bfloat16, float16; auto: float16 with TensorRT, else float32.",
         ),
-        click.option("--provider", default="cpu", show_default=True, metavar="NAME", help="Execution provider of the backend."),
+        click.option(
+            "--provider", default="auto", show_default=True, metavar="NAME", help="Execution provider of the backend; auto: its usual one."
+        ),
         click.option("--backend", default="onnxruntime", show_default=True, metavar="NAME", help="What compiles and runs the engines."),
         bundle,
     )

@@ -47,3 +47,14 @@ def building_notice(reason: str) -> Callable[[str, int, int], None]:
             say(f"  {index + 1}/{total} {graph}")
 
     return notice
+
+
+def share_notice() -> Callable[[str, float], None] | None:
+    """What `build_engines` calls while a graph is built: on a terminal, how much of it is done; None where nobody watches."""
+    if not is_on_terminal():
+        return None
+
+    def notice(graph: str, share: float) -> None:
+        click.echo(f"\r    {share:4.0%} of {graph}\x1b[K\r", err=True, nl=False)
+
+    return notice

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from costroute_rt.engines import device
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.bundle_manifest import step_graph
+from costroute_rt.engines.bundle_manifest import GraphSpec, step_graph
 from costroute_rt.engines.durable import check_room, is_full
-from costroute_rt.engines.engine import PRECISIONS, Backend, BuildSpec, Engine, EngineKey, FieldDifference, get_backend
+from costroute_rt.engines.engine import (
+    ANY_DRIVER,
+    AUTO,
+    PRECISIONS,
+    AxisRange,
+    Backend,
+    BuildProgress,
+    BuildSpec,
+    Engine,
+    EngineKey,
+    FieldDifference,
+    get_backend,
+)
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError, StoreFullError
 from costroute_rt.engines.example import axis_lengths, example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output
@@ -24,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], object]
 """Called as progress(graph, index, total) before each graph that is really worked on; what it raises stops the work."""
+Detail = Callable[[str, float], object]
+"""Called as detail(graph, share) while a graph is built, where its backend can tell, with 0 to 1; what it raises stops the work."""
 
 _UNWRITTEN = "Failed to write"
 """How a backend says that a file could not be written, where a quota or limit is met that free space does not show."""
@@ -42,7 +59,10 @@ class BuildReport:
     """False: a good engine was there already."""
     build_s: float
     size_bytes: int
-    max_abs_error: float
+    max_abs_error: float | None
+    """None where it could not be checked."""
+    proved: bool
+    """False: built where it cannot run; checked and measured when it is first opened, or built for, where it can."""
     median_ms: float | None
     """None where it was not measured."""
 
@@ -74,6 +94,7 @@ def make_spec(
     shapes: Mapping[str, int] | None = None,
     allow_fallback: bool = False,
     precision: str = "float32",
+    target: str = "",
 ) -> BuildSpec:
     """A build specification with this machine's defaults filled in; raises ConfigError."""
     if threads is not None and threads < 1:
@@ -86,19 +107,25 @@ def make_spec(
         threads=threads or device.default_threads(),
         shapes=tuple(sorted((shapes or {}).items())),
         allow_fallback=allow_fallback,
+        target=target,
     )
 
 
 def spec_for(
     bundle: Bundle,
+    tool: Backend,
     provider: str,
     threads: int | None,
     shapes: Mapping[str, int] | None = None,
     allow_fallback: bool = False,
-    precision: str = "float32",
+    precision: str = AUTO,
+    target: str = "",
 ) -> BuildSpec:
     """A build specification for the bundle's engines; shapes: axis lengths to fix, None: those that never change, see `fixed_axes`."""
-    return make_spec(provider, threads, fixed_axes(bundle) if shapes is None else shapes, allow_fallback, precision)
+    provider = tool.default_provider if provider == AUTO else provider
+    precision = tool.default_precision if precision == AUTO else precision
+    spec = make_spec(provider, threads, fixed_axes(bundle) if shapes is None else shapes, allow_fallback, precision, target)
+    return replace(spec, ranges=free_axes(bundle)) if tool.needs_ranges else spec
 
 
 def fixed_axes(bundle: Bundle) -> dict[str, int]:
@@ -108,6 +135,18 @@ def fixed_axes(bundle: Bundle) -> dict[str, int]:
     the postcard family on two cores. Knowing some of them gains nothing.
     """
     return {} if bundle.image.any_size or len(bundle.image.sizes) > 1 else axis_lengths(bundle)
+
+
+def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
+    """The lengths that axes may have where they stay free: one or two images, of any size the bundle makes; one text or two."""
+    usual, sizes = axis_lengths(bundle), list(bundle.image.sizes)
+    image, factor = bundle.image, bundle.image.vae_scale_factor
+    if image.any_size:
+        sizes += [(factor, factor), (2 * image.height, 2 * image.width)]
+    sides = [axis_lengths(replace(bundle, image=replace(image, height=height, width=width))) for height, width in sizes]
+    ranges = {axis: (min(each[axis] for each in sides), length, max(each[axis] for each in sides)) for axis, length in usual.items()}
+    ranges |= {"batch": (1, 1, 2), "batch_size": (1, 1, 2), "rows": (1, 2, 2)}
+    return tuple((axis, *lengths) for axis, lengths in sorted(ranges.items()))
 
 
 def engine_key(bundle: Bundle, component: str, graph: str, backend: Backend, spec: BuildSpec) -> EngineKey:
@@ -122,7 +161,7 @@ def engine_key(bundle: Bundle, component: str, graph: str, backend: Backend, spe
         backend_version=backend.version,
         provider=spec.provider,
         precision=spec.precision,
-        shapes=" ".join(f"{axis}={length}" for axis, length in spec.shapes),
+        shapes=_describe_shapes(bundle.graphs[path], spec),
         options=backend.options(spec),
         device=name,
         driver=driver,
@@ -135,35 +174,41 @@ def build_engines(
     store: Store,
     *,
     backend: str = "onnxruntime",
-    provider: str = "cpu",
-    precision: str = "float32",
+    provider: str = AUTO,
+    precision: str = AUTO,
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
     graphs: Iterable[str] | None = None,
+    target: str = "",
     force: bool = False,
     measure: bool = True,
     progress: Progress | None = None,
+    detail: Detail | None = None,
 ) -> list[BuildReport]:
     """Build what is missing or damaged among `graphs` (component/graph; None: what the pool needs), check it, measure it.
 
+    target: cards to build for, such as `ampere+`, where the backend can. An engine built where it cannot run is neither checked nor
+    measured before it can: by this function, or when it is first opened.
     Raises BundleError (files damaged, weights that give no numbers), EngineError (an engine that fails its check is set aside with the
     reason), StoreFullError, BackendError, ConfigError.
     """
     from costroute_rt.engines.profile import measure_missing
 
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, precision=precision)
+    tool = get_backend(backend)
+    spec = spec_for(bundle, tool, provider, threads, shapes, precision=precision, target=target)
     names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
     keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in names}
     store.sweep()
-    wanted = [name for name in names if force or _usable(store, keys[name]) is None]
+    wanted = [name for name in names if force or not _is_ready(_usable(store, keys[name]), tool, spec)]
     built: dict[str, StoredEngine] = {}
     for index, name in enumerate(wanted):
         if progress is not None:
             progress(name, index, len(wanted))
-        stored = _build_one(bundle, store, name, keys[name], tool, spec, force)
+        share = partial(detail, name) if detail is not None else None
+        stored = _build_one(bundle, store, name, keys[name], tool, spec, force, share)
         if stored is not None:
             built[name] = stored
-    costs = measure_missing(bundle, store, keys, tool, spec) if measure else {}
+    costs = measure_missing(bundle, store, keys, tool, spec) if measure and tool.obstacle(spec) is None else {}
     return [_report(name, built.get(name) or store.peek(keys[name]), name in built, costs) for name in names]
 
 
@@ -174,18 +219,25 @@ def open_engine(
     graph: str,
     *,
     backend: str = "onnxruntime",
-    provider: str = "cpu",
-    precision: str = "float32",
+    provider: str = AUTO,
+    precision: str = AUTO,
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
+    target: str = "",
     allow_fallback: bool = False,
 ) -> Engine:
-    """Open the graph's engine; raises EngineError, naming what differs from the nearest stored one, where there is none."""
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, allow_fallback, precision)
+    """Open the graph's engine; raises EngineError, naming what differs from the nearest stored one, where there is none.
+
+    An engine that was built where it could not run is checked first.
+    """
+    tool = get_backend(backend)
+    spec = spec_for(bundle, tool, provider, threads, shapes, allow_fallback, precision, target)
     key = engine_key(bundle, component, graph, tool, spec)
     stored = store.find(key)
     if stored is None:
         raise EngineError(store.folder, f"there is no engine for {key.graph} ({_why(store.explain(key))})", BUILD)
+    if not _is_ready(stored, tool, spec):
+        stored = _build_one(bundle, store, f"{component}/{graph}", key, tool, spec, force=False) or stored
     engine = tool.open(stored.path, spec, key)
     if engine.inputs.keys() != bundle.graphs[bundle.graph_path(component, graph)].inputs.keys():
         engine.close()
@@ -198,12 +250,14 @@ def explain_engines(
     store: Store,
     *,
     backend: str = "onnxruntime",
-    provider: str = "cpu",
-    precision: str = "float32",
+    provider: str = AUTO,
+    precision: str = AUTO,
     threads: int | None = None,
+    target: str = "",
 ) -> list[Explanation]:
     """For each graph the pool needs: would its engine be found, and if not, why."""
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, precision=precision)
+    tool = get_backend(backend)
+    spec = spec_for(bundle, tool, provider, threads, precision=precision, target=target)
     return [_explain(store, name, engine_key(bundle, *split_name(name), tool, spec)) for name in pool_graphs(bundle)]
 
 
@@ -244,26 +298,71 @@ def _usable(store: Store, key: EngineKey) -> StoredEngine | None:
         return None
 
 
-def _build_one(bundle: Bundle, store: Store, name: str, key: EngineKey, tool: Backend, spec: BuildSpec, force: bool) -> StoredEngine | None:
-    """Build one engine under its lock; None where another process did it meanwhile. Raises EngineError where it fails its check."""
+def _is_ready(stored: StoredEngine | None, tool: Backend, spec: BuildSpec) -> bool:
+    """Whether an engine is there and was checked on this machine's device, or cannot be checked here."""
+    return stored is not None and (_is_proved(stored) or tool.obstacle(spec) is not None)
+
+
+def _is_proved(stored: StoredEngine) -> bool:
+    """Whether it passed its check; one that is for more than one device, on the device of this machine."""
+    return bool(stored.gate) and stored.gate.get("device") == _portable_device(stored.key.driver)
+
+
+def _portable_device(driver: str) -> str | None:
+    """The device and driver that run an engine made for any driver; None for one whose key names them."""
+    return " ".join(device.gpu()) if driver == ANY_DRIVER else None
+
+
+def _build_one(
+    bundle: Bundle,
+    store: Store,
+    name: str,
+    key: EngineKey,
+    tool: Backend,
+    spec: BuildSpec,
+    force: bool,
+    share: BuildProgress | None = None,
+) -> StoredEngine | None:
+    """Build one engine under its lock, or only check it where that could not be done when it was built.
+
+    None where another process did it meanwhile. Raises EngineError where it fails its check.
+    """
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with store.lock(key.digest):
-        if not force and _usable(store, key) is not None:
+        old = None if force else _usable(store, key)
+        if _is_ready(old, tool, spec):
             return None
         source = bundle.verify_graph(*split_name(name))
         check_room(store.root, int(_ROOM * _weight_bytes(bundle, name)))
-        stored = store.write(key, lambda folder: _fill(bundle, name, source, folder, tool, spec, started))
+
+        def fill(folder: Path) -> dict[str, Any]:
+            if old is None:
+                return _fill(bundle, name, source, folder, tool, spec, started, lambda: tool.build(source, folder, spec, share))
+            entries = _fill(bundle, name, source, folder, tool, spec, started, lambda: _copy_engine(old, folder))
+            return {**entries, "built_at": old.built_at, "build_s": old.build_s}
+
+        stored = store.write(key, fill)
     if stored.quarantined:
         raise EngineError(stored.path, f"the engine of {key.graph} was set aside: {stored.quarantined}", f"{BUILD} --force")
     _log.info("built %s in %.1f s", key.graph, stored.build_s)
     return stored
 
 
-def _fill(bundle: Bundle, name: str, source: Path, folder: Path, tool: Backend, spec: BuildSpec, started: str) -> dict[str, Any]:
+def _fill(
+    bundle: Bundle,
+    name: str,
+    source: Path,
+    folder: Path,
+    tool: Backend,
+    spec: BuildSpec,
+    started: str,
+    make: Callable[[], object],
+) -> dict[str, Any]:
+    """The manifest entries of an engine that `make` writes into `folder`, checked where it can run."""
     begin = time.perf_counter()
     try:
-        tool.build(source, folder, spec)
-        gate = _check(bundle, name, source, folder, tool, spec)
+        make()
+        gate = _check(bundle, name, source, folder, tool, spec) if tool.obstacle(spec) is None else None
     except EngineError as error:
         if is_full(folder) or _UNWRITTEN in error.problem:
             raise StoreFullError(folder.parent, "there is no room to write the engine", "free some space, or set COSTROUTE_HOME") from error
@@ -271,10 +370,23 @@ def _fill(bundle: Bundle, name: str, source: Path, folder: Path, tool: Backend, 
     return {
         "built_at": started,
         "build_s": round(time.perf_counter() - begin, 3),
-        "gate": gate.to_json(),
+        "gate": {} if gate is None else _gate_json(gate, tool, spec),
         "source": str(bundle.root),
-        "quarantined": gate.problem,
+        "quarantined": None if gate is None else gate.problem,
     }
+
+
+def _gate_json(gate: GateResult, tool: Backend, spec: BuildSpec) -> dict[str, Any]:
+    device_now = _portable_device(tool.device(spec)[1])
+    return gate.to_json() if device_now is None else {**gate.to_json(), "device": device_now}
+
+
+def _copy_engine(stored: StoredEngine, folder: Path) -> None:
+    for name in stored.files:
+        try:
+            os.link(stored.path / name, folder / name)
+        except OSError:  # not every file system can
+            shutil.copyfile(stored.path / name, folder / name)
 
 
 def _check(bundle: Bundle, name: str, source: Path, folder: Path, tool: Backend, spec: BuildSpec) -> GateResult:
@@ -306,6 +418,14 @@ def _check_interface(bundle: Bundle, path: str, engine: Engine) -> None:
             raise BundleError(bundle.root / path, f"its {side} are {found}; the manifest says {said}", "export the bundle again")
 
 
+def _describe_shapes(graph: GraphSpec, spec: BuildSpec) -> str:
+    """Fixed axes, and the ranges of those the graph has beside them."""
+    fixed = dict(spec.shapes)
+    free = {axis for port in graph.inputs.values() for axis in port.shape} - fixed.keys()
+    ranges = [f"{axis}={least}..{usual}..{most}" for axis, least, usual, most in spec.ranges if axis in free]
+    return " ".join([*(f"{axis}={length}" for axis, length in spec.shapes), *ranges])
+
+
 def _weight_bytes(bundle: Bundle, name: str) -> int:
     component, graph = split_name(name)
     weights = bundle.components[component].weights
@@ -315,13 +435,14 @@ def _weight_bytes(bundle: Bundle, name: str) -> int:
 def _report(name: str, stored: StoredEngine | None, built: bool, costs: Mapping[str, float]) -> BuildReport:
     if stored is None:
         raise EngineError(name, "its engine vanished while others were built", BUILD)
-    error = float(stored.gate.get("max_abs_error", 0.0))
+    error = stored.gate.get("max_abs_error")
     return BuildReport(
         graph=name,
         digest=stored.digest,
         built=built,
         build_s=stored.build_s,
         size_bytes=stored.size_bytes,
-        max_abs_error=error,
+        max_abs_error=None if error is None else float(error),
+        proved=_is_proved(stored),
         median_ms=costs.get(name),
     )

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from costroute_rt.engines import device
 from costroute_rt.engines.durable import store_errors, write_file
-from costroute_rt.engines.engine import EngineKey
+from costroute_rt.engines.engine import ANY_DRIVER, EngineKey
 from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.section import Section, canonical_json, parse_section
 
@@ -46,7 +46,8 @@ class EngineCost:
 
 def identity(key: EngineKey, engine_sha256: str) -> dict[str, str]:
     """What times depend on: costs measured under another identity are refused."""
-    return {"engine_sha256": engine_sha256, "device": key.device, "driver": key.driver, "os": key.os, "power_mode": device.power_mode()}
+    name, driver = device.gpu() if key.driver == ANY_DRIVER else (key.device, key.driver)
+    return {"engine_sha256": engine_sha256, "device": name, "driver": driver, "os": key.os, "power_mode": device.power_mode()}
 
 
 def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost) -> None:

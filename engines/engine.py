@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle_manifest import TensorSpec
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.engines.error import BackendError, ConfigError
 from costroute_rt.engines.section import Section
 
 Value = Any
 """A tensor where the engine computes; only the engines of one backend and provider can read it."""
+AxisRange = tuple[str, int, int, int]
+"""A free axis by name, and the lengths it may have: least, usual, most."""
+BuildProgress = Callable[[float], object]
+"""Called now and then with how much of a build is done, 0 to 1; what it raises stops the build."""
 
 DIGEST_LENGTH = 32
+AUTO = "auto"
+"""Provider or precision: the one the backend is best at."""
+ANY_DRIVER = "any"
+"""The driver in the key of an engine that is not bound to one device."""
 PRECISIONS = ("float32", "bfloat16", "float16")
 """What an engine may compute in; its inputs and outputs keep the types of its graph."""
 
@@ -85,6 +93,10 @@ class BuildSpec:
     threads: int = 1
     shapes: tuple[tuple[str, int], ...] = ()
     """Free axes to build to one length, by name; sorted."""
+    ranges: tuple[AxisRange, ...] = ()
+    """Lengths of the axes that stay free, for backends that have to know (`Backend.needs_ranges`)."""
+    target: str = ""
+    """Cards to build for, such as `ampere+`, where a backend can build for others than this machine's; empty: what suits this machine."""
     allow_fallback: bool = False
     """Accept another provider than the one asked for."""
 
@@ -121,14 +133,28 @@ class Backend(Protocol):
     def name(self) -> str: ...
     @property
     def version(self) -> str: ...
+    @property
+    def default_provider(self) -> str: ...
+    @property
+    def default_precision(self) -> str: ...
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether engines are built for ranges of lengths, which are part of their key."""
+
     def options(self, spec: BuildSpec) -> str:
         """Builder options as they stand in the key."""
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         """Device and driver as they stand in the key; raises ConfigError for an unknown provider, BackendError for one not installed."""
 
-    def build(self, graph: Path, target: Path, spec: BuildSpec) -> None:
-        """Write an engine into the directory `target`; raises EngineError, StoreFullError, BackendError."""
+    def obstacle(self, spec: BuildSpec) -> BackendError | None:
+        """What `open` would raise on this machine, where engines can be built but not run; None: they can be run."""
+
+    def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
+        """Write an engine into the directory `target`; raises EngineError, StoreFullError, BackendError.
+
+        progress: called by backends that can tell, in the calling thread.
+        """
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> Engine:
         """Load an engine written by `build`; raises EngineError, BackendError."""
@@ -144,7 +170,11 @@ def get_backend(name: str) -> Backend:
         from costroute_rt.engines.openvino_backend import OpenVinoBackend
 
         return OpenVinoBackend()
-    raise ConfigError("backend", name, "onnxruntime or openvino")
+    if name in ("tensorrt", "tensorrt-rtx"):
+        from costroute_rt.engines.tensorrt_backend import TensorRtBackend
+
+        return TensorRtBackend(name)
+    raise ConfigError("backend", name, "one of onnxruntime, openvino, tensorrt, tensorrt-rtx")
 
 
 def check_feeds(inputs: Mapping[str, TensorSpec], found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:

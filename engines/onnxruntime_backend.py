@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from costroute_rt.engines import device
 from costroute_rt.engines.bundle_manifest import TensorSpec
-from costroute_rt.engines.engine import BuildSpec, EngineKey, Value, check_feeds, describe_array
+from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class OnnxRuntimeBackend:
     """Builds and opens engines with ONNX Runtime."""
 
     name = "onnxruntime"
+    default_provider, default_precision = "cpu", "float32"
+    needs_ranges = False
 
     def __init__(self) -> None:
         """Raises BackendError where ONNX Runtime is not installed, or installed twice."""
@@ -71,7 +73,11 @@ class OnnxRuntimeBackend:
             return device.gpu()
         return " ".join([device.cpu_name(), *device.cpu_features()]), "none"
 
-    def build(self, graph: Path, target: Path, spec: BuildSpec) -> None:
+    def obstacle(self, spec: BuildSpec) -> BackendError | None:
+        """None: a provider that is not there is an error before anything is built."""
+        return None
+
+    def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Optimise `graph` into `target`; for providers that compile by themselves only what every device has in common."""
         options = self._session_options(spec)
         level = self._ort.GraphOptimizationLevel

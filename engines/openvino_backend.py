@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from costroute_rt.engines import device
 from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec, parse_graph_spec
-from costroute_rt.engines.engine import BuildSpec, EngineKey, Value, check_feeds, describe_array
+from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.onnx_file import read_graph_spec
 from costroute_rt.engines.section import canonical_json, parse_section
@@ -44,6 +44,8 @@ class OpenVinoBackend:
     """Builds and opens engines with OpenVINO."""
 
     name = "openvino"
+    default_provider, default_precision = "cpu", "float32"
+    needs_ranges = False
 
     def __init__(self) -> None:
         """Raises BackendError where OpenVINO is not installed."""
@@ -64,7 +66,11 @@ class OpenVinoBackend:
         facts = [str(self._core.get_property(name, each)) for each in ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE") if each in known]
         return " ".join(facts), " ".join(driver) or "none"
 
-    def build(self, graph: Path, target: Path, spec: BuildSpec) -> None:
+    def obstacle(self, spec: BuildSpec) -> BackendError | None:
+        """None: a device that is not there is an error before anything is built."""
+        return None
+
+    def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Compile `graph` for the device and export the result into `target`."""
         name = self._device(spec)
         try:

@@ -13,7 +13,7 @@ import numpy as np
 from costroute_rt.engines.build import Progress, engine_key, pool_graphs, spec_for, split_name
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cost import COSTS, CallCost, EngineCost, identity, read_cost_file, write_costs
-from costroute_rt.engines.engine import Backend, BuildSpec, Engine, EngineKey, get_backend
+from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, Engine, EngineKey, get_backend
 from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import Clock
@@ -46,14 +46,15 @@ def profile_engines(
     store: Store,
     *,
     backend: str = "onnxruntime",
-    provider: str = "cpu",
-    precision: str = "float32",
+    provider: str = AUTO,
+    precision: str = AUTO,
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> list[CostRow]:
     """Measure every engine the pool needs, again; raises EngineError where one is missing."""
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, precision=precision)
+    tool = get_backend(backend)
+    spec = spec_for(bundle, tool, provider, threads, shapes, precision=precision)
     keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in pool_graphs(bundle)}
     costs = measure_engines(bundle, store, keys, tool, spec, progress=progress)
     return [
@@ -79,13 +80,14 @@ def read_costs(
     graph: str,
     *,
     backend: str = "onnxruntime",
-    provider: str = "cpu",
-    precision: str = "float32",
+    provider: str = AUTO,
+    precision: str = AUTO,
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
 ) -> EngineCost:
     """Measured costs of one engine; raises EngineError where there are none, or they were measured on something else."""
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, precision=precision)
+    tool = get_backend(backend)
+    spec = spec_for(bundle, tool, provider, threads, shapes, precision=precision)
     return _read(store, f"{component}/{graph}", engine_key(bundle, component, graph, tool, spec))
 
 

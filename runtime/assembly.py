@@ -17,7 +17,7 @@ from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.bundle_manifest import MANIFEST
 from costroute_rt.engines.cost import EngineCost
-from costroute_rt.engines.engine import Engine, get_backend
+from costroute_rt.engines.engine import AUTO, Engine, get_backend
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError
 from costroute_rt.engines.profile import read_costs
 from costroute_rt.engines.store import Store
@@ -46,6 +46,8 @@ def assemble_parts(
     bundle.check_hashes()
     pool, store = Pool.from_bundle(bundle), Store.open(home)
     tables = _compile_tables(bundle, pool)
+    tool = get_backend(backend)
+    precision = tool.default_precision if precision == AUTO else precision
     how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "threads": threads}
     if build:
         build_engines(bundle, store, progress=progress, **how)
@@ -72,7 +74,7 @@ def assemble_parts(
         clock=clock,
         backend=backend,
         precision=precision,
-        versions={"costroute-rt": costroute_rt.__version__, backend: get_backend(backend).version, "numpy": np.__version__},
+        versions={"costroute-rt": costroute_rt.__version__, backend: tool.version, "numpy": np.__version__},
     )
 
 

@@ -43,8 +43,8 @@ class Runtime:
         *,
         home: str | Path | None = None,
         backend: str = "onnxruntime",
-        provider: str = "cpu",
-        precision: str = "float32",
+        provider: str = "auto",
+        precision: str = "auto",
         threads: int | None = None,
         build: bool = False,
         preload: bool = True,
@@ -53,7 +53,9 @@ class Runtime:
         """A runtime for `bundle`, a directory; None means the shipped `postcard` family.
 
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory.
-        precision: what the engines compute in, float32, bfloat16 or float16, where the backend can.
+        provider: the backend's execution provider; auto: its usual one.
+        precision: what the engines compute in, float32, bfloat16 or float16, where the backend can; auto: float16 with TensorRT,
+            else float32.
         build: build and profile the engines that are missing, calling progress(graph, index, total) before each.
         preload: load every engine now and call it once; otherwise each is loaded by the first request that needs it, within its budget.
         Raises BundleError, EngineError (engines missing, stale, not profiled), BackendError, ConfigError.

@@ -41,8 +41,8 @@ class Source:
     score: str = "score"
     category: str | None = None
     backend: str = "onnxruntime"
-    provider: str = "cpu"
-    precision: str = "float32"
+    provider: str = "auto"
+    precision: str = "auto"
     home: str | Path | None = None
 
     @property

@@ -26,8 +26,8 @@ def read_states(
     *,
     home: str | Path | None = None,
     backend: str = "onnxruntime",
-    provider: str = "cpu",
-    precision: str = "float32",
+    provider: str = "auto",
+    precision: str = "auto",
     progress: Callable[[str], None] = lambda _: None,
 ) -> TextStates:
     """One call of the text encoder for each prompt; its engine is built where it is missing.

@@ -1,0 +1,634 @@
+"""TensorRT and TensorRT for RTX, whose Python interfaces nearly agree: the only file that imports them, inside functions.
+
+Both take precision from the graph, so a float32 graph is first rewritten (`half_precision`). TensorRT for RTX builds on any machine, for a
+family of GPUs, and compiles the last part on the card when an engine is opened; TensorRT builds for the card that is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import mmap
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.engines import device
+from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
+from costroute_rt.engines.cuda_memory import CapturedGraph, CudaMemory, DeviceArray, find_obstacle, open_cuda
+from costroute_rt.engines.durable import write_file
+from costroute_rt.engines.engine import ANY_DRIVER, AxisRange, BuildProgress, BuildSpec, EngineKey, Value, check_feeds
+from costroute_rt.engines.error import BackendError, ConfigError, EngineError
+from costroute_rt.engines.section import Section, canonical_json, parse_section
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_log = logging.getLogger(__name__)
+
+PLAN, INTERFACE, RUNTIME_CACHE = "engine.plan", "interface.json", "runtime.cache"
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_PRECISIONS = ("float16", "float32")
+_RTX_TARGETS: dict[str, tuple[str, ...]] = {
+    "ampere+": (),  # what TensorRT for RTX builds for when told nothing
+    "turing": ("SM75",),
+    "ampere": ("SM80", "SM86"),
+    "ada": ("SM89",),
+    "blackwell": ("SM120", "SM121"),
+}
+"""Cards an engine is built for, and the compute capabilities that are."""
+_TURING = "sm_75"
+_RULES = 1
+"""Raised with every change to how graphs are rewritten, so that engines are built again."""
+_POLL_S = 0.1
+_LONGEST_REASON = 300
+
+
+class TensorRtBackend:
+    """Builds and opens engines with TensorRT, or with TensorRT for RTX."""
+
+    default_provider, default_precision = "cuda", "float16"
+    needs_ranges = True
+
+    def __init__(self, name: str) -> None:
+        """name: tensorrt or tensorrt-rtx; raises BackendError where it is not installed."""
+        self.name = name
+        self._trt = _import(name)
+        self.version = str(self._trt.__version__)
+        self._is_rtx = name == "tensorrt-rtx"
+
+    def options(self, spec: BuildSpec) -> str:
+        return f"rules={_RULES}"
+
+    def device(self, spec: BuildSpec) -> tuple[str, str]:
+        """A named family of cards and any driver, for an engine that is not bound to one card."""
+        if spec.provider != self.default_provider:
+            raise ConfigError("provider", spec.provider, f"{self.default_provider} with the backend {self.name}")
+        if spec.precision not in _PRECISIONS:
+            raise ConfigError("precision", spec.precision, f"{' or '.join(_PRECISIONS)} with the backend {self.name}")
+        target = self._target(spec)
+        if target:
+            return target, ANY_DRIVER
+        obstacle = find_obstacle()
+        if obstacle is not None:
+            raise obstacle
+        return device.gpu()
+
+    def obstacle(self, spec: BuildSpec) -> BackendError | None:
+        return find_obstacle()
+
+    def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
+        """Compile `graph` for the shapes of `spec`; a stop takes effect at the builder's next step, seconds later at most."""
+        if not self._is_rtx:
+            obstacle = find_obstacle()  # it times kernels on the card
+            if obstacle is not None:
+                raise obstacle
+        model = _prepare(graph, spec)
+        ranges = _ranges_of(model, spec)
+        job = _Job(self._trt, graph, model.SerializeToString(), self._configure(spec, target), ranges)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            future = pool.submit(job.compile)
+            try:
+                while not wait([future], timeout=_POLL_S).done:
+                    if progress is not None:
+                        progress(job.share)
+            except BaseException:  # whatever it is, Ctrl-C too, the builder has to end before its thread does
+                job.cancelled.set()
+                raise
+        with open(target / PLAN, "wb") as file:
+            file.write(future.result())
+        (target / INTERFACE).write_bytes(canonical_json(_interface_json(model, ranges)))
+
+    def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> TensorRtEngine:
+        """Load an engine onto the first GPU; raises BackendError without an NVIDIA driver."""
+        memory = open_cuda()
+        memory.enter()
+        interface = _read_interface(folder / INTERFACE)
+        log = _logger(self._trt)
+        runtime = self._trt.Runtime(log)
+        with open(folder / PLAN, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+            self._check_validity(runtime, plan, folder)
+            engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise EngineError(folder, f"the engine cannot be loaded: {log.reason()}", "costroute-rt build-engines --force")
+        cache = _RuntimeCache.load(engine, folder) if self._is_rtx else None
+        config = self._runtime_config(engine, cache)
+        context = engine.create_execution_context(config) if config is not None else engine.create_execution_context()
+        if context is None:
+            raise EngineError(folder, f"the engine cannot be started: {log.reason()}", "free some of the GPU's memory")
+        size = (folder / PLAN).stat().st_size + int(engine.device_memory_size_v2)
+        loaded = _Loaded(runtime, engine, context, cache, log)
+        return TensorRtEngine(memory, loaded, interface, folder, size, key, captures=not self._is_rtx)
+
+    # What follows, with `open`, is all in which the two libraries differ.
+
+    def _target(self, spec: BuildSpec) -> str:
+        """The cards to build for; empty: the one that is there."""
+        known = tuple(_RTX_TARGETS) if self._is_rtx else ("ampere+",)
+        if spec.target and spec.target not in known:
+            raise ConfigError("target", spec.target, f"one of {', '.join(known)} with the backend {self.name}")
+        if spec.target or not self._is_rtx:
+            return spec.target
+        return "turing" if device.gpu()[0].endswith(_TURING) else "ampere+"
+
+    def _configure(self, spec: BuildSpec, folder: Path) -> Callable[[Any], Callable[[], None]]:
+        """Sets up a builder configuration; what it returns is called after the build."""
+        trt, target = self._trt, self._target(spec)
+
+        def set_up(config: Any) -> Callable[[], None]:
+            if spec.precision == "float32":
+                config.clear_flag(trt.BuilderFlag.TF32)
+            if self._is_rtx:
+                names = _RTX_TARGETS[target]
+                if names:
+                    config.num_compute_capabilities = len(names)
+                for index, name in enumerate(names):
+                    config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+                return lambda: None
+            if target:
+                config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+            return _use_timing_cache(config, folder.parent / f"timing-{_card_digest(self.version)}.cache")
+
+        return set_up
+
+    def _check_validity(self, runtime: Any, plan: mmap.mmap, folder: Path) -> None:
+        """Raise EngineError, with the library's diagnosis, for an engine that cannot run on this card."""
+        if not self._is_rtx:
+            return
+        validity, diagnosis = runtime.get_engine_validity(plan)
+        if validity == self._trt.EngineValidity.INVALID:
+            raise EngineError(folder, f"the engine is not for this device: {diagnosis}", "costroute-rt build-engines --force")
+
+    def _runtime_config(self, engine: Any, cache: _RuntimeCache | None) -> Any:
+        if cache is None:
+            return None
+        cache.config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        cache.config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        return cache.config
+
+
+class TensorRtEngine:
+    """A loaded engine. It works on buffers of its own that never move, so that its work can be recorded once and started by one call."""
+
+    provider = "cuda"
+
+    def __init__(
+        self,
+        memory: CudaMemory,
+        loaded: _Loaded,
+        interface: _Interface,
+        folder: Path,
+        size: int,
+        key: EngineKey | None,
+        *,
+        captures: bool,
+    ) -> None:
+        """captures: record the work as a CUDA graph here, where the library does not by itself."""
+        self.key, self.resident_bytes = key, size
+        self.inputs, self.outputs, self.ranges = interface.spec.inputs, interface.spec.outputs, interface.ranges
+        self._memory, self._folder, self._captures = memory, folder, captures
+        self._loaded: _Loaded | None = loaded
+        self._binding: _Binding | None = None
+
+    def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        if self._loaded is None:
+            raise EngineError(self._folder, "the engine is closed", "open it again")
+        check_feeds(self.inputs, {name: _describe(value) for name, value in feeds.items()})
+        shapes = {name: tuple(value.shape) for name, value in feeds.items()}
+        self._memory.enter()
+        if self._binding is None or self._binding.shapes != shapes:
+            self._check_ranges(shapes)
+            self._unbind()
+            self._binding = self._bind(self._loaded, shapes)
+        return self._binding.run(feeds)
+
+    def to_device(self, array: npt.NDArray[Any]) -> Value:
+        return self._memory.to_device(np.asarray(array))
+
+    def to_host(self, value: Value) -> npt.NDArray[Any]:
+        return self._memory.to_host(value)
+
+    def close(self) -> None:
+        if self._loaded is None:
+            return
+        self._memory.enter()
+        self._memory.synchronize()
+        self._unbind()
+        if self._loaded.cache is not None:
+            self._loaded.cache.save()
+        self._loaded = None
+        self._memory.trim()
+
+    def __enter__(self) -> TensorRtEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _check_ranges(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise ConfigError for a length the engine was not built for, naming the nearest it was built for."""
+        ranges = {axis: (least, most) for axis, least, _, most in self.ranges}
+        for name, shape in shapes.items():
+            for axis, length in zip(self.inputs[name].shape, shape, strict=True):
+                least, most = ranges.get(str(axis), (length, length))
+                if not least <= length <= most:
+                    nearest = least if length < least else most
+                    expected = f"{axis} from {least} to {most}, the nearest being {nearest} (others: build_engines(shapes={{...}}))"
+                    raise ConfigError(name, f"{axis} {length}", expected)
+
+    def _bind(self, loaded: _Loaded, shapes: Mapping[str, tuple[int, ...]]) -> _Binding:
+        """Buffers for one set of shapes."""
+        context = loaded.context
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
+                raise EngineError(self._folder, f"it does not take {name} of shape {list(shape)}: {loaded.log.reason()}", "see the message")
+        missing = context.infer_shapes()
+        if missing:
+            raise EngineError(self._folder, f"it does not say the shapes of {', '.join(missing)}", "costroute-rt build-engines --force")
+        inputs = {name: DeviceArray(self._memory, np.dtype(self.inputs[name].dtype), shape) for name, shape in shapes.items()}
+        outputs = {
+            name: DeviceArray(self._memory, np.dtype(spec.dtype), tuple(context.get_tensor_shape(name)))
+            for name, spec in self.outputs.items()
+        }
+        for name, buffer in (inputs | outputs).items():
+            context.set_tensor_address(name, buffer.pointer)
+        return _Binding(self._memory, loaded, self._folder, dict(shapes), inputs, outputs, captures=self._captures)
+
+    def _unbind(self) -> None:
+        if self._binding is not None:
+            self._memory.synchronize()
+            self._binding.close()
+        self._binding = None
+
+
+@dataclass
+class _Binding:
+    """An engine's buffers for one set of shapes, and its work on them."""
+
+    memory: CudaMemory
+    loaded: _Loaded
+    folder: Path
+    shapes: dict[str, tuple[int, ...]]
+    inputs: dict[str, DeviceArray]
+    outputs: dict[str, DeviceArray]
+    captures: bool
+    fed: dict[str, DeviceArray] = field(default_factory=dict)
+    """What each input buffer is a copy of; the text is the same from step to step."""
+    graph: CapturedGraph | None = None
+    has_run: bool = False
+
+    def run(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+        for name, value in feeds.items():
+            if self.fed.get(name) is not value:
+                self.memory.copy(value.pointer, self.inputs[name].pointer, value.nbytes)
+                self.fed[name] = value
+        self._work()
+        results = {name: DeviceArray(self.memory, buffer.dtype, buffer.shape) for name, buffer in self.outputs.items()}
+        for name, buffer in self.outputs.items():
+            self.memory.copy(buffer.pointer, results[name].pointer, buffer.nbytes)
+        return results
+
+    def close(self) -> None:
+        if self.graph is not None:
+            self.graph.close()
+
+    def _work(self) -> None:
+        if self.captures and self.has_run and self.graph is None:
+            try:
+                self.graph = self.memory.capture(self._enqueue)
+            except (BackendError, EngineError) as error:
+                _log.warning("%s runs without a CUDA graph: %s", self.folder, error)
+                self.captures = False
+        if self.graph is not None:
+            self.graph.launch()
+        else:
+            self._enqueue()  # the first time outside a recording: libraries load what they need then
+        self.has_run = True
+
+    def _enqueue(self) -> None:
+        if not self.loaded.context.execute_async_v3(self.memory.stream_handle):
+            problem = f"it failed while running: {self.loaded.log.reason()}"
+            raise EngineError(self.folder, problem, "costroute-rt build-engines --force")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """The library's objects; each needs those before it."""
+
+    runtime: Any
+    engine: Any
+    context: Any
+    cache: _RuntimeCache | None
+    log: Any
+
+
+@dataclass
+class _RuntimeCache:
+    """What TensorRT for RTX compiled on this card, kept beside the engine; it refuses by itself what is from another card or driver."""
+
+    config: Any
+    cache: Any
+    path: Path
+    size: int
+
+    @classmethod
+    def load(cls, engine: Any, folder: Path) -> _RuntimeCache:
+        config, path, size = engine.create_runtime_config(), folder / RUNTIME_CACHE, 0
+        cache = config.create_runtime_cache()
+        with suppress(OSError):
+            blob = path.read_bytes()
+            size = len(blob) if cache.deserialize(blob) else 0
+        config.set_runtime_cache(cache)
+        return cls(config, cache, path, size)
+
+    def save(self) -> None:
+        """Only beside a complete engine: in one that is being built every file counts."""
+        blob = bytes(self.cache.serialize())
+        if len(blob) != self.size and (self.path.parent / "manifest.json").exists():
+            with suppress(OSError):
+                write_file(self.path, blob)
+
+
+@dataclass
+class _Job:
+    """One build, in a thread of its own: there Ctrl-C cannot end up in one of the library's calls to us."""
+
+    trt: ModuleType
+    graph: Path
+    model: bytes
+    configure: Callable[[Any], Callable[[], None]]
+    ranges: tuple[AxisRange, ...]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    share: float = 0.0
+    """Of the build's steps, how much is done: 0 to 1."""
+
+    def compile(self) -> Any:
+        """The engine as one block of memory; raises EngineError where the graph cannot be parsed or built."""
+        trt, log = self.trt, _logger(self.trt)
+        builder = trt.Builder(log)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse(self.model, str(self.graph)):
+            self._fail(_parser_reason(parser) or log.reason())
+        config = builder.create_builder_config()
+        finish = self.configure(config)
+        config.progress_monitor = monitor = _monitor(trt, self)
+        self._add_profile(builder, network, config)
+        plan = builder.build_serialized_network(network, config)
+        del monitor
+        if plan is None:
+            self._fail(log.reason())
+        finish()
+        return plan
+
+    def _fail(self, reason: str) -> NoReturn:
+        raise EngineError(self.graph, f"the graph cannot be built: {reason}", "this is a bug, please report it with the bundle's name")
+
+    def _add_profile(self, builder: Any, network: Any, config: Any) -> None:
+        """The lengths that free axes may have: least, usual, most."""
+        lengths = {axis: each for axis, *each in self.ranges}
+        specs = {name: port.shape for name, port in _graph_spec(self.model).inputs.items()}
+        profile, is_needed = builder.create_optimization_profile(), False
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            if -1 in tuple(tensor.shape):
+                is_needed = True
+                shapes = ([lengths[axis][which] if isinstance(axis, str) else axis for axis in specs[tensor.name]] for which in range(3))
+                profile.set_shape(tensor.name, *shapes)
+        if is_needed:
+            config.add_optimization_profile(profile)
+
+
+@dataclass(frozen=True, slots=True)
+class _Interface:
+    """What an engine takes and gives, with the names of free axes, which the library does not keep."""
+
+    spec: GraphSpec
+    ranges: tuple[AxisRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryCheck:
+    """What `doctor` tells about one of the two libraries."""
+
+    name: str
+    version: str | None
+    """None: it is installed and cannot be imported."""
+    obstacle: BackendError | None
+    """What keeps its engines from running here; they may be built all the same."""
+
+
+def check_libraries() -> Iterator[LibraryCheck]:
+    """Those of the two that are installed."""
+    from importlib.util import find_spec
+
+    for name, module in _MODULES.items():
+        if find_spec(module) is None:
+            continue
+        try:
+            yield LibraryCheck(name, TensorRtBackend(name).version, find_obstacle())
+        except BackendError as error:
+            yield LibraryCheck(name, None, error)
+
+
+def _import(name: str) -> ModuleType:
+    from importlib import import_module
+
+    try:
+        return import_module(_MODULES[name])
+    except ImportError as error:
+        found = f"no usable {_MODULES[name]} module ({error})"
+        raise BackendError(f"backend {name}", found, f"pip install 'costroute-rt[cpu,{name}]'") from error
+
+
+def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
+    """The graph as the libraries take it: known lengths put in, bytes only at its edges, in the precision asked for."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise BackendError("onnx, to prepare graphs", f"no usable onnx module ({error})", "pip install onnx") from error
+    from costroute_rt.engines.half_precision import to_float16
+
+    try:
+        model = onnx.load(str(graph), load_external_data=False)
+        _fix_axes(model, dict(spec.shapes))
+        _cast_to_bytes_last(model)
+        return to_float16(model) if spec.precision == "float16" else model
+    except Exception as error:  # onnx and protobuf have classes of their own
+        raise EngineError(graph, f"the graph cannot be prepared: {_shorten(str(error))}", "export the bundle again") from error
+
+
+def _fix_axes(model: ModelProto, lengths: Mapping[str, int]) -> None:
+    for value in [*model.graph.input, *model.graph.output]:
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param in lengths:
+                dimension.dim_value = lengths[dimension.dim_param]
+
+
+def _cast_to_bytes_last(model: ModelProto) -> None:
+    """Moves what rearranges bytes before the cast that makes them: in the middle of a graph neither library takes bytes."""
+    from onnx import NodeProto, TensorProto
+
+    nodes = model.graph.node
+    ends = {value.name for value in model.graph.output}
+    casts = {node.output[0]: index for index, node in enumerate(nodes) if node.op_type == "Cast" and _cast_type(node) == TensorProto.UINT8}
+    uses = [name for node in nodes for name in node.input]
+    for last, node in enumerate(nodes):
+        first = casts.get(node.input[0]) if node.op_type in ("Transpose", "Reshape") else None
+        if first is None or node.output[0] not in ends or uses.count(node.input[0]) != 1:
+            continue
+        move, cast = NodeProto(), NodeProto()
+        move.CopyFrom(node)
+        cast.CopyFrom(nodes[first])
+        move.input[0], move.output[0] = cast.input[0], f"{node.output[0]}/number"
+        cast.input[0], cast.output[0] = move.output[0], node.output[0]
+        nodes[first].CopyFrom(move)
+        nodes[last].CopyFrom(cast)
+
+
+def _cast_type(node: Any) -> int:
+    return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")
+
+
+def _graph_spec(model: ModelProto | bytes) -> GraphSpec:
+    from onnx import ModelProto
+
+    from costroute_rt.engines.graph import graph_spec
+
+    return graph_spec(ModelProto.FromString(model) if isinstance(model, bytes) else model)
+
+
+def _ranges_of(model: ModelProto, spec: BuildSpec) -> tuple[AxisRange, ...]:
+    """The ranges of the axes that are still free; raises ConfigError for one of which nothing is known."""
+    known = {each[0]: each for each in spec.ranges}
+    free = dict.fromkeys(axis for port in _graph_spec(model).inputs.values() for axis in port.shape if isinstance(axis, str))
+    for axis in free:
+        if axis not in known:
+            raise ConfigError("shapes", f"without {axis}", f"a length or a range for each free axis: {', '.join(free)}")
+    return tuple(known[axis] for axis in free)
+
+
+def _interface_json(model: ModelProto, ranges: Iterable[AxisRange]) -> dict[str, Any]:
+    spec = _graph_spec(model)
+    sides = {"inputs": spec.inputs, "outputs": spec.outputs}
+    ports = {side: {name: {"dtype": port.dtype, "shape": list(port.shape)} for name, port in each.items()} for side, each in sides.items()}
+    return {**ports, "order": {side: list(each) for side, each in sides.items()}, "ranges": [list(each) for each in ranges]}
+
+
+def _read_interface(path: Path) -> _Interface:
+    """Raises EngineError where the file is not as `build` wrote it."""
+
+    def fail(problem: str) -> NoReturn:
+        raise EngineError(path, problem, "costroute-rt build-engines --force")
+
+    try:
+        section = parse_section(path.read_bytes(), fail)
+    except OSError as error:
+        fail(f"a file of the engine cannot be read: {error.strerror}")
+    inputs, outputs = (_read_ports(section, side) for side in ("inputs", "outputs"))
+    ranges = tuple((str(axis), int(least), int(usual), int(most)) for axis, least, usual, most in section.items("ranges"))
+    return _Interface(GraphSpec(inputs, outputs), ranges)
+
+
+def _read_ports(section: Section, side: str) -> dict[str, TensorSpec]:
+    order = section.section("order").items(side)
+    ports = {name: TensorSpec(port.text("dtype"), tuple(port.items("shape"))) for name, port in section.sections(side)}
+    return {name: ports[name] for name in order}
+
+
+def _describe(value: object) -> tuple[str, tuple[int, ...]]:
+    if not isinstance(value, DeviceArray):
+        raise ConfigError("feed", type(value).__name__, "a tensor that to_device made of a numpy array")
+    return str(value.dtype), value.shape
+
+
+def _use_timing_cache(config: Any, path: Path) -> Callable[[], None]:
+    """Times of kernels measured by earlier builds on this card; what it returns keeps those of this one."""
+    blob = path.read_bytes() if path.exists() else b""
+    cache = config.create_timing_cache(blob)
+    if not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+    def keep() -> None:
+        with suppress(OSError):
+            write_file(path, bytes(config.get_timing_cache().serialize()))
+
+    return keep
+
+
+def _card_digest(version: str) -> str:
+    """Times of one card, driver and version are never taken for another's."""
+    return hashlib.sha256(" ".join([*device.gpu(), version]).encode()).hexdigest()[:16]
+
+
+def _logger(trt: ModuleType) -> Any:
+    """What the library logs goes to ours; its errors are kept, to be told in exceptions."""
+
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+            _log.debug("%s", message)
+
+        def reason(self) -> str:
+            return _shorten(self.errors[0] if self.errors else "it does not say why")
+
+    return Log()
+
+
+def _monitor(trt: ModuleType, job: _Job) -> Any:
+    """Follows the builder's phases, each a part of one step of another, and stops it where the job was cancelled."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.phases: dict[str, tuple[str | None, int]] = {}
+            self.done: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.phases[phase_name], self.done[phase_name] = (parent_phase, max(num_steps, 1)), 0
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self.done:
+                self.done[phase_name] = step + 1
+                job.share = max(job.share, min(self.share(phase_name), 1.0))
+            return not job.cancelled.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.phases.pop(phase_name, None)
+            self.done.pop(phase_name, None)
+
+        def share(self, name: str) -> float:
+            """Of the whole, where that phase is."""
+            parent, steps = self.phases[name]
+            inner = self.done[name] / steps
+            while parent in self.phases:
+                name, (parent, steps) = parent, self.phases[parent]
+                inner = (self.done[name] + inner) / steps
+            return inner
+
+    return Monitor()
+
+
+def _parser_reason(parser: Any) -> str:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return _shorten("; ".join(f"{each.node_operator() or 'graph'}: {each.desc()}" for each in errors[:1]))
+
+
+def _shorten(text: str) -> str:
+    """One line, without source positions."""
+    plain = re.sub(r"\(?In \w+ at [^)]*\)?|\S+\.cpp:\d+:?", "", text)
+    return " ".join(plain.split())[:_LONGEST_REASON]

@@ -1,0 +1,110 @@
+"""Device memory: what goes in comes out, buffers are used again, copies are counted, and without a driver one is told so."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from costroute_rt.engines import cuda_memory
+from costroute_rt.engines.cuda_memory import CudaMemory, find_obstacle, open_cuda
+from costroute_rt.engines.error import BackendError
+from tests.engines.fake_cuda import FakeDriver
+
+
+def make_memory(**settings: Any) -> CudaMemory:
+    return CudaMemory(FakeDriver(**settings), context=1, stream=7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (8,), (3, 5), (2, 4, 64, 64), (1, 256, 256, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int64])
+def test_an_array_comes_back_as_it_went(shape: tuple[int, ...], dtype: type) -> None:
+    memory, array = make_memory(), (np.random.default_rng(0).random(shape) * 100).astype(dtype)
+    value = memory.to_device(array)
+    assert (value.shape, value.dtype) == (shape, array.dtype)
+    back = memory.to_host(value)
+    assert (back.shape, back.dtype) == (shape, array.dtype)
+    np.testing.assert_array_equal(back, array)
+
+
+def test_a_strided_array_is_copied_in_its_order() -> None:
+    memory, array = make_memory(), np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    np.testing.assert_array_equal(memory.to_host(memory.to_device(array.transpose(2, 0, 1))), array.transpose(2, 0, 1))
+
+
+def test_copies_are_counted_with_their_bytes() -> None:
+    memory = make_memory()
+    value = memory.to_device(np.zeros((2, 4), np.float32))
+    memory.to_device(np.zeros(3, np.uint8))
+    memory.to_host(value)
+    found = memory.transfers
+    assert (found.to_device, found.to_device_bytes, found.to_host, found.to_host_bytes) == (2, 35, 1, 32)
+
+
+def test_a_buffer_let_go_is_used_again_and_given_back_when_asked() -> None:
+    memory = make_memory()
+    first = memory.to_device(np.zeros(100, np.float32))
+    address = first.pointer
+    second = memory.to_device(np.zeros(100, np.float32))
+    assert second.pointer != address
+    del first
+    assert memory.to_device(np.ones(100, np.float32)).pointer == address
+    del second
+    memory.trim()
+    assert memory.driver.buffers == {}
+
+
+def test_memory_that_nobody_holds_is_given_back_before_there_is_none() -> None:
+    memory = make_memory(capacity_bytes=1100)
+    memory.allocate(512)
+    memory.free(memory.allocate(256), 256)
+    memory.allocate(400)
+    with pytest.raises(BackendError, match="out of memory"):
+        memory.allocate(512)
+
+
+def test_recorded_work_is_done_at_each_launch_and_not_before() -> None:
+    memory = make_memory()
+    source, target = memory.to_device(np.ones(4, np.float32)), memory.to_device(np.zeros(4, np.float32))
+    graph = memory.capture(lambda: memory.copy(source.pointer, target.pointer, source.nbytes))
+    assert not memory.to_host(target).any()
+    graph.launch()
+    assert memory.to_host(target).all()
+    assert memory.time_ms(graph.launch) == 1.5
+
+
+def test_without_a_driver_it_is_the_driver_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings.driver", reason="needs cuda-bindings: pip install costroute-rt[tensorrt-rtx]")
+    from cuda.bindings import driver
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(driver, "cuInit", fail)
+    open_cuda.cache_clear()
+    with pytest.raises(BackendError, match=r"an NVIDIA GPU, found no NVIDIA driver.*install the NVIDIA driver") as caught:
+        open_cuda()
+    assert caught.value.exit_code == 6
+    assert find_obstacle() is not None
+
+
+def test_a_driver_without_a_gpu_tells_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings.driver", reason="needs cuda-bindings: pip install costroute-rt[tensorrt-rtx]")
+    import cuda.bindings
+
+    driver = SimpleNamespace(
+        CUresult=FakeDriver.CUresult, cuInit=lambda _: (100,), cuGetErrorString=lambda _: (0, b"no CUDA-capable device is detected")
+    )
+    monkeypatch.setattr(cuda.bindings, "driver", driver)
+    open_cuda.cache_clear()
+    with pytest.raises(BackendError, match="found no CUDA-capable device is detected"):
+        open_cuda()
+
+
+def test_no_cuda_bindings_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
+    open_cuda.cache_clear()
+    with pytest.raises(BackendError, match="pip install cuda-bindings"):
+        cuda_memory.open_cuda()
