@@ -131,13 +131,26 @@ def os_name() -> str:
 @lru_cache(maxsize=1)
 def gpu() -> tuple[str, str]:
     """Name with compute capability, and driver, of the first NVIDIA GPU; both `none` without one."""
+    name, capability, driver, _ = _query_gpu()
+    return (f"{name} sm_{capability.replace('.', '')}", driver) if name else ("none", "none")
+
+
+@lru_cache(maxsize=1)
+def gpu_memory_bytes() -> int:
+    """Memory of the first NVIDIA GPU; 0 where that cannot be told."""
+    megabytes = _query_gpu()[3]
+    return int(megabytes) << 20 if megabytes.isdigit() else 0
+
+
+def _query_gpu() -> tuple[str, str, str, str]:
+    """Name, compute capability, driver and MiB of the first NVIDIA GPU; empty without one."""
     try:
-        query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+        query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader,nounits"]
         answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        name, capability, driver = (part.strip() for part in answer.splitlines()[0].split(","))
+        name, capability, driver, megabytes = (part.strip() for part in answer.splitlines()[0].split(","))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return "none", "none"
-    return f"{name} sm_{capability.replace('.', '')}", driver
+        return "", "", "", ""
+    return name, capability, driver, megabytes
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -22,9 +22,13 @@ from costroute_rt.engines import device
 from costroute_rt.engines.bundle_manifest import TensorSpec
 from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
+from costroute_rt.engines.onnx_file import read_graph_spec
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
+
+Provider = str | tuple[str, dict[str, str]]
+"""A name of ONNX Runtime's, maybe with options."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +49,12 @@ _REMEDIES = {
 }
 _DEVICE_TYPES = {"cuda": "cuda", "tensorrt": "cuda"}
 """Providers whose tensors live elsewhere than in host memory, and where."""
+_CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
+"""Memory grows by what is needed: every engine has its own, and by powers of two they would not fit beside each other."""
+_MEMORY_SHARE = 0.9
+"""Of the card's memory that one engine may take: beyond it some drivers go on in host memory, at a fraction of the speed."""
+_HALF_RULES = 1
+"""Counts changes in how graphs are rewritten to float16."""
 _SMALLEST_EXTERNAL_BYTES = "1024"
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _LONGEST_REASON = 300
@@ -65,7 +75,12 @@ class OnnxRuntimeBackend:
         self.version = str(self._ort.__version__)
 
     def options(self, spec: BuildSpec) -> str:
-        return f"threads={spec.threads} optimization={'all' if _is_host(spec) else 'basic'}"
+        options: dict[str, object] = {"threads": spec.threads, "optimization": "all" if _is_host(spec) else "basic"}
+        if spec.precision == "float16":
+            options |= {"optimization": "none", "rules": _HALF_RULES}
+        if spec.provider == "cuda":
+            options |= {**_CUDA_OPTIONS, "memory": _MEMORY_SHARE, "replay": "static"}
+        return " ".join(f"{name}={value}" for name, value in options.items())
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         self._requested(spec)
@@ -79,6 +94,9 @@ class OnnxRuntimeBackend:
 
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Optimise `graph` into `target`; for providers that compile by themselves only what every device has in common."""
+        if spec.precision == "float16":
+            _write_half(graph, target, spec)
+            return
         options = self._session_options(spec)
         level = self._ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if _is_host(spec) else level.ORT_ENABLE_BASIC
@@ -94,10 +112,24 @@ class OnnxRuntimeBackend:
         options = self._session_options(spec)
         if _is_host(spec):
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = self._session(folder / MODEL, options, self._requested(spec), "the engine cannot be opened")
+        providers = self._requested(spec)
+        session, is_replayed = self._open_session(folder / MODEL, options, providers)
         provider = _real_provider(session.get_providers(), spec)
         size = sum(path.stat().st_size for path in folder.iterdir() if path.name in (MODEL, DATA))
-        return OnnxRuntimeEngine(self._ort, session, provider, folder, size, key)
+        return OnnxRuntimeEngine(self._ort, session, provider, folder, size, key, is_replayed=is_replayed)
+
+    def _open_session(self, path: Path, options: SessionOptions, providers: list[str]) -> tuple[InferenceSession, bool]:
+        """The session, and whether it replays one recorded CUDA graph: where all shapes are fixed and all of it runs on the card."""
+        problem = "the engine cannot be opened"
+        if providers[0] != PROVIDERS["cuda"] or not _is_static(path):
+            return self._session(path, options, _with_options(providers), problem), False
+        try:
+            return self._session(path, options, _with_options(providers, enable_cuda_graph="1"), problem), True
+        except EngineError as error:
+            if "graph" not in error.problem.lower():
+                raise
+            _log.info("%s runs without a CUDA graph: %s", path.parent.name, error.problem)
+            return self._session(path, options, _with_options(providers), problem), False
 
     def run_reference(self, graph: Path, feeds: Mapping[str, npt.NDArray[Any]]) -> ReferenceRun:
         """The graph as it is in the bundle, unoptimised, on the CPU."""
@@ -124,15 +156,16 @@ class OnnxRuntimeBackend:
         wanted = PROVIDERS.get(spec.provider)
         if wanted is None:
             raise ConfigError("provider", spec.provider, f"one of {', '.join(PROVIDERS)}")
-        if spec.precision != "float32":
-            raise ConfigError("precision", spec.precision, "float32 with the backend onnxruntime")
+        able = ("float32", "float16") if spec.provider in _DEVICE_TYPES else ("float32",)
+        if spec.precision not in able:
+            raise ConfigError("precision", spec.precision, f"{' or '.join(able)} with onnxruntime's provider {spec.provider}")
         if wanted not in self._ort.get_available_providers():
             if not spec.allow_fallback:
                 raise BackendError(f"provider {spec.provider}", _names(self._ort.get_available_providers()), _REMEDIES[spec.provider])
             wanted = PROVIDERS["cpu"]
         return list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
 
-    def _session(self, path: Path, options: SessionOptions, providers: list[str], problem: str) -> InferenceSession:
+    def _session(self, path: Path, options: SessionOptions, providers: Sequence[Provider], problem: str) -> InferenceSession:
         try:
             return self._ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
@@ -142,7 +175,18 @@ class OnnxRuntimeBackend:
 class OnnxRuntimeEngine:
     """An open session; outputs stay where the provider computes."""
 
-    def __init__(self, ort: ModuleType, session: InferenceSession, provider: str, folder: Path, size: int, key: EngineKey | None) -> None:
+    def __init__(
+        self,
+        ort: ModuleType,
+        session: InferenceSession,
+        provider: str,
+        folder: Path,
+        size: int,
+        key: EngineKey | None,
+        *,
+        is_replayed: bool = False,
+    ) -> None:
+        """is_replayed: all shapes are fixed, and the addresses of inputs and outputs must be too."""
         self.key, self.provider, self.resident_bytes = key, provider, size
         self.inputs = {value.name: _tensor_spec(value) for value in session.get_inputs()}
         self.outputs = {value.name: _tensor_spec(value) for value in session.get_outputs()}
@@ -150,6 +194,7 @@ class OnnxRuntimeEngine:
         self._session: InferenceSession | None = session
         self._names = list(self.outputs)
         self._device_type = _DEVICE_TYPES.get(provider)
+        self._replay = _Replay(ort, session, self._device_type, self.inputs, self.outputs) if is_replayed and self._device_type else None
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         if self._session is None:
@@ -172,7 +217,7 @@ class OnnxRuntimeEngine:
         return np.asarray(value if self._device_type is None else value.numpy())
 
     def close(self) -> None:
-        self._session = None
+        self._session = self._replay = None
 
     def __enter__(self) -> OnnxRuntimeEngine:
         return self
@@ -186,6 +231,8 @@ class OnnxRuntimeEngine:
         return _TYPES.get(value.data_type(), value.data_type()), tuple(value.shape())
 
     def _run_bound(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
+        if self._replay is not None:
+            return self._replay.run(session, feeds)
         binding = session.io_binding()
         for name, value in feeds.items():
             binding.bind_ortvalue_input(name, value)
@@ -193,6 +240,42 @@ class OnnxRuntimeEngine:
             binding.bind_output(name, self._device_type, 0)
         session.run_with_iobinding(binding)
         return list(binding.get_outputs())
+
+
+class _Replay:
+    """Inputs and outputs at fixed addresses on the device, which a recorded CUDA graph reads and writes."""
+
+    def __init__(
+        self,
+        ort: ModuleType,
+        session: InferenceSession,
+        device_type: str,
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec],
+    ) -> None:
+        def empty(spec: TensorSpec) -> Value:
+            return ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type, device_type, 0)
+
+        self._empty, self._specs = empty, outputs
+        self._inputs, self._outputs = ({name: empty(spec) for name, spec in side.items()} for side in (inputs, outputs))
+        self._fed: dict[str, Value] = {}
+        self._binding = session.io_binding()
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
+        """Copies happen on the device; what is fed again, such as text states, is copied once."""
+        for name, value in feeds.items():
+            if self._fed.get(name) is not value:
+                self._inputs[name].update_inplace(value)
+        self._fed = dict(feeds)
+        session.run_with_iobinding(self._binding)
+        results = {name: self._empty(spec) for name, spec in self._specs.items()}
+        for name, value in results.items():
+            value.update_inplace(self._outputs[name])
+        return list(results.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +345,46 @@ def _import_onnxruntime() -> ModuleType:
 
 def _is_host(spec: BuildSpec) -> bool:
     return spec.provider == "cpu"
+
+
+def _with_options(providers: Sequence[str], **more: str) -> list[Provider]:
+    """The providers, CUDA with its options."""
+    memory = int(_MEMORY_SHARE * device.gpu_memory_bytes())
+    limit = {"gpu_mem_limit": str(memory)} if memory else {}
+    return [(name, {**_CUDA_OPTIONS, **limit, **more}) if name == PROVIDERS["cuda"] else name for name in providers]
+
+
+def _is_static(path: Path) -> bool:
+    """Whether every axis of every input and output has one length."""
+    try:
+        spec = read_graph_spec(path)
+    except (OSError, ValueError):
+        return False  # opening it says what is wrong
+    return all(isinstance(axis, int) for side in (spec.inputs, spec.outputs) for each in side.values() for axis in each.shape)
+
+
+def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
+    """The graph with its bulk in float16, with known lengths put in; the provider optimises it when it is opened."""
+    try:
+        import onnx
+        from onnx.external_data_helper import load_external_data_for_model
+    except ImportError as error:
+        raise BackendError("onnx, to build float16 engines", f"no usable onnx module ({error})", "pip install onnx") from error
+    from costroute_rt.engines.half_precision import to_float16
+
+    try:
+        model = to_float16(onnx.load(str(graph), load_external_data=False))
+        load_external_data_for_model(model, str(graph.parent))
+        lengths = dict(spec.shapes)
+        for value in (*model.graph.input, *model.graph.output):
+            for axis in value.type.tensor_type.shape.dim:
+                if axis.dim_param in lengths:
+                    axis.dim_value = lengths[axis.dim_param]
+        onnx.save(model, str(target / MODEL), save_as_external_data=True, location=DATA, size_threshold=int(_SMALLEST_EXTERNAL_BYTES))
+    except OSError:
+        raise
+    except Exception as error:  # onnx and protobuf have classes of their own
+        raise EngineError(graph, f"the graph cannot be built: {_first_line(error)}", "costroute-rt build-engines") from error
 
 
 def _real_provider(found: list[str], spec: BuildSpec) -> str:

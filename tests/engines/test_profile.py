@@ -121,11 +121,14 @@ def test_device_facts_are_there_and_stable() -> None:
 
 def test_a_gpu_is_described_by_its_driver_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess([], 0, stdout="NVIDIA H100, 9.0, 570.86\n")
+        return subprocess.CompletedProcess([], 0, stdout="NVIDIA H100, 9.0, 570.86, 81559\n")
 
     monkeypatch.setattr(subprocess, "run", answer)
     device.gpu.cache_clear()
+    device.gpu_memory_bytes.cache_clear()
     try:
         assert device.gpu() == ("NVIDIA H100 sm_90", "570.86")
+        assert device.gpu_memory_bytes() == 81559 << 20
     finally:
         device.gpu.cache_clear()
+        device.gpu_memory_bytes.cache_clear()

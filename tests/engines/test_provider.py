@@ -57,7 +57,7 @@ def test_an_unknown_provider_names_the_known_ones(tiny_bundle: Path, tmp_path: P
 
 
 def test_a_precision_that_is_not_built_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="precision is 'bfloat16': expected float32"):
+    with pytest.raises(ConfigError, match="precision is 'bfloat16': expected float32 with onnxruntime's provider cpu"):
         build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), precision="bfloat16", threads=1)
 
 
