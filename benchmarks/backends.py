@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
 from costroute_rt.engines.store import Store
 
+T = TypeVar("T")
 Arrays = Mapping[str, npt.NDArray[Any]]
 BASIS = "onnxruntime float32"
 WAYS = (BASIS, "openvino float32", "openvino bfloat16")
@@ -112,14 +113,14 @@ def can(way: str) -> bool:
     return True
 
 
-def keep_error(opener: Callable[[], Callable[[], Call]]) -> Callable[[], Call]:
+def keep_error(opener: Callable[[], Callable[[], T]]) -> Callable[[], T]:
     """What is opened; where that fails, a call that fails for the same reason."""
     try:
         return opener()
     except Exception as error:
         reason = error
 
-        def fail() -> Call:
+        def fail() -> T:
             raise reason
 
         return fail

@@ -49,8 +49,9 @@ _REMEDIES = {
 }
 _DEVICE_TYPES = {"cuda": "cuda", "tensorrt": "cuda"}
 """Providers whose tensors live elsewhere than in host memory, and where."""
-_CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
-"""Memory grows by what is needed: every engine has its own, and by powers of two they would not fit beside each other."""
+_CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
+"""Memory grows by what is needed: every engine has its own, and by powers of two they would not fit beside each other. And float32
+is float32: by default its products are of 10-bit fractions on cards since Ampere."""
 _MEMORY_SHARE = 0.9
 """Of the card's memory that one engine may take: beyond it some drivers go on in host memory, at a fraction of the speed."""
 _HALF_RULES = 1

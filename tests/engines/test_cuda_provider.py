@@ -65,7 +65,7 @@ def open_on_cuda(backend: OnnxRuntimeBackend, folder: Path) -> Engine:
 def test_fixed_shapes_are_replayed_and_free_ones_are_not(tiny_bundle: Path, tmp_path: Path, backend: OnnxRuntimeBackend) -> None:
     for name, shapes in (("fixed", SHAPES), ("free", {})):
         open_on_cuda(backend, build(backend, tiny_bundle, tmp_path / name, shapes=shapes)).close()
-    options = {"arena_extend_strategy": "kSameAsRequested", "gpu_mem_limit": str(9 << 30)}
+    options = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0", "gpu_mem_limit": str(9 << 30)}
     asked = [providers for providers in backend._ort.asked if providers != [CPU]]
     assert asked == [[(CUDA, {**options, "enable_cuda_graph": "1"}), CPU], [(CUDA, options), CPU]]
 
@@ -84,7 +84,7 @@ def test_what_decides_the_engine_is_in_its_options(backend: OnnxRuntimeBackend) 
     said = {backend.options(make_spec(provider, 1, precision=precision)) for provider, precision in
             (("cpu", "float32"), ("cuda", "float32"), ("cuda", "float16"), ("tensorrt", "float16"))}  # fmt: skip
     assert len(said) == 4
-    assert "arena_extend_strategy=kSameAsRequested memory=0.9 replay=static" in backend.options(make_spec("cuda", 1))
+    assert "arena_extend_strategy=kSameAsRequested use_tf32=0 memory=0.9 replay=static" in backend.options(make_spec("cuda", 1))
 
 
 @pytest.fixture
