@@ -83,7 +83,7 @@ class TensorRtBackend:
             raise obstacle
         return device.gpu()
 
-    def obstacle(self, spec: BuildSpec) -> BackendError | None:
+    def obstacle(self) -> BackendError | None:
         return find_obstacle()
 
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.build import build_engines, engine_key, make_spec, open_engine, spec_for
+from costroute_rt.engines.build import build_engines, engine_key, open_engine, spec_for
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import AUTO, Backend, Engine, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
@@ -58,7 +58,7 @@ def build(backend: Backend, bundle: Bundle, store: Store, **how: Any) -> None:
 
 
 def open_or_skip(backend: Backend, bundle: Bundle, store: Store, component: str, graph: str, **how: Any) -> Engine:
-    obstacle = backend.obstacle(make_spec())
+    obstacle = backend.obstacle()
     if obstacle is not None:
         with pytest.raises(BackendError, match="driver"):
             open_engine(bundle, store, component, graph, backend=backend.name, threads=1, **how)
