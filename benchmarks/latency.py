@@ -128,7 +128,7 @@ def compare_times(own: Sequence[Shot], ours: Sequence[Shot]) -> Figure:
 def compare_pictures(one: Pixels, other: Pixels) -> Figure:
     """Peak signal-to-noise ratio in dB; 99 where they are equal."""
     error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
-    return Figure(name="like ours", value=min(99.0, 10 * np.log10(255**2 / max(error, 1e-9))), unit="dB")
+    return Figure(name="like ours", value=float(min(99.0, 10 * np.log10(255**2 / max(error, 1e-9)))), unit="dB")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ _PACKAGES = (
     "costroute-rt",
     "numpy",
     "onnxruntime",
+    "openvino",
     "tokenizers",
     "pillow",
     "tensorrt",

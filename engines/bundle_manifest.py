@@ -107,7 +107,7 @@ def parse(manifest: Section) -> dict[str, Any]:
     """Everything in the manifest, typed and cross-checked, under the field names of `Bundle`."""
     _check_format(manifest)
     files = {check_path(name, manifest.fail, "a file"): _file_entry(entry) for name, entry in manifest.sections("files")}
-    graphs = {name: _graph_spec(spec) for name, spec in manifest.sections("graphs")}
+    graphs = {name: parse_graph_spec(spec) for name, spec in manifest.sections("graphs")}
     components = {name: _component(name, section, files, graphs) for name, section in manifest.sections("components")}
     if not any(component.role == "text_encoder" for component in components.values()):
         manifest.fail("manifest components has none with the role text_encoder")
@@ -179,7 +179,8 @@ def _tensor_spec(section: Section) -> TensorSpec:
     return TensorSpec(dtype, tuple(shape))
 
 
-def _graph_spec(section: Section) -> GraphSpec:
+def parse_graph_spec(section: Section) -> GraphSpec:
+    """The entries `inputs` and `outputs` of a manifest; fails as the section does."""
     inputs = {name: _tensor_spec(spec) for name, spec in section.sections("inputs")}
     return GraphSpec(inputs, {name: _tensor_spec(spec) for name, spec in section.sections("outputs")})
 

@@ -166,11 +166,15 @@ def get_backend(name: str) -> Backend:
         from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend()
+    if name == "openvino":
+        from costroute_rt.engines.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend()
     if name in ("tensorrt", "tensorrt-rtx"):
         from costroute_rt.engines.tensorrt_backend import TensorRtBackend
 
         return TensorRtBackend(name)
-    raise ConfigError("backend", name, "one of onnxruntime, tensorrt, tensorrt-rtx")
+    raise ConfigError("backend", name, "one of onnxruntime, openvino, tensorrt, tensorrt-rtx")
 
 
 def check_feeds(inputs: Mapping[str, TensorSpec], found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:

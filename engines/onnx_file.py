@@ -1,4 +1,4 @@
-"""Which other files an ONNX file refers to, read without the `onnx` package, which the runtime does not need.
+"""Which other files an ONNX file refers to, and what it takes and gives, read without the `onnx` package, which the runtime does not need.
 
 Only what is wanted is decoded; field numbers are those of onnx.proto3.
 """
@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 11, 12, 15
 _FUNCTION_NODE, _NODE_ATTRIBUTE = 7, 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _TENSOR_EXTERNAL, _SPARSE_TENSORS = 13, (1, 2)
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_DTYPE, _TENSOR_SHAPE, _SHAPE_AXIS = 1, 2, 1, 1, 2, 1
+_AXIS_LENGTH, _AXIS_NAME = 1, 2
+_DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16"}
 
 
 def read_external_locations(path: Path) -> set[str]:
@@ -33,6 +38,45 @@ def read_external_locations(path: Path) -> set[str]:
     if graphs != 1:
         raise ValueError("it is not ONNX" if not graphs else "it holds more than one graph")
     return external
+
+
+def read_graph_spec(path: Path) -> GraphSpec:
+    """What an ONNX file takes and gives, in its order, axes as named there, `?` without a name; raises ValueError where it is not one."""
+    try:
+        graph = next(_members(memoryview(path.read_bytes()), _MODEL_GRAPH))
+        inputs, outputs = ([_value(each) for each in _members(graph, side)] for side in (_GRAPH_INPUT, _GRAPH_OUTPUT))
+    except (IndexError, UnicodeDecodeError, StopIteration) as error:
+        raise ValueError("it is cut short or not ONNX") from error
+    return GraphSpec(dict(inputs), dict(outputs))
+
+
+def _value(data: memoryview) -> tuple[str, TensorSpec]:
+    """Name, dtype and shape of an input or output."""
+    name, dtype, shape = "", "unknown", list[int | str]()
+    for number, value in _fields(data):
+        if number == _VALUE_NAME:
+            name = str(_part(value), "utf-8")
+        elif number == _VALUE_TYPE:
+            for key, part in (field for tensor in _members(_part(value), _TYPE_TENSOR) for field in _fields(tensor)):
+                if key == _TENSOR_DTYPE and isinstance(part, int):
+                    dtype = _DTYPES.get(part, "unknown")
+                elif key == _TENSOR_SHAPE:
+                    shape = [_axis(axis) for axis in _members(_part(part), _SHAPE_AXIS)]
+    return name, TensorSpec(dtype, tuple(shape))
+
+
+def _axis(data: memoryview) -> int | str:
+    for number, value in _fields(data):
+        if number == _AXIS_LENGTH and isinstance(value, int):
+            return value
+        if number == _AXIS_NAME:
+            return str(_part(value), "utf-8")
+    return "?"
+
+
+def _members(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The parts of a message under one field number."""
+    return (_part(value) for number, value in _fields(data) if number == wanted)
 
 
 def _walk_graph(data: memoryview, external: set[str]) -> None:

@@ -18,10 +18,12 @@ from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
 from costroute_rt.engines.store import Store
 from tests.engines.conftest import rewrite_manifest
 
-BACKENDS = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
+BACKENDS = ["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+GRAPHS = ["text_encoder/encode", "base/guided_step", "vae/decode"]
+"""Those with int64 inputs, a number without axes, uint8 outputs."""
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
     try:
         return get_backend(request.param)
@@ -29,24 +31,24 @@ def backend(request: pytest.FixtureRequest) -> Backend:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="module")
+def home(backend: Backend, built_home: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the tiny bundle's engines of the backend."""
+    if backend.name == "onnxruntime":
+        return built_home
+    found = tmp_path_factory.mktemp(backend.name)
+    build(backend, Bundle.open(tiny_bundle), Store.open(found), graphs=GRAPHS)
+    return found
+
+
 @pytest.fixture
 def bundle(tiny_bundle: Path) -> Bundle:
     return Bundle.open(tiny_bundle, verify=False)
 
 
-@pytest.fixture(scope="session")
-def homes(built_home: Path) -> dict[str, Path]:
-    """Where the engines of each backend are; filled as they are built."""
-    return {"onnxruntime": built_home}
-
-
 @pytest.fixture
-def engine(backend: Backend, bundle: Bundle, homes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    if backend.name not in homes:
-        home = tmp_path_factory.mktemp(backend.name)
-        build(backend, bundle, Store.open(home), graphs=["base/guided_step"])
-        homes[backend.name] = home
-    return open_or_skip(backend, bundle, Store.open(homes[backend.name]), "base", "guided_step")
+def engine(backend: Backend, bundle: Bundle, home: Path) -> Engine:
+    return open_or_skip(backend, bundle, Store.open(home), "base", "guided_step")
 
 
 def build(backend: Backend, bundle: Bundle, store: Store, **how: Any) -> None:
@@ -88,6 +90,30 @@ def test_an_engine_says_what_it_takes_and_gives(engine: Engine, backend: Backend
     assert engine.resident_bytes > 100_000
     assert engine.key is not None
     assert engine.key.graph == "tiny/base/guided_step"
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_engines_agree_with_the_reference_to_a_ten_thousandth(name: str, backend: Backend, bundle: Bundle, home: Path) -> None:
+    if backend.default_precision != "float32":
+        pytest.skip(f"{backend.name} computes in {backend.default_precision}")
+    path = bundle.graph_path(*name.split("/"))
+    feeds = example_feeds(bundle, path)
+    expected = OnnxRuntimeBackend().run_reference(bundle.path(path), feeds).outputs()
+    with open_or_skip(backend, bundle, Store.open(home), *name.split("/")) as engine:
+        found = engine.run(put(engine, feeds))
+        for name, want in expected.items():
+            have = engine.to_host(found[name])
+            assert (have.dtype, have.shape) == (want.dtype, want.shape)
+            # A sum on the border between two levels of a pixel may be rounded either way.
+            np.testing.assert_allclose(have, want, rtol=1e-4, atol=1 if want.dtype == np.uint8 else 1e-4)
+
+
+def test_outputs_outlive_the_next_call(engine: Engine, bundle: Bundle) -> None:
+    feeds = put(engine, example_feeds(bundle, "unet/guided_step.onnx"))
+    first = engine.run(feeds)
+    before = engine.to_host(first["denoised"]).copy()
+    engine.run({**feeds, "latent": engine.to_device(np.ones((1, 4, 4, 4), np.float32))})
+    np.testing.assert_array_equal(engine.to_host(first["denoised"]), before)
 
 
 def test_outputs_feed_the_next_call(engine: Engine, bundle: Bundle) -> None:
@@ -148,6 +174,21 @@ def test_a_bundle_of_one_size_gets_engines_of_that_size(backend: Backend, bundle
     with open_or_skip(backend, bundle, store, "turbo", "step") as engine:
         assert engine.inputs["latent"].shape == (1, 4, 4, 4)
         assert "height=4" in engine.key.shapes
+
+
+def test_an_engine_that_cannot_be_read_says_so(backend: Backend, tmp_path: Path) -> None:
+    for name in ("model.onnx", "model.blob", "interface.json"):
+        (tmp_path / name).write_bytes(b"no engine")
+    obstacle = backend.obstacle(make_spec())
+    if obstacle is not None:
+        pytest.skip(str(obstacle))
+    with pytest.raises(EngineError, match=r"the engine cannot be opened: .*build-engines"):
+        backend.open(tmp_path, make_spec(threads=1))
+
+
+def test_an_unknown_provider_names_the_known_ones(backend: Backend) -> None:
+    with pytest.raises(ConfigError, match=f"provider is 'abacus': expected .*{backend.default_provider}"):
+        backend.device(make_spec("abacus", 1))
 
 
 def test_no_weight_is_unpacked_while_running(built_home: Path) -> None:
