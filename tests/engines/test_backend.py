@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.build import build_engines, engine_key, open_engine, spec_for
+from costroute_rt.engines.build import build_engines, engine_key, make_spec, open_engine, spec_for
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import AUTO, Backend, Engine, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
@@ -179,7 +179,7 @@ def test_a_bundle_of_one_size_gets_engines_of_that_size(backend: Backend, bundle
 def test_an_engine_that_cannot_be_read_says_so(backend: Backend, tmp_path: Path) -> None:
     for name in ("model.onnx", "model.blob", "interface.json"):
         (tmp_path / name).write_bytes(b"no engine")
-    obstacle = backend.obstacle(make_spec())
+    obstacle = backend.obstacle()
     if obstacle is not None:
         pytest.skip(str(obstacle))
     with pytest.raises(EngineError, match=r"the engine cannot be opened: .*build-engines"):
