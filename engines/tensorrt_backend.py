@@ -104,8 +104,11 @@ class TensorRtBackend:
             except BaseException:  # whatever it is, Ctrl-C too, the builder has to end before its thread does
                 job.cancelled.set()
                 raise
+        plan = future.result()
+        if progress is not None:
+            progress(1.0)
         with open(target / PLAN, "wb") as file:
-            file.write(future.result())
+            file.write(plan)
         (target / INTERFACE).write_bytes(canonical_json(_interface_json(model, ranges)))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> TensorRtEngine:

@@ -66,6 +66,7 @@ def test_every_graph_the_pool_needs_is_built_with_progress_and_only_once(tiny_bu
     first = build(tiny_bundle, tmp_path, detail=lambda graph, share: shares.append((graph, share)), measure=False)
     assert [(report.graph, report.built) for report in first] == [(name, True) for name in GRAPHS]
     assert all(0 <= share <= 1 for _, share in shares)
+    assert [graph for graph, share in shares if share == 1] == GRAPHS
     shares.clear()
     again = build(tiny_bundle, tmp_path, detail=lambda graph, share: shares.append((graph, share)), measure=False)
     assert not any(report.built for report in again)
