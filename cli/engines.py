@@ -50,7 +50,7 @@ def list_engines(as_json: bool) -> None:
 
 def _row(engine: StoredEngine) -> tuple[str, str, str, str, int, str, float, str]:
     key = engine.key
-    state = f"set aside: {engine.quarantined}" if engine.quarantined else "ready"
+    state = f"set aside: {engine.quarantined}" if engine.quarantined else "ready" if engine.gate else "not proved"
     return (
         engine.digest,
         key.graph,

@@ -199,7 +199,7 @@ def build_engines(
     names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
     keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in names}
     store.sweep()
-    wanted = [name for name in names if force or not _is_ready(_usable(store, keys[name]), tool, spec)]
+    wanted = [name for name in names if force or not _is_ready(_usable(store, keys[name]), tool)]
     built: dict[str, StoredEngine] = {}
     for index, name in enumerate(wanted):
         if progress is not None:
@@ -208,7 +208,7 @@ def build_engines(
         stored = _build_one(bundle, store, name, keys[name], tool, spec, force, share)
         if stored is not None:
             built[name] = stored
-    costs = measure_missing(bundle, store, keys, tool, spec) if measure and tool.obstacle(spec) is None else {}
+    costs = measure_missing(bundle, store, keys, tool, spec) if measure and tool.obstacle() is None else {}
     return [_report(name, built.get(name) or store.peek(keys[name]), name in built, costs) for name in names]
 
 
@@ -236,7 +236,7 @@ def open_engine(
     stored = store.find(key)
     if stored is None:
         raise EngineError(store.folder, f"there is no engine for {key.graph} ({_why(store.explain(key))})", BUILD)
-    if not _is_ready(stored, tool, spec):
+    if not _is_ready(stored, tool):
         stored = _build_one(bundle, store, f"{component}/{graph}", key, tool, spec, force=False) or stored
     engine = tool.open(stored.path, spec, key)
     if engine.inputs.keys() != bundle.graphs[bundle.graph_path(component, graph)].inputs.keys():
@@ -298,9 +298,9 @@ def _usable(store: Store, key: EngineKey) -> StoredEngine | None:
         return None
 
 
-def _is_ready(stored: StoredEngine | None, tool: Backend, spec: BuildSpec) -> bool:
+def _is_ready(stored: StoredEngine | None, tool: Backend) -> bool:
     """Whether an engine is there and was checked on this machine's device, or cannot be checked here."""
-    return stored is not None and (_is_proved(stored) or tool.obstacle(spec) is not None)
+    return stored is not None and (_is_proved(stored) or tool.obstacle() is not None)
 
 
 def _is_proved(stored: StoredEngine) -> bool:
@@ -330,7 +330,7 @@ def _build_one(
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with store.lock(key.digest):
         old = None if force else _usable(store, key)
-        if _is_ready(old, tool, spec):
+        if _is_ready(old, tool):
             return None
         source = bundle.verify_graph(*split_name(name))
         check_room(store.root, int(_ROOM * _weight_bytes(bundle, name)))
@@ -362,7 +362,7 @@ def _fill(
     begin = time.perf_counter()
     try:
         make()
-        gate = _check(bundle, name, source, folder, tool, spec) if tool.obstacle(spec) is None else None
+        gate = _check(bundle, name, source, folder, tool, spec) if tool.obstacle() is None else None
     except EngineError as error:
         if is_full(folder) or _UNWRITTEN in error.problem:
             raise StoreFullError(folder.parent, "there is no room to write the engine", "free some space, or set COSTROUTE_HOME") from error

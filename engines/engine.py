@@ -147,7 +147,7 @@ class Backend(Protocol):
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         """Device and driver as they stand in the key; raises ConfigError for an unknown provider, BackendError for one not installed."""
 
-    def obstacle(self, spec: BuildSpec) -> BackendError | None:
+    def obstacle(self) -> BackendError | None:
         """What `open` would raise on this machine, where engines can be built but not run; None: they can be run."""
 
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:

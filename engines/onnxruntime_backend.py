@@ -89,7 +89,7 @@ class OnnxRuntimeBackend:
             return device.gpu()
         return " ".join([device.cpu_name(), *device.cpu_features()]), "none"
 
-    def obstacle(self, spec: BuildSpec) -> BackendError | None:
+    def obstacle(self) -> BackendError | None:
         """None: a provider that is not there is an error before anything is built."""
         return None
 

@@ -66,7 +66,7 @@ class OpenVinoBackend:
         facts = [str(self._core.get_property(name, each)) for each in ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE") if each in known]
         return " ".join(facts), " ".join(driver) or "none"
 
-    def obstacle(self, spec: BuildSpec) -> BackendError | None:
+    def obstacle(self) -> BackendError | None:
         """None: a device that is not there is an error before anything is built."""
         return None
 

@@ -83,7 +83,7 @@ class TensorRtBackend:
             raise obstacle
         return device.gpu()
 
-    def obstacle(self, spec: BuildSpec) -> BackendError | None:
+    def obstacle(self) -> BackendError | None:
         return find_obstacle()
 
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
@@ -104,8 +104,11 @@ class TensorRtBackend:
             except BaseException:  # whatever it is, Ctrl-C too, the builder has to end before its thread does
                 job.cancelled.set()
                 raise
+        plan = future.result()
+        if progress is not None:
+            progress(1.0)
         with open(target / PLAN, "wb") as file:
-            file.write(future.result())
+            file.write(plan)
         (target / INTERFACE).write_bytes(canonical_json(_interface_json(model, ranges)))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> TensorRtEngine:

@@ -47,6 +47,8 @@ def assemble_parts(
     pool, store = Pool.from_bundle(bundle), Store.open(home)
     tables = _compile_tables(bundle, pool)
     tool = get_backend(backend)
+    if (obstacle := tool.obstacle()) is not None:
+        raise obstacle
     precision = tool.default_precision if precision == AUTO else precision
     how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "threads": threads}
     if build:

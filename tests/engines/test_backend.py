@@ -60,7 +60,7 @@ def build(backend: Backend, bundle: Bundle, store: Store, **how: Any) -> None:
 
 
 def open_or_skip(backend: Backend, bundle: Bundle, store: Store, component: str, graph: str, **how: Any) -> Engine:
-    obstacle = backend.obstacle(make_spec())
+    obstacle = backend.obstacle()
     if obstacle is not None:
         with pytest.raises(BackendError, match="driver"):
             open_engine(bundle, store, component, graph, backend=backend.name, threads=1, **how)
@@ -179,7 +179,7 @@ def test_a_bundle_of_one_size_gets_engines_of_that_size(backend: Backend, bundle
 def test_an_engine_that_cannot_be_read_says_so(backend: Backend, tmp_path: Path) -> None:
     for name in ("model.onnx", "model.blob", "interface.json"):
         (tmp_path / name).write_bytes(b"no engine")
-    obstacle = backend.obstacle(make_spec())
+    obstacle = backend.obstacle()
     if obstacle is not None:
         pytest.skip(str(obstacle))
     with pytest.raises(EngineError, match=r"the engine cannot be opened: .*build-engines"):

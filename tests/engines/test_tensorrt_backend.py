@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
+from costroute_rt import Runtime
 from costroute_rt.engines import build as build_module
 from costroute_rt.engines import tensorrt_backend
 from costroute_rt.engines.build import build_engines, engine_key, explain_engines, open_engine, spec_for
@@ -65,6 +66,7 @@ def test_every_graph_the_pool_needs_is_built_with_progress_and_only_once(tiny_bu
     first = build(tiny_bundle, tmp_path, detail=lambda graph, share: shares.append((graph, share)), measure=False)
     assert [(report.graph, report.built) for report in first] == [(name, True) for name in GRAPHS]
     assert all(0 <= share <= 1 for _, share in shares)
+    assert [graph for graph, share in shares if share == 1] == GRAPHS
     shares.clear()
     again = build(tiny_bundle, tmp_path, detail=lambda graph, share: shares.append((graph, share)), measure=False)
     assert not any(report.built for report in again)
@@ -81,6 +83,15 @@ def test_an_engine_built_without_a_driver_is_kept_unproved_and_says_so(tiny_bund
     assert all(found.problem is None for found in store.verify())
     with pytest.raises(BackendError, match=r"an NVIDIA GPU, found .*install the NVIDIA driver"):
         open_engine(bundle, store, "base", "guided_step", backend=NAME, threads=1)
+
+
+@needs_library
+@needs_no_driver
+def test_a_runtime_that_could_not_run_builds_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="driver") as caught:
+        Runtime.open(tiny_bundle, home=tmp_path, backend=NAME, build=True)
+    assert caught.value.exit_code == 6
+    assert not list(tmp_path.iterdir())
 
 
 @needs_library

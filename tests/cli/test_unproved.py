@@ -1,0 +1,41 @@
+"""Engines that can be built but not run here: the commands say so."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from costroute_rt.cli import progress
+from costroute_rt.engines.cuda_memory import find_obstacle
+from tests.cli.conftest import invoke
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"),
+    pytest.mark.skipif(
+        find_spec("cuda") is None or find_obstacle() is None, reason="tells what happens without an NVIDIA driver, and there is one"
+    ),
+]
+ASKED = ["build-engines", "--backend", "tensorrt-rtx", "--graph", "turbo/step", "--target", "ada"]
+
+
+def test_engines_built_for_other_cards_are_told_from_proved_ones(tiny_bundle: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "is_on_terminal", lambda: True)
+    found = invoke(*ASKED, "--bundle", tiny_bundle)
+    assert found.exit_code == 0, found.output
+    assert "not proved: these engines cannot run on this machine" in found.stderr
+    assert "of turbo/step" in found.stderr
+
+    again = invoke(*ASKED, "--bundle", tiny_bundle, "--json")
+    (engine,) = json.loads(again.stdout)["engines"]
+    assert (engine["built"], engine["proved"], engine["max_abs_error"], engine["median_ms"]) == (False, False, None, None)
+    listed = invoke("engines", "list", "--json")
+    assert [engine["state"] for engine in json.loads(listed.stdout)["engines"]] == ["not proved"]
+
+
+def test_doctor_says_what_keeps_them_from_running(home: Path) -> None:
+    found = json.loads(invoke("doctor", "--json").stdout)["facts"]["backend tensorrt-rtx"]
+    assert "builds engines, cannot run them" in found
+    assert "driver" in found
