@@ -10,9 +10,10 @@ from costroute_rt.cli.table import show_json, show_table
 
 
 @click.command()
+@option.size
 @option.engine
 @option.as_json()
-def profile(bundle: str | None, backend: str, provider: str, as_json: bool) -> None:
+def profile(height: int | None, width: int | None, bundle: str | None, backend: str, provider: str, as_json: bool) -> None:
     """Measure the engines again, as this machine is now.
 
     Budgets rest on these times: run it on an idle machine, and after a change of power mode.
@@ -26,7 +27,12 @@ def profile(bundle: str | None, backend: str, provider: str, as_json: bool) -> N
     from costroute_rt.engines.store import Store
 
     costs = profile_engines(
-        Bundle.open(bundle or shipped_bundle()), Store.open(), backend=backend, provider=provider, progress=building_notice("measuring")
+        Bundle.open(bundle or shipped_bundle()),
+        Store.open(),
+        backend=backend,
+        provider=provider,
+        size=option.check_both(height, width),
+        progress=building_notice("measuring"),
     )
     names = ("graph", "engine", "batch", "median_ms", "p95_ms", "spread_ms", "calls", "load_ms")
     rows = [(c.graph, c.digest[:12], c.batch, c.median_ms, c.p95_ms, c.spread_ms, c.calls, c.load_ms) for c in costs]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from costroute_rt.engines.engine import Backend, BuildSpec, Engine, EngineKey, F
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError, StoreFullError
 from costroute_rt.engines.example import axis_lengths, example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output
-from costroute_rt.engines.store import BUILD, Store, StoredEngine
+from costroute_rt.engines.shape import Size, fixed_axes, size_of, split_name, with_size
+from costroute_rt.engines.store import BUILD, Store, StoredEngine, check_files
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class BuildReport:
     max_abs_error: float
     median_ms: float | None
     """None where it was not measured."""
+    set_aside: str | None
+    """Why the engine must not be used; None for a good one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,16 @@ class Explanation:
 
 def pool_graphs(bundle: Bundle) -> list[str]:
     """The graphs that the pool needs, as component/graph: text, each denoiser with a step graph per kind of guidance, decoders."""
+    rows = [row_graphs(bundle, row) for row in bundle.pool]
+    return list(dict.fromkeys([*(name for names in rows for name in names[:-1]), *(names[-1] for names in rows)]))
+
+
+def row_graphs(bundle: Bundle, row: Mapping[str, Any]) -> list[str]:
+    """The graphs that one candidate of the pool needs, in the order in which they are called."""
     names = [f"{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder"]
-    for row in bundle.pool:
-        has_condition = "condition" in bundle.components[row["denoiser"]].graphs
-        names += [f"{row['denoiser']}/condition"] if has_condition else []
-        names.append(f"{row['denoiser']}/{step_graph(row['guidance_scale'])}")
-    return list(dict.fromkeys([*names, *(f"{row['decoder']}/decode" for row in bundle.pool)]))
+    has_condition = "condition" in bundle.components[row["denoiser"]].graphs
+    names += [f"{row['denoiser']}/condition"] if has_condition else []
+    return [*names, f"{row['denoiser']}/{step_graph(row['guidance_scale'])}", f"{row['decoder']}/decode"]
 
 
 def make_spec(
@@ -85,17 +92,16 @@ def spec_for(
     return make_spec(provider, threads, fixed_axes(bundle) if shapes is None else shapes, allow_fallback)
 
 
-def fixed_axes(bundle: Bundle) -> dict[str, int]:
-    """Lengths of the axes that are always the same: those of one image, where the bundle makes images of one size only.
-
-    An engine that knows all of them has a third fewer nodes, loads in two thirds of the time and takes 7 % less for a guided step of
-    the postcard family on two cores. Knowing some of them gains nothing.
-    """
-    return {} if bundle.image.any_size or len(bundle.image.sizes) > 1 else axis_lengths(bundle)
+def sized_spec(bundle: Bundle, name: str, spec: BuildSpec) -> BuildSpec:
+    """The specification of the engine called `name`, which may ask for a size of its own (`base/step@512x768`)."""
+    size = size_of(name)
+    return spec if size is None else replace(spec, shapes=tuple(sorted(axis_lengths(bundle, size=size).items())))
 
 
 def engine_key(bundle: Bundle, component: str, graph: str, backend: Backend, spec: BuildSpec) -> EngineKey:
-    """The key under which the store must hold this graph's engine."""
+    """The key under which the store must hold this graph's engine; graph: may name a size (`step@512x768`)."""
+    spec = sized_spec(bundle, graph, spec)
+    component, graph = split_name(f"{component}/{graph}")
     path, weights = bundle.graph_path(component, graph), bundle.components[component].weights
     name, driver = backend.device(spec)
     return EngineKey(
@@ -114,6 +120,12 @@ def engine_key(bundle: Bundle, component: str, graph: str, backend: Backend, spe
     )
 
 
+def named_key(bundle: Bundle, name: str, backend: Backend, spec: BuildSpec) -> EngineKey:
+    """`engine_key` for an engine by its name, component/graph, which may name a size."""
+    component, _, graph = name.partition("/")
+    return engine_key(bundle, component, graph, backend, spec)
+
+
 def build_engines(
     bundle: Bundle,
     store: Store,
@@ -123,31 +135,66 @@ def build_engines(
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
     graphs: Iterable[str] | None = None,
+    size: Size | None = None,
     force: bool = False,
     measure: bool = True,
     progress: Progress | None = None,
 ) -> list[BuildReport]:
     """Build what is missing or damaged among `graphs` (component/graph; None: what the pool needs), check it, measure it.
 
+    size: build engines that know this height and width, in pixels, for the graphs that depend on it.
     Raises BundleError (files damaged, weights that give no numbers), EngineError (an engine that fails its check is set aside with the
-    reason), StoreFullError, BackendError, ConfigError.
+    reason, and not built again until something in its key changes), StoreFullError, BackendError, ConfigError.
     """
+    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes)
+    names = graph_names(bundle, graphs, size)
+    reports = build_each(bundle, store, names, tool, spec, force=force, measure=measure, progress=progress)
+    raise_set_aside(store, reports)
+    return reports
+
+
+def build_each(
+    bundle: Bundle,
+    store: Store,
+    names: Sequence[str],
+    tool: Backend,
+    spec: BuildSpec,
+    *,
+    force: bool = False,
+    measure: bool = True,
+    progress: Progress | None = None,
+) -> list[BuildReport]:
+    """`build_engines` for engines by name, where one that is set aside is told in its report instead of raised."""
     from costroute_rt.engines.profile import measure_missing
 
-    tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes)
-    names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
-    keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in names}
+    keys = {name: named_key(bundle, name, tool, spec) for name in names}
     store.sweep()
-    wanted = [name for name in names if force or _usable(store, keys[name]) is None]
+    wanted = [name for name in names if force or _present(store, keys[name]) is None]
     built: dict[str, StoredEngine] = {}
     for index, name in enumerate(wanted):
         if progress is not None:
             progress(name, index, len(wanted))
-        stored = _build_one(bundle, store, name, keys[name], tool, spec, force)
+        stored = _build_one(bundle, store, name, keys[name], tool, sized_spec(bundle, name, spec), force)
         if stored is not None:
             built[name] = stored
-    costs = measure_missing(bundle, store, keys, tool, spec) if measure else {}
-    return [_report(name, built.get(name) or store.peek(keys[name]), name in built, costs) for name in names]
+    found = {name: built.get(name) or store.peek(keys[name]) for name in names}
+    good = {name: keys[name] for name, stored in found.items() if stored is not None and not stored.quarantined}
+    costs = measure_missing(bundle, store, good, tool, spec) if measure else {}
+    return [_report(name, found[name], name in built, costs) for name in names]
+
+
+def raise_set_aside(store: Store, reports: Iterable[BuildReport]) -> None:
+    """Raise EngineError where engines were set aside, now or by an earlier build."""
+    bad = [report for report in reports if report.set_aside]
+    if bad:
+        told = "; ".join(f"the engine of {each.graph} was set aside: {each.set_aside}" for each in bad)
+        raise EngineError(store.folder, told, f"{BUILD} --force builds it again; without, it waits until something in its key changes")
+
+
+def graph_names(bundle: Bundle, graphs: Iterable[str] | None = None, size: Size | None = None) -> list[str]:
+    """The engines to build, by name: of `graphs`, or of what the pool needs; raises ConfigError for a graph or size there is not."""
+    names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
+    return names if size is None else with_size(bundle, names, size)
 
 
 def open_engine(
@@ -164,14 +211,20 @@ def open_engine(
 ) -> Engine:
     """Open the graph's engine; raises EngineError, naming what differs from the nearest stored one, where there is none."""
     tool, spec = get_backend(backend), spec_for(bundle, provider, threads, shapes, allow_fallback)
-    key = engine_key(bundle, component, graph, tool, spec)
+    return open_named(bundle, store, f"{component}/{graph}", tool, spec)
+
+
+def open_named(bundle: Bundle, store: Store, name: str, tool: Backend, spec: BuildSpec) -> Engine:
+    """`open_engine` for an engine by its name, component/graph, which may name a size."""
+    key, spec = named_key(bundle, name, tool, spec), sized_spec(bundle, name, spec)
     stored = store.find(key)
     if stored is None:
-        raise EngineError(store.folder, f"there is no engine for {key.graph} ({_why(store.explain(key))})", BUILD)
+        raise EngineError(store.folder, f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})", BUILD)
     engine = tool.open(stored.path, spec, key)
-    if engine.inputs.keys() != bundle.graphs[bundle.graph_path(component, graph)].inputs.keys():
+    if engine.inputs.keys() != bundle.graphs[bundle.graph_path(*split_name(name))].inputs.keys():
         engine.close()
         raise EngineError(stored.path, f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's", f"{BUILD} --force")
+    store.note_use(stored)
     return engine
 
 
@@ -181,12 +234,6 @@ def explain_engines(
     """For each graph the pool needs: would its engine be found, and if not, why."""
     tool, spec = get_backend(backend), spec_for(bundle, provider, threads)
     return [_explain(store, name, engine_key(bundle, *split_name(name), tool, spec)) for name in pool_graphs(bundle)]
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """component/graph as two names."""
-    component, _, graph = name.partition("/")
-    return component, graph
 
 
 def _known_graphs(bundle: Bundle, names: Iterable[str]) -> list[str]:
@@ -204,34 +251,39 @@ def _explain(store: Store, name: str, key: EngineKey) -> Explanation:
     except EngineError as error:
         return Explanation(name, key.digest, False, [], str(error))
     differences = [] if found else store.explain(key)
-    return Explanation(name, key.digest, found, differences, None if found else _why(differences))
+    return Explanation(name, key.digest, found, differences, None if found else describe_miss(differences))
 
 
-def _why(differences: Iterable[FieldDifference]) -> str:
-    return "; ".join(f"{d.field}: wanted {d.wanted or 'none'}, stored {d.found or 'none'}" for d in differences) or "none was built"
+def describe_miss(differences: Iterable[FieldDifference]) -> str:
+    """Why an engine is not there, from how the nearest stored one differs."""
+    return "; ".join(map(str, differences)) or "none was built"
 
 
-def _usable(store: Store, key: EngineKey) -> StoredEngine | None:
-    """The stored engine, where it is good; a damaged one is to be built again, so it counts as missing."""
+def _present(store: Store, key: EngineKey) -> StoredEngine | None:
+    """The stored engine, good or set aside; a damaged one is to be built again, so it counts as missing."""
     try:
-        return store.find(key)
+        stored = store.peek(key)
+        if stored is not None:
+            check_files(stored)
     except EngineError as error:
         _log.warning("building again: %s", error)
         return None
+    return stored
 
 
 def _build_one(bundle: Bundle, store: Store, name: str, key: EngineKey, tool: Backend, spec: BuildSpec, force: bool) -> StoredEngine | None:
-    """Build one engine under its lock; None where another process did it meanwhile. Raises EngineError where it fails its check."""
+    """Build one engine under its lock, and set it aside where it fails its check; None where another process did it meanwhile."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with store.lock(key.digest):
-        if not force and _usable(store, key) is not None:
+        if not force and _present(store, key) is not None:
             return None
         source = bundle.verify_graph(*split_name(name))
-        check_room(store.root, int(_ROOM * _weight_bytes(bundle, name)))
+        check_room(store.root, room_needed(bundle, name))
         stored = store.write(key, lambda folder: _fill(bundle, name, source, folder, tool, spec, started))
     if stored.quarantined:
-        raise EngineError(stored.path, f"the engine of {key.graph} was set aside: {stored.quarantined}", f"{BUILD} --force")
-    _log.info("built %s in %.1f s", key.graph, stored.build_s)
+        _log.warning("the engine of %s was set aside: %s", name, stored.quarantined)
+    else:
+        _log.info("built %s in %.1f s", key.graph, stored.build_s)
     return stored
 
 
@@ -240,6 +292,9 @@ def _fill(bundle: Bundle, name: str, source: Path, folder: Path, tool: Backend, 
     try:
         tool.build(source, folder, spec)
         gate = _check(bundle, name, source, folder, tool, spec)
+        if gate.problem is not None:
+            for path in folder.iterdir():  # what is kept of it is the reason
+                path.unlink()
     except EngineError as error:
         if is_full(folder) or _UNWRITTEN in error.problem:
             raise StoreFullError(folder.parent, "there is no room to write the engine", "free some space, or set COSTROUTE_HOME") from error
@@ -282,10 +337,12 @@ def _check_interface(bundle: Bundle, path: str, engine: Engine) -> None:
             raise BundleError(bundle.root / path, f"its {side} are {found}; the manifest says {said}", "export the bundle again")
 
 
-def _weight_bytes(bundle: Bundle, name: str) -> int:
+def room_needed(bundle: Bundle, name: str) -> int:
+    """The most bytes that the engine of a graph may need."""
     component, graph = split_name(name)
     weights = bundle.components[component].weights
-    return bundle.files[bundle.graph_path(component, graph)].bytes + (bundle.files[weights].bytes if weights else 0)
+    stored = bundle.files[bundle.graph_path(component, graph)].bytes + (bundle.files[weights].bytes if weights else 0)
+    return int(_ROOM * stored)
 
 
 def _report(name: str, stored: StoredEngine | None, built: bool, costs: Mapping[str, float]) -> BuildReport:
@@ -300,4 +357,5 @@ def _report(name: str, stored: StoredEngine | None, built: bool, costs: Mapping[
         size_bytes=stored.size_bytes,
         max_abs_error=error,
         median_ms=costs.get(name),
+        set_aside=stored.quarantined,
     )

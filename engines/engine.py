@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -22,6 +23,7 @@ Value = Any
 """A tensor where the engine computes; only the engines of one backend and provider can read it."""
 
 DIGEST_LENGTH = 32
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,9 @@ class FieldDifference:
     field: str
     wanted: str
     found: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: wanted {_short(self.wanted)}, stored {_short(self.found)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +135,11 @@ class Backend(Protocol):
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> Engine:
         """Load an engine written by `build`; raises EngineError, BackendError."""
+
+
+def _short(value: str) -> str:
+    """A value of a key as one reads it: of a hash the beginning."""
+    return (value[:12] if _HASH.fullmatch(value) else value) or "none"
 
 
 def get_backend(name: str) -> Backend:
