@@ -31,7 +31,8 @@ from costroute_rt.engines.store import Store
 
 COMMAND = ("-m", "costroute_rt.engines.background")
 """Arguments of the interpreter, before the job."""
-_NICENESS = 19
+NICENESS = 19
+"""Of the building process, where there is such a thing; on Windows its priority is below normal."""
 _END_S = 5.0
 
 Event = dict[str, str]
@@ -174,7 +175,7 @@ def _call(bundle: Bundle, name: str, engine: Engine, setup: Setup) -> Callable[[
 def main() -> int:
     """Do the job in the command line, telling on standard output how it goes."""
     if hasattr(os, "nice"):
-        os.nice(_NICENESS)
+        os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches the starter too, which ends us
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as told:
         os.dup2(2, 1)  # what a library prints is no answer of ours
