@@ -161,12 +161,13 @@ def verify(as_json: bool) -> None:
     from costroute_rt.engines.store import Store
 
     store = Store.open()
-    rows = [(found.digest, found.graph, found.problem) for found in store.verify()]
+    states = store.verify()
+    rows = [(found.digest, found.graph, found.problem) for found in states]
     if as_json:
         show_json({"store": str(store.root), "engines": [dict(zip(("engine", "graph", "problem"), row, strict=True)) for row in rows]})
     else:
         show_table(("engine", "graph", "state"), [(digest[:DIGEST_SHOWN], graph, problem or "good") for digest, graph, problem in rows])
-    damaged = [digest for digest, _, problem in rows if problem]
+    damaged = [found for found in states if found.is_damaged]
     if damaged:
         raise EngineError(store.root, f"{len(damaged)} of {len(rows)} engines damaged", "costroute-rt build-engines")
 

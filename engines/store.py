@@ -77,6 +77,8 @@ class Verified:
     digest: str
     graph: str
     problem: str | None
+    is_damaged: bool
+    """Whether the problem is damage; an engine that was set aside is as it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,8 +330,8 @@ def _verify(path: Path) -> Verified:
         graph = stored.key.graph
         check_files(stored)
     except EngineError as error:
-        return Verified(path.name, graph, str(error))
-    return Verified(path.name, graph, f"set aside: {stored.quarantined}" if stored.quarantined else None)
+        return Verified(path.name, graph, str(error), True)
+    return Verified(path.name, graph, f"set aside: {stored.quarantined}" if stored.quarantined else None, False)
 
 
 def _describe(path: Path) -> StoredEngine:

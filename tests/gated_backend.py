@@ -19,7 +19,7 @@ COMMAND = ("-c", "from tests.gated_backend import main; main()")
 
 
 class GatedBackend(OnnxRuntimeBackend):
-    """Builds when it may; where the gate holds a file `slow`, its engines take 1.5 ms longer: wrong for a race, right for the gate before it."""
+    """Builds when it may; where the gate holds a file `slow`, its engines lose races (1.5 ms more a call)."""
 
     name = "gated"
 
