@@ -113,8 +113,7 @@ def test_a_backend_that_cannot_be_opened_says_what_mends_it(monkeypatch: pytest.
 def test_backends_that_are_not_there_are_told_with_what_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "version_of", lambda name: None)
     assert [(each.name, each.value, each.problem) for each in check_backends()] == [
-        (f"backend {name}", f'not installed (pip install "costroute-rt[{name}]")', None)
-        for name in diagnosis.BACKENDS
+        (f"backend {name}", f'not installed (pip install "costroute-rt[{name}]")', None) for name in diagnosis.BACKENDS
     ]
     monkeypatch.setattr(diagnosis, "version_of", lambda name: "1.0")
     monkeypatch.setattr(diagnosis, "find_spec", lambda name: None)
