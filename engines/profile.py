@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _WARM_UP, _CALLS, _LEAST_CALLS = 3, 40, 20
 _LIMIT_S, _FIRST_LIMIT_S = 20.0, 0.8
 """Measuring stops after this long once every engine has its least number of calls: when asked for, and when somebody waits for a build."""
-_LOADS = 3
+_LOADS, _FIRST_LOADS = 3, 2
 _MEASURING = "measuring"
 """The lock of whoever measures in a store: two at once would find each other's load."""
 
@@ -106,7 +106,7 @@ def measure_missing(bundle: Bundle, store: Store, keys: Mapping[str, EngineKey],
             if (store.folder / keys[name].digest / COSTS).exists():  # it takes seconds, and nobody asked for it
                 _log.warning("measuring again: %s", problem)
         wanted = {name: keys[name] for name in missing}
-        measured = _measure(bundle, store, wanted, tool, spec, limit_s=_FIRST_LIMIT_S) if wanted else []
+        measured = _measure(bundle, store, wanted, tool, spec, limit_s=_FIRST_LIMIT_S, repeats=_FIRST_LOADS) if wanted else []
     return costs | {cost.graph: cost.batch[1].median_ms for cost in measured}
 
 
@@ -144,6 +144,7 @@ def _measure(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
     limit_s: float = _LIMIT_S,
+    repeats: int = _LOADS,
 ) -> list[EngineCost]:
     stored = {name: _stored(store, name, key) for name, key in keys.items()}
     with ExitStack() as stack:
@@ -153,7 +154,7 @@ def _measure(
             if progress is not None:
                 progress(name, index, len(stored))
             own = sized_spec(bundle, name, spec)
-            engine, loads[name] = _load(tool, entry, own, clock)
+            engine, loads[name] = _load(tool, entry, own, clock, repeats)
             calls[name] = example_call(stack.enter_context(engine), bundle, name, own)
         times = _time_in_turns(calls, clock, limit_s)
     return [_write(store, name, stored[name], times[name], loads[name]) for name in keys]
@@ -178,15 +179,15 @@ def _time_in_turns(calls: Mapping[str, Callable[[], object]], clock: Clock, limi
     return {name: found[_WARM_UP:] for name, found in times.items()}
 
 
-def _load(tool: Backend, stored: StoredEngine, spec: BuildSpec, clock: Clock) -> tuple[Engine, list[float]]:
+def _load(tool: Backend, stored: StoredEngine, spec: BuildSpec, clock: Clock, repeats: int) -> tuple[Engine, list[float]]:
     """The engine, and how long opening it took, a few times over; checking its hashes is part of it."""
     times = []
-    for attempt in range(_LOADS):
+    for attempt in range(repeats):
         start = clock()
         checked = Store(stored.path.parent.parent).find(stored.key)
         engine = tool.open((checked or stored).path, spec, stored.key)
         times.append((clock() - start) * 1e3)
-        if attempt < _LOADS - 1:
+        if attempt < repeats - 1:
             engine.close()
     return engine, times
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from costroute_rt.engines import background as builder
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_changed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_stays_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark makes its backend known to this process, which has other tests to run."""
     for module in background.MODULES:
         loaded = import_module(f"costroute_rt.engines.{module}")
         monkeypatch.setattr(loaded, "get_backend", loaded.get_backend)
     monkeypatch.setattr(builder, "COMMAND", builder.COMMAND)
     monkeypatch.setenv(background.SECONDS, "0")
-    yield
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ def test_measuring_ends_early_where_somebody_waits_for_a_build() -> None:
     def call() -> None:
         now[0] += 0.05
 
-    assert len(profile._time_in_turns({"a": call}, lambda: now[0], 0.8)["a"]) == 20
+    assert len(profile._time_in_turns({"a": call}, lambda: now[0], profile._FIRST_LIMIT_S)["a"]) == 20
     now[0] = 0.0
     assert len(profile._time_in_turns({"a": call}, lambda: now[0])["a"]) == 40
 
