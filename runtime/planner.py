@@ -87,7 +87,7 @@ def route_batch(parts: Parts, prompts: Sequence[Judged], works: Mapping[str, Wor
         cheapest = int(cost_ms.argmin())
         allocation = Allocation(np.full(len(prompts), cheapest), 0.0, len(prompts) * float(cost_ms[cheapest]))
         reason = "the fastest, as nothing fits the budget"
-    routes = []
+    routes, building = [], parts.upgrade.status() if parts.upgrade is not None else None
     for each, choice in zip(prompts, allocation.choice.tolist(), strict=True):
         judged = _judge_options(parts, options, each.judgement)
         chosen = judged[choice]
@@ -100,6 +100,7 @@ def route_batch(parts: Parts, prompts: Sequence[Judged], works: Mapping[str, Wor
                 options=explain(judged, chosen, reason),
                 lam=allocation.multiplier,
                 judgement=each.judgement,
+                building=building,
             )
         )
     return routes

@@ -14,7 +14,7 @@ from costroute_rt.engines.engine import BuildSpec, EngineKey, get_backend
 from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.plan import PlannedBuild, plan_builds
 from costroute_rt.engines.store import Store
-from tests.engines.conftest import flip_byte
+from tests.engines.conftest import flip_byte, relist
 
 TOOL = "onnxruntime"
 
@@ -83,6 +83,18 @@ def test_every_field_of_the_key_alone_rebuilds_exactly_its_engine_and_is_named(
         "base/condition": [name],
         "base/guided_step": [name],
     }
+
+
+def test_changed_weights_rebuild_exactly_what_reads_them(bundle_copy: Path, store_copy: Store) -> None:
+    name = "unet_turbo/diffusion_pytorch_model.safetensors"
+    flip_byte(bundle_copy / name, 0.9)
+    relist(bundle_copy, name)
+    changed = Bundle.open(bundle_copy)
+    planned = plan(changed, store_copy)
+    assert [graph for graph, each in planned.items() if each.builds] == ["turbo/step"]
+    assert [d.field for d in planned["turbo/step"].differences] == ["weights_sha256"]
+    reports = build_engines(changed, store_copy, threads=1, measure=False)
+    assert [report.graph for report in reports if report.built] == ["turbo/step"]
 
 
 def test_a_miss_is_explained_by_an_engine_of_the_same_backend_where_there_is_one(bundle: Bundle, store_copy: Store) -> None:

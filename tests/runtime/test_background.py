@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from costroute_rt import ConfigError, Runtime
-from costroute_rt.engines.engine import EngineKey
 from costroute_rt.engines.store import Store
 from costroute_rt.runtime import StepEvent
 from costroute_rt.upgrade import Upgrade
@@ -153,6 +152,8 @@ def test_a_route_shows_both_costs(upgraded: Upgraded) -> None:
     }  # fmt: skip
     assert told["options"][0]["building_ms"] == round(route.option.building_ms, 3)
     json.dumps(told)
+    (planned,) = upgraded.runtime.plan([PROMPT], total_ms=60000)
+    assert planned.building is not None
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     after = upgraded.runtime.route(PROMPT, candidate="turbo@1").option
     assert (after.ms, after.building_ms) == (pytest.approx(4.4, abs=1.5), None)
@@ -358,5 +359,9 @@ def test_a_program_without_an_interpreter_says_so(
         open_gated()
 
 
-def test_keys_name_the_backend() -> None:
-    assert "backend" in EngineKey.__dataclass_fields__
+def test_the_process_ends_with_its_starter(open_gated: Callable[..., Runtime]) -> None:
+    with open_gated() as runtime:
+        process = upgrade_of(runtime)._builder._process  # type: ignore[attr-defined]
+        process.stdin.close()  # as the system does when we die
+        process.wait(OPEN_S)
+        assert upgrade_of(runtime).wait(OPEN_S)
