@@ -54,9 +54,10 @@ class Builder:
         """What it tells, until it ends; last comes `done` or `failed`, whatever became of it."""
         last = ""
         for line in self._process.stdout or ():
-            event: Event = json.loads(line)
-            last = event["state"]
-            yield event
+            if line.endswith("\n"):  # else it was killed in the middle of it
+                event: Event = json.loads(line)
+                last = event["state"]
+                yield event
         self._process.wait()
         if last not in ("done", "failed"):
             self._store.sweep()
