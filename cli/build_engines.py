@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from costroute_rt.cli import option
@@ -9,17 +11,28 @@ from costroute_rt.cli.failure import say
 from costroute_rt.cli.progress import building_notice, share_notice
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from costroute_rt.engines.build import BuildReport
+    from costroute_rt.engines.plan import PlannedBuild
+
 
 @click.command("build-engines")
 @click.option("--graph", "graphs", multiple=True, metavar="NAME", help="Build this graph only, such as base/guided_step; may be repeated.")
 @click.option("--target", default="", metavar="CARDS", help="Build for these cards instead of this machine's, such as ampere+ (TensorRT).")
-@click.option("--force", is_flag=True, help="Build again what is there already.")
+@click.option("--force", is_flag=True, help="Build again what is there already, or was set aside.")
+@click.option("--dry-run", is_flag=True, help="Say what would be built, why, how long it takes and the disk it needs; build nothing.")
+@option.size
 @option.engine
 @option.as_json()
 def build_engines(
     graphs: tuple[str, ...],
     target: str,
     force: bool,
+    dry_run: bool,
+    height: int | None,
+    width: int | None,
     bundle: str | None,
     backend: str,
     provider: str,
@@ -29,38 +42,83 @@ def build_engines(
     """Build, check and measure a bundle's engines.
 
     Each engine that the candidates need is compared with its reference graph on fixed inputs and timed on this
-    machine; a wrong one is set aside with the reason. Engines that are there and valid are kept. Engines that
-    can be built but not run here are checked and measured by this command on a machine where they can.
+    machine. One that is wrong or slow is set aside with the reason, and not built again until something it depends on
+    changes. Engines that are there and valid are kept. Engines that can be built but not run here are checked and
+    measured by this command on a machine where they can.
+
+    The engines of a bundle that makes images of several sizes take any of them. With --height and --width more are
+    built that know one size, which is faster; images of that size use them.
 
     \b
     costroute-rt build-engines
+    costroute-rt build-engines --dry-run
     costroute-rt build-engines --graph base/guided_step --force
     costroute-rt build-engines --backend tensorrt-rtx --target ampere+
     """
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.build import build_engines as build
+    from costroute_rt.engines.build import build_each, graph_names, raise_set_aside, spec_for
+    from costroute_rt.engines.engine import get_backend
+    from costroute_rt.engines.plan import plan_builds
     from costroute_rt.engines.store import Store
 
-    reports = build(
-        Bundle.open(bundle or shipped_bundle()),
-        Store.open(),
-        backend=backend,
-        provider=provider,
-        precision=precision,
-        graphs=graphs or None,
-        target=target,
-        force=force,
-        progress=building_notice("building"),
-        detail=share_notice(),
-    )
-    rows = [(r.graph, r.digest[:12], r.built, r.build_s, r.size_bytes, r.proved, r.max_abs_error, r.median_ms) for r in reports]
+    opened, store, tool = Bundle.open(bundle or shipped_bundle()), Store.open(), get_backend(backend)
+    spec = spec_for(opened, tool, provider, None, precision=precision, target=target)
+    names = graph_names(opened, graphs or None, option.check_both(height, width))
+    if dry_run:
+        _show_plan(plan_builds(opened, store, names, tool, spec, force=force), as_json=as_json)
+        return
+    reports = build_each(opened, store, names, tool, spec, force=force, progress=building_notice("building"), detail=share_notice())
+    _show_reports(reports, as_json=as_json)
+    raise_set_aside(store, reports)
+
+
+def _show_reports(reports: Sequence[BuildReport], *, as_json: bool) -> None:
     names = ("graph", "engine", "built", "build_s", "size_bytes", "proved", "max_abs_error", "median_ms")
+    rows = [(r.graph, r.digest[:12], r.built, r.build_s, r.size_bytes, r.proved, r.max_abs_error, r.median_ms) for r in reports]
     if as_json:
-        show_json({"engines": [dict(zip(names, row, strict=True)) for row in rows]})
+        set_aside = [report.set_aside for report in reports]
+        show_json({"engines": [{**dict(zip(names, row, strict=True)), "set_aside": why} for row, why in zip(rows, set_aside, strict=True)]})
     else:
         show_table(
             ("graph", "engine", "built", "build s", "size", "proved", "max error", "median ms"),
             [(*row[:4], format_bytes(row[4]), *row[5:]) for row in rows],
         )
-    if not all(report.proved for report in reports):
+    if not all(report.proved or report.set_aside for report in reports):
         say("not proved: these engines cannot run on this machine; where they can, this command or opening them checks them first")
+
+
+def _show_plan(planned: Sequence[PlannedBuild], *, as_json: bool) -> None:
+    building = [each for each in planned if each.builds]
+    known = [each.build_s for each in building if each.build_s is not None]
+    total_s = sum(known) if len(known) == len(building) else None
+    total_bytes = sum(each.disk_bytes for each in building)
+    if as_json:
+        engines = [
+            {
+                "graph": each.graph,
+                "engine": each.digest,
+                "builds": each.builds,
+                "why": each.why,
+                "differences": [{"field": d.field, "wanted": d.wanted, "found": d.found} for d in each.differences],
+                "build_s": each.build_s,
+                "disk_bytes": each.disk_bytes,
+            }
+            for each in planned
+        ]
+        show_json({"engines": engines, "build_s": total_s, "disk_bytes": total_bytes})
+        return
+    rows = [
+        (
+            each.graph,
+            each.digest[:12],
+            each.builds,
+            "unknown" if each.build_s is None else f"{each.build_s:.1f}",
+            format_bytes(each.disk_bytes),
+            each.why,
+        )
+        for each in planned
+    ]
+    show_table(("graph", "engine", "builds", "build s", "disk", "why"), rows)
+    took = "how long is not known yet" if total_s is None else f"in about {total_s:.1f} s and what measuring takes"
+    needs = f", {took}, on {format_bytes(total_bytes)} of disk" if building else ""
+    click.echo(f"\n{len(building)} of {len(planned)} engines would be built{needs}")

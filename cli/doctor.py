@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from costroute_rt.cli import option
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
-LIBRARIES = ("numpy", "tokenizers", "pillow", "click", "filelock", "platformdirs", "openvino", "tensorrt", "tensorrt-rtx")
+if TYPE_CHECKING:
+    from costroute_rt.engines.diagnosis import Finding
+
+LIBRARIES = ("numpy", "tokenizers", "pillow", "click", "filelock", "platformdirs")
 ROOM_NEEDED_BYTES = 300_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report; a problem always comes with what mends it."""
-
-    name: str
-    value: str
-    problem: str | None = None
-    remedy: str | None = None
 
 
 @click.command()
 @option.as_json()
 def doctor(as_json: bool) -> None:
-    """Check the installation and this machine.
+    """Check the installation and this machine: libraries, providers, drivers, engines.
 
-    Each problem comes with the command that mends it, and makes the exit code 1.
+    Providers are tried, not only listed. Each problem comes with the command that mends it, and makes the exit code 1.
 
     \b
     costroute-rt doctor
@@ -57,6 +50,8 @@ def doctor(as_json: bool) -> None:
 
 def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """The findings of a check; one that fails is a finding too."""
+    from costroute_rt.engines.diagnosis import Finding
+
     name = check.__name__.removeprefix("check_")
     try:
         yield from check()
@@ -68,48 +63,36 @@ def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 def check_versions() -> Iterator[Finding]:
     import platform
 
-    yield Finding("costroute-rt", _version_of("costroute-rt") or "not installed")
+    from costroute_rt.engines.diagnosis import Finding, version_of
+
+    yield Finding("costroute-rt", version_of("costroute-rt") or "not installed")
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     for library in LIBRARIES:
-        if version := _version_of(library):
+        if version := version_of(library):
             yield Finding(library, version)
 
 
 def check_onnxruntime() -> Iterator[Finding]:
-    """One distribution, since all install the same module; then the providers that run a tiny graph, and those only listed."""
-    from costroute_rt.engines import onnxruntime_backend
+    from costroute_rt.engines.diagnosis import check_onnxruntime
 
-    installed = onnxruntime_backend.installed_distributions()
-    if not installed:
-        yield Finding("onnx runtime", "none", "ONNX Runtime is not installed", 'pip install "costroute-rt[cpu]"')
-        return
-    found = " and ".join(f"{name} {_version_of(name)}" for name in installed)
-    if len(installed) > 1:
-        remedy = f"pip uninstall -y {' '.join(installed)} && pip install {installed[-1]}"
-        yield Finding("onnx runtime", found, "they install the same module, and what runs is whichever came last", remedy)
-        return
-    yield Finding("onnx runtime", found)
-    for provider in onnxruntime_backend.check_providers():
-        mend = None if provider.works else f"install what {provider.name} needs, or use --provider cpu"
-        yield Finding(f"provider {provider.name}", "works" if provider.works else "listed, does not work", provider.problem, mend)
+    yield from check_onnxruntime()
 
 
-def check_tensorrt() -> Iterator[Finding]:
-    """A library that builds engines and cannot run them is no problem on a machine that builds for others."""
-    from costroute_rt.engines import tensorrt_backend
+def check_backends() -> Iterator[Finding]:
+    from costroute_rt.engines.diagnosis import check_backends
 
-    for check in tensorrt_backend.check_libraries():
-        obstacle, name = check.obstacle, f"backend {check.name}"
-        if obstacle is None:
-            yield Finding(name, "works")
-        elif check.version is not None:
-            yield Finding(name, f"builds engines, cannot run them: {obstacle.found} ({obstacle.remedy})")
-        else:
-            yield Finding(name, "does not work", obstacle.found, obstacle.remedy)
+    yield from check_backends()
+
+
+def check_nvidia() -> Iterator[Finding]:
+    from costroute_rt.engines.diagnosis import check_nvidia
+
+    yield from check_nvidia()
 
 
 def check_device() -> Iterator[Finding]:
     from costroute_rt.engines.device import device_facts
+    from costroute_rt.engines.diagnosis import Finding
 
     for name, value in device_facts().items():
         if isinstance(value, list):
@@ -121,6 +104,7 @@ def check_device() -> Iterator[Finding]:
 
 def check_bundle() -> Iterator[Finding]:
     from costroute_rt import Bundle, BundleError, shipped_bundle
+    from costroute_rt.engines.diagnosis import Finding
 
     try:
         bundle = Bundle.open(shipped_bundle())
@@ -133,15 +117,17 @@ def check_bundle() -> Iterator[Finding]:
 def check_store() -> Iterator[Finding]:
     import shutil
 
+    from costroute_rt.engines.diagnosis import Finding
     from costroute_rt.engines.store import Store
 
     store = Store.open()
     states = list(store.verify())
-    damaged = [state for state in states if state.problem]
+    damaged = [state for state in states if state.is_damaged]
+    set_aside = sum(1 for state in states if state.problem and not state.is_damaged)
     size = format_bytes(store.size_bytes())
     yield Finding(
         "store",
-        f"{store.root}: {len(states)} engines, {size}",
+        f"{store.root}: {len(states)} engines, {size}{f', {set_aside} set aside' if set_aside else ''}",
         "; ".join(f"{state.digest[:12]} {state.problem}" for state in damaged) or None,
         "costroute-rt build-engines" if damaged else None,
     )
@@ -154,13 +140,4 @@ def check_store() -> Iterator[Finding]:
     yield Finding("free disk", format_bytes(free), problem, "free some space, or set COSTROUTE_HOME to another disk" if short else None)
 
 
-def _version_of(distribution: str) -> str | None:
-    from importlib import metadata
-
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-CHECKS = (check_versions, check_onnxruntime, check_tensorrt, check_device, check_bundle, check_store)
+CHECKS = (check_versions, check_onnxruntime, check_backends, check_nvidia, check_device, check_bundle, check_store)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +12,7 @@ from costroute_rt.cli.failure import say
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
 if TYPE_CHECKING:
-    from costroute_rt.engines.store import StoredEngine
+    from costroute_rt.engines.usage import Usage
 
 DIGEST_SHOWN = 12
 
@@ -25,42 +26,129 @@ def engines(context: click.Context) -> None:
 
 
 @engines.command("list")
+@option.bundle
 @option.as_json()
-def list_engines(as_json: bool) -> None:
-    """List the engines in the store.
+def list_engines(bundle: str | None, as_json: bool) -> None:
+    """List the engines in the store: size, age, cost, what uses them.
+
+    `used by` names candidates of the bundle. An engine whose key is not what it would be now is stale: the state names
+    what differs. One that was set aside is shown with the reason.
 
     \b
     costroute-rt engines list
     costroute-rt engines list --json
     """
+    from costroute_rt import Bundle, shipped_bundle
     from costroute_rt.engines.store import Store
+    from costroute_rt.engines.usage import survey
 
     store = Store.open()
-    rows = [_row(engine) for engine in store.engines()]
-    names = ("engine", "graph", "backend", "precision", "size_bytes", "built_at", "build_s", "state")
+    found = survey(Bundle.open(bundle or shipped_bundle(), verify=False), store)
     if as_json:
-        show_json({"store": str(store.root), "engines": [dict(zip(names, row, strict=True)) for row in rows]})
+        show_json({"store": str(store.root), "engines": [_to_json(each) for each in found]})
         return
-    show_table(
-        ("engine", "graph", "backend", "precision", "size", "built", "build s", "state"),
-        [(row[0][:DIGEST_SHOWN], *row[1:4], format_bytes(row[4]), *row[5:]) for row in rows],
-    )
-    click.echo(f"\n{len(rows)} engines, {format_bytes(sum(row[4] for row in rows))} in {store.root}")
+    now_s = time.time()
+    rows = [
+        (
+            each.stored.digest[:DIGEST_SHOWN],
+            each.stored.key.graph,
+            _how(each),
+            format_bytes(each.disk_bytes),
+            _age(each.stored.built_at, now_s),
+            _ago(now_s - each.stored.used_at_s),
+            None if each.cost is None else each.cost.batch[1].median_ms,
+            ", ".join(each.used_by) or None,
+            each.state,
+        )
+        for each in found
+    ]
+    show_table(("engine", "graph", "backend", "size", "built", "used", "ms", "used by", "state"), rows)
+    click.echo(f"\n{len(rows)} engines, {format_bytes(sum(each.disk_bytes for each in found))} in {store.root}")
 
 
-def _row(engine: StoredEngine) -> tuple[str, str, str, str, int, str, float, str]:
-    key = engine.key
-    state = f"set aside: {engine.quarantined}" if engine.quarantined else "ready" if engine.gate else "not proved"
-    return (
-        engine.digest,
-        key.graph,
-        f"{key.backend} {key.backend_version} {key.provider}",
-        key.precision,
-        engine.size_bytes,
-        engine.built_at,
-        engine.build_s,
-        state,
-    )
+def _how(usage: Usage) -> str:
+    key = usage.stored.key
+    return " ".join(filter(None, (key.backend, key.backend_version, key.provider, key.precision, _size_in(key.shapes))))
+
+
+def _size_in(shapes: str) -> str:
+    """`512x768` for an engine that knows its size."""
+    from costroute_rt.engines.shape import fixed_size
+
+    size = fixed_size(shapes)
+    return "" if size is None else f"{size[0]}x{size[1]}"
+
+
+def _age(built_at: str, now_s: float) -> str:
+    from datetime import datetime
+
+    try:
+        return _ago(now_s - datetime.fromisoformat(built_at).timestamp())
+    except ValueError:
+        return "unknown"
+
+
+def _ago(seconds: float) -> str:
+    """`3 h`: how long ago, in the largest unit of which one has passed."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return "now"
+
+
+def _to_json(usage: Usage) -> dict[str, Any]:
+    stored, key = usage.stored, usage.stored.key
+    return {
+        "engine": stored.digest,
+        "graph": key.graph,
+        "backend": f"{key.backend} {key.backend_version} {key.provider}",
+        "precision": key.precision,
+        "shapes": key.shapes,
+        "size_bytes": usage.disk_bytes,
+        "built_at": stored.built_at,
+        "build_s": stored.build_s,
+        "used_at_s": round(stored.used_at_s, 3),
+        "median_ms": None if usage.cost is None else usage.cost.batch[1].median_ms,
+        "used_by": list(usage.used_by),
+        "differences": [{"field": d.field, "wanted": d.wanted, "found": d.found} for d in usage.differences],
+        "state": usage.state,
+        "set_aside": stored.quarantined,
+    }
+
+
+@engines.command()
+@click.option("--max-gb", type=click.FloatRange(min=0), required=True, metavar="GB", help="Most the store may hold, in 10^9 bytes.")
+@click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+@option.bundle
+@option.as_json()
+def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
+    """Remove engines until the store is small enough, those not used for longest first.
+
+    What the bundle uses stays, unless it alone is larger than --max-gb. Reasons of engines that were set aside stay.
+
+    \b
+    costroute-rt engines gc --max-gb 20 --dry-run
+    costroute-rt engines gc --max-gb 20
+    """
+    from costroute_rt import Bundle, shipped_bundle
+    from costroute_rt.engines.store import Store
+    from costroute_rt.engines.usage import collect_garbage
+
+    store = Store.open()
+    done = collect_garbage(Bundle.open(bundle or shipped_bundle(), verify=False), store, int(max_gb * 1e9), dry_run=dry_run)
+    if as_json:
+        removed = [{**_to_json(each.usage), "why": each.why} for each in done.removed]
+        sizes = {"before_bytes": done.before_bytes, "after_bytes": done.after_bytes, "max_bytes": done.max_bytes}
+        show_json({"dry_run": dry_run, "removed": removed, **sizes})
+        return
+    would = "would remove" if dry_run else "removed"
+    for each in done.removed:
+        stored = each.usage.stored
+        click.echo(f"{would} {stored.digest[:DIGEST_SHOWN]} {stored.key.graph} ({format_bytes(each.usage.disk_bytes)}): {each.why}")
+    left = "would be left" if dry_run else "left"
+    click.echo(f"{len(done.removed)} engines; {format_bytes(done.after_bytes)} of {format_bytes(done.before_bytes)} {left}")
+    if done.after_bytes > done.max_bytes:
+        say(f"note: what cannot go now takes more than {format_bytes(done.max_bytes)}")
 
 
 @engines.command()
@@ -75,12 +163,13 @@ def verify(as_json: bool) -> None:
     from costroute_rt.engines.store import Store
 
     store = Store.open()
-    rows = [(found.digest, found.graph, found.problem) for found in store.verify()]
+    states = store.verify()
+    rows = [(found.digest, found.graph, found.problem) for found in states]
     if as_json:
         show_json({"store": str(store.root), "engines": [dict(zip(("engine", "graph", "problem"), row, strict=True)) for row in rows]})
     else:
         show_table(("engine", "graph", "state"), [(digest[:DIGEST_SHOWN], graph, problem or "good") for digest, graph, problem in rows])
-    damaged = [digest for digest, _, problem in rows if problem]
+    damaged = [found for found in states if found.is_damaged]
     if damaged:
         raise EngineError(store.root, f"{len(damaged)} of {len(rows)} engines damaged", "costroute-rt build-engines")
 
@@ -89,7 +178,7 @@ def verify(as_json: bool) -> None:
 @option.engine
 @option.as_json()
 def explain(bundle: str | None, backend: str, provider: str, precision: str, as_json: bool) -> None:
-    """Say which engines would be found, and what differs for others.
+    """Say which engines would be found, and in which field of their key the nearest stored ones differ from now.
 
     \b
     costroute-rt engines explain
@@ -106,17 +195,14 @@ def explain(bundle: str | None, backend: str, provider: str, precision: str, as_
                 "graph": entry.graph,
                 "engine": entry.digest,
                 "found": entry.found,
+                "problem": entry.problem,
                 "differences": [{"field": d.field, "wanted": d.wanted, "found": d.found} for d in entry.differences],
             }
             for entry in found
         ]
         show_json({"engines": entries})
         return
-    rows = [
-        (e.graph, e.digest[:DIGEST_SHOWN], e.found, "; ".join(f"{d.field}: wanted {d.wanted}, stored {d.found}" for d in e.differences))
-        for e in found
-    ]
-    show_table(("graph", "engine", "found", "differs from the nearest stored one in"), rows)
+    show_table(("graph", "engine", "found", "why not"), [(e.graph, e.digest[:DIGEST_SHOWN], e.found, e.problem or "") for e in found])
 
 
 @engines.command("rm")

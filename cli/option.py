@@ -40,6 +40,24 @@ def engine(command: Command) -> Command:
     return _apply(options, command)
 
 
+def size(command: Command) -> Command:
+    """--height and --width: the size that engines know."""
+    options = (
+        click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="With --height: engines for images of this size only."),
+        click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="With --width: engines for images of this size only."),
+    )
+    return _apply(options, command)
+
+
+def check_both(height: int | None, width: int | None) -> tuple[int, int] | None:
+    """The size asked for, None for the bundle's usual engines; raises UsageError for half a size."""
+    if height is None and width is None:
+        return None
+    if height is None or width is None:
+        raise click.UsageError("give both --height and --width, or neither", click.get_current_context())
+    return height, width
+
+
 def routing(command: Command) -> Command:
     """What decides the candidate: the budget, what to trade, what is asked for."""
     options = (

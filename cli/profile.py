@@ -10,9 +10,10 @@ from costroute_rt.cli.table import show_json, show_table
 
 
 @click.command()
+@option.size
 @option.engine
 @option.as_json()
-def profile(bundle: str | None, backend: str, provider: str, precision: str, as_json: bool) -> None:
+def profile(height: int | None, width: int | None, bundle: str | None, backend: str, provider: str, precision: str, as_json: bool) -> None:
     """Measure the engines again, as this machine is now.
 
     Budgets rest on these times: run it on an idle machine, and after a change of power mode.
@@ -31,6 +32,7 @@ def profile(bundle: str | None, backend: str, provider: str, precision: str, as_
         backend=backend,
         provider=provider,
         precision=precision,
+        size=option.check_both(height, width),
         progress=building_notice("measuring"),
     )
     names = ("graph", "engine", "batch", "median_ms", "p95_ms", "spread_ms", "calls", "load_ms")

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -33,7 +33,8 @@ from costroute_rt.engines.engine import (
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError, StoreFullError
 from costroute_rt.engines.example import axis_lengths, example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output
-from costroute_rt.engines.store import BUILD, Store, StoredEngine
+from costroute_rt.engines.shape import Size, fixed_axes, size_of, split_name, with_size
+from costroute_rt.engines.store import BUILD, Store, StoredEngine, check_files
 
 _log = logging.getLogger(__name__)
 
@@ -62,9 +63,11 @@ class BuildReport:
     max_abs_error: float | None
     """None where it could not be checked."""
     proved: bool
-    """False: built where it cannot run; checked and measured when it is first opened, or built for, where it can."""
+    """False: set aside, or built where it cannot run; such an engine is checked when it is first opened, or built for, where it can."""
     median_ms: float | None
     """None where it was not measured."""
+    set_aside: str | None
+    """Why the engine must not be used; None for a good one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +83,16 @@ class Explanation:
 
 def pool_graphs(bundle: Bundle) -> list[str]:
     """The graphs that the pool needs, as component/graph: text, each denoiser with a step graph per kind of guidance, decoders."""
+    rows = [row_graphs(bundle, row) for row in bundle.pool]
+    return list(dict.fromkeys([*(name for names in rows for name in names[:-1]), *(names[-1] for names in rows)]))
+
+
+def row_graphs(bundle: Bundle, row: Mapping[str, Any]) -> list[str]:
+    """The graphs that one candidate of the pool needs, in the order in which they are called."""
     names = [f"{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder"]
-    for row in bundle.pool:
-        has_condition = "condition" in bundle.components[row["denoiser"]].graphs
-        names += [f"{row['denoiser']}/condition"] if has_condition else []
-        names.append(f"{row['denoiser']}/{step_graph(row['guidance_scale'])}")
-    return list(dict.fromkeys([*names, *(f"{row['decoder']}/decode" for row in bundle.pool)]))
+    has_condition = "condition" in bundle.components[row["denoiser"]].graphs
+    names += [f"{row['denoiser']}/condition"] if has_condition else []
+    return [*names, f"{row['denoiser']}/{step_graph(row['guidance_scale'])}", f"{row['decoder']}/decode"]
 
 
 def make_spec(
@@ -128,13 +135,10 @@ def spec_for(
     return replace(spec, ranges=free_axes(bundle)) if tool.needs_ranges else spec
 
 
-def fixed_axes(bundle: Bundle) -> dict[str, int]:
-    """Lengths of the axes that are always the same: those of one image, where the bundle makes images of one size only.
-
-    An engine that knows all of them has a third fewer nodes, loads in two thirds of the time and takes 7 % less for a guided step of
-    the postcard family on two cores. Knowing some of them gains nothing.
-    """
-    return {} if bundle.image.any_size or len(bundle.image.sizes) > 1 else axis_lengths(bundle)
+def sized_spec(bundle: Bundle, name: str, spec: BuildSpec) -> BuildSpec:
+    """The specification of the engine called `name`, which may ask for a size of its own (`base/step@512x768`)."""
+    size = size_of(name)
+    return spec if size is None else replace(spec, shapes=tuple(sorted(axis_lengths(bundle, size=size).items())))
 
 
 def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
@@ -143,14 +147,16 @@ def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
     image, factor = bundle.image, bundle.image.vae_scale_factor
     if image.any_size:
         sizes += [(factor, factor), (2 * image.height, 2 * image.width)]
-    sides = [axis_lengths(replace(bundle, image=replace(image, height=height, width=width))) for height, width in sizes]
+    sides = [axis_lengths(bundle, size=size) for size in sizes]
     ranges = {axis: (min(each[axis] for each in sides), length, max(each[axis] for each in sides)) for axis, length in usual.items()}
     ranges |= {"batch": (1, 1, 2), "batch_size": (1, 1, 2), "rows": (1, 2, 2)}
     return tuple((axis, *lengths) for axis, lengths in sorted(ranges.items()))
 
 
 def engine_key(bundle: Bundle, component: str, graph: str, backend: Backend, spec: BuildSpec) -> EngineKey:
-    """The key under which the store must hold this graph's engine."""
+    """The key under which the store must hold this graph's engine; graph: may name a size (`step@512x768`)."""
+    spec = sized_spec(bundle, graph, spec)
+    component, graph = split_name(f"{component}/{graph}")
     path, weights = bundle.graph_path(component, graph), bundle.components[component].weights
     name, driver = backend.device(spec)
     return EngineKey(
@@ -169,6 +175,12 @@ def engine_key(bundle: Bundle, component: str, graph: str, backend: Backend, spe
     )
 
 
+def named_key(bundle: Bundle, name: str, backend: Backend, spec: BuildSpec) -> EngineKey:
+    """`engine_key` for an engine by its name, component/graph, which may name a size."""
+    component, _, graph = name.partition("/")
+    return engine_key(bundle, component, graph, backend, spec)
+
+
 def build_engines(
     bundle: Bundle,
     store: Store,
@@ -179,6 +191,7 @@ def build_engines(
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
     graphs: Iterable[str] | None = None,
+    size: Size | None = None,
     target: str = "",
     force: bool = False,
     measure: bool = True,
@@ -187,29 +200,64 @@ def build_engines(
 ) -> list[BuildReport]:
     """Build what is missing or damaged among `graphs` (component/graph; None: what the pool needs), check it, measure it.
 
+    size: build engines that know this height and width, in pixels, for the graphs that depend on it.
     target: cards to build for, such as `ampere+`, where the backend can. An engine built where it cannot run is neither checked nor
     measured before it can: by this function, or when it is first opened.
     Raises BundleError (files damaged, weights that give no numbers), EngineError (an engine that fails its check is set aside with the
-    reason), StoreFullError, BackendError, ConfigError.
+    reason, and not built again until something in its key changes), StoreFullError, BackendError, ConfigError.
     """
-    from costroute_rt.engines.profile import measure_missing
-
     tool = get_backend(backend)
     spec = spec_for(bundle, tool, provider, threads, shapes, precision=precision, target=target)
-    names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
-    keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in names}
+    names = graph_names(bundle, graphs, size)
+    reports = build_each(bundle, store, names, tool, spec, force=force, measure=measure, progress=progress, detail=detail)
+    raise_set_aside(store, reports)
+    return reports
+
+
+def build_each(
+    bundle: Bundle,
+    store: Store,
+    names: Sequence[str],
+    tool: Backend,
+    spec: BuildSpec,
+    *,
+    force: bool = False,
+    measure: bool = True,
+    progress: Progress | None = None,
+    detail: Detail | None = None,
+) -> list[BuildReport]:
+    """`build_engines` for engines by name, where one that is set aside is told in its report instead of raised."""
+    from costroute_rt.engines.profile import measure_missing
+
+    keys = {name: named_key(bundle, name, tool, spec) for name in names}
     store.sweep()
-    wanted = [name for name in names if force or not _is_ready(_usable(store, keys[name]), tool)]
+    wanted = [name for name in names if force or not _is_ready(_present(store, keys[name]), tool)]
     built: dict[str, StoredEngine] = {}
     for index, name in enumerate(wanted):
         if progress is not None:
             progress(name, index, len(wanted))
         share = partial(detail, name) if detail is not None else None
-        stored = _build_one(bundle, store, name, keys[name], tool, spec, force, share)
+        stored = _build_one(bundle, store, name, keys[name], tool, sized_spec(bundle, name, spec), force=force, share=share)
         if stored is not None:
             built[name] = stored
-    costs = measure_missing(bundle, store, keys, tool, spec) if measure and tool.obstacle() is None else {}
-    return [_report(name, built.get(name) or store.peek(keys[name]), name in built, costs) for name in names]
+    found = {name: built.get(name) or store.peek(keys[name]) for name in names}
+    good = {name: keys[name] for name, stored in found.items() if stored is not None and not stored.quarantined}
+    costs = measure_missing(bundle, store, good, tool, spec) if measure and tool.obstacle() is None else {}
+    return [_report(name, found[name], name in built, costs) for name in names]
+
+
+def raise_set_aside(store: Store, reports: Iterable[BuildReport]) -> None:
+    """Raise EngineError where engines were set aside, now or by an earlier build."""
+    bad = [report for report in reports if report.set_aside]
+    if bad:
+        told = "; ".join(f"the engine of {each.graph} was set aside: {each.set_aside}" for each in bad)
+        raise EngineError(store.folder, told, f"{BUILD} --force builds it again; without, it waits until something in its key changes")
+
+
+def graph_names(bundle: Bundle, graphs: Iterable[str] | None = None, size: Size | None = None) -> list[str]:
+    """The engines to build, by name: of `graphs`, or of what the pool needs; raises ConfigError for a graph or size there is not."""
+    names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
+    return names if size is None else with_size(bundle, names, size)
 
 
 def open_engine(
@@ -232,16 +280,23 @@ def open_engine(
     """
     tool = get_backend(backend)
     spec = spec_for(bundle, tool, provider, threads, shapes, allow_fallback, precision, target)
-    key = engine_key(bundle, component, graph, tool, spec)
+    return open_named(bundle, store, f"{component}/{graph}", tool, spec)
+
+
+def open_named(bundle: Bundle, store: Store, name: str, tool: Backend, spec: BuildSpec) -> Engine:
+    """`open_engine` for an engine by its name, component/graph, which may name a size."""
+    key, spec = named_key(bundle, name, tool, spec), sized_spec(bundle, name, spec)
     stored = store.find(key)
+    if stored is not None and not _is_ready(stored, tool):
+        _build_one(bundle, store, name, key, tool, spec)
+        stored = store.find(key)
     if stored is None:
-        raise EngineError(store.folder, f"there is no engine for {key.graph} ({_why(store.explain(key))})", BUILD)
-    if not _is_ready(stored, tool):
-        stored = _build_one(bundle, store, f"{component}/{graph}", key, tool, spec, force=False) or stored
+        raise EngineError(store.folder, f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})", BUILD)
     engine = tool.open(stored.path, spec, key)
-    if engine.inputs.keys() != bundle.graphs[bundle.graph_path(component, graph)].inputs.keys():
+    if engine.inputs.keys() != bundle.graphs[bundle.graph_path(*split_name(name))].inputs.keys():
         engine.close()
         raise EngineError(stored.path, f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's", f"{BUILD} --force")
+    store.note_use(stored)
     return engine
 
 
@@ -258,13 +313,7 @@ def explain_engines(
     """For each graph the pool needs: would its engine be found, and if not, why."""
     tool = get_backend(backend)
     spec = spec_for(bundle, tool, provider, threads, precision=precision, target=target)
-    return [_explain(store, name, engine_key(bundle, *split_name(name), tool, spec)) for name in pool_graphs(bundle)]
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """component/graph as two names."""
-    component, _, graph = name.partition("/")
-    return component, graph
+    return [_explain(store, name, named_key(bundle, name, tool, spec)) for name in pool_graphs(bundle)]
 
 
 def _known_graphs(bundle: Bundle, names: Iterable[str]) -> list[str]:
@@ -282,29 +331,38 @@ def _explain(store: Store, name: str, key: EngineKey) -> Explanation:
     except EngineError as error:
         return Explanation(name, key.digest, False, [], str(error))
     differences = [] if found else store.explain(key)
-    return Explanation(name, key.digest, found, differences, None if found else _why(differences))
+    return Explanation(name, key.digest, found, differences, None if found else describe_miss(differences))
 
 
-def _why(differences: Iterable[FieldDifference]) -> str:
-    return "; ".join(f"{d.field}: wanted {d.wanted or 'none'}, stored {d.found or 'none'}" for d in differences) or "none was built"
+def describe_miss(differences: Iterable[FieldDifference]) -> str:
+    """Why an engine is not there, from how the nearest stored one differs."""
+    return "; ".join(map(str, differences)) or "none was built"
 
 
-def _usable(store: Store, key: EngineKey) -> StoredEngine | None:
-    """The stored engine, where it is good; a damaged one is to be built again, so it counts as missing."""
+def _present(store: Store, key: EngineKey) -> StoredEngine | None:
+    """The stored engine, good or set aside; a damaged one is to be built again, so it counts as missing."""
     try:
-        return store.find(key)
+        stored = store.peek(key)
+        if stored is not None:
+            check_files(stored)
     except EngineError as error:
         _log.warning("building again: %s", error)
         return None
+    return stored
 
 
 def _is_ready(stored: StoredEngine | None, tool: Backend) -> bool:
-    """Whether an engine is there and was checked on this machine's device, or cannot be checked here."""
-    return stored is not None and (_is_proved(stored) or tool.obstacle() is not None)
+    """Whether nothing is to be done for an engine: it was checked on this machine's device, or cannot be checked here."""
+    return stored is not None and (was_checked(stored) or tool.obstacle() is not None)
 
 
-def _is_proved(stored: StoredEngine) -> bool:
-    """Whether it passed its check; one that is for more than one device, on the device of this machine."""
+def is_proved(stored: StoredEngine) -> bool:
+    """Whether it passed its check, on the device of this machine where it is for more than one."""
+    return stored.quarantined is None and was_checked(stored)
+
+
+def was_checked(stored: StoredEngine) -> bool:
+    """Whether it was checked, good or not, on the device of this machine where it is for more than one."""
     return bool(stored.gate) and stored.gate.get("device") == _portable_device(stored.key.driver)
 
 
@@ -320,31 +378,33 @@ def _build_one(
     key: EngineKey,
     tool: Backend,
     spec: BuildSpec,
-    force: bool,
+    *,
+    force: bool = False,
     share: BuildProgress | None = None,
 ) -> StoredEngine | None:
-    """Build one engine under its lock, or only check it where that could not be done when it was built.
+    """Build one engine under its lock, or only check it where that could not be done when it was built; one that fails is set aside.
 
-    None where another process did it meanwhile. Raises EngineError where it fails its check.
+    None where another process did it meanwhile.
     """
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with store.lock(key.digest):
-        old = None if force else _usable(store, key)
+        old = None if force else _present(store, key)
         if _is_ready(old, tool):
             return None
         source = bundle.verify_graph(*split_name(name))
-        check_room(store.root, int(_ROOM * _weight_bytes(bundle, name)))
+        check_room(store.root, room_needed(bundle, name))
 
         def fill(folder: Path) -> dict[str, Any]:
-            if old is None:
+            if old is None or old.quarantined:  # on another device: of such an engine the files are gone
                 return _fill(bundle, name, source, folder, tool, spec, started, lambda: tool.build(source, folder, spec, share))
             entries = _fill(bundle, name, source, folder, tool, spec, started, lambda: _copy_engine(old, folder))
             return {**entries, "built_at": old.built_at, "build_s": old.build_s}
 
         stored = store.write(key, fill)
     if stored.quarantined:
-        raise EngineError(stored.path, f"the engine of {key.graph} was set aside: {stored.quarantined}", f"{BUILD} --force")
-    _log.info("built %s in %.1f s", key.graph, stored.build_s)
+        _log.warning("the engine of %s was set aside: %s", name, stored.quarantined)
+    else:
+        _log.info("built %s in %.1f s", key.graph, stored.build_s)
     return stored
 
 
@@ -363,6 +423,9 @@ def _fill(
     try:
         make()
         gate = _check(bundle, name, source, folder, tool, spec) if tool.obstacle() is None else None
+        if gate is not None and gate.problem is not None:
+            for path in folder.iterdir():  # what is kept of it is the reason
+                path.unlink()
     except EngineError as error:
         if is_full(folder) or _UNWRITTEN in error.problem:
             raise StoreFullError(folder.parent, "there is no room to write the engine", "free some space, or set COSTROUTE_HOME") from error
@@ -426,10 +489,12 @@ def _describe_shapes(graph: GraphSpec, spec: BuildSpec) -> str:
     return " ".join([*(f"{axis}={length}" for axis, length in spec.shapes), *ranges])
 
 
-def _weight_bytes(bundle: Bundle, name: str) -> int:
+def room_needed(bundle: Bundle, name: str) -> int:
+    """The most bytes that the engine of a graph may need."""
     component, graph = split_name(name)
     weights = bundle.components[component].weights
-    return bundle.files[bundle.graph_path(component, graph)].bytes + (bundle.files[weights].bytes if weights else 0)
+    stored = bundle.files[bundle.graph_path(component, graph)].bytes + (bundle.files[weights].bytes if weights else 0)
+    return int(_ROOM * stored)
 
 
 def _report(name: str, stored: StoredEngine | None, built: bool, costs: Mapping[str, float]) -> BuildReport:
@@ -443,6 +508,7 @@ def _report(name: str, stored: StoredEngine | None, built: bool, costs: Mapping[
         build_s=stored.build_s,
         size_bytes=stored.size_bytes,
         max_abs_error=None if error is None else float(error),
-        proved=_is_proved(stored),
+        proved=is_proved(stored),
         median_ms=costs.get(name),
+        set_aside=stored.quarantined,
     )

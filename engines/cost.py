@@ -30,6 +30,11 @@ class CallCost:
     calls: int
     """How many were measured."""
 
+    def scaled(self, ratio: float) -> CallCost:
+        """The cost of a call that takes `ratio` times as long."""
+        times = (ratio * self.median_ms, ratio * self.p95_ms, ratio * self.spread_ms)
+        return CallCost(median_ms=times[0], p95_ms=times[1], spread_ms=times[2], calls=self.calls)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCost:
@@ -42,6 +47,13 @@ class EngineCost:
     """Cost of a call, by batch size."""
     load: CallCost
     """Cost of opening the engine."""
+    relative_to: str | None = None
+    """Digest of the engine beside which it was timed while the machine was busy: its costs, times how much longer this one takes."""
+
+    def scaled(self, graph: str, digest: str, call_ratio: float, load_ratio: float) -> EngineCost:
+        """The costs of another engine that takes so many times as long."""
+        batch = {size: call.scaled(call_ratio) for size, call in self.batch.items()}
+        return EngineCost(graph=graph, digest=digest, batch=batch, load=self.load.scaled(load_ratio), relative_to=self.digest)
 
 
 def identity(key: EngineKey, engine_sha256: str) -> dict[str, str]:
@@ -52,7 +64,14 @@ def identity(key: EngineKey, engine_sha256: str) -> dict[str, str]:
 
 def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost) -> None:
     """Write costs.json into an engine's directory, all or nothing. The caller holds the engine's lock."""
-    body = {"format_version": _VERSION, "identity": dict(identity_now), "graph": cost.graph, "load_ms": _call_json(cost.load)}
+    body: dict[str, Any] = {
+        "format_version": _VERSION,
+        "identity": dict(identity_now),
+        "graph": cost.graph,
+        "load_ms": _call_json(cost.load),
+    }
+    if cost.relative_to is not None:
+        body["relative_to"] = cost.relative_to
     body["batch"] = {str(size): _call_json(call) for size, call in cost.batch.items()}
     with store_errors(folder):
         for leftover in folder.glob(f".{COSTS}.*"):
@@ -84,7 +103,8 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, di
     batch = {int(size): _call(call) for size, call in body.sections("batch") if size.isdecimal()}
     if 1 not in batch:
         fail(f"costs of {graph} do not tell those of a single image")
-    return EngineCost(graph=graph, digest=digest, batch=batch, load=_call(body.section("load_ms")))
+    relative_to = body.text("relative_to") if "relative_to" in body.values else None
+    return EngineCost(graph=graph, digest=digest, batch=batch, load=_call(body.section("load_ms")), relative_to=relative_to)
 
 
 def _call_json(call: CallCost) -> dict[str, float | int]:

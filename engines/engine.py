@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -32,6 +33,7 @@ ANY_DRIVER = "any"
 """The driver in the key of an engine that is not bound to one device."""
 PRECISIONS = ("float32", "bfloat16", "float16")
 """What an engine may compute in; its inputs and outputs keep the types of its graph."""
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class FieldDifference:
     field: str
     wanted: str
     found: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: wanted {_short(self.wanted)}, stored {_short(self.found)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +163,11 @@ class Backend(Protocol):
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> Engine:
         """Load an engine written by `build`; raises EngineError, BackendError."""
+
+
+def _short(value: str) -> str:
+    """A value of a key as one reads it: of a hash the beginning."""
+    return (value[:12] if _HASH.fullmatch(value) else value) or "none"
 
 
 def get_backend(name: str) -> Backend:

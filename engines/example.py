@@ -26,10 +26,14 @@ def example_feeds(bundle: Bundle, graph_path: str, batch: int = 1, sizes: dict[s
     return {name: _example(name, spec, lengths, rng) for name, spec in bundle.graphs[graph_path].inputs.items()}
 
 
-def axis_lengths(bundle: Bundle, batch: int = 1) -> dict[str, int]:
-    """Lengths of the free axes, by the names that exporters give them, for images of the bundle's usual size."""
+def axis_lengths(bundle: Bundle, batch: int = 1, size: tuple[int, int] | None = None) -> dict[str, int]:
+    """Lengths of the free axes, by the names that exporters give them.
+
+    size: height and width of the images in pixels; the bundle's usual ones where None.
+    """
     image = bundle.image
-    sides = {"height": image.height, "width": image.width}
+    height, width = size or (image.height, image.width)
+    sides = {"height": height, "width": width}
     pixels = {f"{prefix}_{side}": length for prefix in ("image", "sample") for side, length in sides.items()}
     latent = {f"{prefix}{side}": length // image.vae_scale_factor for prefix in ("", "latent_") for side, length in sides.items()}
     return {"batch": batch, "batch_size": batch, **latent, **pixels, **dict.fromkeys(_SEQUENCES, bundle.tokenizer.max_length)}

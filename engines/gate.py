@@ -1,4 +1,5 @@
-"""The check an engine passes before it is used: it computes what its graph says, and no slower than without optimisation."""
+"""The check an engine passes before it is used: it computes what its graph says, and no slower than without optimisation, nor than
+the engine it is to replace."""
 
 from __future__ import annotations
 
@@ -23,6 +24,10 @@ _SLOWER, _SLOWER_MS = 1.6, 2.0
 """Slow is: this many times the unoptimised graph, and by more than this."""
 _ROUNDS, _MORE_ROUNDS = 3, 20
 """Calls timed, and how many before an engine is called slow: something else may have held the processor."""
+_PASSES, _PASS_TURNS, _PASS_S = 3, 10, 0.5
+"""Timing passes of a race between two engines; a pass ends after so many calls of each, or so long."""
+_RACE_SLOWER = 1.05
+"""An engine loses a race where it takes more than this many times as long in every pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,44 @@ def check_engine(
     if problem is None and _is_slow(engine_ms, reference_ms):
         problem = f"it is slow: {engine_ms:.1f} ms a call, the unoptimised graph takes {reference_ms:.1f} ms"
     return GateResult(max_abs_error=error, tolerance=tolerance, engine_ms=engine_ms, reference_ms=reference_ms, problem=problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Two engines of one graph, timed in turns: the best times of each pass, in milliseconds."""
+
+    engine_ms: tuple[float, ...]
+    other_ms: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the engine takes as the other."""
+        return min(self.engine_ms) / min(self.other_ms)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the engine is slower than the other: in every pass, since one may have been disturbed."""
+        return all(ours > _RACE_SLOWER * theirs for ours, theirs in zip(self.engine_ms, self.other_ms, strict=True))
+
+
+def run_race(engine: Callable[[], object], other: Callable[[], object], clock: Clock = time.perf_counter) -> Race:
+    """Three timing passes of both calls in turns, after one of each to warm up."""
+    engine()
+    other()
+    passes = [_run_pass(engine, other, clock) for _ in range(_PASSES)]
+    return Race(tuple(ours for ours, _ in passes), tuple(theirs for _, theirs in passes))
+
+
+def _run_pass(engine: Callable[[], object], other: Callable[[], object], clock: Clock) -> tuple[float, float]:
+    begin, best = clock(), [np.inf, np.inf]
+    for turn in range(_PASS_TURNS):
+        if turn and clock() - begin > _PASS_S:
+            break
+        for index, call in enumerate((engine, other)):
+            start = clock()
+            call()
+            best[index] = min(best[index], (clock() - start) * 1e3)
+    return best[0], best[1]
 
 
 def compare(

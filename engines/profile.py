@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from filelock import Timeout
 
-from costroute_rt.engines.build import Progress, engine_key, pool_graphs, spec_for, split_name
+from costroute_rt.engines.build import Progress, engine_key, graph_names, named_key, sized_spec, spec_for
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cost import COSTS, CallCost, EngineCost, identity, read_cost_file, write_costs
 from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, Engine, EngineKey, get_backend
 from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import Clock
+from costroute_rt.engines.shape import Size, split_name
 from costroute_rt.engines.store import BUILD, Store, StoredEngine
 
 _log = logging.getLogger(__name__)
 
 _WARM_UP, _CALLS, _LEAST_CALLS = 3, 40, 20
-_LIMIT_S = 20.0
-"""Measuring stops after this long once every engine has its least number of calls."""
-_LOADS = 3
+_LIMIT_S, _FIRST_LIMIT_S = 20.0, 0.8
+"""Measuring stops after this long once every engine has its least number of calls: when asked for, and when somebody waits for a build."""
+_LOADS, _FIRST_LOADS = 3, 2
+_MEASURING = "measuring"
+"""The lock of whoever measures in a store: two at once would find each other's load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +54,16 @@ def profile_engines(
     precision: str = AUTO,
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
+    size: Size | None = None,
     progress: Progress | None = None,
 ) -> list[CostRow]:
-    """Measure every engine the pool needs, again; raises EngineError where one is missing."""
+    """Measure every engine the pool needs, again; raises EngineError where one is missing.
+
+    size: those that know this height and width, in pixels.
+    """
     tool = get_backend(backend)
     spec = spec_for(bundle, tool, provider, threads, shapes, precision=precision)
-    keys = {name: engine_key(bundle, *split_name(name), tool, spec) for name in pool_graphs(bundle)}
+    keys = {name: named_key(bundle, name, tool, spec) for name in graph_names(bundle, size=size)}
     costs = measure_engines(bundle, store, keys, tool, spec, progress=progress)
     return [
         CostRow(
@@ -93,16 +101,16 @@ def read_costs(
 
 def measure_missing(bundle: Bundle, store: Store, keys: Mapping[str, EngineKey], tool: Backend, spec: BuildSpec) -> dict[str, float]:
     """Measure the engines that have no costs to believe; returns the median of a call, in milliseconds, of each engine."""
-    costs: dict[str, float] = {}
-    missing: dict[str, EngineKey] = {}
-    for name, key in keys.items():
-        try:
-            costs[name] = _read(store, name, key).batch[1].median_ms
-        except EngineError as error:
-            if not missing and (store.folder / key.digest / COSTS).exists():  # it takes seconds, and nobody asked for it
-                _log.warning("measuring again: %s", error)
-            missing[name] = key
-    measured = measure_engines(bundle, store, missing, tool, spec) if missing else []
+    costs, missing = _known_costs(store, keys)
+    if not missing:
+        return costs
+    with _measuring(store):
+        costs, missing = _known_costs(store, keys)  # who had the lock may have measured the same
+        for name, problem in list(missing.items())[:1]:
+            if (store.folder / keys[name].digest / COSTS).exists():  # it takes seconds, and nobody asked for it
+                _log.warning("measuring again: %s", problem)
+        wanted = {name: keys[name] for name in missing}
+        measured = _measure(bundle, store, wanted, tool, spec, limit_s=_FIRST_LIMIT_S, repeats=_FIRST_LOADS) if wanted else []
     return costs | {cost.graph: cost.batch[1].median_ms for cost in measured}
 
 
@@ -115,7 +123,33 @@ def measure_engines(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[EngineCost]:
-    """Time the engines in turns, as generating an image uses them, and write each one's costs.json."""
+    """Time the engines in turns, as generating an image uses them, and write each one's costs.json; waits for others who measure."""
+    with _measuring(store):
+        return _measure(bundle, store, keys, tool, spec, progress, clock)
+
+
+@contextmanager
+def _measuring(store: Store) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.lock(_MEASURING, timeout_s=0))
+        except Timeout:
+            _log.warning("waiting for another process that is measuring")
+            stack.enter_context(store.lock(_MEASURING))
+        yield
+
+
+def _measure(
+    bundle: Bundle,
+    store: Store,
+    keys: Mapping[str, EngineKey],
+    tool: Backend,
+    spec: BuildSpec,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+    limit_s: float = _LIMIT_S,
+    repeats: int = _LOADS,
+) -> list[EngineCost]:
     stored = {name: _stored(store, name, key) for name, key in keys.items()}
     with ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {}
@@ -123,9 +157,10 @@ def measure_engines(
         for index, (name, entry) in enumerate(stored.items()):
             if progress is not None:
                 progress(name, index, len(stored))
-            engine, loads[name] = _load(tool, entry, spec, clock)
-            calls[name] = _call(stack.enter_context(engine), bundle, name, spec)
-        times = _time_in_turns(calls, clock)
+            own = sized_spec(bundle, name, spec)
+            engine, loads[name] = _load(tool, entry, own, clock, repeats)
+            calls[name] = example_call(stack.enter_context(engine), bundle, name, own)
+        times = _time_in_turns(calls, clock, limit_s)
     return [_write(store, name, stored[name], times[name], loads[name]) for name in keys]
 
 
@@ -135,11 +170,11 @@ def summarize(times_ms: list[float]) -> CallCost:
     return CallCost(median_ms=median, p95_ms=p95, spread_ms=high - low, calls=len(times_ms))
 
 
-def _time_in_turns(calls: Mapping[str, Callable[[], object]], clock: Clock) -> dict[str, list[float]]:
+def _time_in_turns(calls: Mapping[str, Callable[[], object]], clock: Clock, limit_s: float = _LIMIT_S) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     begin = clock()
     for turn in range(_WARM_UP + _CALLS):
-        if turn >= _WARM_UP + _LEAST_CALLS and clock() - begin > _LIMIT_S:
+        if turn >= _WARM_UP + _LEAST_CALLS and clock() - begin > limit_s:
             break
         for name, call in calls.items():
             start = clock()
@@ -148,21 +183,21 @@ def _time_in_turns(calls: Mapping[str, Callable[[], object]], clock: Clock) -> d
     return {name: found[_WARM_UP:] for name, found in times.items()}
 
 
-def _load(tool: Backend, stored: StoredEngine, spec: BuildSpec, clock: Clock) -> tuple[Engine, list[float]]:
+def _load(tool: Backend, stored: StoredEngine, spec: BuildSpec, clock: Clock, repeats: int) -> tuple[Engine, list[float]]:
     """The engine, and how long opening it took, a few times over; checking its hashes is part of it."""
     times = []
-    for attempt in range(_LOADS):
+    for attempt in range(repeats):
         start = clock()
         checked = Store(stored.path.parent.parent).find(stored.key)
         engine = tool.open((checked or stored).path, spec, stored.key)
         times.append((clock() - start) * 1e3)
-        if attempt < _LOADS - 1:
+        if attempt < repeats - 1:
             engine.close()
     return engine, times
 
 
-def _call(engine: Engine, bundle: Bundle, name: str, spec: BuildSpec) -> Callable[[], object]:
-    """One call as generating makes it: outputs back in host memory, which also waits for the device."""
+def example_call(engine: Engine, bundle: Bundle, name: str, spec: BuildSpec) -> Callable[[], object]:
+    """One call as generating makes it, on the example inputs: outputs back in host memory, which also waits for the device."""
     arrays = example_feeds(bundle, bundle.graph_path(*split_name(name)), sizes=dict(spec.shapes))
     feeds = {key: engine.to_device(array) for key, array in arrays.items()}
     return lambda: [engine.to_host(value) for value in engine.run(feeds).values()]
@@ -178,6 +213,17 @@ def _stored(store: Store, name: str, key: EngineKey) -> StoredEngine:
 def _read(store: Store, name: str, key: EngineKey) -> EngineCost:
     stored = _stored(store, name, key)
     return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest)
+
+
+def _known_costs(store: Store, keys: Mapping[str, EngineKey]) -> tuple[dict[str, float], dict[str, EngineError]]:
+    """Medians of the engines that have costs to believe, and why the others have none."""
+    costs, missing = dict[str, float](), dict[str, EngineError]()
+    for name, key in keys.items():
+        try:
+            costs[name] = _read(store, name, key).batch[1].median_ms
+        except EngineError as error:
+            missing[name] = error
+    return costs, missing
 
 
 def _write(store: Store, name: str, stored: StoredEngine, times: list[float], loads: list[float]) -> EngineCost:

@@ -3,8 +3,9 @@
     ROOT/engines/DIGEST/   manifest.json, manifest.sha256, the backend's files, costs.json
     ROOT/locks/DIGEST.lock
 
-A directory with its final name is complete: it was written under another name, synced, and renamed.
-Builders of one key wait for each other.
+A directory with its final name is complete: it was written under another name, synced, and renamed. An engine that is replaced
+lies in .DIGEST.*/old meanwhile, from where it comes back should its builder die between the two renames. Builders of one key wait for
+each other. An engine that proved wrong or slow is set aside: its manifest stays, with the reason, and its files go.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +35,9 @@ from costroute_rt.engines.section import Section, canonical_json, parse_section,
 FORMAT, FORMAT_VERSION = "costroute-engine", 1
 MANIFEST, MANIFEST_SHA256 = "manifest.json", "manifest.sha256"
 BUILD = "costroute-rt build-engines"
+_REPLACED, _REMOVED = "old", "removed"
+_RENAME_S = 5.0
+"""How long a reader waits for an engine that is being replaced; that takes two renames."""
 _ENGINE = re.compile(f"[0-9a-f]{{{DIGEST_LENGTH}}}")
 _LEFTOVER = re.compile(rf"\.({_ENGINE.pattern})\..+")
 """Directories of other names are somebody else's: they are neither listed nor removed."""
@@ -58,6 +62,8 @@ class StoredEngine:
     """Why it must not be used; None for a good one."""
     sha256: str
     """Of the manifest, and so of everything in the engine."""
+    used_at_s: float
+    """When it was last opened, else built; seconds since 1970."""
 
     @property
     def size_bytes(self) -> int:
@@ -71,6 +77,8 @@ class Verified:
     digest: str
     graph: str
     problem: str | None
+    is_damaged: bool
+    """Whether the problem is damage; an engine that was set aside is as it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ class Store:
     def peek(self, key: EngineKey) -> StoredEngine | None:
         """The engine of that key by its manifest alone, None where there is none; raises EngineError for a damaged manifest."""
         path = self.folder / key.digest
-        if not os.path.isdir(path):
+        if not os.path.isdir(path) and not self._bring_back(key.digest):
             return None
         stored = load_stored(path)
         if stored.key != key:
@@ -123,27 +131,48 @@ class Store:
                 continue
         return sorted(found, key=lambda stored: (stored.key.graph, stored.digest))
 
+    def everything(self) -> list[StoredEngine]:
+        """As `engines`, with those whose manifest cannot be read: what is known of them, an empty `sha256`."""
+        return sorted((_describe(path) for path in self._folders()), key=lambda stored: (stored.key.graph, stored.digest))
+
     def verify(self) -> list[Verified]:
         """Hash everything; one entry per directory, damaged ones too."""
         return [_verify(path) for path in self._folders()]
 
     def explain(self, key: EngineKey) -> list[FieldDifference]:
-        """In which fields the nearest stored engine of the same graph differs; empty where it is there, or there is none at all."""
-        others = [key.differences(stored.key) for stored in self.engines() if stored.key.graph == key.graph]
-        return min(others, key=len, default=[])
+        """In which fields the nearest stored engine of the same graph differs; empty where it is there, or there is none at all.
 
-    def remove(self, digest: str) -> StoredEngine:
-        """Remove the engine whose digest starts so; raises EngineError for none, or several."""
+        Nearest is one of the same backend and provider, then the one that differs in the fewest fields.
+        """
+        others = [key.differences(stored.key) for stored in self.engines() if stored.key.graph == key.graph]
+        return min(others, key=lambda found: (not {"backend", "provider"}.isdisjoint(d.field for d in found), len(found)), default=[])
+
+    def remove(self, digest: str, timeout_s: float = -1) -> StoredEngine:
+        """Remove the engine whose digest starts so; raises EngineError for none, or several, and filelock.Timeout as `lock` does."""
         paths = [path for path in self._folders() if digest and path.name.startswith(digest)]
         if len(paths) != 1:
             raise EngineError(
                 self.folder, f"{len(paths) or 'no'} engines have a digest that starts with {digest!r}", "costroute-rt engines list"
             )
         (path,) = paths
-        with self.lock(path.name), store_errors(path):
+        with self.lock(path.name, timeout_s), store_errors(path):
             stored = _describe(path)
-            shutil.rmtree(self._set_away(path))
+            shutil.rmtree(self._move_away(path, _REMOVED))
         return stored
+
+    def set_aside(self, key: EngineKey, reason: str, gate: Mapping[str, float]) -> StoredEngine:
+        """Keep of a stored engine only that it must not be used, and why. The caller holds the key's lock.
+
+        gate: what the check that it did not pass found, beside what is known already.
+        """
+        stored = load_stored(self.folder / key.digest)
+        entries = {"built_at": stored.built_at, "build_s": stored.build_s, "source": stored.source, "gate": {**stored.gate, **gate}}
+        return self.write(key, lambda _: {**entries, "quarantined": reason})
+
+    def note_use(self, stored: StoredEngine) -> None:
+        """Remember that an engine was opened now, by which `engines gc` decides; where nothing can be written that is not remembered."""
+        with suppress(OSError):
+            os.utime(stored.path / MANIFEST)
 
     def size_bytes(self) -> int:
         """Of all files of all engines."""
@@ -174,7 +203,7 @@ class Store:
             with store_errors(work):
                 _seal(work, {**fill(work), "key": key.to_json()})
                 final = self.folder / key.digest
-                away = self._set_away(final) if final.exists() else None
+                away = self._move_away(final, _REPLACED) if final.exists() else None
                 os.rename(work, final)
                 sync_folder(self.folder)
         except BaseException:
@@ -190,6 +219,7 @@ class Store:
         for path, match in self._matching(_LEFTOVER):
             try:
                 with self.lock(match[1], timeout_s=0):
+                    self._restore(match[1])
                     shutil.rmtree(path, ignore_errors=True)
                     removed.append(path)
             except (Timeout, EngineError):
@@ -206,11 +236,28 @@ class Store:
         with store_errors(self.folder):
             return [(path, found) for path in sorted(self.folder.iterdir()) if (found := name.fullmatch(path.name)) and path.is_dir()]
 
-    def _set_away(self, path: Path) -> Path:
-        """Give a directory a name that nothing loads; returns it."""
-        away = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=self.folder)) / "old"
-        os.rename(path, away)
-        return away.parent
+    def _move_away(self, path: Path, name: str) -> Path:
+        """Move a directory into a new one that nothing loads, under `name`; returns the new one."""
+        away = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=self.folder))
+        os.rename(path, away / name)
+        return away
+
+    def _bring_back(self, digest: str) -> bool:
+        """Whether an engine is there after all: one that is being replaced this moment, or whose builder died doing so."""
+        if self._replaced(digest):
+            with suppress(Timeout, EngineError), self.lock(digest, _RENAME_S):
+                self._restore(digest)
+        return os.path.isdir(self.folder / digest)
+
+    def _restore(self, digest: str) -> None:
+        """Put an engine back in its place that was moved away for another which never came. The caller holds the key's lock."""
+        for path in self._replaced(digest):
+            if not (self.folder / digest).exists():
+                with store_errors(path):
+                    os.rename(path, self.folder / digest)
+
+    def _replaced(self, digest: str) -> list[Path]:
+        return [path / _REPLACED for path in self.folder.glob(f".{digest}.*") if (path / _REPLACED).is_dir()]
 
 
 def load_stored(path: Path) -> StoredEngine:
@@ -263,6 +310,7 @@ def _stored(path: Path, section: Section, sha256: str) -> StoredEngine:
         source=section.text("source"),
         quarantined=section.text("quarantined") if section.values.get("quarantined") is not None else None,
         sha256=sha256,
+        used_at_s=(path / MANIFEST).stat().st_mtime,
     )
 
 
@@ -282,8 +330,8 @@ def _verify(path: Path) -> Verified:
         graph = stored.key.graph
         check_files(stored)
     except EngineError as error:
-        return Verified(path.name, graph, str(error))
-    return Verified(path.name, graph, f"set aside: {stored.quarantined}" if stored.quarantined else None)
+        return Verified(path.name, graph, str(error), True)
+    return Verified(path.name, graph, f"set aside: {stored.quarantined}" if stored.quarantined else None, False)
 
 
 def _describe(path: Path) -> StoredEngine:
@@ -295,5 +343,5 @@ def _describe(path: Path) -> StoredEngine:
         sizes = {file.name: FileEntry("0" * 64, file.stat().st_size) for file in path.iterdir() if file.is_file() and file.name != COSTS}
         return StoredEngine(
             path=path, digest=path.name, key=EngineKey(**blank), files=sizes, built_at="unknown", build_s=0.0, gate={},
-            source="unknown", quarantined="damaged", sha256="",
+            source="unknown", quarantined="damaged", sha256="", used_at_s=0.0,
         )  # fmt: skip

@@ -11,7 +11,7 @@ import logging
 import mmap
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -417,30 +417,6 @@ class _Interface:
 
     spec: GraphSpec
     ranges: tuple[AxisRange, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryCheck:
-    """What `doctor` tells about one of the two libraries."""
-
-    name: str
-    version: str | None
-    """None: it is installed and cannot be imported."""
-    obstacle: BackendError | None
-    """What keeps its engines from running here; they may be built all the same."""
-
-
-def check_libraries() -> Iterator[LibraryCheck]:
-    """Those of the two that are installed."""
-    from importlib.util import find_spec
-
-    for name, module in _MODULES.items():
-        if find_spec(module) is None:
-            continue
-        try:
-            yield LibraryCheck(name, TensorRtBackend(name).version, find_obstacle())
-        except BackendError as error:
-            yield LibraryCheck(name, None, error)
 
 
 def _import(name: str) -> ModuleType:

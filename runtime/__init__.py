@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from costroute_rt.result import Result, StepEvent, Timings
     from costroute_rt.route import Option, Route
     from costroute_rt.runtime import Runtime
+    from costroute_rt.upgrade import Building
 
     __version__: str
 
 __all__ = [
     "BackendError",
     "BudgetError",
+    "Building",
     "Bundle",
     "BundleError",
     "CancelledError",
@@ -66,6 +68,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Building": "upgrade",
     "Bundle": "engines.bundle",
     "Candidate": "candidate",
     "Judgement": "quality",

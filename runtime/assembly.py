@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,18 +12,20 @@ from costroute_rt.budget import CostModel
 from costroute_rt.candidate import Pool
 from costroute_rt.correction import Clock
 from costroute_rt.engine_set import EngineSet
-from costroute_rt.engines.build import build_engines, open_engine
+from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.bundle_manifest import MANIFEST
 from costroute_rt.engines.cost import EngineCost
-from costroute_rt.engines.engine import AUTO, Engine, get_backend
+from costroute_rt.engines.engine import Engine
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError
-from costroute_rt.engines.profile import read_costs
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.shape import has_one_size, known_size, with_size
 from costroute_rt.engines.store import Store
-from costroute_rt.parts import Parts, Tables, engine_names
+from costroute_rt.parts import Parts, Profiles, Tables, engine_names
 from costroute_rt.prompt import Tokenizer
 from costroute_rt.quality import AverageQuality
 from costroute_rt.router_bundle import open_router
+from costroute_rt.upgrade import Upgrade
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,6 +40,7 @@ def assemble_parts(
     precision: str,
     threads: int | None,
     build: bool,
+    background_build: bool,
     progress: Progress | None,
 ) -> Parts:
     """The parts of a runtime, no engine opened yet; arguments and errors are those of `Runtime.open`."""
@@ -46,38 +48,114 @@ def assemble_parts(
     bundle.check_hashes()
     pool, store = Pool.from_bundle(bundle), Store.open(home)
     tables = _compile_tables(bundle, pool)
-    tool = get_backend(backend)
-    if (obstacle := tool.obstacle()) is not None:
+    setup = wanted = Setup.of(backend, provider, precision, threads)
+    names = engine_names(bundle, pool)
+    if (obstacle := wanted.tool().obstacle()) is not None:
         raise obstacle
-    precision = tool.default_precision if precision == AUTO else precision
-    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "threads": threads}
-    if build:
-        build_engines(bundle, store, progress=progress, **how)
+    if background_build:
+        setup = choose_start(bundle, store, wanted, names, progress)
+    elif build:
+        _build(bundle, store, wanted, progress)
 
     def open_one(component: str, graph: str) -> Engine:
-        return open_engine(bundle, store, component, graph, **how)
+        return setup.open(bundle, store, f"{component}/{graph}")
 
-    def read_one(component: str, graph: str) -> EngineCost:
+    def read_cost(name: str) -> EngineCost:
         try:
-            return read_costs(bundle, store, component, graph, **how)
+            return setup.cost(bundle, store, name)
         except EngineError:
-            open_one(component, graph).close()  # where the engine itself is missing, this says what differs
+            setup.open(bundle, store, name).close()  # where the engine itself is missing, this says what differs
             raise
 
-    costs = {name: read_one(*name.split("/")) for name in engine_names(bundle, pool)}
+    profiles = find_profiles(bundle, store, setup, names)
+    found = [*(names if profiles.has_usual else ()), *(name for size in profiles.sizes for name in with_size(bundle, names, size))]
     return Parts(
         bundle=bundle,
         pool=pool,
         tokenizer=Tokenizer.from_bundle(bundle),
         tables=tables,
         engines=EngineSet(open_one),
-        costs=CostModel(costs, clock),
+        costs=CostModel({name: read_cost(name) for name in dict.fromkeys(found)}, clock),
         quality=open_router(bundle, open_one) if bundle.router else AverageQuality.from_bundle(bundle, pool),
         clock=clock,
-        backend=backend,
-        precision=precision,
-        versions={"costroute-rt": costroute_rt.__version__, backend: tool.version, "numpy": np.__version__},
+        backend=setup.backend,
+        precision=setup.precision,
+        versions={"costroute-rt": costroute_rt.__version__, **_versions(setup, wanted), "numpy": np.__version__},
+        profiles=profiles,
+        upgrade=start_upgrade(bundle, store, wanted, setup, names) if setup != wanted else None,
     )
+
+
+def find_profiles(bundle: Bundle, store: Store, setup: Setup, names: Sequence[str]) -> Profiles:
+    """For which sizes the engines called `names` are there and measured; the usual ones count as there where no others are."""
+    built = {known_size(bundle, stored.key.shapes) for stored in store.engines()} if not has_one_size(bundle) else set()
+    sizes = {size for size in built if size is not None and setup.is_ready(bundle, store, with_size(bundle, names, size))}
+    return Profiles(frozenset(sizes), has_usual=not sizes or setup.is_ready(bundle, store, names))
+
+
+def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[str], progress: Progress | None) -> Setup:
+    """What to run until the engines of `wanted` are built: itself where they are, else the fastest that is ready.
+
+    Where none is, ONNX Runtime on the CPU, which takes seconds to build.
+    """
+    wanted.key(bundle, names[0])  # raises where the backend or provider is not there: building would be in vain
+    if wanted.is_ready(bundle, store, names):
+        return wanted
+    stored = {(each.key.backend, each.key.provider, each.key.precision) for each in store.engines()}
+    others = [
+        Setup(backend=backend, provider=provider, precision=precision, threads=wanted.threads)
+        for backend, provider, precision in sorted(stored)
+    ]
+    ready = [setup for setup in others if setup.is_ready(bundle, store, names)]
+    if ready:
+        return min(ready, key=lambda setup: sum(setup.cost(bundle, store, name).batch[1].median_ms for name in names))
+    base = Setup(backend="onnxruntime", threads=wanted.threads)
+    _build(bundle, store, base, progress)
+    return base
+
+
+def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, names: Sequence[str]) -> Upgrade:
+    """Start building what `wanted` lacks; each engine is to replace that of `setup`."""
+    from costroute_rt.engines.background import start_builder  # not loaded by those who start nothing
+    from costroute_rt.engines.plan import plan_builds
+    from costroute_rt.engines.profile import example_call
+
+    planned = plan_builds(bundle, store, names, wanted.tool(), wanted.spec(bundle))
+    recorded = {name: cost for name in names if (cost := wanted.recorded_cost(bundle, store, name)) is not None}
+
+    def open_ready(name: str) -> tuple[Engine, EngineCost]:
+        cost = wanted.cost(bundle, store, name)
+        engine = wanted.open(bundle, store, name)
+        try:
+            example_call(engine, bundle, name, wanted.spec(bundle))()
+        except BaseException:
+            engine.close()
+            raise
+        return engine, cost
+
+    return Upgrade(
+        start_builder(bundle, store, names, wanted, setup),
+        open_ready,
+        setup=wanted,
+        expected_s={each.graph: each.build_s for each in planned},
+        recorded=recorded,
+    )
+
+
+def _build(bundle: Bundle, store: Store, setup: Setup, progress: Progress | None) -> None:
+    build_engines(
+        bundle,
+        store,
+        backend=setup.backend,
+        provider=setup.provider,
+        precision=setup.precision,
+        threads=setup.threads,
+        progress=progress,
+    )
+
+
+def _versions(*setups: Setup) -> dict[str, str]:
+    return {setup.backend: setup.tool().version for setup in setups}
 
 
 def _compile_tables(bundle: Bundle, pool: Pool) -> Tables:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from costroute_rt.correction import Clock, Correction
 from costroute_rt.engines.cost import CallCost, EngineCost
@@ -29,7 +29,12 @@ class Work:
     loads: tuple[str, ...] = ()
     """Engines that are not resident."""
     area: float = 1.0
-    """Pixels of one image over those of the bundle's default size, at which costs were measured."""
+    """Pixels of one image over those of the size at which costs were measured: the bundle's, or the engines' own."""
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Every engine that is called, in that order."""
+        return tuple(name for name in (self.encode, self.condition, self.step, self.decode) if name is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +90,13 @@ class CostModel:
     """Predicts requests from measured calls, and corrects itself by what they took; safe to use from several threads."""
 
     def __init__(self, measured: Mapping[str, EngineCost], clock: Clock) -> None:
-        self._measured = measured
+        self._measured = dict(measured)
         self._correction = Correction(clock)
+
+    def replace(self, engine: str, cost: EngineCost) -> None:
+        """Another engine took the place of the one of that name: what was observed on that one counts no more."""
+        self._measured[engine] = cost
+        self._correction.forget(lambda key: key == engine or key.startswith(f"{engine} "))
 
     def batches(self, step: str, count: int) -> tuple[int, ...]:
         """`count` images split into batches of the measured sizes that cost least per image; the smaller one when equal."""
@@ -100,11 +110,14 @@ class CostModel:
 
     def expected_ms(self, engine: str, batch: int = 1, area: float = 1.0) -> float:
         """One call, corrected by what was observed."""
-        return self._call(engine, batch).median_ms * area * self._correction.call_factor(_key(engine, batch, area))
+        return _call(self._measured[engine], batch).median_ms * area * self._correction.call_factor(_key(engine, batch, area))
 
-    def predict(self, work: Work) -> Cost:
-        """The cost of `work` on this device as it is now."""
-        stages = self._stages(work)
+    def predict(self, work: Work, instead: Mapping[str, EngineCost] | None = None) -> Cost:
+        """The cost of `work` on this device as it is now.
+
+        instead: costs by engine name, of engines that are not in use but might be.
+        """
+        stages = self._stages(work, {**self._measured, **instead} if instead else self._measured)
         sums = dict.fromkeys(("text", "swap", "denoise", "decode"), 0.0)
         for stage in stages:
             sums[stage.name] += stage.calls * stage.cost.median_ms * stage.scale
@@ -124,7 +137,7 @@ class CostModel:
 
     def record_call(self, observed: Observed, engine: str, actual_ms: float, *, batch: int = 1, area: float = 1.0) -> None:
         """Note in `observed` one more call of `engine`."""
-        measured_ms, key = self._call(engine, batch).median_ms * area, _key(engine, batch, area)
+        measured_ms, key = _call(self._measured[engine], batch).median_ms * area, _key(engine, batch, area)
         before = observed.calls.get(key, (0.0, 0.0))
         observed.calls[key] = (before[0] + measured_ms, before[1] + actual_ms)
 
@@ -140,28 +153,27 @@ class CostModel:
         excess = (actual_ms - predicted.total_ms - predicted.spread_ms) / predicted.total_ms
         self._correction.observe(observed.calls, observed.loads, overhead_ms=overhead_ms, excess=excess)
 
-    def _call(self, engine: str, batch: int) -> CallCost:
-        costs = self._measured[engine].batch
-        if batch in costs:
-            return costs[batch]
-        one = costs[1]
-        return replace(one, median_ms=batch * one.median_ms, p95_ms=batch * one.p95_ms, spread_ms=batch * one.spread_ms)
+    def _stages(self, work: Work, costs: Mapping[str, EngineCost]) -> list[_Stage]:
+        def stage(name: str, engine: str, calls: int, batch: int, area: float) -> _Stage:
+            factor = self._correction.call_factor(_key(engine, batch, area))
+            return _Stage(name, engine, calls, _call(costs[engine], batch), area * factor)
 
-    def _stages(self, work: Work) -> list[_Stage]:
-        stages = [self._stage("text", work.encode, work.text_calls, 1, 1.0)]
+        stages = [stage("text", work.encode, work.text_calls, 1, 1.0)]
         if work.condition is not None:
-            stages.append(self._stage("text", work.condition, 1, work.passes, 1.0))
+            stages.append(stage("text", work.condition, 1, work.passes, 1.0))
         for batch in sorted(set(work.batches)):
             times = work.batches.count(batch)
-            stages.append(self._stage("denoise", work.step, times * work.rows, batch, work.area))
-            stages.append(self._stage("decode", work.decode, times, batch, work.area))
+            stages.append(stage("denoise", work.step, times * work.rows, batch, work.area))
+            stages.append(stage("decode", work.decode, times, batch, work.area))
         for engine in work.loads:
-            stages.append(_Stage("swap", engine, 1, self._measured[engine].load, self._correction.load_factor(engine)))
+            stages.append(_Stage("swap", engine, 1, costs[engine].load, self._correction.load_factor(engine)))
         return stages
 
-    def _stage(self, name: str, engine: str, calls: int, batch: int, area: float) -> _Stage:
-        factor = self._correction.call_factor(_key(engine, batch, area))
-        return _Stage(name, engine, calls, self._call(engine, batch), area * factor)
+
+def _call(cost: EngineCost, batch: int) -> CallCost:
+    """Of one call, by what one image takes where that batch was not measured."""
+    costs = cost.batch
+    return costs[batch] if batch in costs else costs[1].scaled(batch)
 
 
 def _key(engine: str, batch: int, area: float) -> str:

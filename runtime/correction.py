@@ -33,6 +33,12 @@ class Recent(Generic[T]):
         """Take one more observation, now."""
         self._seen.append((self._clock(), value))
 
+    def drop(self, is_wrong: Callable[[T], bool]) -> None:
+        """Forget observations."""
+        kept = [each for each in self._seen if not is_wrong(each[1])]
+        self._seen.clear()
+        self._seen.extend(kept)
+
     def values(self) -> list[T]:
         """Those that still count, oldest first."""
         oldest = self._clock() - self._max_age_s
@@ -123,6 +129,14 @@ class Correction:
                     self._window(self._loads, engine).add(actual / measured)
             self._overhead_ms.add(overhead_ms)
             self._excess.add(excess)
+
+    def forget(self, keys: Callable[[str], bool]) -> None:
+        """Drop what was learned on calls and loads of the engines for whose keys it is true: others took their place."""
+        with self._lock:
+            for windows in (self._calls, self._loads):
+                for key in [key for key in windows if keys(key)]:
+                    del windows[key]
+            self._images.drop(lambda calls: any(map(keys, calls)))
 
     def _device(self) -> float:
         """Median over the last images of actual over expected time, with one image as expected before them.

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.budget import Observed, Work
-from costroute_rt.candidate import Candidate
 from costroute_rt.correction import Clock
 from costroute_rt.engines.bundle import PreviewSpec
 from costroute_rt.engines.error import CancelledError, EngineError
@@ -67,7 +66,7 @@ class Generation:
         if route.chosen.is_guided:
             states = np.concatenate([self._encode_negative(negative), states])
         pixels = yield from self._images(route, work, states)
-        yield self._finish(route, pixels, truncated=positive.is_truncated or negative.is_truncated)
+        yield self._finish(route, work, pixels, truncated=positive.is_truncated or negative.is_truncated)
 
     def _engine(self, name: str) -> Engine:
         """An engine, loaded within the request where it is not resident."""
@@ -101,7 +100,7 @@ class Generation:
         with self._watch.stage("text") as lap:
             conditions = condition_text(engine, states)
         self._record(work.condition, lap.ms, batch=work.passes)
-        return conditions
+        return {name: self._parts.engines.move(value, work.condition, work.step) for name, value in conditions.items()}
 
     def _images(self, route: Route, work: Work, states: States) -> Generator[StepEvent, None, Pixels]:
         """uint8[count, height, width, 3], batch after batch."""
@@ -112,7 +111,7 @@ class Generation:
         for position, batch in enumerate(work.batches):
             latent = yield from self._latent(step, engine, route, work, position, range(first, first + batch))
             self._check_cancelled()
-            pixels.append(self._decode(candidate, work, latent, batch))
+            pixels.append(self._decode(work, latent, batch))
             first += batch
         return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
 
@@ -171,10 +170,11 @@ class Generation:
             finish_at_s=self._watch.started_s + self._request.max_ms / 1000 if keeps and self._request.max_ms is not None else None,
         )
 
-    def _decode(self, candidate: Candidate, work: Work, latent: Any, batch: int) -> Pixels:
+    def _decode(self, work: Work, latent: Any, batch: int) -> Pixels:
         """uint8[batch, height, width, 3], on the host."""
         engine = self._engine(work.decode)
         with self._watch.stage("decode") as lap:
+            latent = self._parts.engines.move(latent, work.step, work.decode)
             pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
         self._record(work.decode, lap.ms, batch=batch, area=work.area)
         return pixels
@@ -192,7 +192,7 @@ class Generation:
         spec = self._parts.bundle.preview
         return None if spec is None else draw_preview(denoised[0], spec, self._request.height, self._request.width)
 
-    def _finish(self, route: Route, pixels: Pixels, *, truncated: bool) -> Result:
+    def _finish(self, route: Route, work: Work, pixels: Pixels, *, truncated: bool) -> Result:
         watch, max_ms, predicted = self._watch, self._request.max_ms, route.option.cost
         timings = watch.timings(self._rows_ms, self._waited_ms)
         left_out_ms = self._left_out * sum(self._rows_ms) / len(self._rows_ms)
@@ -208,12 +208,13 @@ class Generation:
             met=None if max_ms is None else timings.total_ms <= max_ms,
             replanned=self._left_out,
             truncated=truncated,
-            settings=self._settings(route, timings),
+            settings=self._settings(route, work, timings),
         )
 
-    def _settings(self, route: Route, timings: Timings) -> dict[str, Any]:
+    def _settings(self, route: Route, work: Work, timings: Timings) -> dict[str, Any]:
         parts, request, candidate = self._parts, self._request, route.chosen
-        engine = parts.engines.get(parts.step(candidate))
+        engine = parts.engines.get(work.step)
+        built = parts if engine.key is None else engine.key
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
@@ -228,9 +229,9 @@ class Generation:
             "width": request.width,
             "family": parts.bundle.family,
             "revision": parts.bundle.revision,
-            "backend": parts.backend,
+            "backend": built.backend,
             "provider": engine.provider,
-            "precision": parts.precision,
+            "precision": built.precision,
             "version": parts.versions.get("costroute-rt", "unknown"),
             "versions": dict(parts.versions),
             "max_ms": request.max_ms,

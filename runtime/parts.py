@@ -14,12 +14,16 @@ from costroute_rt.candidate import Candidate, Pool
 from costroute_rt.correction import Clock
 from costroute_rt.engine_set import EngineSet
 from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.error import EngineError
+from costroute_rt.engines.shape import Size, with_size
+from costroute_rt.engines.store import BUILD
 from costroute_rt.loop import Shorten
 from costroute_rt.prompt import Tokenizer
 from costroute_rt.quality import QualityEstimator
 from costroute_rt.scheduler import SchedulerConfig, build_table, from_diffusers, replan
 from costroute_rt.step_table import StepTable
 from costroute_rt.text import NegativeStates
+from costroute_rt.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from costroute_rt.engines.engine import Engine
@@ -55,19 +59,52 @@ class Tables:
 
 
 class Zeros:
-    """Zero latents on the device, one for each of the shapes last used."""
+    """Zero latents on the device, one for each of the engines and shapes last used."""
 
     def __init__(self, kept: int = 8) -> None:
         self._kept = kept
-        self._values: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._values: OrderedDict[tuple[int, tuple[int, ...]], Any] = OrderedDict()
 
     def get(self, engine: Engine, shape: tuple[int, ...]) -> Any:
         """float32[shape], which no engine writes to."""
-        if shape not in self._values:
-            self._values[shape] = engine.to_device(np.zeros(shape, dtype=np.float32))
+        key = id(engine), shape
+        if key not in self._values:
+            self._values[key] = engine.to_device(np.zeros(shape, dtype=np.float32))
             while len(self._values) > self._kept:
                 self._values.popitem(last=False)
-        return self._values[shape]
+        return self._values[key]
+
+    def clear(self) -> None:
+        """Forget all of them: an engine is to be closed, and another may get its number."""
+        self._values.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """For which sizes of images there are engines."""
+
+    sizes: frozenset[Size] = frozenset()
+    """Those that have engines of their own."""
+    has_usual: bool = True
+    """Whether there are the engines that take any size the bundle makes."""
+
+    def resolve(self, bundle: Bundle, name: str, size: Size) -> str:
+        """Name of the engine of a graph, component/graph, for images of that size.
+
+        Raises EngineError, with the nearest size and the command that builds this one, where there is none.
+        """
+        if size in self.sizes:
+            return with_size(bundle, [name], size)[0]
+        if not self.has_usual:
+            near = min(self.sizes, key=lambda each: abs(each[0] - size[0]) + abs(each[1] - size[1]))
+            problem = f"no engines make images of {size[0]}x{size[1]}; the nearest size they were built for is {near[0]}x{near[1]}"
+            raise EngineError(bundle.root, problem, f"{BUILD} --height {size[0]} --width {size[1]}")
+        return name
+
+    def first(self, bundle: Bundle) -> Size:
+        """The bundle's usual size, where there are engines for it, else the smallest there is."""
+        usual = bundle.image.height, bundle.image.width
+        return usual if self.has_usual or usual in self.sizes else min(self.sizes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +125,10 @@ class Parts:
     """What they compute in."""
     versions: Mapping[str, str]
     """What made the images, by name."""
+    profiles: Profiles = field(default_factory=Profiles)
+    """The sizes there are engines for."""
+    upgrade: Upgrade | None = None
+    """Better engines on their way."""
     negatives: NegativeStates = field(default_factory=NegativeStates)
     zeros: Zeros = field(default_factory=Zeros)
 
@@ -108,9 +149,16 @@ class Parts:
         """Name of the candidate's decoder engine."""
         return decode_name(candidate)
 
-    def needed(self, candidate: Candidate) -> tuple[str, ...]:
-        """Names of the engines the candidate needs, in the order in which they are called."""
-        return needed_names(self.bundle, candidate)
+    def at(self, name: str, size: Size) -> str:
+        """Name of the engine that is called for images of that size; raises EngineError where there is none."""
+        return self.profiles.resolve(self.bundle, name, size)
+
+    def swap_in(self) -> None:
+        """Put engines that became ready in the place of those in use; to be called between two requests."""
+        for name, (engine, cost) in (self.upgrade.take() if self.upgrade is not None else {}).items():
+            self.zeros.clear()
+            self.engines.replace(name, engine)
+            self.costs.replace(name, cost)
 
 
 def engine_names(bundle: Bundle, pool: Pool) -> tuple[str, ...]:

@@ -32,19 +32,22 @@ class Judged:
 
 def plan_work(parts: Parts, request: Request, candidate: Candidate) -> Work:
     """The engine calls this request would be with this candidate, as things are now."""
-    step = parts.step(candidate)
+    size = request.height, request.width
+    encode, condition = parts.encode, parts.condition(candidate)
+    step, decode = (parts.at(name, size) for name in (parts.step(candidate), parts.decode(candidate)))
+    is_own = size in parts.profiles.sizes
     asks_negative = candidate.is_guided and request.negative_prompt not in parts.negatives
     return Work(
-        encode=parts.encode,
+        encode=encode,
         text_calls=2 if asks_negative else 1,
-        condition=parts.condition(candidate),
+        condition=condition,
         passes=2 if candidate.is_guided else 1,
         step=step,
         rows=len(parts.tables.table(candidate)),
-        decode=parts.decode(candidate),
+        decode=decode,
         batches=parts.costs.batches(step, request.count),
-        loads=tuple(name for name in parts.needed(candidate) if parts.engines.find(name) is None),
-        area=request.height * request.width / (parts.bundle.image.height * parts.bundle.image.width),
+        loads=tuple(name for name in (encode, condition, step, decode) if name is not None and parts.engines.find(name) is None),
+        area=1.0 if is_own else size[0] * size[1] / (parts.bundle.image.height * parts.bundle.image.width),
     )
 
 
@@ -54,7 +57,7 @@ def route_request(parts: Parts, request: Request, works: Mapping[str, Work], sta
     works: the candidates' work by name. states: as `QualityEstimator.judge` takes them. Raises BudgetError.
     """
     judgement = parts.quality.judge(request.prompt, states)
-    return choose(
+    route = choose(
         request.prompt,
         _judge_options(parts, _weigh(parts, works), judgement),
         max_ms=request.max_ms,
@@ -63,6 +66,7 @@ def route_request(parts: Parts, request: Request, works: Mapping[str, Work], sta
         or_fastest=request.or_fastest,
         judgement=judgement,
     )
+    return route if parts.upgrade is None else replace(route, building=parts.upgrade.status())
 
 
 def route_batch(parts: Parts, prompts: Sequence[Judged], works: Mapping[str, Work], total_ms: float, *, or_fastest: bool) -> list[Route]:
@@ -83,7 +87,7 @@ def route_batch(parts: Parts, prompts: Sequence[Judged], works: Mapping[str, Wor
         cheapest = int(cost_ms.argmin())
         allocation = Allocation(np.full(len(prompts), cheapest), 0.0, len(prompts) * float(cost_ms[cheapest]))
         reason = "the fastest, as nothing fits the budget"
-    routes = []
+    routes, building = [], parts.upgrade.status() if parts.upgrade is not None else None
     for each, choice in zip(prompts, allocation.choice.tolist(), strict=True):
         judged = _judge_options(parts, options, each.judgement)
         chosen = judged[choice]
@@ -96,6 +100,7 @@ def route_batch(parts: Parts, prompts: Sequence[Judged], works: Mapping[str, Wor
                 options=explain(judged, chosen, reason),
                 lam=allocation.multiplier,
                 judgement=each.judgement,
+                building=building,
             )
         )
     return routes
@@ -121,12 +126,19 @@ def _weigh(parts: Parts, works: Mapping[str, Work]) -> list[Option]:
             quality=0.0,
             quality_error=0.0,
             cost=parts.costs.predict(works[candidate.name]),
-            memory_bytes=_memory_bytes(parts, candidate),
+            memory_bytes=_memory_bytes(parts, works[candidate.name]),
             resident=not works[candidate.name].loads,
+            building_ms=_foresee_ms(parts, works[candidate.name]),
         )
         for candidate in parts.pool
         if candidate.name in works
     ]
+
+
+def _foresee_ms(parts: Parts, work: Work) -> float | None:
+    """What the work will cost with the engines that are on their way; None where that is unknown, or none are."""
+    coming = parts.upgrade.foresee(work.engines) if parts.upgrade is not None else None
+    return None if coming is None else parts.costs.predict(replace(work, loads=()), coming).total_ms
 
 
 def _judge_options(parts: Parts, options: Sequence[Option], judgement: Judgement) -> list[Option]:
@@ -145,9 +157,9 @@ def _reason(allocation: Allocation, total_ms: float, prompts: int) -> str:
     return f"best use of {total_ms:.0f} ms for {prompts} prompts, where a millisecond is worth {allocation.multiplier:.3g} of quality"
 
 
-def _memory_bytes(parts: Parts, candidate: Candidate) -> int:
+def _memory_bytes(parts: Parts, work: Work) -> int:
     """Of its resident engines, and the weights of the components that have others, as these share them out among their engines."""
-    engines = {name: parts.engines.find(name) for name in parts.needed(candidate)}
+    engines = {name: parts.engines.find(name) for name in work.engines}
     absent = {name.split("/")[0] for name, engine in engines.items() if engine is None}
     weights = [parts.bundle.components[name].weights for name in absent]
     stored = sum(parts.bundle.files[file].bytes for file in weights if file)

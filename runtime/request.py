@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from costroute_rt.engines.bundle import ImageSpec
 from costroute_rt.engines.error import ConfigError
+from costroute_rt.engines.shape import check_bundle_size
 from costroute_rt.prompt import check_prompt, check_text
 
 LAST_SEED = 2**63 - 1
@@ -47,20 +48,11 @@ class Request:
 
 def check_size(image: ImageSpec, height: int | None, width: int | None) -> tuple[int, int]:
     """Height and width of the images in pixels, the bundle's own where None; raises ConfigError for a size it cannot make."""
-    size = (
+    return check_bundle_size(
+        image,
         image.height if height is None else check_whole("height", height),
         image.width if width is None else check_whole("width", width),
     )
-    if size in image.sizes:
-        return size
-    if not image.any_size:
-        known = ", ".join(f"{h}x{w}" for h, w in image.sizes)
-        raise ConfigError("height x width", f"{size[0]}x{size[1]}", f"one of the sizes this bundle makes: {known}")
-    factor = image.vae_scale_factor
-    for name, value, default in zip(("height", "width"), size, (image.height, image.width), strict=True):
-        if not factor <= value <= 2 * default or value % factor:
-            raise ConfigError(name, value, f"a multiple of {factor} from {factor} to {2 * default}")
-    return size
 
 
 def check_seed(seed: int | None, count: int) -> int | None:

@@ -11,6 +11,7 @@ from costroute_rt.budget import Cost
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.error import BudgetError, ConfigError
 from costroute_rt.quality import Judgement
+from costroute_rt.upgrade import Building
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class Option:
     fits: bool = True
     why: str = ""
     """Why it was chosen or not."""
+    building_ms: float | None = None
+    """Predicted milliseconds with the engines that are being built or wait for the next image; None: unknown, or none are."""
 
     @property
     def ms(self) -> float:
@@ -54,6 +57,7 @@ class Option:
             "resident": self.resident,
             "fits": self.fits,
             "why": self.why,
+            "building_ms": None if self.building_ms is None else round(self.building_ms, 3),
         }
 
 
@@ -72,6 +76,8 @@ class Route:
     tolerance: float = 0.0
     judgement: Judgement | None = None
     """Where the expected qualities come from."""
+    building: Building | None = None
+    """How building better engines goes; None where none are being built. `Option.ms` is the cost on those in use."""
 
     @property
     def option(self) -> Option:
@@ -88,6 +94,7 @@ class Route:
             "lam": self.lam,
             "tolerance": self.tolerance,
             "router": None if self.judgement is None else self.judgement.to_json(),
+            "building": None if self.building is None else self.building.to_json(),
             "options": [option.to_json() for option in self.options],
         }
 

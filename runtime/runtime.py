@@ -19,6 +19,7 @@ from costroute_rt.planner import Judged, encode_prompt, plan_works, route_batch,
 from costroute_rt.request import Request, check_seed, check_size
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
+from costroute_rt.upgrade import Building
 
 OnStep = Callable[[StepEvent], "bool | None"]
 
@@ -47,6 +48,7 @@ class Runtime:
         precision: str = "auto",
         threads: int | None = None,
         build: bool = False,
+        background_build: bool = False,
         preload: bool = True,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Runtime:
@@ -57,20 +59,25 @@ class Runtime:
         precision: what the engines compute in, float32, bfloat16 or float16, where the backend can; auto: float16 with TensorRT,
             else float32.
         build: build and profile the engines that are missing, calling progress(graph, index, total) before each.
+        background_build: where engines of `backend`, `provider` and `precision` are missing, start on others that are ready, else on ONNX
+            Runtime on the CPU, and build the missing ones in another process at low priority. Each is put in use between two images, once
+            it proved right and no slower than the one it replaces. `building` says how it goes; closing the runtime ends it.
         preload: load every engine now and call it once; otherwise each is loaded by the first request that needs it, within its budget.
         Raises BundleError, EngineError (engines missing, stale, not profiled), BackendError, ConfigError.
         """
         from costroute_rt.assembly import assemble_parts
 
+        clock = time.perf_counter
         parts = assemble_parts(
             bundle,
-            time.perf_counter,
+            clock,
             home=home,
             backend=backend,
             provider=provider,
             precision=precision,
             threads=threads,
             build=build,
+            background_build=background_build,
             progress=progress,
         )
         runtime = cls(parts)
@@ -91,6 +98,11 @@ class Runtime:
     def family(self) -> str:
         """Name of the bundle's family."""
         return self._parts.bundle.family
+
+    @property
+    def building(self) -> Building | None:
+        """How building better engines goes; None where nothing had to be built (`background_build` of `open`)."""
+        return None if self._parts.upgrade is None else self._parts.upgrade.status()
 
     def route(
         self,
@@ -257,14 +269,21 @@ class Runtime:
             warm_up(self._parts)
 
     def close(self) -> None:
-        """Release every engine, after the request that is running; nothing can be asked of the runtime afterwards."""
+        """Release every engine, after the request that is running, and end what builds in the background.
+
+        Nothing can be asked of the runtime afterwards.
+        """
         if self._owner == threading.get_ident():  # a stream this thread left unfinished: it ends here
-            self._is_closed = True
-            self._parts.engines.close()
+            self._release()
         elif not self._is_closed:
             with self._take_turn():
-                self._is_closed = True
-                self._parts.engines.close()
+                self._release()
+
+    def _release(self) -> None:
+        self._is_closed = True
+        if self._parts.upgrade is not None:
+            self._parts.upgrade.close()
+        self._parts.engines.close()
 
     def __enter__(self) -> Runtime:
         return self
@@ -281,6 +300,7 @@ class Runtime:
         started = clock()
         with self._turn:
             self._check_open()
+            self._parts.swap_in()
             self._owner = me
             try:
                 yield (clock() - started) * 1000

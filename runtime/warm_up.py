@@ -14,22 +14,27 @@ def warm_up(parts: Parts) -> None:
 
     A first call allocates memory and fills caches, and takes a multiple of the next ones' time.
     """
-    image, engines = parts.bundle.image, parts.engines
-    shape = (1, image.latent_channels, image.height // image.vae_scale_factor, image.width // image.vae_scale_factor)
+    image, engines, size = parts.bundle.image, parts.engines, parts.profiles.first(parts.bundle)
+    shape = (1, image.latent_channels, size[0] // image.vae_scale_factor, size[1] // image.vae_scale_factor)
     states = encode_text(engines.get(parts.encode), parts.tokenizer.encode(""))
     parts.negatives.put("", states)
     called = set()
     for candidate in parts.pool:
-        engine = engines.get(parts.step(candidate))
+        step, decode = (parts.at(name, size) for name in (parts.step(candidate), parts.decode(candidate)))
+        engine = engines.get(step)
         latent = parts.zeros.get(engine, shape)
-        if parts.step(candidate) not in called:
+        if step not in called:
             both = np.concatenate([states, states]) if candidate.is_guided else states
             scale = candidate.guidance_scale if candidate.is_guided else None
             row = parts.tables.table(candidate).row(0).astype(np.float32)
             condition = parts.condition(candidate)
-            conditions = condition_text(engines.get(condition), both) if condition else {"text_states": engine.to_device(both)}
+            if condition:
+                made = condition_text(engines.get(condition), both)
+                conditions = {name: engines.move(value, condition, step) for name, value in made.items()}
+            else:
+                conditions = {"text_states": engine.to_device(both)}
             Denoiser(engine, conditions, guidance_scale=scale)(latent, latent, latent, row)
-        if parts.decode(candidate) not in called:
-            decoder = engines.get(parts.decode(candidate))
-            decoder.to_host(decoder.run({"latent": latent})["pixels"])
-        called |= {parts.step(candidate), parts.decode(candidate)}
+        if decode not in called:
+            decoder = engines.get(decode)
+            decoder.to_host(decoder.run({"latent": engines.move(latent, step, decode)})["pixels"])
+        called |= {step, decode}

@@ -69,8 +69,9 @@ def test_build_engines_keeps_what_is_there(run: Run, built: Path, tiny_bundle: P
     assert not any(engine["built"] for engine in told["engines"])
 
 
-def test_engines_list(run: Run, built: Path) -> None:
-    told = json.loads(run("engines", "list", "--json").stdout)
+def test_engines_list(run: Run, built: Path, tiny_bundle: Path) -> None:
+    told = json.loads(run("engines", "list", "--bundle", tiny_bundle, "--json").stdout)
+    assert all(engine["used_by"] and engine["median_ms"] > 0 for engine in told["engines"])
     assert Path(told["store"]).is_relative_to(built)
     assert {engine["state"] for engine in told["engines"]} == {"ready"}
     shown = run("engines", "list").stdout
@@ -139,6 +140,84 @@ def test_doctor_finds_two_distributions_of_onnx_runtime(run: Run, built: Path, m
     done = run("doctor")
     assert done.exit_code == 1
     assert "mend: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu" in done.stdout
+
+
+def test_doctor_names_the_other_backends(run: Run, built: Path) -> None:
+    facts = json.loads(run("doctor", "--json").stdout)["facts"]
+    assert {"backend openvino", "backend tensorrt", "backend tensorrt-rtx", "nvidia driver", "cuda-bindings"} <= set(facts)
+
+
+@pytest.fixture
+def set_aside(own_home: Path) -> str:
+    """The only engine of a store, set aside; its digest."""
+    from costroute_rt.engines.store import Store
+
+    store = Store.open(own_home)
+    (stored,) = store.engines()
+    with store.lock(stored.digest):
+        store.set_aside(stored.key, "it is slower than that of abacus", {"replaced_ms": 1.0})
+    return stored.digest
+
+
+def test_an_engine_set_aside_is_shown_with_the_reason_and_is_no_damage(run: Run, set_aside: str, tiny_bundle: Path) -> None:
+    assert "set aside: it is slower than that of abacus" in run("engines", "list", "--bundle", tiny_bundle).stdout
+    assert run("engines", "verify").exit_code == 0
+    assert "1 engines, " in run("doctor").stdout
+    assert ", 1 set aside" in run("doctor").stdout
+    assert "set aside: it is slower" in run("engines", "explain", "--bundle", tiny_bundle).stdout
+    planned = json.loads(run("build-engines", "--bundle", tiny_bundle, "--graph", "vae/decode", "--dry-run", "--json").stdout)
+    assert [(each["builds"], each["why"]) for each in planned["engines"]] == [(False, "set aside: it is slower than that of abacus")]
+    done = run("build-engines", "--bundle", tiny_bundle, "--graph", "vae/decode", "--json")
+    assert done.exit_code == 5
+    assert json.loads(done.stdout)["engines"][0]["set_aside"] == "it is slower than that of abacus"
+    assert "the engine of vae/decode was set aside: it is slower than that of abacus" in done.stderr
+    assert "--force builds it again" in done.stderr
+    assert run("build-engines", "--bundle", tiny_bundle, "--graph", "vae/decode", "--force").exit_code == 0
+
+
+def test_a_dry_run_says_what_would_be_built_and_builds_nothing(run: Run, own_home: Path, tiny_bundle: Path) -> None:
+    before = sorted(own_home.rglob("*"))
+    told = json.loads(run("build-engines", "--bundle", tiny_bundle, "--dry-run", "--json").stdout)
+    assert [each["graph"] for each in told["engines"] if not each["builds"]] == ["vae/decode"]
+    assert told["build_s"] == pytest.approx(sum(each["build_s"] for each in told["engines"]))
+    assert told["disk_bytes"] == sum(each["disk_bytes"] for each in told["engines"]) > 0
+    shown = run("build-engines", "--bundle", tiny_bundle, "--dry-run").stdout
+    assert shown.splitlines()[-1].startswith("4 of 5 engines would be built, in about ")
+    assert sorted(own_home.rglob("*")) == before
+
+
+def test_a_dry_run_without_records_says_unknown(run: Run, home: Path, tiny_bundle: Path) -> None:
+    shown = run("build-engines", "--bundle", tiny_bundle, "--dry-run").stdout
+    assert "unknown" in shown
+    assert "5 of 5 engines would be built, how long is not known yet" in shown
+    assert json.loads(run("build-engines", "--bundle", tiny_bundle, "--dry-run", "--json").stdout)["build_s"] is None
+
+
+def test_engines_for_one_size_are_used_for_images_of_it(run: Run, own_home: Path, tiny_bundle: Path) -> None:
+    assert run("build-engines", "--bundle", tiny_bundle, "--height", 64).exit_code == 2
+    assert run("build-engines", "--bundle", tiny_bundle, "--height", 65, "--width", 64).exit_code == 2
+    assert run("build-engines", "--bundle", tiny_bundle, "--height", 64, "--width", 96).exit_code == 0
+    shown = run("engines", "list", "--bundle", tiny_bundle).stdout
+    assert shown.count("float32 64x96") == 3
+    assert run("profile", "--bundle", tiny_bundle, "--height", 64, "--width", 96).exit_code == 0
+    done = run("gen", "a lake", "--bundle", tiny_bundle, "--height", 64, "--width", 96, "-o", "a.png", "--no-build")
+    assert done.exit_code == 0, done.stderr
+    done = run("gen", "a lake", "--bundle", tiny_bundle, "--height", 64, "--width", 64, "-o", "b.png", "--no-build")
+    assert done.exit_code == 5
+    assert "no engines make images of 64x64; the nearest size they were built for is 64x96" in done.stderr
+    assert "costroute-rt build-engines --height 64 --width 64" in done.stderr
+
+
+def test_engines_gc(run: Run, own_home: Path, tiny_bundle: Path) -> None:
+    assert run("engines", "gc", "--bundle", tiny_bundle).exit_code == 2
+    planned = run("engines", "gc", "--bundle", tiny_bundle, "--max-gb", 0, "--dry-run")
+    assert planned.stdout.startswith("would remove ")
+    told = json.loads(run("engines", "gc", "--bundle", tiny_bundle, "--max-gb", 1, "--json").stdout)
+    assert (told["removed"], told["after_bytes"]) == ([], told["before_bytes"])
+    done = run("engines", "gc", "--bundle", tiny_bundle, "--max-gb", 0)
+    assert done.stdout.splitlines()[0].endswith("what the bundle uses alone needs more")
+    assert done.stdout.splitlines()[-1].startswith("1 engines; 0 B of ")
+    assert json.loads(run("engines", "list", "--bundle", tiny_bundle, "--json").stdout)["engines"] == []
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_engines_built_for_other_cards_are_told_from_proved_ones(tiny_bundle: Pa
     again = invoke(*ASKED, "--bundle", tiny_bundle, "--json")
     (engine,) = json.loads(again.stdout)["engines"]
     assert (engine["built"], engine["proved"], engine["max_abs_error"], engine["median_ms"]) == (False, False, None, None)
-    listed = invoke("engines", "list", "--json")
+    listed = invoke("engines", "list", "--bundle", tiny_bundle, "--json")
     assert [engine["state"] for engine in json.loads(listed.stdout)["engines"]] == ["not proved"]
 
 

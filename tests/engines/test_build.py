@@ -111,9 +111,25 @@ def test_a_wrong_engine_is_set_aside_with_the_reason(tiny_bundle: Path, tmp_path
     with pytest.raises(EngineError, match=r"set aside.*--force"):
         open_engine(bundle, store, "vae", "decode", threads=1)
     assert "set aside" in str(store.verify()[0].problem)
+    assert store.engines()[0].size_bytes == 0
     assert "set aside" in str(next(e.problem for e in explain_engines(bundle, store, threads=1) if e.graph == "vae/decode"))
     monkeypatch.undo()
-    assert build_engines(bundle, store, threads=1, graphs=["vae/decode"])[0].built
+    with pytest.raises(EngineError, match=r"set aside: output pixels differs.*--force builds it again"):
+        build_engines(bundle, store, threads=1, graphs=["vae/decode"])
+    assert build_engines(bundle, store, threads=1, graphs=["vae/decode"], force=True)[0].built
+
+
+def test_an_engine_that_is_set_aside_does_not_stop_the_others(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, store, real = Bundle.open(tiny_bundle), Store.open(tmp_path), gate.compare
+
+    def compare_all_but_pixels(expected: Any, *rest: Any) -> Any:
+        return (0.5, 0.1, "output pixels differs") if "pixels" in expected else real(expected, *rest)
+
+    monkeypatch.setattr(gate, "compare", compare_all_but_pixels)
+    with pytest.raises(EngineError, match="the engine of vae/decode was set aside: output pixels differs"):
+        build_engines(bundle, store, threads=1, graphs=["vae/decode", "turbo/step"])
+    with open_engine(bundle, store, "turbo", "step", threads=1):
+        pass
 
 
 class StubEngine:
@@ -143,6 +159,48 @@ def test_a_slow_engine_is_told_from_a_fast_one(call_s: float, slow: bool) -> Non
     result = check_engine(stub, {}, reference, "float32", clock=lambda: stub.now)  # type: ignore[arg-type]
     assert (result.problem is not None) is slow
     assert result.engine_ms == pytest.approx(call_s * 1e3)
+
+
+def race(*pairs: tuple[float, float]) -> gate.Race:
+    """A race between engines that take so many seconds a call, in each pass."""
+    now, turns = [0.0], {"engine": 0, "other": 0}
+
+    def call(who: str, index: int) -> None:
+        done, turns[who] = turns[who], turns[who] + 1
+        now[0] += pairs[max(0, done - 1) // 10][index]  # one to warm up, then ten in each pass
+
+    return gate.run_race(lambda: call("engine", 0), lambda: call("other", 1), clock=lambda: now[0])
+
+
+@pytest.mark.parametrize(
+    ("passes", "lost", "ratio"),
+    [
+        ([(0.010, 0.020)] * 3, False, 0.5),
+        ([(0.0104, 0.010)] * 3, False, 1.04),
+        ([(0.011, 0.010)] * 3, True, 1.1),
+        ([(0.011, 0.010), (0.020, 0.010), (0.009, 0.010)], False, 0.9),
+        ([(0.011, 0.010), (0.020, 0.010), (0.012, 0.010)], True, 1.1),
+    ],
+)
+def test_an_engine_loses_a_race_where_it_is_slower_in_each_of_three_passes(
+    passes: list[tuple[float, float]], lost: bool, ratio: float
+) -> None:
+    found = race(*passes)
+    assert (len(found.engine_ms), len(found.other_ms)) == (3, 3)
+    assert found.engine_ms == pytest.approx([1000 * ours for ours, _ in passes])
+    assert found.is_lost is lost
+    assert found.ratio == pytest.approx(ratio)
+
+
+def test_a_race_of_slow_engines_makes_few_calls() -> None:
+    now, calls = [0.0], [0]
+
+    def call() -> None:
+        calls[0] += 1
+        now[0] += 5.0
+
+    assert gate.run_race(call, call, clock=lambda: now[0]).ratio == 1.0
+    assert calls[0] == 2 * (1 + 3)
 
 
 @pytest.mark.parametrize(

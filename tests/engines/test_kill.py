@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.build import build_engines, open_engine, pool_graphs, split_name
+from costroute_rt.engines.build import build_engines, open_engine, pool_graphs
 from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.shape import split_name
 from costroute_rt.engines.store import Store
 
 KILLS = 20
@@ -24,6 +25,7 @@ BUILDER = """
 import sys
 from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.shape import split_name
 from costroute_rt.engines.store import Store
 build_engines(Bundle.open(sys.argv[1]), Store.open(sys.argv[2]), threads=1, graphs=sys.argv[3:], force=True)
 """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +104,44 @@ def test_slow_engines_are_measured_fewer_times() -> None:
         now[0] += 5.0
 
     assert len(profile._time_in_turns({"a": call}, lambda: now[0])["a"]) == 20
+
+
+def test_measuring_ends_early_where_somebody_waits_for_a_build() -> None:
+    now = [0.0]
+
+    def call() -> None:
+        now[0] += 0.05
+
+    assert len(profile._time_in_turns({"a": call}, lambda: now[0], profile._FIRST_LIMIT_S)["a"]) == 20
+    now[0] = 0.0
+    assert len(profile._time_in_turns({"a": call}, lambda: now[0])["a"]) == 40
+
+
+def test_only_one_measures_in_a_store_and_the_next_takes_its_costs(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
+    build_engines(bundle, store, threads=1, graphs=["turbo/step"], measure=False)
+    is_measuring, others, timed = threading.Event(), list[threading.Thread](), list[str]()
+    real = profile._time_in_turns
+
+    def time_with_a_rival(calls: Mapping[str, Any], *rest: Any) -> dict[str, list[float]]:
+        assert not is_measuring.is_set()
+        is_measuring.set()
+        timed.extend(calls)
+        rival = threading.Thread(target=lambda: build_engines(bundle, store, threads=1, graphs=["turbo/step"]))
+        rival.start()
+        others.append(rival)
+        rival.join(0.2)
+        found = real(calls, *rest)
+        is_measuring.clear()
+        return found
+
+    monkeypatch.setattr(profile, "_time_in_turns", time_with_a_rival)
+    build_engines(bundle, store, threads=1, graphs=["turbo/step"])
+    others[0].join(60)
+    assert timed == ["turbo/step"]
+    assert "waiting for another process that is measuring" in caplog.text
 
 
 def test_summary_statistics() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,49 @@ def test_a_store_that_is_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     with pytest.raises(EngineError, match=r"the store cannot be used.*COSTROUTE_HOME"):
         build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), threads=1)
+
+
+def test_an_engine_is_found_while_another_takes_its_place(store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, found, readers = next(stored.key for stored in store_copy.engines()), list[object](), list[threading.Thread]()
+    before = store_copy.find(key)
+    assert before is not None
+    rename = os.rename
+
+    def pause_in_the_gap(source: Path, target: Path) -> None:
+        if Path(target).name == key.digest:
+            assert not Path(target).exists()
+            reader = threading.Thread(target=lambda: found.append(store_copy.find(key)))
+            reader.start()
+            readers.append(reader)
+            reader.join(0.05)  # it waits for the lock, which we hold
+        rename(source, target)
+
+    monkeypatch.setattr(store_module.os, "rename", pause_in_the_gap)
+    entries = {"built_at": "now", "build_s": 9.0, "gate": {}, "source": "x", "quarantined": None}
+    with store_copy.lock(key.digest):
+        store_copy.write(key, lambda _: entries)
+    for reader in readers:
+        reader.join(30)
+    assert [getattr(stored, "build_s", None) for stored in found] == [9.0]
+
+
+@pytest.mark.parametrize("reader", ["find", "sweep"])
+def test_an_engine_whose_builder_died_while_replacing_it_comes_back(store_copy: Store, reader: str) -> None:
+    stored = store_copy.engines()[0]
+    away = store_copy._move_away(stored.path, "old")
+    assert not stored.path.exists()
+    if reader == "sweep":
+        assert store_copy.sweep() == [away]
+    again = store_copy.find(stored.key)
+    assert again is not None
+    assert again.sha256 == stored.sha256
+    store_copy.sweep()
+    assert not away.exists()
+
+
+def test_an_engine_that_was_removed_does_not_come_back(store_copy: Store) -> None:
+    stored = store_copy.engines()[0]
+    store_copy._move_away(stored.path, "removed")
+    assert store_copy.find(stored.key) is None
+    assert len(store_copy.sweep()) == 1
+    assert store_copy.find(stored.key) is None

@@ -26,8 +26,12 @@ from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import GateResult
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.plan import plan_builds
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.shape import known_size
 from costroute_rt.engines.store import Store
-from costroute_rt.engines.tensorrt_backend import TensorRtBackend, TensorRtEngine, check_libraries
+from costroute_rt.engines.tensorrt_backend import TensorRtBackend, TensorRtEngine
+from costroute_rt.engines.usage import survey
 from tests.engines.conftest import rewrite_manifest
 from tests.engines.fake_cuda import FakeContext, FakeDriver
 from tests.tiny_bundle import write_tiny_bundle
@@ -87,9 +91,10 @@ def test_an_engine_built_without_a_driver_is_kept_unproved_and_says_so(tiny_bund
 
 @needs_library
 @needs_no_driver
-def test_a_runtime_that_could_not_run_builds_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["build", "background_build"])
+def test_a_runtime_that_could_not_run_builds_nothing(tiny_bundle: Path, tmp_path: Path, how: str) -> None:
     with pytest.raises(BackendError, match="driver") as caught:
-        Runtime.open(tiny_bundle, home=tmp_path, backend=NAME, build=True)
+        Runtime.open(tiny_bundle, home=tmp_path, backend=NAME, **{how: True})  # type: ignore[arg-type]
     assert caught.value.exit_code == 6
     assert not list(tmp_path.iterdir())
 
@@ -236,21 +241,6 @@ def test_a_library_that_is_not_there_is_an_error_with_the_remedy(monkeypatch: py
         get_backend("tensorrt")
 
 
-@needs_library
-@needs_no_driver
-def test_the_check_names_the_driver_that_is_missing() -> None:
-    found = {check.name: check for check in check_libraries()}[NAME]
-    assert found.version == TensorRtBackend(NAME).version
-    assert "driver" in str(found.obstacle)
-
-
-def test_the_check_tells_a_library_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
-    for module in ("tensorrt", "tensorrt_rtx"):
-        monkeypatch.setitem(__import__("sys").modules, module, None)
-    assert [(check.name, check.version) for check in check_libraries()] == [("tensorrt", None), (NAME, None)]
-
-
 class Proving:
     """A device on which engines run, for the part of building that only needs to know that."""
 
@@ -296,6 +286,51 @@ def test_opening_proves_first_and_sets_a_wrong_engine_aside(tiny_bundle: Path, r
     for _ in range(2):
         with pytest.raises(EngineError, match="set aside: output denoised differs"):
             open_engine(bundle, rtx_store, "turbo", "step", backend=NAME, threads=1)
+
+
+@needs_library
+def test_what_another_card_set_aside_is_built_again_here(tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Proving(monkeypatch, problem="output denoised differs")
+    bundle, tool = Bundle.open(tiny_bundle), get_backend(NAME)
+    how = {"graphs": ["turbo/step"], "measure": False}
+    for _ in range(2):
+        with pytest.raises(EngineError, match="turbo/step was set aside: output denoised differs"):
+            build(tiny_bundle, rtx_store, **how)
+    assert device.checked == 1
+
+    device.card, device.problem = ("Another Card sm_120", "600.1"), None
+    (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], tool, spec_for(bundle, tool, "auto", 1))
+    assert (planned.builds, planned.why) == (True, "set aside on another device: output denoised differs")
+    (report,) = build(tiny_bundle, rtx_store, **how)
+    assert (report.built, report.proved, report.set_aside) == (True, True, None)
+
+
+@needs_library
+def test_a_plan_tells_that_an_unproved_engine_is_checked_not_built(
+    tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, tool = Bundle.open(tiny_bundle), get_backend(NAME)
+    Proving(monkeypatch)
+    (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], tool, spec_for(bundle, tool, "auto", 1))
+    assert (planned.builds, planned.why, planned.build_s) == (False, "it is there, and will be checked on this device", 0.0)
+
+
+@needs_library
+def test_an_engine_that_knows_its_size_is_found_by_it(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    setup = Setup.of(NAME, "auto", "auto", 1)
+    assert (setup.provider, setup.precision) == ("cuda", "float16")
+    assert known_size(bundle, setup.key(bundle, "base/guided_step@64x96").shapes) == (64, 96)
+    assert known_size(bundle, setup.key(bundle, "base/guided_step").shapes) is None
+
+
+@needs_library
+def test_the_list_tells_what_is_not_proved_and_what_uses_it(tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    assert {(each.state, bool(each.used_by)) for each in survey(bundle, rtx_store)} == {("not proved", True)}
+    Proving(monkeypatch)
+    build(tiny_bundle, rtx_store, measure=False)
+    assert {each.state for each in survey(bundle, rtx_store)} == {"ready"}
 
 
 @pytest.fixture(params=["captured", "by the library"])

@@ -52,6 +52,7 @@ class FakeEngine:
     ms: Callable[[str], float]
     fail: Callable[[str], None]
     provider: str = "FakeProvider"
+    key: None = None
     resident_bytes: int = 1000
     calls: int = 0
     is_closed: bool = False

@@ -6,12 +6,18 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from costroute_rt import BundleError, EngineError, Runtime
+from costroute_rt.engines.build import build_engines
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.store import Store
+from costroute_rt.parts import Profiles
 from tests.engines.conftest import flip_byte
 
 pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
@@ -90,3 +96,41 @@ def test_a_scheduler_that_cannot_be_used_is_the_bundle_s_fault(
 def test_what_is_no_bundle_is_a_bundle_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         Runtime.open(tmp_path / "missing", home=tmp_path)
+
+
+def test_images_of_a_size_that_has_engines_of_its_own_are_made_by_these(tiny_bundle: Path, store: Path, tmp_path: Path) -> None:
+    home = shutil.copytree(store, tmp_path / "home")
+    build_engines(Bundle.open(tiny_bundle, verify=False), Store.open(home), threads=1, size=(64, 96))
+    with Runtime.open(tiny_bundle, home=store, threads=1, preload=False) as usual:
+        want = usual.generate("a lake", seed=1, candidate="tiny-base@4", height=64, width=96).pixels
+    with Runtime.open(tiny_bundle, home=home, threads=1) as runtime:
+        found = runtime.generate("a lake", seed=1, candidate="tiny-base@4", height=64, width=96)
+        resident = set(runtime._parts.engines._resident)
+        assert {"base/guided_step@64x96", "vae/decode@64x96", "base/condition", "base/guided_step"} <= resident
+        assert "base/condition@64x96" not in resident
+        np.testing.assert_allclose(found.pixels.astype(int), want.astype(int), atol=1)
+        assert runtime.route("a lake", candidate="tiny-base@4", height=64, width=96).option.resident
+        runtime.generate("a lake", seed=1, candidate="tiny-base@4", height=32, width=32)
+
+
+def test_a_size_outside_of_every_profile_names_the_nearest_and_the_command(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle, store = Bundle.open(tiny_bundle, verify=False), Store.open(tmp_path)
+    for size in ((64, 96), (128, 128)):
+        build_engines(bundle, store, threads=1, size=size)
+    with Runtime.open(tiny_bundle, home=tmp_path, threads=1) as runtime:
+        assert runtime.generate("a lake", seed=1, height=64, width=96).pixels.shape == (1, 64, 96, 3)
+        for call in (runtime.generate, runtime.route):
+            with pytest.raises(EngineError, match=r"of 64x64; the nearest size.*is 64x96 .*build-engines --height 64 --width 64"):
+                call("a lake")
+        with pytest.raises(EngineError, match=r"nearest.*is 128x128"):
+            runtime.generate("a lake", height=112, width=128)
+
+
+def test_costs_of_engines_of_a_size_are_their_own(open_device: Any) -> None:
+    from tests.runtime.fakes import CALL_MS, steady
+
+    own = {f"{name}@64x96": steady(3 * ms) for name, ms in CALL_MS.items()}
+    device = open_device(measured={**{name: steady(ms) for name, ms in CALL_MS.items()}, **own})
+    runtime = Runtime(replace(device.parts, profiles=Profiles(frozenset({(64, 96)}))))
+    assert runtime.route("a lake", candidate="turbo@1", height=64, width=96).option.cost.denoise_ms == 60.0
+    assert runtime.route("a lake", candidate="turbo@1", height=64, width=128).option.cost.denoise_ms == 40.0

@@ -1,0 +1,206 @@
+"""Building in another process, at low priority, while this one works: `python -m costroute_rt.engines.background JOB`.
+
+The process gets its job as JSON and answers with one JSON object a line: {"graph": ..., "state": "building" | "ready" | "rejected",
+"reason": ...}, and at the end {"state": "done"} or {"state": "failed", "reason": ...}. It ends when its standard input does, so that it
+never outlives who started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from costroute_rt.engines.build import build_each, sized_spec
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.cost import identity, write_costs
+from costroute_rt.engines.engine import Engine
+from costroute_rt.engines.error import CostrouteError, EngineError, StoreFullError
+from costroute_rt.engines.gate import run_race
+from costroute_rt.engines.profile import example_call
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.store import Store
+
+COMMAND = ("-m", "costroute_rt.engines.background")
+"""Arguments of the interpreter, before the job."""
+NICENESS = 19
+"""Of the building process, where there is such a thing; on Windows its priority is below normal."""
+_END_S = 5.0
+
+Event = dict[str, str]
+
+
+class Builder:
+    """The building process, started by `start_builder`."""
+
+    def __init__(self, process: subprocess.Popen[str], errors: Any, store: Store) -> None:
+        self._process, self._errors, self._store = process, errors, store
+        self._is_closed = False
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    def events(self) -> Iterator[Event]:
+        """What it tells, until it ends; last comes `done` or `failed`, whatever became of it."""
+        last = ""
+        for line in self._process.stdout or ():
+            if line.endswith("\n"):  # else it was killed in the middle of it
+                event: Event = json.loads(line)
+                last = event["state"]
+                yield event
+        self._process.wait()
+        if last not in ("done", "failed"):
+            self._store.sweep()
+            yield {"state": "failed", "reason": "closed" if self._is_closed else self._describe_end()}
+
+    def close(self) -> None:
+        """End the process, if it has not ended."""
+        self._is_closed = True
+        self._process.terminate()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def release(self) -> None:
+        """Close what it was read through; after the last event."""
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream is not None:
+                stream.close()
+
+    def _describe_end(self) -> str:
+        code = self._process.returncode
+        if code < 0:
+            names = {each.value: each.name for each in signal.Signals}
+            return f"the building process was killed ({names.get(-code, -code)})"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"the building process ended with exit code {code}{': ' + lines[-1] if lines else ''}"
+
+
+def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, replaced: Setup) -> Builder:
+    """Start building the engines called `names` of `setup`, each to be proved against that of `replaced`.
+
+    Raises EngineError where there is no interpreter to start.
+    """
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise EngineError(sys.executable or "python", "this program cannot start an interpreter to build with", "build before: build=True")
+    job = {
+        "bundle": str(bundle.root),
+        "store": str(store.root),
+        "names": list(names),
+        "setup": setup.to_json(),
+        "replaced": replaced.to_json(),
+    }
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.BELOW_NORMAL_PRIORITY_CLASS | subprocess.CREATE_NO_WINDOW
+    errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by release)
+    process = subprocess.Popen(
+        [sys.executable, *COMMAND, json.dumps(job)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # as multiprocessing does: what we found, it finds
+        creationflags=flags,
+    )
+    return Builder(process, errors, store)
+
+
+def build_job(job: dict[str, Any]) -> Iterator[Event]:
+    """Build, check and prove one engine after another. An engine that cannot be built is told, and the others go on."""
+    bundle, store = Bundle.open(job["bundle"], verify=False), Store(Path(job["store"]))
+    setup, replaced = Setup(**job["setup"]), Setup(**job["replaced"])
+    for name in job["names"]:
+        yield {"graph": name, "state": "building"}
+        try:
+            (report,) = build_each(bundle, store, [name], setup.tool(), setup.spec(bundle), measure=False)
+            reason = report.set_aside or prove_faster(bundle, store, name, setup, replaced)
+        except StoreFullError:
+            raise
+        except EngineError as error:
+            reason = str(error)
+        yield {"graph": name, "state": "rejected", "reason": reason} if reason else {"graph": name, "state": "ready"}
+
+
+def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup) -> str | None:
+    """Time an engine in turns with the one it is to replace; where it is slower set it aside and return why.
+
+    Where it is not, and has no costs yet, its costs become those of the other times how much longer it takes: the machine is busy, and
+    times of their own would say how busy.
+    """
+    old, old_load_s = _open(bundle, store, name, replaced)
+    with old:
+        new, new_load_s = _open(bundle, store, name, setup)
+        with new:
+            race = run_race(_call(bundle, name, new, setup), _call(bundle, name, old, replaced))
+    stored = store.find(setup.key(bundle, name))
+    if stored is None:
+        return "somebody removed it"
+    if race.is_lost:
+        times = f"{min(race.engine_ms):.2f} ms a call, that of {replaced} {min(race.other_ms):.2f} ms"
+        reason = f"it is slower than the engine it would replace: {times}"
+        with store.lock(stored.digest):
+            store.set_aside(stored.key, reason, {"engine_ms": round(min(race.engine_ms), 6), "replaced_ms": round(min(race.other_ms), 6)})
+        return reason
+    if not setup.is_ready(bundle, store, [name]):
+        cost = replaced.cost(bundle, store, name).scaled(name, stored.digest, race.ratio, new_load_s / old_load_s)
+        with store.lock(stored.digest):
+            write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+    return None
+
+
+def _open(bundle: Bundle, store: Store, name: str, setup: Setup) -> tuple[Engine, float]:
+    started = time.perf_counter()
+    engine = setup.open(bundle, store, name)
+    return engine, time.perf_counter() - started
+
+
+def _call(bundle: Bundle, name: str, engine: Engine, setup: Setup) -> Callable[[], object]:
+    return example_call(engine, bundle, name, sized_spec(bundle, name, setup.spec(bundle)))
+
+
+def main() -> int:
+    """Do the job in the command line, telling on standard output how it goes."""
+    if hasattr(os, "nice"):
+        os.nice(max(0, NICENESS - os.nice(0)))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches the starter too, which ends us
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as told:
+        os.dup2(2, 1)  # what a library prints is no answer of ours
+
+        def tell(event: Event) -> None:
+            told.write(json.dumps(event) + "\n")
+            told.flush()
+
+        threading.Thread(target=_end_with_starter, daemon=True).start()
+        try:
+            for event in build_job(json.loads(sys.argv[1])):
+                tell(event)
+        except CostrouteError as error:
+            tell({"state": "failed", "reason": str(error)})
+            return error.exit_code
+        tell({"state": "done"})
+    return 0
+
+
+def _end_with_starter() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

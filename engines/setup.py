@@ -1,0 +1,88 @@
+"""What compiles and runs a bundle's engines, as one value that can be handed to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from costroute_rt.engines.build import named_key, open_named, spec_for
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.cost import EngineCost, identity, read_cost_file
+from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, Engine, EngineKey, get_backend
+from costroute_rt.engines.error import BackendError, ConfigError, EngineError
+from costroute_rt.engines.store import BUILD, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Backend, provider, precision and threads: with a bundle, they say which engines there are to be."""
+
+    backend: str
+    provider: str = "cpu"
+    precision: str = "float32"
+    threads: int | None = None
+    """None: this machine's default."""
+
+    @classmethod
+    def of(cls, backend: str, provider: str, precision: str, threads: int | None) -> Setup:
+        """With what the backend is best at for `auto`; raises ConfigError for an unknown backend, BackendError for one not installed."""
+        tool = get_backend(backend)
+        return cls(
+            backend=backend,
+            provider=tool.default_provider if provider == AUTO else provider,
+            precision=tool.default_precision if precision == AUTO else precision,
+            threads=threads,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.provider} {self.precision}"
+
+    def to_json(self) -> dict[str, str | int | None]:
+        """Plain data, for `Setup(**data)`."""
+        return asdict(self)
+
+    def tool(self) -> Backend:
+        """The backend; raises BackendError where it is not installed."""
+        return get_backend(self.backend)
+
+    def spec(self, bundle: Bundle) -> BuildSpec:
+        """The specification of the bundle's usual engines."""
+        return spec_for(bundle, self.tool(), self.provider, self.threads, precision=self.precision)
+
+    def key(self, bundle: Bundle, name: str) -> EngineKey:
+        """The key of the engine called `name`, component/graph, which may name a size."""
+        return named_key(bundle, name, self.tool(), self.spec(bundle))
+
+    def open(self, bundle: Bundle, store: Store, name: str) -> Engine:
+        """The engine, opened; raises as `open_engine` does."""
+        return open_named(bundle, store, name, self.tool(), self.spec(bundle))
+
+    def cost(self, bundle: Bundle, store: Store, name: str) -> EngineCost:
+        """What the engine costs on this device; raises EngineError where that was not measured, or there is no good engine."""
+        key = self.key(bundle, name)
+        stored = store.peek(key)
+        if stored is None or stored.quarantined:
+            raise EngineError(store.folder, f"there is no engine of {name} that was measured", BUILD)
+        return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest)
+
+    def recorded_cost(self, bundle: Bundle, store: Store, name: str) -> EngineCost | None:
+        """What such an engine cost on this device when it was last built, with an older library, driver or weights too."""
+        key = self.key(bundle, name)
+        same = ("graph", "backend", "provider", "precision", "shapes", "device")
+        for stored in sorted(store.engines(), key=lambda each: each.built_at, reverse=True):
+            if all(getattr(stored.key, field) == getattr(key, field) for field in same):
+                with suppress(EngineError):
+                    return read_cost_file(stored.path, {}, name, stored.digest)
+        return None
+
+    def is_ready(self, bundle: Bundle, store: Store, names: Iterable[str]) -> bool:
+        """Whether all these engines are there, measured, and can run."""
+        try:
+            if self.tool().obstacle() is not None:
+                return False
+            for name in names:
+                self.cost(bundle, store, name)
+        except (BackendError, ConfigError, EngineError):
+            return False
+        return True

@@ -1,0 +1,181 @@
+"""Better engines on their way: another process builds them, this one opens them and swaps them in between two images."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from costroute_rt.engines.cost import EngineCost
+from costroute_rt.engines.error import CostrouteError
+
+if TYPE_CHECKING:
+    from costroute_rt.engines.engine import Engine
+    from costroute_rt.engines.setup import Setup
+
+_log = logging.getLogger(__name__)
+
+
+class Builder(Protocol):
+    """What builds, as `engines.background.Builder` does it."""
+
+    def events(self) -> Iterator[dict[str, str]]: ...
+    def close(self) -> None: ...
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Building:
+    """How building better engines goes."""
+
+    backend: str
+    provider: str
+    precision: str
+    graph: str | None
+    """What is being built now; None before, after, and where building came to an end."""
+    done: int
+    """Engines that are in use, ready to be, or rejected."""
+    total: int
+    rejected: Mapping[str, str]
+    """Engines that did not pass their check, and why: those they were to replace stay."""
+    problem: str | None
+    """Why building came to an end before all was done."""
+    remaining_s: float | None
+    """From recorded builds, for what is not done; None where there is no record."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be expected."""
+        return self.problem is not None or self.done == self.total
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, ready for `json.dumps`."""
+        return {
+            "backend": self.backend,
+            "provider": self.provider,
+            "precision": self.precision,
+            "graph": self.graph,
+            "done": self.done,
+            "total": self.total,
+            "rejected": dict(self.rejected),
+            "problem": self.problem,
+            "remaining_s": self.remaining_s,
+        }
+
+
+class Upgrade:
+    """Follows a builder. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        open_ready: Callable[[str], tuple[Engine, EngineCost]],
+        *,
+        setup: Setup,
+        expected_s: Mapping[str, float | None],
+        recorded: Mapping[str, EngineCost],
+    ) -> None:
+        """open_ready: opens an engine that was built, and warms it up; called from a thread of this object.
+
+        setup: of the engines on their way.
+        expected_s: seconds that each engine may take to build, in the order in which they are built; None: unknown.
+        recorded: what such engines cost when they were built before, where they were.
+        """
+        self._builder, self._open_ready = builder, open_ready
+        self._setup = setup
+        self._expected_s = dict(expected_s)
+        self._costs = dict(recorded)
+        self._lock = threading.Lock()
+        self._ready: dict[str, tuple[Engine, EngineCost]] = {}
+        self._rejected: dict[str, str] = {}
+        self._done: set[str] = set()
+        self._graph: str | None = None
+        self._problem: str | None = None
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._follow, name="costroute-rt upgrade", daemon=True)
+        self._thread.start()
+
+    def status(self) -> Building:
+        """How it goes now."""
+        with self._lock:
+            left = [seconds for name, seconds in self._expected_s.items() if name not in self._done]
+            return Building(
+                backend=self._setup.backend,
+                provider=self._setup.provider,
+                precision=self._setup.precision,
+                graph=self._graph,
+                done=len(self._done),
+                total=len(self._expected_s),
+                rejected=dict(self._rejected),
+                problem=self._problem,
+                remaining_s=None if None in left else round(sum(filter(None, left)), 3),
+            )
+
+    def foresee(self, names: Collection[str]) -> dict[str, EngineCost] | None:
+        """Costs of those of `names` that are being built or ready; None where there are none, or of one nothing is known."""
+        with self._lock:
+            coming = [name for name in names if name in self._ready or (self._problem is None and self._is_awaited(name))]
+            known = {name: self._costs[name] for name in coming if name in self._costs}
+        return known if known and len(known) == len(coming) else None
+
+    def take(self) -> dict[str, tuple[Engine, EngineCost]]:
+        """Engines, by name, that became ready since the last call, with their costs; they are the caller's now."""
+        if not self._ready:
+            return {}
+        with self._lock:
+            ready, self._ready = self._ready, {}
+        return ready
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until nothing more is to be expected; whether that is so."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """End the builder, and close what nobody took."""
+        self._is_closed = True
+        self._builder.close()
+        self._thread.join()
+        for engine, _ in self.take().values():
+            engine.close()
+
+    def _is_awaited(self, name: str) -> bool:
+        return name in self._expected_s and name not in self._done
+
+    def _follow(self) -> None:
+        try:
+            for event in self._builder.events():
+                self._note(event)
+        finally:
+            self._builder.release()
+
+    def _note(self, event: Mapping[str, str]) -> None:
+        name, state = event.get("graph"), event["state"]
+        if name is not None and state == "ready" and not self._is_closed:
+            self._open(name)
+        with self._lock:
+            self._graph = name if state == "building" else None
+            if name is not None and state == "rejected":
+                self._reject(name, event["reason"])
+            elif state == "failed":
+                self._problem = event["reason"]
+        if state == "failed" and not self._is_closed:
+            _log.warning("no better engines will come, those in use stay: %s", event["reason"])
+
+    def _open(self, name: str) -> None:
+        try:
+            engine, cost = self._open_ready(name)
+        except Exception as error:  # whatever a backend raises, the engine in use stays
+            with self._lock:
+                self._reject(name, str(error) if isinstance(error, CostrouteError) else f"{type(error).__name__}: {error}")
+            return
+        with self._lock:
+            self._ready[name], self._costs[name] = (engine, cost), cost
+            self._done.add(name)
+
+    def _reject(self, name: str, reason: str) -> None:
+        self._rejected[name] = reason
+        self._done.add(name)
+        _log.warning("the engine of %s for %s is not used: %s", name, self._setup, reason)

@@ -1,0 +1,75 @@
+"""Engines that take any size, and engines that know theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costroute_rt.engines.build import build_engines, open_engine
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.error import ConfigError
+from costroute_rt.engines.example import example_feeds
+from costroute_rt.engines.profile import profile_engines, read_costs
+from costroute_rt.engines.shape import depends_on_size, known_size, size_of, split_name, with_size
+from costroute_rt.engines.store import Store
+
+SIZE = (64, 96)
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle, verify=False)
+
+
+def test_names_carry_the_size() -> None:
+    assert split_name("base/guided_step@512x768") == ("base", "guided_step")
+    assert split_name("base/guided_step") == ("base", "guided_step")
+    assert size_of("base/guided_step@512x768") == (512, 768)
+    assert size_of("base/guided_step@large") is None
+
+
+def test_only_graphs_that_depend_on_the_size_get_one(bundle: Bundle) -> None:
+    names = ["text_encoder/encode", "base/condition", "base/guided_step", "turbo/step", "vae/decode"]
+    assert [name for name in names if depends_on_size(bundle, name)] == names[2:]
+    assert with_size(bundle, names[1:3], SIZE) == ["base/condition", "base/guided_step@64x96"]
+    one_size = replace(bundle, image=replace(bundle.image, any_size=False, sizes=((64, 64),)))
+    assert with_size(one_size, names, (64, 64)) == names
+    with pytest.raises(ConfigError, match="multiple of 16"):
+        with_size(bundle, names, (65, 64))
+
+
+def test_a_size_adds_engines_beside_those_that_take_any(bundle: Bundle, store_copy: Store) -> None:
+    reports = build_engines(bundle, store_copy, threads=1, size=SIZE)
+    assert [report.graph for report in reports if report.built] == ["turbo/step@64x96", "base/guided_step@64x96", "vae/decode@64x96"]
+    assert all(report.median_ms for report in reports)
+    assert not any(report.built for report in build_engines(bundle, store_copy, threads=1, size=SIZE))
+    assert not any(report.built for report in build_engines(bundle, store_copy, threads=1))
+    shapes = [known_size(bundle, stored.key.shapes) for stored in store_copy.engines()]
+    assert sorted(shapes, key=str) == sorted([*[None] * 5, *[SIZE] * 3], key=str)
+    with open_engine(bundle, store_copy, "turbo", "step@64x96", threads=1) as engine:
+        assert engine.inputs["latent"].shape == (1, 4, 4, 6)
+        known = example_feeds(bundle, "unet_turbo/step.onnx", sizes={"height": 4, "width": 6})
+        with open_engine(bundle, store_copy, "turbo", "step", threads=1) as free:
+            np.testing.assert_allclose(engine.run(known)["denoised"], free.run(known)["denoised"], atol=1e-4)
+        with pytest.raises(ConfigError, match=r"float32\[1, 4, 4, 6\]"):
+            engine.run(example_feeds(bundle, "unet_turbo/step.onnx"))
+    assert read_costs(bundle, store_copy, "vae", "decode@64x96", threads=1).graph == "vae/decode@64x96"
+    assert [row.graph for row in profile_engines(bundle, store_copy, threads=1, size=SIZE)][-1] == "vae/decode@64x96"
+
+
+def test_one_engine_serves_texts_with_and_without_a_negative_prompt(bundle: Bundle, store_copy: Store) -> None:
+    build_engines(bundle, store_copy, threads=1, size=SIZE, measure=False)
+    with open_engine(bundle, store_copy, "base", "condition", threads=1) as engine:
+        for rows in (1, 2):
+            states = np.ones((rows, 16, 8), np.float32)
+            assert engine.run({"text_states": states})["condition_0"].shape[0] == rows
+
+
+def test_a_key_of_other_axes_is_no_profile(bundle: Bundle) -> None:
+    assert known_size(bundle, "") is None
+    assert known_size(bundle, "batch=1 height=4 width=4") is None
+    assert known_size(bundle, "image_height=64 image_width=96") is None
+    assert known_size(bundle, "image_height=many image_width=96") is None
