@@ -23,12 +23,12 @@ KINDS = ("knn", "linear", "mean")
 @click.option(
     "--encoder", default="states", show_default=True, metavar="states|hashed|FOLDER",
     help="What is read of a prompt: the text encoder's states, its words alone, or what the sentence encoder in FOLDER makes of it "
-    "(one that transformers or sentence-transformers saved, or CLIP's; needs the export extra, here alone).",
+    "(as transformers or sentence-transformers saved it, or CLIP's; fitting with one needs the export extra).",
 )  # fmt: skip
 @click.option(
     "--estimator", "estimators", multiple=True, type=click.Choice([*KINDS, "transformer"]),
-    help="Choose among these only; may be repeated. With the transformer (it needs the export extra, here alone), mean may be one with "
-    "it.  [default: knn, linear, mean]",
+    help="Choose among these only; may be repeated. Where the transformer is among them (fitting it needs the export extra), a mean may be "
+    "one with it.  [default: knn, linear, mean]",
 )  # fmt: skip
 @click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to learn.")
 @click.option("--category", metavar="COLUMN", help="Also say what is gained on kinds of prompts never seen.")

@@ -13,6 +13,7 @@ from typing import Any
 from costroute_rt.engines.bundle import Bundle, seal_bundle
 from costroute_rt.engines.bundle_manifest import MANIFEST, ROUTER_GRAPHS
 from costroute_rt.engines.error import BundleError, OutputError
+from costroute_rt.engines.safetensors_file import read_stored_tensors
 from costroute_rt.prompt_encoder import TOKENIZER, EngineEncoder
 from costroute_rt.router import Router, pool_difference
 from costroute_rt.router_file import REMEDY, ROUTER_ARRAYS, ROUTER_JSON
@@ -70,6 +71,8 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
     for name in files:
         if not (router_folder / name).is_file():
             raise BundleError(router_folder / name, "the router needs this file", REMEDY)
+    for network in router.networks:
+        read_stored_tensors(router_folder / network.weights)
     if os.path.lexists(target) and not force:
         raise OutputError(target, "it exists already (--force replaces it)")
     if os.path.lexists(target) and not (target / MANIFEST).is_file():

@@ -118,9 +118,10 @@ def cross_validate(
 ) -> CrossValidation:
     """Chooses among the estimators asked for, and measures what routing by the choice gains.
 
-    features: float32[prompts, width], unreduced; states: of the same prompts, for a transformer. Prompts of equal text share a fold. The reduction, the fill-in of missing cells and
-    the estimators see the training folds only, and each fold's setting is chosen by the other folds' errors, so that the gain is none of
-    the luck of choosing. Raises ConfigError for an unknown estimator, or too few prompts (`can_learn` says beforehand).
+    features: float32[prompts, width], unreduced; states: of the same prompts, for a transformer. Prompts of equal text share a fold. The
+    reduction, the fill-in of missing cells and the estimators see the training folds only, and each fold's setting is chosen by the
+    other folds' errors, so that the gain is none of the luck of choosing. Raises ConfigError for an unknown estimator, or too few
+    prompts (`can_learn` says beforehand).
     """
     settings = grid_of(estimators)
     if not can_learn(cells):

@@ -129,8 +129,8 @@ def fit_router(
 ) -> Router:
     """A router for the candidates of `pool`, which are those of `cells`, in order.
 
-    states: of the prompts of `cells`, where the encoder or a transformer reads them. pool: the bundle's. labels: where the labels came from, for the record.
-    text_encoder: SHA-256 of the text encoder whose states they are. Raises ConfigError as `learn` does.
+    states: of the prompts of `cells`, where the encoder or a transformer reads them. pool: the bundle's. labels: where the labels came
+    from, for the record. text_encoder: SHA-256 of the text encoder whose states they are. Raises ConfigError as `learn` does.
     """
     names = tuple(row["name"] for row in pool)
     if names != cells.candidates:

@@ -120,11 +120,18 @@ def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[Eng
             yield EngineEncoder.open(folder, lambda component, graph: engine, **settings)
 
 
+def _how(source: Source) -> dict[str, Any]:
+    """How engines are built and opened."""
+    return {"backend": source.backend, "provider": source.provider}
+
+
 @contextmanager
 def _opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
     """The bundle's router with its engines, which are built where they are missing."""
-    store, how = Store.open(source.home), {"backend": source.backend, "provider": source.provider}
-    build_engines(bundle, store, graphs=router_graphs(bundle), measure=False, **how)
+    store, how = Store.open(source.home), _how(source)
+    graphs = router_graphs(bundle)
+    if graphs:
+        build_engines(bundle, store, graphs=graphs, measure=False, **how)
     engines = EngineSet(lambda component, graph: open_engine(bundle, store, component, graph, **how))
     try:
         yield open_router(bundle, lambda component, graph: engines.get(f"{component}/{graph}"))

@@ -105,7 +105,7 @@ def _read_json(source: Path, name: str) -> Any:
 
 def _import_transformers() -> None:
     try:
-        import optimum.exporters.onnx
+        import optimum.exporters.onnx  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
         raise BackendError("a sentence encoder", f"no torch side: {error}", "pip install 'costroute-rt[export]'") from error
@@ -120,9 +120,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     kind = AutoModel
     if config.model_type in _CLIP_TYPES:
         kind = CLIPTextModel if config.architectures == ["CLIPTextModel"] else CLIPTextModelWithProjection
-    module, found = kind.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True
-    )
+    module, found = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
     missing = [name for name in found["missing_keys"] if not name.startswith("pooler.")]
     if missing or getattr(module.config, "is_encoder_decoder", False):
         raise ValueError(f"it lacks {', '.join(sorted(missing)[:3])}" if missing else "it is an encoder and a decoder")
@@ -172,5 +170,5 @@ def _onnx_config(module: Any) -> Any:
         has_projection = hasattr(module, "text_projection")
         kind = configs.CLIPTextWithProjectionOnnxConfig if has_projection else configs.CLIPTextOnnxConfig
         return kind(module.config, task="feature-extraction")
-    make = TasksManager.get_exporter_config_constructor("onnx", module, task="feature-extraction")
+    make = TasksManager.get_exporter_config_constructor("onnx", module, task="feature-extraction", library_name="transformers")
     return make(module.config)

@@ -112,7 +112,7 @@ class ModuleEngine:
 
         with torch.inference_mode():
             values = self._module(*(torch.from_numpy(feeds[name]) for name in self.inputs))
-        return {name: values for name in self._network.spec.outputs}
+        return dict.fromkeys(self._network.spec.outputs, values)
 
     def to_device(self, array: Any) -> Any:
         return array
