@@ -28,7 +28,7 @@ from costroute_rt.export.router.fit import fit_router
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.report import Example, write_page
 from costroute_rt.export.router.states import read_states
-from costroute_rt.export.router.transformer import save_router
+from costroute_rt.export.router.transformer import import_torch, save_router
 from costroute_rt.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
 from costroute_rt.router import Router
 from costroute_rt.router_bundle import open_router, text_encoder_sha256, with_router
@@ -77,6 +77,8 @@ def fit_bundle(
     """
     if os.path.lexists(output) and not force:
         raise OutputError(output, "it exists already (--force replaces it)")
+    if "transformer" in estimators:
+        import_torch()
     table = source.open()
     cells = table.cells([row["name"] for row in bundle.pool])
     others = [name for name in table.candidates if name not in cells.candidates]

@@ -68,7 +68,8 @@ def read_layout(source: Path) -> Layout:
     if not (source / "modules.json").is_file():
         _read_json(source, "config.json")
         return Layout(source, "mean", False, None, False)
-    transformer, pooling, is_normalised, settings = source, "mean", False, {}
+    transformer, pooling, is_normalised = source, "mean", False
+    settings: dict[str, Any] = {}
     for module in _read_json(source, "modules.json"):
         kind, path = str(module["type"]).rpartition(".")[2], str(module.get("path", ""))
         if kind in ("Transformer", "CLIPModel"):

@@ -67,12 +67,12 @@ def fit_transformer(
     """Trains on 80 % of the prompts until the others are predicted no better, then as long on all of them.
 
     states: of the prompts. mean, variance: as `Average.fit` takes them. groups: int64[prompts], prompts that are never parted.
-    width: of the network. The same arguments give the same network. The standard error is half the variance by which prompts held out
-    are predicted worse than those learned from, the part that is the network's own (Efron 2004), but that of an average at the least.
+    width: of the network. The same arguments give the same network. The square of the standard error is half of what prompts held out are
+    predicted worse than those learned from, the part that is the network's own (Efron 2004), but that of an average at the least.
     With fewer than LEAST_PROMPTS it is the average that is returned. Raises BackendError without torch, ConfigError for states that are
     not finite or not those of the prompts.
     """
-    torch = _import_torch()
+    torch = import_torch()
     if len(states) != len(mean) or not np.isfinite(states.states).all():
         raise ConfigError("states", f"float32{list(states.states.shape)}", f"finite numbers for {len(mean)} prompts")
     average = Average.fit(mean, variance)
@@ -141,7 +141,8 @@ def save_router(router: Router, folder: Path) -> None:
             engine.write(folder)
 
 
-def _import_torch() -> Any:
+def import_torch() -> Any:
+    """The module; raises BackendError, with the extra to install, where it is not there."""
     try:
         import torch
     except ImportError as error:
@@ -210,8 +211,9 @@ def _own_variance(torch: Any, network: Any, examples: _Examples, learned: Any, h
 
 def _make_network(torch: Any, examples: _Examples, average: FloatArray, spread: FloatArray, width: int) -> Any:
     """An untrained network, whose estimate is the average."""
-    nn, own = torch.nn, torch.arange(examples.states.shape[1]) < examples.lengths[:, None]
-    tokens = examples.states[own]
+    from torch import nn
+
+    tokens = examples.states[torch.arange(examples.states.shape[1]) < examples.lengths[:, None]]
     scale = tokens.std(0)
 
     class Network(nn.Module):

@@ -14,7 +14,7 @@ import pytest
 
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import BackendError, ConfigError
-from costroute_rt.export.router.job import Source, _sentence_encoder, fit_bundle
+from costroute_rt.export.router.job import Source, _sentence_encoder, evaluate_bundle, fit_bundle
 from costroute_rt.export.router.sentence_encoder import export_sentence_encoder, read_layout
 from tests.export.router.test_transformer import route_without_torch, write_labels
 from tests.export.small_checkpoint import needs_export, write_tokenizer
@@ -193,6 +193,7 @@ class TestExported:
         assert Bundle.open(output).router["tokenizer"] == "router/tokenizer.json"
         assert route_without_torch(output, "a red lake house") == pool[0]
         assert route_without_torch(output, "the snow by the lake") == pool[-1]
+        assert evaluate_bundle(Bundle.open(output), source).to_json()["router_ms"] > 0
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {

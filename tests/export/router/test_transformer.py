@@ -16,7 +16,7 @@ from costroute_rt.estimator import Average, Mean, Transformer
 from costroute_rt.export.router import cross_validation as cv
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.fit import learn
-from costroute_rt.export.router.job import Source, fit_bundle
+from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle
 from costroute_rt.export.router.transformer import fit_transformer
 from costroute_rt.prompt_encoder import HashedEncoder, TextStates
 from tests.export.small_checkpoint import needs_export
@@ -57,7 +57,7 @@ def judge(estimator: Any, states: TextStates) -> np.ndarray:
 @pytest.mark.parametrize("count", [0, 1, 3, 9])
 def test_few_prompts_give_the_average_and_no_network(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cells, states = make(12)
-    monkeypatch.setattr("costroute_rt.export.router.transformer._import_torch", lambda: None)
+    monkeypatch.setattr("costroute_rt.export.router.transformer.import_torch", lambda: None)
     hidden = np.arange(12)[:, None] >= count
     found = fit_transformer(states, np.where(hidden, np.nan, cells.mean), np.where(hidden, np.nan, cells.variance))
     assert isinstance(found, Average)
@@ -68,6 +68,15 @@ def test_without_torch_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match=r"pip install 'costroute-rt\[export\]'"):
         fit(cells, states)
+
+
+def test_without_torch_nothing_is_begun(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, said = Bundle.open(tiny_bundle), list[str]()
+    write_labels(tmp_path / "labels.csv", [row["name"] for row in bundle.pool])
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(BackendError, match=r"pip install 'costroute-rt\[export\]'"):
+        fit_bundle(bundle, Source(labels=tmp_path / "labels.csv"), tmp_path / "out", estimators=["transformer"], say=said.append)
+    assert not said
 
 
 def test_a_transformer_is_fitted_where_asked_for_alone_and_not_without_states() -> None:
@@ -152,6 +161,7 @@ class TestFitted:
         assert (router.routes_on, router.estimator.kind, router.text_encoder is not None) == ("prompt", "transformer", True)
         assert route_without_torch(output, "a red lake house") == pool[0]
         assert route_without_torch(output, "the snow by the lake") == pool[-1]
+        assert evaluate_bundle(Bundle.open(output), Source(labels=labels)).to_json()["router_ms"] > 0
 
 
 WORDS = ("lake", "house", "snow", "three", "small", "white", "birds", "sea")
