@@ -12,7 +12,7 @@ from typing import Any
 
 from costroute_rt.engines import device
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.bundle_manifest import step_graph
+from costroute_rt.engines.bundle_manifest import ROUTER_GRAPHS, TensorSpec, step_graph
 from costroute_rt.engines.durable import check_room, is_full
 from costroute_rt.engines.engine import Backend, BuildSpec, Engine, EngineKey, FieldDifference, get_backend
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError, StoreFullError
@@ -59,13 +59,19 @@ class Explanation:
 
 
 def pool_graphs(bundle: Bundle) -> list[str]:
-    """The graphs that the pool needs, as component/graph: text, each denoiser with a step graph per kind of guidance, decoders."""
+    """The graphs that the pool needs, as component/graph: text, each denoiser with a step graph per kind of guidance, decoders, router."""
     names = [f"{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder"]
     for row in bundle.pool:
         has_condition = "condition" in bundle.components[row["denoiser"]].graphs
         names += [f"{row['denoiser']}/condition"] if has_condition else []
         names.append(f"{row['denoiser']}/{step_graph(row['guidance_scale'])}")
-    return list(dict.fromkeys([*names, *(f"{row['decoder']}/decode" for row in bundle.pool)]))
+    return list(dict.fromkeys([*names, *(f"{row['decoder']}/decode" for row in bundle.pool), *router_graphs(bundle)]))
+
+
+def router_graphs(bundle: Bundle) -> list[str]:
+    """The graphs that the bundle's router runs, as component/graph."""
+    roles = {name: component.role for name, component in bundle.components.items() if component.role in ROUTER_GRAPHS}
+    return [f"{name}/{ROUTER_GRAPHS[role]}" for name, role in roles.items()] if bundle.router is not None else []
 
 
 def make_spec(
@@ -275,11 +281,19 @@ def _check_interface(bundle: Bundle, path: str, engine: Engine) -> None:
     """Raise BundleError where a graph takes or gives something else than the manifest says."""
     spec = bundle.graphs[path]
     for side, stated, real in (("inputs", spec.inputs, engine.inputs), ("outputs", spec.outputs, engine.outputs)):
-        said, found = (
-            ", ".join(f"{name} {each[name].dtype} of rank {len(each[name].shape)}" for name in sorted(each)) for each in (stated, real)
-        )
-        if said != found:
+        if stated.keys() != real.keys() or not all(_agree(stated[name], real[name]) for name in stated):
+            said, found = (
+                ", ".join(f"{name} {each[name].dtype}{list(each[name].shape)}" for name in sorted(each)) for each in (stated, real)
+            )
             raise BundleError(bundle.root / path, f"its {side} are {found}; the manifest says {said}", "export the bundle again")
+
+
+def _agree(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether a tensor may be both: lengths that both know are the same."""
+    if one.dtype != other.dtype or len(one.shape) != len(other.shape):
+        return False
+    pairs = zip(one.shape, other.shape, strict=True)
+    return all(isinstance(a, str) or isinstance(b, str) or a == b for a, b in pairs)
 
 
 def _weight_bytes(bundle: Bundle, name: str) -> int:

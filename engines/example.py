@@ -36,14 +36,18 @@ def axis_lengths(bundle: Bundle, batch: int = 1) -> dict[str, int]:
 
 
 _SEQUENCES = ("sequence", "sequence_length", "tokens")
+_FREE = {"prompt_tokens": 16}
+"""Lengths to try for axes that are never fixed: the tokens of a router's own tokenizer."""
 
 
 def _example(name: str, spec: TensorSpec, lengths: dict[str, int], rng: np.random.Generator) -> npt.NDArray[Any]:
-    shape = tuple(axis if isinstance(axis, int) else lengths.get(axis, 1) for axis in spec.shape)
+    shape = tuple(axis if isinstance(axis, int) else lengths.get(axis, _FREE.get(axis, 1)) for axis in spec.shape)
     if name == "row":
         return np.array(_ROW, dtype=spec.dtype)
     if name in ("guidance", "timestep"):
         return np.full(shape, 3 if name == "guidance" else 500, dtype=spec.dtype)
+    if name in ("attention_mask", "lengths"):
+        return np.full(shape, 1 if name == "attention_mask" else lengths["tokens"], dtype=spec.dtype)
     if spec.dtype in ("float32", "float16"):
         return np.asarray(rng.standard_normal(shape)).astype(spec.dtype)
     if spec.dtype == "bool":

@@ -60,14 +60,20 @@ def assemble_parts(
             raise
 
     costs = {name: read_one(*name.split("/")) for name in engine_names(bundle, pool)}
+    engines = EngineSet(open_one)
+    quality = (
+        open_router(bundle, lambda component, graph: engines.get(f"{component}/{graph}"))
+        if bundle.router
+        else AverageQuality.from_bundle(bundle, pool)
+    )
     return Parts(
         bundle=bundle,
         pool=pool,
         tokenizer=Tokenizer.from_bundle(bundle),
         tables=tables,
-        engines=EngineSet(open_one),
-        costs=CostModel(costs, clock),
-        quality=open_router(bundle, open_one) if bundle.router else AverageQuality.from_bundle(bundle, pool),
+        engines=engines,
+        costs=CostModel(costs, clock, routing_ms=sum(costs[name].batch[1].median_ms for name in quality.engines)),
+        quality=quality,
         clock=clock,
         backend=backend,
         versions={"costroute-rt": costroute_rt.__version__, backend: get_backend(backend).version, "numpy": np.__version__},

@@ -43,7 +43,7 @@ def plan_work(parts: Parts, request: Request, candidate: Candidate) -> Work:
         rows=len(parts.tables.table(candidate)),
         decode=parts.decode(candidate),
         batches=parts.costs.batches(step, request.count),
-        loads=tuple(name for name in parts.needed(candidate) if parts.engines.find(name) is None),
+        loads=tuple(name for name in (*parts.quality.engines, *parts.needed(candidate)) if parts.engines.find(name) is None),
         area=request.height * request.width / (parts.bundle.image.height * parts.bundle.image.width),
     )
 
