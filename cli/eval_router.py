@@ -99,8 +99,8 @@ def _lines(found: Evaluation) -> list[str]:
     about = found.calibration
     lines = [f"{found.prompts} prompts" + (f", {found.left_out} left out for missing labels" if found.left_out else "")]
     lines.append(f"predicted quality: bias {about['bias']:+.3f}, root mean square error {about['rms_error']:.3f}")
-    if found.oracle_gain is not None:
-        lines.append(f"chosen by other seeds' labels: gain {found.oracle_gain:+.4f}")
+    if found.oracle is not None:
+        lines.append(f"chosen by other seeds' labels: gain {found.oracle['gain']:+.4f}")
     if found.reachable_share is not None:
         lines.append(f"the router reaches {100 * found.reachable_share:.0f} % of what that choice does")
     if found.router_ms is not None:

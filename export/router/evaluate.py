@@ -52,8 +52,8 @@ class Evaluation:
     curves: dict[str, Curve]
     """router, hull, length, average and, where there are two seeds, oracle; empty where no costs are known."""
     shares: list[dict[str, Any]]
-    oracle_gain: float | None
-    """What choosing by half of the seeds gains on the others."""
+    oracle: dict[str, float] | None
+    """Figures of choosing by half of the seeds and scoring on the others, which no router can do; None where there is one seed."""
     reachable_share: float | None
     """The router's area (the gain, where no costs are known) as part of the oracle's."""
     calibration: dict[str, Any]
@@ -73,7 +73,7 @@ class Evaluation:
             **plain,
             "figures": {router: {name: found.to_json() for name, found in each.items()} for router, each in self.figures.items()},
             "curves": {name: {"cost_ms": _plain(each.cost), "quality": _plain(each.quality)} for name, each in self.curves.items()},
-            "oracle_gain": _rounded(self.oracle_gain),
+            "oracle": None if self.oracle is None else {name: _finite(value) for name, value in self.oracle.items()},
             "reachable_share": _rounded(self.reachable_share),
             "calibration": self.calibration,
             "categories": self.categories,
@@ -120,7 +120,7 @@ def evaluate(
         figures=figures,
         curves=curves,
         shares=_shares(kept, routed["router"]) if kept.has_cost else [],
-        oracle_gain=None if oracle is None else oracle[1],
+        oracle=None if oracle is None else oracle[1],
         reachable_share=_reachable(kept, figures["router"], oracle),
         calibration=calibrate(kept, judged),
         categories=_categories(kept, judged),
@@ -216,8 +216,8 @@ def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
     return rows
 
 
-def _oracle(halves: Sequence[Cells]) -> tuple[Curve, float, float] | None:
-    """Its curve, its gain over the best single candidate, its area over the hull of both halves together."""
+def _oracle(halves: Sequence[Cells]) -> tuple[Curve, dict[str, float]] | None:
+    """Its curve, and its figures; of these only the gain where no costs are known."""
     if not halves:
         return None
     first, second = halves
@@ -225,15 +225,16 @@ def _oracle(halves: Sequence[Cells]) -> tuple[Curve, float, float] | None:
     found, gain = curve.oracle(
         [(curve.shrink(a.mean, a.variance) if a.has_noise else a.mean, b.mean) for a, b in ((first, second), (second, first))], cost
     )
-    base = curve.hull(cost, (first.mean.mean(0) + second.mean.mean(0)) / 2)
-    return found, gain, curve.area_above(found, base, cost)
+    if not (first.has_cost and second.has_cost):
+        return found, {"gain": gain}
+    return found, {**curve.judge_curve(found, cost, (first.mean.mean(0) + second.mean.mean(0)) / 2), "gain": gain}
 
 
-def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curve, float, float] | None) -> float | None:
-    if oracle is None:
+def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curve, dict[str, float]] | None) -> float | None:
+    name = "area" if cells.has_cost else "gain"
+    if oracle is None or not oracle[1].get(name, 0.0) > 1e-9:
         return None
-    ours, theirs = (figures["area"].value, oracle[2]) if cells.has_cost else (figures["gain"].value, oracle[1])
-    return ours / theirs if theirs > 1e-9 else None
+    return figures[name].value / oracle[1][name]
 
 
 def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
@@ -270,3 +271,7 @@ def _plain(values: FloatArray) -> list[float]:
 
 def _rounded(value: Any) -> float | None:
     return None if value is None else float(f"{float(value):.6g}")
+
+
+def _finite(value: float) -> float | None:
+    return _rounded(value) if np.isfinite(value) else None
