@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from costroute_rt.allocation import allocate
 from costroute_rt.engines.error import ConfigError
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
@@ -238,9 +239,13 @@ def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curv
 
 
 def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
-    """For each category of some size: the routed choice against the single candidate that is best over all categories."""
+    """For each category of some size: the routed choice against the single candidate that is best over all categories.
+
+    mean_ms: what the category gets where the prompts together get the mean-cost candidate's time; None where no costs are known.
+    """
     if cells.categories is None:
         return []
+    spent = _spend_mean(cells, estimates) if cells.has_cost else None
     best = curve.best_single(cells.cost_ms, cells.mean.mean(0))
     choice = curve.route(estimates.mean, cells.cost_ms, [0.0]).choice[0]
     gain = cells.mean[np.arange(len(cells)), choice] - cells.mean[:, best]
@@ -250,9 +255,22 @@ def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
         if there.sum() >= LEAST_IN_CATEGORY:
             found = curve.bootstrap_mean(gain[there], cells.groups[there])
             rows.append(
-                {"name": name, "prompts": int(there.sum()), "trust": _rounded(estimates.trust[there].mean()), "gain": found.to_json()}
+                {
+                    "name": name,
+                    "prompts": int(there.sum()),
+                    "trust": _rounded(estimates.trust[there].mean()),
+                    "gain": found.to_json(),
+                    "mean_ms": None if spent is None else _rounded(spent[there].mean()),
+                }
             )
     return rows
+
+
+def _spend_mean(cells: Cells, estimates: Estimates) -> FloatArray:
+    """float64[prompts]: what each costs where all of them together may cost as much as by the mean-cost candidate."""
+    cost = cells.cost_ms
+    total = len(cells) * float(cost[curve.mean_cost_candidate(cost)])
+    return np.asarray(cost[allocate(estimates.mean, cost, total).choice])
 
 
 def _compare_ms(cells: Cells, predicted: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -35,7 +35,11 @@ svg{max-width:100%;height:auto;display:block}svg text{font-family:inherit!import
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:6px 0 6px 14px;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0}th{color:var(--quiet);font-weight:500}
+td small{display:block;color:var(--quiet)}
+.note{margin-top:12px}
 .pair{display:flex;gap:24px;flex-wrap:wrap;align-items:center}.pair>*{flex:1 1 280px}
+.pair.top{align-items:flex-start}
+h3{font-size:14px;font-weight:600;margin:6px 0 12px}
 .images{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:16px}
 figure{margin:0}figure img{width:100%;border-radius:8px;display:block;image-rendering:auto}
 figcaption{font-size:13px;line-height:1.4;margin-top:6px}
@@ -70,22 +74,37 @@ def write_page(found: Evaluation, *, title: str, reason: str, examples: Sequence
     parts.append(_section("Are predictions right?", "On the line: what is predicted is what is found.", _calibration(found)))
     if found.categories:
         about = "Gain by kind of prompt; the number is how many prompts there are."
-        parts.append(_section("Kinds of prompt", about, plot.plot_categories(found.categories)))
+        parts.append(_section("Kinds of prompt", about, plot.plot_categories(found.categories), _categories_table(found)))
     if examples:
-        parts.append(_section("Examples", "From the cheapest routes to the costliest.", _images(examples)))
+        parts.append(_section("Examples", "Prompts and what they get where half of the range of cost is spent.", _images(examples)))
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_CSS}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
 
 
-def show_interval(found: Interval | None) -> str:
+def show_interval(found: Interval | None, *, signed: bool = True) -> str:
     """`+0.031 (+0.022 to +0.040)`, a dash for what is not there."""
     if found is None or found.value != found.value:
         return "–"
-    return f"{_number(found.value)} ({_number(found.low)} to {_number(found.high)})"
+    value, low, high = (_number(each, signed) for each in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
 
 
-def _number(value: float) -> str:
-    return "never" if value == float("inf") else f"{value:+.3f}"
+def _number(value: float, signed: bool = True) -> str:
+    if value == float("inf"):
+        return "never"
+    rounded = round(value, 3) + 0.0  # no -0.000
+    return f"{rounded:+.3f}" if signed else f"{rounded:.3f}"
+
+
+def _found(found: Interval | None, *, signed: bool) -> str:
+    """A cell with the interval under the figure."""
+    value, _, interval = show_interval(found, signed=signed).partition(" ")
+    return f"{value}\n{interval}"
+
+
+def show_value(value: float | None, *, signed: bool = True) -> str:
+    """`+0.031`, a dash for what is not there."""
+    return "–" if value is None or value != value else _number(value, signed)
 
 
 def _plain(value: float | None, decimals: int = 3) -> str:
@@ -117,16 +136,29 @@ def _section(title: str, about: str, *content: str) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    """A second line is set small."""
+    first, _, second = text.partition("\n")
+    return escape(first) + (f"<small>{escape(second)}</small>" if second else "")
 
 
 def _figures_table(found: Evaluation) -> str:
     routers = [name for name in _ROUTERS if name in found.figures]
     names = [name for name in _FIGURES if any(name in found.figures[router] for router in routers)]
-    rows = [[_FIGURES[name][0], *(show_interval(found.figures[router].get(name)) for router in routers)] for name in names]
+    rows = [
+        [_FIGURES[name][0], *(show_interval(found.figures[router].get(name), signed=name != "qnc") for router in routers)] for name in names
+    ]
+    header = ["", *(_ROUTERS[router] for router in routers)]
+    if found.oracle is not None:
+        header.append("chosen on other seeds")
+        for row, name in zip(rows, names, strict=True):
+            row.append(show_value(found.oracle.get(name), signed=name != "qnc"))
     notes = "; ".join(f"{_FIGURES[name][0]}: {_FIGURES[name][1]}" for name in names)
-    return _table(["", *(_ROUTERS[router] for router in routers)], rows) + f'<p class="quiet" style="margin-top:10px">{escape(notes)}.</p>'
+    return _table(header, rows) + f'<p class="quiet note">{escape(notes)}.</p>'
 
 
 def _candidates_table(found: Evaluation) -> str:
@@ -147,10 +179,16 @@ def _candidates_table(found: Evaluation) -> str:
 
 def _shares_table(found: Evaluation) -> str:
     order = sorted(found.candidates, key=lambda row: row["cost_ms"])
-    rows = [[f"{level['cost_ms']:.0f} ms", *(_words(level["candidates"][row["name"]]["words"]) for row in order)] for level in found.shares]
-    return '<p class="quiet" style="margin-top:12px">Mean words of the prompts each one gets:</p>' + _table(
-        ["mean cost", *(row["name"] for row in order)], rows
-    )
+    rows = [[row["name"], *(_words(level["candidates"][row["name"]]["words"]) for level in found.shares)] for row in order]
+    header = ["", *(f"{level['cost_ms']:.0f} ms" for level in found.shares)]
+    return '<p class="quiet note">Mean number of words of the prompts that each one gets:</p>' + _table(header, rows)
+
+
+def _categories_table(found: Evaluation) -> str:
+    if not found.has_cost:
+        return ""
+    rows = [[row["name"], f"{row['mean_ms']:.0f} ms"] for row in found.categories]
+    return '<p class="quiet note">What each gets where the mean-cost candidate\'s time is spent:</p>' + _table(["", "mean"], rows)
 
 
 def _words(count: float | None) -> str:
@@ -170,9 +208,16 @@ def _calibration(found: Evaluation) -> str:
 
 
 def _images(examples: Sequence[Example]) -> str:
+    """The cheap half of them beside the costly half."""
+    middle = len(examples) // 2
+    halves = ("Sent to a cheap candidate", examples[:middle]), ("Sent to a costly one", examples[middle:])
+    return f'<div class="pair top">{"".join(_gallery(title, half) for title, half in halves if half)}</div>'
+
+
+def _gallery(title: str, examples: Sequence[Example]) -> str:
     figures = "".join(
         f'<figure><img alt="{escape(each.prompt)}" src="data:image/png;base64,{base64.b64encode(each.png).decode("ascii")}">'
         f'<figcaption>{escape(each.prompt)}<br><span class="quiet">{escape(each.candidate)}, {each.ms:.0f} ms</span></figcaption></figure>'
         for each in examples
     )
-    return f'<div class="images">{figures}</div>'
+    return f'<div><h3>{escape(title)}</h3><div class="images">{figures}</div></div>'
