@@ -100,7 +100,7 @@ def _shares(found: Evaluation) -> tuple[list[str], list[list[object]]]:
 def _lines(found: Evaluation) -> list[str]:
     about = found.calibration
     lines = [f"{found.prompts} prompts" + (f", {found.left_out} left out for missing labels" if found.left_out else "")]
-    lines.append(f"predicted quality: bias {about['bias']:+.3f}, root mean square error {about['rms_error']:.3f}")
+    lines.append(f"predicted quality: bias {about['bias']:+.4f}, root mean square error {about['rms_error']:.3f}")
     if found.oracle is not None:
         lines.append(f"chosen by other seeds' labels: gain {found.oracle['gain']:+.4f}")
     if found.reachable_share is not None:

@@ -104,15 +104,21 @@ def plot_calibration(found: Evaluation) -> str:
 
 def plot_categories(rows: Sequence[Mapping[str, Any]]) -> str:
     """Each category's gain with its interval."""
-    ordered = sorted(rows, key=lambda row: row["gain"]["value"])
+    ordered = rows[::-1]
     values = np.array([row["gain"]["value"] for row in ordered])
     reach = np.abs(np.array([[row["gain"]["low"], row["gain"]["high"]] for row in ordered]).T - values)
     with _axes("categories", 7.4, 0.9 + 0.27 * len(ordered)) as (axes, out):
         axes.axvline(0, color=QUIET, linewidth=1.2)
         axes.errorbar(values, np.arange(len(ordered)), xerr=reach, fmt="o", color=ACCENT, ecolor=PALE_BLUE, elinewidth=2.5, markersize=5)
-        axes.set_yticks(np.arange(len(ordered)), [f"{row['name']} ({row['prompts']})" for row in ordered])
+        axes.set_yticks(np.arange(len(ordered)), [_category(row) for row in ordered])
+        axes.set_ylim(-0.6, len(ordered) - 0.4)
         axes.set_xlabel("gain over the best single candidate")
     return out[0]
+
+
+def _category(row: Mapping[str, Any]) -> str:
+    spent = "" if row["mean_ms"] is None else f", {row['mean_ms']:.0f} ms"
+    return f"{row['name']} ({row['prompts']} prompts{spent})"
 
 
 @contextmanager

@@ -27,14 +27,14 @@ main{max-width:880px;margin:0 auto;padding:40px 20px 64px}
 h1{font-size:28px;margin:0 0 4px;letter-spacing:-.02em}h2{font-size:17px;margin:0 0 4px}
 p{margin:0 0 12px}.quiet{color:var(--quiet)}
 section{background:#fff;border:1px solid var(--line);border-radius:12px;padding:22px 24px;margin-top:18px;overflow-x:auto}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(180px,1fr));gap:14px;margin-top:22px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-top:22px}
 .tile{background:#fff;border:1px solid var(--line);border-radius:12px;padding:16px 18px}
 .tile b{display:block;font-size:26px;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
 .tile small{color:var(--quiet);display:block;line-height:1.35}
 svg{max-width:100%;height:auto;display:block}svg text{font-family:inherit!important}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:6px 0 6px 14px;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}th{color:var(--quiet);font-weight:500}
+th:first-child,td:first-child{text-align:left;padding-left:0}th{color:var(--quiet);font-weight:500;white-space:normal;vertical-align:bottom}
 td small{display:block;color:var(--quiet)}
 .note{margin-top:12px}
 .pair{display:flex;gap:24px;flex-wrap:wrap;align-items:center}.pair>*{flex:1 1 280px}
@@ -73,8 +73,8 @@ def write_page(found: Evaluation, *, title: str, reason: str, examples: Sequence
     parts.append(_section("Single candidates", "", _candidates_table(found)))
     parts.append(_section("Are predictions right?", "On the line: what is predicted is what is found.", _calibration(found)))
     if found.categories:
-        about = "Gain by kind of prompt; the number is how many prompts there are."
-        parts.append(_section("Kinds of prompt", about, plot.plot_categories(found.categories), _categories_table(found)))
+        about = "Gain by kind of prompt; beside it what a kind gets where the mean-cost candidate's time is spent."
+        parts.append(_section("Kinds of prompt", about, plot.plot_categories(found.categories)))
     if examples:
         parts.append(_section("Examples", "Prompts and what they get where half of the range of cost is spent.", _images(examples)))
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_CSS}</style>'
@@ -113,10 +113,10 @@ def _plain(value: float | None, decimals: int = 3) -> str:
 
 def _tiles(found: Evaluation) -> str:
     router = found.figures["router"]
-    tiles = [(f"{router['gain'].value:+.3f}", "gain over the best single candidate", show_interval(router["gain"]))]
+    tiles = [(f"{router['gain'].value:+.3f}", "gain over the best single candidate", _ends(router["gain"]))]
     if found.has_cost:
         qnc = router["qnc"].value
-        tiles.insert(0, (f"{router['area'].value:+.3f}", "mean height over random mixing", show_interval(router["area"])))
+        tiles.insert(0, (f"{router['area'].value:+.3f}", "mean height over random mixing", _ends(router["area"])))
         tiles.insert(1, ("never" if qnc == float("inf") else f"{100 * qnc:.0f} %", "of the best candidate's cost for its quality", "QNC"))
     if found.reachable_share is not None:
         tiles.append((f"{100 * found.reachable_share:.0f} %", "of what the labels allow", "against choosing on other seeds"))
@@ -127,6 +127,10 @@ def _tiles(found: Evaluation) -> str:
     )
     left_out = f", {found.left_out} left out for missing labels" if found.left_out else ""
     return f'<p class="quiet">{found.prompts} prompts{left_out}; mean trust {found.mean_trust:.2f}</p><div class="tiles">{cells}</div>'
+
+
+def _ends(found: Interval) -> str:
+    return f"{_number(found.low)} to {_number(found.high)}"
 
 
 def _section(title: str, about: str, *content: str) -> str:
@@ -149,9 +153,7 @@ def _cell(text: str) -> str:
 def _figures_table(found: Evaluation) -> str:
     routers = [name for name in _ROUTERS if name in found.figures]
     names = [name for name in _FIGURES if any(name in found.figures[router] for router in routers)]
-    rows = [
-        [_FIGURES[name][0], *(show_interval(found.figures[router].get(name), signed=name != "qnc") for router in routers)] for name in names
-    ]
+    rows = [[_FIGURES[name][0], *(_found(found.figures[router].get(name), signed=name != "qnc") for router in routers)] for name in names]
     header = ["", *(_ROUTERS[router] for router in routers)]
     if found.oracle is not None:
         header.append("chosen on other seeds")
@@ -172,9 +174,9 @@ def _candidates_table(found: Evaluation) -> str:
             _plain(row["predicted"]),
             f"{100 * row['best_for']:.0f} %",
         ]
-        for row in found.candidates
+        for row in sorted(found.candidates, key=lambda row: row["cost_ms"] or 0.0)
     ]
-    return _table(["", "ms", "ms predicted here", "quality", "predicted", "routed to, no cost limit"], rows)
+    return _table(["", "ms", "ms predicted here", "quality", "quality predicted", "routed to, no cost limit"], rows)
 
 
 def _shares_table(found: Evaluation) -> str:
@@ -182,13 +184,6 @@ def _shares_table(found: Evaluation) -> str:
     rows = [[row["name"], *(_words(level["candidates"][row["name"]]["words"]) for level in found.shares)] for row in order]
     header = ["", *(f"{level['cost_ms']:.0f} ms" for level in found.shares)]
     return '<p class="quiet note">Mean number of words of the prompts that each one gets:</p>' + _table(header, rows)
-
-
-def _categories_table(found: Evaluation) -> str:
-    if not found.has_cost:
-        return ""
-    rows = [[row["name"], f"{row['mean_ms']:.0f} ms"] for row in found.categories]
-    return '<p class="quiet note">What each gets where the mean-cost candidate\'s time is spent:</p>' + _table(["", "mean"], rows)
 
 
 def _words(count: float | None) -> str:
@@ -200,7 +195,7 @@ def _calibration(found: Evaluation) -> str:
     rows = [
         ["slope, 1 is right", _plain(about["slope"], 2)],
         ["slope of what the prompt tells", _plain(about["slope_by_prompt"], 2)],
-        ["bias", f"{about['bias']:+.3f}"],
+        ["bias", _number(about["bias"])],
         ["root mean square error", _plain(about["rms_error"])],
         ["of it noise of the labels", _plain(about["label_noise"])],
     ]
