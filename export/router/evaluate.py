@@ -16,7 +16,7 @@ from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.curve import Curve, FloatArray, Interval, Routed
 
 LEVELS = 5
-"""Mean costs, evenly spaced, at which the selection shares are told."""
+"""Mean costs, evenly spaced, at which the selection shares are told; fewer where the router has fewer to offer."""
 BINS = 10
 FEW_RESAMPLES = 500
 """For the figures of a whole curve, which take longer than a mean's."""
@@ -203,8 +203,8 @@ def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
     """Which candidates the prompts get where the mean cost is at each of LEVELS, and how long their prompts are."""
     points, words = routed.points(cells.cost_ms, cells.mean), np.array([len(prompt.split()) for prompt in cells.prompts])
     rows = []
-    for level in np.linspace(points.cost.min(), points.cost.max(), LEVELS):
-        setting = int(np.argmin(np.abs(points.cost - level)))
+    levels = np.linspace(points.cost.min(), points.cost.max(), LEVELS)
+    for setting in dict.fromkeys(int(np.argmin(np.abs(points.cost - level))) for level in levels):
         choice = routed.choice[setting]
         taken = {
             name: {
@@ -218,14 +218,16 @@ def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
 
 
 def _oracle(halves: Sequence[Cells]) -> tuple[Curve, dict[str, float]] | None:
-    """Its curve, and its figures; of these only the gain where no costs are known."""
+    """Its curve, and its figures; of these only the gain where no costs are known.
+
+    Labels are shrunk to their candidate's average by their noise, which the difference between the halves tells.
+    """
     if not halves:
         return None
     first, second = halves
     cost = (first.cost_ms + second.cost_ms) / 2
-    found, gain = curve.oracle(
-        [(curve.shrink(a.mean, a.variance) if a.has_noise else a.mean, b.mean) for a, b in ((first, second), (second, first))], cost
-    )
+    noise = ((first.mean - second.mean) ** 2 / (1 / first.count + 1 / second.count)).mean(0)
+    found, gain = curve.oracle([(curve.shrink(a.mean, noise / a.count), b.mean) for a, b in ((first, second), (second, first))], cost)
     if not (first.has_cost and second.has_cost):
         return found, {"gain": gain}
     return found, {**curve.judge_curve(found, cost, (first.mean.mean(0) + second.mean.mean(0)) / 2), "gain": gain}

@@ -59,7 +59,7 @@ def plot_curves(found: Evaluation) -> str:
         below = [value < low for value in quality]
         axes.set_xlim(min(costs) - 0.05 * np.ptp(costs), max(costs) + 0.11 * np.ptp(costs))
         axes.set_ylim(low, high)
-        heights = [max(value, low + 0.02 * (high - low)) for value in quality]
+        heights = [max(value, low + 0.03 * (high - low)) for value in quality]
         for cost, height, is_below in zip(costs, heights, below, strict=True):
             axes.scatter(cost, height, color=QUIET if is_below else INK, s=22, marker="v" if is_below else "o", zorder=5)
         texts = [f"{name} {value:.3f}" if is_below else name for name, value, is_below in zip(names, quality, below, strict=True)]
@@ -177,16 +177,17 @@ def shades(names: Sequence[str]) -> list[str]:
 
 
 def _label(axes: Any, texts: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
-    """Writes each text beside its point where it covers no point and no other text, if there is such a place."""
+    """Writes each text beside its point where it covers no point, no other text and not the axis, if there is such a place."""
     axes.figure.draw_without_rendering()  # lays out
     scale = axes.figure.dpi / 72
     points = axes.transData.transform(np.column_stack([x, y])) / scale
+    floor = axes.get_window_extent().y0 / scale
     taken = [(px - 3, py - 3, px + 3, py + 3) for px, py in points]
     for text, place, (px, py) in zip(texts, zip(x, y, strict=True), points, strict=True):
         width, height = 4.9 * len(text), 9.0
         places = [(right, up) for up in (-11, 5, -20, 14, -3) for right in (6, -6 - width)]
         boxes = [(px + right, py + up, px + right + width, py + up + height) for right, up in places]
-        clashes = [sum(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in taken) for a in boxes]
+        clashes = [sum(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in taken) + (a[1] < floor) for a in boxes]
         best = clashes.index(min(clashes))
         taken.append(boxes[best])
         axes.annotate(text, place, places[best], textcoords="offset points", fontsize=8, color=QUIET)

@@ -113,15 +113,15 @@ def _plain(value: float | None, decimals: int = 3) -> str:
 
 def _tiles(found: Evaluation) -> str:
     router = found.figures["router"]
-    tiles = [(f"{router['gain'].value:+.3f}", "gain over the best single candidate", _ends(router["gain"]))]
+    tiles = [(_number(router["gain"].value), "gain over the best single candidate", _ends(router["gain"]))]
     if found.has_cost:
         qnc = router["qnc"].value
-        tiles.insert(0, (f"{router['area'].value:+.3f}", "mean height over random mixing", _ends(router["area"])))
+        tiles.insert(0, (_number(router["area"].value), "mean height over random mixing", _ends(router["area"])))
         tiles.insert(1, ("never" if qnc == float("inf") else f"{100 * qnc:.0f} %", "of the best candidate's cost for its quality", "QNC"))
     if found.reachable_share is not None:
         tiles.append((f"{100 * found.reachable_share:.0f} %", "of what the labels allow", "against choosing on other seeds"))
     if found.router_ms is not None:
-        tiles.append((f"{found.router_ms:.2f} ms", "to judge a prompt", "beside the text encoder"))
+        tiles.append((f"{found.router_ms:.3f} ms", "to judge a prompt", "beside the text encoder"))
     cells = "".join(
         f'<div class="tile"><b>{escape(value)}</b>{escape(what)}<small>{escape(more)}</small></div>' for value, what, more in tiles
     )
@@ -203,7 +203,9 @@ def _calibration(found: Evaluation) -> str:
 
 
 def _images(examples: Sequence[Example]) -> str:
-    """The cheap half of them beside the costly half."""
+    """The cheap half of them beside the costly half; together where all were sent to one candidate."""
+    if len({each.candidate for each in examples}) == 1:
+        return _gallery(f"All sent to {examples[0].candidate}", examples)
     middle = len(examples) // 2
     halves = ("Sent to a cheap candidate", examples[:middle]), ("Sent to a costly one", examples[middle:])
     return f'<div class="pair top">{"".join(_gallery(title, half) for title, half in halves if half)}</div>'
