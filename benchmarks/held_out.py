@@ -25,8 +25,8 @@ from costroute_rt.export.postcard.captions import BANDS, banded
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.evaluate import Estimates, split_seeds
+from costroute_rt.export.router.job import Source
 from costroute_rt.export.router.labelling import Progress, Request, fingerprints, label_prompts
-from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.prompts import PromptRow
 from costroute_rt.export.router.scorers import open_scorers
 from costroute_rt.export.router.states import read_states
@@ -76,7 +76,7 @@ def open_held_out(args: argparse.Namespace) -> HeldOut:
         prompts = choose_captions(router.prompts, QUICK_CAPTIONS if args.quick else args.captions)
         wanted = {row.prompt_id for row in prompts}
         path = make_labels(bundle, prompts, args)
-    table = LabelTable.open(path, category="category")
+    table = Source(labels=path, category="category").open(bundle)
     everything = table.cells(names)
     kept = complete_prompts(everything) & np.array([normalise(text) not in fitted for text in everything.prompts])
     if wanted is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import OutputError
+from costroute_rt.engines.error import LabelError, OutputError
 from costroute_rt.export.router import job
 from costroute_rt.export.router.evaluate import Estimates
 from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle, make_examples, time_router
@@ -37,7 +37,7 @@ def test_a_fitted_bundle_holds_the_router_and_says_what_it_was_fitted_to(source:
     loaded = open_router(Bundle.open(tmp_path / "routed"))
     assert loaded.prompts == router.prompts
     assert loaded.record["labels"]["file"] == "labels.csv"
-    assert loaded.record["labels"]["sha256"] == source.open().sha256
+    assert loaded.record["labels"]["sha256"] == source.open(Bundle.open(tiny_bundle)).sha256
     assert loaded.record["cross_validation"]["leave_category_out"] is not None
     assert Bundle.open(tiny_bundle).router is None
     assert any(line.startswith("fold 1 of") for line in told)
@@ -55,11 +55,19 @@ def test_what_is_measured_is_what_is_loaded(source: Source, tiny_bundle: Path, t
     found = evaluate_bundle(Bundle.open(tmp_path / "routed"), Source(labels=heldout, home=source.home))
     router = open_router(Bundle.open(tmp_path / "routed"))
     predicted = {row["name"]: row["predicted"] for row in found.candidates}
-    mean, _, _ = router.judge_all(Source(labels=heldout).open().prompts, None)
+    mean, _, _ = router.judge_all(Source(labels=heldout).open(Bundle.open(tiny_bundle)).prompts, None)
     assert list(predicted.values()) == pytest.approx(mean.mean(0).tolist(), abs=1e-5)
     assert found.facts["router"]["prompts"] == 80
     assert found.router_ms is not None
     assert found.router_ms > 0
+
+
+def test_labels_made_with_other_weights_are_refused(source: Source, tiny_bundle: Path, tmp_path: Path) -> None:
+    text = Path(source.labels).read_text()
+    head, *rows = text.splitlines()
+    Path(source.labels).write_text("\n".join([f"{head},fingerprint", *(f"{row},0123456789ab" for row in rows)]) + "\n")
+    with pytest.raises(LabelError, match="tiny-turbo@1, .* were made with other weights or settings"):
+        fit_bundle(Bundle.open(tiny_bundle), source, tmp_path / "routed", encoder="hashed")
 
 
 def test_time_is_the_median_of_single_judgements(source: Source, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ def test_time_is_the_median_of_single_judgements(source: Source, tiny_bundle: Pa
 
 
 def test_examples_go_from_the_cheapest_routes_to_the_costliest(source: Source, tiny_bundle: Path) -> None:
-    cells = source.open().cells(NAMES)
+    cells = source.open(Bundle.open(tiny_bundle)).cells(NAMES)
     estimates = Estimates(
         mean=cells.mean, standard_error=np.zeros_like(cells.mean), trust=np.ones(len(cells)), average=cells.mean.mean(0)
     )  # fmt: skip
