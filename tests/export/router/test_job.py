@@ -66,7 +66,7 @@ def test_labels_made_with_other_weights_are_refused(source: Source, tiny_bundle:
     text = Path(source.labels).read_text()
     head, *rows = text.splitlines()
     Path(source.labels).write_text("\n".join([f"{head},fingerprint", *(f"{row},0123456789ab" for row in rows)]) + "\n")
-    with pytest.raises(LabelError, match="tiny-turbo@1, .* were made with other weights or settings"):
+    with pytest.raises(LabelError, match=r"tiny-turbo@1, .* were made with other weights or settings"):
         fit_bundle(Bundle.open(tiny_bundle), source, tmp_path / "routed", encoder="hashed")
 
 
