@@ -229,7 +229,7 @@ class Linear:
         weights, labels = label_weights(mean, variance)
         average = Average.fit(mean, variance)
         x = features.astype(np.float64)
-        columns = weights[:, :1] if (weights == weights[:, :1]).all() else weights
+        columns = weights[:, :1] if np.allclose(weights, weights[:, :1], rtol=1e-9) else weights
         fits = [_RidgeFit.of(x, column, alpha) for column in columns.T]
         coefficients, noise, least = np.zeros((x.shape[1], mean.shape[1])), np.zeros(mean.shape[1]), np.zeros(mean.shape[1])
         for index in range(mean.shape[1]):
