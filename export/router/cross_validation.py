@@ -78,11 +78,11 @@ class CrossValidation:
     """What was found out on held-out folds."""
 
     chosen: Setting
-    """By the error over all folds."""
-    errors: dict[str, float]
-    """Noise-weighted squared error of the differences between candidates, by the setting's name, best first."""
+    """By the losses over all folds."""
+    losses: dict[str, float]
+    """Mean of `losses` by the setting's name, best first."""
     estimate: FloatArray
-    """float64[prompts, candidates]: each fold's predictions, by the setting that the other folds' errors chose."""
+    """float64[prompts, candidates]: each fold's predictions, by the setting that the other folds' losses chose."""
     fold: IntArray
     gain: Interval
     """Of routing by `estimate` over the best constant choice (see `gains`)."""
@@ -102,7 +102,7 @@ class CrossValidation:
             "gain_over": self.best_single,
             "prompts": int(self.complete.sum()),
             "leave_category_out": None if self.leave_category_out is None else self.leave_category_out.to_json(),
-            "errors": {name: float(f"{error:.6g}") for name, error in self.errors.items()},
+            "losses": {name: float(f"{loss:.6g}") for name, loss in self.losses.items()},
         }
 
 
@@ -121,7 +121,7 @@ def cross_validate(
 
     features: float32[prompts, width], unreduced; states: of the same prompts, for a transformer. Prompts of equal text share a fold. The
     reduction, the fill-in of missing cells and the estimators see the training folds only, and each fold's setting is chosen by the
-    other folds' errors, so that the gain is none of the luck of choosing. Raises ConfigError for an unknown estimator, or too few
+    other folds' losses, so that the gain is none of the luck of choosing. Raises ConfigError for an unknown estimator, or too few
     prompts (`can_learn` says beforehand).
     """
     settings = grid_of(estimators)
@@ -129,18 +129,18 @@ def cross_validate(
         raise ConfigError("prompts labelled for every candidate", int(complete_prompts(cells).sum()), f"{LEAST_PROMPTS} or more")
     fold = split_folds(cells.groups, folds, seed)
     predicted = predict_folds(cells, features, states, fold, settings, dimensions, progress)
-    errors = {setting: squared_errors(cells, each) for setting, each in predicted.items()}
-    chosen = choose_setting(cells, predicted, errors, estimators, np.ones(len(cells), dtype=bool))
+    lost = {setting: losses(cells, each) for setting, each in predicted.items()}
+    chosen = choose_setting(cells, predicted, lost, estimators, np.ones(len(cells), dtype=bool))
     estimate = np.empty_like(cells.mean)
     for number in range(int(fold.max()) + 1):
         test = fold == number
-        estimate[test] = combine(predicted, choose_setting(cells, predicted, errors, estimators, ~test))[test]
+        estimate[test] = combine(predicted, choose_setting(cells, predicted, lost, estimators, ~test))[test]
     complete = complete_prompts(cells)
-    found = {str(setting): float(each.mean()) for setting, each in errors.items()}
-    found[str(chosen)] = float(squared_errors(cells, combine(predicted, chosen)).mean())
+    found = {str(setting): float(each.mean()) for setting, each in lost.items()}
+    found[str(chosen)] = float(losses(cells, combine(predicted, chosen)).mean())
     return CrossValidation(
         chosen=chosen,
-        errors=dict(sorted(found.items(), key=lambda row: row[1])),
+        losses=dict(sorted(found.items(), key=lambda row: row[1])),
         estimate=estimate,
         fold=fold,
         gain=measure_gain(cells.select(complete), estimate[complete], seed),
@@ -202,13 +202,25 @@ def predict_folds(
     return found
 
 
+def losses(cells: Cells, predicted: FloatArray) -> FloatArray:
+    """float64[prompts]: what settings are compared by, lower is better.
+
+    With costs, the gains lost, on prompts labelled for every candidate: errors would mostly tell how well candidates are judged that no
+    tradeoff would choose. Without costs, the squared errors, which are less noisy than the gain of the one choice there is.
+    """
+    if not cells.has_cost:
+        return squared_errors(cells, predicted)
+    complete, found = complete_prompts(cells), np.zeros(len(cells))
+    found[complete] = -gains(cells.select(complete), predicted[complete])
+    return found
+
+
 def squared_errors(cells: Cells, predicted: FloatArray) -> FloatArray:
     """float64[prompts]: how wrong the differences between a prompt's candidates are, which is all that routing reads.
 
-    Each cell weighs 1 / (its noise + the variance that is not noise), and the weighted mean error of a prompt is taken off first. Only
-    contenders count: how far a candidate that is hardly ever chosen is misjudged would hide all else.
+    Each cell weighs 1 / (its noise + the variance that is not noise), and the weighted mean error of a prompt is taken off first.
     """
-    known = (cells.count > 0) & contenders(cells)
+    known = cells.count > 0
     noise = np.where(known, cells.variance, 0)
     centred = cells.mean - np.nanmean(cells.mean, axis=0)
     signal = max(float((centred[known] ** 2).mean() - noise[known].mean()), float((centred[known] ** 2).mean()) / 100, 1e-12)
@@ -227,27 +239,21 @@ def combine(predicted: dict[Setting, FloatArray], setting: Setting) -> FloatArra
 def choose_setting(
     cells: Cells,
     predicted: dict[Setting, FloatArray],
-    errors: dict[Setting, FloatArray],
+    lost: dict[Setting, FloatArray],
     estimators: Sequence[str],
     rows: npt.NDArray[np.bool_],
 ) -> Setting:
-    """The setting of the least mean error over these prompts; a mean is that of the best of two kinds or more."""
+    """The setting that loses least over these prompts; a mean is that of the best of two kinds or more. lost: `losses` of each setting."""
     best = [
-        min((setting for setting in errors if setting.kind == kind), key=lambda setting: float(errors[setting][rows].mean()))
-        for kind in dict.fromkeys(setting.kind for setting in errors)
+        min((setting for setting in lost if setting.kind == kind), key=lambda setting: float(lost[setting][rows].mean()))
+        for kind in dict.fromkeys(setting.kind for setting in lost)
     ]
-    options = {setting: float(errors[setting][rows].mean()) for setting in best if setting.kind in estimators}
+    options = {setting: float(lost[setting][rows].mean()) for setting in best if setting.kind in estimators}
     if "mean" in estimators:
         for several in (each for count in range(2, len(best) + 1) for each in combinations(best, count)):
             mean = Setting(tuple(setting.members[0] for setting in several))
-            options[mean] = float(squared_errors(cells, combine(predicted, mean))[rows].mean())
+            options[mean] = float(losses(cells, combine(predicted, mean))[rows].mean())
     return min(options, key=lambda setting: options[setting])
-
-
-def contenders(cells: Cells) -> npt.NDArray[np.bool_]:
-    """bool[candidates]: those that some tradeoff of quality and cost would choose by their averages; all where no cost is known."""
-    members = hull_members(cells.cost_ms, np.nanmean(cells.mean, axis=0)) if cells.has_cost else []
-    return np.isin(np.arange(len(cells.candidates)), members if len(members) > 1 else np.arange(len(cells.candidates)))
 
 
 def tradeoffs(cells: Cells) -> FloatArray:

@@ -148,7 +148,7 @@ class TestFitted:
         assert learned.estimator.needs_states
         assert "transformer (width 64)" in learned.reason
         assert learned.validation is not None
-        assert any(name.startswith("mean of ") for name in learned.validation.errors) or learned.validation.chosen.kind == "transformer"
+        assert any(name.startswith("mean of ") for name in learned.validation.losses) or learned.validation.chosen.kind == "transformer"
         assert isinstance(cv.Setting((("knn", 15), ("transformer", 64))).fit(features, cells.mean, cells.variance, states), Mean)
 
     @pytest.mark.slow
