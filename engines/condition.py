@@ -4,14 +4,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from costroute_rt.engines.bundle_manifest import TensorSpec
 from costroute_rt.engines.graph import condition_inputs, graph_spec, tensor_spec
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 _FREE, _APART = 1_000_003, 1_000
 """Lengths that stand for free axes, such that no fixed axis has one, and no sum or product of axes is another's."""
+
+
+def fold_quotients(denoiser: ModelProto) -> None:
+    """Makes constants of fixed axis lengths that are divided by a number, in place: the width of an attention head.
+
+    Shape inference follows sums and products of lengths, but no quotients; it would not see that the heads depend on the text alone.
+    """
+    from onnx import TensorProto
+    from onnx.helper import make_node
+    from onnx.numpy_helper import from_array, to_array
+    from onnx.shape_inference import infer_shapes
+
+    graph = denoiser.graph
+    shapes = {value.name: tensor_spec(value).shape for value in infer_shapes(denoiser).graph.value_info}
+    numbers = {tensor.name: to_array(tensor) for tensor in graph.initializer if tensor.data_type == TensorProto.INT64 and not tensor.dims}
+    makers = {name: node for node in graph.node for name in node.output}
+
+    def maker(name: str, kind: str) -> NodeProto | None:
+        node = makers.get(name)
+        return node if node is not None and node.op_type == kind else None
+
+    for node in graph.node:
+        if node.op_type != "Div" or node.input[1] not in numbers:
+            continue
+        length = maker(node.input[0], "Gather")
+        shape = maker(length.input[0], "Shape") if length is not None and length.input[1] in numbers else None
+        if length is None or shape is None or shape.input[0] not in shapes:
+            continue
+        axis = shapes[shape.input[0]][int(numbers[length.input[1]])]
+        if isinstance(axis, int):
+            quotient = from_array(np.array(axis // int(numbers[node.input[1]])))
+            node.CopyFrom(make_node("Constant", [], list(node.output), value=quotient))
 
 
 def find_crossing(denoiser: ModelProto) -> dict[str, TensorSpec]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from costroute_rt.engines.bundle import seal_bundle
 from costroute_rt.engines.bundle_manifest import step_graph
-from costroute_rt.engines.condition import find_crossing
+from costroute_rt.engines.condition import find_crossing, fold_quotients
 from costroute_rt.engines.error import BundleError, OutputError
 from costroute_rt.engines.graph import (
     compose_condition,
@@ -133,6 +133,7 @@ class _Export:
         weights = self._write_module(unet, folder, _WEIGHTS)
         model = self._export("unet", weights)
         graphs = {"denoiser": self._save(model, weights.parent / "denoiser.onnx")}
+        fold_quotients(model)
         crossing = find_crossing(model)
         if crossing:
             graphs["condition"] = self._save(compose_condition(model, crossing), weights.parent / "condition.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from statistics import median
@@ -18,6 +19,10 @@ LONG_S, SHORT_S = 600.0, 60.0
 """How long an observation counts. Were they kept for ever, one busy minute could make an engine look too slow to be chosen, and
 never be corrected, since an engine that is not chosen is not observed."""
 MARGIN_LOW, MARGIN_HIGH = 0.02, 0.15
+FACTORS_S = 1.0
+"""How long factors are kept once worked out; an observation ends them sooner."""
+_DEVICE = ""
+"""The device's own factor, among those of the engines."""
 COVERAGE = 0.98
 """Share of recent images whose time the upper estimate would have covered."""
 
@@ -86,11 +91,18 @@ class Correction:
         self._loads: dict[str, Window] = {}
         self._excess = Window(clock, size=64, max_age_s=LONG_S, prior=(0.0,) * 16)
         self._overhead_ms = Window(clock, size=32, max_age_s=LONG_S, prior=(1.0 + routing_ms,) * 3)
+        self._factors: dict[str, float] = {}
+        self._factors_until_s = -math.inf
 
     def call_factor(self, engine: str) -> float:
         """Expected time over measured time, for a call of `engine` now."""
         with self._lock:
-            return self._long(engine) * self._device()
+            now_s = self._clock()
+            if now_s >= self._factors_until_s:
+                self._factors, self._factors_until_s = {_DEVICE: self._device()}, now_s + FACTORS_S
+            if engine not in self._factors:
+                self._factors[engine] = self._long(engine) * self._factors[_DEVICE]
+            return self._factors[engine]
 
     def load_factor(self, engine: str) -> float:
         """Expected time over measured time, for making `engine` resident."""
@@ -124,6 +136,7 @@ class Correction:
                     self._window(self._loads, engine).add(actual / measured)
             self._overhead_ms.add(overhead_ms)
             self._excess.add(excess)
+            self._factors_until_s = -math.inf
 
     def _device(self) -> float:
         """Median over the last images of actual over expected time, with one image as expected before them.

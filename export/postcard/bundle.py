@@ -2,9 +2,10 @@
 
     python -m costroute_rt.export.postcard.bundle --checkpoint checkpoint --out runtime/bundles/postcard --revision 1
     python -m benchmarks.quality --bundle runtime/bundles/postcard --write-table quality.json
-    python -m costroute_rt.export.postcard.bundle ... --quality quality.json
+    python -m costroute_rt.export.postcard.bundle ... --quality quality.json --labels export/postcard/labels.csv.gz
 
-The first pass has no measured quality yet: all candidates stand at 0 with the metric "unmeasured".
+The first pass has no measured quality yet: all candidates stand at 0 with the metric "unmeasured". The second also fits the router, to
+labels that `costroute-rt label` made of the captions of `costroute_rt.export.postcard.captions` with the first.
 """
 
 import argparse
@@ -14,12 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from costroute_rt.engines.bundle import Bundle
 from costroute_rt.export.checkpoint import export_bundle
 from costroute_rt.export.recipe import BundleRecipe
+from costroute_rt.export.router.job import Source, fit_bundle
 
 logger = logging.getLogger(__name__)
 GUIDANCE = 3.0
-STEPS = {"turbo": (1, 2), "small": (4, 6, 8, 16), "base": (4, 6, 8, 16)}
+STEPS = {"turbo": (1, 2, 3, 4), "small": (4, 8), "base": (4, 6, 8, 16)}
 """Numbers of steps per denoiser; turbo runs without guidance, which it has learnt."""
 
 
@@ -53,10 +56,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the bundle's directory; replaced when it is there")
     parser.add_argument("--revision", required=True, help="name of this state of the weights")
     parser.add_argument("--quality", type=Path, help="measured quality per candidate")
+    parser.add_argument("--labels", type=Path, help="labels of the pool's candidates, to fit the router to; without them it has none")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     quality = json.loads(args.quality.read_text()) if args.quality else None
     export_bundle(args.checkpoint, args.out, make_recipe(args.revision, quality), overwrite=True)
+    if args.labels:
+        fit_bundle(Bundle.open(args.out), Source(labels=args.labels), args.out, force=True, say=logger.info)
 
 
 if __name__ == "__main__":

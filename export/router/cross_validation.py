@@ -13,7 +13,7 @@ import numpy.typing as npt
 from costroute_rt.engines.error import ConfigError
 from costroute_rt.estimator import Estimator, Knn, Linear, Mean
 from costroute_rt.export.router.cells import Cells
-from costroute_rt.export.router.curve import FloatArray, IntArray, Interval, best_single, bootstrap_mean, route
+from costroute_rt.export.router.curve import FloatArray, IntArray, Interval, best_single, bootstrap_mean, hull_members, route
 from costroute_rt.prompt_encoder import TextStates
 from costroute_rt.reduction import Reduction
 
@@ -27,6 +27,7 @@ ESTIMATORS = ("knn", "linear", "mean")
 """What is tried where nothing else is asked for: needs neither torch nor text states."""
 ALL_ESTIMATORS = (*ESTIMATORS, "transformer")
 DIMENSIONS = 256
+_TRADEOFFS = 12
 LEAST_PROMPTS = 20
 """With fewer prompts that every candidate is labelled for, nothing is learned from them but averages."""
 
@@ -243,11 +244,16 @@ def choose_setting(
 
 
 def tradeoffs(cells: Cells) -> FloatArray:
-    """Multipliers a user may mean, in quality per millisecond: around the spread of quality by that of cost; 0 where no cost is known."""
-    if not cells.has_cost or not np.ptp(cells.cost_ms) > 0:
+    """Multipliers a user may mean, in quality per millisecond: 0, and those at which the best single candidate changes, and between.
+
+    Only 0 where no cost is known, or where the cheapest candidate is the best.
+    """
+    quality = np.nanmean(cells.mean, axis=0)
+    members = hull_members(cells.cost_ms, quality) if cells.has_cost else []
+    if len(members) < 2:
         return np.zeros(1)
-    slope = float(np.ptp(np.nanmean(cells.mean, axis=0)) / np.ptp(cells.cost_ms))
-    return np.concatenate([[0.0], slope * np.geomspace(1 / 8, 4, 11)])
+    slopes = np.diff(quality[members]) / np.diff(cells.cost_ms[members])
+    return np.concatenate([[0.0], np.geomspace(slopes.min() / 2, slopes.max() * 2, _TRADEOFFS)])
 
 
 def gains(cells: Cells, estimate: FloatArray) -> FloatArray:

@@ -18,13 +18,14 @@ from costroute_rt.engine_set import EngineSet
 from costroute_rt.engines.build import build_engines, make_spec, open_engine, router_graphs
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import get_backend
-from costroute_rt.engines.error import OutputError
+from costroute_rt.engines.error import LabelError, OutputError
 from costroute_rt.engines.store import Store
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import ESTIMATORS, complete_prompts
 from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
 from costroute_rt.export.router.fit import fit_router
+from costroute_rt.export.router.labelling import fingerprints
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.report import Example, write_page
 from costroute_rt.export.router.states import read_states
@@ -51,9 +52,15 @@ class Source:
     provider: str = "cpu"
     home: str | Path | None = None
 
-    def open(self) -> LabelTable:
-        """The table; raises LabelError."""
-        return LabelTable.open(self.labels, score=self.score, category=self.category)
+    def open(self, bundle: Bundle) -> LabelTable:
+        """The table; raises LabelError, also where it says that its images were made with other weights or settings than the bundle's."""
+        table = LabelTable.open(self.labels, score=self.score, category=self.category)
+        made_with, known = table.fingerprints, fingerprints(bundle)
+        other = [name for name, mark in known.items() if made_with.get(name, frozenset()) - {mark}]
+        if other:
+            problem = f"its labels of {', '.join(other)} were made with other weights or settings than the bundle has now"
+            raise LabelError(table.path, problem, "label these candidates again, into another table")
+        return table
 
     def states(self, bundle: Bundle, prompts: Sequence[str], say: Say) -> TextStates:
         """The text encoder's states of these prompts."""
@@ -79,7 +86,7 @@ def fit_bundle(
         raise OutputError(output, "it exists already (--force replaces it)")
     if "transformer" in estimators:
         import_torch()
-    table = source.open()
+    table = source.open(bundle)
     cells = table.cells([row["name"] for row in bundle.pool])
     others = [name for name in table.candidates if name not in cells.candidates]
     if others:
@@ -152,7 +159,7 @@ def evaluate_bundle(bundle: Bundle, source: Source, *, html: Path | None = None,
 
 
 def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None, say: Say) -> Evaluation:
-    table = source.open()
+    table = source.open(bundle)
     names = [row["name"] for row in bundle.pool]
     cells = table.cells(names)
     states = source.states(bundle, cells.prompts, say) if router.needs_states else None

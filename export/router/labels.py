@@ -15,6 +15,7 @@ from costroute_rt.engines.digest import sha256_file
 from costroute_rt.engines.error import LabelError
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.csv_file import opened
+from costroute_rt.export.router.label_file import MARK
 
 __all__ = ["Cells", "Label", "LabelTable"]
 
@@ -90,6 +91,15 @@ class LabelTable:
     def seeds(self) -> tuple[int, ...]:
         """Every seed there is, rising."""
         return tuple(int(seed) for seed in np.unique(self._seed))
+
+    @property
+    def fingerprints(self) -> dict[str, frozenset[str]]:
+        """What the labels of each candidate say they were made with; empty where nothing is said."""
+        found: dict[str, set[str]] = {name: set() for name in self.candidates}
+        for candidate, mark in set(zip(self._candidate.tolist(), self._extra.get(MARK, ()), strict=False)):
+            if mark:
+                found[self.candidates[candidate]].add(mark)
+        return {name: frozenset(marks) for name, marks in found.items()}
 
     def cells(self, candidates: Sequence[str] | None = None, *, seeds: Collection[int] | None = None) -> Cells:
         """The table as prompts x candidates, over the seeds given; prompts without a label among them are left out.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.condition import find_crossing
+from costroute_rt.engines.condition import find_crossing, fold_quotients
 from costroute_rt.engines.error import BundleError
 from costroute_rt.engines.graph import (
     compose_condition,
@@ -165,28 +165,35 @@ def make_attention_denoiser() -> Any:
     """out = attention of the pixels on the text, with two heads folded into the rows, + projected mean of the text + timestep * sample."""
     folded = "".join(
         f"""
-            {name} = MatMul ({source}, to_{name})
             {name}_split = Reshape ({name}, split_shape)
             {name}_heads = Transpose <perm = [0, 2, 1, 3]> ({name}_split)
             {name}_folded = Reshape ({name}_heads, folded_shape)
         """
-        for name, source in (("keys", "encoder_hidden_states"), ("values", "encoder_hidden_states"), ("queries", "pixels"))
+        for name in ("keys", "values", "queries")
     )
     model = onnx.parser.parse_model(f"""
         <ir_version: 8, opset_import: ["" : 18]>
         denoiser (float[batch_size, 2, height, width] sample, float[] timestep, float[batch_size, tokens, 2] encoder_hidden_states)
             => (float[batch_size, 2, height, width] out_sample)
         <int64[1] rest = {{-1}}, int64[1] zero = {{0}},
-         int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] four = {{4}}, int64[2] sides = {{2, 3}}>
+         int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] four = {{4}}, int64[2] sides = {{2, 3}},
+         int64 last = {{-1}}, int64 heads = {{2}}>
         {{
             text_shape = Shape (encoder_hidden_states)
             rows = Gather (text_shape, zero)
-            twice = Mul (rows, two)
-            split_shape = Concat <axis = 0> (rows, rest, two, two)
-            folded_shape = Concat <axis = 0> (twice, rest, two)
             flat_shape = Concat <axis = 0> (rows, two, rest)
             flat = Reshape (sample, flat_shape)
             pixels = Transpose <perm = [0, 2, 1]> (flat)
+            keys = MatMul (encoder_hidden_states, to_keys)
+            values = MatMul (encoder_hidden_states, to_values)
+            queries = MatMul (pixels, to_queries)
+            twice = Mul (rows, two)
+            keys_shape = Shape (keys)
+            keys_width = Gather (keys_shape, last)
+            head_width = Div (keys_width, heads)
+            head = Unsqueeze (head_width, zero)
+            split_shape = Concat <axis = 0> (rows, rest, two, head)
+            folded_shape = Concat <axis = 0> (twice, rest, two)
             {folded}
             keys_turned = Transpose <perm = [0, 2, 1]> (keys_folded)
             scores = MatMul (queries_folded, keys_turned)
@@ -217,11 +224,14 @@ def make_attention_denoiser() -> Any:
 
 @pytest.mark.parametrize(("compose", "rows"), [(compose_step, 1), (compose_guided_step, 2)])
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_conditions_computed_once_change_nothing(compose: Any, rows: int, batch: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_folded", [False, True])
+def test_conditions_computed_once_change_nothing(compose: Any, rows: int, batch: int, is_folded: bool, tmp_path: Path) -> None:
     denoiser = make_attention_denoiser()
     feeds = latents(batch) | {"row": np.float32(ROWS["noise"])} | ({"guidance": np.float32(3.5)} if rows == 2 else {})
     expected = run(compose(denoiser), tmp_path, feeds | {"text_states": texts(rows)})
 
+    if is_folded:
+        fold_quotients(denoiser)
     crossing = find_crossing(denoiser)
     conditions = run(compose_condition(denoiser, crossing), tmp_path, {"text_states": texts(rows)})
     step = compose(denoiser, crossing)
@@ -233,6 +243,8 @@ def test_conditions_computed_once_change_nothing(compose: Any, rows: int, batch:
 
 def test_steps_are_left_without_the_work_that_depends_on_the_text_alone() -> None:
     denoiser = make_attention_denoiser()
+    assert "keys_heads" not in find_crossing(denoiser)
+    fold_quotients(denoiser)
     crossing = find_crossing(denoiser)
     assert {name: spec.shape for name, spec in crossing.items()} == {
         "keys_heads": ("rows", 2, "tokens", 2),

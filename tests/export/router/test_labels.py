@@ -55,6 +55,12 @@ def test_a_packed_table_and_one_from_a_spreadsheet_are_the_same(path: Path) -> N
     assert LabelTable.open(packed).labels == table.labels
 
 
+def test_a_table_says_what_each_candidate_was_made_with(path: Path) -> None:
+    table = opened(path, "score,candidate,prompt,fingerprint\n1,a,x,old\n,b,x,unscored\n0,b,x,\n1,a,y,new\n1,c,y,new\n")
+    assert table.fingerprints == {"a": {"old", "new"}, "b": frozenset(), "c": {"new"}}
+    assert opened(path, HEADER + ROWS).fingerprints == {"fast": frozenset(), "slow": frozenset()}
+
+
 def test_three_columns_are_enough(path: Path) -> None:
     table = opened(path, "score,candidate,prompt\n1,a,x\n0,b,x\n")
     assert [(label.prompt_id, label.seed, label.cost_ms) for label in table.labels] == [("x", 0, None)] * 2
