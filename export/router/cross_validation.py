@@ -25,7 +25,7 @@ GRID: dict[str, tuple[float, ...]] = {"knn": (15, 30, 60), "linear": (0.1, 0.3, 
 _NAMES = {"knn": "k", "linear": "alpha", "transformer": "width"}
 ESTIMATORS = ("knn", "linear", "mean")
 """What is tried where nothing else is asked for: needs neither torch nor text states."""
-ALL_ESTIMATORS = ("knn", "linear", "transformer", "mean")
+ALL_ESTIMATORS = (*ESTIMATORS, "transformer")
 DIMENSIONS = 256
 _TRADEOFFS = 12
 LEAST_PROMPTS = 20

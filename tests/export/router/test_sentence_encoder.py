@@ -191,8 +191,8 @@ class TestExported:
         router = fit_bundle(Bundle.open(tiny_bundle), source, output, encoder=str(bert), estimators=["linear"])
         assert (router.routes_on, router.encoder.kind, router.needs_states) == ("prompt", "engine", False)
         assert Bundle.open(output).router["tokenizer"] == "router/tokenizer.json"
-        assert route_without_torch(output, "a red lake house") == pool[0]
-        assert route_without_torch(output, "the snow by the lake") == pool[-1]
+        assert route_without_torch(output, "white red lake house") == pool[0]
+        assert route_without_torch(output, "the snow white lake") == pool[-1]
         assert evaluate_bundle(Bundle.open(output), source).to_json()["router_ms"] > 0
 
 

@@ -159,8 +159,8 @@ class TestFitted:
         output = tmp_path / "fitted"
         router = fit_bundle(Bundle.open(tiny_bundle), Source(labels=labels), output, encoder="hashed", estimators=["transformer"])
         assert (router.routes_on, router.estimator.kind, router.text_encoder is not None) == ("prompt", "transformer", True)
-        assert route_without_torch(output, "a red lake house") == pool[0]
-        assert route_without_torch(output, "the snow by the lake") == pool[-1]
+        assert route_without_torch(output, "white red lake house") == pool[0]
+        assert route_without_torch(output, "the snow white lake") == pool[-1]
         assert evaluate_bundle(Bundle.open(output), Source(labels=labels)).to_json()["router_ms"] > 0
 
 
