@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt
+from benchmarks.scenario import ABOVE_ZERO, Figure, Measured, Outcome, Scenario, Target, attempt
 from costroute_rt.engines import device
 
 _PACKAGES = (
@@ -32,7 +32,7 @@ _PACKAGES = (
     "optimum",
     "optimum-onnx",
 )
-_DECIMALS = {"GB": 2, "score": 3, "share": 3, "ratio": 2, "count": 0, "dB": 1, "s": 3, "ms": 1}
+_DECIMALS = {"GB": 2, "score": 4, "share": 3, "ratio": 2, "count": 0, "dB": 1, "s": 3, "ms": 1, "MB": 1}
 _WIDEST = 9
 """Figures beside each other; a table with more of them is turned."""
 
@@ -153,11 +153,14 @@ def show(value: float, unit: str) -> str:
         return f"{100 * value:.1f} %"
     if unit not in _DECIMALS:
         return f"{value:g}"
-    return f"{value:.{_DECIMALS[unit]}f}" + {"ratio": "x", "ms": " ms", "s": " s", "dB": " dB", "GB": " GB"}.get(unit, "")
+    units = {"ratio": "x", "ms": " ms", "s": " s", "dB": " dB", "MB": " MB", "GB": " GB"}
+    return f"{value:.{_DECIMALS[unit]}f}" + units.get(unit, "")
 
 
 def show_target(target: Target, unit: str) -> str:
-    """`>= 97.0 %`, `<= 3.0 ms` or `0.90 to 1.10`."""
+    """`>= 97.0 %`, `<= 3.0 ms`, `0.90 to 1.10` or, for the least low end there is, `above 0`."""
+    if target == ABOVE_ZERO:
+        return "above 0"
     if target.low > float("-inf") and target.high < float("inf"):
         return f"{show(target.low, unit)} to {show(target.high, unit)}"
     return f">= {show(target.low, unit)}" if target.low > float("-inf") else f"<= {show(target.high, unit)}"

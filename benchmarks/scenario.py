@@ -27,6 +27,9 @@ class Target:
         return self.low <= value <= self.high
 
 
+ABOVE_ZERO = Target(low=1e-9)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One number that a scenario found."""
@@ -34,7 +37,7 @@ class Figure:
     name: str
     value: float
     unit: str = ""
-    """ms, s, share, ratio, count, dB, GB or score."""
+    """ms, s, share, ratio, count, dB, MB, GB or score."""
     low: float | None = None
     high: float | None = None
     """The quartiles of repeated measurements; for a mean, its 95 % interval. None for a single number."""

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 FIGURES = {
     "area": "area over mixing",
-    "qnc": "cost to equal the best",
+    "qnc": "QNC",
     "gain": "gain over the best",
     "gain_at_mean_cost": "gain at mean cost",
-    "over_hull_at_mean_cost": "over mixing at mean cost",
+    "over_hull_at_mean_cost": "over mixing there",
 }
 
 
@@ -75,7 +75,7 @@ def _show(found: Evaluation) -> None:
     )
     routers = [name for name in ("router", "length", "average") if name in found.figures]
     rows = [
-        (label, *(_interval(found.figures[router].get(name)) for router in routers))
+        (label, *(_interval(found.figures[router].get(name), signed=name != "qnc") for router in routers))
         for name, label in FIGURES.items()
         if name in found.figures["router"]
     ]
@@ -83,32 +83,34 @@ def _show(found: Evaluation) -> None:
     show_table(("", *routers), rows)
     if found.shares:
         click.echo("")
-        names = [row["name"] for row in found.candidates]
-        show_table(
-            ("mean ms", "quality", *names),
-            [
-                (level["cost_ms"], level["quality"], *(f"{100 * level['candidates'][name]['share']:.0f} %" for name in names))
-                for level in found.shares
-            ],
-        )
+        show_table(*_shares(found))
     if found.categories:
         click.echo("")
         show_table(
-            ("category", "prompts", "gain", "low", "high", "trust"),
+            ("category", "prompts", "gain", "low", "high", "trust", "ms"),
             [
-                (row["name"], row["prompts"], *(row["gain"][end] for end in ("value", "low", "high")), row["trust"])
+                (row["name"], row["prompts"], *(row["gain"][end] for end in ("value", "low", "high")), row["trust"], row["mean_ms"])
                 for row in found.categories
             ],
         )
     click.echo("\n" + "\n".join(_lines(found)))
 
 
+def _shares(found: Evaluation) -> tuple[list[str], list[list[object]]]:
+    """A column for each mean cost: what it buys, and the percentage of the prompts that each candidate gets, the cheapest first."""
+    rows: list[list[object]] = [["quality", *(level["quality"] for level in found.shares)]]
+    for each in sorted(found.candidates, key=lambda row: row["cost_ms"]):
+        parts = [level["candidates"][each["name"]]["share"] for level in found.shares]
+        rows.append([f"{each['name']}, %", *(round(100 * part) if part else None for part in parts)])
+    return ["at a mean of", *(f"{level['cost_ms']:.0f} ms" for level in found.shares)], rows
+
+
 def _lines(found: Evaluation) -> list[str]:
     about = found.calibration
     lines = [f"{found.prompts} prompts" + (f", {found.left_out} left out for missing labels" if found.left_out else "")]
-    lines.append(f"predicted quality: bias {about['bias']:+.3f}, root mean square error {about['rms_error']:.3f}")
-    if found.oracle_gain is not None:
-        lines.append(f"chosen by other seeds' labels: gain {found.oracle_gain:+.4f}")
+    lines.append(f"predicted quality: bias {about['bias']:+.4f}, root mean square error {about['rms_error']:.3f}")
+    if found.oracle is not None:
+        lines.append(f"chosen by other seeds' labels: gain {found.oracle['gain']:+.4f}")
     if found.reachable_share is not None:
         lines.append(f"the router reaches {100 * found.reachable_share:.0f} % of what that choice does")
     if found.router_ms is not None:
@@ -117,8 +119,8 @@ def _lines(found: Evaluation) -> list[str]:
     return [*lines, f"routes on {router['routes_on']}: {router['reason']}"]
 
 
-def _interval(found: object) -> str:
+def _interval(found: object, *, signed: bool) -> str:
     from costroute_rt.export.router.curve import Interval
     from costroute_rt.export.router.report import show_interval
 
-    return show_interval(found) if isinstance(found, Interval) else "-"
+    return show_interval(found, signed=signed) if isinstance(found, Interval) else "-"

@@ -14,18 +14,21 @@ if TYPE_CHECKING:
     from costroute_rt.router import Router
 
 KINDS = ("knn", "linear", "mean")
+"""What is tried where nothing else is asked for."""
 
 
 @click.command("fit-router")
 @click.option("--labels", required=True, metavar="FILE", help="CSV of labels, as `costroute-rt label` writes it, or your own.")
 @click.option("--output", "-o", required=True, metavar="FOLDER", help="Bundle to write: the given one with the new router.")
 @click.option(
-    "--encoder", type=click.Choice(["states", "hashed"]), default="states", show_default=True,
-    help="What is read of a prompt: the text encoder's states, or its words alone.",
+    "--encoder", default="states", show_default=True, metavar="states|hashed|FOLDER",
+    help="What is read of a prompt: the text encoder's states, its words alone, or what the sentence encoder in FOLDER makes of it "
+    "(as transformers or sentence-transformers saved it, or CLIP's; fitting with one needs the export extra).",
 )  # fmt: skip
 @click.option(
-    "--estimator", "estimators", multiple=True, type=click.Choice(KINDS),
-    help="Choose among these only; may be repeated.  [default: all]",
+    "--estimator", "estimators", multiple=True, type=click.Choice([*KINDS, "transformer"]),
+    help="Choose among these only; may be repeated. Where the transformer is among them (fitting it needs the export extra), a mean may be "
+    "one with it.  [default: knn, linear, mean]",
 )  # fmt: skip
 @click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to learn.")
 @click.option("--category", metavar="COLUMN", help="Also say what is gained on kinds of prompts never seen.")
@@ -91,7 +94,8 @@ def _show(router: Router, output: str) -> None:
     found = router.record["cross_validation"]
     if found is not None:
         click.echo("")
-        show_table(("estimator", "error"), list(found["errors"].items())[:5])
+        what = "loss" if all(row["cost_ms"] is not None for row in labelled.values()) else "squared error"
+        show_table(("estimator", what), list(found["losses"].items())[:5])
         apart = found["leave_category_out"]
         if apart is not None:
             ends = f"{apart['low']:+.4f} to {apart['high']:+.4f}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from costroute_rt.engines import device
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.bundle_manifest import GraphSpec, step_graph
+from costroute_rt.engines.bundle_manifest import ROUTER_GRAPHS, GraphSpec, TensorSpec, step_graph
 from costroute_rt.engines.durable import check_room, is_full
 from costroute_rt.engines.engine import (
     ANY_DRIVER,
@@ -31,7 +31,7 @@ from costroute_rt.engines.engine import (
     get_backend,
 )
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError, StoreFullError
-from costroute_rt.engines.example import axis_lengths, example_feeds
+from costroute_rt.engines.example import PROMPT_TOKENS, axis_lengths, example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output
 from costroute_rt.engines.shape import Size, fixed_axes, size_of, split_name, with_size
 from costroute_rt.engines.store import BUILD, Store, StoredEngine, check_files
@@ -82,9 +82,9 @@ class Explanation:
 
 
 def pool_graphs(bundle: Bundle) -> list[str]:
-    """The graphs that the pool needs, as component/graph: text, each denoiser with a step graph per kind of guidance, decoders."""
+    """The graphs that the pool needs, as component/graph: text, each denoiser with a step graph per kind of guidance, decoders, router."""
     rows = [row_graphs(bundle, row) for row in bundle.pool]
-    return list(dict.fromkeys([*(name for names in rows for name in names[:-1]), *(names[-1] for names in rows)]))
+    return list(dict.fromkeys([*(name for names in rows for name in names[:-1]), *(names[-1] for names in rows), *router_graphs(bundle)]))
 
 
 def row_graphs(bundle: Bundle, row: Mapping[str, Any]) -> list[str]:
@@ -93,6 +93,12 @@ def row_graphs(bundle: Bundle, row: Mapping[str, Any]) -> list[str]:
     has_condition = "condition" in bundle.components[row["denoiser"]].graphs
     names += [f"{row['denoiser']}/condition"] if has_condition else []
     return [*names, f"{row['denoiser']}/{step_graph(row['guidance_scale'])}", f"{row['decoder']}/decode"]
+
+
+def router_graphs(bundle: Bundle) -> list[str]:
+    """The graphs that the bundle's router runs, as component/graph."""
+    roles = {name: component.role for name, component in bundle.components.items() if component.role in ROUTER_GRAPHS}
+    return [f"{name}/{ROUTER_GRAPHS[role]}" for name, role in roles.items()] if bundle.router is not None else []
 
 
 def make_spec(
@@ -142,7 +148,10 @@ def sized_spec(bundle: Bundle, name: str, spec: BuildSpec) -> BuildSpec:
 
 
 def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
-    """The lengths that axes may have where they stay free: one or two images, of any size the bundle makes; one text or two."""
+    """The lengths that axes may have where they stay free: one or two images, of any size the bundle makes; one text or two.
+
+    Beside them the tokens of a prompt by the router's own tokenizer.
+    """
     usual, sizes = axis_lengths(bundle), list(bundle.image.sizes)
     image, factor = bundle.image, bundle.image.vae_scale_factor
     if image.any_size:
@@ -150,6 +159,9 @@ def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
     sides = [axis_lengths(bundle, size=size) for size in sizes]
     ranges = {axis: (min(each[axis] for each in sides), length, max(each[axis] for each in sides)) for axis, length in usual.items()}
     ranges |= {"batch": (1, 1, 2), "batch_size": (1, 1, 2), "rows": (1, 2, 2)}
+    if bundle.router is not None and "max_length" in bundle.router:
+        most = bundle.router["max_length"]
+        ranges["prompt_tokens"] = (1, min(PROMPT_TOKENS, most), most)
     return tuple((axis, *lengths) for axis, lengths in sorted(ranges.items()))
 
 
@@ -474,11 +486,19 @@ def _check_interface(bundle: Bundle, path: str, engine: Engine) -> None:
     """Raise BundleError where a graph takes or gives something else than the manifest says."""
     spec = bundle.graphs[path]
     for side, stated, real in (("inputs", spec.inputs, engine.inputs), ("outputs", spec.outputs, engine.outputs)):
-        said, found = (
-            ", ".join(f"{name} {each[name].dtype} of rank {len(each[name].shape)}" for name in sorted(each)) for each in (stated, real)
-        )
-        if said != found:
+        if stated.keys() != real.keys() or not all(_agree(stated[name], real[name]) for name in stated):
+            said, found = (
+                ", ".join(f"{name} {each[name].dtype}{list(each[name].shape)}" for name in sorted(each)) for each in (stated, real)
+            )
             raise BundleError(bundle.root / path, f"its {side} are {found}; the manifest says {said}", "export the bundle again")
+
+
+def _agree(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether a tensor may be both: lengths that both know are the same."""
+    if one.dtype != other.dtype or len(one.shape) != len(other.shape):
+        return False
+    pairs = zip(one.shape, other.shape, strict=True)
+    return all(isinstance(a, str) or isinstance(b, str) or a == b for a, b in pairs)
 
 
 def _describe_shapes(graph: GraphSpec, spec: BuildSpec) -> str:

@@ -67,7 +67,11 @@ class Bundle:
     quality: Mapping[str, Any]
     """{"metric": name, "candidates": {candidate: {"mean": score, "standard_error": score}}}"""
     router: Mapping[str, Any] | None
-    """{"file": path of router.json, "arrays": path of router.safetensors}; None: routing goes by `quality` alone."""
+    """{"file": path of router.json, "arrays": path of router.safetensors}; where it has a tokenizer of its own also
+    {"tokenizer": its path, "max_length": most tokens it gives}.
+
+    None: routing goes by `quality` alone.
+    """
     manifest_sha256: str
 
     @classmethod

@@ -18,6 +18,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _MOST_TOKENS, _LONGEST_SIDE_PX = 1 << 16, 1 << 16
 """Beyond any model there is; what is larger would only exhaust the memory."""
 _REQUIRED_GRAPHS = {"text_encoder": {"encode"}, "decoder": {"decode"}, "scorer": {"score"}}
+ROUTER_GRAPHS = {"router_encoder": "encode", "router_estimator": "estimate"}
+"""Roles of the networks that a router may run, and the graph of each."""
+_REQUIRED_GRAPHS |= {role: {graph} for role, graph in ROUTER_GRAPHS.items()}
 _STEP_INPUTS = {"latent": 4, "denoised_before": 4, "noise": 4, "row": 1, "text_states": 3}
 """Where the denoiser has a `condition` graph, its outputs stand for text_states."""
 _STEP_OUTPUTS = {"next_latent": 4, "denoised": 4}
@@ -28,9 +31,11 @@ _INTERFACES: dict[tuple[str, str], tuple[dict[str, int], dict[str, int]]] = {
     ("denoiser", "guided_step"): ({**_STEP_INPUTS, "guidance": 0}, _STEP_OUTPUTS),
     ("decoder", "decode"): ({"latent": 4}, {"pixels": 4}),
     ("scorer", "score"): ({"pixels": 4}, {}),
+    ("router_encoder", "encode"): ({"input_ids": 2, "attention_mask": 2}, {"embedding": 2}),
+    ("router_estimator", "estimate"): ({"states": 3, "lengths": 1}, {"mean": 2}),
 }
 """By role and use: the inputs and outputs (name: rank) a graph has at least."""
-_GRAPH_DTYPES = {"input_ids": {"int64", "int32"}, "pixels": {"uint8"}}
+_GRAPH_DTYPES = {"input_ids": {"int64", "int32"}, "attention_mask": {"int64"}, "lengths": {"int64"}, "pixels": {"uint8"}}
 """Everything else in those graphs is float32."""
 
 
@@ -65,7 +70,7 @@ class Component:
 
     name: str
     role: str
-    """text_encoder, denoiser, decoder, scorer, or a role this version does not use."""
+    """text_encoder, denoiser, decoder, scorer, router_encoder, router_estimator, or a role this version does not use."""
     graphs: Mapping[str, str]
     """Path of the ONNX file for each use: encode, condition, step, guided_step, decode, score ..."""
     weights: str | None
@@ -317,7 +322,11 @@ def step_graph(guidance_scale: float) -> str:
 
 
 def _router(section: Section, files: Mapping[str, FileEntry]) -> Mapping[str, Any]:
-    return {**section.values, "file": _listed(section, "file", files), "arrays": _listed(section, "arrays", files)}
+    paths = {name: _listed(section, name, files) for name in ("file", "arrays")}
+    if section.values.get("tokenizer") is None:
+        return {**section.values, **paths}
+    own = {"tokenizer": _listed(section, "tokenizer", files), "max_length": section.integer("max_length", minimum=1)}
+    return {**section.values, **paths, **own}
 
 
 def _quality(section: Section, names: list[str]) -> Mapping[str, Any]:

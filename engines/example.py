@@ -22,7 +22,7 @@ def example_feeds(bundle: Bundle, graph_path: str, batch: int = 1, sizes: dict[s
     sizes: lengths of free axes by name, where the default for the family's usual image is not wanted.
     """
     rng = np.random.Generator(np.random.Philox(0))
-    lengths = {**axis_lengths(bundle, batch), **(sizes or {})}
+    lengths = {**axis_lengths(bundle, batch), "prompt_tokens": PROMPT_TOKENS, **(sizes or {})}
     return {name: _example(name, spec, lengths, rng) for name, spec in bundle.graphs[graph_path].inputs.items()}
 
 
@@ -40,6 +40,8 @@ def axis_lengths(bundle: Bundle, batch: int = 1, size: tuple[int, int] | None = 
 
 
 _SEQUENCES = ("sequence", "sequence_length", "tokens")
+PROMPT_TOKENS = 16
+"""A usual length of `prompt_tokens`, an axis that is never fixed: the tokens of a router's own tokenizer."""
 
 
 def _example(name: str, spec: TensorSpec, lengths: dict[str, int], rng: np.random.Generator) -> npt.NDArray[Any]:
@@ -48,6 +50,8 @@ def _example(name: str, spec: TensorSpec, lengths: dict[str, int], rng: np.rando
         return np.array(_ROW, dtype=spec.dtype)
     if name in ("guidance", "timestep"):
         return np.full(shape, 3 if name == "guidance" else 500, dtype=spec.dtype)
+    if name in ("attention_mask", "lengths"):
+        return np.full(shape, 1 if name == "attention_mask" else lengths["tokens"], dtype=spec.dtype)
     if spec.dtype in ("float32", "float16"):
         return np.asarray(rng.standard_normal(shape)).astype(spec.dtype)
     if spec.dtype == "bool":

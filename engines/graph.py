@@ -104,6 +104,53 @@ def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.Arra
     return graph.finish("decode", GraphSpec({"latent": latent}, {"pixels": pixels}))
 
 
+POOLINGS = ("mean", "cls", "last")
+
+
+def compose_embedding(encoder: ModelProto, *, pooling: str | None, is_normalised: bool, filler: int = 0) -> ModelProto:
+    """From the tokens of prompts to an embedding of each.
+
+    encoder: its first output is float32[batch, tokens, width], to be pooled over the tokens of `attention_mask` by one of POOLINGS; None:
+    float32[batch, width], the embedding itself. filler: the token in the place of those that are masked, where it takes no mask.
+    input_ids, attention_mask: int64[batch, prompt_tokens] -> embedding: float32[batch, width], of length 1 where `is_normalised`.
+    Raises BundleError for a graph that takes anything but these and token_type_ids.
+    """
+    graph, spec = _Composition(encoder), graph_spec(encoder)
+    unknown = set(spec.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
+    if unknown or "input_ids" not in spec.inputs:
+        raise BundleError("encoder", f"its graph takes {', '.join(spec.inputs)}", "an encoder takes input_ids and attention_mask")
+    mask = graph.op("Cast", "attention_mask", to=_dtype("float32"))
+    feeds = {"input_ids": "input_ids", "attention_mask": "attention_mask"}
+    feeds["token_type_ids"] = graph.op("Mul", "input_ids", graph.constant(np.int64(0)))
+    if "attention_mask" not in spec.inputs:
+        is_own = graph.op("Cast", "attention_mask", to=_dtype("bool"))
+        feeds["input_ids"] = graph.op("Where", is_own, "input_ids", graph.constant(np.int64(filler)))
+    result = graph.call({name: feeds[name] for name in spec.inputs})
+    if pooling is not None:
+        result = graph.op("Squeeze", _pool(graph, result, mask, pooling), graph.constant(np.array([1])))
+    if is_normalised:
+        squares = graph.op("ReduceSum", graph.op("Mul", result, result), graph.constant(np.array([1])), keepdims=1)
+        result = graph.op("Div", result, graph.op("Max", graph.op("Sqrt", squares), graph.constant(np.float32(1e-12))))
+    graph.op("Identity", result, output="embedding")
+    width = next(iter(spec.outputs.values())).shape[-1]
+    ids = TensorSpec("int64", ("batch", "prompt_tokens"))
+    inputs = {"input_ids": ids, "attention_mask": ids}
+    return graph.finish("encode", GraphSpec(inputs, {"embedding": TensorSpec("float32", ("batch", width))}))
+
+
+def _pool(graph: _Composition, states: str, mask: str, pooling: str) -> str:
+    """states: float32[n, tokens, width], mask: float32[n, tokens], ones and then zeros -> float32[n, 1, width]"""
+    one, two = graph.constant(np.array([1])), graph.constant(np.array([2]))
+    weights = mask
+    if pooling != "mean":
+        place = graph.op("CumSum", mask, graph.constant(np.int64(1)))
+        count = graph.op("ReduceSum", mask, one, keepdims=1) if pooling == "last" else graph.constant(np.float32(1))
+        weights = graph.op("Mul", mask, graph.op("Cast", graph.op("Equal", place, count), to=_dtype("float32")))
+    total = graph.op("Max", graph.op("ReduceSum", weights, one, keepdims=1), graph.constant(np.float32(1e-9)))
+    shares = graph.op("Unsqueeze", graph.op("Div", weights, total), two)
+    return graph.op("ReduceSum", graph.op("Mul", states, shares), one, keepdims=1)
+
+
 def _compose_denoising(denoiser: ModelProto, crossing: Mapping[str, TensorSpec], *, is_guided: bool) -> ModelProto:
     spec = graph_spec(denoiser)
     source = _latent_input(spec)

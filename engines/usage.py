@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from filelock import Timeout
 
-from costroute_rt.engines.build import engine_key, is_proved, make_spec, row_graphs
+from costroute_rt.engines.build import engine_key, is_proved, make_spec, router_graphs, row_graphs
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cost import EngineCost, identity, read_cost_file
 from costroute_rt.engines.durable import store_errors
@@ -61,7 +61,7 @@ class Collection:
 
 def survey(bundle: Bundle, store: Store) -> list[Usage]:
     """Every directory of the store, damaged ones too, by graph."""
-    rows = {row["name"]: row_graphs(bundle, row) for row in bundle.pool}
+    rows = {row["name"]: [*row_graphs(bundle, row), *router_graphs(bundle)] for row in bundle.pool}
     found = []
     for stored in store.everything():
         differences = _differences_from_now(bundle, stored)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costroute_rt.engines.bundle_manifest import GraphSpec
 from costroute_rt.engines.error import BundleError
 from costroute_rt.engines.graph import strip_notes
 from costroute_rt.engines.safetensors_file import reference_weights
@@ -16,6 +17,7 @@ from costroute_rt.engines.safetensors_file import reference_weights
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_OPSET = 18
 _PATH_KEYS = frozenset({"_name_or_path", "name_or_path", "tokenizer_file", "special_tokens_map_file"})
 
 
@@ -58,6 +60,41 @@ def export_graph(module: Any, config: Any, weights: Path, scratch: Path) -> Mode
         export(model=module, config=config, output=path, disable_dynamic_axes_fix=True)
         model = onnx.load(path, load_external_data=False)
         reference_weights(model, weights, base_dir=Path(folder))
+    strip_notes(model)
+    return model
+
+
+def trace_graph(module: Any, example: Sequence[Any], weights: Path, spec: GraphSpec) -> ModelProto:
+    """The ONNX graph that torch's tracer makes of `module`, pointing into `weights` (written by `write_weights`).
+
+    example: one tensor for each input. spec: names of inputs and outputs, and of their free axes.
+    """
+    import onnx
+    import torch
+
+    axes = {
+        name: {axis: length for axis, length in enumerate(port.shape) if isinstance(length, str)}
+        for side in (spec.inputs, spec.outputs)
+        for name, port in side.items()
+    }
+    with tempfile.TemporaryDirectory(dir=weights.parent) as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns about every shape it reads
+        path = Path(scratch) / "model.onnx"
+        torch.onnx.export(
+            module,
+            tuple(example),
+            path,
+            input_names=list(spec.inputs),
+            output_names=list(spec.outputs),
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+            dynamo=False,
+            # As it is: folding would merge batch norms into weights that are in no file.
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
+        )
+        model = onnx.load(path, load_external_data=False)
+        reference_weights(model, weights, base_dir=Path(scratch))
     strip_notes(model)
     return model
 

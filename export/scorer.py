@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.graph import save_graph, strip_notes
-from costroute_rt.engines.safetensors_file import reference_weights
-from costroute_rt.export.component import write_json, write_weights
-
-_OPSET = 18
+from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
+from costroute_rt.engines.graph import save_graph
+from costroute_rt.export.component import trace_graph, write_json, write_weights
 
 
 def export_scorer(module: Any, attributes: Mapping[str, Sequence[object]], target: Path, *, height: int, width: int) -> Path:
@@ -22,7 +18,6 @@ def export_scorer(module: Any, attributes: Mapping[str, Sequence[object]], targe
     attributes: the values of each attribute, in the order of its logits.
     The graph takes pixels uint8[batch, height, width, 3] and gives one output per attribute: probabilities float32[batch, values].
     """
-    import onnx
     import torch
 
     target.mkdir(parents=True, exist_ok=True)
@@ -30,25 +25,10 @@ def export_scorer(module: Any, attributes: Mapping[str, Sequence[object]], targe
     module = module.eval().float()
     write_weights(module, weights)
     write_json(target / "config.json", {"attributes": {k: list(v) for k, v in attributes.items()}, "height": height, "width": width})
-    with tempfile.TemporaryDirectory(dir=target) as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer warns about every shape it reads
-        path = Path(scratch) / "scorer.onnx"
-        torch.onnx.export(
-            _from_pixels(module, tuple(attributes)),
-            (torch.zeros(2, height, width, 3, dtype=torch.uint8),),
-            path,
-            input_names=["pixels"],
-            output_names=list(attributes),
-            dynamic_axes={name: {0: "batch"} for name in ("pixels", *attributes)},
-            opset_version=_OPSET,
-            dynamo=False,
-            # As it is: folding would merge batch norms into weights that are in no file.
-            training=torch.onnx.TrainingMode.PRESERVE,
-            do_constant_folding=False,
-        )
-        model = onnx.load(path, load_external_data=False)
-        reference_weights(model, weights, base_dir=Path(scratch))
-    strip_notes(model)
+    pixels = TensorSpec("uint8", ("batch", height, width, 3))
+    outputs = {name: TensorSpec("float32", ("batch", len(values))) for name, values in attributes.items()}
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    model = trace_graph(_from_pixels(module, tuple(attributes)), (example,), weights, GraphSpec({"pixels": pixels}, outputs))
     save_graph(model, target / "scorer.onnx")
     return target
 

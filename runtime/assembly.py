@@ -69,14 +69,21 @@ def assemble_parts(
 
     profiles = find_profiles(bundle, store, setup, names)
     found = [*(names if profiles.has_usual else ()), *(name for size in profiles.sizes for name in with_size(bundle, names, size))]
+    costs = {name: read_cost(name) for name in dict.fromkeys(found)}
+    engines = EngineSet(open_one)
+    quality = (
+        open_router(bundle, lambda component, graph: engines.get(f"{component}/{graph}"))
+        if bundle.router
+        else AverageQuality.from_bundle(bundle, pool)
+    )
     return Parts(
         bundle=bundle,
         pool=pool,
         tokenizer=Tokenizer.from_bundle(bundle),
         tables=tables,
-        engines=EngineSet(open_one),
-        costs=CostModel({name: read_cost(name) for name in dict.fromkeys(found)}, clock),
-        quality=open_router(bundle, open_one) if bundle.router else AverageQuality.from_bundle(bundle, pool),
+        engines=engines,
+        costs=CostModel(costs, clock, routing_ms=sum(costs[name].batch[1].median_ms for name in quality.engines)),
+        quality=quality,
         clock=clock,
         backend=setup.backend,
         precision=setup.precision,

@@ -89,9 +89,10 @@ class Observed:
 class CostModel:
     """Predicts requests from measured calls, and corrects itself by what they took; safe to use from several threads."""
 
-    def __init__(self, measured: Mapping[str, EngineCost], clock: Clock) -> None:
+    def __init__(self, measured: Mapping[str, EngineCost], clock: Clock, *, routing_ms: float = 0.0) -> None:
+        """routing_ms: what the engines that the router runs take for a prompt."""
         self._measured = dict(measured)
-        self._correction = Correction(clock)
+        self._correction = Correction(clock, routing_ms=routing_ms)
 
     def replace(self, engine: str, cost: EngineCost) -> None:
         """Another engine took the place of the one of that name: what was observed on that one counts no more."""

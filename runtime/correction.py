@@ -88,14 +88,15 @@ class Correction:
     split conformal prediction takes (Lei et al. 2018, Alg. 2), within fixed limits.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, routing_ms: float = 0.0) -> None:
+        """routing_ms: expected of the router's engines; the first guess at the time outside other calls grows by it."""
         self._clock = clock
         self._lock = Lock()
         self._images: Recent[Times] = Recent(clock, size=5, max_age_s=SHORT_S)
         self._calls: dict[str, Window] = {}
         self._loads: dict[str, Window] = {}
         self._excess = Window(clock, size=64, max_age_s=LONG_S, prior=(0.0,) * 16)
-        self._overhead_ms = Window(clock, size=32, max_age_s=LONG_S, prior=(1.0,) * 3)
+        self._overhead_ms = Window(clock, size=32, max_age_s=LONG_S, prior=(1.0 + routing_ms,) * 3)
         self._factors: dict[str, float] = {}
         self._factors_until_s = -math.inf
 

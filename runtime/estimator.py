@@ -6,24 +6,20 @@ that of the expected quality, not of one image's score.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.engines.error import ConfigError, EngineError
 from costroute_rt.neighbour import Neighbours
 from costroute_rt.prompt_encoder import Float32Array, TextStates
-
-if TYPE_CHECKING:
-    from costroute_rt.engines.engine import Engine
+from costroute_rt.router_network import Network, OpenEngine, estimator_network, no_engine
 
 FloatArray = npt.NDArray[np.float64]
 AnyArray = npt.NDArray[Any]
-OpenEngine = Callable[[str, str], "Engine"]
-"""Opens the engine of a component and graph of the bundle."""
 
 _LEAST_BETWEEN = 0.05
 """Share of the spread of labels that is taken to be between prompts at the least, however noisy the labels are said to be."""
@@ -36,11 +32,19 @@ class Estimator(Protocol):
 
     @property
     def kind(self) -> str:
-        """How a router names it: knn, linear, mean, average."""
+        """How a router names it: knn, linear, transformer, mean, average."""
+
+    @property
+    def candidates(self) -> int:
+        """How many it judges."""
 
     @property
     def needs_states(self) -> bool:
         """Whether it reads the text states beside the features."""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """What it runs beside numpy."""
 
     def estimate(self, features: Float32Array, states: TextStates | None) -> tuple[FloatArray, FloatArray]:
         """Mean and standard error, two float64[prompts, candidates], always finite.
@@ -67,6 +71,7 @@ class Average:
 
     kind: ClassVar[str] = "average"
     needs_states: ClassVar[bool] = False
+    networks: ClassVar[tuple[Network, ...]] = ()
 
     def __post_init__(self) -> None:
         _check_finite(self.arrays(), mean=1, standard_error=1, spread=1)
@@ -74,6 +79,10 @@ class Average:
             raise ValueError("an average of nothing, or of arrays of different length")
         if (self.standard_error < 0).any() or (self.spread < 0).any():
             raise ValueError("an average with a standard error below 0")
+
+    @property
+    def candidates(self) -> int:
+        return len(self.mean)
 
     @classmethod
     def fit(cls, mean: FloatArray, variance: FloatArray) -> Average:
@@ -101,7 +110,7 @@ class Average:
         return {"mean": self.mean, "standard_error": self.standard_error, "spread": self.spread}
 
     @classmethod
-    def from_saved(cls, settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], open_engine: OpenEngine | None = None) -> Average:
+    def from_saved(cls, settings: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Average:
         return cls(*(arrays[name].astype(np.float64) for name in ("mean", "standard_error", "spread")))
 
 
@@ -110,6 +119,7 @@ class Knn:
 
     kind: ClassVar[str] = "knn"
     needs_states: ClassVar[bool] = False
+    networks: ClassVar[tuple[Network, ...]] = ()
 
     def __init__(
         self, neighbours: Neighbours, weights: Float32Array, labels: Float32Array, average: Average, *, k: int, pseudo: float
@@ -125,6 +135,10 @@ class Knn:
             raise ValueError(f"{len(features)} prompts with weights {weights.shape} and labels {labels.shape} do not fit")
         self.neighbours, self._weights, self._labels, self._average = neighbours, weights, labels, average
         self._k, self._pseudo = k, pseudo
+
+    @property
+    def candidates(self) -> int:
+        return self._average.candidates
 
     @classmethod
     def fit(cls, features: Float32Array, mean: FloatArray, variance: FloatArray, *, k: int = 30, pseudo: float = 5.0) -> Knn:
@@ -158,7 +172,7 @@ class Knn:
         return {"features": self.neighbours.features, "weights": self._weights, "labels": self._labels, **average}
 
     @classmethod
-    def from_saved(cls, settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], open_engine: OpenEngine | None = None) -> Knn:
+    def from_saved(cls, settings: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Knn:
         return cls(
             Neighbours(_float32(arrays["features"])),
             _float32(arrays["weights"]),
@@ -189,6 +203,7 @@ class Linear:
 
     kind: ClassVar[str] = "linear"
     needs_states: ClassVar[bool] = False
+    networks: ClassVar[tuple[Network, ...]] = ()
 
     def __post_init__(self) -> None:
         _check_finite(self.arrays(), coefficients=2, intercept=1, center=2, inverse=3, noise=1, least=1)
@@ -198,6 +213,10 @@ class Linear:
             raise ValueError(f"a linear estimator of shapes that do not fit: {shapes}")
         if not candidates or (self.noise < 0).any() or (self.least < 0).any():
             raise ValueError("a linear estimator without candidates, or with a variance below 0")
+
+    @property
+    def candidates(self) -> int:
+        return len(self.intercept)
 
     @classmethod
     def fit(cls, features: Float32Array, mean: FloatArray, variance: FloatArray, *, alpha: float = 10.0) -> Linear:
@@ -210,7 +229,7 @@ class Linear:
         weights, labels = label_weights(mean, variance)
         average = Average.fit(mean, variance)
         x = features.astype(np.float64)
-        columns = weights[:, :1] if (weights == weights[:, :1]).all() else weights
+        columns = weights[:, :1] if np.allclose(weights, weights[:, :1], rtol=1e-9) else weights
         fits = [_RidgeFit.of(x, column, alpha) for column in columns.T]
         coefficients, noise, least = np.zeros((x.shape[1], mean.shape[1])), np.zeros(mean.shape[1]), np.zeros(mean.shape[1])
         for index in range(mean.shape[1]):
@@ -244,7 +263,7 @@ class Linear:
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_saved(cls, settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], open_engine: OpenEngine | None = None) -> Linear:
+    def from_saved(cls, settings: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Linear:
         names = ("coefficients", "intercept", "center", "inverse", "noise", "least")
         return cls(**{name: arrays[name].astype(np.float64) for name in names}, alpha=_number(settings["alpha"]))
 
@@ -279,6 +298,63 @@ class _RidgeFit:
         return coefficients, float((self.weights * residual**2).sum() / self.freedom)
 
 
+class Transformer:
+    """A small network over the text encoder's token states, one head for each candidate; fitted by `export.router.transformer`."""
+
+    kind: ClassVar[str] = "transformer"
+    needs_states: ClassVar[bool] = True
+
+    def __init__(self, open_engine: OpenEngine, standard_error: FloatArray, *, width: int) -> None:
+        """standard_error: float64[candidates], the same for every prompt. width: of the states."""
+        if standard_error.ndim != 1 or not len(standard_error) or not (np.isfinite(standard_error) & (standard_error >= 0)).all():
+            raise ValueError("standard_error: expected a number of 0 or more for each candidate")
+        if width < 1:
+            raise ConfigError("width", width, "1 or more")
+        self.open_engine, self.standard_error, self._width = open_engine, standard_error, width
+        self._network = estimator_network(width, len(standard_error))
+
+    @property
+    def candidates(self) -> int:
+        return len(self.standard_error)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        return (self._network,)
+
+    def estimate(self, features: Float32Array, states: TextStates | None) -> tuple[FloatArray, FloatArray]:
+        """Each prompt's own, from its states alone.
+
+        Raises ConfigError for states of another width or of other prompts, EngineError where the network gives no finite numbers.
+        """
+        if states is None or states.states.ndim != 3 or states.states.shape[::2] != (len(features), self._width):
+            found = None if states is None else f"float32{list(states.states.shape)}"
+            raise ConfigError("states", found, f"those of {len(features)} prompts, {self._width} wide")
+        engine = self.open_engine(self._network.role, self._network.graph)
+        batch, tokens, _ = engine.inputs["states"].shape
+        step = batch if isinstance(batch, int) else _CHUNK
+        mean = np.empty((len(features), self.candidates))
+        for start in range(0, len(features), step):
+            lengths = states.lengths[start : start + step]
+            most = tokens if isinstance(tokens, int) else int(lengths.max())
+            feeds = {"states": states.states[start : start + step, :most], "lengths": lengths}
+            outputs = engine.run({name: engine.to_device(np.ascontiguousarray(array)) for name, array in feeds.items()})
+            mean[start : start + step] = engine.to_host(outputs["mean"])
+        if not np.isfinite(mean).all():
+            raise EngineError(self._network.engine, "it made numbers that are not finite", "costroute-rt build-engines --force")
+        return mean, np.broadcast_to(self.standard_error, mean.shape).copy()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "width": self._width, "standard_error": self.standard_error.tolist()}
+
+    def arrays(self) -> dict[str, AnyArray]:
+        return {}
+
+    @classmethod
+    def from_saved(cls, settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], open_engine: OpenEngine) -> Transformer:
+        error = np.array([_number(value) for value in settings["standard_error"]])
+        return cls(open_engine, error, width=_whole(settings["width"]))
+
+
 @dataclass(frozen=True, slots=True)
 class Mean:
     """The mean of other estimators; as they err together, its error is the mean of theirs."""
@@ -288,12 +364,20 @@ class Mean:
     kind: ClassVar[str] = "mean"
 
     def __post_init__(self) -> None:
-        if not self.members:
-            raise ValueError("a mean of no estimators")
+        if len({member.candidates for member in self.members}) != 1:
+            raise ValueError("a mean of no estimators, or of some that judge different numbers of candidates")
+
+    @property
+    def candidates(self) -> int:
+        return self.members[0].candidates
 
     @property
     def needs_states(self) -> bool:
         return any(member.needs_states for member in self.members)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        return tuple(network for member in self.members for network in member.networks)
 
     def estimate(self, features: Float32Array, states: TextStates | None = None) -> tuple[FloatArray, FloatArray]:
         """The members' means, averaged."""
@@ -308,13 +392,16 @@ class Mean:
         return {f"{index}/{name}": array for index, member in enumerate(self.members) for name, array in member.arrays().items()}
 
     @classmethod
-    def from_saved(cls, settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], open_engine: OpenEngine | None = None) -> Mean:
+    def from_saved(cls, settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], open_engine: OpenEngine) -> Mean:
         members = settings["members"]
         return cls(tuple(load_estimator(member, within(arrays, str(index)), open_engine) for index, member in enumerate(members)))
 
 
-def load_estimator(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], open_engine: OpenEngine | None = None) -> Estimator:
-    """The estimator that `to_json` and `arrays` described; raises ValueError, KeyError, TypeError or ConfigError for anything else."""
+def load_estimator(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], open_engine: OpenEngine = no_engine) -> Estimator:
+    """The estimator that `to_json` and `arrays` described; raises ValueError, KeyError, TypeError or ConfigError for anything else.
+
+    open_engine: asked for its networks' engines whenever it estimates.
+    """
     kind = settings["kind"]
     if kind == "average":
         return Average.from_saved(settings, arrays)
@@ -322,9 +409,11 @@ def load_estimator(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], 
         return Knn.from_saved(settings, arrays)
     if kind == "linear":
         return Linear.from_saved(settings, arrays)
+    if kind == "transformer":
+        return Transformer.from_saved(settings, arrays, open_engine)
     if kind == "mean":
         return Mean.from_saved(settings, arrays, open_engine)
-    raise ValueError(f"the estimator {kind!r}: expected average, knn, linear or mean")
+    raise ValueError(f"the estimator {kind!r}: expected average, knn, linear, transformer or mean")
 
 
 def find_knn(estimator: Estimator) -> Knn | None:

@@ -54,6 +54,8 @@ class Generation:
             positive = parts.tokenizer.encode(self._request.prompt)
             negative = parts.tokenizer.encode(self._request.negative_prompt)
         states = self._encode(positive) if parts.quality.needs_states else None
+        for name in parts.quality.engines:
+            self._engine(name)
         with watch.stage("route"):
             known = None if states is None else as_text_states(states, positive)
             route = route_request(parts, self._request, works, known)

@@ -13,6 +13,7 @@ from costroute_rt.budget import CostModel
 from costroute_rt.candidate import Candidate, Pool
 from costroute_rt.correction import Clock
 from costroute_rt.engine_set import EngineSet
+from costroute_rt.engines.build import router_graphs
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.shape import Size, with_size
@@ -162,8 +163,8 @@ class Parts:
 
 
 def engine_names(bundle: Bundle, pool: Pool) -> tuple[str, ...]:
-    """Every engine the pool needs, once."""
-    return tuple(dict.fromkeys(name for candidate in pool for name in needed_names(bundle, candidate)))
+    """Every engine the pool and the router need, once."""
+    return tuple(dict.fromkeys([*(name for candidate in pool for name in needed_names(bundle, candidate)), *router_graphs(bundle)]))
 
 
 def needed_names(bundle: Bundle, candidate: Candidate) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ def plan_work(parts: Parts, request: Request, candidate: Candidate) -> Work:
     encode, condition = parts.encode, parts.condition(candidate)
     step, decode = (parts.at(name, size) for name in (parts.step(candidate), parts.decode(candidate)))
     is_own = size in parts.profiles.sizes
+    needed = (*parts.quality.engines, encode, condition, step, decode)
     asks_negative = candidate.is_guided and request.negative_prompt not in parts.negatives
     return Work(
         encode=encode,
@@ -46,7 +47,7 @@ def plan_work(parts: Parts, request: Request, candidate: Candidate) -> Work:
         rows=len(parts.tables.table(candidate)),
         decode=decode,
         batches=parts.costs.batches(step, request.count),
-        loads=tuple(name for name in (encode, condition, step, decode) if name is not None and parts.engines.find(name) is None),
+        loads=tuple(name for name in needed if name is not None and parts.engines.find(name) is None),
         area=1.0 if is_own else size[0] * size[1] / (parts.bundle.image.height * parts.bundle.image.width),
     )
 

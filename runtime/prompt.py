@@ -65,12 +65,17 @@ class Tokenizer:
         spec = bundle.tokenizer
         return cls.open(bundle.path(spec.file), max_length=spec.max_length, pad=spec.pad)
 
+    @property
+    def most_characters(self) -> int:
+        """Of a text: `encode` refuses a longer one."""
+        return self._max_length * _CHARACTERS_PER_TOKEN
+
     def encode(self, text: str) -> Tokens:
         """Tokens of a checked text; one that is too long loses its last words and keeps the end token.
 
         Raises PromptError for one that is so long that hardly any of it would be read.
         """
-        limit = self._max_length * _CHARACTERS_PER_TOKEN
+        limit = self.most_characters
         if len(text) > limit:
             problem = f"the prompt has {len(text):,} characters, and the text encoder reads {self._max_length} tokens of it"
             raise PromptError(f"{problem}: shorten it to {limit:,} characters at most")

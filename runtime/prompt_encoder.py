@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.engines.error import ConfigError, EngineError
+from costroute_rt.prompt import Tokenizer
+from costroute_rt.router_network import Network, OpenEngine, encoder_network, no_engine
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -19,6 +22,9 @@ _TOKEN = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
 """A word, a number, or one mark of punctuation."""
 _START, _END = "\x02", "\x03"
 _MOST_DIMENSIONS, _LONGEST_ORDER = 1 << 20, 8
+TOKENIZER = "tokenizer.json"
+"""A router's own tokenizer, in its folder."""
+_MOST_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,10 @@ class PromptEncoder(Protocol):
     @property
     def needs_states(self) -> bool:
         """Whether `encode` reads the text states rather than the words."""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """What it runs beside numpy."""
 
     def encode(self, prompts: Sequence[str], states: TextStates | None) -> Float32Array:
         """float32[prompts, width]; states: of the same prompts, where `needs_states` is true."""
@@ -89,6 +99,10 @@ class HashedEncoder:
     @property
     def needs_states(self) -> bool:
         return False
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        return ()
 
     def encode(self, prompts: Sequence[str], states: TextStates | None = None) -> Float32Array:
         """float32[prompts, dimensions], rows of length 1 (0 for a prompt without a word)."""
@@ -141,6 +155,10 @@ class StatesEncoder:
     def needs_states(self) -> bool:
         return True
 
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        return ()
+
     def encode(self, prompts: Sequence[str], states: TextStates | None) -> Float32Array:
         """float32[prompts, 2 * states_width]; raises ConfigError for states of another width or of other prompts."""
         if states is None or states.states.ndim != 3 or states.states.shape[::2] != (len(prompts), self.states_width):
@@ -157,20 +175,100 @@ class StatesEncoder:
         return {"kind": self.kind, "states_width": self.states_width}
 
 
-ENCODERS = ("hashed", "states")
+@dataclass(frozen=True, slots=True)
+class EngineEncoder:
+    """A sentence encoder of the router's own, with its own tokenizer; made by `export.router.sentence_encoder`."""
+
+    name: str
+    """What people call the model."""
+    embedding_width: int
+    max_length: int
+    """Tokens that it reads; of a longer prompt the rest is left out."""
+    pad: str
+    open_engine: OpenEngine = field(repr=False, compare=False)
+    tokenizer: Tokenizer = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.embedding_width < 1:
+            raise ConfigError("embedding_width", self.embedding_width, "1 or more")
+
+    @classmethod
+    def open(cls, folder: Path, open_engine: OpenEngine, *, name: str, embedding_width: int, max_length: int, pad: str) -> EngineEncoder:
+        """With the tokenizer in `folder`; raises ConfigError, BundleError."""
+        if not 1 <= max_length <= _MOST_TOKENS:
+            raise ConfigError("max_length", max_length, f"1 to {_MOST_TOKENS}")
+        tokenizer = Tokenizer.open(folder / TOKENIZER, max_length=max_length, pad=pad)
+        return cls(name, embedding_width, max_length, pad, open_engine, tokenizer)
+
+    @property
+    def kind(self) -> str:
+        return "engine"
+
+    @property
+    def width(self) -> int:
+        return self.embedding_width
+
+    @property
+    def needs_states(self) -> bool:
+        return False
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        return (encoder_network(self.embedding_width),)
+
+    def encode(self, prompts: Sequence[str], states: TextStates | None = None) -> Float32Array:
+        """float32[prompts, embedding_width], one call for each prompt; raises EngineError where a number is not finite."""
+        (network,) = self.networks
+        engine = self.open_engine(network.role, network.graph)
+        features = np.empty((len(prompts), self.width), dtype=np.float32)
+        for row, prompt in zip(features, prompts, strict=True):
+            tokens = self.tokenizer.encode(prompt[: self.tokenizer.most_characters])
+            ids = tokens.ids[:, : max(1, tokens.length)]
+            feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            outputs = engine.run({name: engine.to_device(np.ascontiguousarray(array)) for name, array in feeds.items()})
+            row[:] = engine.to_host(outputs["embedding"])[0]
+        if not np.isfinite(features).all():
+            raise EngineError(network.engine, "it made numbers that are not finite", "costroute-rt build-engines --force")
+        return features
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything `load_encoder` needs."""
+        settings = {name: getattr(self, name) for name in ("name", "embedding_width", "max_length", "pad")}
+        return {"kind": self.kind, **settings}
 
 
-def load_encoder(settings: Mapping[str, Any]) -> PromptEncoder:
-    """The encoder that `to_json` described; raises ValueError, KeyError, TypeError or ConfigError for anything else."""
+ENCODERS = ("hashed", "states", "engine")
+
+
+def load_encoder(settings: Mapping[str, Any], folder: Path | None = None, open_engine: OpenEngine = no_engine) -> PromptEncoder:
+    """The encoder that `to_json` described; raises ValueError, KeyError, TypeError, ConfigError or BundleError for anything else.
+
+    folder: where a tokenizer of its own lies. open_engine: asked for the engine of its network whenever it encodes.
+    """
     kind = settings["kind"]
     if kind == "hashed":
         return HashedEncoder(_whole(settings["dimensions"]), tuple(_whole(order) for order in settings["orders"]))
     if kind == "states":
         return StatesEncoder(_whole(settings["states_width"]))
+    if kind == "engine" and folder is not None:
+        return EngineEncoder.open(
+            folder,
+            open_engine,
+            name=_text(settings["name"]),
+            embedding_width=_whole(settings["embedding_width"]),
+            max_length=_whole(settings["max_length"]),
+            pad=_text(settings["pad"]),
+        )
     raise ValueError(f"the prompt encoder {kind!r}: expected one of {', '.join(ENCODERS)}")
 
 
 def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{value!r} in an encoder's settings: expected a whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} in an encoder's settings: expected text")
     return value

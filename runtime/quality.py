@@ -59,6 +59,10 @@ class QualityEstimator(Protocol):
     def needs_states(self) -> bool:
         """Whether `judge` reads the text states; where it does not, a route is found without running the text encoder."""
 
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Names of the engines that `judge` runs: where there is one, requests take turns."""
+
     def judge(self, prompt: str, states: TextStates | None) -> Judgement:
         """What is expected of each candidate.
 
@@ -70,6 +74,7 @@ class AverageQuality:
     """The same for every prompt: what each candidate scored on average when the bundle was made."""
 
     needs_states = False
+    engines: tuple[str, ...] = ()
 
     def __init__(self, mean: FloatArray, standard_error: FloatArray) -> None:
         self._judgement = Judgement(mean=mean, standard_error=standard_error, basis="averages: the bundle has no router")

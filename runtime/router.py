@@ -14,12 +14,13 @@ import numpy.typing as npt
 from costroute_rt.engines.digest import sha256_file
 from costroute_rt.engines.error import BundleError, ConfigError
 from costroute_rt.engines.section import Section, canonical_json, shorten
-from costroute_rt.estimator import AnyArray, Average, Estimator, FloatArray, OpenEngine, find_knn, load_estimator, within
+from costroute_rt.estimator import AnyArray, Average, Estimator, FloatArray, find_knn, load_estimator, within
 from costroute_rt.neighbour import Neighbours
 from costroute_rt.prompt_encoder import Float32Array, PromptEncoder, TextStates, load_encoder
 from costroute_rt.quality import Judgement, Neighbour
 from costroute_rt.reduction import Reduction
 from costroute_rt.router_file import REMEDY, ROUTER_ARRAYS, ROUTER_JSON, read_arrays, read_settings, write_arrays
+from costroute_rt.router_network import Network, OpenEngine, no_engine
 
 FORMAT, FORMAT_VERSION = "costroute-router", 1
 POOL_FIELDS = ("name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder")
@@ -84,15 +85,23 @@ class Router:
             raise ConfigError("features", f"float32{list(self.features.shape)}", f"{width} finite numbers a prompt")
         if len(self.average.mean) != len(self.pool):
             raise ConfigError("pool", [row["name"] for row in self.pool], f"{len(self.average.mean)} candidates")
-        if not self.estimator.needs_states:
-            estimate, _ = self.estimator.estimate(self.features[:1], None)
-            if estimate.shape[1] != len(self.pool):
-                raise ConfigError("estimator", f"of {estimate.shape[1]} candidates", f"one of {len(self.pool)}")
+        if self.estimator.candidates != len(self.pool):
+            raise ConfigError("estimator", f"of {self.estimator.candidates} candidates", f"one of {len(self.pool)}")
 
     @property
     def needs_states(self) -> bool:
         """Whether judging reads text states."""
         return self.routes_on == "prompt" and (self.encoder.needs_states or self.estimator.needs_states)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """What its bundle holds for it beside its own two files."""
+        return (*self.encoder.networks, *self.estimator.networks)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Names of the engines that judging runs."""
+        return tuple(network.engine for network in self.networks) if self.routes_on == "prompt" else ()
 
     def judge(self, prompt: str, states: TextStates | None) -> Judgement:
         """What is expected of each candidate; states: of this prompt, where `needs_states` is true."""
@@ -175,8 +184,11 @@ class Router:
         (folder / ROUTER_JSON).write_bytes(canonical_json(settings))
 
     @classmethod
-    def load(cls, folder: Path, *, open_engine: OpenEngine | None = None) -> Router:
-        """The router that `save` wrote into `folder`; raises BundleError for files that are missing, damaged or something else."""
+    def load(cls, folder: Path, *, open_engine: OpenEngine = no_engine) -> Router:
+        """The router that `save` wrote into `folder`; raises BundleError for files that are missing, damaged or something else.
+
+        open_engine: asked for the engines of its networks whenever it judges.
+        """
         path = folder / ROUTER_JSON
         section = read_settings(path)
         _check_format(section)
@@ -184,7 +196,7 @@ class Router:
             raise BundleError(folder / ROUTER_ARRAYS, f"it is missing or not the one {ROUTER_JSON} was written with", REMEDY)
         arrays = read_arrays(folder / ROUTER_ARRAYS)
         try:
-            return _build(cls, section, arrays, open_engine)
+            return _build(cls, section, folder, arrays, open_engine)
         except (ConfigError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise BundleError(path, f"it is no usable router: {error or type(error).__name__}", REMEDY) from error
 
@@ -246,7 +258,9 @@ def _check_format(section: Section) -> None:
         section.fail(f"it has format version {version}, this costroute-rt reads up to {FORMAT_VERSION}: upgrade costroute-rt")
 
 
-def _build(cls: type[Router], section: Section, arrays: dict[str, npt.NDArray[np.float32]], open_engine: OpenEngine | None) -> Router:
+def _build(
+    cls: type[Router], section: Section, folder: Path, arrays: dict[str, npt.NDArray[np.float32]], open_engine: OpenEngine
+) -> Router:
     for name, other in section.texts("shared").items():
         arrays[name] = arrays[other]
     prompts = section.items("prompts")
@@ -254,7 +268,7 @@ def _build(cls: type[Router], section: Section, arrays: dict[str, npt.NDArray[np
         section.fail("its prompts are not all text")
     return cls(
         pool=describe_pool([dict(row.values) for row in section.rows("pool")]),
-        encoder=load_encoder(section.section("encoder").values),
+        encoder=load_encoder(section.section("encoder").values, folder, open_engine),
         reduction=Reduction.from_saved(within(arrays, "reduction")) if section.flag("is_reduced", False) else None,
         estimator=load_estimator(section.section("estimator").values, within(arrays, "estimator"), open_engine),
         average=Average.from_saved({}, within(arrays, "average")),

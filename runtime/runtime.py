@@ -124,12 +124,13 @@ class Runtime:
             prompt=prompt, negative_prompt=negative_prompt, max_ms=max_ms, candidate=candidate, count=count, height=height, width=width,
             lam=lam, tolerance=tolerance, or_fastest=or_fastest,
         )  # fmt: skip
-        if not self._parts.quality.needs_states:
+        quality = self._parts.quality
+        if not quality.needs_states and not quality.engines:
             self._check_open()
             return route_request(self._parts, request, plan_works(self._parts, request), None)
         with self._take_turn():
             works = plan_works(self._parts, request)
-            return route_request(self._parts, request, works, encode_prompt(self._parts, prompt))
+            return route_request(self._parts, request, works, encode_prompt(self._parts, prompt) if quality.needs_states else None)
 
     def plan(
         self,

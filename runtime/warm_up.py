@@ -6,18 +6,21 @@ import numpy as np
 
 from costroute_rt.loop import Denoiser
 from costroute_rt.parts import Parts
-from costroute_rt.text import condition_text, encode_text
+from costroute_rt.text import as_text_states, condition_text, encode_text
 
 
 def warm_up(parts: Parts) -> None:
-    """Load every engine of the pool and call it once at the default size; keeps the states of the empty negative prompt.
+    """Load every engine of pool and router and call it once at the default size; keeps the states of the empty negative prompt.
 
     A first call allocates memory and fills caches, and takes a multiple of the next ones' time.
     """
     image, engines, size = parts.bundle.image, parts.engines, parts.profiles.first(parts.bundle)
     shape = (1, image.latent_channels, size[0] // image.vae_scale_factor, size[1] // image.vae_scale_factor)
-    states = encode_text(engines.get(parts.encode), parts.tokenizer.encode(""))
+    tokens = parts.tokenizer.encode("")
+    states = encode_text(engines.get(parts.encode), tokens)
     parts.negatives.put("", states)
+    if parts.quality.engines:
+        parts.quality.judge("", as_text_states(states, tokens))
     called = set()
     for candidate in parts.pool:
         step, decode = (parts.at(name, size) for name in (parts.step(candidate), parts.decode(candidate)))

@@ -10,8 +10,6 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-PSEUDO_SEEDS = 3.0
-"""How many seeds the candidate's pooled spread counts for beside a cell's own."""
 LEAST_ANCHORS = 20
 """A candidate with fewer labelled prompts than this is not filled in."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
@@ -128,16 +126,16 @@ def mean_variance(count: IntArray, squares: FloatArray) -> tuple[FloatArray, boo
     """Variance of each cell's mean, float64[prompts, candidates], and whether there is any noise to speak of.
 
     count: labels of each cell. squares: sum of squared deviations from the cell's mean.
-    A cell's own variance is shrunk to the pooled one of its candidate, which counts for PSEUDO_SEEDS seeds; a candidate that has no cell
-    with two seeds takes the pooled variance of all. Without any, or where seeds never differ, every cell gets 1.
+    It is the candidate's pooled variance over the number of labels. A few labels tell little of a cell's own spread, and where scores are
+    bounded that goes with the score itself, so that to weigh by it would move every average. A candidate that has no cell with two seeds
+    takes the pooled variance of all. Without any, or where seeds never differ, every cell gets 1.
     """
     freedom = np.maximum(count - 1, 0)
     if not freedom.sum() or not squares.sum() > 0:
         return np.where(count > 0, 1.0, np.nan), False
     overall = squares.sum() / freedom.sum()
     pooled = np.where(freedom.sum(0) > 0, squares.sum(0) / np.maximum(freedom.sum(0), 1), overall)
-    single = (squares + PSEUDO_SEEDS * pooled) / (freedom + PSEUDO_SEEDS)
-    return np.where(count > 0, single / np.maximum(count, 1), np.nan), True
+    return np.where(count > 0, pooled / np.maximum(count, 1), np.nan), True
 
 
 def group_texts(prompts: tuple[str, ...]) -> IntArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,18 @@ from costroute_rt.engines.error import ConfigError
 from costroute_rt.estimator import Estimator, Knn, Linear, Mean
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.curve import FloatArray, IntArray, Interval, best_single, bootstrap_mean, hull_members, route
+from costroute_rt.prompt_encoder import TextStates
 from costroute_rt.reduction import Reduction
 
 Float32Array = npt.NDArray[np.float32]
 Progress = Callable[[str], None]
 
-GRID: dict[str, tuple[float, ...]] = {"knn": (15, 30, 60), "linear": (0.1, 0.3, 1, 3, 10, 30, 100)}
-"""Settings that are tried: neighbours, and ridge penalties on features of mean norm 1."""
+GRID: dict[str, tuple[float, ...]] = {"knn": (15, 30, 60), "linear": (0.1, 0.3, 1, 3, 10, 30, 100), "transformer": (64,)}
+"""Settings that are tried: neighbours, ridge penalties on features of mean norm 1, and a width."""
+_NAMES = {"knn": "k", "linear": "alpha", "transformer": "width"}
 ESTIMATORS = ("knn", "linear", "mean")
+"""What is tried where nothing else is asked for: needs neither torch nor text states."""
+ALL_ESTIMATORS = (*ESTIMATORS, "transformer")
 DIMENSIONS = 256
 _TRADEOFFS = 12
 LEAST_PROMPTS = 20
@@ -38,15 +43,33 @@ class Setting:
         return self.members[0][0] if len(self.members) == 1 else "mean"
 
     def __str__(self) -> str:
-        words = [f"{kind} ({'k' if kind == 'knn' else 'alpha'} {value:g})" for kind, value in self.members]
+        words = [f"{kind} ({_NAMES[kind]} {value:g})" for kind, value in self.members]
         return words[0] if len(words) == 1 else "mean of " + " and ".join(words)
 
-    def fit(self, features: Float32Array, mean: FloatArray, variance: FloatArray) -> Estimator:
-        """The estimator, fitted; arrays as `Estimator` fits take them."""
-        fitted: list[Estimator] = [
-            Knn.fit(features, mean, variance, k=int(value)) if kind == "knn" else Linear.fit(features, mean, variance, alpha=value)
-            for kind, value in self.members
-        ]
+    def fit(
+        self,
+        features: Float32Array,
+        mean: FloatArray,
+        variance: FloatArray,
+        states: TextStates | None = None,
+        groups: IntArray | None = None,
+    ) -> Estimator:
+        """The estimator, fitted; arrays as `Estimator` fits take them.
+
+        states, groups: of the same prompts, for a transformer. Raises BackendError for one where torch is not installed.
+        """
+        fitted: list[Estimator] = []
+        for kind, value in self.members:
+            if kind == "knn":
+                fitted.append(Knn.fit(features, mean, variance, k=int(value)))
+            elif kind == "linear":
+                fitted.append(Linear.fit(features, mean, variance, alpha=value))
+            elif states is None:
+                raise ConfigError("states", None, "the prompts' text states, which a transformer reads")
+            else:
+                from costroute_rt.export.router.transformer import fit_transformer
+
+                fitted.append(fit_transformer(states, mean, variance, groups=groups, width=int(value)))
         return fitted[0] if len(fitted) == 1 else Mean(tuple(fitted))
 
 
@@ -55,11 +78,11 @@ class CrossValidation:
     """What was found out on held-out folds."""
 
     chosen: Setting
-    """By the error over all folds."""
-    errors: dict[str, float]
-    """Noise-weighted squared error of the differences between candidates, by the setting's name, best first."""
+    """By the losses over all folds."""
+    losses: dict[str, float]
+    """Mean of `losses` by the setting's name, best first."""
     estimate: FloatArray
-    """float64[prompts, candidates]: each fold's predictions, by the setting that the other folds' errors chose."""
+    """float64[prompts, candidates]: each fold's predictions, by the setting that the other folds' losses chose."""
     fold: IntArray
     gain: Interval
     """Of routing by `estimate` over the best constant choice (see `gains`)."""
@@ -79,7 +102,7 @@ class CrossValidation:
             "gain_over": self.best_single,
             "prompts": int(self.complete.sum()),
             "leave_category_out": None if self.leave_category_out is None else self.leave_category_out.to_json(),
-            "errors": {name: float(f"{error:.6g}") for name, error in self.errors.items()},
+            "losses": {name: float(f"{loss:.6g}") for name, loss in self.losses.items()},
         }
 
 
@@ -87,6 +110,7 @@ def cross_validate(
     cells: Cells,
     features: Float32Array,
     *,
+    states: TextStates | None = None,
     estimators: Sequence[str] = ESTIMATORS,
     folds: int = 5,
     seed: int = 0,
@@ -95,42 +119,43 @@ def cross_validate(
 ) -> CrossValidation:
     """Chooses among the estimators asked for, and measures what routing by the choice gains.
 
-    features: float32[prompts, width], unreduced. Prompts of equal text share a fold. The reduction, the fill-in of missing cells and
-    the estimators see the training folds only, and each fold's setting is chosen by the other folds' errors, so that the gain is none of
-    the luck of choosing. Raises ConfigError for an unknown estimator, or too few prompts (`can_learn` says beforehand).
+    features: float32[prompts, width], unreduced; states: of the same prompts, for a transformer. Prompts of equal text share a fold. The
+    reduction, the fill-in of missing cells and the estimators see the training folds only, and each fold's setting is chosen by the
+    other folds' losses, so that the gain is none of the luck of choosing. Raises ConfigError for an unknown estimator, or too few
+    prompts (`can_learn` says beforehand).
     """
     settings = grid_of(estimators)
     if not can_learn(cells):
         raise ConfigError("prompts labelled for every candidate", int(complete_prompts(cells).sum()), f"{LEAST_PROMPTS} or more")
     fold = split_folds(cells.groups, folds, seed)
-    predicted = predict_folds(cells, features, fold, settings, dimensions, progress)
-    errors = {setting: squared_errors(cells, each) for setting, each in predicted.items()}
-    chosen = choose_setting(cells, predicted, errors, estimators, np.ones(len(cells), dtype=bool))
+    predicted = predict_folds(cells, features, states, fold, settings, dimensions, progress)
+    lost = {setting: losses(cells, each) for setting, each in predicted.items()}
+    chosen = choose_setting(cells, predicted, lost, estimators, np.ones(len(cells), dtype=bool))
     estimate = np.empty_like(cells.mean)
     for number in range(int(fold.max()) + 1):
         test = fold == number
-        estimate[test] = combine(predicted, choose_setting(cells, predicted, errors, estimators, ~test))[test]
+        estimate[test] = combine(predicted, choose_setting(cells, predicted, lost, estimators, ~test))[test]
     complete = complete_prompts(cells)
-    found = {str(setting): float(each.mean()) for setting, each in errors.items()}
-    found[str(chosen)] = float(squared_errors(cells, combine(predicted, chosen)).mean())
+    found = {str(setting): float(each.mean()) for setting, each in lost.items()}
+    found[str(chosen)] = float(losses(cells, combine(predicted, chosen)).mean())
     return CrossValidation(
         chosen=chosen,
-        errors=dict(sorted(found.items(), key=lambda row: row[1])),
+        losses=dict(sorted(found.items(), key=lambda row: row[1])),
         estimate=estimate,
         fold=fold,
         gain=measure_gain(cells.select(complete), estimate[complete], seed),
         best_single=cells.candidates[best_single(cells.cost_ms, cells.mean[complete].mean(0))],
         complete=complete,
-        leave_category_out=_leave_category_out(cells, features, chosen, dimensions, seed, progress),
+        leave_category_out=_leave_category_out(cells, features, states, chosen, dimensions, seed, progress),
     )
 
 
 def grid_of(estimators: Sequence[str]) -> list[Setting]:
     """Every single setting that the estimators asked for need; raises ConfigError for an unknown name."""
-    unknown = [name for name in estimators if name not in ESTIMATORS]
+    unknown = [name for name in estimators if name not in ALL_ESTIMATORS]
     if unknown or not estimators:
-        raise ConfigError("estimator", ", ".join(unknown), "one of " + ", ".join(ESTIMATORS))
-    kinds = [kind for kind in GRID if kind in estimators or "mean" in estimators]
+        raise ConfigError("estimator", ", ".join(unknown), "one of " + ", ".join(ALL_ESTIMATORS))
+    kinds = [kind for kind in GRID if kind in estimators or ("mean" in estimators and kind in ESTIMATORS)]
     return [Setting(((kind, value),)) for kind in kinds for value in GRID[kind]]
 
 
@@ -153,7 +178,13 @@ def split_folds(groups: IntArray, folds: int, seed: int) -> IntArray:
 
 
 def predict_folds(
-    cells: Cells, features: Float32Array, fold: IntArray, settings: Sequence[Setting], dimensions: int, progress: Progress
+    cells: Cells,
+    features: Float32Array,
+    states: TextStates | None,
+    fold: IntArray,
+    settings: Sequence[Setting],
+    dimensions: int,
+    progress: Progress,
 ) -> dict[Setting, FloatArray]:
     """Each setting's predictions of every prompt, float64[prompts, candidates], made without the prompt's fold."""
     found = {setting: np.empty_like(cells.mean) for setting in settings}
@@ -163,9 +194,24 @@ def predict_folds(
         known = cells.select(train).fill()
         reduction = Reduction.fit(features[train], dimensions)
         seen, unseen = reduction.apply(features[train]), reduction.apply(features[test])
+        read, unread = (None, None) if states is None else (states.select(train), states.select(test))
         for setting in settings:
-            found[setting][test] = setting.fit(seen, known.mean, known.variance).estimate(unseen, None)[0]
+            estimator = setting.fit(seen, known.mean, known.variance, read, known.groups)
+            found[setting][test] = estimator.estimate(unseen, unread)[0]
         progress(f"fold {done} of {len(numbers)}")
+    return found
+
+
+def losses(cells: Cells, predicted: FloatArray) -> FloatArray:
+    """float64[prompts]: what settings are compared by, lower is better.
+
+    With costs, the gains lost, on prompts labelled for every candidate: errors would mostly tell how well candidates are judged that no
+    tradeoff would choose. Without costs, the squared errors, which are less noisy than the gain of the one choice there is.
+    """
+    if not cells.has_cost:
+        return squared_errors(cells, predicted)
+    complete, found = complete_prompts(cells), np.zeros(len(cells))
+    found[complete] = -gains(cells.select(complete), predicted[complete])
     return found
 
 
@@ -176,7 +222,7 @@ def squared_errors(cells: Cells, predicted: FloatArray) -> FloatArray:
     """
     known = cells.count > 0
     noise = np.where(known, cells.variance, 0)
-    centred = cells.mean - np.nanmean(np.where(known, cells.mean, np.nan), axis=0)
+    centred = cells.mean - np.nanmean(cells.mean, axis=0)
     signal = max(float((centred[known] ** 2).mean() - noise[known].mean()), float((centred[known] ** 2).mean()) / 100, 1e-12)
     weight = np.where(known, 1 / (noise + signal if cells.has_noise else np.ones_like(noise)), 0)
     wrong = np.where(known, predicted - cells.mean, 0)
@@ -193,19 +239,20 @@ def combine(predicted: dict[Setting, FloatArray], setting: Setting) -> FloatArra
 def choose_setting(
     cells: Cells,
     predicted: dict[Setting, FloatArray],
-    errors: dict[Setting, FloatArray],
+    lost: dict[Setting, FloatArray],
     estimators: Sequence[str],
     rows: npt.NDArray[np.bool_],
 ) -> Setting:
-    """The setting of the least mean error over these prompts; a mean is that of the best of each kind."""
+    """The setting that loses least over these prompts; a mean is that of the best of two kinds or more. lost: `losses` of each setting."""
     best = [
-        min((setting for setting in errors if setting.kind == kind), key=lambda setting: float(errors[setting][rows].mean()))
-        for kind in dict.fromkeys(setting.kind for setting in errors)
+        min((setting for setting in lost if setting.kind == kind), key=lambda setting: float(lost[setting][rows].mean()))
+        for kind in dict.fromkeys(setting.kind for setting in lost)
     ]
-    options = {setting: float(errors[setting][rows].mean()) for setting in best if setting.kind in estimators}
+    options = {setting: float(lost[setting][rows].mean()) for setting in best if setting.kind in estimators}
     if "mean" in estimators:
-        both = Setting(tuple(setting.members[0] for setting in best))
-        options[both] = float(squared_errors(cells, combine(predicted, both))[rows].mean())
+        for several in (each for count in range(2, len(best) + 1) for each in combinations(best, count)):
+            mean = Setting(tuple(setting.members[0] for setting in several))
+            options[mean] = float(losses(cells, combine(predicted, mean))[rows].mean())
     return min(options, key=lambda setting: options[setting])
 
 
@@ -241,7 +288,13 @@ def measure_gain(cells: Cells, estimate: FloatArray, seed: int = 0) -> Interval:
 
 
 def _leave_category_out(
-    cells: Cells, features: Float32Array, setting: Setting, dimensions: int, seed: int, progress: Progress
+    cells: Cells,
+    features: Float32Array,
+    states: TextStates | None,
+    setting: Setting,
+    dimensions: int,
+    seed: int,
+    progress: Progress,
 ) -> Interval | None:
     if cells.categories is None or len(set(cells.categories)) < 2:
         return None
@@ -250,6 +303,7 @@ def _leave_category_out(
     singles = [Setting((member,)) for member in setting.members]
     if len(cells) - np.bincount(fold).max() < LEAST_PROMPTS:
         return None
-    estimate = combine(predict_folds(cells, features, fold, singles, dimensions, lambda text: progress(f"categories, {text}")), setting)
+    predicted = predict_folds(cells, features, states, fold, singles, dimensions, lambda text: progress(f"categories, {text}"))
+    estimate = combine(predicted, setting)
     complete = complete_prompts(cells)
     return measure_gain(cells.select(complete), estimate[complete], seed)

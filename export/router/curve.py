@@ -156,32 +156,38 @@ class Interval:
         return {name: float(f"{end:.6g}") if np.isfinite(end) else None for name, end in ends.items()}
 
 
-def judge_routed(routed: Routed, cost: FloatArray, truth: FloatArray) -> dict[str, float]:
-    """A curve's figures against single candidates and their hull, all on the same prompts.
+def judge_curve(found: Curve, cost: FloatArray, singles: FloatArray) -> dict[str, float]:
+    """A curve's figures against single candidates and their hull; its first point is its most generous end.
 
+    cost, singles: float64[candidates], the latter their mean quality on the same prompts.
     area: mean height over the hull. qnc: least cost at which it equals the best single candidate, in units of that one's cost.
     gain: quality of its most generous end less the best single candidate's. gain_at_mean_cost, over_hull_at_mean_cost: at the cost of the
     mean-cost candidate, over that candidate and over the hull.
     """
+    base, best, middle = hull(cost, singles), best_single(cost, singles), mean_cost_candidate(cost)
+    there = float(found.at(cost[middle]))
+    return {
+        "area": area_above(found, base, cost),
+        "qnc": found.least_cost(float(singles[best])) / float(cost[best]) if cost[best] > 0 else float("nan"),
+        "gain": float(found.quality[0] - singles[best]),
+        "gain_at_mean_cost": there - float(singles[middle]),
+        "over_hull_at_mean_cost": there - float(base.at(cost[middle])),
+    }
+
+
+def judge_routed(routed: Routed, cost: FloatArray, truth: FloatArray) -> dict[str, float]:
+    """The figures of `judge_curve`, all on the same prompts."""
     return judge_weighted(routed, cost, truth)(np.ones(len(truth)))
 
 
 def judge_weighted(routed: Routed, cost: FloatArray, truth: FloatArray) -> Callable[[FloatArray], dict[str, float]]:
     """The same as a function of how often each prompt counts, for `bootstrap`; the best single candidate is found anew each time."""
-    scored, paid, middle = truth[np.arange(len(truth)), routed.choice], cost[routed.choice], mean_cost_candidate(cost)
+    scored, paid = truth[np.arange(len(truth)), routed.choice], cost[routed.choice]
 
     def judge(weight: FloatArray) -> dict[str, float]:
         total = weight.sum()
-        curve, singles = Curve(cost=paid @ weight / total, quality=scored @ weight / total), weight @ truth / total
-        base, best = hull(cost, singles), best_single(cost, singles)
-        there = float(curve.at(cost[middle]))
-        return {
-            "area": area_above(curve, base, cost),
-            "qnc": curve.least_cost(float(singles[best])) / float(cost[best]) if cost[best] > 0 else float("nan"),
-            "gain": float(curve.quality[0] - singles[best]),
-            "gain_at_mean_cost": there - float(singles[middle]),
-            "over_hull_at_mean_cost": there - float(base.at(cost[middle])),
-        }
+        found = Curve(cost=paid @ weight / total, quality=scored @ weight / total)
+        return judge_curve(found, cost, weight @ truth / total)
 
     return judge
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from costroute_rt.allocation import allocate
 from costroute_rt.engines.error import ConfigError
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
@@ -15,7 +16,7 @@ from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.curve import Curve, FloatArray, Interval, Routed
 
 LEVELS = 5
-"""Mean costs, evenly spaced, at which the selection shares are told."""
+"""Mean costs, evenly spaced, at which the selection shares are told; fewer where the router has fewer to offer."""
 BINS = 10
 FEW_RESAMPLES = 500
 """For the figures of a whole curve, which take longer than a mean's."""
@@ -52,8 +53,8 @@ class Evaluation:
     curves: dict[str, Curve]
     """router, hull, length, average and, where there are two seeds, oracle; empty where no costs are known."""
     shares: list[dict[str, Any]]
-    oracle_gain: float | None
-    """What choosing by half of the seeds gains on the others."""
+    oracle: dict[str, float] | None
+    """Figures of choosing by half of the seeds and scoring on the others, which no router can do; None where there is one seed."""
     reachable_share: float | None
     """The router's area (the gain, where no costs are known) as part of the oracle's."""
     calibration: dict[str, Any]
@@ -73,7 +74,7 @@ class Evaluation:
             **plain,
             "figures": {router: {name: found.to_json() for name, found in each.items()} for router, each in self.figures.items()},
             "curves": {name: {"cost_ms": _plain(each.cost), "quality": _plain(each.quality)} for name, each in self.curves.items()},
-            "oracle_gain": _rounded(self.oracle_gain),
+            "oracle": None if self.oracle is None else {name: _finite(value) for name, value in self.oracle.items()},
             "reachable_share": _rounded(self.reachable_share),
             "calibration": self.calibration,
             "categories": self.categories,
@@ -120,7 +121,7 @@ def evaluate(
         figures=figures,
         curves=curves,
         shares=_shares(kept, routed["router"]) if kept.has_cost else [],
-        oracle_gain=None if oracle is None else oracle[1],
+        oracle=None if oracle is None else oracle[1],
         reachable_share=_reachable(kept, figures["router"], oracle),
         calibration=calibrate(kept, judged),
         categories=_categories(kept, judged),
@@ -202,8 +203,8 @@ def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
     """Which candidates the prompts get where the mean cost is at each of LEVELS, and how long their prompts are."""
     points, words = routed.points(cells.cost_ms, cells.mean), np.array([len(prompt.split()) for prompt in cells.prompts])
     rows = []
-    for level in np.linspace(points.cost.min(), points.cost.max(), LEVELS):
-        setting = int(np.argmin(np.abs(points.cost - level)))
+    levels = np.linspace(points.cost.min(), points.cost.max(), LEVELS)
+    for setting in dict.fromkeys(int(np.argmin(np.abs(points.cost - level))) for level in levels):
         choice = routed.choice[setting]
         taken = {
             name: {
@@ -216,30 +217,37 @@ def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
     return rows
 
 
-def _oracle(halves: Sequence[Cells]) -> tuple[Curve, float, float] | None:
-    """Its curve, its gain over the best single candidate, its area over the hull of both halves together."""
+def _oracle(halves: Sequence[Cells]) -> tuple[Curve, dict[str, float]] | None:
+    """Its curve, and its figures; of these only the gain where no costs are known.
+
+    Labels are shrunk to their candidate's average by their noise, which the difference between the halves tells.
+    """
     if not halves:
         return None
     first, second = halves
     cost = (first.cost_ms + second.cost_ms) / 2
-    found, gain = curve.oracle(
-        [(curve.shrink(a.mean, a.variance) if a.has_noise else a.mean, b.mean) for a, b in ((first, second), (second, first))], cost
-    )
-    base = curve.hull(cost, (first.mean.mean(0) + second.mean.mean(0)) / 2)
-    return found, gain, curve.area_above(found, base, cost)
+    noise = ((first.mean - second.mean) ** 2 / (1 / first.count + 1 / second.count)).mean(0)
+    found, gain = curve.oracle([(curve.shrink(a.mean, noise / a.count), b.mean) for a, b in ((first, second), (second, first))], cost)
+    if not (first.has_cost and second.has_cost):
+        return found, {"gain": gain}
+    return found, {**curve.judge_curve(found, cost, (first.mean.mean(0) + second.mean.mean(0)) / 2), "gain": gain}
 
 
-def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curve, float, float] | None) -> float | None:
-    if oracle is None:
+def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curve, dict[str, float]] | None) -> float | None:
+    name = "area" if cells.has_cost else "gain"
+    if oracle is None or not oracle[1].get(name, 0.0) > 1e-9:
         return None
-    ours, theirs = (figures["area"].value, oracle[2]) if cells.has_cost else (figures["gain"].value, oracle[1])
-    return ours / theirs if theirs > 1e-9 else None
+    return figures[name].value / oracle[1][name]
 
 
 def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
-    """For each category of some size: the routed choice against the single candidate that is best over all categories."""
+    """For each category of some size: the routed choice against the single candidate that is best over all categories.
+
+    mean_ms: what the category gets where the prompts together get the mean-cost candidate's time; None where no costs are known.
+    """
     if cells.categories is None:
         return []
+    spent = _spend_mean(cells, estimates) if cells.has_cost else None
     best = curve.best_single(cells.cost_ms, cells.mean.mean(0))
     choice = curve.route(estimates.mean, cells.cost_ms, [0.0]).choice[0]
     gain = cells.mean[np.arange(len(cells)), choice] - cells.mean[:, best]
@@ -249,9 +257,22 @@ def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
         if there.sum() >= LEAST_IN_CATEGORY:
             found = curve.bootstrap_mean(gain[there], cells.groups[there])
             rows.append(
-                {"name": name, "prompts": int(there.sum()), "trust": _rounded(estimates.trust[there].mean()), "gain": found.to_json()}
+                {
+                    "name": name,
+                    "prompts": int(there.sum()),
+                    "trust": _rounded(estimates.trust[there].mean()),
+                    "gain": found.to_json(),
+                    "mean_ms": None if spent is None else _rounded(spent[there].mean()),
+                }
             )
     return rows
+
+
+def _spend_mean(cells: Cells, estimates: Estimates) -> FloatArray:
+    """float64[prompts]: what each costs where all of them together may cost as much as by the mean-cost candidate."""
+    cost = cells.cost_ms
+    total = len(cells) * float(cost[curve.mean_cost_candidate(cost)])
+    return np.asarray(cost[allocate(estimates.mean, cost, total).choice])
 
 
 def _compare_ms(cells: Cells, predicted: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -270,3 +291,7 @@ def _plain(values: FloatArray) -> list[float]:
 
 def _rounded(value: Any) -> float | None:
     return None if value is None else float(f"{float(value):.6g}")
+
+
+def _finite(value: float) -> float | None:
+    return _rounded(value) if np.isfinite(value) else None

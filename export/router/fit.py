@@ -56,16 +56,17 @@ class Learned:
     validation: CrossValidation | None
     """None where there was too little to learn from."""
 
-    def estimate(self, features: Float32Array) -> FloatArray:
+    def estimate(self, features: Float32Array, states: TextStates | None = None) -> FloatArray:
         """float64[prompts, candidates] for unreduced features, as the router will use them; distance is not looked at."""
         reduced = self.reduction.apply(features)
-        return np.asarray((self.estimator if self.routes_on == "prompt" else self.average).estimate(reduced, None)[0])
+        return np.asarray((self.estimator if self.routes_on == "prompt" else self.average).estimate(reduced, states)[0])
 
 
 def learn(
     cells: Cells,
     features: Float32Array,
     *,
+    states: TextStates | None = None,
     estimators: Sequence[str] = ESTIMATORS,
     folds: int = 5,
     seed: int = 0,
@@ -74,7 +75,8 @@ def learn(
 ) -> Learned:
     """Cross-validates, fits the choice to everything, and routes by it only where its gain is surely above zero.
 
-    features: float32[prompts, width]. Raises ConfigError for an unknown estimator, or a candidate without a single label.
+    features: float32[prompts, width]; states: of the same prompts, for a transformer. Raises ConfigError for an unknown estimator, or a
+    candidate without a single label.
     """
     grid_of(estimators)
     _check(cells, folds)
@@ -86,14 +88,21 @@ def learn(
     validation = None
     if can_learn(cells):
         validation = cross_validate(
-            cells, features, estimators=estimators, folds=folds, seed=seed, dimensions=dimensions, progress=progress
+            cells,
+            features,
+            states=states,
+            estimators=estimators,
+            folds=folds,
+            seed=seed,
+            dimensions=dimensions,
+            progress=progress,
         )
     routes_on, reason = decide(cells, validation)
     near, far = trust_range(reduced)
     return Learned(
         candidates=cells.candidates,
         reduction=reduction,
-        estimator=average if validation is None else validation.chosen.fit(reduced, known.mean, known.variance),
+        estimator=average if validation is None else validation.chosen.fit(reduced, known.mean, known.variance, states, known.groups),
         average=average,
         features=reduced,
         near=near,
@@ -120,14 +129,14 @@ def fit_router(
 ) -> Router:
     """A router for the candidates of `pool`, which are those of `cells`, in order.
 
-    states: of the prompts of `cells`, where the encoder reads them. pool: the bundle's. labels: where the labels came from, for the record.
-    text_encoder: SHA-256 of the text encoder whose states they are. Raises ConfigError as `learn` does.
+    states: of the prompts of `cells`, where the encoder or a transformer reads them. pool: the bundle's. labels: where the labels came
+    from, for the record. text_encoder: SHA-256 of the text encoder whose states they are. Raises ConfigError as `learn` does.
     """
     names = tuple(row["name"] for row in pool)
     if names != cells.candidates:
         raise ConfigError("candidates of the labels", ", ".join(cells.candidates), f"those of the pool: {', '.join(names)}")
     features = encoder.encode(cells.prompts, states)
-    learned = learn(cells, features, estimators=estimators, folds=folds, seed=seed, dimensions=dimensions, progress=progress)
+    learned = learn(cells, features, states=states, estimators=estimators, folds=folds, seed=seed, dimensions=dimensions, progress=progress)
     return Router(
         pool=describe_pool(pool),
         encoder=encoder,
@@ -140,7 +149,7 @@ def fit_router(
         far=learned.far,
         routes_on=learned.routes_on,
         reason=learned.reason,
-        text_encoder=text_encoder if encoder.needs_states else None,
+        text_encoder=text_encoder if encoder.needs_states or learned.estimator.needs_states else None,
         record={**describe(learned, cells, labels), "fit": {"folds": folds, "seed": seed, "dimensions": dimensions}},
     )
 

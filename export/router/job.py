@@ -6,15 +6,20 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from costroute_rt.engine_set import EngineSet
+from costroute_rt.engines.build import build_engines, make_spec, open_engine, router_graphs
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import LabelError, OutputError
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.store import Store
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import ESTIMATORS, complete_prompts
@@ -24,9 +29,11 @@ from costroute_rt.export.router.labelling import fingerprints
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.report import Example, write_page
 from costroute_rt.export.router.states import read_states
-from costroute_rt.prompt_encoder import HashedEncoder, PromptEncoder, StatesEncoder, TextStates
+from costroute_rt.export.router.transformer import import_torch, save_router
+from costroute_rt.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
 from costroute_rt.router import Router
 from costroute_rt.router_bundle import open_router, text_encoder_sha256, with_router
+from costroute_rt.router_network import encoder_network
 from costroute_rt.runtime import Runtime
 
 Say = Callable[[str], None]
@@ -78,35 +85,69 @@ def fit_bundle(
 ) -> Router:
     """Fits a router for the bundle's pool and writes a bundle that has it to `output`.
 
-    encoder: `states` or `hashed`. Raises LabelError, ConfigError, PromptError, OutputError (before any work where `output` exists).
+    encoder: `states`, `hashed`, or a folder with a sentence encoder as transformers saves it. Raises LabelError, ConfigError, PromptError,
+    BackendError (no torch side where it is needed), OutputError (before any work where `output` exists).
     """
     if os.path.lexists(output) and not force:
         raise OutputError(output, "it exists already (--force replaces it)")
+    if "transformer" in estimators:
+        import_torch()
     table = source.open(bundle)
     cells = table.cells([row["name"] for row in bundle.pool])
     others = [name for name in table.candidates if name not in cells.candidates]
     if others:
         say(f"note: labels of {', '.join(others)} are left out, as the bundle has no such candidate")
-    reader: PromptEncoder = HashedEncoder()
-    states = None
-    if encoder == "states":
-        states = source.states(bundle, cells.prompts, say)
-        reader = StatesEncoder(states.states.shape[2])
     about = {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}
-    router = fit_router(
-        cells,
-        reader,
-        states,
-        pool=bundle.pool,
-        labels=about,
-        text_encoder=text_encoder_sha256(bundle),
-        estimators=estimators,
-        progress=say,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        router.save(Path(folder))
-        with_router(bundle, Path(folder), output, force=force)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        reader: PromptEncoder = HashedEncoder()
+        if encoder not in ("states", "hashed"):
+            reader = stack.enter_context(_sentence_encoder(Path(encoder).expanduser(), folder, source))
+            say(f"reading prompts with {reader.to_json()['name']}")
+        states = source.states(bundle, cells.prompts, say) if encoder == "states" or "transformer" in estimators else None
+        if encoder == "states" and states is not None:
+            reader = StatesEncoder(states.states.shape[2])
+        router = fit_router(
+            cells,
+            reader,
+            states,
+            pool=bundle.pool,
+            labels=about,
+            text_encoder=text_encoder_sha256(bundle),
+            estimators=estimators,
+            progress=say,
+        )
+        save_router(router, folder)
+        with_router(bundle, folder, output, force=force)
     return router
+
+
+@contextmanager
+def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[EngineEncoder]:
+    """The encoder in the folder `model`, with its files in `folder`, on an engine of its own."""
+    from costroute_rt.export.router.sentence_encoder import export_sentence_encoder
+
+    settings, network = export_sentence_encoder(model, folder), encoder_network(1)
+    setup = Setup.of(source.backend, source.provider, source.precision, None)
+    backend, spec = setup.tool(), make_spec(setup.provider, precision=setup.precision)
+    with tempfile.TemporaryDirectory() as built:
+        backend.build(folder / network.file, Path(built), spec)
+        with backend.open(Path(built), spec) as engine:
+            yield EngineEncoder.open(folder, lambda component, graph: engine, **settings)
+
+
+@contextmanager
+def _opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
+    """The bundle's router with its engines, which are built where they are missing."""
+    store, how = Store.open(source.home), source.engines
+    graphs = router_graphs(bundle)
+    if graphs:
+        build_engines(bundle, store, graphs=graphs, measure=False, **how)
+    engines = EngineSet(lambda component, graph: open_engine(bundle, store, component, graph, **how))
+    try:
+        yield open_router(bundle, lambda component, graph: engines.get(f"{component}/{graph}"))
+    finally:
+        engines.close()
 
 
 def evaluate_bundle(bundle: Bundle, source: Source, *, html: Path | None = None, say: Say = lambda _: None) -> Evaluation:
@@ -115,7 +156,12 @@ def evaluate_bundle(bundle: Bundle, source: Source, *, html: Path | None = None,
     Where the labels have costs the runtime's predictions stand beside them. Raises BundleError where there is no router, LabelError,
     OutputError.
     """
-    router, table = open_router(bundle), source.open(bundle)
+    with _opened_router(bundle, source) as router:
+        return _evaluate(bundle, source, router, html, say)
+
+
+def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None, say: Say) -> Evaluation:
+    table = source.open(bundle)
     names = [row["name"] for row in bundle.pool]
     cells = table.cells(names)
     states = source.states(bundle, cells.prompts, say) if router.needs_states else None

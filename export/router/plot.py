@@ -15,8 +15,9 @@ from costroute_rt.export.router.evaluate import Evaluation
 
 INK, QUIET, GRID = "#1d2433", "#6b7486", "#e4e8ef"
 ACCENT, GOLD = "#2563eb", "#d97706"
-STEPS = ("#c7dbf7", "#9dc0f0", "#6e9fe6", "#417bd6", "#2458b3", "#173d80", "#0d2650")
-"""From the cheapest candidate to the dearest."""
+PALE_BLUE = "#9dc0f0"
+FAMILIES = (("#a7d8cf", "#0f766e"), ("#fbd9a5", "#c2410c"), ("#bcd3fb", "#1d4ed8"), ("#dccbfb", "#6d28d9"), ("#f9c6d3", "#be185d"))
+"""Pale and full colour of candidates of one denoiser, by their steps."""
 _STYLE = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
@@ -45,21 +46,27 @@ _CURVES = {
 
 def plot_curves(found: Evaluation) -> str:
     """Mean quality by mean cost: the router over everything that needs none."""
-    with _axes("curves", 7.4, 4.4) as (axes, out):
-        ends = [row["cost_ms"] for row in found.candidates]
+    names = short_names([row["name"] for row in found.candidates])
+    with _axes("curves", 7.8, 4.7) as (axes, out):
+        costs, quality = ([row[key] for row in found.candidates] for key in ("cost_ms", "quality"))
         for name, (label, style) in _CURVES.items():
             if name in found.curves:
-                costs, quality = _in_order(found.curves[name], max(ends))
-                axes.plot(costs, quality, label=label, solid_capstyle="round", **style)
+                axes.plot(*_in_order(found.curves[name], max(costs)), label=label, solid_capstyle="round", **style)
         base, router = found.curves["hull"], found.curves["router"]
-        grid = np.linspace(min(ends), max(ends), 200)
+        grid = np.linspace(min(costs), max(costs), 200)
         axes.fill_between(grid, base.at(grid), router.at(grid), color=ACCENT, alpha=0.10, linewidth=0)
-        axes.scatter(ends, [row["quality"] for row in found.candidates], color=INK, s=22, zorder=5)
-        for row in found.candidates:
-            axes.annotate(row["name"], (row["cost_ms"], row["quality"]), (5, -11), textcoords="offset points", fontsize=8, color=QUIET)
+        low, high = _frame([found.curves[name] for name in ("hull", "router", "oracle") if name in found.curves])
+        below = [value < low for value in quality]
+        axes.set_xlim(min(costs) - 0.05 * np.ptp(costs), max(costs) + 0.11 * np.ptp(costs))
+        axes.set_ylim(low, high)
+        heights = [max(value, low + 0.03 * (high - low)) for value in quality]
+        for cost, height, is_below in zip(costs, heights, below, strict=True):
+            axes.scatter(cost, height, color=QUIET if is_below else INK, s=22, marker="v" if is_below else "o", zorder=5)
+        texts = [f"{name} {value:.3f}" if is_below else name for name, value, is_below in zip(names, quality, below, strict=True)]
         axes.set_xlabel("mean milliseconds of an image")
         axes.set_ylabel("mean quality")
-        axes.legend(loc="lower right", fontsize=9)
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=9, borderaxespad=0.2)
+        _label(axes, texts, costs, heights)
     return out[0]
 
 
@@ -67,17 +74,18 @@ def plot_shares(found: Evaluation) -> str:
     """Which candidates the prompts get, from thrifty to generous."""
     order = sorted(range(len(found.candidates)), key=lambda index: found.candidates[index]["cost_ms"])
     names = [found.candidates[index]["name"] for index in order]
-    with _axes("shares", 7.4, 3.0) as (axes, out):
+    with _axes("shares", 7.8, 3.4) as (axes, out):
         at, bottom = np.arange(len(found.shares)), np.zeros(len(found.shares))
-        for name, colour in zip(names, _shades(len(names)), strict=True):
+        for name, short, colour in zip(names, short_names(names), shades(names), strict=True):
             height = np.array([level["candidates"][name]["share"] for level in found.shares])
-            axes.bar(at, height, 0.72, bottom=bottom, color=colour, label=name, edgecolor="white", linewidth=0.8)
+            axes.bar(at, height, 0.74, bottom=bottom, color=colour, label=short, edgecolor="white", linewidth=0.8)
             bottom += height
         axes.set_xticks(at, [f"{level['cost_ms']:.0f} ms\n{level['quality']:.3f}" for level in found.shares])
-        axes.set_yticks([0, 0.5, 1], ["0", "half", "all"])
-        axes.set_xlabel("mean cost and quality")
+        axes.set_yticks([0, 0.5, 1], ["none", "half", "all"])
+        axes.set_ylabel("part of the prompts")
+        axes.set_xlabel("mean milliseconds of an image, and the quality reached")
         axes.grid(axis="x", visible=False)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, reverse=True)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, reverse=True)
     return out[0]
 
 
@@ -96,15 +104,21 @@ def plot_calibration(found: Evaluation) -> str:
 
 def plot_categories(rows: Sequence[Mapping[str, Any]]) -> str:
     """Each category's gain with its interval."""
-    ordered = sorted(rows, key=lambda row: row["gain"]["value"])
+    ordered = rows[::-1]
     values = np.array([row["gain"]["value"] for row in ordered])
     reach = np.abs(np.array([[row["gain"]["low"], row["gain"]["high"]] for row in ordered]).T - values)
     with _axes("categories", 7.4, 0.9 + 0.27 * len(ordered)) as (axes, out):
         axes.axvline(0, color=QUIET, linewidth=1.2)
-        axes.errorbar(values, np.arange(len(ordered)), xerr=reach, fmt="o", color=ACCENT, ecolor=STEPS[1], elinewidth=2.5, markersize=5)
-        axes.set_yticks(np.arange(len(ordered)), [f"{row['name']} ({row['prompts']})" for row in ordered])
+        axes.errorbar(values, np.arange(len(ordered)), xerr=reach, fmt="o", color=ACCENT, ecolor=PALE_BLUE, elinewidth=2.5, markersize=5)
+        axes.set_yticks(np.arange(len(ordered)), [_category(row) for row in ordered])
+        axes.set_ylim(-0.6, len(ordered) - 0.4)
         axes.set_xlabel("gain over the best single candidate")
     return out[0]
+
+
+def _category(row: Mapping[str, Any]) -> str:
+    spent = "" if row["mean_ms"] is None else f", {row['mean_ms']:.0f} ms"
+    return f"{row['name']} ({row['prompts']} prompts{spent})"
 
 
 @contextmanager
@@ -133,6 +147,47 @@ def _in_order(found: Curve, end: float) -> tuple[Any, Any]:
     return (np.append(costs, end), np.append(quality, quality[-1])) if costs[-1] < end else (costs, quality)
 
 
-def _shades(count: int) -> list[str]:
-    places = np.linspace(0, len(STEPS) - 1, count) if count > 1 else np.array([3])
-    return [STEPS[round(place)] for place in places] if count <= len(STEPS) else [STEPS[index % len(STEPS)] for index in range(count)]
+def _frame(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Ends of the quality axis: all of these curves, and some room for candidates below them."""
+    low, high = (float(end(np.concatenate([each.quality for each in curves]))) for end in (np.min, np.max))
+    reach = max(high - low, 1e-3)
+    return low - 0.15 * reach, high + 0.10 * reach
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The names without their first word, up to a hyphen, where all share it."""
+    first = {name.partition("-")[:2] for name in names}
+    is_shared = len(names) > 1 and len(first) == 1 and all(hyphen for _, hyphen in first)
+    return [name.partition("-")[2] if is_shared else name for name in names]
+
+
+def shades(names: Sequence[str]) -> list[str]:
+    """A colour for each candidate, the cheapest first: one hue for each denoiser (the name up to @), darker with the cost."""
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(name.partition("@")[0], []).append(name)
+    colours = {}
+    for number, family in enumerate(members.values()):
+        scale = LinearSegmentedColormap.from_list("", FAMILIES[number % len(FAMILIES)])
+        for name, place in zip(family, np.linspace(0, 1, len(family)) if len(family) > 1 else [0.7], strict=True):
+            colours[name] = to_hex(scale(place))
+    return [colours[name] for name in names]
+
+
+def _label(axes: Any, texts: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
+    """Writes each text beside its point where it covers no point, no other text and not the axis, if there is such a place."""
+    axes.figure.draw_without_rendering()  # lays out
+    scale = axes.figure.dpi / 72
+    points = axes.transData.transform(np.column_stack([x, y])) / scale
+    floor = axes.get_window_extent().y0 / scale
+    taken = [(px - 3, py - 3, px + 3, py + 3) for px, py in points]
+    for text, place, (px, py) in zip(texts, zip(x, y, strict=True), points, strict=True):
+        width, height = 4.9 * len(text), 9.0
+        places = [(right, up) for up in (-11, 5, -20, 14, -3) for right in (6, -6 - width)]
+        boxes = [(px + right, py + up, px + right + width, py + up + height) for right, up in places]
+        clashes = [sum(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in taken) + (a[1] < floor) for a in boxes]
+        best = clashes.index(min(clashes))
+        taken.append(boxes[best])
+        axes.annotate(text, place, places[best], textcoords="offset points", fontsize=8, color=QUIET)

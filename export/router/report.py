@@ -27,15 +27,19 @@ main{max-width:880px;margin:0 auto;padding:40px 20px 64px}
 h1{font-size:28px;margin:0 0 4px;letter-spacing:-.02em}h2{font-size:17px;margin:0 0 4px}
 p{margin:0 0 12px}.quiet{color:var(--quiet)}
 section{background:#fff;border:1px solid var(--line);border-radius:12px;padding:22px 24px;margin-top:18px;overflow-x:auto}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(180px,1fr));gap:14px;margin-top:22px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-top:22px}
 .tile{background:#fff;border:1px solid var(--line);border-radius:12px;padding:16px 18px}
 .tile b{display:block;font-size:26px;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
 .tile small{color:var(--quiet);display:block;line-height:1.35}
 svg{max-width:100%;height:auto;display:block}svg text{font-family:inherit!important}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:6px 0 6px 14px;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}th{color:var(--quiet);font-weight:500}
+th:first-child,td:first-child{text-align:left;padding-left:0}th{color:var(--quiet);font-weight:500;white-space:normal;vertical-align:bottom}
+td small{display:block;color:var(--quiet)}
+.note{margin-top:12px}
 .pair{display:flex;gap:24px;flex-wrap:wrap;align-items:center}.pair>*{flex:1 1 280px}
+.pair.top{align-items:flex-start}
+h3{font-size:14px;font-weight:600;margin:6px 0 12px}
 .images{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:16px}
 figure{margin:0}figure img{width:100%;border-radius:8px;display:block;image-rendering:auto}
 figcaption{font-size:13px;line-height:1.4;margin-top:6px}
@@ -69,23 +73,38 @@ def write_page(found: Evaluation, *, title: str, reason: str, examples: Sequence
     parts.append(_section("Single candidates", "", _candidates_table(found)))
     parts.append(_section("Are predictions right?", "On the line: what is predicted is what is found.", _calibration(found)))
     if found.categories:
-        about = "Gain by kind of prompt; the number is how many prompts there are."
+        about = "Gain by kind of prompt; beside it what a kind gets where the mean-cost candidate's time is spent."
         parts.append(_section("Kinds of prompt", about, plot.plot_categories(found.categories)))
     if examples:
-        parts.append(_section("Examples", "From the cheapest routes to the costliest.", _images(examples)))
+        parts.append(_section("Examples", "Prompts and what they get where half of the range of cost is spent.", _images(examples)))
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_CSS}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
 
 
-def show_interval(found: Interval | None) -> str:
+def show_interval(found: Interval | None, *, signed: bool = True) -> str:
     """`+0.031 (+0.022 to +0.040)`, a dash for what is not there."""
     if found is None or found.value != found.value:
         return "–"
-    return f"{_number(found.value)} ({_number(found.low)} to {_number(found.high)})"
+    value, low, high = (_number(each, signed) for each in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
 
 
-def _number(value: float) -> str:
-    return "never" if value == float("inf") else f"{value:+.3f}"
+def _number(value: float, signed: bool = True) -> str:
+    if value == float("inf"):
+        return "never"
+    rounded = round(value, 3) + 0.0  # no -0.000
+    return f"{rounded:+.3f}" if signed else f"{rounded:.3f}"
+
+
+def _found(found: Interval | None, *, signed: bool) -> str:
+    """A cell with the interval under the figure."""
+    value, _, interval = show_interval(found, signed=signed).partition(" ")
+    return f"{value}\n{interval}"
+
+
+def show_value(value: float | None, *, signed: bool = True) -> str:
+    """`+0.031`, a dash for what is not there."""
+    return "–" if value is None or value != value else _number(value, signed)
 
 
 def _plain(value: float | None, decimals: int = 3) -> str:
@@ -94,20 +113,24 @@ def _plain(value: float | None, decimals: int = 3) -> str:
 
 def _tiles(found: Evaluation) -> str:
     router = found.figures["router"]
-    tiles = [(f"{router['gain'].value:+.3f}", "gain over the best single candidate", show_interval(router["gain"]))]
+    tiles = [(_number(router["gain"].value), "gain over the best single candidate", _ends(router["gain"]))]
     if found.has_cost:
         qnc = router["qnc"].value
-        tiles.insert(0, (f"{router['area'].value:+.3f}", "mean height over random mixing", show_interval(router["area"])))
+        tiles.insert(0, (_number(router["area"].value), "mean height over random mixing", _ends(router["area"])))
         tiles.insert(1, ("never" if qnc == float("inf") else f"{100 * qnc:.0f} %", "of the best candidate's cost for its quality", "QNC"))
     if found.reachable_share is not None:
         tiles.append((f"{100 * found.reachable_share:.0f} %", "of what the labels allow", "against choosing on other seeds"))
     if found.router_ms is not None:
-        tiles.append((f"{found.router_ms:.2f} ms", "to judge a prompt", "beside the text encoder"))
+        tiles.append((f"{found.router_ms:.3f} ms", "to judge a prompt", "beside the text encoder"))
     cells = "".join(
         f'<div class="tile"><b>{escape(value)}</b>{escape(what)}<small>{escape(more)}</small></div>' for value, what, more in tiles
     )
     left_out = f", {found.left_out} left out for missing labels" if found.left_out else ""
     return f'<p class="quiet">{found.prompts} prompts{left_out}; mean trust {found.mean_trust:.2f}</p><div class="tiles">{cells}</div>'
+
+
+def _ends(found: Interval) -> str:
+    return f"{_number(found.low)} to {_number(found.high)}"
 
 
 def _section(title: str, about: str, *content: str) -> str:
@@ -117,16 +140,27 @@ def _section(title: str, about: str, *content: str) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    """A second line is set small."""
+    first, _, second = text.partition("\n")
+    return escape(first) + (f"<small>{escape(second)}</small>" if second else "")
 
 
 def _figures_table(found: Evaluation) -> str:
     routers = [name for name in _ROUTERS if name in found.figures]
     names = [name for name in _FIGURES if any(name in found.figures[router] for router in routers)]
-    rows = [[_FIGURES[name][0], *(show_interval(found.figures[router].get(name)) for router in routers)] for name in names]
+    rows = [[_FIGURES[name][0], *(_found(found.figures[router].get(name), signed=name != "qnc") for router in routers)] for name in names]
+    header = ["", *(_ROUTERS[router] for router in routers)]
+    if found.oracle is not None:
+        header.append("chosen on other seeds")
+        for row, name in zip(rows, names, strict=True):
+            row.append(show_value(found.oracle.get(name), signed=name != "qnc"))
     notes = "; ".join(f"{_FIGURES[name][0]}: {_FIGURES[name][1]}" for name in names)
-    return _table(["", *(_ROUTERS[router] for router in routers)], rows) + f'<p class="quiet" style="margin-top:10px">{escape(notes)}.</p>'
+    return _table(header, rows) + f'<p class="quiet note">{escape(notes)}.</p>'
 
 
 def _candidates_table(found: Evaluation) -> str:
@@ -140,17 +174,16 @@ def _candidates_table(found: Evaluation) -> str:
             _plain(row["predicted"]),
             f"{100 * row['best_for']:.0f} %",
         ]
-        for row in found.candidates
+        for row in sorted(found.candidates, key=lambda row: row["cost_ms"] or 0.0)
     ]
-    return _table(["", "ms", "ms predicted here", "quality", "predicted", "routed to, no cost limit"], rows)
+    return _table(["", "ms", "ms predicted here", "quality", "quality predicted", "routed to, no cost limit"], rows)
 
 
 def _shares_table(found: Evaluation) -> str:
     order = sorted(found.candidates, key=lambda row: row["cost_ms"])
-    rows = [[f"{level['cost_ms']:.0f} ms", *(_words(level["candidates"][row["name"]]["words"]) for row in order)] for level in found.shares]
-    return '<p class="quiet" style="margin-top:12px">Mean words of the prompts each one gets:</p>' + _table(
-        ["mean cost", *(row["name"] for row in order)], rows
-    )
+    rows = [[row["name"], *(_words(level["candidates"][row["name"]]["words"]) for level in found.shares)] for row in order]
+    header = ["", *(f"{level['cost_ms']:.0f} ms" for level in found.shares)]
+    return '<p class="quiet note">Mean number of words of the prompts that each one gets:</p>' + _table(header, rows)
 
 
 def _words(count: float | None) -> str:
@@ -162,7 +195,7 @@ def _calibration(found: Evaluation) -> str:
     rows = [
         ["slope, 1 is right", _plain(about["slope"], 2)],
         ["slope of what the prompt tells", _plain(about["slope_by_prompt"], 2)],
-        ["bias", f"{about['bias']:+.3f}"],
+        ["bias", _number(about["bias"])],
         ["root mean square error", _plain(about["rms_error"])],
         ["of it noise of the labels", _plain(about["label_noise"])],
     ]
@@ -170,9 +203,18 @@ def _calibration(found: Evaluation) -> str:
 
 
 def _images(examples: Sequence[Example]) -> str:
+    """The cheap half of them beside the costly half; together where all were sent to one candidate."""
+    if len({each.candidate for each in examples}) == 1:
+        return _gallery(f"All sent to {examples[0].candidate}", examples)
+    middle = len(examples) // 2
+    halves = ("Sent to a cheap candidate", examples[:middle]), ("Sent to a costly one", examples[middle:])
+    return f'<div class="pair top">{"".join(_gallery(title, half) for title, half in halves if half)}</div>'
+
+
+def _gallery(title: str, examples: Sequence[Example]) -> str:
     figures = "".join(
         f'<figure><img alt="{escape(each.prompt)}" src="data:image/png;base64,{base64.b64encode(each.png).decode("ascii")}">'
         f'<figcaption>{escape(each.prompt)}<br><span class="quiet">{escape(each.candidate)}, {each.ms:.0f} ms</span></figcaption></figure>'
         for each in examples
     )
-    return f'<div class="images">{figures}</div>'
+    return f'<div><h3>{escape(title)}</h3><div class="images">{figures}</div></div>'

@@ -22,6 +22,7 @@ PROMPTS = ["a lake", "a long and winding road to a house behind the hills"] * 20
 
 class LikesLong:
     needs_states = False
+    engines = ()
 
     def judge(self, prompt: str, states: TextStates | None) -> Judgement:
         step = 0.1 if len(prompt) > 20 else 0.001

@@ -13,6 +13,7 @@ from costroute_rt.engines.error import BundleError
 from costroute_rt.engines.graph import (
     compose_condition,
     compose_decode,
+    compose_embedding,
     compose_guided_step,
     compose_step,
     graph_spec,
@@ -336,3 +337,65 @@ def test_outputs_and_notes_can_be_dropped() -> None:
     assert [node.op_type for node in model.graph.node] == ["Mul", "Neg"]
     assert [tensor.name for tensor in model.graph.initializer] == ["k"]
     assert b"somebody" not in model.SerializeToString()
+
+
+def make_encoder(others: str = "", mask: str = "") -> Any:
+    """The states of token n are n and n squared; a graph with a mask adds 1 to what it masks."""
+    return onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 18]>
+        encoder (int64[batch, tokens] input_ids{others}) => (float[batch, tokens, 2] last_hidden_state)
+        <int64[1] last = {{2}}, float one = {{1}}>
+        {{
+            ids = Cast <to = 1> (input_ids)
+            {mask or "own = Identity (ids)"}
+            squares = Mul (own, own)
+            first = Unsqueeze (own, last)
+            second = Unsqueeze (squares, last)
+            last_hidden_state = Concat <axis = 2> (first, second)
+        }}
+    """)
+
+
+IDS = np.array([[5, 3, 7, 0], [2, 0, 0, 0]])
+MASK = np.array([[1, 1, 1, 0], [1, 0, 0, 0]])
+
+
+def embed(encoder: Any, path: Path, **options: Any) -> np.ndarray:
+    model = compose_embedding(encoder, **{"pooling": "mean", "is_normalised": False, **options})
+    save_graph(model, path / "encode.onnx")
+    assert {name: port.shape for name, port in graph_spec(model).inputs.items()} == dict.fromkeys(
+        ("input_ids", "attention_mask"), ("batch", "prompt_tokens")
+    )
+    assert graph_spec(model).outputs["embedding"].shape == ("batch", 2)
+    session = ort.InferenceSession(path / "encode.onnx", providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(["embedding"], {"input_ids": IDS, "attention_mask": MASK})[0])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [("mean", [[5, 83 / 3], [2, 4]]), ("cls", [[5, 25], [2, 4]]), ("last", [[7, 49], [2, 4]])],
+)
+def test_an_embedding_is_pooled_over_a_prompts_own_tokens(tmp_path: Path, pooling: str, expected: list[list[float]]) -> None:
+    np.testing.assert_allclose(embed(make_encoder(), tmp_path, pooling=pooling), expected, rtol=1e-6)
+
+
+def test_an_embedding_may_be_brought_to_length_one(tmp_path: Path) -> None:
+    found = embed(make_encoder(), tmp_path, pooling="cls", is_normalised=True)
+    np.testing.assert_allclose(found, np.array([[5, 25], [2, 4]]) / np.hypot([5, 2], [25, 4])[:, None], rtol=1e-6)
+
+
+def test_an_encoder_gets_its_mask_and_zeros_for_token_types(tmp_path: Path) -> None:
+    others = ", int64[batch, tokens] attention_mask, int64[batch, tokens] token_type_ids"
+    mask = "kept = Cast <to = 1> (attention_mask)  kinds = Cast <to = 1> (token_type_ids)  some = Mul (ids, kept)  own = Add (some, kinds)"
+    np.testing.assert_allclose(embed(make_encoder(others, mask), tmp_path, pooling="mean"), [[5, 83 / 3], [2, 4]], rtol=1e-6)
+
+
+def test_an_encoder_without_a_mask_sees_filler_for_padding(tmp_path: Path) -> None:
+    pooled = "largest = ReduceMax <keepdims = 1> (ids)  zero = Mul (ids, largest)  own = Identity (zero)"
+    found = embed(make_encoder("", pooled), tmp_path, pooling="last", filler=9)
+    np.testing.assert_allclose(found, [[63, 3969], [18, 324]])
+
+
+def test_a_graph_that_is_no_encoder_is_refused() -> None:
+    with pytest.raises(BundleError, match="input_ids and attention_mask"):
+        compose_embedding(make_encoder(", float[batch] pixels"), pooling="mean", is_normalised=False)

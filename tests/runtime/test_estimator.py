@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from costroute_rt.engines.error import ConfigError
-from costroute_rt.estimator import Average, Estimator, FloatArray, Knn, Linear, Mean, find_knn, label_weights, load_estimator
+from costroute_rt.engines.bundle_manifest import TensorSpec
+from costroute_rt.engines.error import ConfigError, EngineError
+from costroute_rt.estimator import Average, Estimator, FloatArray, Knn, Linear, Mean, Transformer, find_knn, label_weights, load_estimator
 from costroute_rt.neighbour import Neighbours
-from costroute_rt.prompt_encoder import Float32Array
+from costroute_rt.prompt_encoder import Float32Array, TextStates
+from costroute_rt.router_network import no_engine
+from tests.export.small_checkpoint import needs_export
 
 Fit = Callable[[Float32Array, FloatArray, FloatArray], Estimator]
 
@@ -19,13 +23,15 @@ FITS: dict[str, Fit] = {
     "average": lambda features, mean, variance: Average.fit(mean, variance),
     "knn": lambda features, mean, variance: Knn.fit(features, mean, variance, k=15),
     "linear": lambda features, mean, variance: Linear.fit(features, mean, variance, alpha=1.0),
+    "transformer": lambda features, mean, variance: stand_in(features, mean, variance),
+    "transformer, with torch": lambda features, mean, variance: fit_network(features, mean, variance),
     "mean": lambda features, mean, variance: Mean(
         (Knn.fit(features, mean, variance, k=15), Linear.fit(features, mean, variance, alpha=1.0))
     ),
 }
-READERS = [name for name in FITS if name != "average"]
-each = pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
-each_reader = pytest.mark.parametrize("fit", [FITS[name] for name in READERS], ids=READERS)
+PARAMETERS = [pytest.param(fit, id=name, marks=needs_export if "torch" in name else ()) for name, fit in FITS.items()]
+each = pytest.mark.parametrize("fit", PARAMETERS)
+each_reader = pytest.mark.parametrize("fit", PARAMETERS[1:])
 
 
 class World:
@@ -40,14 +46,59 @@ class World:
         self.mean = self.truth + noise * rng.normal(size=self.truth.shape)
 
 
+def states_of(features: Float32Array) -> TextStates:
+    """Three tokens, of which up to two are padding full of nonsense."""
+    states = np.stack([features, np.roll(features, 1, axis=1), -features], axis=1)
+    lengths = 1 + (100 * np.abs(features).sum(1)).astype(np.int64) % 3
+    states[np.arange(3) >= lengths[:, None]] = 1e4
+    return TextStates(states, lengths)
+
+
+def judge(estimator: Estimator, features: Float32Array) -> tuple[FloatArray, FloatArray]:
+    return estimator.estimate(features, states_of(features) if estimator.needs_states else None)
+
+
+class StandIn:
+    """An engine that reads the first token's state, and knows ridge regression."""
+
+    def __init__(self, linear: Linear, axes: tuple[int | str, int | str] = ("batch", "tokens")) -> None:
+        self.inputs = {"states": TensorSpec("float32", (*axes, len(linear.coefficients)))}
+        self._linear, self.shapes = linear, list[tuple[int, ...]]()
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        states, lengths = feeds["states"], feeds["lengths"]
+        assert (states.dtype, lengths.dtype) == (np.float32, np.int64)
+        self.shapes.append(states.shape)
+        return {"mean": self._linear.estimate(states[:, 0], None)[0].astype(np.float32)}
+
+    def to_device(self, array: Any) -> Any:
+        return array
+
+    def to_host(self, value: Any) -> Any:
+        return value
+
+
+def stand_in(features: Float32Array, mean: FloatArray, variance: FloatArray) -> Transformer:
+    """The runtime's side of a transformer, without torch."""
+    linear = Linear.fit(features, mean, variance, alpha=1.0)
+    engine: Any = StandIn(linear)
+    return Transformer(lambda component, graph: engine, linear.estimate(features, None)[1].mean(0), width=features.shape[1])
+
+
+def fit_network(features: Float32Array, mean: FloatArray, variance: FloatArray) -> Estimator:
+    from costroute_rt.export.router.transformer import fit_transformer
+
+    return fit_transformer(states_of(features), mean, variance)
+
+
 def error_of(estimator: Estimator, world: World) -> float:
-    return float(np.sqrt(((estimator.estimate(world.features, None)[0] - world.truth) ** 2).mean()))
+    return float(np.sqrt(((judge(estimator, world.features)[0] - world.truth) ** 2).mean()))
 
 
 @each
 def test_estimates_have_a_row_per_prompt_and_are_finite(fit: Fit) -> None:
     world = World()
-    mean, error = fit(world.features, world.mean, world.variance).estimate(world.features[:7], None)
+    mean, error = judge(fit(world.features, world.mean, world.variance), world.features[:7])
     assert mean.shape == error.shape == (7, 3)
     assert mean.dtype == error.dtype == np.float64
     assert np.isfinite(mean).all()
@@ -59,7 +110,7 @@ def test_what_prompts_need_is_learned(fit: Fit) -> None:
     world, held_out = World(), World(seed=1)
     estimator = fit(world.features, world.mean, world.variance)
     assert error_of(estimator, held_out) < 0.45 * error_of(Average.fit(world.mean, world.variance), held_out)
-    best = estimator.estimate(held_out.features, None)[0].argmax(1)
+    best = judge(estimator, held_out.features)[0].argmax(1)
     assert (best == held_out.kind).mean() > 0.97
 
 
@@ -67,7 +118,7 @@ def test_what_prompts_need_is_learned(fit: Fit) -> None:
 def test_one_prompt_is_estimated_as_among_many(fit: Fit) -> None:
     world = World()
     estimator = fit(world.features, world.mean, world.variance)
-    many, one = estimator.estimate(world.features, None), estimator.estimate(world.features[5:6], None)
+    many, one = judge(estimator, world.features), judge(estimator, world.features[5:6])
     np.testing.assert_allclose(one[0][0], many[0][5], rtol=1e-5)
     np.testing.assert_allclose(one[1][0], many[1][5], rtol=1e-4)
 
@@ -88,7 +139,7 @@ def test_missing_labels_are_left_out(fit: Fit) -> None:
     whole = error_of(fit(world.features, world.mean, world.variance), held_out)
     missing = rng.random(world.mean.shape) < 0.3
     world.mean[missing] = world.variance[missing] = np.nan
-    mean, _ = fit(world.features, world.mean, world.variance).estimate(held_out.features, None)
+    mean, _ = judge(fit(world.features, world.mean, world.variance), held_out.features)
     assert np.isfinite(mean).all()
     assert error_of(fit(world.features, world.mean, world.variance), held_out) < 1.5 * whole
 
@@ -97,7 +148,7 @@ def test_missing_labels_are_left_out(fit: Fit) -> None:
 def test_a_candidate_without_a_label_gets_the_average_of_the_others(fit: Fit) -> None:
     world = World()
     world.mean[:, 2] = world.variance[:, 2] = np.nan
-    mean, error = fit(world.features, world.mean, world.variance).estimate(world.features[:2], None)
+    mean, error = judge(fit(world.features, world.mean, world.variance), world.features[:2])
     np.testing.assert_allclose(mean[:, 2], world.mean[:, :2].mean(), atol=0.01)
     assert (error[:, 2] > 0.05).all()
 
@@ -106,7 +157,7 @@ def test_a_candidate_without_a_label_gets_the_average_of_the_others(fit: Fit) ->
 @pytest.mark.parametrize("prompts", [1, 2, 3])
 def test_three_prompts_are_enough_not_to_fail(fit: Fit, prompts: int) -> None:
     world = World(prompts)
-    mean, error = fit(world.features, world.mean, world.variance).estimate(World(seed=1).features, None)
+    mean, error = judge(fit(world.features, world.mean, world.variance), World(seed=1).features)
     assert np.isfinite(mean).all()
     assert np.isfinite(error).all()
     assert np.abs(mean).max() < 2
@@ -116,7 +167,7 @@ def test_three_prompts_are_enough_not_to_fail(fit: Fit, prompts: int) -> None:
 def test_a_constant_candidate_stays_constant(fit: Fit) -> None:
     world = World()
     world.mean[:, 1], world.variance[:, 1] = 0.5, 0
-    mean, error = fit(world.features, world.mean, world.variance).estimate(world.features, None)
+    mean, error = judge(fit(world.features, world.mean, world.variance), world.features)
     np.testing.assert_allclose(mean[:, 1], 0.5, atol=1e-6)
     np.testing.assert_allclose(error[:, 1], 0, atol=1e-6)
 
@@ -126,7 +177,7 @@ def test_a_constant_candidate_stays_constant(fit: Fit) -> None:
 def test_equal_features_give_the_average(fit: Fit, value: float) -> None:
     world = World()
     world.features[:] = value
-    mean, _ = fit(world.features, world.mean, world.variance).estimate(world.features[:2], None)
+    mean, _ = judge(fit(world.features, world.mean, world.variance), world.features[:2])
     np.testing.assert_allclose(mean[0], world.mean.mean(0), atol=0.08)
 
 
@@ -134,7 +185,7 @@ def test_equal_features_give_the_average(fit: Fit, value: float) -> None:
 def test_scores_of_any_unit_give_the_same_choice(fit: Fit) -> None:
     world = World()
     small, large = (fit(world.features, scale * world.mean, scale**2 * world.variance) for scale in (1.0, 100.0))
-    for one, other in zip(small.estimate(world.features, None), large.estimate(world.features, None), strict=True):
+    for one, other in zip(judge(small, world.features), judge(large, world.features), strict=True):
         np.testing.assert_allclose(100 * one, other, rtol=1e-4)
 
 
@@ -142,13 +193,13 @@ def test_scores_of_any_unit_give_the_same_choice(fit: Fit) -> None:
 def test_unknown_noise_is_the_same_for_all(fit: Fit) -> None:
     world = World()
     known, unknown = (fit(world.features, world.mean, np.full_like(world.mean, variance)) for variance in (0.0025, 1.0))
-    np.testing.assert_allclose(known.estimate(world.features, None), unknown.estimate(world.features, None), rtol=1e-5)
+    np.testing.assert_allclose(judge(known, world.features), judge(unknown, world.features), rtol=1e-5)
 
 
 @each
 def test_more_labels_make_errors_smaller(fit: Fit) -> None:
     few, many = (World(prompts) for prompts in (30, 1000))
-    errors = [fit(each.features, each.mean, each.variance).estimate(few.features, None)[1].mean() for each in (few, many)]
+    errors = [judge(fit(each.features, each.mean, each.variance), few.features)[1].mean() for each in (few, many)]
     assert errors[1] < errors[0]
 
 
@@ -157,9 +208,9 @@ def test_a_saved_estimator_says_the_same(fit: Fit) -> None:
     world = World()
     estimator = fit(world.features, world.mean, world.variance)
     arrays = {name: array.astype(np.float32) for name, array in estimator.arrays().items()}
-    again = load_estimator(json.loads(json.dumps(estimator.to_json())), arrays)
+    again = load_estimator(json.loads(json.dumps(estimator.to_json())), arrays, getattr(estimator, "open_engine", no_engine))
     assert again.kind == estimator.kind
-    for one, other in zip(estimator.estimate(world.features, None), again.estimate(world.features, None), strict=True):
+    for one, other in zip(judge(estimator, world.features), judge(again, world.features), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3)
 
 
@@ -271,3 +322,70 @@ def test_a_repeated_search_is_answered_from_memory_and_another_is_not() -> None:
     assert neighbours.search(one, 12)[0].shape == (1, 12)
     assert (neighbours.search(other, 9)[0] != first[0]).any()
     assert neighbours.search(one, 900)[0].shape == (1, 50)
+
+
+def transformer(axes: tuple[int | str, int | str] = ("batch", "tokens")) -> tuple[Transformer, StandIn, World]:
+    world = World()
+    stand: Any = StandIn(Linear.fit(world.features, world.mean, world.variance), axes)
+    return Transformer(lambda component, graph: stand, np.full(3, 0.1), width=8), stand, world
+
+
+def test_a_network_reads_no_more_tokens_than_there_are() -> None:
+    estimator, engine, world = transformer()
+    rows = np.flatnonzero(states_of(world.features).lengths <= 2)[:9]
+    judge(estimator, world.features[rows])
+    assert engine.shapes == [(9, 2, 8)]
+
+
+def test_a_network_of_fixed_size_is_called_for_each_prompt() -> None:
+    free, _, world = transformer()
+    fixed, engine, _ = transformer((1, 3))
+    for one, other in zip(judge(fixed, world.features[:5]), judge(free, world.features[:5]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert engine.shapes == [(1, 3, 8)] * 5
+
+
+def test_states_of_something_else_are_refused_by_a_transformer() -> None:
+    estimator, _, world = transformer()
+    states = states_of(world.features[:3])
+    for wrong in (
+        None,
+        states.select([0, 1]),
+        TextStates(states.states[:, :, :7], states.lengths),
+        TextStates(states.states[0], states.lengths),
+    ):
+        with pytest.raises(ConfigError, match="those of 3 prompts, 8 wide"):
+            estimator.estimate(world.features[:3], wrong)
+
+
+def test_a_network_that_gives_no_numbers_is_an_engine_error() -> None:
+    estimator, engine, world = transformer()
+    engine.run = lambda feeds: {"mean": np.array([[0.5, np.nan, 0.5]])}  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match="router_estimator/estimate: it made numbers that are not finite"):
+        judge(estimator, world.features[:1])
+
+
+@pytest.mark.parametrize(
+    "change", [{"standard_error": []}, {"standard_error": [-1]}, {"standard_error": ["0"]}, {"width": 0}, {"width": "8"}]
+)
+def test_settings_of_no_transformer_are_refused(change: dict[str, Any]) -> None:
+    estimator, _, _ = transformer()
+    with pytest.raises((ValueError, ConfigError)):
+        load_estimator({**estimator.to_json(), **change}, {})
+
+
+def test_a_transformer_opened_without_its_engine_says_so() -> None:
+    estimator, _, world = transformer()
+    with pytest.raises(ConfigError, match="router_estimator/estimate"):
+        judge(load_estimator(estimator.to_json(), {}), world.features[:1])
+
+
+def test_a_mean_needs_what_its_members_need() -> None:
+    estimator, _, world = transformer()
+    knn = Knn.fit(world.features, world.mean, world.variance)
+    both = Mean((knn, estimator))
+    assert (both.needs_states, both.networks, both.candidates) == (True, estimator.networks, 3)
+    expected = (judge(knn, world.features[:2])[0] + judge(estimator, world.features[:2])[0]) / 2
+    np.testing.assert_allclose(judge(both, world.features[:2])[0], expected)
+    with pytest.raises(ValueError, match="different numbers"):
+        Mean((knn, Average.fit(world.mean[:, :2], world.variance[:, :2])))

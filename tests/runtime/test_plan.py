@@ -21,6 +21,7 @@ class LikesLong:
 
     def __init__(self, *, needs_states: bool = False) -> None:
         self.needs_states, self.asked = needs_states, 0
+        self.engines = ()
 
     def judge(self, prompt: str, states: TextStates | None) -> Judgement:
         assert (states is not None) == self.needs_states

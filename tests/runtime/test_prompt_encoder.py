@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from costroute_rt.engines.error import ConfigError
-from costroute_rt.prompt_encoder import HashedEncoder, PromptEncoder, StatesEncoder, TextStates, load_encoder
+from costroute_rt.engines.error import BundleError, ConfigError, EngineError
+from costroute_rt.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates, load_encoder
 from costroute_rt.reduction import Reduction
+from tests.small_network import EMBEDDING, MOST_TOKENS, TableEngine, open_encoder, write_encoder
 
 
 def hashed(*prompts: str, **settings: Any) -> np.ndarray:
@@ -120,3 +122,65 @@ def test_a_reduction_is_read_back_or_refused() -> None:
         Reduction.from_saved({"center": reduction.center[1:], "components": reduction.components})
     with pytest.raises(ValueError, match="finite"):
         Reduction.from_saved({"center": reduction.center * np.nan, "components": reduction.components})
+
+
+def small_encoder(folder: Path) -> tuple[EngineEncoder, TableEngine]:
+    engine: Any = TableEngine(write_encoder(folder))
+    return open_encoder(folder, lambda component, graph: engine), engine
+
+
+def test_an_engine_is_fed_a_prompts_tokens_without_padding(tmp_path: Path) -> None:
+    encoder, engine = small_encoder(tmp_path)
+    both = encoder.encode(["a red house", "a lake"])
+    assert both.shape == (2, EMBEDDING)
+    assert [ids.shape for ids in engine.ids] == [(1, len(ids[0])) for ids in engine.ids]
+    assert len(engine.ids[0][0]) > len(engine.ids[1][0]) >= 4
+    np.testing.assert_array_equal(encoder.encode(["a lake"])[0], both[1])
+
+
+def test_of_a_long_prompt_the_rest_is_left_out(tmp_path: Path) -> None:
+    encoder, engine = small_encoder(tmp_path)
+    long = "a red house by a lake " * 10
+    features = encoder.encode([long, long + " and three pine trees", 1000 * long])
+    assert [ids.shape[1] for ids in engine.ids] == [MOST_TOKENS] * 3
+    np.testing.assert_array_equal(features[1:], features[:1].repeat(2, 0))
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "夕焼け", "🏠"])
+def test_a_prompt_without_a_known_word_is_encoded_too(tmp_path: Path, prompt: str) -> None:
+    assert np.isfinite(small_encoder(tmp_path)[0].encode([prompt])).all()
+
+
+def test_an_embedding_that_is_not_finite_is_an_engine_error(tmp_path: Path) -> None:
+    encoder, engine = small_encoder(tmp_path)
+    engine.table[:] = np.nan
+    with pytest.raises(EngineError, match="router_encoder/encode: it made numbers that are not finite"):
+        encoder.encode(["a lake"])
+
+
+def test_an_engine_encoder_is_made_again_from_its_settings_and_folder(tmp_path: Path) -> None:
+    encoder, _ = small_encoder(tmp_path)
+    again = load_encoder(encoder.to_json(), tmp_path, encoder.open_engine)
+    assert again == encoder
+    np.testing.assert_array_equal(again.encode(["a lake"], None), encoder.encode(["a lake"]))
+    with pytest.raises(ConfigError, match="router_encoder/encode"):
+        load_encoder(encoder.to_json(), tmp_path).encode(["a lake"], None)
+
+
+@pytest.mark.parametrize("change", [{"max_length": 0}, {"max_length": 1 << 20}, {"embedding_width": 0}, {"pad": 3}, {"name": None}])
+def test_settings_of_no_engine_encoder_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    encoder, _ = small_encoder(tmp_path)
+    with pytest.raises((ValueError, ConfigError)):
+        load_encoder({**encoder.to_json(), **change}, tmp_path)
+    with pytest.raises(ValueError, match="engine"):
+        load_encoder(encoder.to_json())
+
+
+def test_a_tokenizer_that_does_not_fit_is_a_bundle_error(tmp_path: Path) -> None:
+    encoder, _ = small_encoder(tmp_path)
+    for change in ({"pad": "[PAD]"}, {"max_length": 1}):
+        with pytest.raises(BundleError):
+            load_encoder({**encoder.to_json(), **change}, tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(BundleError, match="no usable tokenizer"):
+        load_encoder(encoder.to_json(), tmp_path)

@@ -13,16 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.build import free_axes
+from costroute_rt.engines.bundle import Bundle, seal_bundle
 from costroute_rt.engines.error import BundleError, ConfigError, OutputError
+from costroute_rt.engines.store import Store
+from costroute_rt.engines.usage import survey
 from costroute_rt.estimator import Average, Knn, Mean
 from costroute_rt.prompt_encoder import HashedEncoder, StatesEncoder, TextStates
+from costroute_rt.quality import AverageQuality
 from costroute_rt.router import Router, describe_pool, fingerprint, pool_difference
 from costroute_rt.router_bundle import open_router, text_encoder_sha256, with_router
 from costroute_rt.router_file import ROUTER_ARRAYS, ROUTER_JSON
 from costroute_rt.runtime import Runtime
-from tests.runtime.fakes import FakeDevice
+from tests.runtime.fakes import LOAD_MS, FakeDevice
+from tests.small_network import expect, make_estimator, open_encoder, write_encoder, write_estimator
 from tests.small_router import PROMPTS, make_router
+from tests.tiny_bundle import WIDTH
 
 
 @pytest.fixture
@@ -314,8 +320,6 @@ def test_a_bundle_without_a_router_has_none_to_open(bundle: Bundle) -> None:
 
 
 def test_a_manifest_may_only_name_router_files_it_lists(router: Router, bundle: Bundle, tmp_path: Path) -> None:
-    from costroute_rt.engines.bundle import seal_bundle
-
     router.save(tmp_path / "fitted")
     made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
     manifest = json.loads((made.root / "manifest.json").read_text())
@@ -345,3 +349,144 @@ def test_a_router_on_fake_engines_is_asked_once_a_request(bundle: Bundle, open_d
     result = device.runtime.generate("a red bird", seed=1)
     assert result.route.judgement is not None
     assert result.to_json()["route"]["router"]["trust"] == 1
+
+
+def write_network_router(bundle: Bundle, folder: Path, estimator: str = "transformer") -> tuple[np.ndarray, np.ndarray]:
+    """A router that reads prompts with a network, judges with another, and trusts it everywhere; returns what the networks hold."""
+    folder.mkdir()
+    table, matrix = write_encoder(folder), write_estimator(folder, WIDTH, len(bundle.pool))
+    features = np.random.default_rng(0).normal(size=(len(PROMPTS), table.shape[1])).astype(np.float32)
+    network = make_estimator(WIDTH, len(bundle.pool))
+    changes = {"estimator": network, "encoder": open_encoder(folder), "reduction": None, "features": features, "near": 2.0, "far": 2.0}
+    if estimator == "mean":
+        changes["estimator"] = Mean((Knn.fit(features, np.full((60, 4), 0.5), np.ones((60, 4))), network))
+    make_router(bundle.pool, text_encoder=text_encoder_sha256(bundle), **changes).save(folder)
+    return table, matrix
+
+
+@pytest.mark.parametrize("estimator", ["transformer", "mean"])
+def test_an_opened_runtime_routes_by_a_routers_own_networks(bundle: Bundle, tmp_path: Path, home: Path, estimator: str) -> None:
+    pytest.importorskip("onnxruntime")
+    from costroute_rt.export.router.states import read_states
+
+    _, matrix = write_network_router(bundle, tmp_path / "fitted", estimator)
+    made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
+    assert made.router is not None
+    assert made.router["tokenizer"] == "router/tokenizer.json"
+    expected = expect(matrix, read_states(bundle, ["a red house"], home=home))[0]
+    expected = (expected + 0.5) / 2 if estimator == "mean" else expected
+    with Runtime.open(made.root, build=True) as runtime:
+        route = runtime.route("a red house")
+        np.testing.assert_allclose([option.quality for option in route.options], expected, rtol=1e-4)
+        assert all(option.resident for option in route.options)
+        assert runtime.generate("a red house", seed=1).route.chosen == runtime.candidates[int(expected.argmax())]
+        assert [round_.chosen for round_ in runtime.plan(["a red house"] * 2, mean_ms=1e6)] == [route.chosen] * 2
+    users = {each.stored.key.graph: each.used_by for each in survey(made, Store.open())}
+    assert {users["tiny/router_encoder/encode"], users["tiny/router_estimator/estimate"]} == {tuple(row["name"] for row in made.pool)}
+    with Runtime.open(made.root, preload=False) as runtime:
+        assert runtime.generate("a red house", seed=1).timings.swap_ms > 0
+
+
+def test_backends_that_ask_are_told_how_many_tokens_a_routers_encoder_reads(bundle: Bundle, tmp_path: Path) -> None:
+    write_network_router(bundle, tmp_path / "fitted")
+    made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
+    assert made.router is not None
+    most = made.router["max_length"]
+    assert most == open_encoder(tmp_path / "fitted").max_length
+    assert {axis: lengths for axis, *lengths in free_axes(made)}["prompt_tokens"] == [1, min(16, most), most]
+    assert "prompt_tokens" not in {axis for axis, *_ in free_axes(bundle)}
+    manifest = json.loads((made.root / "manifest.json").read_bytes())
+    del manifest["router"]["max_length"]
+    with pytest.raises(BundleError, match="max_length"):
+        seal_bundle(made.root, manifest)
+
+
+def test_a_new_router_takes_the_place_of_the_old_ones_networks(bundle: Bundle, router: Router, tmp_path: Path) -> None:
+    write_network_router(bundle, tmp_path / "networks")
+    router.save(tmp_path / "plain")
+    first = with_router(bundle, tmp_path / "networks", tmp_path / "first")
+    assert first.components["router_encoder"].graphs == {"encode": "router/router_encoder.onnx"}
+    second = with_router(first, tmp_path / "plain", tmp_path / "second")
+    assert (second.components.keys(), second.graphs.keys()) == (bundle.components.keys(), bundle.graphs.keys())
+    assert sorted(path.name for path in (second.root / "router").iterdir()) == [ROUTER_JSON, ROUTER_ARRAYS]
+    third = with_router(second, tmp_path / "networks", tmp_path / "third")
+    assert (third.components, third.graphs) == (first.components, first.graphs)
+
+
+@pytest.mark.parametrize("name", ["router_estimator.onnx", "router_encoder.safetensors", "tokenizer.json"])
+def test_a_router_without_one_of_its_files_makes_no_bundle(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    write_network_router(bundle, tmp_path / "fitted")
+    (tmp_path / "fitted" / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["fitted"]
+
+
+NETWORK_DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda folder: cut(folder / "router_estimator.onnx"),
+    "no ONNX": lambda folder: (folder / "router_encoder.onnx").write_text("a poem"),
+    "cut weights": lambda folder: cut(folder / "router_estimator.safetensors"),
+    "of another use": lambda folder: shutil.copy(folder / "router_encoder.onnx", folder / "router_estimator.onnx"),
+    "wider": lambda folder: write_estimator(folder, WIDTH + 1, 4),
+    "of more candidates": lambda folder: write_estimator(folder, WIDTH, 5),
+}
+
+
+@pytest.mark.parametrize("damage", NETWORK_DAMAGES.values(), ids=NETWORK_DAMAGES)
+def test_damaged_networks_are_bundle_errors(bundle: Bundle, damage: Callable[[Path], object], tmp_path: Path, home: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from costroute_rt.engines.build import build_engines, router_graphs
+    from costroute_rt.engines.store import Store
+
+    write_network_router(bundle, tmp_path / "fitted")
+    damage(tmp_path / "fitted")
+
+    def build() -> None:
+        made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
+        build_engines(made, Store.open(home), graphs=router_graphs(made), measure=False)
+
+    with pytest.raises(BundleError):
+        build()
+
+
+def test_a_manifest_must_hold_the_networks_its_router_was_fitted_with(bundle: Bundle, tmp_path: Path) -> None:
+    write_network_router(bundle, tmp_path / "fitted")
+    made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
+    manifest = json.loads((made.root / "manifest.json").read_text())
+    parts = {name.replace("router_estimator", "another"): part for name, part in manifest["components"].items()}
+    with pytest.raises(BundleError, match="router_estimator/estimate is not the network"):
+        open_router(seal_bundle(made.root, {**manifest, "components": parts}))
+    with pytest.raises(BundleError, match=r"router/tokenizer\.json to be the router's"):
+        open_router(seal_bundle(made.root, {**manifest, "router": {**manifest["router"], "tokenizer": "tokenizer/tokenizer.json"}}))
+    path = "router/router_estimator.onnx"
+    for name, spec in (("states", {"dtype": "float32", "shape": [1, WIDTH]}), ("lengths", {"dtype": "int32", "shape": ["batch"]})):
+        inputs = {**manifest["graphs"][path]["inputs"], name: spec}
+        with pytest.raises(BundleError, match=name):
+            seal_bundle(made.root, {**manifest, "graphs": {**manifest["graphs"], path: {**manifest["graphs"][path], "inputs": inputs}}})
+    inputs = {**manifest["graphs"][path]["inputs"], "states": {"dtype": "float32", "shape": ["batch", "tokens", WIDTH + 1]}}
+    changed = {**manifest["graphs"], path: {**manifest["graphs"][path], "inputs": inputs}}
+    with pytest.raises(BundleError, match="not the network"):
+        open_router(seal_bundle(made.root, {**manifest, "graphs": changed}))
+
+
+def test_a_routers_engines_are_loaded_within_the_request_and_counted(open_device: Callable[..., FakeDevice]) -> None:
+    class Asks:
+        needs_states, engines = False, ("base/condition",)
+
+        def judge(self, prompt: str, states: TextStates | None) -> Any:
+            return AverageQuality(np.arange(4.0)[::-1], np.zeros(4)).judge(prompt, None)
+
+    device = open_device(quality=Asks(), preload=False)
+    route = device.runtime.route("a lake")
+    assert route.option.cost.swap_ms == pytest.approx(4 * LOAD_MS)
+    assert not device.engines
+    result = device.runtime.generate("a lake", seed=1)
+    assert result.route.chosen.name == "turbo@1"
+    assert result.timings.swap_ms == pytest.approx(4 * LOAD_MS)
+    assert "base/condition" in device.engines
+
+
+def test_the_first_guess_at_overhead_grows_by_the_routers_engines() -> None:
+    from costroute_rt.correction import Correction
+
+    assert Correction(lambda: 0.0, routing_ms=5.0).overhead_ms() == 5.0 + Correction(lambda: 0.0).overhead_ms()

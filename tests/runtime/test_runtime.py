@@ -356,6 +356,7 @@ def test_closing_with_an_unfinished_stream_does_not_wait_for_it(device: FakeDevi
 def test_a_router_that_reads_states_gets_them(open_device: Callable[..., FakeDevice]) -> None:
     class FavoursFew:
         needs_states = True
+        engines = ()
 
         def judge(self, prompt: str, states: TextStates | None) -> Judgement:
             assert states is not None

@@ -140,3 +140,20 @@ def test_one_seed_has_no_oracle_and_halves_share_their_prompts() -> None:
     assert len(first) == 40
     assert first.count[0, 0] == 2
     assert second.count[0, 0] == 1
+
+
+def test_a_cost_that_is_all_there_is_is_told_once() -> None:
+    cells = make()
+    found = ev.evaluate(cells, estimates(cells, know=False), resamples=20)
+    assert [level["cost_ms"] for level in found.shares] == [10.0, 40.0]
+
+
+def test_choosing_on_noise_alone_loses_nothing_even_with_one_seed_each() -> None:
+    def half(seed: int) -> Cells:
+        cells = make(400, seeds=(seed,))
+        return replace(cells, mean=0.8 + 0.2 * np.random.default_rng(seed).normal(size=(400, 2)))
+
+    cells = make(400)
+    found = ev.evaluate(cells, estimates(cells), halves=[half(0), half(1)], resamples=20)
+    assert found.oracle is not None
+    assert abs(found.oracle["gain"]) < 0.02

@@ -179,7 +179,7 @@ def test_costs_make_the_gain_one_over_tradeoffs() -> None:
 
 def test_an_unknown_estimator_is_named() -> None:
     cells = make(30)
-    with pytest.raises(ConfigError, match=r"'magic'.*knn, linear, mean"):
+    with pytest.raises(ConfigError, match=r"'magic'.*knn, linear, transformer, mean"):
         learn(cells, features(cells), estimators=["magic", "knn"])
     with pytest.raises(ConfigError, match="estimator"):
         learn(cells, features(cells), estimators=[])
@@ -209,7 +209,7 @@ def test_the_record_is_plain_data() -> None:
     assert record["labels"]["labels"] == 540
     assert record["labels"]["candidates"]["animals"]["cost_ms"] == 10.0
     assert record["cross_validation"]["gain"]["low"] <= record["cross_validation"]["gain"]["value"]
-    assert record["cross_validation"]["chosen"] in record["cross_validation"]["errors"]
+    assert record["cross_validation"]["chosen"] in record["cross_validation"]["losses"]
 
 
 def test_the_same_labels_give_the_same_router() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from costroute_rt.engines.error import BackendError
 from costroute_rt.export.router import evaluate as ev
+from costroute_rt.export.router import plot
 from costroute_rt.export.router.curve import Interval
 from costroute_rt.export.router.report import Example, show_interval, write_page
 from tests.export.router.test_evaluate import estimates, judge, make
@@ -97,3 +98,23 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(BackendError, match=r"costroute-rt\[report\]"):
         write_page(judge(make(30)), title="t", reason="r")
+
+
+def test_names_lose_the_word_they_share_and_colours_differ() -> None:
+    pytest.importorskip("matplotlib")
+    names = [f"postcard-{kind}@{steps}" for kind in ("turbo", "small", "base") for steps in (1, 2, 4, 8)]
+    assert plot.short_names(names)[:2] == ["turbo@1", "turbo@2"]
+    assert plot.short_names(["a-b", "c-d"]) == ["a-b", "c-d"]
+    assert plot.short_names(["postcard-base@8"]) == ["postcard-base@8"]
+    assert len(set(plot.shades(names))) == len(names)
+
+
+def test_cheap_routes_stand_beside_costly_ones_where_there_are_two() -> None:
+    pytest.importorskip("matplotlib")
+    examples = [Example(prompt=f"prompt {name}", candidate=name, ms=1.0, png=PNG) for name in ("cheap", "dear")]
+    page = write_page(judge(make(30)), title="t", reason="r", examples=examples)
+    places = [page.index(text) for text in ("Sent to a cheap candidate", "prompt cheap", "Sent to a costly one", "prompt dear")]
+    assert places == sorted(places)
+    alone = write_page(judge(make(30)), title="t", reason="r", examples=examples[:1] * 2)
+    assert "All sent to cheap" in alone
+    assert "Sent to a costly one" not in alone
