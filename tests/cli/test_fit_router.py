@@ -64,7 +64,7 @@ def test_a_router_that_gains_routes_by_the_prompt(run: Run, fit: Run, encoder: s
     assert fitted["cross_validation"]["gain"]["low"] > 0
     for prompt, best in (("a red house number 0", NAMES[0]), ("a blue boat number 1 at night with snow and a moon", NAMES[3])):
         route = json.loads(run("route", prompt, "--bundle", "routed", "--json").stdout)
-        assert route["router"]["trust"] == 1
+        assert route["router"]["trust"] > 0.5
         if encoder == "hashed":  # states of the tiny text encoder, whose weights are random, tell less of a single prompt
             assert route["chosen"] == best, route
 
