@@ -135,7 +135,7 @@ def _how(source: Source) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
+def opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
     """The bundle's router with its engines, which are built where they are missing."""
     store, how = Store.open(source.home), _how(source)
     graphs = router_graphs(bundle)
@@ -154,7 +154,7 @@ def evaluate_bundle(bundle: Bundle, source: Source, *, html: Path | None = None,
     Where the labels have costs the runtime's predictions stand beside them. Raises BundleError where there is no router, LabelError,
     OutputError.
     """
-    with _opened_router(bundle, source) as router:
+    with opened_router(bundle, source) as router:
         return _evaluate(bundle, source, router, html, say)
 
 
