@@ -25,13 +25,12 @@ from costroute_rt.export.postcard.captions import BANDS, banded
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.evaluate import Estimates, split_seeds
-from costroute_rt.export.router.job import Source
+from costroute_rt.export.router.job import Source, opened_router
 from costroute_rt.export.router.labelling import Progress, Request, fingerprints, label_prompts
 from costroute_rt.export.router.prompts import PromptRow
 from costroute_rt.export.router.scorers import open_scorers
 from costroute_rt.export.router.states import read_states
 from costroute_rt.router import Router
-from costroute_rt.router_bundle import open_router
 
 DATASET = "held-out-router"
 """A name that neither training data nor a router's captions were ever drawn under."""
@@ -69,7 +68,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def open_held_out(args: argparse.Namespace) -> HeldOut:
     """The router of the bundle, judging held-out labels; prompts it was fitted to are left out of them."""
     bundle = Bundle.open(args.bundle or costroute_rt.shipped_bundle())
-    router, names = open_router(bundle), [str(row["name"]) for row in bundle.pool]
+    with opened_router(bundle, Source(labels=args.labels or "", home=args.home)) as router:
+        return _judge(args, bundle, router)
+
+
+def _judge(args: argparse.Namespace, bundle: Bundle, router: Router) -> HeldOut:
+    names = [str(row["name"]) for row in bundle.pool]
     fitted, wanted = {normalise(prompt) for prompt in router.prompts}, None
     path = args.labels
     if path is None:

@@ -142,7 +142,7 @@ def with_steps(bundle: Bundle, denoiser: str, steps: tuple[int, ...]) -> Iterato
         for name in bundle.files:
             _link(bundle.path(name), root / name)
         quality = {"metric": "none", "candidates": {row["name"]: {"mean": 0.0, "standard_error": 0.0} for row in pool}}
-        seal_bundle(root, {**_manifest(bundle), "pool": pool, "quality": quality})
+        seal_bundle(root, {**_manifest(bundle), "pool": pool, "quality": quality, "router": None})
         yield root
 
 

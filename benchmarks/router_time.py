@@ -2,6 +2,7 @@
 
 Ten candidates and random labels of drawn captions. Every router is fitted, saved, and loaded again in a process of its own with one
 thread, which judges prompts one by one: encoding (text states are given, words are hashed), reduction, estimate, trust, nearest prompts.
+The transformer runs on ONNX Runtime and is fitted where torch is installed.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, say, spread
+from costroute_rt.engines.engine import BuildSpec, Engine, get_backend
 from costroute_rt.estimator import Average, Estimator, Knn, Linear, Mean
 from costroute_rt.export.postcard.captions import captions
+from costroute_rt.export.router.transformer import save_router
 from costroute_rt.prompt_encoder import Float32Array, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
 from costroute_rt.reduction import Reduction
 from costroute_rt.router import POOL_FIELDS, Router
@@ -32,6 +36,7 @@ CANDIDATES, TOKENS, STATES_WIDTH = 10, 77, 192
 LABELLED, MANY, WIDTH, MANY_WIDTH = 1500, 100_000, 256, 128
 """Labelled prompts, and numbers kept of each; 256 is what `fit-router` keeps."""
 CALLS, MANY_CALLS, QUICK_CALLS, WARM_UP = 300, 100, 20, 10
+NETWORK_PROMPTS = 100
 KINDS = ("average", "knn", "linear", "mean")
 TARGETS = {"states": Target(high=0.3), "hashed": Target(high=1.0)}
 MANY_TARGET = Target(high=10.0)
@@ -61,6 +66,7 @@ class Case:
 
 CASES = [
     *(Case(kind, encoder) for encoder in TARGETS for kind in KINDS),
+    *([Case("transformer", "states")] if find_spec("torch") else []),
     *(Case(kind, "states", MANY, MANY_WIDTH) for kind in ("knn", "mean")),
     Case("knn", "states", MANY, WIDTH),
 ]
@@ -82,7 +88,7 @@ def plan(case: Case, *, quick: bool) -> Scenario:
 def measure(case: Case, scenario: Scenario) -> Measured:
     """Fits, saves, and has another process load and judge."""
     with tempfile.TemporaryDirectory() as folder:
-        make_router(case).save(Path(folder))
+        save_router(make_router(case), Path(folder))
         command = [sys.executable, "-m", "benchmarks.router_time", folder, str(scenario.repeats)]
         done = subprocess.run(command, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True)
         file_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
@@ -119,7 +125,7 @@ def make_router(case: Case) -> Router:
         pool=tuple({**row, "name": f"candidate-{index}", "num_inference_steps": index + 1} for index in range(CANDIDATES)),
         encoder=encoder,
         reduction=reduction,
-        estimator=fit(case.kind, features, mean, variance),
+        estimator=fit_network(rng) if case.kind == "transformer" else fit(case.kind, features, mean, variance),
         average=Average.fit(mean, variance),
         prompts=prompts,
         features=features,
@@ -139,6 +145,14 @@ def fit(kind: str, features: Float32Array, mean: np.ndarray, variance: np.ndarra
     return Mean((makers["knn"](), makers["linear"]())) if kind == "mean" else makers[kind]()
 
 
+def fit_network(rng: np.random.Generator) -> Estimator:
+    """A transformer; to few prompts, as what it says is of no interest here."""
+    from costroute_rt.export.router.transformer import fit_transformer
+
+    mean = rng.random((NETWORK_PROMPTS, CANDIDATES))
+    return fit_transformer(random_states(rng, NETWORK_PROMPTS), mean, np.full_like(mean, 0.01))
+
+
 def random_states(rng: np.random.Generator, count: int) -> TextStates:
     """Of prompts of 4 to 40 tokens."""
     states = rng.normal(size=(count, TOKENS, STATES_WIDTH)).astype(np.float32)
@@ -151,7 +165,7 @@ def judge(folder: Path, calls: int) -> dict[str, object]:
     rng = np.random.default_rng(1)
     states = random_states(rng, 1)
     before, started = peak_bytes(), time.perf_counter()
-    router = Router.load(folder)
+    router = Router.load(folder, open_engine=cache(partial(open_network, folder)))
     load_s = time.perf_counter() - started
     times, cpu = [], []
     for prompt in asked:
@@ -164,6 +178,14 @@ def judge(folder: Path, calls: int) -> dict[str, object]:
     growth = None if before is None or after is None else after - before
     times, cpu = times[WARM_UP:], cpu[WARM_UP:]
     return {"ms": times, "cpu_ms": cpu, "load_s": load_s, "array_bytes": array_bytes(router), "growth_bytes": growth}
+
+
+def open_network(folder: Path, component: str, graph: str) -> Engine:
+    """An engine made of a graph that was saved with the router."""
+    backend, spec, target = get_backend("onnxruntime"), BuildSpec(threads=1), folder / component
+    target.mkdir()
+    backend.build(folder / f"{component}.onnx", target, spec)
+    return backend.open(target, spec)
 
 
 def array_bytes(router: Router) -> int:

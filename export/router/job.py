@@ -137,7 +137,7 @@ def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[Eng
 
 
 @contextmanager
-def _opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
+def opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
     """The bundle's router with its engines, which are built where they are missing."""
     store, how = Store.open(source.home), source.engines
     graphs = router_graphs(bundle)
@@ -156,7 +156,7 @@ def evaluate_bundle(bundle: Bundle, source: Source, *, html: Path | None = None,
     Where the labels have costs the runtime's predictions stand beside them. Raises BundleError where there is no router, LabelError,
     OutputError.
     """
-    with _opened_router(bundle, source) as router:
+    with opened_router(bundle, source) as router:
         return _evaluate(bundle, source, router, html, say)
 
 

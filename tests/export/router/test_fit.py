@@ -179,7 +179,7 @@ def test_costs_make_the_gain_one_over_tradeoffs() -> None:
 
 def test_an_unknown_estimator_is_named() -> None:
     cells = make(30)
-    with pytest.raises(ConfigError, match=r"'magic'.*knn, linear, transformer, mean"):
+    with pytest.raises(ConfigError, match=r"'magic'.*knn, linear, mean, transformer"):
         learn(cells, features(cells), estimators=["magic", "knn"])
     with pytest.raises(ConfigError, match="estimator"):
         learn(cells, features(cells), estimators=[])
