@@ -25,6 +25,7 @@ from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.onnx_file import read_graph_spec
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from onnxruntime import InferenceSession, SessionOptions
 
 Provider = str | tuple[str, dict[str, str]]
@@ -368,14 +369,13 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
     """The graph with its bulk in float16, with known lengths put in; the provider optimises it when it is opened."""
     try:
         import onnx
-        from onnx.external_data_helper import load_external_data_for_model
     except ImportError as error:
         raise BackendError("onnx, to build float16 engines", f"no usable onnx module ({error})", "pip install onnx") from error
     from costroute_rt.engines.half_precision import to_float16
 
     try:
         model = to_float16(onnx.load(str(graph), load_external_data=False))
-        load_external_data_for_model(model, str(graph.parent))
+        _load_weights(model, graph.parent)
         lengths = dict(spec.shapes)
         for value in (*model.graph.input, *model.graph.output):
             for axis in value.type.tensor_type.shape.dim:
@@ -386,6 +386,19 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
         raise
     except Exception as error:  # onnx and protobuf have classes of their own
         raise EngineError(graph, f"the graph cannot be built: {_first_line(error)}", "costroute-rt build-engines") from error
+
+
+def _load_weights(model: ModelProto, folder: Path) -> None:
+    """Read the initializers that lie in another file: `onnx` does not where it has several names, as in a bundle made from another."""
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    for tensor in filter(uses_external_data, model.graph.initializer):
+        info = ExternalDataInfo(tensor)
+        with open(folder / info.location, "rb") as file:
+            file.seek(info.offset or 0)
+            tensor.raw_data = file.read(info.length)
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
 
 
 def _real_provider(found: list[str], spec: BuildSpec) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,9 @@ def test_a_replay_keeps_its_addresses_and_copies_what_is_new(replayed: Engine, t
 
 
 def test_float16_is_written_into_the_engine(tiny_bundle: Path, tmp_path: Path, backend: OnnxRuntimeBackend) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "first")
+    tiny_bundle = tmp_path / "linked"  # as a bundle is that was made from another
+    shutil.copytree(tmp_path / "first", tiny_bundle, copy_function=os.link)
     folder = build(backend, tiny_bundle, tmp_path, shapes=SHAPES, provider="cuda", precision="float16")
     model = onnx.load(folder / "model.onnx", load_external_data=False)
     assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in model.graph.initializer}

@@ -69,10 +69,11 @@ def test_weights_stored_in_float16_are_used_as_they_are(tiny_bundle: Path) -> No
     assert not [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in stored]
 
 
-def test_the_linear_rule_keeps_every_bit(tiny_bundle: Path) -> None:
+def test_the_linear_rule_keeps_every_bit(tiny_bundle: Path, tmp_path: Path) -> None:
     """What a step makes of latent, noise and earlier result does not go through float16, whatever its denoiser does."""
     bundle = Bundle.open(tiny_bundle, verify=False)
-    model = to_float16(onnx.load(tiny_bundle / "unet_turbo/step.onnx"))
+    shutil.copytree(tiny_bundle / "unet_turbo", tmp_path / "unet_turbo")  # onnx reads no weights that other tests have linked elsewhere
+    model = to_float16(onnx.load(tmp_path / "unet_turbo/step.onnx"))
     feeds = example_feeds(bundle, "unet_turbo/step.onnx")
     feeds["row"] = np.array([1, 500, 1, 0, 0.7, 0.3, 0.1, 0.1], np.float32)  # q = 0: the denoiser's output counts for nothing
     next_latent, denoised = run(model, **feeds)
