@@ -22,6 +22,7 @@ from costroute_rt.engines import device
 from costroute_rt.engines.bundle_manifest import TensorSpec
 from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
+from costroute_rt.engines.half_precision import RULES, to_float16
 from costroute_rt.engines.onnx_file import read_graph_spec
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
 is float32: by default its products are of 10-bit fractions on cards since Ampere."""
 _MEMORY_SHARE = 0.9
 """Of the card's memory that one engine may take: beyond it some drivers go on in host memory, at a fraction of the speed."""
-_HALF_RULES = 1
-"""Counts changes in how graphs are rewritten to float16."""
 _SMALLEST_EXTERNAL_BYTES = "1024"
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _LONGEST_REASON = 300
@@ -79,7 +78,7 @@ class OnnxRuntimeBackend:
     def options(self, spec: BuildSpec) -> str:
         options: dict[str, object] = {"threads": spec.threads, "optimization": "all" if _is_host(spec) else "basic"}
         if spec.precision == "float16":
-            options |= {"optimization": "none", "rules": _HALF_RULES}
+            options |= {"optimization": "none", "rules": RULES}
         if spec.provider == "cuda":
             options |= {**_CUDA_OPTIONS, "memory": _MEMORY_SHARE, "replay": "static"}
         return " ".join(f"{name}={value}" for name, value in options.items())
@@ -233,6 +232,7 @@ class OnnxRuntimeEngine:
         return _TYPES.get(value.data_type(), value.data_type()), tuple(value.shape())
 
     def _run_bound(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
+        """Outputs that are complete: the CUDA provider waits for its stream at the end of a run, replayed or not, and after each copy."""
         if self._replay is not None:
             return self._replay.run(session, feeds)
         binding = session.io_binding()
@@ -371,7 +371,6 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
         import onnx
     except ImportError as error:
         raise BackendError("onnx, to build float16 engines", f"no usable onnx module ({error})", "pip install onnx") from error
-    from costroute_rt.engines.half_precision import to_float16
 
     try:
         model = to_float16(onnx.load(str(graph), load_external_data=False))
