@@ -23,7 +23,7 @@ from costroute_rt.engines.bundle_manifest import TensorSpec
 from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.half_precision import RULES, to_float16
-from costroute_rt.engines.onnx_file import read_graph_spec
+from costroute_rt.engines.onnx_file import RELU, read_graph_spec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -86,7 +86,7 @@ class OnnxRuntimeBackend:
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         self._requested(spec)
         if spec.provider in _DEVICE_TYPES:
-            return device.gpu()
+            return device.gpu() if spec.allow_fallback else device.named_gpu()
         return " ".join([device.cpu_name(), *device.cpu_features()]), "none"
 
     def obstacle(self) -> BackendError | None:
@@ -310,7 +310,7 @@ def check_providers() -> list[ProviderCheck]:
 def _check_provider(backend: OnnxRuntimeBackend, name: str, full: str) -> ProviderCheck:
     options = backend._session_options(BuildSpec())
     try:
-        session = backend._ort.InferenceSession(_RELU, options, providers=[full], enable_fallback=0)
+        session = backend._ort.InferenceSession(RELU, options, providers=[full], enable_fallback=0)
         session.run(None, {"x": np.ones(1, np.float32)})
     except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
         return ProviderCheck(name, False, _first_line(error))
@@ -429,10 +429,3 @@ def _first_line(error: BaseException) -> str:
     """The last thing ONNX Runtime has to say, without its source positions and codes."""
     lines = _PREFIX.split(str(error).strip())[-1].strip().splitlines()
     return lines[0][:_LONGEST_REASON] if lines else type(error).__name__
-
-
-_RELU = (
-    b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
-    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
-)
-"""An ONNX model of one node, y = Relu(x), x float32[1]."""

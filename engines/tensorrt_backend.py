@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from costroute_rt.engines import device
 from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
-from costroute_rt.engines.cuda_memory import CapturedGraph, CudaMemory, DeviceArray, find_obstacle, open_cuda
+from costroute_rt.engines.cuda_memory import CapturedGraph, CudaMemory, DeviceArray, open_cuda
 from costroute_rt.engines.durable import write_file
 from costroute_rt.engines.engine import ANY_DRIVER, AxisRange, BuildProgress, BuildSpec, EngineKey, Value, check_feeds
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
@@ -77,18 +77,21 @@ class TensorRtBackend:
         target = self._target(spec)
         if target:
             return target, ANY_DRIVER
-        obstacle = find_obstacle()
-        if obstacle is not None:
-            raise obstacle
-        return device.gpu()
+        open_cuda()
+        return device.named_gpu()
 
     def obstacle(self) -> BackendError | None:
-        return find_obstacle()
+        try:
+            open_cuda()
+            device.named_gpu()  # what it was proved and timed on
+        except BackendError as error:
+            return error
+        return None
 
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Compile `graph` for the shapes of `spec`; a stop takes effect at the builder's next step, seconds later at most."""
         if not self._is_rtx:
-            obstacle = find_obstacle()  # it times kernels on the card
+            obstacle = self.obstacle()  # it times kernels on the card
             if obstacle is not None:
                 raise obstacle
         model = _prepare(graph, spec)
@@ -111,13 +114,14 @@ class TensorRtBackend:
         (target / INTERFACE).write_bytes(canonical_json(_interface_json(model, ranges)))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> TensorRtEngine:
-        """Load an engine onto the first GPU; raises BackendError without an NVIDIA driver."""
+        """Load an engine onto the first GPU; raises BackendError without an NVIDIA driver, or where the GPU cannot be named."""
         memory = open_cuda()
         with memory.lock:
             memory.enter()
             return self._open(memory, folder, key)
 
     def _open(self, memory: CudaMemory, folder: Path, key: EngineKey | None) -> TensorRtEngine:
+        device.named_gpu()
         interface = _read_interface(folder / INTERFACE)
         log = _logger(self._trt)
         runtime = self._trt.Runtime(log)
