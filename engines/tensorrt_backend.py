@@ -213,7 +213,7 @@ class TensorRtEngine:
         self._binding: _Binding | None = None
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        """As the protocol has it; returns when the GPU is done, so that what a caller times is the whole of it."""
+        """As the protocol has it: returns when the GPU is done."""
         with self._memory.lock:
             return self._run(feeds)
 
