@@ -1,7 +1,7 @@
 """Memory and work of an NVIDIA GPU: buffers, one stream, copies, events, captured graphs. The only file that imports `cuda`.
 
-Everything goes through one stream of the device's primary context, so that what one engine gives the next may take without waiting, and a
-buffer let go may be filled again at once. Copies between host and device are counted.
+Everything goes through one stream of the device's primary context, so that what one engine gives the next may take, and a buffer let go may
+be filled again at once. Whoever puts work on the stream holds `CudaMemory.lock`. Copies between host and device are counted.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Pinned:
 
 @dataclass
 class CudaMemory:
-    """The first GPU. Made by `open_cuda`; calls may come from any thread, one at a time."""
+    """The first GPU. Made by `open_cuda`; calls may come from any thread that holds `lock`, which engines do for the whole of a run."""
 
     driver: ModuleType
     context: Any
@@ -74,7 +74,9 @@ class CudaMemory:
     transfers: Transfers = field(default_factory=Transfers)
     _free: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     _pinned: dict[int, _Pinned] = field(default_factory=dict)
-    _thread: int | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    _current: threading.local = field(default_factory=threading.local)
+    """In which threads the GPU is current; not kept by their numbers, which later threads get again."""
 
     @property
     def stream_handle(self) -> int:
@@ -88,9 +90,9 @@ class CudaMemory:
 
     def enter(self) -> None:
         """Makes the GPU current in this thread."""
-        if self._thread != threading.get_ident():
+        if not hasattr(self._current, "is_set"):
             self.call("cuCtxSetCurrent", self.context)
-            self._thread = threading.get_ident()
+            self._current.is_set = True
 
     def allocate(self, nbytes: int) -> int:
         """The address of a buffer; one let go before is taken again."""
@@ -116,7 +118,9 @@ class CudaMemory:
             while pointers:
                 self.call("cuMemFree", pointers.pop())
         while self._pinned:
-            self.call("cuMemFreeHost", self._pinned.popitem()[1].pointer)
+            pinned = self._pinned.popitem()[1]
+            self.call("cuMemFreeHost", pinned.pointer)
+            self.call("cuEventDestroy", pinned.is_read)
 
     def to_device(self, array: npt.NDArray[Any]) -> DeviceArray:
         """A copy of a host array."""
@@ -180,14 +184,16 @@ class CudaMemory:
         """What `work` puts on the stream, recorded instead of done. Raises as `work` does, and BackendError where it cannot be recorded."""
         self.enter()
         self.call("cuStreamBeginCapture", self.stream, self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
+        graph = None
         try:
-            work()
-        finally:
-            graph = self.call("cuStreamEndCapture", self.stream)
-        try:
+            try:
+                work()
+            finally:
+                graph = self.call("cuStreamEndCapture", self.stream)
             return CapturedGraph(self, self.call("cuGraphInstantiate", graph, 0))
         finally:
-            self.call("cuGraphDestroy", graph)
+            if graph is not None:
+                self.call("cuGraphDestroy", graph)
 
     def _staging(self, nbytes: int) -> _Pinned:
         """Pinned memory of at least that size."""

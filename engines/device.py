@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from costroute_rt.engines import nvidia
+from costroute_rt.engines.error import BackendError
+
 _RELEVANT = [
     "sse4_1",
     "sse4_2",
@@ -128,29 +131,32 @@ def os_name() -> str:
     return " ".join(filter(None, (platform.system(), version, platform.machine())))
 
 
-@lru_cache(maxsize=1)
 def gpu() -> tuple[str, str]:
-    """Name with compute capability, and driver, of the first NVIDIA GPU; both `none` without one."""
-    name, capability, driver, _ = _query_gpu()
-    return (f"{name} sm_{capability.replace('.', '')}", driver) if name else ("none", "none")
+    """Name with compute capability, and driver, of the NVIDIA GPU that engines run on; both `none` where there is none to be named."""
+    try:
+        return named_gpu()
+    except BackendError:
+        return "none", "none"
+
+
+def named_gpu() -> tuple[str, str]:
+    """The same; raises BackendError where there is none to be named."""
+    found = _gpu()
+    return f"{found.name} {found.capability}", found.driver
+
+
+def gpu_memory_bytes() -> int:
+    """Memory of that GPU; 0 where that cannot be told."""
+    try:
+        return _gpu().memory_bytes
+    except BackendError:
+        return 0
 
 
 @lru_cache(maxsize=1)
-def gpu_memory_bytes() -> int:
-    """Memory of the first NVIDIA GPU; 0 where that cannot be told."""
-    megabytes = _query_gpu()[3]
-    return int(megabytes) << 20 if megabytes.isdigit() else 0
-
-
-def _query_gpu() -> tuple[str, str, str, str]:
-    """Name, compute capability, driver and MiB of the first NVIDIA GPU; empty without one."""
-    try:
-        query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader,nounits"]
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        name, capability, driver, megabytes = (part.strip() for part in answer.splitlines()[0].split(","))
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return "", "", "", ""
-    return name, capability, driver, megabytes
+def _gpu() -> nvidia.Gpu:
+    """Asked again as long as there is none: an error is not kept."""
+    return nvidia.find_gpu()
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -28,6 +29,8 @@ BACKENDS = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "ten
 CUDA_PACKAGES = ("cuda-bindings", "cuda-core", "pycuda")
 _TENSORRT_PARTS = re.compile(r"tensorrt(-rtx)?(-cu\d+)?(-libs|-bindings)?")
 _LIBRARY = re.compile(r"(lib\w[\w+-]*\.so[.\d]*|\w[\w-]*\.dll)")
+_OWN_LIBRARY = re.compile("(lib)?onnxruntime_")
+"""Of ONNX Runtime's own, which a message names first: it is there, and misses another."""
 _PACKAGES = {
     "cudnn": "nvidia-cudnn",
     "cublas": "nvidia-cublas",
@@ -76,14 +79,36 @@ def check_backends() -> Iterator[Finding]:
             yield Finding(title, "does not work", error.found, error.remedy)
             continue
         obstacle = backend.obstacle()
-        works = "works" if obstacle is None else f"builds engines, cannot run them: {obstacle.found} ({obstacle.remedy})"
-        yield Finding(title, f"{backend.version}, {works}")
+        if obstacle is not None:
+            yield Finding(title, f"{backend.version}, builds engines, cannot run them: {obstacle.found} ({obstacle.remedy})")
+        elif name == "openvino":
+            yield from _check_openvino(title, backend.version)
+        else:
+            yield Finding(title, f"{backend.version}, works")
+
+
+def _check_openvino(title: str, version: str) -> Iterator[Finding]:
+    """The devices that run a tiny graph, and those only listed."""
+    from costroute_rt.engines import openvino_backend
+
+    problems = openvino_backend.check_devices()
+    working = [name for name, problem in problems.items() if problem is None]
+    yield Finding(title, f"{version}, works on {', '.join(working)}" if working else f"{version}, works on no device")
+    for name, problem in problems.items():
+        if problem is not None:
+            yield Finding(f"openvino {name}", "listed, does not work", problem, openvino_backend.REMEDIES[name])
 
 
 def check_nvidia() -> Iterator[Finding]:
     """Driver and GPUs, the packages that speak to them, and versions that do not go together."""
-    driver, versions = find_driver(), _installed()
-    if driver is None:
+    driver, versions, failure = None, _installed(), None
+    try:
+        driver = find_driver()
+    except BackendError as error:
+        failure = error
+    if failure is not None:
+        yield Finding("nvidia driver", "does not work", failure.found, failure.remedy)
+    elif driver is None:
         yield Finding("nvidia driver", "none")
     else:
         supports = f", CUDA up to {driver.cuda[0]}.{driver.cuda[1]}" if driver.cuda[0] else ""
@@ -130,10 +155,9 @@ def _provider(name: str, works: bool, problem: str | None) -> Finding:
 
 def _mend(problem: str) -> str | None:
     """What brings the library that a message misses; None where it names none that we know."""
-    found = _LIBRARY.search(problem)
-    if found is None:
+    library = next((name for name in _LIBRARY.findall(problem) if not _OWN_LIBRARY.match(name)), None)
+    if library is None:
         return None
-    library = found[1]
     if re.match(r"(libcuda\.so|nvcuda)", library):
         return "install the NVIDIA driver"
     package = next((package for part, package in _PACKAGES.items() if part in library), None)
@@ -148,8 +172,11 @@ def _cuda_major(library: str) -> int:
     found = re.search(r"lib(?:cublas\w*|cudart|nvrtc)\.so\.(\d+)|(?:cublas\w*|cudart|nvrtc)64_(\d\d)", library)
     if found is not None:
         return int(found[1] or found[2])
-    driver = find_driver()
-    return driver.cuda[0] if driver is not None and driver.cuda[0] else 12
+    with suppress(BackendError):
+        driver = find_driver()
+        if driver is not None and driver.cuda[0]:
+            return driver.cuda[0]
+    return 12
 
 
 def version_of(distribution: str) -> str | None:

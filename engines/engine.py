@@ -122,7 +122,7 @@ class Engine(Protocol):
         """What really runs it."""
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        """Compute all outputs; raises ConfigError for feeds that do not match `inputs`."""
+        """Compute all outputs, and return when that is done: callers time it; raises ConfigError for feeds that do not match `inputs`."""
 
     def to_device(self, array: npt.NDArray[Any]) -> Value: ...
     def to_host(self, value: Value) -> npt.NDArray[Any]: ...

@@ -16,6 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
+RULES = 1
+"""Raised with every change to how graphs are rewritten, here or around it in a backend, so that engines are built again."""
 _PRODUCTS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 _NORMS = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"})
 _PRECISE = frozenset({"Cos", "CumSum", "Exp", "Log", "LpNormalization", "Pow", "Range", "Reciprocal", "Sin", "Sqrt", "Tan"})

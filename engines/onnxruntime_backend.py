@@ -22,7 +22,8 @@ from costroute_rt.engines import device
 from costroute_rt.engines.bundle_manifest import TensorSpec
 from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
-from costroute_rt.engines.onnx_file import read_graph_spec
+from costroute_rt.engines.half_precision import RULES, to_float16
+from costroute_rt.engines.onnx_file import RELU, read_graph_spec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -55,8 +56,6 @@ _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
 is float32: by default its products are of 10-bit fractions on cards since Ampere."""
 _MEMORY_SHARE = 0.9
 """Of the card's memory that one engine may take: beyond it some drivers go on in host memory, at a fraction of the speed."""
-_HALF_RULES = 1
-"""Counts changes in how graphs are rewritten to float16."""
 _SMALLEST_EXTERNAL_BYTES = "1024"
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _LONGEST_REASON = 300
@@ -79,7 +78,7 @@ class OnnxRuntimeBackend:
     def options(self, spec: BuildSpec) -> str:
         options: dict[str, object] = {"threads": spec.threads, "optimization": "all" if _is_host(spec) else "basic"}
         if spec.precision == "float16":
-            options |= {"optimization": "none", "rules": _HALF_RULES}
+            options |= {"optimization": "none", "rules": RULES}
         if spec.provider == "cuda":
             options |= {**_CUDA_OPTIONS, "memory": _MEMORY_SHARE, "replay": "static"}
         return " ".join(f"{name}={value}" for name, value in options.items())
@@ -87,7 +86,7 @@ class OnnxRuntimeBackend:
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         self._requested(spec)
         if spec.provider in _DEVICE_TYPES:
-            return device.gpu()
+            return device.gpu() if spec.allow_fallback else device.named_gpu()
         return " ".join([device.cpu_name(), *device.cpu_features()]), "none"
 
     def obstacle(self) -> BackendError | None:
@@ -233,6 +232,7 @@ class OnnxRuntimeEngine:
         return _TYPES.get(value.data_type(), value.data_type()), tuple(value.shape())
 
     def _run_bound(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
+        """Outputs that are complete: the CUDA provider waits for its stream at the end of a run, replayed or not, and after each copy."""
         if self._replay is not None:
             return self._replay.run(session, feeds)
         binding = session.io_binding()
@@ -310,7 +310,7 @@ def check_providers() -> list[ProviderCheck]:
 def _check_provider(backend: OnnxRuntimeBackend, name: str, full: str) -> ProviderCheck:
     options = backend._session_options(BuildSpec())
     try:
-        session = backend._ort.InferenceSession(_RELU, options, providers=[full], enable_fallback=0)
+        session = backend._ort.InferenceSession(RELU, options, providers=[full], enable_fallback=0)
         session.run(None, {"x": np.ones(1, np.float32)})
     except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
         return ProviderCheck(name, False, _first_line(error))
@@ -371,7 +371,6 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
         import onnx
     except ImportError as error:
         raise BackendError("onnx, to build float16 engines", f"no usable onnx module ({error})", "pip install onnx") from error
-    from costroute_rt.engines.half_precision import to_float16
 
     try:
         model = to_float16(onnx.load(str(graph), load_external_data=False))
@@ -430,10 +429,3 @@ def _first_line(error: BaseException) -> str:
     """The last thing ONNX Runtime has to say, without its source positions and codes."""
     lines = _PREFIX.split(str(error).strip())[-1].strip().splitlines()
     return lines[0][:_LONGEST_REASON] if lines else type(error).__name__
-
-
-_RELU = (
-    b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
-    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
-)
-"""An ONNX model of one node, y = Relu(x), x float32[1]."""

@@ -20,7 +20,7 @@ from costroute_rt.engines import device
 from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec, parse_graph_spec
 from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
-from costroute_rt.engines.onnx_file import read_graph_spec
+from costroute_rt.engines.onnx_file import RELU, read_graph_spec
 from costroute_rt.engines.section import canonical_json, parse_section
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ BLOB, INTERFACE = "model.blob", "interface.json"
 """A blob may have several names for one input, and none for its axes: what they are called stands beside it."""
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 """OpenVINO's device by the name of our provider."""
-_REMEDIES = {
+REMEDIES = {
     "cpu": "pip install --force-reinstall openvino",
     "gpu": "install the driver of your Intel GPU with its OpenCL runtime, or use --provider cpu",
     "npu": "install the driver of your Intel NPU, or use --provider cpu",
@@ -109,7 +109,7 @@ class OpenVinoBackend:
         if wanted not in found:
             if not spec.allow_fallback:
                 names = [name for name, each in DEVICES.items() if each in found]
-                raise BackendError(f"provider {spec.provider}", f"only {', '.join(names)}", _REMEDIES[spec.provider])
+                raise BackendError(f"provider {spec.provider}", f"only {', '.join(names)}", REMEDIES[spec.provider])
             wanted = "CPU"
         capabilities = self._core.get_property(wanted, "OPTIMIZATION_CAPABILITIES")
         able = [name for name, (_, capability) in _PRECISIONS.items() if capability in capabilities]
@@ -170,6 +170,20 @@ def _import_openvino() -> ModuleType:
     return module
 
 
+def check_devices() -> dict[str, str | None]:
+    """By our name of each device that OpenVINO lists: what keeps it from running a graph of one node; None: nothing."""
+    return {name: _try_device(each) for name, each in DEVICES.items() if each in _found_devices()}
+
+
+def _try_device(name: str) -> str | None:
+    try:
+        request = _core().compile_model(_core().read_model(RELU), name).create_infer_request()
+        request.infer({"x": np.ones(1, np.float32)})
+    except RuntimeError as error:
+        return _reason(error)
+    return None
+
+
 @lru_cache(maxsize=1)
 def _core() -> Any:
     """The one Core of this process: it keeps the devices' plugins loaded."""
@@ -195,7 +209,7 @@ def _real_provider(compiled: Any, spec: BuildSpec) -> str:
     real = next((name for name, each in DEVICES.items() if each == found), found)
     if real != spec.provider:
         if not spec.allow_fallback:
-            raise BackendError(f"provider {spec.provider}", f"{real} after opening", _REMEDIES[spec.provider])
+            raise BackendError(f"provider {spec.provider}", f"{real} after opening", REMEDIES[spec.provider])
         _log.warning("asked for provider %s, running on %s", spec.provider, real)
     return real
 

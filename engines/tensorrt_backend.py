@@ -24,10 +24,11 @@ import numpy.typing as npt
 
 from costroute_rt.engines import device
 from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
-from costroute_rt.engines.cuda_memory import CapturedGraph, CudaMemory, DeviceArray, find_obstacle, open_cuda
+from costroute_rt.engines.cuda_memory import CapturedGraph, CudaMemory, DeviceArray, open_cuda
 from costroute_rt.engines.durable import write_file
 from costroute_rt.engines.engine import ANY_DRIVER, AxisRange, BuildProgress, BuildSpec, EngineKey, Value, check_feeds
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
+from costroute_rt.engines.half_precision import RULES, to_float16
 from costroute_rt.engines.section import Section, canonical_json, parse_section
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ _RTX_TARGETS: dict[str, tuple[str, ...]] = {
 }
 """Cards an engine is built for, and the compute capabilities that are."""
 _TURING = "sm_75"
-_RULES = 1
-"""Raised with every change to how graphs are rewritten, so that engines are built again."""
 _POLL_S = 0.1
 _LONGEST_REASON = 300
 
@@ -67,7 +66,7 @@ class TensorRtBackend:
         self._is_rtx = name == "tensorrt-rtx"
 
     def options(self, spec: BuildSpec) -> str:
-        return f"rules={_RULES}"
+        return f"rules={RULES}"
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         """A named family of cards and any driver, for an engine that is not bound to one card."""
@@ -78,18 +77,21 @@ class TensorRtBackend:
         target = self._target(spec)
         if target:
             return target, ANY_DRIVER
-        obstacle = find_obstacle()
-        if obstacle is not None:
-            raise obstacle
-        return device.gpu()
+        open_cuda()
+        return device.named_gpu()
 
     def obstacle(self) -> BackendError | None:
-        return find_obstacle()
+        try:
+            open_cuda()
+            device.named_gpu()  # what it was proved and timed on
+        except BackendError as error:
+            return error
+        return None
 
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Compile `graph` for the shapes of `spec`; a stop takes effect at the builder's next step, seconds later at most."""
         if not self._is_rtx:
-            obstacle = find_obstacle()  # it times kernels on the card
+            obstacle = self.obstacle()  # it times kernels on the card
             if obstacle is not None:
                 raise obstacle
         model = _prepare(graph, spec)
@@ -112,9 +114,14 @@ class TensorRtBackend:
         (target / INTERFACE).write_bytes(canonical_json(_interface_json(model, ranges)))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> TensorRtEngine:
-        """Load an engine onto the first GPU; raises BackendError without an NVIDIA driver."""
+        """Load an engine onto the first GPU; raises BackendError without an NVIDIA driver, or where the GPU cannot be named."""
         memory = open_cuda()
-        memory.enter()
+        with memory.lock:
+            memory.enter()
+            return self._open(memory, folder, key)
+
+    def _open(self, memory: CudaMemory, folder: Path, key: EngineKey | None) -> TensorRtEngine:
+        device.named_gpu()
         interface = _read_interface(folder / INTERFACE)
         log = _logger(self._trt)
         runtime = self._trt.Runtime(log)
@@ -180,7 +187,10 @@ class TensorRtBackend:
 
 
 class TensorRtEngine:
-    """A loaded engine. It works on buffers of its own that never move, so that its work can be recorded once and started by one call."""
+    """A loaded engine. It works on buffers of its own that never move, so that its work can be recorded once and started by one call.
+
+    Calls from several threads wait for one another: all engines of the process share one stream.
+    """
 
     provider = "cuda"
 
@@ -203,6 +213,11 @@ class TensorRtEngine:
         self._binding: _Binding | None = None
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        """As the protocol has it: returns when the GPU is done."""
+        with self._memory.lock:
+            return self._run(feeds)
+
+    def _run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         if self._loaded is None:
             raise EngineError(self._folder, "the engine is closed", "open it again")
         check_feeds(self.inputs, {name: _describe(value) for name, value in feeds.items()})
@@ -215,21 +230,24 @@ class TensorRtEngine:
         return self._binding.run(feeds)
 
     def to_device(self, array: npt.NDArray[Any]) -> Value:
-        return self._memory.to_device(np.asarray(array))
+        with self._memory.lock:
+            return self._memory.to_device(np.asarray(array))
 
     def to_host(self, value: Value) -> npt.NDArray[Any]:
-        return self._memory.to_host(value)
+        with self._memory.lock:
+            return self._memory.to_host(value)
 
     def close(self) -> None:
-        if self._loaded is None:
-            return
-        self._memory.enter()
-        self._memory.synchronize()
-        self._unbind()
-        if self._loaded.cache is not None:
-            self._loaded.cache.save()
-        self._loaded = None
-        self._memory.trim()
+        with self._memory.lock:
+            if self._loaded is None:
+                return
+            self._memory.enter()
+            self._memory.synchronize()
+            self._unbind()
+            if self._loaded.cache is not None:
+                self._loaded.cache.save()
+            self._loaded = None
+            self._memory.trim()
 
     def __enter__(self) -> TensorRtEngine:
         return self
@@ -290,6 +308,7 @@ class _Binding:
     has_run: bool = False
 
     def run(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+        """Copies of the outputs, complete: the GPU is done."""
         for name, value in feeds.items():
             if self.fed.get(name) is not value:
                 self.memory.copy(value.pointer, self.inputs[name].pointer, value.nbytes)
@@ -298,6 +317,7 @@ class _Binding:
         results = {name: DeviceArray(self.memory, buffer.dtype, buffer.shape) for name, buffer in self.outputs.items()}
         for name, buffer in self.outputs.items():
             self.memory.copy(buffer.pointer, results[name].pointer, buffer.nbytes)
+        self.memory.synchronize()
         return results
 
     def close(self) -> None:
@@ -435,7 +455,6 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
         import onnx
     except ImportError as error:
         raise BackendError("onnx, to prepare graphs", f"no usable onnx module ({error})", "pip install onnx") from error
-    from costroute_rt.engines.half_precision import to_float16
 
     try:
         model = onnx.load(str(graph), load_external_data=False)

@@ -30,6 +30,10 @@ class FakeDriver:
         self.calls.append(name)
         return lambda *_: (0, 1) if name.endswith("Create") else (0,)
 
+    def cuStreamSynchronize(self, stream: Any) -> tuple[int]:
+        self.calls.append("cuStreamSynchronize")
+        return (0,)
+
     def cuMemAlloc(self, size: int) -> tuple[int, int]:
         if sum(len(buffer) for buffer in self.buffers.values()) + size > self.capacity_bytes:
             return 2, 0
@@ -55,6 +59,7 @@ class FakeDriver:
         return 0, self.capacity_bytes // 2, self.capacity_bytes
 
     def _copy(self, target: int, source: int, size: int, stream: Any) -> tuple[int]:
+        self.calls.append("cuMemcpy")
         self.do(lambda: ctypes.memmove(target, source, size))
         return (0,)
 

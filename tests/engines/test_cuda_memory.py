@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,6 +74,34 @@ def test_recorded_work_is_done_at_each_launch_and_not_before() -> None:
     graph.launch()
     assert memory.to_host(target).all()
     assert memory.time_ms(graph.launch) == 1.5
+
+
+def test_work_that_fails_while_it_is_recorded_leaves_no_graph() -> None:
+    memory = make_memory()
+    with pytest.raises(ZeroDivisionError):
+        memory.capture(lambda: 1 / 0)
+    assert memory.driver.calls.count("cuGraphDestroy") == 1
+    memory.capture(lambda: None)
+    assert memory.driver.calls.count("cuGraphDestroy") == 2
+
+
+def test_pinned_memory_goes_with_its_event() -> None:
+    memory = make_memory()
+    memory.to_device(np.zeros(100_000, np.float32))
+    memory.trim()
+    calls = memory.driver.calls
+    assert calls.count("cuEventCreate") == calls.count("cuEventDestroy") == 1
+    assert memory.driver.buffers == {}
+
+
+def test_every_thread_makes_the_gpu_current_even_with_the_number_of_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = make_memory()
+    monkeypatch.setattr(threading, "get_ident", lambda: 1)
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: [memory.enter(), memory.enter()])
+        thread.start()
+        thread.join()
+    assert memory.driver.calls == ["cuCtxSetCurrent"] * 2
 
 
 def test_without_a_driver_it_is_the_driver_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from costroute_rt.engines import diagnosis, nvidia, onnxruntime_backend
+from costroute_rt.engines import device, diagnosis, nvidia, onnxruntime_backend, openvino_backend, tensorrt_backend
+from costroute_rt.engines.cuda_memory import CudaMemory
 from costroute_rt.engines.diagnosis import Finding, check_backends, check_nvidia, check_onnxruntime
+from costroute_rt.engines.engine import BuildSpec
 from costroute_rt.engines.error import BackendError
 from costroute_rt.engines.nvidia import Driver
 from costroute_rt.engines.onnxruntime_backend import ProviderCheck
+from tests.engines.fake_cuda import FakeDriver
 
 OLD = Driver("550.54.15", (12, 4), ("NVIDIA GeForce RTX 4090",))
 
@@ -29,6 +34,11 @@ def find(findings: Iterable[Finding], name: str) -> Finding:
         ("libcudart.so.13: cannot open shared object file", "pip install nvidia-cuda-runtime"),
         ('"cublas64_12.dll" which is missing', "pip install nvidia-cublas-cu12"),
         ("libnvinfer.so.10: cannot open shared object file", "pip install tensorrt-cu12"),
+        (
+            "Failed to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.12: cannot open shared object file",
+            "pip install nvidia-cublas-cu12",
+        ),
+        ('Error loading "C:\\x\\onnxruntime_providers_cuda.dll" which depends on "cudnn64_9.dll"', "pip install nvidia-cudnn-cu12"),
         ("libcuda.so.1: cannot open shared object file", "install the NVIDIA driver"),
         ("libodd.so.3: cannot open shared object file", "install what brings libodd.so.3"),
         ("CPUExecutionProvider runs instead", "install what cuda needs, or use another provider"),
@@ -76,7 +86,9 @@ def test_parts_of_several_tensorrt_versions_are_named(monkeypatch: pytest.Monkey
 
 
 def fake_backend(monkeypatch: pytest.MonkeyPatch, obstacle: BackendError | None = None) -> None:
-    """OpenVINO 9.9 is installed, and nothing else beside ONNX Runtime."""
+    """OpenVINO 9.9 is installed, and nothing else beside ONNX Runtime; its GPU does not work."""
+    problems = {"cpu": None, "gpu": "libOpenCL.so.1: cannot open shared object file", "npu": None}
+    monkeypatch.setattr(openvino_backend, "check_devices", lambda: problems)
     monkeypatch.setattr(diagnosis, "find_spec", lambda module: object() if module == "openvino" else None)
     monkeypatch.setattr(diagnosis, "get_backend", lambda name: SimpleNamespace(version="9.9", obstacle=lambda: obstacle))
 
@@ -84,7 +96,8 @@ def fake_backend(monkeypatch: pytest.MonkeyPatch, obstacle: BackendError | None 
 def test_other_backends_are_opened_or_told_with_what_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_backend(monkeypatch)
     assert [(each.name, each.value, each.problem) for each in check_backends()] == [
-        ("backend openvino", "9.9, works", None),
+        ("backend openvino", "9.9, works on cpu, npu", None),
+        ("openvino gpu", "listed, does not work", "libOpenCL.so.1: cannot open shared object file"),
         ("backend tensorrt", 'not installed (pip install "costroute-rt[tensorrt]")', None),
         ("backend tensorrt-rtx", 'not installed (pip install "costroute-rt[tensorrt-rtx]")', None),
     ]
@@ -111,6 +124,7 @@ class Library:
 
     def __init__(self, status: int = 0) -> None:
         self.status, self.is_shut_down = status, False
+        self.nvmlErrorString = lambda status: b"Driver/library version mismatch"  # a function, so that it can have a restype
 
     def nvmlInit_v2(self) -> int:
         return self.status
@@ -141,10 +155,95 @@ class Library:
 
 def test_the_driver_is_asked_through_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library()
-    monkeypatch.setattr(nvidia, "_load", lambda: library)
+    monkeypatch.setattr(nvidia, "_load", lambda _: library)
     assert nvidia.find_driver() == OLD
     assert library.is_shut_down
-    monkeypatch.setattr(nvidia, "_load", lambda: Library(9))
+    monkeypatch.setattr(nvidia, "_load", lambda _: None)
     assert nvidia.find_driver() is None
-    monkeypatch.setattr(nvidia, "_load", lambda: None)
-    assert nvidia.find_driver() is None
+
+
+def test_a_driver_that_does_not_answer_is_a_problem_with_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "_load", lambda _: Library(18))
+    found = find(check_nvidia(), "nvidia driver")
+    assert (found.value, found.problem) == ("does not work", "Driver/library version mismatch (NVML error 18)")
+    assert str(found.remedy).startswith("restart the machine")
+    monkeypatch.setattr(onnxruntime_backend, "check_providers", lambda: [ProviderCheck("cuda", False, "libcudnn.so.9: cannot open")])
+    assert find(check_onnxruntime(), "provider cuda").remedy == "pip install nvidia-cudnn-cu12"
+
+
+class Cuda:
+    """CUDA's library as it answers on a machine with one GPU."""
+
+    def __init__(self, status: int = 0) -> None:
+        self.status = status
+
+    def cuInit(self, flags: int) -> int:
+        return self.status
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:
+        return 0
+
+    def cuDeviceGetName(self, buffer: Any, length: int, device: object) -> int:
+        buffer.value = b"NVIDIA H100"
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: object) -> int:
+        value._obj.value = {75: 9, 76: 0}[attribute]
+        return 0
+
+    def cuDeviceTotalMem_v2(self, size: Any, device: object) -> int:
+        size._obj.value = 80 << 30
+        return 0
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The libraries of a machine whose first GPU by CUDA's order is not the first that NVML lists."""
+    libraries: dict[str, Any] = {"cuda": Cuda(), "nvml": Library()}
+    monkeypatch.setattr(nvidia, "_load", lambda names: libraries["cuda" if "cuda" in names[0] else "nvml"])
+    device._gpu.cache_clear()
+    yield libraries
+    device._gpu.cache_clear()
+
+
+def test_the_gpu_is_the_one_cuda_takes(cuda: dict[str, Any]) -> None:
+    assert device.gpu() == device.named_gpu() == ("NVIDIA H100 sm_90", "550.54.15")
+    assert device.gpu_memory_bytes() == 80 << 30
+
+
+@pytest.mark.parametrize(
+    ("libraries", "message"),
+    [
+        ({"cuda": None}, "an NVIDIA GPU, found no NVIDIA driver"),
+        ({"cuda": Cuda(100)}, r"an NVIDIA GPU, found none that CUDA can use \(error 100\)"),
+        ({"nvml": None}, "the GPU's name and driver, found a GPU that does not tell them .*compute,utility"),
+        ({"nvml": Library(18)}, "version mismatch"),
+    ],
+)
+def test_a_gpu_that_cannot_be_named_is_an_error_for_what_runs_on_it(
+    cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch, libraries: dict[str, Any], message: str
+) -> None:
+    working = dict(cuda)
+    cuda.update(libraries)
+    backend = onnxruntime_backend.OnnxRuntimeBackend()
+    monkeypatch.setattr(backend, "_requested", lambda spec: [])
+    with pytest.raises(BackendError, match=message):
+        backend.device(BuildSpec(provider="cuda"))
+    assert (device.gpu(), device.gpu_memory_bytes()) == (("none", "none"), 0)
+    cuda.update(working)  # that there was none is not remembered
+    assert backend.device(BuildSpec(provider="cuda")) == ("NVIDIA H100 sm_90", "550.54.15")
+
+
+def test_tensorrt_runs_nothing_on_a_gpu_that_cannot_be_named(cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cuda["nvml"] = None
+    monkeypatch.setattr(tensorrt_backend, "_import", lambda _: SimpleNamespace(__version__="1"))
+    monkeypatch.setattr(tensorrt_backend, "open_cuda", lambda: CudaMemory(FakeDriver(), 1, 7))
+    backend = tensorrt_backend.TensorRtBackend("tensorrt")
+    obstacle = backend.obstacle()
+    assert obstacle is not None
+    for use in (lambda: backend.device(BuildSpec(provider="cuda", precision="float16")), lambda: backend.open(tmp_path, BuildSpec())):
+        with pytest.raises(BackendError) as caught:
+            use()
+        assert str(caught.value) == str(obstacle)
+    cuda["nvml"] = Library()
+    assert backend.obstacle() is None

@@ -177,3 +177,27 @@ def test_a_call_that_fails_says_so(folder: Path, backend: OpenVinoBackend, monke
         monkeypatch.setattr(engine, "_request", SimpleNamespace(infer=fail))
         with pytest.raises(EngineError, match="it failed while running: out of memory"):
             engine.run(feeds)
+
+
+def test_every_listed_device_is_tried(backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert openvino_backend.check_devices()["cpu"] is None
+
+    class Refusing:
+        """Lists two GPUs, and cannot load what runs them."""
+
+        available_devices = ("CPU", "GPU.0", "GPU.1")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(backend._core, name)
+
+        def compile_model(self, model: Any, name: str) -> Any:
+            if name != "CPU":
+                raise RuntimeError("Exception from src/core.cpp:117:\nCannot load library: libOpenCL.so.1")
+            return backend._core.compile_model(model, name)
+
+    monkeypatch.setattr(openvino_backend, "_core", Refusing)
+    openvino_backend._found_devices.cache_clear()
+    try:
+        assert openvino_backend.check_devices() == {"cpu": None, "gpu": "Cannot load library: libOpenCL.so.1"}
+    finally:
+        openvino_backend._found_devices.cache_clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -397,6 +398,41 @@ def test_steps_after_the_first_are_launches_of_one_recorded_graph(tiny_bundle: P
         engine.run(feeds)
     assert context.enqueued == 2  # once as it is, once recorded
     assert driver.calls.count("cuGraphLaunch") == 4  # type: ignore[attr-defined]
+
+
+def test_a_run_returns_when_the_gpu_is_done(engine: TensorRtEngine, tiny_bundle: Path) -> None:
+    feeds = {name: engine.to_device(a) for name, a in example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx").items()}
+    for _ in range(3):
+        engine.run(feeds)
+        assert engine._memory.driver.calls[-1] == "cuStreamSynchronize"  # type: ignore[attr-defined]
+
+
+def test_a_call_waits_while_another_thread_has_the_stream(
+    engine: TensorRtEngine, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeds = {name: engine.to_device(a) for name, a in example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx").items()}
+    monkeypatch.setattr(tensorrt_backend, "_import", lambda _: SimpleNamespace(__version__="1"))
+    monkeypatch.setattr(tensorrt_backend, "open_cuda", lambda: engine._memory)
+    backend = TensorRtBackend(NAME)
+    monkeypatch.setattr(backend, "_open", lambda *_: engine)
+    calls: list[Callable[[], object]] = [
+        lambda: engine.run(feeds),
+        lambda: engine.to_device(np.zeros(8, np.float32)),
+        lambda: engine.to_host(feeds["row"]),
+        lambda: backend.open(tmp_path, BuildSpec()),
+        engine.close,
+    ]
+    driver = engine._memory.driver
+    for call in calls:
+        done = threading.Event()
+        thread = threading.Thread(target=lambda call=call, done=done: [call(), done.set()])
+        with engine._memory.lock:
+            before = len(driver.calls)  # type: ignore[attr-defined]
+            thread.start()
+            assert not done.wait(0.05)
+            assert len(driver.calls) == before  # type: ignore[attr-defined]
+        assert done.wait(30)
+        thread.join()
 
 
 def test_text_that_stays_is_copied_into_place_once(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
