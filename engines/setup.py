@@ -66,6 +66,20 @@ class Setup:
             raise EngineError(store.folder, f"there is no engine of {name} that was measured", BUILD)
         return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest)
 
+    def rejection(self, bundle: Bundle, store: Store, name: str, replaced: Setup) -> str | None:
+        """Why the engine is not to replace that of `replaced`, by what is known: it was set aside, or lost a race against it."""
+        try:
+            stored = store.peek(self.key(bundle, name))
+            if stored is not None and stored.quarantined:
+                return stored.quarantined
+            cost, other = self.cost(bundle, store, name), replaced.cost(bundle, store, name)
+        except EngineError:
+            return None
+        if not cost.is_slower or cost.relative_to != other.digest:
+            return None
+        times = f"{cost.batch[1].median_ms:.2f} ms a call, that of {replaced} {other.batch[1].median_ms:.2f} ms"
+        return f"it is slower than the engine it would replace: {times}"
+
     def recorded_cost(self, bundle: Bundle, store: Store, name: str) -> EngineCost | None:
         """What such an engine cost on this device when it was last built, with an older library, driver or weights too."""
         key = self.key(bundle, name)
