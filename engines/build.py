@@ -34,7 +34,7 @@ from costroute_rt.engines.error import BundleError, ConfigError, EngineError, St
 from costroute_rt.engines.example import PROMPT_TOKENS, axis_lengths, example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output
 from costroute_rt.engines.shape import Size, fixed_axes, size_of, split_name, with_size
-from costroute_rt.engines.store import BUILD, Store, StoredEngine, check_files
+from costroute_rt.engines.store import BUILD, Store, StoredEngine, build_command, check_files, load_stored
 
 _log = logging.getLogger(__name__)
 
@@ -263,7 +263,8 @@ def raise_set_aside(store: Store, reports: Iterable[BuildReport]) -> None:
     bad = [report for report in reports if report.set_aside]
     if bad:
         told = "; ".join(f"the engine of {each.graph} was set aside: {each.set_aside}" for each in bad)
-        raise EngineError(store.folder, told, f"{BUILD} --force builds it again; without, it waits until something in its key changes")
+        again = build_command(load_stored(store.folder / bad[0].digest).key, "--force")
+        raise EngineError(store.folder, told, f"{again} builds it again; without, it waits until something in its key changes")
 
 
 def graph_names(bundle: Bundle, graphs: Iterable[str] | None = None, size: Size | None = None) -> list[str]:
@@ -303,13 +304,20 @@ def open_named(bundle: Bundle, store: Store, name: str, tool: Backend, spec: Bui
         _build_one(bundle, store, name, key, tool, spec)
         stored = store.find(key)
     if stored is None:
-        raise EngineError(store.folder, f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})", BUILD)
+        problem = f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})"
+        raise EngineError(store.folder, problem, build_command(key, *_size_options(name)))
     engine = tool.open(stored.path, spec, key)
     if engine.inputs.keys() != bundle.graphs[bundle.graph_path(*split_name(name))].inputs.keys():
         engine.close()
-        raise EngineError(stored.path, f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's", f"{BUILD} --force")
+        problem = f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's"
+        raise EngineError(stored.path, problem, build_command(key, *_size_options(name), "--force"))
     store.note_use(stored)
     return engine
+
+
+def _size_options(name: str) -> tuple[str, ...]:
+    size = size_of(name)
+    return () if size is None else ("--height", str(size[0]), "--width", str(size[1]))
 
 
 def explain_engines(

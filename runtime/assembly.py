@@ -20,7 +20,7 @@ from costroute_rt.engines.engine import Engine
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError
 from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.shape import has_one_size, known_size, with_size
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.store import Store, build_command
 from costroute_rt.parts import Parts, Profiles, Tables, engine_names
 from costroute_rt.prompt import Tokenizer
 from costroute_rt.quality import AverageQuality
@@ -99,7 +99,8 @@ def find_profiles(bundle: Bundle, store: Store, setup: Setup, names: Sequence[st
     """For which sizes the engines called `names` are there and measured; the usual ones count as there where no others are."""
     built = {known_size(bundle, stored.key.shapes) for stored in store.engines()} if not has_one_size(bundle) else set()
     sizes = {size for size in built if size is not None and setup.is_ready(bundle, store, with_size(bundle, names, size))}
-    return Profiles(frozenset(sizes), has_usual=not sizes or setup.is_ready(bundle, store, names))
+    build = build_command(setup.key(bundle, names[0]))
+    return Profiles(frozenset(sizes), has_usual=not sizes or setup.is_ready(bundle, store, names), build=build)
 
 
 def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[str], progress: Progress | None) -> Setup:
