@@ -127,13 +127,17 @@ class Store:
         for path in self._folders():
             try:
                 found.append(load_stored(path))
-            except EngineError:
+            except (EngineError, FileNotFoundError):  # the second: somebody removed it this moment
                 continue
         return sorted(found, key=lambda stored: (stored.key.graph, stored.digest))
 
     def everything(self) -> list[StoredEngine]:
         """As `engines`, with those whose manifest cannot be read: what is known of them, an empty `sha256`."""
-        return sorted((_describe(path) for path in self._folders()), key=lambda stored: (stored.key.graph, stored.digest))
+        found = []
+        for path in self._folders():
+            with suppress(FileNotFoundError):  # somebody removed it this moment
+                found.append(_describe(path))
+        return sorted(found, key=lambda stored: (stored.key.graph, stored.digest))
 
     def verify(self) -> list[Verified]:
         """Hash everything; one entry per directory, damaged ones too."""
