@@ -12,9 +12,12 @@ from costroute_rt.cli.failure import say
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costroute_rt.engines.usage import Usage
 
 DIGEST_SHOWN = 12
+_USERS_SHOWN = 2
 
 
 @click.group(invoke_without_command=True)
@@ -32,7 +35,7 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     """List the engines in the store: size, age, cost, what uses them.
 
     `used by` names candidates of the bundle. An engine whose key is not what it would be now is stale: the state names
-    what differs. One that was set aside is shown with the reason.
+    what differs, or why that cannot be told now. One that was set aside is shown with the reason.
 
     \b
     costroute-rt engines list
@@ -43,7 +46,8 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     from costroute_rt.engines.usage import survey
 
     store = Store.open()
-    found = survey(Bundle.open(bundle or shipped_bundle(), verify=False), store)
+    opened = Bundle.open(bundle or shipped_bundle(), verify=False)
+    found = survey(opened, store)
     if as_json:
         show_json({"store": str(store.root), "engines": [_to_json(each) for each in found]})
         return
@@ -57,13 +61,20 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
             _age(each.stored.built_at, now_s),
             _ago(now_s - each.stored.used_at_s),
             None if each.cost is None else each.cost.batch[1].median_ms,
-            ", ".join(each.used_by) or None,
+            _users(each.used_by, len(opened.pool)),
             each.state,
         )
         for each in found
     ]
     show_table(("engine", "graph", "backend", "size", "built", "used", "ms", "used by", "state"), rows)
     click.echo(f"\n{len(rows)} engines, {format_bytes(sum(each.disk_bytes for each in found))} in {store.root}")
+
+
+def _users(names: Sequence[str], candidates: int) -> str | None:
+    """Which of so many candidates, in short; --json names each."""
+    if len(names) <= _USERS_SHOWN:
+        return ", ".join(names) or None
+    return f"all {candidates}" if len(names) == candidates else f"{', '.join(names[:_USERS_SHOWN])}, +{len(names) - _USERS_SHOWN}"
 
 
 def _how(usage: Usage) -> str:
@@ -124,7 +135,8 @@ def _to_json(usage: Usage) -> dict[str, Any]:
 def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
     """Remove engines until the store is small enough, those not used for longest first.
 
-    What the bundle uses stays, unless it alone is larger than --max-gb. Reasons of engines that were set aside stay.
+    What the bundle uses stays, unless it alone is larger than --max-gb; so does what it may use when a device or
+    backend is there again. Reasons of engines that were set aside stay.
 
     \b
     costroute-rt engines gc --max-gb 20 --dry-run

@@ -92,7 +92,7 @@ class Builder:
 def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, replaced: Setup) -> Builder:
     """Start building the engines called `names` of `setup`, each to be proved against that of `replaced`.
 
-    Raises EngineError where there is no interpreter to start.
+    Raises EngineError where there is no interpreter to start, or the system does not start it.
     """
     if not sys.executable or getattr(sys, "frozen", False):
         raise EngineError(sys.executable or "python", "this program cannot start an interpreter to build with", "build before: build=True")
@@ -107,16 +107,22 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
     if sys.platform == "win32":
         flags = subprocess.BELOW_NORMAL_PRIORITY_CLASS | subprocess.CREATE_NO_WINDOW
     errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by release)
-    process = subprocess.Popen(
-        [sys.executable, *COMMAND, json.dumps(job)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # as multiprocessing does: what we found, it finds
-        creationflags=flags,
-    )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, *COMMAND, json.dumps(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # as multiprocessing does: what we found, it finds
+            creationflags=flags,
+        )
+    except OSError as error:
+        errors.close()
+        raise EngineError(
+            sys.executable, f"the building process cannot be started: {error.strerror}", "build before: build=True"
+        ) from error
     return Builder(process, errors, store)
 
 
@@ -137,11 +143,13 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
 
 
 def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup) -> str | None:
-    """Time an engine in turns with the one it is to replace; where it is slower set it aside and return why.
+    """Time an engine in turns with the one it is to replace, unless its costs are known; returns why it must not replace it.
 
-    Where it is not, and has no costs yet, its costs become those of the other times how much longer it takes: the machine is busy, and
-    times of their own would say how busy.
+    Its costs become those of the other times how much longer it takes: the machine is busy, and times of their own would say how busy.
+    That it is slower stands beside them: it is as good as any where nobody asks for the faster one.
     """
+    if setup.is_ready(bundle, store, [name]):
+        return setup.rejection(bundle, store, name, replaced)
     old, old_load_s = _open(bundle, store, name, replaced)
     with old:
         new, new_load_s = _open(bundle, store, name, setup)
@@ -150,17 +158,10 @@ def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced
     stored = store.find(setup.key(bundle, name))
     if stored is None:
         return "somebody removed it"
-    if race.is_lost:
-        times = f"{min(race.engine_ms):.2f} ms a call, that of {replaced} {min(race.other_ms):.2f} ms"
-        reason = f"it is slower than the engine it would replace: {times}"
-        with store.lock(stored.digest):
-            store.set_aside(stored.key, reason, {"engine_ms": round(min(race.engine_ms), 6), "replaced_ms": round(min(race.other_ms), 6)})
-        return reason
-    if not setup.is_ready(bundle, store, [name]):
-        cost = replaced.cost(bundle, store, name).scaled(name, stored.digest, race.ratio, new_load_s / old_load_s)
-        with store.lock(stored.digest):
-            write_costs(stored.path, identity(stored.key, stored.sha256), cost)
-    return None
+    cost = replaced.cost(bundle, store, name).scaled(name, stored.digest, race.ratio, new_load_s / old_load_s, race.is_lost)
+    with store.lock(stored.digest):
+        write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+    return setup.rejection(bundle, store, name, replaced)
 
 
 def _open(bundle: Bundle, store: Store, name: str, setup: Setup) -> tuple[Engine, float]:

@@ -34,7 +34,7 @@ from costroute_rt.engines.error import BundleError, ConfigError, EngineError, St
 from costroute_rt.engines.example import PROMPT_TOKENS, axis_lengths, example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output
 from costroute_rt.engines.shape import Size, fixed_axes, size_of, split_name, with_size
-from costroute_rt.engines.store import BUILD, Store, StoredEngine, check_files
+from costroute_rt.engines.store import BUILD, Store, StoredEngine, build_command, check_files, load_stored
 
 _log = logging.getLogger(__name__)
 
@@ -130,21 +130,30 @@ def spec_for(
     provider: str,
     threads: int | None,
     shapes: Mapping[str, int] | None = None,
-    allow_fallback: bool = False,
     precision: str = AUTO,
     target: str = "",
 ) -> BuildSpec:
     """A build specification for the bundle's engines; shapes: axis lengths to fix, None: those that never change, see `fixed_axes`."""
     provider = tool.default_provider if provider == AUTO else provider
     precision = tool.default_precision if precision == AUTO else precision
-    spec = make_spec(provider, threads, fixed_axes(bundle) if shapes is None else shapes, allow_fallback, precision, target)
+    spec = make_spec(provider, threads, fixed_axes(bundle) if shapes is None else shapes, precision=precision, target=target)
     return replace(spec, ranges=free_axes(bundle)) if tool.needs_ranges else spec
 
 
 def sized_spec(bundle: Bundle, name: str, spec: BuildSpec) -> BuildSpec:
-    """The specification of the engine called `name`, which may ask for a size of its own (`base/step@512x768`)."""
+    """The specification of the engine called `name`, which may ask for a size of its own (`base/step@512x768`).
+
+    Lengths that the specification fixes already stay, such as of a batch; raises ConfigError for those of another size.
+    """
     size = size_of(name)
-    return spec if size is None else replace(spec, shapes=tuple(sorted(axis_lengths(bundle, size=size).items())))
+    if size is None:
+        return spec
+    fixed, sized = dict(spec.shapes), axis_lengths(bundle, size=size)
+    changing = {axis for axis, length in axis_lengths(bundle, size=(2 * size[0], 2 * size[1])).items() if sized[axis] != length}
+    for axis in sorted(changing & fixed.keys()):
+        if fixed[axis] != sized[axis]:
+            raise ConfigError(f"the length of {axis}", fixed[axis], f"{sized[axis]}, which images of {size[0]}x{size[1]} need")
+    return replace(spec, shapes=tuple(sorted((sized | fixed).items())))
 
 
 def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
@@ -263,7 +272,8 @@ def raise_set_aside(store: Store, reports: Iterable[BuildReport]) -> None:
     bad = [report for report in reports if report.set_aside]
     if bad:
         told = "; ".join(f"the engine of {each.graph} was set aside: {each.set_aside}" for each in bad)
-        raise EngineError(store.folder, told, f"{BUILD} --force builds it again; without, it waits until something in its key changes")
+        again = build_command(load_stored(store.folder / bad[0].digest).key, "--force")
+        raise EngineError(store.folder, told, f"{again} builds it again; without, it waits until something in its key changes")
 
 
 def graph_names(bundle: Bundle, graphs: Iterable[str] | None = None, size: Size | None = None) -> list[str]:
@@ -284,14 +294,13 @@ def open_engine(
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
     target: str = "",
-    allow_fallback: bool = False,
 ) -> Engine:
     """Open the graph's engine; raises EngineError, naming what differs from the nearest stored one, where there is none.
 
     An engine that was built where it could not run is checked first.
     """
     tool = get_backend(backend)
-    spec = spec_for(bundle, tool, provider, threads, shapes, allow_fallback, precision, target)
+    spec = spec_for(bundle, tool, provider, threads, shapes, precision, target)
     return open_named(bundle, store, f"{component}/{graph}", tool, spec)
 
 
@@ -303,13 +312,20 @@ def open_named(bundle: Bundle, store: Store, name: str, tool: Backend, spec: Bui
         _build_one(bundle, store, name, key, tool, spec)
         stored = store.find(key)
     if stored is None:
-        raise EngineError(store.folder, f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})", BUILD)
+        problem = f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})"
+        raise EngineError(store.folder, problem, build_command(key, *_size_options(name)))
     engine = tool.open(stored.path, spec, key)
     if engine.inputs.keys() != bundle.graphs[bundle.graph_path(*split_name(name))].inputs.keys():
         engine.close()
-        raise EngineError(stored.path, f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's", f"{BUILD} --force")
+        problem = f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's"
+        raise EngineError(stored.path, problem, build_command(key, *_size_options(name), "--force"))
     store.note_use(stored)
     return engine
+
+
+def _size_options(name: str) -> tuple[str, ...]:
+    size = size_of(name)
+    return () if size is None else ("--height", str(size[0]), "--width", str(size[1]))
 
 
 def explain_engines(
@@ -348,7 +364,10 @@ def _explain(store: Store, name: str, key: EngineKey) -> Explanation:
 
 def describe_miss(differences: Iterable[FieldDifference]) -> str:
     """Why an engine is not there, from how the nearest stored one differs."""
-    return "; ".join(map(str, differences)) or "none was built"
+    found = {each.field: each for each in differences}
+    if "backend" in found:  # all else differs too, and says nothing
+        return f"built by {found['backend'].found}"
+    return "; ".join(map(str, found.values())) or "none was built"
 
 
 def _present(store: Store, key: EngineKey) -> StoredEngine | None:

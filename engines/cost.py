@@ -15,7 +15,7 @@ from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.section import Section, canonical_json, parse_section
 
 COSTS = "costs.json"
-_REMEDY = "costroute-rt profile"
+_PROFILE = "costroute-rt profile"
 _VERSION = 1
 
 
@@ -49,11 +49,14 @@ class EngineCost:
     """Cost of opening the engine."""
     relative_to: str | None = None
     """Digest of the engine beside which it was timed while the machine was busy: its costs, times how much longer this one takes."""
+    is_slower: bool = False
+    """Whether it lost the race against that engine, so that it is not to replace it; it may be used by itself."""
 
-    def scaled(self, graph: str, digest: str, call_ratio: float, load_ratio: float) -> EngineCost:
+    def scaled(self, graph: str, digest: str, call_ratio: float, load_ratio: float, is_slower: bool = False) -> EngineCost:
         """The costs of another engine that takes so many times as long."""
         batch = {size: call.scaled(call_ratio) for size, call in self.batch.items()}
-        return EngineCost(graph=graph, digest=digest, batch=batch, load=self.load.scaled(load_ratio), relative_to=self.digest)
+        load = self.load.scaled(load_ratio)
+        return EngineCost(graph=graph, digest=digest, batch=batch, load=load, relative_to=self.digest, is_slower=is_slower)
 
 
 def identity(key: EngineKey, engine_sha256: str) -> dict[str, str]:
@@ -71,7 +74,7 @@ def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost)
         "load_ms": _call_json(cost.load),
     }
     if cost.relative_to is not None:
-        body["relative_to"] = cost.relative_to
+        body |= {"relative_to": cost.relative_to, "is_slower": cost.is_slower}
     body["batch"] = {str(size): _call_json(call) for size, call in cost.batch.items()}
     with store_errors(folder):
         for leftover in folder.glob(f".{COSTS}.*"):
@@ -79,12 +82,15 @@ def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost)
         write_file(folder / COSTS, canonical_json({"costs": body, "sha256": _digest(body)}))
 
 
-def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str) -> EngineCost:
-    """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity."""
+def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str, key: EngineKey | None = None) -> EngineCost:
+    """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity.
+
+    key: the engine's, for the remedy.
+    """
     path = folder / COSTS
 
     def fail(problem: str) -> NoReturn:
-        raise EngineError(path, problem, _REMEDY)
+        raise EngineError(path, problem, " ".join([_PROFILE, *(key.as_options() if key is not None else ())]))
 
     try:
         data = path.read_bytes()
@@ -104,7 +110,14 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, di
     if 1 not in batch:
         fail(f"costs of {graph} do not tell those of a single image")
     relative_to = body.text("relative_to") if "relative_to" in body.values else None
-    return EngineCost(graph=graph, digest=digest, batch=batch, load=_call(body.section("load_ms")), relative_to=relative_to)
+    return EngineCost(
+        graph=graph,
+        digest=digest,
+        batch=batch,
+        load=_call(body.section("load_ms")),
+        relative_to=relative_to,
+        is_slower=body.values.get("is_slower") is True,
+    )
 
 
 def _call_json(call: CallCost) -> dict[str, float | int]:

@@ -83,6 +83,12 @@ class EngineKey:
         """Read from a manifest; fails as the section does."""
         return cls(**{field.name: str(section.get(field.name, str, "text")) for field in fields(cls)})
 
+    def as_options(self) -> tuple[str, ...]:
+        """Command line options that ask for such engines: none for the usual ones; all for other backends, whose usual ones differ."""
+        backend = () if self.backend == "onnxruntime" else ("--backend", self.backend)
+        asked = (("--provider", self.provider, "cpu"), ("--precision", self.precision, "float32"))
+        return (*backend, *(part for name, value, usual in asked if backend or value != usual for part in (name, value)))
+
     def differences(self, found: EngineKey) -> list[FieldDifference]:
         """The fields in which `found` is not this key."""
         pairs = [(field.name, getattr(self, field.name), getattr(found, field.name)) for field in fields(self)]

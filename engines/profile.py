@@ -19,7 +19,7 @@ from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import Clock
 from costroute_rt.engines.shape import Size, split_name
-from costroute_rt.engines.store import BUILD, Store, StoredEngine
+from costroute_rt.engines.store import Store, StoredEngine, build_command
 
 _log = logging.getLogger(__name__)
 
@@ -206,13 +206,13 @@ def example_call(engine: Engine, bundle: Bundle, name: str, spec: BuildSpec) -> 
 def _stored(store: Store, name: str, key: EngineKey) -> StoredEngine:
     stored = store.peek(key)
     if stored is None or stored.quarantined:
-        raise EngineError(store.folder, f"there is no engine of {name} to measure", BUILD)
+        raise EngineError(store.folder, f"there is no engine of {name} to measure", build_command(key))
     return stored
 
 
 def _read(store: Store, name: str, key: EngineKey) -> EngineCost:
     stored = _stored(store, name, key)
-    return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest)
+    return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest, key)
 
 
 def _known_costs(store: Store, keys: Mapping[str, EngineKey]) -> tuple[dict[str, float], dict[str, EngineError]]:

@@ -11,7 +11,7 @@ from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cost import EngineCost, identity, read_cost_file
 from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, Engine, EngineKey, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
-from costroute_rt.engines.store import BUILD, Store
+from costroute_rt.engines.store import Store, build_command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +63,22 @@ class Setup:
         key = self.key(bundle, name)
         stored = store.peek(key)
         if stored is None or stored.quarantined:
-            raise EngineError(store.folder, f"there is no engine of {name} that was measured", BUILD)
-        return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest)
+            raise EngineError(store.folder, f"there is no engine of {name} that was measured", build_command(key))
+        return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest, key)
+
+    def rejection(self, bundle: Bundle, store: Store, name: str, replaced: Setup) -> str | None:
+        """Why the engine is not to replace that of `replaced`, by what is known: it was set aside, or lost a race against it."""
+        try:
+            stored = store.peek(self.key(bundle, name))
+            if stored is not None and stored.quarantined:
+                return stored.quarantined
+            cost, other = self.cost(bundle, store, name), replaced.cost(bundle, store, name)
+        except EngineError:
+            return None
+        if not cost.is_slower or cost.relative_to != other.digest:
+            return None
+        times = f"{cost.batch[1].median_ms:.2f} ms a call, that of {replaced} {other.batch[1].median_ms:.2f} ms"
+        return f"it is slower than the engine it would replace: {times}"
 
     def recorded_cost(self, bundle: Bundle, store: Store, name: str) -> EngineCost | None:
         """What such an engine cost on this device when it was last built, with an older library, driver or weights too."""

@@ -28,7 +28,7 @@ from costroute_rt.engines.bundle_manifest import FileEntry, check_path
 from costroute_rt.engines.cost import COSTS
 from costroute_rt.engines.digest import sha256_file, sha256_files
 from costroute_rt.engines.durable import store_errors, sync_files, sync_folder
-from costroute_rt.engines.engine import DIGEST_LENGTH, EngineKey, FieldDifference
+from costroute_rt.engines.engine import ANY_DRIVER, DIGEST_LENGTH, EngineKey, FieldDifference
 from costroute_rt.engines.error import ConfigError, EngineError
 from costroute_rt.engines.section import Section, canonical_json, parse_section, shorten
 
@@ -109,7 +109,7 @@ class Store:
             return None
         stored = load_stored(path)
         if stored.key != key:
-            raise EngineError(path, "its manifest belongs to another engine", f"{BUILD} --force")
+            raise EngineError(path, "its manifest belongs to another engine", build_command(key, "--force"))
         return stored
 
     def find(self, key: EngineKey) -> StoredEngine | None:
@@ -118,7 +118,7 @@ class Store:
         if stored is not None:
             check_files(stored)
             if stored.quarantined:
-                raise EngineError(stored.path, f"the engine was set aside: {stored.quarantined}", f"{BUILD} --force")
+                raise EngineError(stored.path, f"the engine was set aside: {stored.quarantined}", build_command(key, "--force"))
         return stored
 
     def engines(self) -> list[StoredEngine]:
@@ -127,13 +127,17 @@ class Store:
         for path in self._folders():
             try:
                 found.append(load_stored(path))
-            except EngineError:
+            except (EngineError, FileNotFoundError):  # the second: somebody removed it this moment
                 continue
         return sorted(found, key=lambda stored: (stored.key.graph, stored.digest))
 
     def everything(self) -> list[StoredEngine]:
         """As `engines`, with those whose manifest cannot be read: what is known of them, an empty `sha256`."""
-        return sorted((_describe(path) for path in self._folders()), key=lambda stored: (stored.key.graph, stored.digest))
+        found = []
+        for path in self._folders():
+            with suppress(FileNotFoundError):  # somebody removed it this moment
+                found.append(_describe(path))
+        return sorted(found, key=lambda stored: (stored.key.graph, stored.digest))
 
     def verify(self) -> list[Verified]:
         """Hash everything; one entry per directory, damaged ones too."""
@@ -260,6 +264,12 @@ class Store:
         return [path / _REPLACED for path in self.folder.glob(f".{digest}.*") if (path / _REPLACED).is_dir()]
 
 
+def build_command(key: EngineKey, *more: str) -> str:
+    """The command that builds such engines."""
+    target = ("--target", key.device) if key.driver == ANY_DRIVER else ()
+    return " ".join([BUILD, *key.as_options(), *target, *more])
+
+
 def load_stored(path: Path) -> StoredEngine:
     """Read an engine's manifest; raises EngineError where it is missing, damaged or of another format."""
 
@@ -282,17 +292,18 @@ def load_stored(path: Path) -> StoredEngine:
 
 def check_files(stored: StoredEngine) -> None:
     """Hash every file of an engine; raises EngineError naming the first that is not as built."""
+    remedy = build_command(stored.key, "--force")
     paths = {stored.path / name: entry for name, entry in stored.files.items()}
     for path, entry in paths.items():
         if path.is_symlink() or not path.is_file():
-            raise EngineError(path, "a file of the engine is missing", f"{BUILD} --force")
+            raise EngineError(path, "a file of the engine is missing", remedy)
         if path.stat().st_size != entry.bytes:
-            raise EngineError(path, f"it has {path.stat().st_size} bytes, the manifest says {entry.bytes}", f"{BUILD} --force")
+            raise EngineError(path, f"it has {path.stat().st_size} bytes, the manifest says {entry.bytes}", remedy)
     with store_errors(stored.path):
         found = sha256_files(paths)
     for path, entry in paths.items():
         if found[path] != entry.sha256:
-            raise EngineError(path, f"its content is not what was built (SHA-256 begins {found[path][:12]})", f"{BUILD} --force")
+            raise EngineError(path, f"its content is not what was built (SHA-256 begins {found[path][:12]})", remedy)
 
 
 def _stored(path: Path, section: Section, sha256: str) -> StoredEngine:

@@ -20,7 +20,7 @@ from costroute_rt.engines.engine import Engine
 from costroute_rt.engines.error import BundleError, ConfigError, EngineError
 from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.shape import has_one_size, known_size, with_size
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.store import Store, build_command
 from costroute_rt.parts import Parts, Profiles, Tables, engine_names
 from costroute_rt.prompt import Tokenizer
 from costroute_rt.quality import AverageQuality
@@ -44,6 +44,8 @@ def assemble_parts(
     progress: Progress | None,
 ) -> Parts:
     """The parts of a runtime, no engine opened yet; arguments and errors are those of `Runtime.open`."""
+    if build and background_build:
+        raise ConfigError("build and background_build", (build, background_build), "one of them")
     bundle = Bundle.open(costroute_rt.shipped_bundle() if path is None else path, verify=False)
     bundle.check_hashes()
     pool, store = Pool.from_bundle(bundle), Store.open(home)
@@ -97,37 +99,43 @@ def find_profiles(bundle: Bundle, store: Store, setup: Setup, names: Sequence[st
     """For which sizes the engines called `names` are there and measured; the usual ones count as there where no others are."""
     built = {known_size(bundle, stored.key.shapes) for stored in store.engines()} if not has_one_size(bundle) else set()
     sizes = {size for size in built if size is not None and setup.is_ready(bundle, store, with_size(bundle, names, size))}
-    return Profiles(frozenset(sizes), has_usual=not sizes or setup.is_ready(bundle, store, names))
+    build = build_command(setup.key(bundle, names[0]))
+    return Profiles(frozenset(sizes), has_usual=not sizes or setup.is_ready(bundle, store, names), build=build)
 
 
 def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[str], progress: Progress | None) -> Setup:
     """What to run until the engines of `wanted` are built: itself where they are, else the fastest that is ready.
 
-    Where none is, ONNX Runtime on the CPU, which takes seconds to build.
+    Where none is, ONNX Runtime on the CPU, which takes seconds to build. Where engines of `wanted` lost races, those they lost against.
     """
     wanted.key(bundle, names[0])  # raises where the backend or provider is not there: building would be in vain
-    if wanted.is_ready(bundle, store, names):
-        return wanted
     stored = {(each.key.backend, each.key.provider, each.key.precision) for each in store.engines()}
     others = [
         Setup(backend=backend, provider=provider, precision=precision, threads=wanted.threads)
         for backend, provider, precision in sorted(stored)
     ]
-    ready = [setup for setup in others if setup.is_ready(bundle, store, names)]
+    ready = [setup for setup in others if setup != wanted and setup.is_ready(bundle, store, names)]
+    ready.sort(key=lambda setup: sum(setup.cost(bundle, store, name).batch[1].median_ms for name in names))
+    if wanted.is_ready(bundle, store, names):
+        return next((setup for setup in ready if any(wanted.rejection(bundle, store, name, setup) for name in names)), wanted)
     if ready:
-        return min(ready, key=lambda setup: sum(setup.cost(bundle, store, name).batch[1].median_ms for name in names))
+        return ready[0]
     base = Setup(backend="onnxruntime", threads=wanted.threads)
     _build(bundle, store, base, progress)
     return base
 
 
 def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, names: Sequence[str]) -> Upgrade:
-    """Start building what `wanted` lacks; each engine is to replace that of `setup`."""
+    """Start building what `wanted` lacks; each engine is to replace that of `setup`. What is there and good is opened at once."""
     from costroute_rt.engines.background import start_builder  # not loaded by those who start nothing
     from costroute_rt.engines.plan import plan_builds
     from costroute_rt.engines.profile import example_call
 
     planned = plan_builds(bundle, store, names, wanted.tool(), wanted.spec(bundle))
+    there = [each.graph for each in planned if not each.builds]
+    rejected = {name: why for name in there if (why := wanted.rejection(bundle, store, name, setup)) is not None}
+    ready = [name for name in there if name not in rejected and wanted.is_ready(bundle, store, [name])]
+    missing = [name for name in names if name not in rejected and name not in ready]
     recorded = {name: cost for name in names if (cost := wanted.recorded_cost(bundle, store, name)) is not None}
 
     def open_ready(name: str) -> tuple[Engine, EngineCost]:
@@ -141,11 +149,13 @@ def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, nam
         return engine, cost
 
     return Upgrade(
-        start_builder(bundle, store, names, wanted, setup),
+        start_builder(bundle, store, missing, wanted, setup) if missing else None,
         open_ready,
         setup=wanted,
         expected_s={each.graph: each.build_s for each in planned},
         recorded=recorded,
+        ready=ready,
+        rejected=rejected,
     )
 
 

@@ -88,6 +88,8 @@ class Profiles:
     """Those that have engines of their own."""
     has_usual: bool = True
     """Whether there are the engines that take any size the bundle makes."""
+    build: str = BUILD
+    """The command that builds such engines."""
 
     def resolve(self, bundle: Bundle, name: str, size: Size) -> str:
         """Name of the engine of a graph, component/graph, for images of that size.
@@ -99,7 +101,7 @@ class Profiles:
         if not self.has_usual:
             near = min(self.sizes, key=lambda each: abs(each[0] - size[0]) + abs(each[1] - size[1]))
             problem = f"no engines make images of {size[0]}x{size[1]}; the nearest size they were built for is {near[0]}x{near[1]}"
-            raise EngineError(bundle.root, problem, f"{BUILD} --height {size[0]} --width {size[1]}")
+            raise EngineError(bundle.root, problem, f"{self.build} --height {size[0]} --width {size[1]}")
         return name
 
     def first(self, bundle: Bundle) -> Size:

@@ -61,7 +61,8 @@ class Runtime:
         build: build and profile the engines that are missing, calling progress(graph, index, total) before each.
         background_build: where engines of `backend`, `provider` and `precision` are missing, start on others that are ready, else on ONNX
             Runtime on the CPU, and build the missing ones in another process at low priority. Each is put in use between two images, once
-            it proved right and no slower than the one it replaces. `building` says how it goes; closing the runtime ends it.
+            it proved right and no slower than the one it replaces. `building` says how it goes; closing the runtime ends it. Not to be
+            given with `build`.
         preload: load every engine now and call it once; otherwise each is loaded by the first request that needs it, within its budget.
         Raises BundleError, EngineError (engines missing, stale, not profiled), BackendError, ConfigError.
         """

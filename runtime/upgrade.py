@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,18 +70,22 @@ class Upgrade:
 
     def __init__(
         self,
-        builder: Builder,
+        builder: Builder | None,
         open_ready: Callable[[str], tuple[Engine, EngineCost]],
         *,
         setup: Setup,
         expected_s: Mapping[str, float | None],
         recorded: Mapping[str, EngineCost],
+        ready: Iterable[str] = (),
+        rejected: Mapping[str, str] | None = None,
     ) -> None:
-        """open_ready: opens an engine that was built, and warms it up; called from a thread of this object.
+        """builder: None where nothing is left to build.
 
+        open_ready: opens an engine that was built, and warms it up; called from a thread of this object, for `ready` at once.
         setup: of the engines on their way.
         expected_s: seconds that each engine may take to build, in the order in which they are built; None: unknown.
         recorded: what such engines cost when they were built before, where they were.
+        ready, rejected: engines that are there, and those that are known not to be used, and why.
         """
         self._builder, self._open_ready = builder, open_ready
         self._setup = setup
@@ -94,6 +98,10 @@ class Upgrade:
         self._graph: str | None = None
         self._problem: str | None = None
         self._is_closed = False
+        for name, reason in (rejected or {}).items():
+            self._reject(name, reason)
+        for name in ready:
+            self._open(name)
         self._thread = threading.Thread(target=self._follow, name="costroute-rt upgrade", daemon=True)
         self._thread.start()
 
@@ -136,7 +144,8 @@ class Upgrade:
     def close(self) -> None:
         """End the builder, and close what nobody took."""
         self._is_closed = True
-        self._builder.close()
+        if self._builder is not None:
+            self._builder.close()
         self._thread.join()
         for engine, _ in self.take().values():
             engine.close()
@@ -145,9 +154,14 @@ class Upgrade:
         return name in self._expected_s and name not in self._done
 
     def _follow(self) -> None:
+        if self._builder is None:
+            return
         try:
             for event in self._builder.events():
                 self._note(event)
+        except Exception as error:  # whatever it is, it must be said: nobody else follows the builder
+            self._builder.close()
+            self._note({"state": "failed", "reason": _tell(error)})
         finally:
             self._builder.release()
 
@@ -169,7 +183,7 @@ class Upgrade:
             engine, cost = self._open_ready(name)
         except Exception as error:  # whatever a backend raises, the engine in use stays
             with self._lock:
-                self._reject(name, str(error) if isinstance(error, CostrouteError) else f"{type(error).__name__}: {error}")
+                self._reject(name, _tell(error))
             return
         with self._lock:
             self._ready[name], self._costs[name] = (engine, cost), cost
@@ -179,3 +193,7 @@ class Upgrade:
         self._rejected[name] = reason
         self._done.add(name)
         _log.warning("the engine of %s for %s is not used: %s", name, self._setup, reason)
+
+
+def _tell(error: Exception) -> str:
+    return str(error) if isinstance(error, CostrouteError) else f"{type(error).__name__}: {error}"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,30 @@ def test_engines_explain_says_what_would_be_found(run: Run, own_home: Path, tiny
     found = {engine["graph"]: engine["found"] for engine in told["engines"]}
     assert [graph for graph, there in found.items() if there] == [graph for graph in found if "decode" in graph]
     assert run("engines", "explain", "--bundle", tiny_bundle).exit_code == 0
+
+
+def test_engines_explain_tells_of_another_backend_only_its_name(run: Run, own_home: Path, tiny_bundle: Path) -> None:
+    from costroute_rt.engines.store import Store
+
+    store = Store.open(own_home)
+    (stored,) = store.engines()
+    key = replace(stored.key, backend="abacus", device="older")
+    store.remove(stored.digest)
+    with store.lock(key.digest):
+        store.write(key, lambda _: {"built_at": "then", "build_s": 1.0, "gate": {}, "source": "x", "quarantined": None})
+    lines = run("engines", "explain", "--bundle", tiny_bundle).stdout.splitlines()
+    assert next(line for line in lines if "decode" in line).split("  ")[-1].strip() == "built by abacus"
+    told = json.loads(run("engines", "explain", "--bundle", tiny_bundle, "--json").stdout)["engines"]
+    assert [[each["field"] for each in one["differences"]] for one in told if "decode" in one["graph"]] == [["backend", "device"]]
+
+
+def test_users_of_an_engine_are_told_in_short() -> None:
+    from costroute_rt.cli.engines import _users
+
+    names = [f"base@{steps}" for steps in range(10)]
+    assert [_users(names[:count], 10) for count in (0, 1, 2, 3, 10)] == [
+        None, "base@0", "base@0, base@1", "base@0, base@1, +1", "all 10"
+    ]  # fmt: skip
 
 
 def test_engines_rm(run: Run, own_home: Path) -> None:

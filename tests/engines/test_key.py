@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from costroute_rt.assembly import find_profiles
 from costroute_rt.engines.build import build_engines, engine_key, explain_engines, make_spec, open_engine
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.engine import EngineKey, get_backend
+from costroute_rt.engines.engine import ANY_DRIVER, EngineKey, get_backend
 from costroute_rt.engines.error import ConfigError, EngineError
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.store import Store, build_command
+from tests import gated_backend
 
 KEY = EngineKey(**{field.name: f"some {field.name}" for field in fields(EngineKey)})
 EXPECTED = {
@@ -41,6 +44,57 @@ def test_a_miss_names_the_field_and_the_command(tiny_bundle: Path, built_home: P
     with pytest.raises(EngineError, match=r"options: wanted threads=3.*stored threads=1.*build-engines") as caught:
         open_engine(Bundle.open(tiny_bundle), Store.open(built_home), "base", "guided_step", threads=3)
     assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("backend", "provider", "precision", "driver", "command"),
+    [
+        ("onnxruntime", "cpu", "float32", "none", "costroute-rt build-engines --force"),
+        ("onnxruntime", "cuda", "float32", "560.1", "costroute-rt build-engines --provider cuda --force"),
+        ("onnxruntime", "cuda", "float16", "560.1", "costroute-rt build-engines --provider cuda --precision float16 --force"),
+        ("openvino", "cpu", "float32", "none", "costroute-rt build-engines --backend openvino --provider cpu --precision float32 --force"),
+        (
+            "tensorrt-rtx", "cuda", "float16", ANY_DRIVER,
+            "costroute-rt build-engines --backend tensorrt-rtx --provider cuda --precision float16 --target ampere+ --force",
+        ),
+    ],
+)  # fmt: skip
+def test_the_command_asks_for_engines_like_the_one_that_is_missing(
+    backend: str, provider: str, precision: str, driver: str, command: str
+) -> None:
+    key = replace(KEY, backend=backend, provider=provider, precision=precision, driver=driver, device="ampere+")
+    assert build_command(key, "--force") == command
+
+
+def test_each_remedy_names_the_backend(tiny_bundle: Path, store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gated_backend.install(monkeypatch.setattr)
+    monkeypatch.setenv(gated_backend.GATE, str(store_copy.root))
+    (store_copy.root / "all").touch()
+    bundle, setup = Bundle.open(tiny_bundle), Setup(backend="gated", threads=1)
+    build = "costroute-rt build-engines --backend gated --provider cpu --precision float32"
+    with pytest.raises(EngineError) as caught:
+        open_engine(bundle, store_copy, "vae", "decode@64x96", backend="gated", threads=1)
+    assert caught.value.remedy == f"{build} --height 64 --width 96"
+    with pytest.raises(EngineError) as caught:
+        setup.cost(bundle, store_copy, "vae/decode")
+    assert caught.value.remedy == build
+    build_engines(bundle, store_copy, backend="gated", threads=1, graphs=["vae/decode"], measure=False)
+    with pytest.raises(EngineError) as caught:
+        setup.cost(bundle, store_copy, "vae/decode")
+    assert caught.value.remedy == build.replace("build-engines", "profile")
+    key = setup.key(bundle, "vae/decode")
+    with store_copy.lock(key.digest):
+        store_copy.set_aside(key, "it is wrong", {})
+    with pytest.raises(EngineError) as caught:
+        setup.open(bundle, store_copy, "vae/decode")
+    assert caught.value.remedy == f"{build} --force"
+    with pytest.raises(EngineError) as caught:
+        build_engines(bundle, store_copy, backend="gated", threads=1, graphs=["vae/decode"])
+    assert caught.value.remedy.startswith(f"{build} --force builds it again")
+    profiles = find_profiles(bundle, store_copy, setup, ["vae/decode"])
+    with pytest.raises(EngineError) as caught:
+        replace(profiles, sizes=frozenset([(64, 96)]), has_usual=False).resolve(bundle, "vae/decode", (96, 64))
+    assert caught.value.remedy == f"{build} --height 96 --width 64"
 
 
 def test_nothing_built_is_said_too(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costroute_rt.engines.build import build_engines, open_engine
+from costroute_rt.engines.build import build_engines, make_spec, open_engine, sized_spec
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import ConfigError
 from costroute_rt.engines.example import example_feeds
@@ -58,6 +58,14 @@ def test_a_size_adds_engines_beside_those_that_take_any(bundle: Bundle, store_co
             engine.run(example_feeds(bundle, "unet_turbo/step.onnx"))
     assert read_costs(bundle, store_copy, "vae", "decode@64x96", threads=1).graph == "vae/decode@64x96"
     assert [row.graph for row in profile_engines(bundle, store_copy, threads=1, size=SIZE)][-1] == "vae/decode@64x96"
+
+
+def test_lengths_that_are_asked_for_stay_beside_the_size(bundle: Bundle) -> None:
+    spec = sized_spec(bundle, "turbo/step@64x96", make_spec(threads=1, shapes={"batch": 2}))
+    assert {"batch": 2, "width": 6}.items() <= dict(spec.shapes).items()
+    assert sized_spec(bundle, "turbo/step@64x96", spec) == spec
+    with pytest.raises(ConfigError, match=r"the length of width is 9: expected 6, which images of 64x96 need"):
+        sized_spec(bundle, "turbo/step@64x96", make_spec(threads=1, shapes={"width": 9}))
 
 
 def test_one_engine_serves_texts_with_and_without_a_negative_prompt(bundle: Bundle, store_copy: Store) -> None:

@@ -279,22 +279,96 @@ def test_costs_found_while_busy_are_relative_to_those_of_the_engine_replaced(
     assert costs["relative_to"] == stored["onnxruntime", "tiny/vae/decode"].digest
 
 
-def test_a_slower_engine_is_set_aside_and_not_built_again(open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path) -> None:
+def test_a_slower_engine_does_not_replace_a_faster_one_but_may_be_asked_for(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (gate / "all").touch()
     (gate / "slow").touch()
     for _ in range(2):
         with open_gated() as runtime:
             assert upgrade_of(runtime).wait(OPEN_S)
             assert runtime.building is not None
+            assert runtime.building.is_over
             reasons = set(runtime.building.rejected.values())
             assert len(runtime.building.rejected) == 5
             assert all("slower than the engine it would replace" in reason for reason in reasons)
             assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
-        set_aside = [each for each in Store.open(tmp_path / "home").engines() if each.quarantined]
-        assert [each.key.backend for each in set_aside] == ["gated"] * 5
-        assert all(each.gate["engine_ms"] > each.gate["replaced_ms"] for each in set_aside)
-        for path in gate.iterdir():
-            path.unlink()  # a second build would wait for ever
+        monkeypatch.setattr("costroute_rt.engines.background.start_builder", None)  # a second process would be in vain
+    with Runtime.open(tiny_bundle, home=tmp_path / "home", backend="gated", threads=1, preload=False) as runtime:
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
+    store = Store.open(tmp_path / "home")
+    for stored in store.engines():
+        if stored.key.backend == "onnxruntime":
+            store.remove(stored.digest)
+    with open_gated() as runtime:  # what they lost against is gone
+        assert runtime.building is None
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
+
+
+def test_one_engine_that_is_wrong_does_not_keep_the_others_from_being_used(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gate / "all").touch()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+    store = Store.open(tmp_path / "home")
+    (wrong,) = (each for each in store.engines() if (each.key.backend, each.key.graph) == ("gated", "tiny/vae/decode"))
+    with store.lock(wrong.digest):
+        store.set_aside(wrong.key, "it is wrong", {})
+    monkeypatch.setattr("costroute_rt.engines.background.start_builder", None)
+    with open_gated() as runtime:
+        assert runtime.building is not None
+        assert (runtime.building.is_over, runtime.building.rejected) == (True, {"vae/decode": "it is wrong"})
+        runtime.generate(PROMPT, seed=3, candidate="tiny-base@4")
+        used = {name: runtime._parts.engines.get(name).key for name in ("base/guided_step", "vae/decode")}
+        assert {name: key and key.backend for name, key in used.items()} == {"base/guided_step": "gated", "vae/decode": "onnxruntime"}
+
+
+def test_an_engine_that_is_proved_is_neither_built_nor_raced_again(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gate / "all").touch()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+    store = Store.open(tmp_path / "home")
+    gone = next(each for each in store.engines() if (each.key.backend, each.key.graph) == ("gated", "tiny/turbo/step"))
+    store.remove(gone.digest)
+    with open_gated() as runtime:
+        job = json.loads(upgrade_of(runtime)._builder._process.args[-1])  # type: ignore[union-attr]
+        assert job["names"] == ["turbo/step"]
+        assert upgrade_of(runtime).wait(OPEN_S)
+        assert runtime.building is not None
+        assert (runtime.building.done, runtime.building.total, runtime.building.rejected) == (5, 5, {})
+
+    from costroute_rt.engines import background
+
+    monkeypatch.setattr(background, "run_race", None)  # another process may have proved it meanwhile
+    assert [each["state"] for each in background.build_job(job)] == ["building", "ready"]
+
+
+def test_building_at_once_and_in_the_background_exclude_each_other(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="build and background_build"):
+        Runtime.open(tiny_bundle, home=tmp_path, build=True, background_build=True)
+
+
+def test_a_builder_that_cannot_be_followed_is_said_and_ended(upgraded: Upgraded, caplog: Any) -> None:
+    upgraded.script.told.put({"graph": "turbo/step", "state": "building"})
+    upgraded.script.told.put({"graph": "turbo/step"})
+    assert upgraded.upgrade.wait(OPEN_S)
+    building = upgraded.runtime.building
+    assert building is not None
+    assert (building.problem, building.is_over) == ("KeyError: 'state'", True)
+    assert upgraded.script.is_closed
+    assert upgraded.script.is_released
+    assert "no better engines will come" in caplog.text
+
+
+def test_a_process_that_the_system_does_not_start_is_an_error(open_gated: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch) -> None:
+    from costroute_rt import EngineError
+
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(EngineError, match=r"/nowhere/python: the building process cannot be started: .*build=True"):
+        open_gated()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
