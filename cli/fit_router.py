@@ -94,8 +94,10 @@ def _show(router: Router, output: str) -> None:
     found = router.record["cross_validation"]
     if found is not None:
         click.echo("")
-        what = "loss" if all(row["cost_ms"] is not None for row in labelled.values()) else "squared error"
-        show_table(("estimator", what), list(found["losses"].items())[:5])
+        if all(row["cost_ms"] is not None for row in labelled.values()):
+            show_table(("estimator", "gain"), [(name, -loss) for name, loss in list(found["losses"].items())[:5]])
+        else:
+            show_table(("estimator", "squared error"), list(found["losses"].items())[:5])
         apart = found["leave_category_out"]
         if apart is not None:
             ends = f"{apart['low']:+.4f} to {apart['high']:+.4f}"
