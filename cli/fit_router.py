@@ -95,7 +95,7 @@ def _show(router: Router, output: str) -> None:
     if found is not None:
         click.echo("")
         if all(row["cost_ms"] is not None for row in labelled.values()):
-            show_table(("estimator", "gain"), [(name, -loss) for name, loss in list(found["losses"].items())[:5]])
+            show_table(("estimator", "gain"), [(name, f"{-loss:+.4f}") for name, loss in list(found["losses"].items())[:5]])
         else:
             show_table(("estimator", "squared error"), list(found["losses"].items())[:5])
         apart = found["leave_category_out"]
