@@ -27,7 +27,7 @@ from costroute_rt.export.postcard.networks import make_denoiser, make_scheduler,
 from costroute_rt.export.postcard.scene import ATTRIBUTES
 from costroute_rt.export.postcard.scorer import Scorer, accuracies, train_scorer
 from costroute_rt.export.postcard.text import AttributeHeads, train_text, train_tokenizer
-from costroute_rt.export.postcard.turbo import make_pairs, train_turbo
+from costroute_rt.export.postcard.turbo import Teacher, make_pairs, train_turbo
 from costroute_rt.export.scorer import export_scorer
 
 logger = logging.getLogger(__name__)
@@ -39,14 +39,14 @@ class Plan:
 
     pictures: int = 14_000
     scenes: int = 32_000
-    pairs: int = 8_000
+    pairs: int = 28_000
     autoencoder: float = 30
     decoder: float = 3.5
     scorer: float = 4
     text: float = 2.5
     base: float = 130
     small: float = 12
-    turbo: float = 15
+    turbo: float = 60
     scale: float = 1.0
     processes: int = 2
 
@@ -57,7 +57,7 @@ class Plan:
 class Recipe:
     """The stages in order; each is a method that leaves a file or folder of its own name in `work`."""
 
-    STAGES = ("tokenizer", "pictures", "autoencoder", "latents", "text", "base", "scorer", "small", "pairs", "turbo", "decoder")
+    STAGES = ("tokenizer", "pictures", "autoencoder", "latents", "text", "base", "scorer", "small", "decoder", "pairs", "turbo")
 
     def __init__(self, work: Path, plan: Plan, device: torch.device) -> None:
         self.work, self.plan, self.device = work, plan, device
@@ -160,7 +160,14 @@ class Recipe:
         return Latents(self.work / "latents", self.plan.scenes)
 
     def pairs(self) -> None:
-        make_pairs(self.unet("base").eval(), self.text_encoder("base"), self.words, self.work / "pairs", self.plan.pairs)
+        teacher = Teacher(
+            unet=self.unet("base").eval(),
+            text=self.text_encoder("base").eval(),
+            tokenizer=self.words,
+            vae=self.vae("decoder").eval(),
+            scorer=self.trained_scorer().to(self.device, memory_format=torch.channels_last),
+        )
+        make_pairs(teacher, self.work / "pairs", self.plan.pairs)
 
     def turbo(self) -> None:
         unet = copy.deepcopy(self.unet("base"))
@@ -175,6 +182,11 @@ class Recipe:
         logger.info("scorer: held-out accuracy %s", {name: round(share, 4) for name, share in accuracies(scorer, held_out).items()})
         (self.work / "scorer").mkdir(exist_ok=True)
         save_file({name: t.contiguous() for name, t in scorer.state_dict().items()}, self.work / "scorer" / "model.safetensors")
+
+    def trained_scorer(self) -> Scorer:
+        scorer = Scorer()
+        scorer.load_state_dict(load_file(self.work / "scorer" / "model.safetensors"))
+        return scorer.eval()
 
     def pack(self, out: Path) -> None:
         """Writes the family as a diffusers directory, fp16, with the further denoisers and the scorer beside the pipeline's parts."""
@@ -191,9 +203,7 @@ class Recipe:
         pipeline.to(dtype=torch.float16).save_pretrained(out)
         for size in ("small", "turbo"):
             self.unet(size).half().save_pretrained(out / f"unet_{size}")
-        scorer = Scorer()
-        scorer.load_state_dict(load_file(self.work / "scorer" / "model.safetensors"))
-        export_scorer(scorer, ATTRIBUTES, out / "scorer", height=IMAGE_SIZE, width=IMAGE_SIZE)
+        export_scorer(self.trained_scorer(), ATTRIBUTES, out / "scorer", height=IMAGE_SIZE, width=IMAGE_SIZE)
 
 
 def main() -> None:
