@@ -18,16 +18,19 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
 from costroute_rt.export.postcard.autoencoder import psnr, reconstruct, train_decoder, train_together
 from costroute_rt.export.postcard.dataset import IMAGE_SIZE, Shard, render_dataset, shards
 from costroute_rt.export.postcard.denoiser import Latents, encode_dataset, train_denoiser
+from costroute_rt.export.postcard.latent_scorer import LatentScorer, train_latent_scorer
 from costroute_rt.export.postcard.networks import make_denoiser, make_scheduler, make_text_encoder, make_vae
+from costroute_rt.export.postcard.pairs import Teacher, make_pairs
 from costroute_rt.export.postcard.scene import ATTRIBUTES
 from costroute_rt.export.postcard.scorer import Scorer, accuracies, train_scorer
 from costroute_rt.export.postcard.text import AttributeHeads, train_text, train_tokenizer
-from costroute_rt.export.postcard.turbo import Teacher, make_pairs, train_turbo
+from costroute_rt.export.postcard.turbo import train_turbo
 from costroute_rt.export.scorer import export_scorer
 
 logger = logging.getLogger(__name__)
@@ -46,7 +49,8 @@ class Plan:
     text: float = 2.5
     base: float = 130
     small: float = 12
-    turbo: float = 60
+    latent_scorer: float = 4
+    turbo: float = 50
     scale: float = 1.0
     processes: int = 2
 
@@ -57,7 +61,10 @@ class Plan:
 class Recipe:
     """The stages in order; each is a method that leaves a file or folder of its own name in `work`."""
 
-    STAGES = ("tokenizer", "pictures", "autoencoder", "latents", "text", "base", "scorer", "small", "decoder", "pairs", "turbo")
+    STAGES = (
+        *("tokenizer", "pictures", "autoencoder", "decoder", "latents", "text", "base", "small"),
+        *("scorer", "latent_scorer", "pairs", "turbo"),
+    )
 
     def __init__(self, work: Path, plan: Plan, device: torch.device) -> None:
         self.work, self.plan, self.device = work, plan, device
@@ -170,18 +177,38 @@ class Recipe:
         make_pairs(teacher, self.work / "pairs", self.plan.pairs)
 
     def turbo(self) -> None:
-        unet = copy.deepcopy(self.unet("base"))
-        pairs = shards(self.work / "pairs", self.plan.pairs)
-        train_turbo(unet, self.text_encoder("base"), self.words, pairs, self.checkpoint("turbo"), self.plan.minutes("turbo"))
+        unet, judge = copy.deepcopy(self.unet("base")), LatentScorer().to(self.device, memory_format=torch.channels_last)
+        judge.load_state_dict(load_file(self.work / "latent_scorer" / "model.safetensors"))
+        train_turbo(
+            unet,
+            self.text_encoder("base"),
+            self.words,
+            judge=judge.eval().requires_grad_(False),
+            pairs=shards(self.work / "pairs", self.plan.pairs),
+            drawn=self.scene_latents(),
+            path=self.checkpoint("turbo"),
+            minutes=self.plan.minutes("turbo"),
+        )
         unet.save_pretrained(self.work / "turbo" / "unet")
+
+    def latent_scorer(self) -> None:
+        torch.manual_seed(5)
+        scorer = LatentScorer().to(self.device, memory_format=torch.channels_last)
+        minutes = self.plan.minutes("latent_scorer")
+        right = train_latent_scorer(scorer, self.scene_latents(), self.checkpoint("latent_scorer"), minutes)
+        logger.info("scorer of latents: held-out accuracy %.4f", right)
+        self.keep_scorer(scorer, "latent_scorer")
 
     def scorer(self) -> None:
         torch.manual_seed(4)
         scorer, (train, held_out) = Scorer().to(self.device, memory_format=torch.channels_last), self.pictures_drawn()
         train_scorer(scorer, train, self.checkpoint("scorer"), self.plan.minutes("scorer"))
         logger.info("scorer: held-out accuracy %s", {name: round(share, 4) for name, share in accuracies(scorer, held_out).items()})
-        (self.work / "scorer").mkdir(exist_ok=True)
-        save_file({name: t.contiguous() for name, t in scorer.state_dict().items()}, self.work / "scorer" / "model.safetensors")
+        self.keep_scorer(scorer, "scorer")
+
+    def keep_scorer(self, scorer: nn.Module, stage: str) -> None:
+        (self.work / stage).mkdir(exist_ok=True)
+        save_file({name: t.contiguous() for name, t in scorer.state_dict().items()}, self.work / stage / "model.safetensors")
 
     def trained_scorer(self) -> Scorer:
         scorer = Scorer()

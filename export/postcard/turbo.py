@@ -1,147 +1,42 @@
-"""Turbo: a denoiser for one or two steps, distilled from the base denoiser with guidance folded in, and made for short captions.
+"""Turbo: a denoiser for one to four steps without guidance, made for short captions.
 
-The teacher turns noise into latents by guided steps; the pairs (noise, latent, caption) are kept, and the student learns to go from the
-noise to the latent in one step, and from where its own first step leads to the latent in one more (rectified flow's reflow, Liu et al.
-2022, with the student's own error in its input).
+It starts as a copy of the base denoiser and learns from three:
+- a teacher, the base denoiser: from noise to the latent that the teacher's guided steps lead to in one step, and from where its own first
+  step leads to the same in one more (rectified flow's reflow, Liu et al. 2022, with the student's own error in its input);
+- a judge, a classifier of latents: what a short caption states is to be found in what it draws for new noise (gradients through the
+  drawing, as in DRaFT, Clark et al. 2023). The scorer that pictures are measured with is another network;
+- a critic, which learns to tell its latents from those of drawn scenes (adversarial diffusion distillation, Sauer et al. 2023). Without it
+  the judge gets what was asked for many times over, two towers and four balloons.
 
-A crowded scene cannot be drawn well in two steps, and there is the base denoiser for it. So three in four captions are short, and of
-those the student sees only pictures that the scorer approves of: where the teacher misses, it draws the same noise again with more
-guidance (rejection sampling, as in RAFT, Dong et al. 2023). On short captions the student can so be better than its teacher.
+A crowded scene cannot be drawn well in few steps, and there is the base denoiser for it, so the judge asks for short captions only.
 """
 
 import json
-import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from costroute_rt.export.postcard.caption import caption
-from costroute_rt.export.postcard.dataset import SHARD, Shard, shards
+from costroute_rt.export.postcard.critic import Critic
+from costroute_rt.export.postcard.dataset import Shard
 from costroute_rt.export.postcard.denoiser import PLAIN, RATE, Latents, velocity
-from costroute_rt.export.postcard.discriminator import Discriminator
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets
-from costroute_rt.export.postcard.networks import LATENT_CHANNELS, make_scheduler
-from costroute_rt.export.postcard.scene import Scene, sample_scene
-from costroute_rt.export.postcard.scorer import Scorer, score
+from costroute_rt.export.postcard.networks import make_scheduler
+from costroute_rt.export.postcard.pairs import noise_of, stating
 from costroute_rt.export.postcard.text import tokenize
 from costroute_rt.export.postcard.training import Run
 
-logger = logging.getLogger(__name__)
-GUIDANCES = (3.0, 4.5, 6.0)
-"""Of the teacher: the family's own, then what a picture is tried again with that was not approved of."""
-TEACHER_STEPS = 8
-SHORT = 4
-"""Attributes that a short caption states at most."""
-SHORT_SHARE = 0.75
-APPROVED = 0.98
-"""Least mean probability of what a short caption states."""
 PAIRED, JUDGED = 48, 48
 """Pairs, and noise with new short captions, in a batch."""
 JUDGE_SHARE, CRITIC_SHARE = 0.1, 0.03
 STEPS = (2, 3, 4)
 """The student is used with one step and with these; it learns at the noise levels they pass through."""
-
-
-@torch.no_grad()
-def sample(unet: UNet2DConditionModel, states: Tensor, empty: Tensor, noise: Tensor, steps: int, guidance: float) -> Tensor:
-    """Guided sampling with the family's scheduler; states: float[B, 64, 160]; empty: float[1, 64, 160]; -> latents like noise."""
-    scheduler, x = make_scheduler(), noise
-    scheduler.set_timesteps(steps)
-    both = torch.cat([empty.expand_as(states), states])
-    for timestep in scheduler.timesteps:
-        t = (timestep / 1000).expand(len(x)).to(x.device)
-        if guidance == 1:
-            found = velocity(unet, x, t, states)
-        else:
-            free, stated = velocity(unet, torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
-            found = free + guidance * (stated - free)
-        x = scheduler.step(found, timestep, x).prev_sample
-    return x
-
-
-def noise_of(shard: int) -> Tensor:
-    """float32[SHARD, 16, 16, 16], the same for the same number."""
-    return torch.randn(SHARD, LATENT_CHANNELS, 16, 16, generator=torch.Generator().manual_seed(shard))
-
-
-def stating(short: bool, rng: random.Random) -> tuple[str, Scene]:
-    """A short or a long caption, and what it states."""
-    while True:
-        text, stated = caption(sample_scene(rng), rng, vague=0.04)
-        if stated and (len(stated) <= SHORT) == short:
-            return text, stated
-
-
-def captions_of(shard: int) -> list[tuple[str, Scene]]:
-    """SHARD captions and what they state, the same for the same number; SHORT_SHARE of them are short."""
-    rng = random.Random(f"pairs-{shard}")
-    return [stating(rng.random() < SHORT_SHARE, rng) for _ in range(SHARD)]
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """Draws latents for captions, and tells how well they show what a caption states."""
-
-    unet: UNet2DConditionModel
-    text: CLIPTextModel
-    tokenizer: CLIPTokenizerFast
-    vae: AutoencoderKL
-    scorer: Scorer
-
-    @torch.no_grad()
-    def draw(self, noise: Tensor, captions: Sequence[str], guidance: float) -> Tensor:
-        """noise: float[B, 16, 16, 16] -> latents float32 like it."""
-        with torch.autocast(noise.device.type, torch.bfloat16):
-            empty, *states = self.text(tokenize(self.tokenizer, ["", *captions]).to(noise.device)).last_hidden_state
-            return sample(self.unet, torch.stack(states), empty[None], noise, TEACHER_STEPS, guidance).float()
-
-    @torch.no_grad()
-    def scores(self, latents: Tensor, stated: Sequence[Scene]) -> Tensor:
-        """latents: float[B, 16, 16, 16] -> float32[B], 0..1, on the CPU."""
-        with torch.autocast(latents.device.type, torch.bfloat16):
-            image = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample.clamp(-1, 1).float()
-        heads = {name: logits.softmax(1).tolist() for name, logits in self.scorer(image).items()}
-        return torch.tensor([score({name: rows[i] for name, rows in heads.items()}, asked) for i, asked in enumerate(stated)])
-
-    def approved(self, noise: Tensor, captions: Sequence[tuple[str, Scene]]) -> tuple[Tensor, Tensor]:
-        """-> (latents, whether each is fit to learn from: bool[B], always where the caption is long)."""
-        latents = self.draw(noise, [text for text, _ in captions], GUIDANCES[0])
-        good = torch.ones(len(captions), dtype=torch.bool)
-        waiting = [i for i, (_, stated) in enumerate(captions) if len(stated) <= SHORT]
-        for guidance in (*GUIDANCES[1:], None):
-            found = self.scores(latents[waiting], [captions[i][1] for i in waiting])
-            good[waiting] = found >= APPROVED
-            waiting = [i for i in waiting if not good[i]]
-            if guidance is None or not waiting:
-                return latents, good
-            latents[waiting] = self.draw(noise[waiting], [captions[i][0] for i in waiting], guidance)
-        return latents, good
-
-
-def make_pairs(teacher: Teacher, folder: Path, count: int) -> None:
-    """Writes the teacher's latents float16[SHARD, 16, 16, 16] and the captions of those fit to learn from (null elsewhere), by shards."""
-    folder.mkdir(parents=True, exist_ok=True)
-    device = teacher.unet.device
-    for shard in shards(folder, count):
-        if shard.path("latents").exists():
-            continue
-        captions, noise, parts = captions_of(shard.number), noise_of(shard.number).to(device), []
-        for first in range(0, SHARD, 50):
-            latents, good = teacher.approved(noise[first : first + 50], captions[first : first + 50])
-            parts.append((latents.half().cpu(), good))
-        good = torch.cat([part for _, part in parts]).tolist()
-        texts = [text if fit else None for (text, _), fit in zip(captions, good, strict=True)]
-        shard.path("captions", "json").write_text(json.dumps(texts))
-        shard.save("latents", torch.cat([part for part, _ in parts]).numpy())
-        logger.info("pairs: shard %d of %d, %d fit to learn from", shard.number + 1, -(-count // SHARD), sum(good))
 
 
 def times(steps: int) -> list[float]:
@@ -161,7 +56,7 @@ def train_turbo(
     path: Path,
     minutes: float,
 ) -> None:
-    """unet: starts as a copy of the teacher; leaves averaged weights in it."""
+    """unet: starts as a copy of the teacher; leaves averaged weights in it. A run that goes on after a stop has a new critic."""
     unet.set_attn_processor(AttnProcessor())
     run = Run(unet, path, minutes, RATE / 2, PLAIN, flat=0.3)
     device, rng = next(unet.parameters()).device, random.Random(f"turbo-{run.steps}")
@@ -169,7 +64,7 @@ def train_turbo(
     captions: list[list[str | None]] = [json.loads(s.path("captions", "json").read_text()) for s in pairs]
     usable = [(s, i, text) for s, texts in enumerate(captions) for i, text in enumerate(texts) if text is not None]
     start, later = times(1)[0], [t for steps in STEPS for t in times(steps)[1:]]
-    critic = Discriminator().to(device, memory_format=torch.channels_last)
+    critic = Critic().to(device, memory_format=torch.channels_last)
     ones = torch.ones(PAIRED + JUDGED, device=device)
     for _ in run:
         chosen, asked = rng.choices(usable, k=PAIRED), [stating(True, rng) for _ in range(JUDGED)]
@@ -183,11 +78,12 @@ def train_turbo(
         first = noise - start * velocity(unet, noise, start * ones, states)
         middle = (1 - second) * first.detach() + second * noise
         again = middle - second * velocity(unet, middle, second * ones, states)
-        hinge = critic.learn(drawn.draw(PAIRED + JUDGED, rng, device)[0], (first, again)[run.steps % 2])
-        parts = [(huber(x[:PAIRED] - target), judge.loss(x[PAIRED:], wanted), -critic(x).mean()) for x in (first, again)]
-        run.step(torch.stack([pair + JUDGE_SHARE * told + CRITIC_SHARE * look for pair, told, look in parts]).sum())
-        if run.steps % 25 == 0:
-            logger.info("turbo parts: %s critic %.3f", [[round(v.item(), 4) for v in each] for each in parts], hinge)
+        critic.learn(drawn.draw(PAIRED + JUDGED, rng, device)[0], (first, again)[run.steps % 2])
+        losses = []
+        for x in (first, again):
+            told, look = judge.loss(x[PAIRED:], wanted), critic(x).mean()
+            losses.append(huber(x[:PAIRED] - target) + JUDGE_SHARE * told - CRITIC_SHARE * look)
+        run.step(torch.stack(losses).sum())
     unet.load_state_dict(run.average.state_dict())
 
 

@@ -9,7 +9,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch (the export extra)")
 pytest.importorskip("diffusers", reason="training needs diffusers (the export extra)")
 
+from costroute_rt.export.postcard.critic import Critic  # noqa: E402
+from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets  # noqa: E402
 from costroute_rt.export.postcard.optimizer import Optimizer  # noqa: E402
+from costroute_rt.export.postcard.pairs import GUIDANCES, Teacher, captions_of  # noqa: E402
+from costroute_rt.export.postcard.scene import ATTRIBUTES  # noqa: E402
 from costroute_rt.export.postcard.text import tokenize, train_tokenizer  # noqa: E402
 from costroute_rt.export.postcard.training import Run, rate_scale  # noqa: E402
 
@@ -73,3 +77,57 @@ def test_the_tokenizer_takes_any_text(tmp_path: Path) -> None:
     vocabulary = json.loads((tmp_path / "vocab.json").read_text())
     assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
     assert tokenizer.decode(ids[2], skip_special_tokens=True).startswith("überraschung")
+
+
+class PlayedTeacher(Teacher):
+    """Draws its guidance into the latents; a picture is good from the guidance that its noise asks for."""
+
+    def __init__(self) -> None:
+        pass
+
+    def draw(self, noise: "torch.Tensor", captions: "list[str]", guidance: float) -> "torch.Tensor":
+        return torch.stack([noise, torch.full_like(noise, guidance)], 1)
+
+    def scores(self, latents: "torch.Tensor", stated: "list[dict[str, object]]") -> "torch.Tensor":
+        return (latents[:, 1] >= latents[:, 0]).float()
+
+
+def test_a_short_caption_is_drawn_again_with_more_guidance_until_it_is_approved_of() -> None:
+    short, long = ("a house", {"house": "red"}), ("much", dict.fromkeys(list(ATTRIBUTES)[:6], 0))
+    wanted = torch.tensor([GUIDANCES[0], GUIDANCES[1], 99.0, 99.0])
+    latents, good = PlayedTeacher().approved(wanted, [short, short, short, long])
+    assert latents[:, 1].tolist() == [GUIDANCES[0], GUIDANCES[1], GUIDANCES[-1], GUIDANCES[0]]
+    assert good.tolist() == [True, True, False, True]
+
+
+def test_pairs_of_a_shard_are_the_same_again_and_mostly_short() -> None:
+    captions = captions_of(7)
+    assert captions == captions_of(7)
+    assert 0.7 < sum(len(stated) <= 4 for _, stated in captions) / len(captions) < 0.8
+
+
+def test_the_critic_tells_drawn_latents_from_made_ones() -> None:
+    torch.manual_seed(0)
+    critic = Critic()
+    drawn, made = torch.randn(16, 16, 16, 16), 0.2 * torch.randn(16, 16, 16, 16)
+    losses = [critic.learn(drawn, made) for _ in range(30)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert critic(drawn).mean() > critic(made).mean()
+    assert not any(p.requires_grad for p in critic.parameters())
+
+
+def test_the_scorer_of_latents_looks_at_what_is_stated_alone() -> None:
+    torch.manual_seed(0)
+    scorer, latents = LatentScorer().eval(), torch.randn(2, 16, 16, 16)
+    first = next(iter(ATTRIBUTES))
+    wanted = stated_targets([{first: ATTRIBUTES[first][0]}, {}])
+    assert wanted[0, 0] == 0
+    assert (wanted[0, 1:] == -1).all()
+    assert (wanted[1] == -1).all()
+    torch.manual_seed(1)
+    before = scorer.loss(latents, wanted).item()
+    for head in scorer.heads[1:]:
+        torch.nn.init.constant_(head.weight, 3.0)
+    torch.manual_seed(1)
+    assert scorer.loss(latents, wanted).item() == pytest.approx(before)
+    assert scorer.loss(latents, stated_targets([{}, {}])).item() == 0

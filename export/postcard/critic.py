@@ -13,7 +13,7 @@ NOISE = 0.3
 """Largest spread of the noise added to what it sees, so that it judges things and not traces (Wang et al. 2022, Diffusion-GAN)."""
 
 
-class Discriminator(nn.Module):
+class Critic(nn.Module):
     """latents float[B, 16, 16, 16] -> float[B, 1, 4, 4], above zero where it takes them for drawn."""
 
     def __init__(self) -> None:
