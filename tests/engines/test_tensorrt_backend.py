@@ -31,7 +31,8 @@ from costroute_rt.engines.plan import plan_builds
 from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.shape import known_size
 from costroute_rt.engines.store import Store
-from costroute_rt.engines.tensorrt_backend import TensorRtBackend, TensorRtEngine
+from costroute_rt.engines.tensorrt_backend import TensorRtBackend
+from costroute_rt.engines.tensorrt_engine import Interface, Loaded, TensorRtEngine
 from costroute_rt.engines.usage import survey
 from tests.engines.conftest import rewrite_manifest
 from tests.engines.fake_cuda import FakeContext, FakeDriver
@@ -344,9 +345,9 @@ def make_engine(bundle_path: Path, *, captures: bool) -> TensorRtEngine:
     bundle, driver = Bundle.open(bundle_path, verify=False), FakeDriver()
     context = FakeContext(driver, str(bundle.path("unet/guided_step.onnx")))
     log = SimpleNamespace(reason=lambda: "no reason")
-    loaded = tensorrt_backend._Loaded(None, None, context, None, log)
+    loaded = Loaded(None, None, context, None, log)
     ranges = (("batch", 1, 1, 2), ("height", 1, 4, 8), ("width", 1, 4, 8))
-    interface = tensorrt_backend._Interface(bundle.graphs["unet/guided_step.onnx"], ranges)
+    interface = Interface(bundle.graphs["unet/guided_step.onnx"], ranges)
     memory = CudaMemory(driver, context=1, stream=7)  # type: ignore[arg-type]
     return TensorRtEngine(memory, loaded, interface, bundle_path, 1 << 20, None, captures=captures)
 
