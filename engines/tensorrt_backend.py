@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,7 +28,7 @@ from costroute_rt.engines.durable import write_file
 from costroute_rt.engines.engine import ANY_DRIVER, AxisRange, BuildProgress, BuildSpec, EngineKey
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.half_precision import RULES, to_float16
-from costroute_rt.engines.tensorrt_engine import Interface, Loaded, RuntimeCache, TensorRtEngine
+from costroute_rt.engines.tensorrt_engine import Interface, Loaded, RuntimeCache, TensorRtEngine, fit_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -47,6 +48,9 @@ _RTX_TARGETS: dict[str, tuple[str, ...]] = {
 """Cards an engine is built for, and the compute capabilities that are."""
 _TURING = "sm_75"
 _POLL_S = 0.1
+_STREAMED_FROM_BYTES = 1 << 30
+"""Engines of more weights than this can leave some in the computer's memory, where a card has no room for them (`fit_weights`). All their
+weights then pass through that memory, and they open later, so those that fit any card are built without."""
 _LONGEST_REASON = 300
 
 
@@ -64,7 +68,7 @@ class TensorRtBackend:
         self._is_rtx = name == "tensorrt-rtx"
 
     def options(self, spec: BuildSpec) -> str:
-        return f"rules={RULES}"
+        return f"rules={RULES} streamed_from={_STREAMED_FROM_BYTES >> 20}MiB"
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         """A named family of cards and any driver, for an engine that is not bound to one card."""
@@ -94,7 +98,8 @@ class TensorRtBackend:
                 raise obstacle
         model = _prepare(graph, spec)
         ranges = _ranges_of(model, spec)
-        job = _Job(self._trt, graph, model.SerializeToString(), self._configure(spec, target), ranges)
+        configure = self._configure(spec, target, streams=_weight_bytes(model, spec) >= _STREAMED_FROM_BYTES)
+        job = _Job(self._trt, graph, model.SerializeToString(), configure, ranges)
         with ThreadPoolExecutor(max_workers=1) as pool:
             future = pool.submit(job.compile)
             try:
@@ -114,8 +119,7 @@ class TensorRtBackend:
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> TensorRtEngine:
         """Load an engine onto the first GPU; raises BackendError without an NVIDIA driver, or where the GPU cannot be named."""
         memory = open_cuda()
-        with memory.lock:
-            memory.enter()
+        with memory.using():
             return self._open(memory, folder, key)
 
     def _open(self, memory: CudaMemory, folder: Path, key: EngineKey | None) -> TensorRtEngine:
@@ -128,12 +132,13 @@ class TensorRtBackend:
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(folder, f"the engine cannot be loaded: {log.reason()}", "costroute-rt build-engines --force")
+        streamed = fit_weights(engine, memory, folder.name if key is None else key.graph)
         cache = RuntimeCache.load(engine, folder) if self._is_rtx else None
         config = self._runtime_config(engine, cache)
         context = engine.create_execution_context(config) if config is not None else engine.create_execution_context()
         if context is None:
             raise EngineError(folder, f"the engine cannot be started: {log.reason()}", "free some of the GPU's memory")
-        size = (folder / PLAN).stat().st_size + int(engine.device_memory_size_v2)
+        size = (folder / PLAN).stat().st_size - streamed + int(engine.device_memory_size_v2)
         loaded = Loaded(runtime, engine, context, cache, log)
         return TensorRtEngine(memory, loaded, interface, folder, size, key, captures=not self._is_rtx)
 
@@ -148,13 +153,15 @@ class TensorRtBackend:
             return spec.target
         return "turing" if device.gpu()[0].endswith(_TURING) else "ampere+"
 
-    def _configure(self, spec: BuildSpec, folder: Path) -> Callable[[Any], Callable[[], None]]:
-        """Sets up a builder configuration; what it returns is called after the build."""
+    def _configure(self, spec: BuildSpec, folder: Path, *, streams: bool = False) -> Callable[[Any], Callable[[], None]]:
+        """Sets up a builder configuration; what it returns is called after the build. streams: weights need not all be on the card."""
         trt, target = self._trt, self._target(spec)
 
         def set_up(config: Any) -> Callable[[], None]:
             if spec.precision == "float32":
                 config.clear_flag(trt.BuilderFlag.TF32)
+            if streams:
+                config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
             if self._is_rtx:
                 names = _RTX_TARGETS[target]
                 if names:
@@ -298,6 +305,11 @@ def _graph_spec(model: ModelProto | bytes) -> GraphSpec:
     from costroute_rt.engines.graph import graph_spec
 
     return graph_spec(ModelProto.FromString(model) if isinstance(model, bytes) else model)
+
+
+def _weight_bytes(model: ModelProto, spec: BuildSpec) -> int:
+    """About as much memory as the weights take in the precision asked for."""
+    return sum(int(prod(tensor.dims)) for tensor in model.graph.initializer) * (2 if spec.precision == "float16" else 4)
 
 
 def _ranges_of(model: ModelProto, spec: BuildSpec) -> tuple[AxisRange, ...]:

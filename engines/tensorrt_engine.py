@@ -23,6 +23,8 @@ from costroute_rt.engines.section import Section, canonical_json, parse_section
 _log = logging.getLogger(__name__)
 
 INTERFACE, RUNTIME_CACHE = "interface.json", "runtime.cache"
+_KEPT_FREE = 1 / 8
+"""Of a card's memory, what an engine whose weights do not fit leaves to those that are opened after it."""
 
 
 class TensorRtEngine:
@@ -53,7 +55,7 @@ class TensorRtEngine:
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         """As the protocol has it: returns when the GPU is done."""
-        with self._memory.lock:
+        with self._memory.using():
             return self._run(feeds)
 
     def _run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
@@ -61,7 +63,6 @@ class TensorRtEngine:
             raise EngineError(self._folder, "the engine is closed", "open it again")
         check_feeds(self.inputs, {name: _describe(value) for name, value in feeds.items()})
         shapes = {name: tuple(value.shape) for name, value in feeds.items()}
-        self._memory.enter()
         if self._binding is None or self._binding.shapes != shapes:
             self._check_ranges(shapes)
             self._unbind()
@@ -69,18 +70,17 @@ class TensorRtEngine:
         return self._binding.run(feeds)
 
     def to_device(self, array: npt.NDArray[Any]) -> Value:
-        with self._memory.lock:
+        with self._memory.using():
             return self._memory.to_device(np.asarray(array))
 
     def to_host(self, value: Value) -> npt.NDArray[Any]:
-        with self._memory.lock:
+        with self._memory.using():
             return self._memory.to_host(value)
 
     def close(self) -> None:
-        with self._memory.lock:
+        with self._memory.using():
             if self._loaded is None:
                 return
-            self._memory.enter()
             self._memory.synchronize()
             self._unbind()
             if self._loaded.cache is not None:
@@ -180,6 +180,32 @@ class _Binding:
         if not self.loaded.context.execute_async_v3(self.memory.stream_handle):
             problem = f"it failed while running: {self.loaded.log.reason()}"
             raise EngineError(self.folder, problem, "costroute-rt build-engines --force")
+
+
+def fit_weights(engine: Any, memory: CudaMemory, name: str) -> int:
+    """Leaves those weights in the computer's memory that the GPU has no room for, to be copied over at every call; returns their bytes.
+
+    engine: deserialized, without a context yet.
+    """
+    weights = int(engine.streamable_weights_size)
+    if not weights:  # built without
+        return 0
+    memory.trim()
+    free, total = memory.room_bytes()
+    room = free - int(_KEPT_FREE * total)
+    engine.weight_streaming_budget_v2 = weights
+    if weights + int(engine.device_memory_size_v2) <= room:
+        return 0
+    engine.weight_streaming_budget_v2 = 0  # so that the memory to work in counts where streamed weights are copied to
+    kept = min(max(room - int(engine.device_memory_size_v2), 0), weights)
+    engine.weight_streaming_budget_v2 = kept
+    _log.warning(
+        "%s: the GPU has room for %.2f GB of its %.2f GB of weights; the others are copied to it at every call, which takes time",
+        name,
+        kept / 1e9,
+        weights / 1e9,
+    )
+    return weights - kept
 
 
 @dataclass(frozen=True, slots=True)

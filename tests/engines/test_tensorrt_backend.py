@@ -35,10 +35,10 @@ from costroute_rt.engines.tensorrt_backend import TensorRtBackend
 from costroute_rt.engines.tensorrt_engine import Interface, Loaded, TensorRtEngine
 from costroute_rt.engines.usage import survey
 from tests.engines.conftest import rewrite_manifest
-from tests.engines.fake_cuda import FakeContext, FakeDriver
+from tests.engines.fake_cuda import FakeContext, FakeDriver, FakeEngine, make_memory
 from tests.tiny_bundle import write_tiny_bundle
 
-NAME = "tensorrt-rtx"
+NAME, MB = "tensorrt-rtx", 1_000_000
 needs_library = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"
 )
@@ -451,6 +451,81 @@ def test_a_length_outside_its_range_names_the_nearest(engine: TensorRtEngine, ti
         arrays = example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx", sizes=sizes)
         with pytest.raises(ConfigError, match=message):
             engine.run({name: engine.to_device(array) for name, array in arrays.items()})
+
+
+class FakeLibrary:
+    """TensorRT, as far as opening an engine goes."""
+
+    __version__ = "1"
+
+    class ILogger:
+        ERROR, INTERNAL_ERROR = 1, 0
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.Runtime = lambda log: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
+
+
+@pytest.mark.parametrize(
+    ("free", "weights", "kept"),
+    [
+        (600 * MB, 400 * MB, 400 * MB),  # 100 MB to work in, 100 MB for others
+        (500 * MB, 400 * MB, 270 * MB),  # and 30 MB where weights are copied to
+        (300 * MB, 400 * MB, 70 * MB),
+        (100 * MB, 400 * MB, 0),
+        (100 * MB, 0, 0),  # built to have all its weights on the card
+    ],
+)
+def test_weights_that_the_gpu_has_no_room_for_stay_in_the_computers_memory(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int,
+    weights: int,
+    kept: int,
+) -> None:
+    bundle = Bundle.open(tiny_bundle, verify=False)
+    memory, driver = make_memory(capacity_bytes=800 * MB, free_bytes=free)
+    context = FakeContext(driver, str(bundle.path("unet/guided_step.onnx")))
+    found = FakeEngine(context, weights, workspace=100 * MB, scratch=30 * MB)
+    monkeypatch.setattr(tensorrt_backend, "_import", lambda _: FakeLibrary(found))
+    monkeypatch.setattr(tensorrt_backend, "open_cuda", lambda: memory)
+    monkeypatch.setattr(tensorrt_backend.device, "named_gpu", lambda: ("Some Card sm_89", "600.1"))
+    Interface(bundle.graphs["unet/guided_step.onnx"], (("batch", 1, 1, 2), ("height", 1, 4, 8), ("width", 1, 4, 8))).write(tmp_path)
+    (tmp_path / tensorrt_backend.PLAN).write_bytes(b"plan" * 1000)
+
+    with TensorRtBackend("tensorrt").open(tmp_path, BuildSpec()) as engine:
+        assert found.budget == kept
+        assert engine.resident_bytes == 4000 - (weights - kept) + found.device_memory_size_v2
+        arrays = example_feeds(bundle, "unet/guided_step.onnx")
+        results = engine.run({name: engine.to_device(array) for name, array in arrays.items()})
+        np.testing.assert_allclose(engine.to_host(results["denoised"]), expected(tiny_bundle, arrays)["denoised"], rtol=1e-4, atol=1e-4)
+    told = [record.getMessage() for record in caplog.records if "weights" in record.getMessage()]
+    assert len(told) == (kept < weights)
+    assert all(f"has room for {kept / 1e9:.2f} GB of its {weights / 1e9:.2f} GB of weights" in each for each in told)
+
+
+@needs_library
+@pytest.mark.parametrize("streams", [False, True])
+def test_only_engines_of_many_weights_are_built_to_leave_some_off_the_card(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: bool
+) -> None:
+    backend, bundle, found = TensorRtBackend(NAME), Bundle.open(tiny_bundle), []
+    spec = spec_for(bundle, backend, "auto", 1)
+    graph = bundle.path("vae/decode.onnx")
+    weights = tensorrt_backend._weight_bytes(tensorrt_backend._prepare(graph, spec), spec)
+    assert weights == 2 * sum(int(np.prod(each.dims)) for each in onnx.load(graph, load_external_data=False).graph.initializer)
+    monkeypatch.setattr(tensorrt_backend, "_STREAMED_FROM_BYTES", weights + (0 if streams else 1))
+    add_profile = tensorrt_backend._Job._add_profile
+
+    def look(self: Any, builder: Any, network: Any, config: Any) -> None:
+        found.append(config.get_flag(backend._trt.BuilderFlag.WEIGHT_STREAMING))
+        add_profile(self, builder, network, config)
+
+    monkeypatch.setattr(tensorrt_backend._Job, "_add_profile", look)
+    backend.build(graph, tmp_path, spec)
+    assert found == [streams]
+    assert (tmp_path / tensorrt_backend.PLAN).stat().st_size > 0
 
 
 def test_a_closed_engine_holds_no_memory_of_the_device(engine: TensorRtEngine, tiny_bundle: Path) -> None:
