@@ -47,7 +47,8 @@ def build_engines(
     measured by this command on a machine where they can.
 
     The engines of a bundle that makes images of several sizes take any of them. With --height and --width more are
-    built that know one size, which is faster; images of that size use them.
+    built that know one size, which is faster; images of that size use them. For the bundle's usual size, the backends
+    tensorrt and tensorrt-rtx build both.
 
     \b
     costroute-rt build-engines
@@ -63,7 +64,7 @@ def build_engines(
 
     opened, store, tool = Bundle.open(bundle or shipped_bundle()), Store.open(), get_backend(backend)
     spec = spec_for(opened, tool, provider, None, precision=precision, target=target)
-    names = graph_names(opened, graphs or None, option.check_both(height, width))
+    names = graph_names(opened, graphs or None, option.check_both(height, width), tool)
     if dry_run:
         _show_plan(plan_builds(opened, store, names, tool, spec, force=force), as_json=as_json)
         return

@@ -221,7 +221,8 @@ def build_engines(
 ) -> list[BuildReport]:
     """Build what is missing or damaged among `graphs` (component/graph; None: what the pool needs), check it, measure it.
 
-    size: build engines that know this height and width, in pixels, for the graphs that depend on it.
+    size: build engines that know this height and width, in pixels, for the graphs that depend on it. None: those that take any, with
+    TensorRT also those that know the bundle's usual size.
     target: cards to build for, such as `ampere+`, where the backend can. An engine built where it cannot run is neither checked nor
     measured before it can: by this function, or when it is first opened.
     Raises BundleError (files damaged, weights that give no numbers), EngineError (an engine that fails its check is set aside with the
@@ -229,7 +230,7 @@ def build_engines(
     """
     tool = get_backend(backend)
     spec = spec_for(bundle, tool, provider, threads, shapes, precision=precision, target=target)
-    names = graph_names(bundle, graphs, size)
+    names = graph_names(bundle, graphs, size, tool)
     reports = build_each(bundle, store, names, tool, spec, force=force, measure=measure, progress=progress, detail=detail)
     raise_set_aside(store, reports)
     return reports
@@ -276,10 +277,18 @@ def raise_set_aside(store: Store, reports: Iterable[BuildReport]) -> None:
         raise EngineError(store.folder, told, f"{again} builds it again; without, it waits until something in its key changes")
 
 
-def graph_names(bundle: Bundle, graphs: Iterable[str] | None = None, size: Size | None = None) -> list[str]:
-    """The engines to build, by name: of `graphs`, or of what the pool needs; raises ConfigError for a graph or size there is not."""
+def graph_names(bundle: Bundle, graphs: Iterable[str] | None = None, size: Size | None = None, tool: Backend | None = None) -> list[str]:
+    """The engines to build, by name: of `graphs`, or of what the pool needs; raises ConfigError for a graph or size there is not.
+
+    tool: the backend that is to build what the pool needs, in any size. One that builds for ranges of lengths does best with a single
+    length: engines that know the bundle's usual size then come after those that take any.
+    """
     names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
-    return names if size is None else with_size(bundle, names, size)
+    if size is not None:
+        return with_size(bundle, names, size)
+    if graphs is None and tool is not None and tool.needs_ranges:
+        names += with_size(bundle, names, (bundle.image.height, bundle.image.width))
+    return list(dict.fromkeys(names))
 
 
 def open_engine(

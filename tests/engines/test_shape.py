@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from costroute_rt.engines.build import build_engines, make_spec, open_engine, sized_spec
+from costroute_rt.engines.build import build_engines, graph_names, make_spec, open_engine, sized_spec
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import ConfigError
 from costroute_rt.engines.example import example_feeds
@@ -58,6 +60,18 @@ def test_a_size_adds_engines_beside_those_that_take_any(bundle: Bundle, store_co
             engine.run(example_feeds(bundle, "unet_turbo/step.onnx"))
     assert read_costs(bundle, store_copy, "vae", "decode@64x96", threads=1).graph == "vae/decode@64x96"
     assert [row.graph for row in profile_engines(bundle, store_copy, threads=1, size=SIZE)][-1] == "vae/decode@64x96"
+
+
+@pytest.mark.parametrize("needs_ranges", [False, True])
+def test_backends_that_build_for_ranges_add_engines_of_the_usual_size(bundle: Bundle, needs_ranges: bool) -> None:
+    tool: Any = SimpleNamespace(needs_ranges=needs_ranges)
+    plain = graph_names(bundle)
+    usual = ["turbo/step@64x64", "base/guided_step@64x64", "vae/decode@64x64"]
+    assert graph_names(bundle, tool=tool) == (plain + usual if needs_ranges else plain)
+    assert graph_names(bundle, ["vae/decode"], tool=tool) == ["vae/decode"]
+    assert graph_names(bundle, ["vae/decode"], SIZE, tool) == ["vae/decode@64x96"]
+    one_size = replace(bundle, image=replace(bundle.image, any_size=False, sizes=((64, 64),)))
+    assert graph_names(one_size, tool=tool) == plain
 
 
 def test_lengths_that_are_asked_for_stay_beside_the_size(bundle: Bundle) -> None:

@@ -45,7 +45,8 @@ needs_library = pytest.mark.skipif(
 needs_no_driver = pytest.mark.skipif(
     find_spec("cuda") is None or find_obstacle() is None, reason="tells what happens without an NVIDIA driver, and there is one"
 )
-GRAPHS = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
+ANY_SIZE = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
+GRAPHS = [*ANY_SIZE, "turbo/step@64x64", "base/guided_step@64x64", "vae/decode@64x64"]
 
 
 def build(bundle: Path | Bundle, home: Path | Store, **how: Any) -> list[build_module.BuildReport]:
