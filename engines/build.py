@@ -105,7 +105,6 @@ def make_spec(
     provider: str = "cpu",
     threads: int | None = None,
     shapes: Mapping[str, int] | None = None,
-    allow_fallback: bool = False,
     precision: str = "float32",
     target: str = "",
 ) -> BuildSpec:
@@ -119,7 +118,6 @@ def make_spec(
         precision=precision,
         threads=threads or device.default_threads(),
         shapes=tuple(sorted((shapes or {}).items())),
-        allow_fallback=allow_fallback,
         target=target,
     )
 

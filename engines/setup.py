@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
-from costroute_rt.engines.build import named_key, open_named, spec_for
+from costroute_rt.engines.build import make_spec, named_key, open_named, spec_for
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cost import EngineCost, identity, read_cost_file
 from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, Engine, EngineKey, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.store import Store, build_command
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +26,33 @@ class Setup:
     precision: str = "float32"
     threads: int | None = None
     """None: this machine's default."""
+    fallback: str | None = field(default=None, compare=False)
+    """Why this is not what was asked for: what that lacks on this machine, and what mends it; None: it is."""
 
     @classmethod
-    def of(cls, backend: str, provider: str, precision: str, threads: int | None) -> Setup:
-        """With what the backend is best at for `auto`; raises ConfigError for an unknown backend, BackendError for one not installed."""
-        tool = get_backend(backend)
-        return cls(
-            backend=backend,
-            provider=tool.default_provider if provider == AUTO else provider,
-            precision=tool.default_precision if precision == AUTO else precision,
-            threads=threads,
-        )
+    def of(cls, backend: str, provider: str, precision: str, threads: int | None, *, allow_fallback: bool = False) -> Setup:
+        """With what the backend is best at for `auto`; raises ConfigError for an unknown backend, BackendError for one not installed.
+
+        allow_fallback: where such engines cannot run on this machine, ONNX Runtime on the CPU in its usual precision instead.
+        """
+        try:
+            tool = get_backend(backend)
+            setup = cls(
+                backend=backend,
+                provider=tool.default_provider if provider == AUTO else provider,
+                precision=tool.default_precision if precision == AUTO else precision,
+                threads=threads,
+            )
+            obstacle = setup.obstacle() if allow_fallback else None
+        except BackendError as error:
+            if not allow_fallback:
+                raise
+            obstacle = error
+        if obstacle is None:
+            return setup
+        instead = replace(cls.of("onnxruntime", AUTO, AUTO, threads), fallback=str(obstacle))
+        _log.warning("running on %s: %s", instead, instead.fallback)
+        return instead
 
     def __str__(self) -> str:
         return f"{self.backend} {self.provider} {self.precision}"
@@ -45,6 +64,15 @@ class Setup:
     def tool(self) -> Backend:
         """The backend; raises BackendError where it is not installed."""
         return get_backend(self.backend)
+
+    def obstacle(self) -> BackendError | None:
+        """What keeps its engines from running on this machine; None: nothing. Raises ConfigError for what the backend does not know."""
+        try:
+            tool = self.tool()
+            tool.device(make_spec(self.provider, self.threads, precision=self.precision))
+        except BackendError as error:
+            return error
+        return tool.obstacle()
 
     def spec(self, bundle: Bundle) -> BuildSpec:
         """The specification of the bundle's usual engines."""
@@ -93,7 +121,7 @@ class Setup:
     def is_ready(self, bundle: Bundle, store: Store, names: Iterable[str]) -> bool:
         """Whether all these engines are there, measured, and can run."""
         try:
-            if self.tool().obstacle() is not None:
+            if self.obstacle() is not None:
                 return False
             for name in names:
                 self.cost(bundle, store, name)

@@ -39,6 +39,7 @@ def assemble_parts(
     provider: str,
     precision: str,
     threads: int | None,
+    allow_fallback: bool,
     build: bool,
     background_build: bool,
     progress: Progress | None,
@@ -50,9 +51,9 @@ def assemble_parts(
     bundle.check_hashes()
     pool, store = Pool.from_bundle(bundle), Store.open(home)
     tables = _compile_tables(bundle, pool)
-    setup = wanted = Setup.of(backend, provider, precision, threads)
+    setup = wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     names = engine_names(bundle, pool)
-    if (obstacle := wanted.tool().obstacle()) is not None:
+    if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
     if background_build:
         setup = choose_start(bundle, store, wanted, names, progress)
@@ -89,6 +90,7 @@ def assemble_parts(
         clock=clock,
         backend=setup.backend,
         precision=setup.precision,
+        fallback=wanted.fallback,
         versions={"costroute-rt": costroute_rt.__version__, **_versions(setup, wanted), "numpy": np.__version__},
         profiles=profiles,
         upgrade=start_upgrade(bundle, store, wanted, setup, names) if setup != wanted else None,

@@ -234,6 +234,7 @@ class Generation:
             "backend": built.backend,
             "provider": engine.provider,
             "precision": built.precision,
+            "fallback": parts.fallback,
             "version": parts.versions.get("costroute-rt", "unknown"),
             "versions": dict(parts.versions),
             "max_ms": request.max_ms,

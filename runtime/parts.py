@@ -126,6 +126,8 @@ class Parts:
     """Name of the backend the engines were built with."""
     precision: str
     """What they compute in."""
+    fallback: str | None = None
+    """Why it is not the backend and provider that were asked for; None: it is."""
     versions: Mapping[str, str]
     """What made the images, by name."""
     profiles: Profiles = field(default_factory=Profiles)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt import BundleError, EngineError, Runtime
+from costroute_rt import BackendError, BundleError, EngineError, Runtime
 from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.store import Store
@@ -134,3 +134,17 @@ def test_costs_of_engines_of_a_size_are_their_own(open_device: Any) -> None:
     runtime = Runtime(replace(device.parts, profiles=Profiles(frozenset({(64, 96)}))))
     assert runtime.route("a lake", candidate="turbo@1", height=64, width=96).option.cost.denoise_ms == 60.0
     assert runtime.route("a lake", candidate="turbo@1", height=64, width=128).option.cost.denoise_ms == 40.0
+
+
+def test_a_fallback_happens_only_where_allowed_and_every_result_says_why(
+    tiny_bundle: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    how: dict[str, Any] = {"home": store, "provider": "cuda", "threads": 1, "preload": False}
+    with pytest.raises(BackendError, match="onnxruntime_providers_cuda"):
+        Runtime.open(tiny_bundle, **how)
+    with Runtime.open(tiny_bundle, allow_fallback=True, **how) as runtime:
+        result = runtime.generate("a lake", seed=1)
+    assert result.fallback is not None
+    assert "onnxruntime_providers_cuda" in result.fallback
+    assert (result.settings["backend"], result.settings["provider"]) == ("onnxruntime", "cpu")
