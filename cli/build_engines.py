@@ -58,22 +58,21 @@ def build_engines(
     costroute-rt build-engines --backend tensorrt-rtx --target ampere+
     """
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.build import build_each, graph_names, raise_set_aside, spec_for
+    from costroute_rt.engines.build import build_each, raise_set_aside
     from costroute_rt.engines.plan import plan_builds
     from costroute_rt.engines.setup import Setup
+    from costroute_rt.engines.specification import graph_names
     from costroute_rt.engines.store import Store
 
     opened, store = Bundle.open(bundle or shipped_bundle()), Store.open()
-    setup = Setup.of(backend, provider, precision, None, allow_fallback=allow_fallback)
-    tool = setup.tool()
-    spec = spec_for(opened, tool, setup.provider, None, precision=setup.precision, target=target)
+    setup = Setup.of(backend, provider, precision, target=target, allow_fallback=allow_fallback)
     names = graph_names(opened, graphs or None, option.check_both(height, width))
     if dry_run:
-        _show_plan(plan_builds(opened, store, names, tool, spec, force=force), setup, as_json=as_json)
+        _show_plan(plan_builds(opened, store, names, setup, force=force), setup, as_json=as_json)
         return
-    reports = build_each(opened, store, names, tool, spec, force=force, progress=building_notice("building"), detail=share_notice())
+    reports = build_each(opened, store, names, setup, force=force, progress=building_notice("building"), detail=share_notice())
     _show_reports(reports, setup, as_json=as_json)
-    raise_set_aside(store, reports)
+    raise_set_aside(opened, store, reports)
 
 
 def _show_reports(reports: Sequence[BuildReport], setup: Setup, *, as_json: bool) -> None:

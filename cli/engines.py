@@ -200,8 +200,8 @@ def explain(bundle: str | None, backend: str, provider: str, precision: str, all
     from costroute_rt.engines.setup import Setup
     from costroute_rt.engines.store import Store
 
-    opened, setup = Bundle.open(bundle or shipped_bundle()), Setup.of(backend, provider, precision, None, allow_fallback=allow_fallback)
-    found = explain_engines(opened, Store.open(), backend=setup.backend, provider=setup.provider, precision=setup.precision)
+    opened, setup = Bundle.open(bundle or shipped_bundle()), Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
+    found = explain_engines(opened, Store.open(), setup)
     if as_json:
         entries = [
             {

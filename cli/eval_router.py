@@ -56,10 +56,8 @@ def eval_router(
     from costroute_rt.engines.setup import Setup
     from costroute_rt.export.router.job import Source, evaluate_bundle
 
-    setup = Setup.of(backend, provider, precision, None, allow_fallback=allow_fallback)
-    source = Source(
-        labels=labels, score=score, category=category, backend=setup.backend, provider=setup.provider, precision=setup.precision
-    )  # fmt: skip
+    setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
+    source = Source(labels=labels, score=score, category=category, setup=setup)
     found = evaluate_bundle(Bundle.open(bundle or shipped_bundle()), source, html=Path(html) if html else None, say=say)
     if as_json:
         show_json(found.to_json())

@@ -66,10 +66,8 @@ def fit_router(
     from costroute_rt.engines.setup import Setup
     from costroute_rt.export.router.job import Source, fit_bundle
 
-    setup = Setup.of(backend, provider, precision, None, allow_fallback=allow_fallback)
-    source = Source(
-        labels=labels, score=score, category=category, backend=setup.backend, provider=setup.provider, precision=setup.precision
-    )  # fmt: skip
+    setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
+    source = Source(labels=labels, score=score, category=category, setup=setup)
     opened = Bundle.open(bundle or shipped_bundle())
     router = fit_bundle(opened, source, Path(output), encoder=encoder, estimators=estimators or KINDS, force=force, say=say)
     if as_json:

@@ -36,13 +36,11 @@ def profile(
     from costroute_rt.engines.setup import Setup
     from costroute_rt.engines.store import Store
 
-    setup = Setup.of(backend, provider, precision, None, allow_fallback=allow_fallback)
+    setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
     costs = profile_engines(
         Bundle.open(bundle or shipped_bundle()),
         Store.open(),
-        backend=setup.backend,
-        provider=setup.provider,
-        precision=setup.precision,
+        setup,
         size=option.check_both(height, width),
         progress=building_notice("measuring"),
     )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.build import build_each, sized_spec
+from costroute_rt.engines.build import build_each, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cost import identity, write_costs
 from costroute_rt.engines.engine import Engine
@@ -27,6 +27,7 @@ from costroute_rt.engines.error import CostrouteError, EngineError, StoreFullErr
 from costroute_rt.engines.gate import run_race
 from costroute_rt.engines.profile import example_call
 from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import sized_spec
 from costroute_rt.engines.store import Store
 
 COMMAND = ("-m", "costroute_rt.engines.background")
@@ -133,7 +134,7 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
     for name in job["names"]:
         yield {"graph": name, "state": "building"}
         try:
-            (report,) = build_each(bundle, store, [name], setup.tool(), setup.spec(bundle), measure=False)
+            (report,) = build_each(bundle, store, [name], setup, measure=False)
             reason = report.set_aside or prove_faster(bundle, store, name, setup, replaced)
         except StoreFullError:
             raise
@@ -166,7 +167,7 @@ def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced
 
 def _open(bundle: Bundle, store: Store, name: str, setup: Setup) -> tuple[Engine, float]:
     started = time.perf_counter()
-    engine = setup.open(bundle, store, name)
+    engine = open_engine(bundle, store, name, setup)
     return engine, time.perf_counter() - started
 
 

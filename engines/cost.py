@@ -15,7 +15,7 @@ from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.section import Section, canonical_json, parse_section
 
 COSTS = "costs.json"
-_PROFILE = "costroute-rt profile"
+PROFILE = "costroute-rt profile"
 _VERSION = 1
 
 
@@ -82,15 +82,15 @@ def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost)
         write_file(folder / COSTS, canonical_json({"costs": body, "sha256": _digest(body)}))
 
 
-def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str, key: EngineKey | None = None) -> EngineCost:
+def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str, command: str = PROFILE) -> EngineCost:
     """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity.
 
-    key: the engine's, for the remedy.
+    command: what measures it.
     """
     path = folder / COSTS
 
     def fail(problem: str) -> NoReturn:
-        raise EngineError(path, problem, " ".join([_PROFILE, *(key.as_options() if key is not None else ())]))
+        raise EngineError(path, problem, command)
 
     try:
         data = path.read_bytes()

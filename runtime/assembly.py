@@ -12,7 +12,7 @@ from costroute_rt.budget import CostModel
 from costroute_rt.candidate import Pool
 from costroute_rt.correction import Clock
 from costroute_rt.engine_set import EngineSet
-from costroute_rt.engines.build import build_engines
+from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.bundle_manifest import MANIFEST
 from costroute_rt.engines.cost import EngineCost
@@ -58,16 +58,16 @@ def assemble_parts(
     if background_build:
         setup = choose_start(bundle, store, wanted, names, progress)
     elif build:
-        _build(bundle, store, wanted, progress)
+        build_engines(bundle, store, wanted, progress=progress)
 
     def open_one(component: str, graph: str) -> Engine:
-        return setup.open(bundle, store, f"{component}/{graph}")
+        return open_engine(bundle, store, f"{component}/{graph}", setup)
 
     def read_cost(name: str) -> EngineCost:
         try:
             return setup.cost(bundle, store, name)
         except EngineError:
-            setup.open(bundle, store, name).close()  # where the engine itself is missing, this says what differs
+            open_engine(bundle, store, name, setup).close()  # where the engine itself is missing, this says what differs
             raise
 
     profiles = find_profiles(bundle, store, setup, names)
@@ -101,7 +101,7 @@ def find_profiles(bundle: Bundle, store: Store, setup: Setup, names: Sequence[st
     """For which sizes the engines called `names` are there and measured; the usual ones count as there where no others are."""
     built = {known_size(bundle, stored.key.shapes) for stored in store.engines()} if not has_one_size(bundle) else set()
     sizes = {size for size in built if size is not None and setup.is_ready(bundle, store, with_size(bundle, names, size))}
-    build = build_command(setup.key(bundle, names[0]))
+    build = build_command(setup.key(bundle, names[0]), bundle=bundle.root)
     return Profiles(frozenset(sizes), has_usual=not sizes or setup.is_ready(bundle, store, names), build=build)
 
 
@@ -123,7 +123,7 @@ def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[st
     if ready:
         return ready[0]
     base = Setup(backend="onnxruntime", threads=wanted.threads)
-    _build(bundle, store, base, progress)
+    build_engines(bundle, store, base, progress=progress)
     return base
 
 
@@ -133,7 +133,7 @@ def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, nam
     from costroute_rt.engines.plan import plan_builds
     from costroute_rt.engines.profile import example_call
 
-    planned = plan_builds(bundle, store, names, wanted.tool(), wanted.spec(bundle))
+    planned = plan_builds(bundle, store, names, wanted)
     there = [each.graph for each in planned if not each.builds]
     rejected = {name: why for name in there if (why := wanted.rejection(bundle, store, name, setup)) is not None}
     ready = [name for name in there if name not in rejected and wanted.is_ready(bundle, store, [name])]
@@ -142,7 +142,7 @@ def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, nam
 
     def open_ready(name: str) -> tuple[Engine, EngineCost]:
         cost = wanted.cost(bundle, store, name)
-        engine = wanted.open(bundle, store, name)
+        engine = open_engine(bundle, store, name, wanted)
         try:
             example_call(engine, bundle, name, wanted.spec(bundle))()
         except BaseException:
@@ -158,18 +158,6 @@ def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, nam
         recorded=recorded,
         ready=ready,
         rejected=rejected,
-    )
-
-
-def _build(bundle: Bundle, store: Store, setup: Setup, progress: Progress | None) -> None:
-    build_engines(
-        bundle,
-        store,
-        backend=setup.backend,
-        provider=setup.provider,
-        precision=setup.precision,
-        threads=setup.threads,
-        progress=progress,
     )
 
 

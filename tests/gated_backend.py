@@ -13,7 +13,7 @@ from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
 
 GATE = "COSTROUTE_TEST_GATE"
 """Environment variable with a folder: a build of graph.onnx goes on when there is a file graph.onnx or `all` in it."""
-MODULES = ("build", "profile", "setup", "usage")
+MODULES = ("setup",)
 COMMAND = ("-c", "from tests.gated_backend import main; main()")
 """What to start instead of `costroute_rt.engines.background.COMMAND`."""
 

@@ -13,13 +13,13 @@ import onnx
 import pytest
 
 from costroute_rt.engines import onnxruntime_backend as ort_backend
-from costroute_rt.engines.build import make_spec
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import Engine
 from costroute_rt.engines.error import ConfigError, EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import compare
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.specification import make_spec
 
 SHAPES = {"batch": 1, "height": 4, "width": 4, "tokens": 64, "sequence": 64}
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

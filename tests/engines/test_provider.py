@@ -12,12 +12,13 @@ import pytest
 
 from costroute_rt.engines import device, nvidia
 from costroute_rt.engines import onnxruntime_backend as ort_backend
-from costroute_rt.engines.build import build_engines, make_spec
+from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import get_backend
 from costroute_rt.engines.error import BackendError, ConfigError
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend, check_providers, list_distributions
 from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import make_spec
 from costroute_rt.engines.store import Store
 
 
@@ -32,7 +33,7 @@ def _missing() -> str:
 def test_a_provider_that_is_not_there_is_an_error_with_the_remedy(tiny_bundle: Path, tmp_path: Path) -> None:
     name, bundle, store, told = _missing(), Bundle.open(tiny_bundle), Store.open(tmp_path), list[str]()
     with pytest.raises(BackendError, match=f"provider {name}, found only .*cpu.*pip install") as caught:
-        build_engines(bundle, store, provider=name, threads=1, progress=lambda graph, *_: told.append(graph))
+        build_engines(bundle, store, Setup(provider=name, threads=1), progress=lambda graph, *_: told.append(graph))
     assert told == []
     assert caught.value.exit_code == 6
     assert Store.open(tmp_path).verify() == []
@@ -160,12 +161,12 @@ def test_a_session_that_fell_back_by_itself_is_an_error(tiny_bundle: Path, built
 
 def test_an_unknown_provider_names_the_known_ones(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cpu, cuda, tensorrt, directml, coreml"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), provider="abacus", threads=1)
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(provider="abacus", threads=1))
 
 
 def test_a_precision_that_is_not_built_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="precision is 'bfloat16': expected float32 with onnxruntime's provider cpu"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), precision="bfloat16", threads=1)
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(precision="bfloat16", threads=1))
 
 
 def test_two_packages_of_one_module_are_found(tmp_path: Path) -> None:

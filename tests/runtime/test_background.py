@@ -22,6 +22,7 @@ from costroute_rt.engines.store import Store
 from costroute_rt.runtime import StepEvent
 from costroute_rt.upgrade import Upgrade
 from tests import gated_backend
+from tests.engines.conftest import set_aside
 from tests.runtime.fakes import CALL_MS, FakeDevice, FakeEngine, engine_cost, steady
 
 PROMPT = "a red house by a lake"
@@ -313,8 +314,7 @@ def test_one_engine_that_is_wrong_does_not_keep_the_others_from_being_used(
         assert upgrade_of(runtime).wait(OPEN_S)
     store = Store.open(tmp_path / "home")
     (wrong,) = (each for each in store.engines() if (each.key.backend, each.key.graph) == ("gated", "tiny/vae/decode"))
-    with store.lock(wrong.digest):
-        store.set_aside(wrong.key, "it is wrong", {})
+    set_aside(store, wrong.key, "it is wrong")
     monkeypatch.setattr("costroute_rt.engines.background.start_builder", None)
     with open_gated() as runtime:
         assert runtime.building is not None
