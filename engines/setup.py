@@ -116,6 +116,8 @@ class Setup:
             return None
         if not cost.is_slower or cost.relative_to != other.digest:
             return None
+        if cost.slower_pictures is not None:
+            return cost.slower_pictures
         times = f"{cost.batch[1].median_ms:.2f} ms a call, that of {replaced} {other.batch[1].median_ms:.2f} ms"
         return f"it is slower than the engine it would replace: {times}"
 

@@ -128,7 +128,7 @@ def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[st
 
 
 def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, names: Sequence[str]) -> Upgrade:
-    """Start building what `wanted` lacks; each engine is to replace that of `setup`. What is there and good is opened at once."""
+    """Start building what `wanted` lacks; its engines are to replace those of `setup`, all at once, when they are proved together."""
     from costroute_rt.engines.background import start_builder  # not loaded by those who start nothing
     from costroute_rt.engines.plan import plan_builds
     from costroute_rt.engines.profile import example_call
@@ -136,27 +136,25 @@ def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, nam
     planned = plan_builds(bundle, store, names, wanted)
     there = [each.graph for each in planned if not each.builds]
     rejected = {name: why for name in there if (why := wanted.rejection(bundle, store, name, setup)) is not None}
-    ready = [name for name in there if name not in rejected and wanted.is_ready(bundle, store, [name])]
-    missing = [name for name in names if name not in rejected and name not in ready]
+    wanting = [name for name in names if name not in rejected]
     recorded = {name: cost for name in names if (cost := wanted.recorded_cost(bundle, store, name)) is not None}
 
-    def open_ready(name: str) -> tuple[Engine, EngineCost]:
-        cost = wanted.cost(bundle, store, name)
+    def open_ready(name: str) -> Engine:
         engine = open_engine(bundle, store, name, wanted)
         try:
             example_call(engine, bundle, name, wanted.spec(bundle))()
         except BaseException:
             engine.close()
             raise
-        return engine, cost
+        return engine
 
     return Upgrade(
-        start_builder(bundle, store, missing, wanted, setup) if missing else None,
+        start_builder(bundle, store, wanting, wanted, setup) if wanting else None,
         open_ready,
+        lambda name: wanted.cost(bundle, store, name),
         setup=wanted,
         expected_s={each.graph: each.build_s for each in planned},
         recorded=recorded,
-        ready=ready,
         rejected=rejected,
     )
 

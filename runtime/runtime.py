@@ -63,9 +63,9 @@ class Runtime:
             `fallback` of every result, say why.
         build: build and profile the engines that are missing, calling progress(graph, index, total) before each.
         background_build: where engines of `backend`, `provider` and `precision` are missing, start on others that are ready, else on ONNX
-            Runtime on the CPU, and build the missing ones in another process at low priority. Each is put in use between two images, once
-            it proved right and no slower than the one it replaces. `building` says how it goes; closing the runtime ends it. Not to be
-            given with `build`.
+            Runtime on the CPU, and build the missing ones in another process at low priority. They are put in use between two images, all
+            at once, when each proved right and no slower than the one it replaces, and whole pictures are no slower with them. `building`
+            says how it goes; closing the runtime ends it. Not to be given with `build`.
         preload: load every engine now and call it once; otherwise each is loaded by the first request that needs it, within its budget.
         Raises BundleError, EngineError (engines missing, stale, not profiled), BackendError, ConfigError.
         """

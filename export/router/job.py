@@ -64,7 +64,7 @@ class Source:
 
     def runtime(self, bundle: Bundle) -> Runtime:
         """A runtime on these engines, which are built where they are missing."""
-        how = {"backend": self.setup.backend, "provider": self.setup.provider, "precision": self.setup.precision}
+        how: dict[str, Any] = {"backend": self.setup.backend, "provider": self.setup.provider, "precision": self.setup.precision}
         return Runtime.open(bundle.root, home=self.home, threads=self.setup.threads, build=True, **how)
 
     def states(self, bundle: Bundle, prompts: Sequence[str], say: Say) -> TextStates:
