@@ -70,6 +70,10 @@ def test_the_command_asks_for_engines_like_the_one_that_is_missing(
     assert build_command(key, "--force", bundle="my bundle") == command.replace("--force", f"--bundle '{own}' --force")
 
 
+def _refuse(backend: object, folder: Path, *_: object) -> None:
+    raise EngineError(folder, "the engine cannot be opened", "costroute-rt build-engines")
+
+
 def test_each_remedy_names_the_backend(tiny_bundle: Path, store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     gated_backend.install(monkeypatch.setattr)
     monkeypatch.setenv(gated_backend.GATE, str(store_copy.root))
@@ -86,6 +90,11 @@ def test_each_remedy_names_the_backend(tiny_bundle: Path, store_copy: Store, mon
     with pytest.raises(EngineError) as caught:
         setup.cost(bundle, store_copy, "vae/decode")
     assert caught.value.remedy == build.replace("build-engines", "profile")
+    with monkeypatch.context() as patch:
+        patch.setattr(gated_backend.GatedBackend, "open", _refuse)
+        with pytest.raises(EngineError) as caught:
+            open_engine(bundle, store_copy, "vae/decode", setup)
+    assert (caught.value.problem, caught.value.remedy) == ("the engine cannot be opened", f"{build} --force")
     key = setup.key(bundle, "vae/decode")
     set_aside(store_copy, key, "it is wrong")
     with pytest.raises(EngineError) as caught:
