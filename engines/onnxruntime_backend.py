@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -169,6 +170,8 @@ class OnnxRuntimeBackend:
             raise ConfigError("precision", spec.precision, f"{' or '.join(able)} with onnxruntime's provider {spec.provider}")
         if wanted not in self._ort.get_available_providers():
             raise _absent(spec.provider, self._ort.get_available_providers())
+        if spec.provider in _DEVICE_TYPES:
+            _load_cuda_packages()
         return list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
 
     def _session(self, path: Path, options: SessionOptions, providers: Sequence[Provider], problem: str) -> InferenceSession:
@@ -313,6 +316,8 @@ def check_providers() -> list[ProviderCheck]:
 
 
 def _check_provider(backend: OnnxRuntimeBackend, name: str, full: str) -> ProviderCheck:
+    if name in _DEVICE_TYPES:
+        _load_cuda_packages()
     options = backend._session_options(BuildSpec())
     try:
         session = backend._ort.InferenceSession(RELU, options, providers=[full], enable_fallback=0)
@@ -329,6 +334,13 @@ def _prove_provider(name: str) -> None:
     check = _check_provider(OnnxRuntimeBackend(), name, PROVIDERS[name])
     if not check.works:
         raise _unusable(name, check.problem or "")
+
+
+@cache
+def _load_cuda_packages() -> None:
+    """Load the libraries of CUDA that pip installed (nvidia-cublas ...): they lie where the system's loader does not look for them."""
+    with redirect_stdout(sys.stderr):  # it prints what it does not find
+        _import_onnxruntime().preload_dlls()
 
 
 def _unusable(name: str, problem: str) -> BackendError:

@@ -108,6 +108,17 @@ def test_the_library_that_could_not_be_loaded_is_named_with_the_package_that_bri
         OnnxRuntimeBackend().open(Store.open(built_home).engines()[0].path, make_spec("cuda", 1))
 
 
+@pytest.mark.usefixtures("broken_cuda")
+def test_cuda_s_packages_are_loaded_first_and_what_that_prints_is_no_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ort_backend._load_cuda_packages.cache_clear()
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: sys.stdout.write("Failed to load libcurand.so.10\n"))
+    with pytest.raises(BackendError):
+        OnnxRuntimeBackend().device(make_spec("cuda"))
+    assert capsys.readouterr() == ("", "Failed to load libcurand.so.10\n")
+
+
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
