@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.error import BackendError
+from costroute_rt.engines.nvidia import NO_DRIVER
 from costroute_rt.engines.pycuda_driver import find_pycuda
 
 DRIVER_REMEDY = "install the NVIDIA driver for this GPU; `costroute-rt doctor` shows what is there"
@@ -249,7 +250,7 @@ def open_cuda() -> CudaMemory:
     except BackendError as error:
         raise BackendError("an NVIDIA GPU", error.found, DRIVER_REMEDY) from error
     except Exception as error:  # cuda-bindings has a class of its own for a driver library that is not there
-        raise BackendError("an NVIDIA GPU", "no NVIDIA driver on this machine", DRIVER_REMEDY) from error
+        raise BackendError("an NVIDIA GPU", NO_DRIVER, DRIVER_REMEDY) from error
     return memory
 
 

@@ -102,7 +102,8 @@ class TensorRtEngine:
                 least, most = ranges.get(str(axis), (length, length))
                 if not least <= length <= most:
                     nearest = least if length < least else most
-                    expected = f"{axis} from {least} to {most}, the nearest being {nearest} (others: build_engines(shapes={{...}}))"
+                    others = "`costroute-rt build-engines --height H --width W` builds others"
+                    expected = f"{axis} from {least} to {most}, the nearest being {nearest} ({others})"
                     raise ConfigError(name, f"{axis} {length}", expected)
 
     def _bind(self, loaded: Loaded, shapes: Mapping[str, tuple[int, ...]]) -> _Binding:
