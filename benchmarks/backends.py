@@ -26,12 +26,14 @@ from benchmarks.peer import NAME, Pixels, with_steps
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, run_in_turns, say, spread
 from costroute_rt import Bundle, Runtime
-from costroute_rt.engines.build import build_engines, make_spec, open_engine
+from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.device import default_threads
 from costroute_rt.engines.engine import get_backend
 from costroute_rt.engines.error import ConfigError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import make_spec
 from costroute_rt.engines.store import Store
 
 T = TypeVar("T")
@@ -130,8 +132,9 @@ def open_step(way: str, bundle: Bundle, store: Store, denoiser: str, feeds: Arra
     """A call of the guided step, its outputs back in host memory."""
     backend, precision = way.split()
     say(f"opening {way}")
-    build_engines(bundle, store, backend=backend, precision=precision, graphs=[f"{denoiser}/guided_step"], measure=False)
-    engine = stack.enter_context(open_engine(bundle, store, denoiser, "guided_step", backend=backend, precision=precision))
+    setup, name = Setup.of(backend, precision=precision), f"{denoiser}/guided_step"
+    build_engines(bundle, store, setup, graphs=[name], measure=False)
+    engine = stack.enter_context(open_engine(bundle, store, name, setup))
     values = {name: engine.to_device(array) for name, array in feeds.items()}
 
     def call() -> Call:

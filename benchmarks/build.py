@@ -26,6 +26,7 @@ from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, say
 from costroute_rt import Bundle
 from costroute_rt.engines.build import build_engines
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.store import Store
 
 TIME_TARGET = Target(high=60.0)
@@ -79,7 +80,7 @@ def measure(bundle: Path, graphs: tuple[str, ...], scenario: Scenario) -> Measur
 def print_build(bundle: str, home: str, backend: str, *graphs: str) -> None:
     """Builds in this process and prints, as JSON, seconds, processor seconds, the most memory it held in GB, and the engines."""
     opened, started, cpu_started = Bundle.open(bundle, verify=False), time.perf_counter(), time.process_time()
-    reports = build_engines(opened, Store.open(home), backend=backend, graphs=graphs or None, measure=False)
+    reports = build_engines(opened, Store.open(home), Setup.of(backend), graphs=graphs or None, measure=False)
     found: dict[str, Any] = {"build_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu_started}
     unit = 1 if sys.platform == "darwin" else 1024
     found["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -33,6 +33,7 @@ from costroute_rt import Bundle, Runtime, StepEvent
 from costroute_rt.engines import device
 from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.example import example_feeds
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.store import Store
 
 PROMPTS = ("a red house by a lake at sunset, snowy mountains behind", "a starry night")
@@ -177,11 +178,10 @@ def beside_torch(bundle: Bundle, args: argparse.Namespace) -> list[Outcome]:
 
 def open_step(bundle: Bundle, args: argparse.Namespace, stack: ExitStack) -> Callable[[], float]:
     """A call of our guided step; gives milliseconds until its latent could be read."""
-    how = {"backend": args.backend, "provider": args.provider, "precision": args.precision}
-    store = Store.open(args.home)
+    setup, store = Setup.of(args.backend, args.provider, args.precision), Store.open(args.home)
     say(f"building base/guided_step of {bundle.family}")
-    build_engines(bundle, store, graphs=["base/guided_step"], measure=False, **how)
-    engine = stack.enter_context(open_engine(bundle, store, "base", "guided_step", **how))
+    build_engines(bundle, store, setup, graphs=["base/guided_step"], measure=False)
+    engine = stack.enter_context(open_engine(bundle, store, "base/guided_step", setup))
     arrays = example_feeds(bundle, bundle.graph_path("base", "guided_step"))
     feeds = {name: engine.to_device(array) for name, array in arrays.items()}
 

@@ -26,7 +26,7 @@ class Judge(ScorerJudge):
 
     def _open(self, graph: str) -> Engine:
         build_engines(self._bundle, self._store, graphs=[f"vae/{graph}"], measure=False)
-        engine = open_engine(self._bundle, self._store, "vae", graph)
+        engine = open_engine(self._bundle, self._store, f"vae/{graph}")
         self._opened.append(engine)
         return engine
 

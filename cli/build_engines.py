@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from costroute_rt.engines.build import BuildReport
     from costroute_rt.engines.plan import PlannedBuild
+    from costroute_rt.engines.setup import Setup
 
 
 @click.command("build-engines")
@@ -37,6 +38,7 @@ def build_engines(
     backend: str,
     provider: str,
     precision: str,
+    allow_fallback: bool,
     as_json: bool,
 ) -> None:
     """Build, check and measure a bundle's engines.
@@ -47,7 +49,8 @@ def build_engines(
     measured by this command on a machine where they can.
 
     The engines of a bundle that makes images of several sizes take any of them. With --height and --width more are
-    built that know one size, which is faster; images of that size use them.
+    built that know one size, which is faster; images of that size use them. For the bundle's usual size, the backends
+    tensorrt and tensorrt-rtx build both.
 
     \b
     costroute-rt build-engines
@@ -56,28 +59,30 @@ def build_engines(
     costroute-rt build-engines --backend tensorrt-rtx --target ampere+
     """
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.build import build_each, graph_names, raise_set_aside, spec_for
-    from costroute_rt.engines.engine import get_backend
+    from costroute_rt.engines.build import build_each, raise_set_aside
     from costroute_rt.engines.plan import plan_builds
+    from costroute_rt.engines.setup import Setup
+    from costroute_rt.engines.specification import graph_names
     from costroute_rt.engines.store import Store
 
-    opened, store, tool = Bundle.open(bundle or shipped_bundle()), Store.open(), get_backend(backend)
-    spec = spec_for(opened, tool, provider, None, precision=precision, target=target)
-    names = graph_names(opened, graphs or None, option.check_both(height, width))
+    opened, store = Bundle.open(bundle or shipped_bundle()), Store.open()
+    setup = Setup.of(backend, provider, precision, target=target, allow_fallback=allow_fallback)
+    names = graph_names(opened, graphs or None, option.check_both(height, width), setup.tool())
     if dry_run:
-        _show_plan(plan_builds(opened, store, names, tool, spec, force=force), as_json=as_json)
+        _show_plan(plan_builds(opened, store, names, setup, force=force), setup, as_json=as_json)
         return
-    reports = build_each(opened, store, names, tool, spec, force=force, progress=building_notice("building"), detail=share_notice())
-    _show_reports(reports, as_json=as_json)
-    raise_set_aside(store, reports)
+    reports = build_each(opened, store, names, setup, force=force, progress=building_notice("building"), detail=share_notice())
+    _show_reports(reports, setup, as_json=as_json)
+    raise_set_aside(opened, store, reports)
 
 
-def _show_reports(reports: Sequence[BuildReport], *, as_json: bool) -> None:
+def _show_reports(reports: Sequence[BuildReport], setup: Setup, *, as_json: bool) -> None:
     names = ("graph", "engine", "built", "build_s", "size_bytes", "proved", "max_abs_error", "median_ms")
     rows = [(r.graph, r.digest[:12], r.built, r.build_s, r.size_bytes, r.proved, r.max_abs_error, r.median_ms) for r in reports]
     if as_json:
         set_aside = [report.set_aside for report in reports]
-        show_json({"engines": [{**dict(zip(names, row, strict=True)), "set_aside": why} for row, why in zip(rows, set_aside, strict=True)]})
+        engines = [{**dict(zip(names, row, strict=True)), "set_aside": why} for row, why in zip(rows, set_aside, strict=True)]
+        show_json({**_how(setup), "engines": engines})
     else:
         show_table(
             ("graph", "engine", "built", "build s", "size", "proved", "max error", "median ms"),
@@ -87,7 +92,11 @@ def _show_reports(reports: Sequence[BuildReport], *, as_json: bool) -> None:
         say("not proved: these engines cannot run on this machine; where they can, this command or opening them checks them first")
 
 
-def _show_plan(planned: Sequence[PlannedBuild], *, as_json: bool) -> None:
+def _how(setup: Setup) -> dict[str, str | None]:
+    return {"backend": setup.backend, "provider": setup.provider, "precision": setup.precision, "fallback": setup.fallback}
+
+
+def _show_plan(planned: Sequence[PlannedBuild], setup: Setup, *, as_json: bool) -> None:
     building = [each for each in planned if each.builds]
     known = [each.build_s for each in building if each.build_s is not None]
     total_s = sum(known) if len(known) == len(building) else None
@@ -105,7 +114,7 @@ def _show_plan(planned: Sequence[PlannedBuild], *, as_json: bool) -> None:
             }
             for each in planned
         ]
-        show_json({"engines": engines, "build_s": total_s, "disk_bytes": total_bytes})
+        show_json({**_how(setup), "engines": engines, "build_s": total_s, "disk_bytes": total_bytes})
         return
     rows = [
         (

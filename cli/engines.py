@@ -189,7 +189,7 @@ def verify(as_json: bool) -> None:
 @engines.command()
 @option.engine
 @option.as_json()
-def explain(bundle: str | None, backend: str, provider: str, precision: str, as_json: bool) -> None:
+def explain(bundle: str | None, backend: str, provider: str, precision: str, allow_fallback: bool, as_json: bool) -> None:
     """Say which engines would be found, and in which field of their key the nearest stored ones differ from now.
 
     \b
@@ -197,10 +197,11 @@ def explain(bundle: str | None, backend: str, provider: str, precision: str, as_
     """
     from costroute_rt import Bundle, shipped_bundle
     from costroute_rt.engines.build import explain_engines
+    from costroute_rt.engines.setup import Setup
     from costroute_rt.engines.store import Store
 
-    opened = Bundle.open(bundle or shipped_bundle())
-    found = explain_engines(opened, Store.open(), backend=backend, provider=provider, precision=precision)
+    opened, setup = Bundle.open(bundle or shipped_bundle()), Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
+    found = explain_engines(opened, Store.open(), setup)
     if as_json:
         entries = [
             {

@@ -38,6 +38,7 @@ def eval_router(
     backend: str,
     provider: str,
     precision: str,
+    allow_fallback: bool,
     as_json: bool,
 ) -> None:
     """Judge a bundle's router on labels kept aside.
@@ -52,9 +53,11 @@ def eval_router(
     from pathlib import Path
 
     from costroute_rt import Bundle, shipped_bundle
+    from costroute_rt.engines.setup import Setup
     from costroute_rt.export.router.job import Source, evaluate_bundle
 
-    source = Source(labels=labels, score=score, category=category, backend=backend, provider=provider, precision=precision)
+    setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
+    source = Source(labels=labels, score=score, category=category, setup=setup)
     found = evaluate_bundle(Bundle.open(bundle or shipped_bundle()), source, html=Path(html) if html else None, say=say)
     if as_json:
         show_json(found.to_json())

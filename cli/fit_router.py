@@ -47,6 +47,7 @@ def fit_router(
     backend: str,
     provider: str,
     precision: str,
+    allow_fallback: bool,
     as_json: bool,
 ) -> None:
     """Learn from labels which candidate a prompt needs.
@@ -62,9 +63,11 @@ def fit_router(
     from pathlib import Path
 
     from costroute_rt import Bundle, shipped_bundle
+    from costroute_rt.engines.setup import Setup
     from costroute_rt.export.router.job import Source, fit_bundle
 
-    source = Source(labels=labels, score=score, category=category, backend=backend, provider=provider, precision=precision)
+    setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
+    source = Source(labels=labels, score=score, category=category, setup=setup)
     opened = Bundle.open(bundle or shipped_bundle())
     router = fit_bundle(opened, source, Path(output), encoder=encoder, estimators=estimators or KINDS, force=force, say=say)
     if as_json:

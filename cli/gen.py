@@ -52,6 +52,7 @@ def gen(
     backend: str,
     provider: str,
     precision: str,
+    allow_fallback: bool,
     as_json: bool,
     **request: Any,
 ) -> None:
@@ -82,7 +83,7 @@ def gen(
     notice = building_notice("first use: building")
     # Without anything that weighs time, only the engines of the chosen candidate are loaded.
     weighs_time = any((total_s, mean_ms, *(request[name] for name in ("max_ms", "lam", "tolerance"))))
-    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision}
+    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "allow_fallback": allow_fallback}
     with Runtime.open(bundle, **how, build=not no_build, preload=weighs_time, progress=notice) as runtime:
         budget = Budget.start(total_s, mean_ms, len(todo))
         if budget is None:
@@ -182,6 +183,8 @@ def _describe(result: Result, job: Job) -> str:
     """`postcard.png: postcard-base@8, seed 7, 512 ms (predicted 498), budget 800 ms met`."""
     names = ", ".join(map(str, job.paths))
     text = f"{names}: {result.route.chosen.name}, seed {result.seed}, {result.actual_ms:.0f} ms (predicted {result.predicted_ms:.0f})"
+    if result.fallback is not None:
+        text += f", on {result.settings['backend']} {result.settings['provider']} instead of what was asked for"
     if result.replanned:
         text += f", {result.replanned} steps dropped to keep the deadline"
     if result.met is None:

@@ -49,6 +49,7 @@ def label(
     backend: str,
     provider: str,
     precision: str,
+    allow_fallback: bool,
     as_json: bool,
 ) -> None:
     """Score every candidate on prompts, for a router to learn from.
@@ -78,7 +79,7 @@ def label(
     judges = open_scorers(scorers or ("postcard",), opened)
     notice = building_notice("first use: building")
     try:
-        how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision}
+        how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "allow_fallback": allow_fallback}
         with Runtime.open(opened.root, **how, build=True, progress=notice) as runtime, watched() as progress:
             request = labelling.Request(
                 candidates=names, seeds=tuple(range(first_seed, first_seed + seeds)), scorers=tuple(judges), fingerprints=marks,

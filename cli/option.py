@@ -22,8 +22,11 @@ def bundle(command: Command) -> Command:
 
 
 def engine(command: Command) -> Command:
-    """--bundle, --backend, --provider and --precision: what runs, on what, in which numbers."""
+    """--bundle, --backend, --provider, --precision and --allow-fallback: what runs, on what, in which numbers."""
     options = (
+        click.option(
+            "--allow-fallback", is_flag=True, help="Where that cannot run on this machine, run ONNX Runtime on the CPU, and say so."
+        ),
         click.option(
             "--precision",
             default="auto",

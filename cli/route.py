@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @option.routing
 @option.engine
 @option.as_json()
-def route(prompt: str, bundle: str | None, backend: str, provider: str, precision: str, as_json: bool, **request: Any) -> None:
+def route(
+    prompt: str, bundle: str | None, backend: str, provider: str, precision: str, allow_fallback: bool, as_json: bool, **request: Any
+) -> None:
     """Show which candidate PROMPT would get, and why.
 
     \b
@@ -30,7 +32,7 @@ def route(prompt: str, bundle: str | None, backend: str, provider: str, precisio
     from costroute_rt import Runtime
 
     notice = building_notice("first use: building")
-    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision}
+    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "allow_fallback": allow_fallback}
     with Runtime.open(bundle, **how, build=True, progress=notice) as runtime:
         decision = runtime.route(prompt, **request)
     if as_json:

@@ -1,8 +1,8 @@
 """Building in another process, at low priority, while this one works: `python -m costroute_rt.engines.background JOB`.
 
 The process gets its job as JSON and answers with one JSON object a line: {"graph": ..., "state": "building" | "ready" | "rejected",
-"reason": ...}, and at the end {"state": "done"} or {"state": "failed", "reason": ...}. It ends when its standard input does, so that it
-never outlives who started it.
+"reason": ...}, and at the end {"state": "done"}, when all that is ready may be used, or {"state": "failed", "reason": ...}. It ends
+when its standard input does, so that it never outlives who started it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.build import build_each, sized_spec
+from costroute_rt.engines.build import build_each, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cost import identity, write_costs
 from costroute_rt.engines.engine import Engine
 from costroute_rt.engines.error import CostrouteError, EngineError, StoreFullError
-from costroute_rt.engines.gate import run_race
+from costroute_rt.engines.gate import Race, run_race
 from costroute_rt.engines.profile import example_call
 from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import router_graphs, row_graphs, sized_spec
 from costroute_rt.engines.store import Store
 
 COMMAND = ("-m", "costroute_rt.engines.background")
@@ -127,19 +130,28 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
 
 
 def build_job(job: dict[str, Any]) -> Iterator[Event]:
-    """Build, check and prove one engine after another. An engine that cannot be built is told, and the others go on."""
+    """Build, check and prove one engine after another, then all that are ready together.
+
+    An engine that cannot be built is told, and the others go on. Where pictures are slower with those that are ready, these are rejected.
+    """
     bundle, store = Bundle.open(job["bundle"], verify=False), Store(Path(job["store"]))
     setup, replaced = Setup(**job["setup"]), Setup(**job["replaced"])
+    ready = []
     for name in job["names"]:
         yield {"graph": name, "state": "building"}
         try:
-            (report,) = build_each(bundle, store, [name], setup.tool(), setup.spec(bundle), measure=False)
+            (report,) = build_each(bundle, store, [name], setup, measure=False)
             reason = report.set_aside or prove_faster(bundle, store, name, setup, replaced)
         except StoreFullError:
             raise
         except EngineError as error:
             reason = str(error)
+        if reason is None:
+            ready.append(name)
         yield {"graph": name, "state": "rejected", "reason": reason} if reason else {"graph": name, "state": "ready"}
+    reason = prove_pictures(bundle, store, ready, setup, replaced) if ready else None
+    if reason is not None:
+        yield from ({"graph": name, "state": "rejected", "reason": reason} for name in ready)
 
 
 def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup) -> str | None:
@@ -164,9 +176,62 @@ def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced
     return setup.rejection(bundle, store, name, replaced)
 
 
+def prove_pictures(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, replaced: Setup) -> str | None:
+    """Time the calls of whole pictures in turns, with the engines called `names` among the others and without; returns why to go without.
+
+    The threads of two libraries stand in each other's way, so that pictures may be slower where each engine is faster by itself. What is
+    found is kept with the costs of these engines, by which `Setup.rejection` goes.
+    """
+    for candidate, order in pictures(bundle).items():
+        mine = [name for name in dict.fromkeys(order) if name in names]
+        if not mine:
+            continue
+        race = _race_pictures(bundle, store, order, mine, setup, replaced)
+        if race.is_lost:
+            times = f"{min(race.engine_ms):.2f} ms, without {min(race.other_ms):.2f} ms"
+            reason = f"pictures are slower with it among the engines of {replaced} that stay: by {candidate} {times}"
+            for name in names:
+                _note_slower(bundle, store, name, setup, replaced, reason)
+            return reason
+    return None
+
+
+def _race_pictures(bundle: Bundle, store: Store, order: Sequence[str], mine: Sequence[str], setup: Setup, replaced: Setup) -> Race:
+    """The calls in `order`, those of `mine` by engines of `setup`, in turns with the same calls all by engines of `replaced`."""
+    with ExitStack() as stack:
+
+        def opened(name: str, how: Setup) -> Callable[[], object]:
+            return _call(bundle, name, stack.enter_context(open_engine(bundle, store, name, how)), how)
+
+        old = {name: opened(name, replaced) for name in dict.fromkeys(order)}
+        new = old | {name: opened(name, setup) for name in mine}
+        return run_race(lambda: [new[name]() for name in order], lambda: [old[name]() for name in order])
+
+
+def pictures(bundle: Bundle) -> dict[str, list[str]]:
+    """The calls of a picture, by its candidate: the fastest one of each choice of engines."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in sorted(bundle.pool, key=lambda row: int(row["num_inference_steps"])):
+        found.setdefault(tuple(row_graphs(bundle, row)), dict(row))
+    calls = {}
+    for graphs, row in found.items():
+        *before, step, decode = graphs
+        calls[str(row["name"])] = [*router_graphs(bundle), *before, *[step] * row["num_inference_steps"], decode]
+    return calls
+
+
+def _note_slower(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup, reason: str) -> None:
+    stored = store.peek(setup.key(bundle, name))
+    if stored is not None:
+        against = replaced.cost(bundle, store, name).digest
+        cost = replace(setup.cost(bundle, store, name), relative_to=against, is_slower=True, slower_pictures=reason)
+        with store.lock(stored.digest):
+            write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+
+
 def _open(bundle: Bundle, store: Store, name: str, setup: Setup) -> tuple[Engine, float]:
     started = time.perf_counter()
-    engine = setup.open(bundle, store, name)
+    engine = open_engine(bundle, store, name, setup)
     return engine, time.perf_counter() - started
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -15,25 +15,15 @@ from typing import Any
 
 from costroute_rt.engines import device
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.bundle_manifest import ROUTER_GRAPHS, GraphSpec, TensorSpec, step_graph
+from costroute_rt.engines.bundle_manifest import TensorSpec
 from costroute_rt.engines.durable import check_room, is_full
-from costroute_rt.engines.engine import (
-    ANY_DRIVER,
-    AUTO,
-    PRECISIONS,
-    AxisRange,
-    Backend,
-    BuildProgress,
-    BuildSpec,
-    Engine,
-    EngineKey,
-    FieldDifference,
-    get_backend,
-)
-from costroute_rt.engines.error import BundleError, ConfigError, EngineError, StoreFullError
-from costroute_rt.engines.example import PROMPT_TOKENS, axis_lengths, example_feeds
+from costroute_rt.engines.engine import ANY_DRIVER, Backend, BuildProgress, BuildSpec, Engine, EngineKey, FieldDifference
+from costroute_rt.engines.error import BundleError, EngineError, StoreFullError
+from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output
-from costroute_rt.engines.shape import Size, fixed_axes, size_of, split_name, with_size
+from costroute_rt.engines.setup import USUAL, Setup
+from costroute_rt.engines.shape import Size, size_of, split_name
+from costroute_rt.engines.specification import graph_names, pool_graphs, room_needed, sized_spec
 from costroute_rt.engines.store import BUILD, Store, StoredEngine, build_command, check_files, load_stored
 
 _log = logging.getLogger(__name__)
@@ -45,8 +35,6 @@ Detail = Callable[[str, float], object]
 
 _UNWRITTEN = "Failed to write"
 """How a backend says that a file could not be written, where a quota or limit is met that free space does not show."""
-_ROOM = 2.5
-"""Bytes an engine may need for each byte of its weights: float16 becomes float32, and some layouts are padded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,139 +69,13 @@ class Explanation:
     problem: str | None
 
 
-def pool_graphs(bundle: Bundle) -> list[str]:
-    """The graphs that the pool needs, as component/graph: text, each denoiser with a step graph per kind of guidance, decoders, router."""
-    rows = [row_graphs(bundle, row) for row in bundle.pool]
-    return list(dict.fromkeys([*(name for names in rows for name in names[:-1]), *(names[-1] for names in rows), *router_graphs(bundle)]))
-
-
-def row_graphs(bundle: Bundle, row: Mapping[str, Any]) -> list[str]:
-    """The graphs that one candidate of the pool needs, in the order in which they are called."""
-    names = [f"{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder"]
-    has_condition = "condition" in bundle.components[row["denoiser"]].graphs
-    names += [f"{row['denoiser']}/condition"] if has_condition else []
-    return [*names, f"{row['denoiser']}/{step_graph(row['guidance_scale'])}", f"{row['decoder']}/decode"]
-
-
-def router_graphs(bundle: Bundle) -> list[str]:
-    """The graphs that the bundle's router runs, as component/graph."""
-    roles = {name: component.role for name, component in bundle.components.items() if component.role in ROUTER_GRAPHS}
-    return [f"{name}/{ROUTER_GRAPHS[role]}" for name, role in roles.items()] if bundle.router is not None else []
-
-
-def make_spec(
-    provider: str = "cpu",
-    threads: int | None = None,
-    shapes: Mapping[str, int] | None = None,
-    allow_fallback: bool = False,
-    precision: str = "float32",
-    target: str = "",
-) -> BuildSpec:
-    """A build specification with this machine's defaults filled in; raises ConfigError."""
-    if threads is not None and threads < 1:
-        raise ConfigError("threads", threads, "1 or more")
-    if precision not in PRECISIONS:
-        raise ConfigError("precision", precision, f"one of {', '.join(PRECISIONS)}")
-    return BuildSpec(
-        provider=provider,
-        precision=precision,
-        threads=threads or device.default_threads(),
-        shapes=tuple(sorted((shapes or {}).items())),
-        allow_fallback=allow_fallback,
-        target=target,
-    )
-
-
-def spec_for(
-    bundle: Bundle,
-    tool: Backend,
-    provider: str,
-    threads: int | None,
-    shapes: Mapping[str, int] | None = None,
-    precision: str = AUTO,
-    target: str = "",
-) -> BuildSpec:
-    """A build specification for the bundle's engines; shapes: axis lengths to fix, None: those that never change, see `fixed_axes`."""
-    provider = tool.default_provider if provider == AUTO else provider
-    precision = tool.default_precision if precision == AUTO else precision
-    spec = make_spec(provider, threads, fixed_axes(bundle) if shapes is None else shapes, precision=precision, target=target)
-    return replace(spec, ranges=free_axes(bundle)) if tool.needs_ranges else spec
-
-
-def sized_spec(bundle: Bundle, name: str, spec: BuildSpec) -> BuildSpec:
-    """The specification of the engine called `name`, which may ask for a size of its own (`base/step@512x768`).
-
-    Lengths that the specification fixes already stay, such as of a batch; raises ConfigError for those of another size.
-    """
-    size = size_of(name)
-    if size is None:
-        return spec
-    fixed, sized = dict(spec.shapes), axis_lengths(bundle, size=size)
-    changing = {axis for axis, length in axis_lengths(bundle, size=(2 * size[0], 2 * size[1])).items() if sized[axis] != length}
-    for axis in sorted(changing & fixed.keys()):
-        if fixed[axis] != sized[axis]:
-            raise ConfigError(f"the length of {axis}", fixed[axis], f"{sized[axis]}, which images of {size[0]}x{size[1]} need")
-    return replace(spec, shapes=tuple(sorted((sized | fixed).items())))
-
-
-def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
-    """The lengths that axes may have where they stay free: one or two images, of any size the bundle makes; one text or two.
-
-    Beside them the tokens of a prompt by the router's own tokenizer.
-    """
-    usual, sizes = axis_lengths(bundle), list(bundle.image.sizes)
-    image, factor = bundle.image, bundle.image.vae_scale_factor
-    if image.any_size:
-        sizes += [(factor, factor), (2 * image.height, 2 * image.width)]
-    sides = [axis_lengths(bundle, size=size) for size in sizes]
-    ranges = {axis: (min(each[axis] for each in sides), length, max(each[axis] for each in sides)) for axis, length in usual.items()}
-    ranges |= {"batch": (1, 1, 2), "batch_size": (1, 1, 2), "rows": (1, 2, 2)}
-    if bundle.router is not None and "max_length" in bundle.router:
-        most = bundle.router["max_length"]
-        ranges["prompt_tokens"] = (1, min(PROMPT_TOKENS, most), most)
-    return tuple((axis, *lengths) for axis, lengths in sorted(ranges.items()))
-
-
-def engine_key(bundle: Bundle, component: str, graph: str, backend: Backend, spec: BuildSpec) -> EngineKey:
-    """The key under which the store must hold this graph's engine; graph: may name a size (`step@512x768`)."""
-    spec = sized_spec(bundle, graph, spec)
-    component, graph = split_name(f"{component}/{graph}")
-    path, weights = bundle.graph_path(component, graph), bundle.components[component].weights
-    name, driver = backend.device(spec)
-    return EngineKey(
-        graph=f"{bundle.family}/{component}/{graph}",
-        weights_sha256=bundle.files[weights].sha256 if weights else "none",
-        graph_sha256=bundle.files[path].sha256,
-        backend=backend.name,
-        backend_version=backend.version,
-        provider=spec.provider,
-        precision=spec.precision,
-        shapes=_describe_shapes(bundle.graphs[path], spec),
-        options=backend.options(spec),
-        device=name,
-        driver=driver,
-        os=device.os_name(),
-    )
-
-
-def named_key(bundle: Bundle, name: str, backend: Backend, spec: BuildSpec) -> EngineKey:
-    """`engine_key` for an engine by its name, component/graph, which may name a size."""
-    component, _, graph = name.partition("/")
-    return engine_key(bundle, component, graph, backend, spec)
-
-
 def build_engines(
     bundle: Bundle,
     store: Store,
+    setup: Setup = USUAL,
     *,
-    backend: str = "onnxruntime",
-    provider: str = AUTO,
-    precision: str = AUTO,
-    threads: int | None = None,
-    shapes: Mapping[str, int] | None = None,
     graphs: Iterable[str] | None = None,
     size: Size | None = None,
-    target: str = "",
     force: bool = False,
     measure: bool = True,
     progress: Progress | None = None,
@@ -221,17 +83,15 @@ def build_engines(
 ) -> list[BuildReport]:
     """Build what is missing or damaged among `graphs` (component/graph; None: what the pool needs), check it, measure it.
 
-    size: build engines that know this height and width, in pixels, for the graphs that depend on it.
-    target: cards to build for, such as `ampere+`, where the backend can. An engine built where it cannot run is neither checked nor
-    measured before it can: by this function, or when it is first opened.
+    size: build engines that know this height and width, in pixels, for the graphs that depend on it. None: those that take any, with
+    TensorRT also those that know the bundle's usual size.
+    An engine built where it cannot run is neither checked nor measured before it can: by this function, or when it is first opened.
     Raises BundleError (files damaged, weights that give no numbers), EngineError (an engine that fails its check is set aside with the
     reason, and not built again until something in its key changes), StoreFullError, BackendError, ConfigError.
     """
-    tool = get_backend(backend)
-    spec = spec_for(bundle, tool, provider, threads, shapes, precision=precision, target=target)
-    names = graph_names(bundle, graphs, size)
-    reports = build_each(bundle, store, names, tool, spec, force=force, measure=measure, progress=progress, detail=detail)
-    raise_set_aside(store, reports)
+    names = graph_names(bundle, graphs, size, setup.tool())
+    reports = build_each(bundle, store, names, setup, force=force, measure=measure, progress=progress, detail=detail)
+    raise_set_aside(bundle, store, reports)
     return reports
 
 
@@ -239,8 +99,7 @@ def build_each(
     bundle: Bundle,
     store: Store,
     names: Sequence[str],
-    tool: Backend,
-    spec: BuildSpec,
+    setup: Setup,
     *,
     force: bool = False,
     measure: bool = True,
@@ -250,7 +109,8 @@ def build_each(
     """`build_engines` for engines by name, where one that is set aside is told in its report instead of raised."""
     from costroute_rt.engines.profile import measure_missing
 
-    keys = {name: named_key(bundle, name, tool, spec) for name in names}
+    tool, spec = setup.tool(), setup.spec(bundle)
+    keys = {name: setup.key(bundle, name) for name in names}
     store.sweep()
     wanted = [name for name in names if force or not _is_ready(_present(store, keys[name]), tool)]
     built: dict[str, StoredEngine] = {}
@@ -262,63 +122,44 @@ def build_each(
         if stored is not None:
             built[name] = stored
     found = {name: built.get(name) or store.peek(keys[name]) for name in names}
-    good = {name: keys[name] for name, stored in found.items() if stored is not None and not stored.quarantined}
-    costs = measure_missing(bundle, store, good, tool, spec) if measure and tool.obstacle() is None else {}
+    good = [name for name, stored in found.items() if stored is not None and not stored.quarantined]
+    costs = measure_missing(bundle, store, good, setup) if measure and tool.obstacle() is None else {}
     return [_report(name, found[name], name in built, costs) for name in names]
 
 
-def raise_set_aside(store: Store, reports: Iterable[BuildReport]) -> None:
+def raise_set_aside(bundle: Bundle, store: Store, reports: Iterable[BuildReport]) -> None:
     """Raise EngineError where engines were set aside, now or by an earlier build."""
     bad = [report for report in reports if report.set_aside]
     if bad:
         told = "; ".join(f"the engine of {each.graph} was set aside: {each.set_aside}" for each in bad)
-        again = build_command(load_stored(store.folder / bad[0].digest).key, "--force")
+        again = build_command(load_stored(store.folder / bad[0].digest).key, "--force", bundle=bundle.root)
         raise EngineError(store.folder, told, f"{again} builds it again; without, it waits until something in its key changes")
 
 
-def graph_names(bundle: Bundle, graphs: Iterable[str] | None = None, size: Size | None = None) -> list[str]:
-    """The engines to build, by name: of `graphs`, or of what the pool needs; raises ConfigError for a graph or size there is not."""
-    names = pool_graphs(bundle) if graphs is None else _known_graphs(bundle, graphs)
-    return names if size is None else with_size(bundle, names, size)
+def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -> Engine:
+    """Open the engine called `name`, component/graph, which may name a size; one that was built where it could not run is checked first.
 
-
-def open_engine(
-    bundle: Bundle,
-    store: Store,
-    component: str,
-    graph: str,
-    *,
-    backend: str = "onnxruntime",
-    provider: str = AUTO,
-    precision: str = AUTO,
-    threads: int | None = None,
-    shapes: Mapping[str, int] | None = None,
-    target: str = "",
-) -> Engine:
-    """Open the graph's engine; raises EngineError, naming what differs from the nearest stored one, where there is none.
-
-    An engine that was built where it could not run is checked first.
+    Raises EngineError, naming what differs from the nearest stored one, where there is none.
     """
-    tool = get_backend(backend)
-    spec = spec_for(bundle, tool, provider, threads, shapes, precision, target)
-    return open_named(bundle, store, f"{component}/{graph}", tool, spec)
-
-
-def open_named(bundle: Bundle, store: Store, name: str, tool: Backend, spec: BuildSpec) -> Engine:
-    """`open_engine` for an engine by its name, component/graph, which may name a size."""
-    key, spec = named_key(bundle, name, tool, spec), sized_spec(bundle, name, spec)
+    tool, spec, key = setup.tool(), sized_spec(bundle, name, setup.spec(bundle)), setup.key(bundle, name)
     stored = store.find(key)
     if stored is not None and not _is_ready(stored, tool):
         _build_one(bundle, store, name, key, tool, spec)
         stored = store.find(key)
     if stored is None:
         problem = f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})"
-        raise EngineError(store.folder, problem, build_command(key, *_size_options(name)))
-    engine = tool.open(stored.path, spec, key)
+        raise EngineError(store.folder, problem, build_command(key, *_size_options(name), bundle=bundle.root))
+    again = build_command(key, *_size_options(name), "--force", bundle=bundle.root)
+    try:
+        engine = tool.open(stored.path, spec, key)
+    except EngineError as error:
+        if not error.remedy.startswith(BUILD):
+            raise
+        raise EngineError(error.path, error.problem, again) from error
     if engine.inputs.keys() != bundle.graphs[bundle.graph_path(*split_name(name))].inputs.keys():
         engine.close()
         problem = f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's"
-        raise EngineError(stored.path, problem, build_command(key, *_size_options(name), "--force"))
+        raise EngineError(stored.path, problem, again)
     store.note_use(stored)
     return engine
 
@@ -328,29 +169,9 @@ def _size_options(name: str) -> tuple[str, ...]:
     return () if size is None else ("--height", str(size[0]), "--width", str(size[1]))
 
 
-def explain_engines(
-    bundle: Bundle,
-    store: Store,
-    *,
-    backend: str = "onnxruntime",
-    provider: str = AUTO,
-    precision: str = AUTO,
-    threads: int | None = None,
-    target: str = "",
-) -> list[Explanation]:
+def explain_engines(bundle: Bundle, store: Store, setup: Setup = USUAL) -> list[Explanation]:
     """For each graph the pool needs: would its engine be found, and if not, why."""
-    tool = get_backend(backend)
-    spec = spec_for(bundle, tool, provider, threads, precision=precision, target=target)
-    return [_explain(store, name, named_key(bundle, name, tool, spec)) for name in pool_graphs(bundle)]
-
-
-def _known_graphs(bundle: Bundle, names: Iterable[str]) -> list[str]:
-    """Each name once; raises ConfigError for one that is no graph of the bundle."""
-    known = [f"{name}/{graph}" for name, component in bundle.components.items() for graph in component.graphs]
-    for name in names:
-        if name not in known:
-            raise ConfigError("graph", name, f"component/graph, one of {', '.join(known)}")
-    return list(dict.fromkeys(names))
+    return [_explain(store, name, setup.key(bundle, name)) for name in pool_graphs(bundle)]
 
 
 def _explain(store: Store, name: str, key: EngineKey) -> Explanation:
@@ -518,22 +339,6 @@ def _agree(one: TensorSpec, other: TensorSpec) -> bool:
         return False
     pairs = zip(one.shape, other.shape, strict=True)
     return all(isinstance(a, str) or isinstance(b, str) or a == b for a, b in pairs)
-
-
-def _describe_shapes(graph: GraphSpec, spec: BuildSpec) -> str:
-    """Fixed axes, and the ranges of those the graph has beside them."""
-    fixed = dict(spec.shapes)
-    free = {axis for port in graph.inputs.values() for axis in port.shape} - fixed.keys()
-    ranges = [f"{axis}={least}..{usual}..{most}" for axis, least, usual, most in spec.ranges if axis in free]
-    return " ".join([*(f"{axis}={length}" for axis, length in spec.shapes), *ranges])
-
-
-def room_needed(bundle: Bundle, name: str) -> int:
-    """The most bytes that the engine of a graph may need."""
-    component, graph = split_name(name)
-    weights = bundle.components[component].weights
-    stored = bundle.files[bundle.graph_path(component, graph)].bytes + (bundle.files[weights].bytes if weights else 0)
-    return int(_ROOM * stored)
 
 
 def _report(name: str, stored: StoredEngine | None, built: bool, costs: Mapping[str, float]) -> BuildReport:

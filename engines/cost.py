@@ -15,7 +15,7 @@ from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.section import Section, canonical_json, parse_section
 
 COSTS = "costs.json"
-_PROFILE = "costroute-rt profile"
+PROFILE = "costroute-rt profile"
 _VERSION = 1
 
 
@@ -51,6 +51,8 @@ class EngineCost:
     """Digest of the engine beside which it was timed while the machine was busy: its costs, times how much longer this one takes."""
     is_slower: bool = False
     """Whether it lost the race against that engine, so that it is not to replace it; it may be used by itself."""
+    slower_pictures: str | None = None
+    """How it was slower where it was not by itself: in whole pictures, beside the engines that stay."""
 
     def scaled(self, graph: str, digest: str, call_ratio: float, load_ratio: float, is_slower: bool = False) -> EngineCost:
         """The costs of another engine that takes so many times as long."""
@@ -74,7 +76,7 @@ def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost)
         "load_ms": _call_json(cost.load),
     }
     if cost.relative_to is not None:
-        body |= {"relative_to": cost.relative_to, "is_slower": cost.is_slower}
+        body |= {"relative_to": cost.relative_to, "is_slower": cost.is_slower, "slower_pictures": cost.slower_pictures}
     body["batch"] = {str(size): _call_json(call) for size, call in cost.batch.items()}
     with store_errors(folder):
         for leftover in folder.glob(f".{COSTS}.*"):
@@ -82,15 +84,15 @@ def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost)
         write_file(folder / COSTS, canonical_json({"costs": body, "sha256": _digest(body)}))
 
 
-def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str, key: EngineKey | None = None) -> EngineCost:
+def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str, command: str = PROFILE) -> EngineCost:
     """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity.
 
-    key: the engine's, for the remedy.
+    command: what measures it.
     """
     path = folder / COSTS
 
     def fail(problem: str) -> NoReturn:
-        raise EngineError(path, problem, " ".join([_PROFILE, *(key.as_options() if key is not None else ())]))
+        raise EngineError(path, problem, command)
 
     try:
         data = path.read_bytes()
@@ -117,6 +119,7 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, di
         load=_call(body.section("load_ms")),
         relative_to=relative_to,
         is_slower=body.values.get("is_slower") is True,
+        slower_pictures=body.text("slower_pictures") if body.values.get("slower_pictures") is not None else None,
     )
 
 

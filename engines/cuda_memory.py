@@ -1,7 +1,7 @@
 """Memory and work of an NVIDIA GPU: buffers, one stream, copies, events, captured graphs. The only file that imports `cuda`.
 
 Everything goes through one stream of the device's primary context, so that what one engine gives the next may take, and a buffer let go may
-be filled again at once. Whoever puts work on the stream holds `CudaMemory.lock`. Copies between host and device are counted.
+be filled again at once. Whoever puts work on the stream does so within `CudaMemory.using`. Copies between host and device are counted.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.error import BackendError
+from costroute_rt.engines.nvidia import NO_DRIVER
+from costroute_rt.engines.pycuda_driver import find_pycuda
 
 DRIVER_REMEDY = "install the NVIDIA driver for this GPU; `costroute-rt doctor` shows what is there"
 _PAGEABLE_BYTES = 64 << 10
@@ -66,40 +68,47 @@ class _Pinned:
 
 @dataclass
 class CudaMemory:
-    """The first GPU. Made by `open_cuda`; calls may come from any thread that holds `lock`, which engines do for the whole of a run."""
+    """The first GPU. Made by `open_cuda`; calls may come from any thread, within `using`, which engines enter for the whole of a run."""
 
-    driver: ModuleType
+    driver: Any
+    """`cuda.bindings.driver`, or what stands for it."""
     context: Any
     stream: Any
     transfers: Transfers = field(default_factory=Transfers)
     _free: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     _pinned: dict[int, _Pinned] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
-    _current: threading.local = field(default_factory=threading.local)
-    """In which threads the GPU is current; not kept by their numbers, which later threads get again."""
+    _depth: int = 0
+    """How often the thread that holds the lock is within `using`."""
 
     @property
     def stream_handle(self) -> int:
         """The stream as a number, as TensorRT takes it."""
-        self.enter()
         return int(self.stream)
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """The GPU to oneself: one thread at a time. Afterwards the CUDA context that the application had is the thread's again."""
+        with self.lock:
+            if self._depth == 0:
+                self.call("cuCtxPushCurrent", self.context)
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self.call("cuCtxPopCurrent")
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Calls a function of the driver and returns what it gives: nothing, a value, or several; raises BackendError where it fails."""
         return _checked(self.driver, name, *arguments)
-
-    def enter(self) -> None:
-        """Makes the GPU current in this thread."""
-        if not hasattr(self._current, "is_set"):
-            self.call("cuCtxSetCurrent", self.context)
-            self._current.is_set = True
 
     def allocate(self, nbytes: int) -> int:
         """The address of a buffer; one let go before is taken again."""
         size = _rounded(nbytes)
         if self._free[size]:
             return self._free[size].pop()
-        self.enter()
         try:
             return int(self.call("cuMemAlloc", size))
         except BackendError:
@@ -112,7 +121,6 @@ class CudaMemory:
 
     def trim(self) -> None:
         """Gives the buffers that nobody holds back to the system."""
-        self.enter()
         self.synchronize()
         for pointers in self._free.values():
             while pointers:
@@ -124,7 +132,6 @@ class CudaMemory:
 
     def to_device(self, array: npt.NDArray[Any]) -> DeviceArray:
         """A copy of a host array."""
-        self.enter()
         source = np.ascontiguousarray(array).reshape(array.shape)
         value = DeviceArray(self, source.dtype, source.shape)
         if 0 < source.nbytes <= _PAGEABLE_BYTES:
@@ -141,7 +148,6 @@ class CudaMemory:
 
     def to_host(self, value: DeviceArray) -> npt.NDArray[Any]:
         """A copy of a device array, after everything the stream still had to do."""
-        self.enter()
         result = np.empty(value.shape, value.dtype)
         if value.nbytes:
             pinned = self._staging(value.nbytes)
@@ -161,14 +167,13 @@ class CudaMemory:
         """Waits until the stream has nothing left to do."""
         self.call("cuStreamSynchronize", self.stream)
 
-    def free_bytes(self) -> int:
-        """What the device has left."""
-        self.enter()
-        return int(self.call("cuMemGetInfo")[0])
+    def room_bytes(self) -> tuple[int, int]:
+        """What the device has left, and what it has in all."""
+        free, total = self.call("cuMemGetInfo")
+        return int(free), int(total)
 
     def time_ms(self, work: Callable[[], object]) -> float:
         """Milliseconds that the GPU needs for what `work` puts on the stream."""
-        self.enter()
         start, end = (self.call("cuEventCreate", 0) for _ in range(2))
         try:
             self.call("cuEventRecord", start, self.stream)
@@ -182,7 +187,6 @@ class CudaMemory:
 
     def capture(self, work: Callable[[], object]) -> CapturedGraph:
         """What `work` puts on the stream, recorded instead of done. Raises as `work` does, and BackendError where it cannot be recorded."""
-        self.enter()
         self.call("cuStreamBeginCapture", self.stream, self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
         graph = None
         try:
@@ -232,24 +236,37 @@ def find_obstacle() -> BackendError | None:
 
 @lru_cache(maxsize=1)
 def open_cuda() -> CudaMemory:
-    """The first GPU's memory, the same for all engines of the process; raises BackendError without cuda-bindings, driver or GPU."""
-    try:
-        from cuda.bindings import driver
-    except ImportError as error:
-        raise BackendError("CUDA from Python", f"no usable cuda.bindings ({error})", "pip install cuda-bindings") from error
+    """The first GPU's memory, the same for all engines of the process.
+
+    Raises BackendError without cuda-bindings or pycuda, driver or GPU.
+    """
+    driver = _find_driver()
     try:
         _checked(driver, "cuInit", 0)
         context = _checked(driver, "cuDevicePrimaryCtxRetain", _checked(driver, "cuDeviceGet", 0))
-        _checked(driver, "cuCtxSetCurrent", context)
-        stream = _checked(driver, "cuStreamCreate", driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        memory = CudaMemory(driver, context, stream=None)
+        with memory.using():
+            memory.stream = memory.call("cuStreamCreate", driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
     except BackendError as error:
         raise BackendError("an NVIDIA GPU", error.found, DRIVER_REMEDY) from error
     except Exception as error:  # cuda-bindings has a class of its own for a driver library that is not there
-        raise BackendError("an NVIDIA GPU", "no NVIDIA driver on this machine", DRIVER_REMEDY) from error
-    return CudaMemory(driver, context, stream)
+        raise BackendError("an NVIDIA GPU", NO_DRIVER, DRIVER_REMEDY) from error
+    return memory
 
 
-def _checked(driver: ModuleType, name: str, *arguments: Any) -> Any:
+def _find_driver() -> Any:
+    """cuda-bindings, or pycuda where only that is there."""
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        found = find_pycuda()
+        if found is None:
+            raise BackendError("CUDA from Python", f"no usable cuda.bindings ({error})", "pip install cuda-bindings") from error
+        return found
+    return driver
+
+
+def _checked(driver: Any, name: str, *arguments: Any) -> Any:
     result, *values = getattr(driver, name)(*arguments)
     if result != driver.CUresult.CUDA_SUCCESS:
         text = driver.cuGetErrorString(result)[1]

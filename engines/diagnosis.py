@@ -149,11 +149,11 @@ def _check_tensorrt_versions(versions: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _provider(name: str, works: bool, problem: str | None) -> Finding:
-    remedy = None if works else _mend(problem or "") or f"install what {name} needs, or use another provider"
+    remedy = None if works else mend_library(problem or "") or f"install what {name} needs, or use another provider"
     return Finding(f"provider {name}", "works" if works else "listed, does not work", problem, remedy)
 
 
-def _mend(problem: str) -> str | None:
+def mend_library(problem: str) -> str | None:
     """What brings the library that a message misses; None where it names none that we know."""
     library = next((name for name in _LIBRARY.findall(problem) if not _OWN_LIBRARY.match(name)), None)
     if library is None:

@@ -108,8 +108,6 @@ class BuildSpec:
     """Lengths of the axes that stay free, for backends that have to know (`Backend.needs_ranges`)."""
     target: str = ""
     """Cards to build for, such as `ampere+`, where a backend can build for others than this machine's; empty: what suits this machine."""
-    allow_fallback: bool = False
-    """Accept another provider than the one asked for."""
 
 
 class Engine(Protocol):

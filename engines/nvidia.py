@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from costroute_rt.engines.error import BackendError
 
 _LIBRARIES = ("nvml.dll", os.path.expandvars(r"%ProgramFiles%\NVIDIA Corporation\NVSMI\nvml.dll"))
+CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+"""What the driver brings for CUDA."""
+NO_DRIVER = f"no NVIDIA driver on this machine: it has no {CUDA_LIBRARY}"
 _MAJOR, _MINOR = 75, 76
 """CUDA's numbers for the two parts of a compute capability."""
 _TEXT_BYTES = 96
@@ -57,13 +60,18 @@ def find_driver() -> Driver | None:
         library.nvmlShutdown()
 
 
+def has_cuda_library() -> bool:
+    """Whether the driver's library for CUDA is there and can be loaded."""
+    return _load((CUDA_LIBRARY,)) is not None
+
+
 def find_gpu() -> Gpu:
     """The GPU that engines run on; raises BackendError where CUDA has none, or it cannot be told which it is."""
-    library = _load(("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1",))
+    library = _load((CUDA_LIBRARY,))
     status = library.cuInit(0) if library is not None else 0
     device, major, minor, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
     if library is None or status != 0 or library.cuDeviceGet(ctypes.byref(device), 0) != 0:
-        found = "no NVIDIA driver on this machine" if library is None else f"none that CUDA can use (error {status})"
+        found = NO_DRIVER if library is None else f"none that CUDA can use (error {status})"
         raise BackendError("an NVIDIA GPU", found, "install the NVIDIA driver for this GPU; `costroute-rt doctor` shows what is there")
     buffer = ctypes.create_string_buffer(_TEXT_BYTES)
     failed = [

@@ -6,11 +6,16 @@ laid out for this processor), which it then opens with optimisation switched off
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +28,7 @@ from costroute_rt.engines.bundle_manifest import TensorSpec
 from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.half_precision import RULES, to_float16
+from costroute_rt.engines.nvidia import NO_DRIVER, has_cuda_library
 from costroute_rt.engines.onnx_file import RELU, read_graph_spec
 
 if TYPE_CHECKING:
@@ -86,7 +92,9 @@ class OnnxRuntimeBackend:
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         self._requested(spec)
         if spec.provider in _DEVICE_TYPES:
-            return device.gpu() if spec.allow_fallback else device.named_gpu()
+            gpu = device.named_gpu()
+            _prove_provider(spec.provider)
+            return gpu
         return " ".join([device.cpu_name(), *device.cpu_features()]), "none"
 
     def obstacle(self) -> BackendError | None:
@@ -161,9 +169,9 @@ class OnnxRuntimeBackend:
         if spec.precision not in able:
             raise ConfigError("precision", spec.precision, f"{' or '.join(able)} with onnxruntime's provider {spec.provider}")
         if wanted not in self._ort.get_available_providers():
-            if not spec.allow_fallback:
-                raise BackendError(f"provider {spec.provider}", _names(self._ort.get_available_providers()), _REMEDIES[spec.provider])
-            wanted = PROVIDERS["cpu"]
+            raise _absent(spec.provider, self._ort.get_available_providers())
+        if spec.provider in _DEVICE_TYPES:
+            _load_cuda_packages()
         return list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
 
     def _session(self, path: Path, options: SessionOptions, providers: Sequence[Provider], problem: str) -> InferenceSession:
@@ -308,14 +316,70 @@ def check_providers() -> list[ProviderCheck]:
 
 
 def _check_provider(backend: OnnxRuntimeBackend, name: str, full: str) -> ProviderCheck:
+    if name in _DEVICE_TYPES:
+        _load_cuda_packages()
     options = backend._session_options(BuildSpec())
     try:
         session = backend._ort.InferenceSession(RELU, options, providers=[full], enable_fallback=0)
         session.run(None, {"x": np.ones(1, np.float32)})
     except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
-        return ProviderCheck(name, False, _first_line(error))
+        return ProviderCheck(name, False, _library_problem(name) or _first_line(error))
     found = session.get_providers()[0]
-    return ProviderCheck(name, found == full, None if found == full else f"{found} runs instead")
+    return ProviderCheck(name, found == full, None if found == full else _library_problem(name) or f"{found} runs instead")
+
+
+@cache
+def _prove_provider(name: str) -> None:
+    """Run a graph of one node on it; raises BackendError where that fails. Only what works is remembered."""
+    check = _check_provider(OnnxRuntimeBackend(), name, PROVIDERS[name])
+    if not check.works:
+        raise _unusable(name, check.problem or "")
+
+
+@cache
+def _load_cuda_packages() -> None:
+    """Load the libraries of CUDA that pip installed (nvidia-cublas ...): they lie where the system's loader does not look for them."""
+    with redirect_stdout(sys.stderr):  # it prints what it does not find
+        _import_onnxruntime().preload_dlls()
+
+
+def _unusable(name: str, problem: str) -> BackendError:
+    """About a provider that ONNX Runtime has, and that does not run; the remedy is what brings the library named in the problem."""
+    from costroute_rt.engines.diagnosis import mend_library
+
+    return BackendError(f"provider {name}", problem, mend_library(problem) or _REMEDIES[name])
+
+
+def _absent(name: str, listed: Iterable[str]) -> BackendError:
+    """About a provider that this ONNX Runtime was built without: which library it lacks, and whether the driver would be there."""
+    installed = installed_distributions()
+    who = " and ".join(f"{each} {metadata.version(each)}" for each in installed) or "this onnxruntime"
+    found = f"{_names(listed)}: {who} has no {_library_name(name) if name in _DEVICE_TYPES else PROVIDERS[name]}"
+    if name in _DEVICE_TYPES and not has_cuda_library():
+        found += f", and there is {NO_DRIVER}"
+    replaced = f"pip uninstall -y {' '.join(installed)}, then " if installed and name in _DEVICE_TYPES else ""  # they share one module
+    return BackendError(f"provider {name}", found, replaced + _REMEDIES[name])
+
+
+def _library_name(name: str) -> str:
+    """The file that is a provider for NVIDIA GPUs, beside ONNX Runtime's module."""
+    stem = f"onnxruntime_providers_{name}"
+    return f"{stem}.dll" if sys.platform == "win32" else f"lib{stem}.so"
+
+
+def _library_problem(name: str) -> str | None:
+    """What keeps a provider's library from being loaded, such as another that it needs: ONNX Runtime tells that its log alone.
+
+    To be asked after ONNX Runtime failed: loaded before, the library would not find what ONNX Runtime has to give it.
+    """
+    found = importlib.util.find_spec("onnxruntime")
+    path = Path(found.origin).parent / "capi" / _library_name(name) if found is not None and found.origin else None
+    if path is not None and path.exists():
+        try:
+            ctypes.CDLL(str(path))
+        except OSError as error:
+            return f"a {path.name} that cannot be loaded: {error}"
+    return None
 
 
 def installed_distributions() -> list[str]:
@@ -401,13 +465,11 @@ def _load_weights(model: ModelProto, folder: Path) -> None:
 
 
 def _real_provider(found: list[str], spec: BuildSpec) -> str:
-    """Our name for the provider that runs; raises BackendError where it is not the one asked for and no fallback was allowed."""
+    """Our name for the provider that runs; raises BackendError where it is not the one asked for."""
     short = _short_names()
     real = short.get(found[0], found[0])
     if real != spec.provider:
-        if not spec.allow_fallback:
-            raise BackendError(f"provider {spec.provider}", f"{real} after opening", _REMEDIES[spec.provider])
-        _log.warning("asked for provider %s, running on %s", spec.provider, real)
+        raise _unusable(spec.provider, _library_problem(spec.provider) or f"{real} after opening")
     return real
 
 

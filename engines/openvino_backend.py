@@ -6,7 +6,6 @@ the key says and OpenVINO checks once more. It loads in about a quarter of the t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +21,6 @@ from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Val
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.onnx_file import RELU, read_graph_spec
 from costroute_rt.engines.section import canonical_json, parse_section
-
-_log = logging.getLogger(__name__)
 
 BLOB, INTERFACE = "model.blob", "interface.json"
 """A blob may have several names for one input, and none for its axes: what they are called stands beside it."""
@@ -107,10 +104,8 @@ class OpenVinoBackend:
             raise ConfigError("provider", spec.provider, f"one of {', '.join(DEVICES)}")
         found = _found_devices() if wanted != "CPU" else ("CPU",)
         if wanted not in found:
-            if not spec.allow_fallback:
-                names = [name for name, each in DEVICES.items() if each in found]
-                raise BackendError(f"provider {spec.provider}", f"only {', '.join(names)}", REMEDIES[spec.provider])
-            wanted = "CPU"
+            names = ", ".join(name for name, each in DEVICES.items() if each in found)
+            raise BackendError(f"provider {spec.provider}", f"only {names}{_why_absent(wanted)}", REMEDIES[spec.provider])
         capabilities = self._core.get_property(wanted, "OPTIMIZATION_CAPABILITIES")
         able = [name for name, (_, capability) in _PRECISIONS.items() if capability in capabilities]
         if spec.precision not in able:
@@ -196,6 +191,15 @@ def _found_devices() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.split(".")[0] for name in _core().available_devices))
 
 
+def _why_absent(name: str) -> str:
+    """What OpenVINO says about a device that it does not list, such as the library that its plugin lacks."""
+    try:
+        _core().get_property(name, "AVAILABLE_DEVICES")
+    except RuntimeError as error:
+        return f": {_reason(error)}"
+    return ""
+
+
 def _check_precision(compiled: Any, spec: BuildSpec) -> None:
     """Raise BackendError where the device settled on other numbers than were asked for."""
     found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -204,13 +208,11 @@ def _check_precision(compiled: Any, spec: BuildSpec) -> None:
 
 
 def _real_provider(compiled: Any, spec: BuildSpec) -> str:
-    """Our name for the device that runs it; raises BackendError where it is not the one asked for and no fallback was allowed."""
+    """Our name for the device that runs it; raises BackendError where it is not the one asked for."""
     found = compiled.get_property("EXECUTION_DEVICES")[0].split(".")[0]
     real = next((name for name, each in DEVICES.items() if each == found), found)
     if real != spec.provider:
-        if not spec.allow_fallback:
-            raise BackendError(f"provider {spec.provider}", f"{real} after opening", REMEDIES[spec.provider])
-        _log.warning("asked for provider %s, running on %s", spec.provider, real)
+        raise BackendError(f"provider {spec.provider}", f"{real} after opening", REMEDIES[spec.provider])
     return real
 
 

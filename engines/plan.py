@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from costroute_rt.engines.build import describe_miss, named_key, room_needed, was_checked
+from costroute_rt.engines.build import describe_miss, was_checked
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.engine import Backend, BuildSpec, EngineKey, FieldDifference
+from costroute_rt.engines.engine import EngineKey, FieldDifference
 from costroute_rt.engines.error import EngineError
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import room_needed
 from costroute_rt.engines.store import Store, StoredEngine, check_files
 
 
@@ -29,13 +31,11 @@ class PlannedBuild:
     """Of the last such engine; where there was none, the most it may need. 0: not built."""
 
 
-def plan_builds(
-    bundle: Bundle, store: Store, names: Sequence[str], tool: Backend, spec: BuildSpec, *, force: bool = False
-) -> list[PlannedBuild]:
+def plan_builds(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, *, force: bool = False) -> list[PlannedBuild]:
     """What `build_each` would do now with the same arguments, one entry for each name."""
-    keys = {name: named_key(bundle, name, tool, spec) for name in names}
+    keys = {name: setup.key(bundle, name) for name in names}
     records = store.engines()
-    can_run = tool.obstacle() is None
+    can_run = setup.tool().obstacle() is None
     return [_plan(bundle, store, name, key, records, can_run=can_run, force=force) for name, key in keys.items()]
 
 

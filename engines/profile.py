@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from filelock import Timeout
 
-from costroute_rt.engines.build import Progress, engine_key, graph_names, named_key, sized_spec, spec_for
+from costroute_rt.engines.build import Progress
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.cost import COSTS, CallCost, EngineCost, identity, read_cost_file, write_costs
-from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, Engine, EngineKey, get_backend
+from costroute_rt.engines.cost import COSTS, CallCost, EngineCost, identity, write_costs
+from costroute_rt.engines.engine import Backend, BuildSpec, Engine
 from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import Clock
+from costroute_rt.engines.setup import USUAL, Setup
 from costroute_rt.engines.shape import Size, split_name
+from costroute_rt.engines.specification import graph_names, sized_spec
 from costroute_rt.engines.store import Store, StoredEngine, build_command
 
 _log = logging.getLogger(__name__)
@@ -46,25 +48,13 @@ class CostRow:
 
 
 def profile_engines(
-    bundle: Bundle,
-    store: Store,
-    *,
-    backend: str = "onnxruntime",
-    provider: str = AUTO,
-    precision: str = AUTO,
-    threads: int | None = None,
-    shapes: Mapping[str, int] | None = None,
-    size: Size | None = None,
-    progress: Progress | None = None,
+    bundle: Bundle, store: Store, setup: Setup = USUAL, *, size: Size | None = None, progress: Progress | None = None
 ) -> list[CostRow]:
     """Measure every engine the pool needs, again; raises EngineError where one is missing.
 
     size: those that know this height and width, in pixels.
     """
-    tool = get_backend(backend)
-    spec = spec_for(bundle, tool, provider, threads, shapes, precision=precision)
-    keys = {name: named_key(bundle, name, tool, spec) for name in graph_names(bundle, size=size)}
-    costs = measure_engines(bundle, store, keys, tool, spec, progress=progress)
+    costs = measure_engines(bundle, store, graph_names(bundle, size=size), setup, progress=progress)
     return [
         CostRow(
             graph=cost.graph,
@@ -81,51 +71,32 @@ def profile_engines(
     ]
 
 
-def read_costs(
-    bundle: Bundle,
-    store: Store,
-    component: str,
-    graph: str,
-    *,
-    backend: str = "onnxruntime",
-    provider: str = AUTO,
-    precision: str = AUTO,
-    threads: int | None = None,
-    shapes: Mapping[str, int] | None = None,
-) -> EngineCost:
-    """Measured costs of one engine; raises EngineError where there are none, or they were measured on something else."""
-    tool = get_backend(backend)
-    spec = spec_for(bundle, tool, provider, threads, shapes, precision=precision)
-    return _read(store, f"{component}/{graph}", engine_key(bundle, component, graph, tool, spec))
-
-
-def measure_missing(bundle: Bundle, store: Store, keys: Mapping[str, EngineKey], tool: Backend, spec: BuildSpec) -> dict[str, float]:
+def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> dict[str, float]:
     """Measure the engines that have no costs to believe; returns the median of a call, in milliseconds, of each engine."""
-    costs, missing = _known_costs(store, keys)
+    names = list(names)
+    costs, missing = _known_costs(bundle, store, names, setup)
     if not missing:
         return costs
     with _measuring(store):
-        costs, missing = _known_costs(store, keys)  # who had the lock may have measured the same
+        costs, missing = _known_costs(bundle, store, names, setup)  # who had the lock may have measured the same
         for name, problem in list(missing.items())[:1]:
-            if (store.folder / keys[name].digest / COSTS).exists():  # it takes seconds, and nobody asked for it
+            if (store.folder / setup.key(bundle, name).digest / COSTS).exists():  # it takes seconds, and nobody asked for it
                 _log.warning("measuring again: %s", problem)
-        wanted = {name: keys[name] for name in missing}
-        measured = _measure(bundle, store, wanted, tool, spec, limit_s=_FIRST_LIMIT_S, repeats=_FIRST_LOADS) if wanted else []
+        measured = _measure(bundle, store, missing, setup, limit_s=_FIRST_LIMIT_S, repeats=_FIRST_LOADS) if missing else []
     return costs | {cost.graph: cost.batch[1].median_ms for cost in measured}
 
 
 def measure_engines(
     bundle: Bundle,
     store: Store,
-    keys: Mapping[str, EngineKey],
-    tool: Backend,
-    spec: BuildSpec,
+    names: Iterable[str],
+    setup: Setup,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[EngineCost]:
     """Time the engines in turns, as generating an image uses them, and write each one's costs.json; waits for others who measure."""
     with _measuring(store):
-        return _measure(bundle, store, keys, tool, spec, progress, clock)
+        return _measure(bundle, store, names, setup, progress, clock)
 
 
 @contextmanager
@@ -142,15 +113,15 @@ def _measuring(store: Store) -> Iterator[None]:
 def _measure(
     bundle: Bundle,
     store: Store,
-    keys: Mapping[str, EngineKey],
-    tool: Backend,
-    spec: BuildSpec,
+    names: Iterable[str],
+    setup: Setup,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
     limit_s: float = _LIMIT_S,
     repeats: int = _LOADS,
 ) -> list[EngineCost]:
-    stored = {name: _stored(store, name, key) for name, key in keys.items()}
+    tool, spec = setup.tool(), setup.spec(bundle)
+    stored = {name: _stored(bundle, store, name, setup) for name in names}
     with ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {}
         loads: dict[str, list[float]] = {}
@@ -161,7 +132,7 @@ def _measure(
             engine, loads[name] = _load(tool, entry, own, clock, repeats)
             calls[name] = example_call(stack.enter_context(engine), bundle, name, own)
         times = _time_in_turns(calls, clock, limit_s)
-    return [_write(store, name, stored[name], times[name], loads[name]) for name in keys]
+    return [_write(store, name, stored[name], times[name], loads[name]) for name in stored]
 
 
 def summarize(times_ms: list[float]) -> CallCost:
@@ -203,24 +174,20 @@ def example_call(engine: Engine, bundle: Bundle, name: str, spec: BuildSpec) -> 
     return lambda: [engine.to_host(value) for value in engine.run(feeds).values()]
 
 
-def _stored(store: Store, name: str, key: EngineKey) -> StoredEngine:
+def _stored(bundle: Bundle, store: Store, name: str, setup: Setup) -> StoredEngine:
+    key = setup.key(bundle, name)
     stored = store.peek(key)
     if stored is None or stored.quarantined:
-        raise EngineError(store.folder, f"there is no engine of {name} to measure", build_command(key))
+        raise EngineError(store.folder, f"there is no engine of {name} to measure", build_command(key, bundle=bundle.root))
     return stored
 
 
-def _read(store: Store, name: str, key: EngineKey) -> EngineCost:
-    stored = _stored(store, name, key)
-    return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest, key)
-
-
-def _known_costs(store: Store, keys: Mapping[str, EngineKey]) -> tuple[dict[str, float], dict[str, EngineError]]:
+def _known_costs(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> tuple[dict[str, float], dict[str, EngineError]]:
     """Medians of the engines that have costs to believe, and why the others have none."""
     costs, missing = dict[str, float](), dict[str, EngineError]()
-    for name, key in keys.items():
+    for name in names:
         try:
-            costs[name] = _read(store, name, key).batch[1].median_ms
+            costs[name] = setup.cost(bundle, store, name).batch[1].median_ms
         except EngineError as error:
             missing[name] = error
     return costs, missing

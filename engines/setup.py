@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
-from costroute_rt.engines.build import named_key, open_named, spec_for
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.cost import EngineCost, identity, read_cost_file
-from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, Engine, EngineKey, get_backend
+from costroute_rt.engines.bundle import Bundle, bundle_options
+from costroute_rt.engines.cost import PROFILE, EngineCost, identity, read_cost_file
+from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, EngineKey, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
+from costroute_rt.engines.shape import fixed_axes
+from costroute_rt.engines.specification import engine_key, free_axes, make_spec
 from costroute_rt.engines.store import Store, build_command
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """Backend, provider, precision and threads: with a bundle, they say which engines there are to be."""
 
-    backend: str
+    backend: str = "onnxruntime"
     provider: str = "cpu"
     precision: str = "float32"
     threads: int | None = None
     """None: this machine's default."""
+    target: str = ""
+    """Cards to build for, such as `ampere+`, where the backend can build for others than this machine's."""
+    fallback: str | None = field(default=None, compare=False)
+    """Why this is not what was asked for: what that lacks on this machine, and what mends it; None: it is."""
 
     @classmethod
-    def of(cls, backend: str, provider: str, precision: str, threads: int | None) -> Setup:
-        """With what the backend is best at for `auto`; raises ConfigError for an unknown backend, BackendError for one not installed."""
-        tool = get_backend(backend)
-        return cls(
-            backend=backend,
-            provider=tool.default_provider if provider == AUTO else provider,
-            precision=tool.default_precision if precision == AUTO else precision,
-            threads=threads,
-        )
+    def of(
+        cls,
+        backend: str = "onnxruntime",
+        provider: str = AUTO,
+        precision: str = AUTO,
+        threads: int | None = None,
+        *,
+        target: str = "",
+        allow_fallback: bool = False,
+    ) -> Setup:
+        """With what the backend is best at for `auto`; raises ConfigError for an unknown backend, BackendError for one not installed.
+
+        allow_fallback: where such engines cannot run on this machine, ONNX Runtime on the CPU in its usual precision instead.
+        """
+        try:
+            tool = get_backend(backend)
+            setup = cls(
+                backend=backend,
+                provider=tool.default_provider if provider == AUTO else provider,
+                precision=tool.default_precision if precision == AUTO else precision,
+                threads=threads,
+                target=target,
+            )
+            obstacle = setup.obstacle() if allow_fallback else None
+        except BackendError as error:
+            if not allow_fallback:
+                raise
+            obstacle = error
+        if obstacle is None:
+            return setup
+        instead = replace(cls.of(threads=threads), fallback=str(obstacle))
+        _log.warning("running on %s: %s", instead, instead.fallback)
+        return instead
 
     def __str__(self) -> str:
         return f"{self.backend} {self.provider} {self.precision}"
@@ -46,25 +78,32 @@ class Setup:
         """The backend; raises BackendError where it is not installed."""
         return get_backend(self.backend)
 
+    def obstacle(self) -> BackendError | None:
+        """What keeps its engines from running on this machine; None: nothing. Raises ConfigError for what the backend does not know."""
+        try:
+            tool = self.tool()
+            tool.device(make_spec(self.provider, self.threads, precision=self.precision))
+        except BackendError as error:
+            return error
+        return tool.obstacle()
+
     def spec(self, bundle: Bundle) -> BuildSpec:
         """The specification of the bundle's usual engines."""
-        return spec_for(bundle, self.tool(), self.provider, self.threads, precision=self.precision)
+        spec = make_spec(self.provider, self.threads, fixed_axes(bundle), self.precision, self.target)
+        return replace(spec, ranges=free_axes(bundle)) if self.tool().needs_ranges else spec
 
     def key(self, bundle: Bundle, name: str) -> EngineKey:
         """The key of the engine called `name`, component/graph, which may name a size."""
-        return named_key(bundle, name, self.tool(), self.spec(bundle))
-
-    def open(self, bundle: Bundle, store: Store, name: str) -> Engine:
-        """The engine, opened; raises as `open_engine` does."""
-        return open_named(bundle, store, name, self.tool(), self.spec(bundle))
+        return engine_key(bundle, name, self.tool(), self.spec(bundle))
 
     def cost(self, bundle: Bundle, store: Store, name: str) -> EngineCost:
         """What the engine costs on this device; raises EngineError where that was not measured, or there is no good engine."""
         key = self.key(bundle, name)
         stored = store.peek(key)
         if stored is None or stored.quarantined:
-            raise EngineError(store.folder, f"there is no engine of {name} that was measured", build_command(key))
-        return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest, key)
+            raise EngineError(store.folder, f"there is no engine of {name} that was measured", build_command(key, bundle=bundle.root))
+        command = " ".join((PROFILE, *key.as_options(), *bundle_options(bundle.root)))
+        return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest, command)
 
     def rejection(self, bundle: Bundle, store: Store, name: str, replaced: Setup) -> str | None:
         """Why the engine is not to replace that of `replaced`, by what is known: it was set aside, or lost a race against it."""
@@ -77,6 +116,8 @@ class Setup:
             return None
         if not cost.is_slower or cost.relative_to != other.digest:
             return None
+        if cost.slower_pictures is not None:
+            return cost.slower_pictures
         times = f"{cost.batch[1].median_ms:.2f} ms a call, that of {replaced} {other.batch[1].median_ms:.2f} ms"
         return f"it is slower than the engine it would replace: {times}"
 
@@ -93,10 +134,14 @@ class Setup:
     def is_ready(self, bundle: Bundle, store: Store, names: Iterable[str]) -> bool:
         """Whether all these engines are there, measured, and can run."""
         try:
-            if self.tool().obstacle() is not None:
+            if self.obstacle() is not None:
                 return False
             for name in names:
                 self.cost(bundle, store, name)
         except (BackendError, ConfigError, EngineError):
             return False
         return True
+
+
+USUAL = Setup()
+"""ONNX Runtime on the CPU."""

@@ -1,8 +1,9 @@
 """Shape profiles: the sizes of images that engines are built for.
 
 A bundle of one size has engines that know every length. Another has, for each graph whose inputs depend on the size, one engine that
-takes any size and, for sizes that were asked for, one more that knows theirs: `base/guided_step` and `base/guided_step@512x768`. Rows
-of text stay free in both, so that one engine serves a prompt alone and, with guidance, beside a negative prompt.
+takes any size and, for sizes that were asked for, one more that knows theirs: `base/guided_step` and `base/guided_step@512x768`. TensorRT
+builds the latter for the bundle's usual size unasked. Rows of text stay free in both, so that one engine serves a prompt alone and, with
+guidance, beside a negative prompt.
 """
 
 from __future__ import annotations

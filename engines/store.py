@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
+from costroute_rt.engines.bundle import bundle_options
 from costroute_rt.engines.bundle_manifest import FileEntry, check_path
 from costroute_rt.engines.cost import COSTS
 from costroute_rt.engines.digest import sha256_file, sha256_files
@@ -109,7 +110,7 @@ class Store:
             return None
         stored = load_stored(path)
         if stored.key != key:
-            raise EngineError(path, "its manifest belongs to another engine", build_command(key, "--force"))
+            raise EngineError(path, "its manifest belongs to another engine", build_command(key, "--force", bundle=stored.source))
         return stored
 
     def find(self, key: EngineKey) -> StoredEngine | None:
@@ -118,7 +119,9 @@ class Store:
         if stored is not None:
             check_files(stored)
             if stored.quarantined:
-                raise EngineError(stored.path, f"the engine was set aside: {stored.quarantined}", build_command(key, "--force"))
+                raise EngineError(
+                    stored.path, f"the engine was set aside: {stored.quarantined}", build_command(key, "--force", bundle=stored.source)
+                )
         return stored
 
     def engines(self) -> list[StoredEngine]:
@@ -163,15 +166,6 @@ class Store:
             stored = _describe(path)
             shutil.rmtree(self._move_away(path, _REMOVED))
         return stored
-
-    def set_aside(self, key: EngineKey, reason: str, gate: Mapping[str, float]) -> StoredEngine:
-        """Keep of a stored engine only that it must not be used, and why. The caller holds the key's lock.
-
-        gate: what the check that it did not pass found, beside what is known already.
-        """
-        stored = load_stored(self.folder / key.digest)
-        entries = {"built_at": stored.built_at, "build_s": stored.build_s, "source": stored.source, "gate": {**stored.gate, **gate}}
-        return self.write(key, lambda _: {**entries, "quarantined": reason})
 
     def note_use(self, stored: StoredEngine) -> None:
         """Remember that an engine was opened now, by which `engines gc` decides; where nothing can be written that is not remembered."""
@@ -264,10 +258,10 @@ class Store:
         return [path / _REPLACED for path in self.folder.glob(f".{digest}.*") if (path / _REPLACED).is_dir()]
 
 
-def build_command(key: EngineKey, *more: str) -> str:
-    """The command that builds such engines."""
+def build_command(key: EngineKey, *more: str, bundle: str | os.PathLike[str]) -> str:
+    """The command that builds such engines of the bundle at the path `bundle`."""
     target = ("--target", key.device) if key.driver == ANY_DRIVER else ()
-    return " ".join([BUILD, *key.as_options(), *target, *more])
+    return " ".join([BUILD, *key.as_options(), *target, *bundle_options(bundle), *more])
 
 
 def load_stored(path: Path) -> StoredEngine:
@@ -292,7 +286,7 @@ def load_stored(path: Path) -> StoredEngine:
 
 def check_files(stored: StoredEngine) -> None:
     """Hash every file of an engine; raises EngineError naming the first that is not as built."""
-    remedy = build_command(stored.key, "--force")
+    remedy = build_command(stored.key, "--force", bundle=stored.source)
     paths = {stored.path / name: entry for name, entry in stored.files.items()}
     for path, entry in paths.items():
         if path.is_symlink() or not path.is_file():

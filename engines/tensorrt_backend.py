@@ -1,7 +1,8 @@
-"""TensorRT and TensorRT for RTX, whose Python interfaces nearly agree: the only file that imports them, inside functions.
+"""TensorRT and TensorRT for RTX, whose Python interfaces nearly agree: building engines, and loading them for `tensorrt_engine`.
 
-Both take precision from the graph, so a float32 graph is first rewritten (`half_precision`). TensorRT for RTX builds on any machine, for a
-family of GPUs, and compiles the last part on the card when an engine is opened; TensorRT builds for the card that is there.
+The only file that imports them, inside functions. Both take precision from the graph, so a float32 graph is first rewritten
+(`half_precision`). TensorRT for RTX builds on any machine, for a family of GPUs, and compiles the last part on the card when an engine is
+opened; TensorRT builds for the card that is there.
 """
 
 from __future__ import annotations
@@ -11,32 +12,30 @@ import logging
 import mmap
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-import numpy.typing as npt
-
 from costroute_rt.engines import device
-from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
-from costroute_rt.engines.cuda_memory import CapturedGraph, CudaMemory, DeviceArray, open_cuda
+from costroute_rt.engines.bundle_manifest import GraphSpec
+from costroute_rt.engines.cuda_memory import CudaMemory, open_cuda
 from costroute_rt.engines.durable import write_file
-from costroute_rt.engines.engine import ANY_DRIVER, AxisRange, BuildProgress, BuildSpec, EngineKey, Value, check_feeds
+from costroute_rt.engines.engine import ANY_DRIVER, AxisRange, BuildProgress, BuildSpec, EngineKey
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.half_precision import RULES, to_float16
-from costroute_rt.engines.section import Section, canonical_json, parse_section
+from costroute_rt.engines.tensorrt_engine import Interface, Loaded, RuntimeCache, TensorRtEngine, fit_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 _log = logging.getLogger(__name__)
 
-PLAN, INTERFACE, RUNTIME_CACHE = "engine.plan", "interface.json", "runtime.cache"
+PLAN = "engine.plan"
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _PRECISIONS = ("float16", "float32")
 _RTX_TARGETS: dict[str, tuple[str, ...]] = {
@@ -49,6 +48,9 @@ _RTX_TARGETS: dict[str, tuple[str, ...]] = {
 """Cards an engine is built for, and the compute capabilities that are."""
 _TURING = "sm_75"
 _POLL_S = 0.1
+_STREAMED_FROM_BYTES = 1 << 30
+"""Engines of more weights than this can leave some in the computer's memory, where a card has no room for them (`fit_weights`). All their
+weights then pass through that memory, and they open later, so those that fit any card are built without."""
 _LONGEST_REASON = 300
 
 
@@ -66,7 +68,7 @@ class TensorRtBackend:
         self._is_rtx = name == "tensorrt-rtx"
 
     def options(self, spec: BuildSpec) -> str:
-        return f"rules={RULES}"
+        return f"rules={RULES} streamed_from={_STREAMED_FROM_BYTES >> 20}MiB"
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         """A named family of cards and any driver, for an engine that is not bound to one card."""
@@ -96,7 +98,8 @@ class TensorRtBackend:
                 raise obstacle
         model = _prepare(graph, spec)
         ranges = _ranges_of(model, spec)
-        job = _Job(self._trt, graph, model.SerializeToString(), self._configure(spec, target), ranges)
+        configure = self._configure(spec, target, streams=_weight_bytes(model, spec) >= _STREAMED_FROM_BYTES)
+        job = _Job(self._trt, graph, model.SerializeToString(), configure, ranges)
         with ThreadPoolExecutor(max_workers=1) as pool:
             future = pool.submit(job.compile)
             try:
@@ -111,18 +114,17 @@ class TensorRtBackend:
             progress(1.0)
         with open(target / PLAN, "wb") as file:
             file.write(plan)
-        (target / INTERFACE).write_bytes(canonical_json(_interface_json(model, ranges)))
+        Interface(_graph_spec(model), ranges).write(target)
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> TensorRtEngine:
         """Load an engine onto the first GPU; raises BackendError without an NVIDIA driver, or where the GPU cannot be named."""
         memory = open_cuda()
-        with memory.lock:
-            memory.enter()
+        with memory.using():
             return self._open(memory, folder, key)
 
     def _open(self, memory: CudaMemory, folder: Path, key: EngineKey | None) -> TensorRtEngine:
         device.named_gpu()
-        interface = _read_interface(folder / INTERFACE)
+        interface = Interface.read(folder)
         log = _logger(self._trt)
         runtime = self._trt.Runtime(log)
         with open(folder / PLAN, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
@@ -130,13 +132,14 @@ class TensorRtBackend:
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(folder, f"the engine cannot be loaded: {log.reason()}", "costroute-rt build-engines --force")
-        cache = _RuntimeCache.load(engine, folder) if self._is_rtx else None
+        streamed = fit_weights(engine, memory, folder.name if key is None else key.graph)
+        cache = RuntimeCache.load(engine, folder) if self._is_rtx else None
         config = self._runtime_config(engine, cache)
         context = engine.create_execution_context(config) if config is not None else engine.create_execution_context()
         if context is None:
             raise EngineError(folder, f"the engine cannot be started: {log.reason()}", "free some of the GPU's memory")
-        size = (folder / PLAN).stat().st_size + int(engine.device_memory_size_v2)
-        loaded = _Loaded(runtime, engine, context, cache, log)
+        size = (folder / PLAN).stat().st_size - streamed + int(engine.device_memory_size_v2)
+        loaded = Loaded(runtime, engine, context, cache, log)
         return TensorRtEngine(memory, loaded, interface, folder, size, key, captures=not self._is_rtx)
 
     # What follows, with `open`, is all in which the two libraries differ.
@@ -150,13 +153,15 @@ class TensorRtBackend:
             return spec.target
         return "turing" if device.gpu()[0].endswith(_TURING) else "ampere+"
 
-    def _configure(self, spec: BuildSpec, folder: Path) -> Callable[[Any], Callable[[], None]]:
-        """Sets up a builder configuration; what it returns is called after the build."""
+    def _configure(self, spec: BuildSpec, folder: Path, *, streams: bool = False) -> Callable[[Any], Callable[[], None]]:
+        """Sets up a builder configuration; what it returns is called after the build. streams: weights need not all be on the card."""
         trt, target = self._trt, self._target(spec)
 
         def set_up(config: Any) -> Callable[[], None]:
             if spec.precision == "float32":
                 config.clear_flag(trt.BuilderFlag.TF32)
+            if streams:
+                config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
             if self._is_rtx:
                 names = _RTX_TARGETS[target]
                 if names:
@@ -178,207 +183,12 @@ class TensorRtBackend:
         if validity == self._trt.EngineValidity.INVALID:
             raise EngineError(folder, f"the engine is not for this device: {diagnosis}", "costroute-rt build-engines --force")
 
-    def _runtime_config(self, engine: Any, cache: _RuntimeCache | None) -> Any:
+    def _runtime_config(self, engine: Any, cache: RuntimeCache | None) -> Any:
         if cache is None:
             return None
         cache.config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         cache.config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
         return cache.config
-
-
-class TensorRtEngine:
-    """A loaded engine. It works on buffers of its own that never move, so that its work can be recorded once and started by one call.
-
-    Calls from several threads wait for one another: all engines of the process share one stream.
-    """
-
-    provider = "cuda"
-
-    def __init__(
-        self,
-        memory: CudaMemory,
-        loaded: _Loaded,
-        interface: _Interface,
-        folder: Path,
-        size: int,
-        key: EngineKey | None,
-        *,
-        captures: bool,
-    ) -> None:
-        """captures: record the work as a CUDA graph here, where the library does not by itself."""
-        self.key, self.resident_bytes = key, size
-        self.inputs, self.outputs, self.ranges = interface.spec.inputs, interface.spec.outputs, interface.ranges
-        self._memory, self._folder, self._captures = memory, folder, captures
-        self._loaded: _Loaded | None = loaded
-        self._binding: _Binding | None = None
-
-    def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        """As the protocol has it: returns when the GPU is done."""
-        with self._memory.lock:
-            return self._run(feeds)
-
-    def _run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        if self._loaded is None:
-            raise EngineError(self._folder, "the engine is closed", "open it again")
-        check_feeds(self.inputs, {name: _describe(value) for name, value in feeds.items()})
-        shapes = {name: tuple(value.shape) for name, value in feeds.items()}
-        self._memory.enter()
-        if self._binding is None or self._binding.shapes != shapes:
-            self._check_ranges(shapes)
-            self._unbind()
-            self._binding = self._bind(self._loaded, shapes)
-        return self._binding.run(feeds)
-
-    def to_device(self, array: npt.NDArray[Any]) -> Value:
-        with self._memory.lock:
-            return self._memory.to_device(np.asarray(array))
-
-    def to_host(self, value: Value) -> npt.NDArray[Any]:
-        with self._memory.lock:
-            return self._memory.to_host(value)
-
-    def close(self) -> None:
-        with self._memory.lock:
-            if self._loaded is None:
-                return
-            self._memory.enter()
-            self._memory.synchronize()
-            self._unbind()
-            if self._loaded.cache is not None:
-                self._loaded.cache.save()
-            self._loaded = None
-            self._memory.trim()
-
-    def __enter__(self) -> TensorRtEngine:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def _check_ranges(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise ConfigError for a length the engine was not built for, naming the nearest it was built for."""
-        ranges = {axis: (least, most) for axis, least, _, most in self.ranges}
-        for name, shape in shapes.items():
-            for axis, length in zip(self.inputs[name].shape, shape, strict=True):
-                least, most = ranges.get(str(axis), (length, length))
-                if not least <= length <= most:
-                    nearest = least if length < least else most
-                    expected = f"{axis} from {least} to {most}, the nearest being {nearest} (others: build_engines(shapes={{...}}))"
-                    raise ConfigError(name, f"{axis} {length}", expected)
-
-    def _bind(self, loaded: _Loaded, shapes: Mapping[str, tuple[int, ...]]) -> _Binding:
-        """Buffers for one set of shapes."""
-        context = loaded.context
-        for name, shape in shapes.items():
-            if not context.set_input_shape(name, shape):
-                raise EngineError(self._folder, f"it does not take {name} of shape {list(shape)}: {loaded.log.reason()}", "see the message")
-        missing = context.infer_shapes()
-        if missing:
-            raise EngineError(self._folder, f"it does not say the shapes of {', '.join(missing)}", "costroute-rt build-engines --force")
-        inputs = {name: DeviceArray(self._memory, np.dtype(self.inputs[name].dtype), shape) for name, shape in shapes.items()}
-        outputs = {
-            name: DeviceArray(self._memory, np.dtype(spec.dtype), tuple(context.get_tensor_shape(name)))
-            for name, spec in self.outputs.items()
-        }
-        for name, buffer in (inputs | outputs).items():
-            context.set_tensor_address(name, buffer.pointer)
-        return _Binding(self._memory, loaded, self._folder, dict(shapes), inputs, outputs, captures=self._captures)
-
-    def _unbind(self) -> None:
-        if self._binding is not None:
-            self._memory.synchronize()
-            self._binding.close()
-        self._binding = None
-
-
-@dataclass
-class _Binding:
-    """An engine's buffers for one set of shapes, and its work on them."""
-
-    memory: CudaMemory
-    loaded: _Loaded
-    folder: Path
-    shapes: dict[str, tuple[int, ...]]
-    inputs: dict[str, DeviceArray]
-    outputs: dict[str, DeviceArray]
-    captures: bool
-    fed: dict[str, DeviceArray] = field(default_factory=dict)
-    """What each input buffer is a copy of; the text is the same from step to step."""
-    graph: CapturedGraph | None = None
-    has_run: bool = False
-
-    def run(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
-        """Copies of the outputs, complete: the GPU is done."""
-        for name, value in feeds.items():
-            if self.fed.get(name) is not value:
-                self.memory.copy(value.pointer, self.inputs[name].pointer, value.nbytes)
-                self.fed[name] = value
-        self._work()
-        results = {name: DeviceArray(self.memory, buffer.dtype, buffer.shape) for name, buffer in self.outputs.items()}
-        for name, buffer in self.outputs.items():
-            self.memory.copy(buffer.pointer, results[name].pointer, buffer.nbytes)
-        self.memory.synchronize()
-        return results
-
-    def close(self) -> None:
-        if self.graph is not None:
-            self.graph.close()
-
-    def _work(self) -> None:
-        if self.captures and self.has_run and self.graph is None:
-            try:
-                self.graph = self.memory.capture(self._enqueue)
-            except (BackendError, EngineError) as error:
-                _log.warning("%s runs without a CUDA graph: %s", self.folder, error)
-                self.captures = False
-        if self.graph is not None:
-            self.graph.launch()
-        else:
-            self._enqueue()  # the first time outside a recording: libraries load what they need then
-        self.has_run = True
-
-    def _enqueue(self) -> None:
-        if not self.loaded.context.execute_async_v3(self.memory.stream_handle):
-            problem = f"it failed while running: {self.loaded.log.reason()}"
-            raise EngineError(self.folder, problem, "costroute-rt build-engines --force")
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """The library's objects; each needs those before it."""
-
-    runtime: Any
-    engine: Any
-    context: Any
-    cache: _RuntimeCache | None
-    log: Any
-
-
-@dataclass
-class _RuntimeCache:
-    """What TensorRT for RTX compiled on this card, kept beside the engine; it refuses by itself what is from another card or driver."""
-
-    config: Any
-    cache: Any
-    path: Path
-    size: int
-
-    @classmethod
-    def load(cls, engine: Any, folder: Path) -> _RuntimeCache:
-        config, path, size = engine.create_runtime_config(), folder / RUNTIME_CACHE, 0
-        cache = config.create_runtime_cache()
-        with suppress(OSError):
-            blob = path.read_bytes()
-            size = len(blob) if cache.deserialize(blob) else 0
-        config.set_runtime_cache(cache)
-        return cls(config, cache, path, size)
-
-    def save(self) -> None:
-        """Only beside a complete engine: in one that is being built every file counts."""
-        blob = bytes(self.cache.serialize())
-        if len(blob) != self.size and (self.path.parent / "manifest.json").exists():
-            with suppress(OSError):
-                write_file(self.path, blob)
 
 
 @dataclass
@@ -429,14 +239,6 @@ class _Job:
                 profile.set_shape(tensor.name, *shapes)
         if is_needed:
             config.add_optimization_profile(profile)
-
-
-@dataclass(frozen=True, slots=True)
-class _Interface:
-    """What an engine takes and gives, with the names of free axes, which the library does not keep."""
-
-    spec: GraphSpec
-    ranges: tuple[AxisRange, ...]
 
 
 def _import(name: str) -> ModuleType:
@@ -505,6 +307,11 @@ def _graph_spec(model: ModelProto | bytes) -> GraphSpec:
     return graph_spec(ModelProto.FromString(model) if isinstance(model, bytes) else model)
 
 
+def _weight_bytes(model: ModelProto, spec: BuildSpec) -> int:
+    """About as much memory as the weights take in the precision asked for."""
+    return sum(int(prod(tensor.dims)) for tensor in model.graph.initializer) * (2 if spec.precision == "float16" else 4)
+
+
 def _ranges_of(model: ModelProto, spec: BuildSpec) -> tuple[AxisRange, ...]:
     """The ranges of the axes that are still free; raises ConfigError for one of which nothing is known."""
     known = {each[0]: each for each in spec.ranges}
@@ -513,40 +320,6 @@ def _ranges_of(model: ModelProto, spec: BuildSpec) -> tuple[AxisRange, ...]:
         if axis not in known:
             raise ConfigError("shapes", f"without {axis}", f"a length or a range for each free axis: {', '.join(free)}")
     return tuple(known[axis] for axis in free)
-
-
-def _interface_json(model: ModelProto, ranges: Iterable[AxisRange]) -> dict[str, Any]:
-    spec = _graph_spec(model)
-    sides = {"inputs": spec.inputs, "outputs": spec.outputs}
-    ports = {side: {name: {"dtype": port.dtype, "shape": list(port.shape)} for name, port in each.items()} for side, each in sides.items()}
-    return {**ports, "order": {side: list(each) for side, each in sides.items()}, "ranges": [list(each) for each in ranges]}
-
-
-def _read_interface(path: Path) -> _Interface:
-    """Raises EngineError where the file is not as `build` wrote it."""
-
-    def fail(problem: str) -> NoReturn:
-        raise EngineError(path, problem, "costroute-rt build-engines --force")
-
-    try:
-        section = parse_section(path.read_bytes(), fail)
-    except OSError as error:
-        fail(f"a file of the engine cannot be read: {error.strerror}")
-    inputs, outputs = (_read_ports(section, side) for side in ("inputs", "outputs"))
-    ranges = tuple((str(axis), int(least), int(usual), int(most)) for axis, least, usual, most in section.items("ranges"))
-    return _Interface(GraphSpec(inputs, outputs), ranges)
-
-
-def _read_ports(section: Section, side: str) -> dict[str, TensorSpec]:
-    order = section.section("order").items(side)
-    ports = {name: TensorSpec(port.text("dtype"), tuple(port.items("shape"))) for name, port in section.sections(side)}
-    return {name: ports[name] for name in order}
-
-
-def _describe(value: object) -> tuple[str, tuple[int, ...]]:
-    if not isinstance(value, DeviceArray):
-        raise ConfigError("feed", type(value).__name__, "a tensor that to_device made of a numpy array")
-    return str(value.dtype), value.shape
 
 
 def _use_timing_cache(config: Any, path: Path) -> Callable[[], None]:

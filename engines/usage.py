@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from filelock import Timeout
 
-from costroute_rt.engines.build import is_proved, named_key, router_graphs, row_graphs, spec_for
+from costroute_rt.engines.build import is_proved
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cost import EngineCost, identity, read_cost_file
 from costroute_rt.engines.durable import store_errors
-from costroute_rt.engines.engine import ANY_DRIVER, FieldDifference, get_backend
+from costroute_rt.engines.engine import ANY_DRIVER, FieldDifference
 from costroute_rt.engines.error import BackendError, BundleError, ConfigError, EngineError
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.shape import known_size, with_size
+from costroute_rt.engines.specification import router_graphs, row_graphs
 from costroute_rt.engines.store import Store, StoredEngine
 
 DAMAGED = "damaged"
@@ -134,9 +136,9 @@ def _compare_with_now(bundle: Bundle, stored: StoredEngine, threads: int | None)
         return (FieldDifference("graph", f"one of {bundle.family}", key.graph),), None
     size = known_size(bundle, key.shapes)
     try:
-        tool, target = get_backend(key.backend), key.device if key.driver == ANY_DRIVER else ""
-        spec = spec_for(bundle, tool, key.provider, threads, precision=key.precision, target=target)
-        now = named_key(bundle, with_size(bundle, [name], size)[0] if size is not None else name, tool, spec)
+        target = key.device if key.driver == ANY_DRIVER else ""
+        setup = Setup(backend=key.backend, provider=key.provider, precision=key.precision, threads=threads, target=target)
+        now = setup.key(bundle, with_size(bundle, [name], size)[0] if size is not None else name)
     except BundleError:
         return (FieldDifference("graph", "one of the bundle", key.graph),), None
     except BackendError as error:

@@ -14,10 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from costroute_rt.candidate import Candidate
-    from costroute_rt.engines.bundle import Bundle
+    from costroute_rt.engines.bundle import Bundle, shipped_bundle
     from costroute_rt.engines.error import (
         BackendError,
         BudgetError,
@@ -79,14 +77,8 @@ _MODULES = {
     "StepEvent": "result",
     "Timings": "result",
     "read_settings": "png",
+    "shipped_bundle": "engines.bundle",
 }
-
-
-def shipped_bundle() -> Path:
-    """Where the bundle that comes with the package, the `postcard` family, lies."""
-    from pathlib import Path
-
-    return Path(__file__).resolve().parent / "bundles" / "postcard"
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from costroute_rt.budget import CostModel
 from costroute_rt.candidate import Pool
 from costroute_rt.correction import Clock
 from costroute_rt.engine_set import EngineSet
-from costroute_rt.engines.build import build_engines
+from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.bundle_manifest import MANIFEST
 from costroute_rt.engines.cost import EngineCost
@@ -39,6 +39,7 @@ def assemble_parts(
     provider: str,
     precision: str,
     threads: int | None,
+    allow_fallback: bool,
     build: bool,
     background_build: bool,
     progress: Progress | None,
@@ -50,23 +51,23 @@ def assemble_parts(
     bundle.check_hashes()
     pool, store = Pool.from_bundle(bundle), Store.open(home)
     tables = _compile_tables(bundle, pool)
-    setup = wanted = Setup.of(backend, provider, precision, threads)
+    setup = wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     names = engine_names(bundle, pool)
-    if (obstacle := wanted.tool().obstacle()) is not None:
+    if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
     if background_build:
         setup = choose_start(bundle, store, wanted, names, progress)
     elif build:
-        _build(bundle, store, wanted, progress)
+        build_engines(bundle, store, wanted, progress=progress)
 
     def open_one(component: str, graph: str) -> Engine:
-        return setup.open(bundle, store, f"{component}/{graph}")
+        return open_engine(bundle, store, f"{component}/{graph}", setup)
 
     def read_cost(name: str) -> EngineCost:
         try:
             return setup.cost(bundle, store, name)
         except EngineError:
-            setup.open(bundle, store, name).close()  # where the engine itself is missing, this says what differs
+            open_engine(bundle, store, name, setup).close()  # where the engine itself is missing, this says what differs
             raise
 
     profiles = find_profiles(bundle, store, setup, names)
@@ -89,6 +90,7 @@ def assemble_parts(
         clock=clock,
         backend=setup.backend,
         precision=setup.precision,
+        fallback=wanted.fallback,
         versions={"costroute-rt": costroute_rt.__version__, **_versions(setup, wanted), "numpy": np.__version__},
         profiles=profiles,
         upgrade=start_upgrade(bundle, store, wanted, setup, names) if setup != wanted else None,
@@ -99,7 +101,7 @@ def find_profiles(bundle: Bundle, store: Store, setup: Setup, names: Sequence[st
     """For which sizes the engines called `names` are there and measured; the usual ones count as there where no others are."""
     built = {known_size(bundle, stored.key.shapes) for stored in store.engines()} if not has_one_size(bundle) else set()
     sizes = {size for size in built if size is not None and setup.is_ready(bundle, store, with_size(bundle, names, size))}
-    build = build_command(setup.key(bundle, names[0]))
+    build = build_command(setup.key(bundle, names[0]), bundle=bundle.root)
     return Profiles(frozenset(sizes), has_usual=not sizes or setup.is_ready(bundle, store, names), build=build)
 
 
@@ -121,53 +123,39 @@ def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[st
     if ready:
         return ready[0]
     base = Setup(backend="onnxruntime", threads=wanted.threads)
-    _build(bundle, store, base, progress)
+    build_engines(bundle, store, base, progress=progress)
     return base
 
 
 def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, names: Sequence[str]) -> Upgrade:
-    """Start building what `wanted` lacks; each engine is to replace that of `setup`. What is there and good is opened at once."""
+    """Start building what `wanted` lacks; its engines are to replace those of `setup`, all at once, when they are proved together."""
     from costroute_rt.engines.background import start_builder  # not loaded by those who start nothing
     from costroute_rt.engines.plan import plan_builds
     from costroute_rt.engines.profile import example_call
 
-    planned = plan_builds(bundle, store, names, wanted.tool(), wanted.spec(bundle))
+    planned = plan_builds(bundle, store, names, wanted)
     there = [each.graph for each in planned if not each.builds]
     rejected = {name: why for name in there if (why := wanted.rejection(bundle, store, name, setup)) is not None}
-    ready = [name for name in there if name not in rejected and wanted.is_ready(bundle, store, [name])]
-    missing = [name for name in names if name not in rejected and name not in ready]
+    wanting = [name for name in names if name not in rejected]
     recorded = {name: cost for name in names if (cost := wanted.recorded_cost(bundle, store, name)) is not None}
 
-    def open_ready(name: str) -> tuple[Engine, EngineCost]:
-        cost = wanted.cost(bundle, store, name)
-        engine = wanted.open(bundle, store, name)
+    def open_ready(name: str) -> Engine:
+        engine = open_engine(bundle, store, name, wanted)
         try:
             example_call(engine, bundle, name, wanted.spec(bundle))()
         except BaseException:
             engine.close()
             raise
-        return engine, cost
+        return engine
 
     return Upgrade(
-        start_builder(bundle, store, missing, wanted, setup) if missing else None,
+        start_builder(bundle, store, wanting, wanted, setup) if wanting else None,
         open_ready,
+        lambda name: wanted.cost(bundle, store, name),
         setup=wanted,
         expected_s={each.graph: each.build_s for each in planned},
         recorded=recorded,
-        ready=ready,
         rejected=rejected,
-    )
-
-
-def _build(bundle: Bundle, store: Store, setup: Setup, progress: Progress | None) -> None:
-    build_engines(
-        bundle,
-        store,
-        backend=setup.backend,
-        provider=setup.provider,
-        precision=setup.precision,
-        threads=setup.threads,
-        progress=progress,
     )
 
 

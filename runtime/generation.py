@@ -154,7 +154,7 @@ class Generation:
             )
             self._check_cancelled()
         if row is None or not np.isfinite(engine.to_host(row.latent)).all():
-            raise EngineError(work.step, "it made numbers that are not finite", "costroute-rt build-engines --force")
+            raise EngineError(work.step, "it made numbers that are not finite", f"{self._parts.profiles.build} --force")
         self._left_out += work.rows - row.total
         return row.latent
 
@@ -234,6 +234,7 @@ class Generation:
             "backend": built.backend,
             "provider": engine.provider,
             "precision": built.precision,
+            "fallback": parts.fallback,
             "version": parts.versions.get("costroute-rt", "unknown"),
             "versions": dict(parts.versions),
             "max_ms": request.max_ms,

@@ -13,10 +13,10 @@ from costroute_rt.budget import CostModel
 from costroute_rt.candidate import Candidate, Pool
 from costroute_rt.correction import Clock
 from costroute_rt.engine_set import EngineSet
-from costroute_rt.engines.build import router_graphs
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.shape import Size, with_size
+from costroute_rt.engines.specification import router_graphs
 from costroute_rt.engines.store import BUILD
 from costroute_rt.loop import Shorten
 from costroute_rt.prompt import Tokenizer
@@ -126,6 +126,8 @@ class Parts:
     """Name of the backend the engines were built with."""
     precision: str
     """What they compute in."""
+    fallback: str | None = None
+    """Why it is not the backend and provider that were asked for; None: it is."""
     versions: Mapping[str, str]
     """What made the images, by name."""
     profiles: Profiles = field(default_factory=Profiles)

@@ -85,6 +85,11 @@ class Result:
         return self.timings.total_ms
 
     @property
+    def fallback(self) -> str | None:
+        """Why it was not made with the backend and provider asked for, and what mends that; None where it was."""
+        return self.settings.get("fallback")
+
+    @property
     def images(self) -> list[Image]:
         """The images, as new PIL images."""
         from PIL import Image

@@ -47,6 +47,7 @@ class Runtime:
         provider: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        allow_fallback: bool = False,
         build: bool = False,
         background_build: bool = False,
         preload: bool = True,
@@ -58,11 +59,13 @@ class Runtime:
         provider: the backend's execution provider; auto: its usual one.
         precision: what the engines compute in, float32, bfloat16 or float16, where the backend can; auto: float16 with TensorRT,
             else float32.
+        allow_fallback: where engines of `backend` and `provider` cannot run on this machine, run ONNX Runtime on the CPU; a warning, and
+            `fallback` of every result, say why.
         build: build and profile the engines that are missing, calling progress(graph, index, total) before each.
         background_build: where engines of `backend`, `provider` and `precision` are missing, start on others that are ready, else on ONNX
-            Runtime on the CPU, and build the missing ones in another process at low priority. Each is put in use between two images, once
-            it proved right and no slower than the one it replaces. `building` says how it goes; closing the runtime ends it. Not to be
-            given with `build`.
+            Runtime on the CPU, and build the missing ones in another process at low priority. They are put in use between two images, all
+            at once, when each proved right and no slower than the one it replaces, and whole pictures are no slower with them. `building`
+            says how it goes; closing the runtime ends it. Not to be given with `build`.
         preload: load every engine now and call it once; otherwise each is loaded by the first request that needs it, within its budget.
         Raises BundleError, EngineError (engines missing, stale, not profiled), BackendError, ConfigError.
         """
@@ -77,6 +80,7 @@ class Runtime:
             provider=provider,
             precision=precision,
             threads=threads,
+            allow_fallback=allow_fallback,
             build=build,
             background_build=background_build,
             progress=progress,

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from costroute_rt.engine_set import EngineSet
-from costroute_rt.engines.build import build_engines, make_spec, open_engine, router_graphs
+from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import LabelError, OutputError
-from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.setup import USUAL, Setup
+from costroute_rt.engines.specification import make_spec, router_graphs
 from costroute_rt.engines.store import Store
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
@@ -48,15 +49,8 @@ class Source:
     labels: str | Path
     score: str = "score"
     category: str | None = None
-    backend: str = "onnxruntime"
-    provider: str = "auto"
-    precision: str = "auto"
+    setup: Setup = USUAL
     home: str | Path | None = None
-
-    @property
-    def engines(self) -> dict[str, Any]:
-        """What runs the engines, as `Runtime.open` and `build_engines` take it."""
-        return {"backend": self.backend, "provider": self.provider, "precision": self.precision}
 
     def open(self, bundle: Bundle) -> LabelTable:
         """The table; raises LabelError, also where it says that its images were made with other weights or settings than the bundle's."""
@@ -68,9 +62,14 @@ class Source:
             raise LabelError(table.path, problem, "label these candidates again, into another table")
         return table
 
+    def runtime(self, bundle: Bundle) -> Runtime:
+        """A runtime on these engines, which are built where they are missing."""
+        how: dict[str, Any] = {"backend": self.setup.backend, "provider": self.setup.provider, "precision": self.setup.precision}
+        return Runtime.open(bundle.root, home=self.home, threads=self.setup.threads, build=True, **how)
+
     def states(self, bundle: Bundle, prompts: Sequence[str], say: Say) -> TextStates:
         """The text encoder's states of these prompts."""
-        return read_states(bundle, prompts, home=self.home, progress=say, **self.engines)
+        return read_states(bundle, prompts, home=self.home, setup=self.setup, progress=say)
 
 
 def fit_bundle(
@@ -128,8 +127,7 @@ def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[Eng
     from costroute_rt.export.router.sentence_encoder import export_sentence_encoder
 
     settings, network = export_sentence_encoder(model, folder), encoder_network(1)
-    setup = Setup.of(source.backend, source.provider, source.precision, None)
-    backend, spec = setup.tool(), make_spec(setup.provider, precision=setup.precision)
+    backend, spec = source.setup.tool(), make_spec(source.setup.provider, precision=source.setup.precision)
     with tempfile.TemporaryDirectory() as built:
         backend.build(folder / network.file, Path(built), spec)
         with backend.open(Path(built), spec) as engine:
@@ -139,11 +137,11 @@ def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[Eng
 @contextmanager
 def opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
     """The bundle's router with its engines, which are built where they are missing."""
-    store, how = Store.open(source.home), source.engines
+    store = Store.open(source.home)
     graphs = router_graphs(bundle)
     if graphs:
-        build_engines(bundle, store, graphs=graphs, measure=False, **how)
-    engines = EngineSet(lambda component, graph: open_engine(bundle, store, component, graph, **how))
+        build_engines(bundle, store, source.setup, graphs=graphs, measure=False)
+    engines = EngineSet(lambda component, graph: open_engine(bundle, store, f"{component}/{graph}", source.setup))
     try:
         yield open_router(bundle, lambda component, graph: engines.get(f"{component}/{graph}"))
     finally:
@@ -211,7 +209,7 @@ def make_examples(bundle: Bundle, source: Source, cells: Cells, estimates: Estim
     rows = list(dict.fromkeys([*order[: EXAMPLES // 2].tolist(), *order[len(order) - EXAMPLES // 2 :].tolist()]))
     say(f"making {len(rows)} example images")
     examples = []
-    with Runtime.open(bundle.root, home=source.home, build=True, **source.engines) as runtime:
+    with source.runtime(bundle) as runtime:
         for row in rows:
             result = runtime.generate(kept.prompts[row], seed=0, candidate=kept.candidates[choice[row]])
             png = io.BytesIO()
@@ -233,7 +231,7 @@ def write_text(path: Path, text: str) -> None:
 
 def _predict_ms(bundle: Bundle, source: Source) -> dict[str, float]:
     """What the runtime on this device expects of each candidate, engines loaded."""
-    with Runtime.open(bundle.root, home=source.home, build=True, **source.engines) as runtime:
+    with source.runtime(bundle) as runtime:
         return {option.candidate.name: option.ms for option in runtime.route("a lake").options}
 
 

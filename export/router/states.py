@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import PromptError
+from costroute_rt.engines.setup import USUAL, Setup
 from costroute_rt.engines.store import Store
 from costroute_rt.parts import encode_name
 from costroute_rt.prompt import Tokenizer, check_prompt
@@ -25,9 +25,7 @@ def read_states(
     prompts: Sequence[str],
     *,
     home: str | Path | None = None,
-    backend: str = "onnxruntime",
-    provider: str = "auto",
-    precision: str = "auto",
+    setup: Setup = USUAL,
     progress: Callable[[str], None] = lambda _: None,
 ) -> TextStates:
     """One call of the text encoder for each prompt; its engine is built where it is missing.
@@ -35,8 +33,7 @@ def read_states(
     Raises PromptError that names a prompt the runtime would refuse, and as building and opening engines do.
     """
     store, name = Store.open(home), encode_name(bundle)
-    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision}
-    build_engines(bundle, store, graphs=[name], measure=False, **how)
+    build_engines(bundle, store, setup, graphs=[name], measure=False)
     tokenizer = Tokenizer.from_bundle(bundle)
     tokens = []
     for number, prompt in enumerate(prompts, 1):
@@ -45,7 +42,7 @@ def read_states(
         except PromptError as error:
             raise PromptError(f"labelled prompt {number}, {prompt[:60]!r}: {error}") from error
     states = []
-    engine = open_engine(bundle, store, *name.split("/"), **how)
+    engine = open_engine(bundle, store, name, setup)
     try:
         for done, each in enumerate(tokens, 1):
             states.append(encode_text(engine, each)[0])

@@ -176,11 +176,11 @@ def test_doctor_names_the_other_backends(run: Run, built: Path) -> None:
 def set_aside(own_home: Path) -> str:
     """The only engine of a store, set aside; its digest."""
     from costroute_rt.engines.store import Store
+    from tests.engines.conftest import set_aside as mark
 
     store = Store.open(own_home)
     (stored,) = store.engines()
-    with store.lock(stored.digest):
-        store.set_aside(stored.key, "it is slower than that of abacus", {"replaced_ms": 1.0})
+    mark(store, stored.key, "it is slower than that of abacus")
     return stored.digest
 
 
@@ -230,7 +230,7 @@ def test_engines_for_one_size_are_used_for_images_of_it(run: Run, own_home: Path
     done = run("gen", "a lake", "--bundle", tiny_bundle, "--height", 64, "--width", 64, "-o", "b.png", "--no-build")
     assert done.exit_code == 5
     assert "no engines make images of 64x64; the nearest size they were built for is 64x96" in done.stderr
-    assert "costroute-rt build-engines --height 64 --width 64" in done.stderr
+    assert f"costroute-rt build-engines --bundle {tiny_bundle} --height 64 --width 64" in done.stderr
 
 
 def test_engines_gc(run: Run, own_home: Path, tiny_bundle: Path) -> None:

@@ -199,3 +199,46 @@ def test_a_name_that_is_no_text_is_shown_escaped(gen: Run) -> None:
     done = gen("a lake", "--candidate", "tiny-turbo@1", "-o", "\udcff.png")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith(r"\udcff.png: ")
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without CUDA."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_cuda_that_is_not_there_is_an_error_that_names_the_library(gen: Run) -> None:
+    done = gen("a lake", "--provider", "cuda", "-o", "a.png")
+    assert done.exit_code == 6
+    assert "onnxruntime_providers_cuda." in done.stderr
+    assert images() == []
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_an_allowed_fallback_is_told_by_the_result_and_the_picture(gen: Run, caplog: pytest.LogCaptureFixture) -> None:
+    asked = ("a lake", "--provider", "cuda", "--precision", "float16", "--allow-fallback", "--candidate", "tiny-turbo@1", "-o", "a.png")
+    done = gen(*asked)
+    assert done.exit_code == 0, done.stderr
+    assert ", on onnxruntime cpu instead of what was asked for" in done.stdout
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert warning.startswith("running on onnxruntime cpu float32: asked for provider cuda, found only cpu")
+    settings = read_settings("a.png")
+    assert (settings["backend"], settings["provider"], settings["precision"]) == ("onnxruntime", "cpu", "float32")
+    assert settings["fallback"].startswith("asked for provider cuda, found only cpu")
+    assert json.loads(gen(*asked, "--json").stdout)["settings"]["fallback"] == settings["fallback"]
+    done = gen("a lake", "--provider", "cpu", "--allow-fallback", "--candidate", "tiny-turbo@1", "-o", "b.png")
+    assert "instead" not in done.stdout
+    assert read_settings("b.png")["fallback"] is None
+
+
+@pytest.mark.usefixtures("no_cuda", "built")
+def test_commands_about_engines_tell_a_fallback(run: Run, tiny_bundle: Path) -> None:
+    for command in (("build-engines",), ("build-engines", "--dry-run"), ("profile",)):
+        refused = run(*command, "--bundle", tiny_bundle, "--provider", "cuda")
+        assert refused.exit_code == 6
+        done = run(*command, "--bundle", tiny_bundle, "--provider", "cuda", "--allow-fallback", "--json")
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["fallback"].startswith("asked for provider cuda, found only cpu")
+    told = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
+    assert (told["backend"], told["provider"], told["precision"], told["fallback"]) == ("onnxruntime", "cpu", "float32", None)

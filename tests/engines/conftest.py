@@ -13,7 +13,9 @@ import pytest
 
 from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.engine import EngineKey
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.store import Store, StoredEngine
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -22,7 +24,7 @@ Edit = Callable[[dict[str, Any]], object]
 def built_home(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the tiny bundle's engines; tests that change it copy it first."""
     home = tmp_path_factory.mktemp("built")
-    build_engines(Bundle.open(tiny_bundle), Store.open(home), threads=1)
+    build_engines(Bundle.open(tiny_bundle), Store.open(home), Setup(threads=1))
     return home
 
 
@@ -52,6 +54,15 @@ def relist(bundle: Path, name: str) -> None:
     data = (bundle / name).read_bytes()
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     rewrite_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))
+
+
+def set_aside(store: Store, key: EngineKey, reason: str) -> StoredEngine:
+    """Keep of a stored engine only that it must not be used, and why, as a build does whose engine fails its check."""
+    stored = store.peek(key)
+    assert stored is not None
+    entries = {"built_at": stored.built_at, "build_s": stored.build_s, "source": stored.source, "gate": dict(stored.gate)}
+    with store.lock(key.digest):
+        return store.write(key, lambda _: {**entries, "quarantined": reason})
 
 
 def flip_byte(path: Path, at: float = 0.5) -> None:

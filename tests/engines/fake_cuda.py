@@ -9,19 +9,33 @@ from typing import Any
 
 import numpy as np
 
+from costroute_rt.engines.cuda_memory import CudaMemory
+from costroute_rt.engines.pycuda_driver import PycudaDriver
+
 
 class FakeDriver:
     """The functions of cuda.bindings.driver that `cuda_memory` calls; device memory is host memory under another name."""
 
     CUresult = SimpleNamespace(CUDA_SUCCESS=0)
+    CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
     CUevent_flags = SimpleNamespace(CU_EVENT_DISABLE_TIMING=2)
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED=2)
 
-    def __init__(self, capacity_bytes: int = 1 << 30) -> None:
+    def __init__(self, capacity_bytes: int = 1 << 30, free_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
+        self.free_bytes = capacity_bytes // 2 if free_bytes is None else free_bytes
         self.buffers: dict[int, np.ndarray] = {}
         self.recording: list[Callable[[], object]] | None = None
         self.calls: list[str] = []
+        self.contexts: list[Any] = []
+        """Of all threads together, the current one last."""
+
+    def cuCtxPushCurrent(self, context: Any) -> tuple[int]:
+        self.contexts.append(context)
+        return (0,)
+
+    def cuCtxPopCurrent(self) -> tuple[int, Any]:
+        return 0, self.contexts.pop()
 
     def __getattr__(self, name: str) -> Callable[..., tuple[Any, ...]]:
         """Contexts, streams and events: nothing to do, all is done at once."""
@@ -56,7 +70,7 @@ class FakeDriver:
         return 0, 1.5
 
     def cuMemGetInfo(self) -> tuple[int, int, int]:
-        return 0, self.capacity_bytes // 2, self.capacity_bytes
+        return 0, self.free_bytes, self.capacity_bytes
 
     def _copy(self, target: int, source: int, size: int, stream: Any) -> tuple[int]:
         self.calls.append("cuMemcpy")
@@ -88,6 +102,125 @@ class FakeDriver:
             work()
         else:
             self.recording.append(work)
+
+
+class FakePycuda:
+    """The parts of pycuda.driver that `pycuda_driver` calls, on a driver that is played; as there, objects stand for what they hold."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self, driver: FakeDriver) -> None:
+        played, error = driver, self.Error
+
+        class Allocation:
+            def __init__(self, nbytes: int) -> None:
+                code, self.pointer = played.cuMemAlloc(nbytes)
+                if code:
+                    raise error("cuMemAlloc failed: out of memory")
+
+            def __int__(self) -> int:
+                return self.pointer
+
+            def free(self) -> None:
+                played.cuMemFree(self.pointer)
+
+        def pagelocked_empty(shape: int, dtype: str) -> Any:
+            memory = Allocation(shape)
+            array = np.ctypeslib.as_array((ctypes.c_uint8 * shape).from_address(int(memory)))
+            return SimpleNamespace(ctypes=array.ctypes, base=memory)
+
+        class Context:
+            def push(self) -> None:
+                played.cuCtxPushCurrent(self)
+
+            @staticmethod
+            def pop() -> None:
+                played.cuCtxPopCurrent()
+
+        class Device:
+            def __init__(self, ordinal: int) -> None:
+                played.calls.append(f"Device {ordinal}")
+
+            def retain_primary_context(self) -> Context:
+                return Context()
+
+        class Stream:
+            handle = 7
+
+            def __init__(self, flags: int) -> None:
+                assert played.contexts, "a stream is made in the current context"
+                assert flags == FakeDriver.CUstream_flags.CU_STREAM_NON_BLOCKING
+
+            def synchronize(self) -> None:
+                played.cuStreamSynchronize(self)
+
+        class Event:
+            def __init__(self, flags: int) -> None:
+                played.calls.append("cuEventCreate")
+
+            def __del__(self) -> None:
+                played.calls.append("cuEventDestroy")
+
+            def record(self, stream: Stream) -> None:
+                pass
+
+            def synchronize(self) -> None:
+                pass
+
+            def time_till(self, end: Event) -> float:
+                return played.cuEventElapsedTime(0, 0)[1]
+
+        def copy(target: Any, source: Any, nbytes: int, stream: Any) -> None:
+            assert isinstance(stream, Stream)
+            played._copy(target, source, nbytes, stream)
+
+        self.init: Callable[[int], object] = lambda flags: None
+        self.Context, self.Device, self.Stream, self.Event = Context, Device, Stream, Event
+        self.mem_alloc, self.pagelocked_empty = Allocation, pagelocked_empty
+        self.mem_get_info = lambda: played.cuMemGetInfo()[1:]
+        self.memcpy_htod_async = lambda dest, src, stream: copy(dest, ctypes.addressof(src), ctypes.sizeof(src), stream)
+        self.memcpy_dtoh_async = lambda dest, src, stream: copy(ctypes.addressof(dest), src, ctypes.sizeof(dest), stream)
+        self.memcpy_dtod_async = copy
+
+
+def make_memory(through: str = "cuda-bindings", **settings: Any) -> tuple[CudaMemory, FakeDriver]:
+    """A GPU's memory on a driver that is played, and that driver."""
+    driver = FakeDriver(**settings)
+    if through == "cuda-bindings":
+        return CudaMemory(driver, context=1, stream=7), driver
+    found = PycudaDriver(FakePycuda(driver))  # type: ignore[arg-type]
+    memory = CudaMemory(found, context=FakePycuda(driver).Context(), stream=None)
+    with memory.using():
+        memory.stream = memory.call("cuStreamCreate", 1)
+    return memory, driver
+
+
+class FakeEngine:
+    """TensorRT's engine as far as its memory goes: weights that are streamed need some to be copied to."""
+
+    def __init__(self, context: FakeContext, weights: int, workspace: int, scratch: int) -> None:
+        self.streamable_weights_size, self.workspace, self.scratch = weights, workspace, scratch
+        self.context = context
+        self.budget, self.is_started = weights, False
+
+    @property
+    def weight_streaming_budget_v2(self) -> int:
+        return self.budget
+
+    @weight_streaming_budget_v2.setter
+    def weight_streaming_budget_v2(self, budget: int) -> None:
+        if self.is_started or not self.streamable_weights_size:
+            raise RuntimeError("no budget can be set")
+        self.budget = budget
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        return self.workspace + (self.scratch if self.budget < self.streamable_weights_size else 0)
+
+    def create_execution_context(self) -> FakeContext:
+        self.is_started = True
+        return self.context
 
 
 class FakeContext:

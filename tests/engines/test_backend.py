@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.build import build_engines, engine_key, make_spec, open_engine, spec_for
+from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.engine import AUTO, Backend, Engine, get_backend
+from costroute_rt.engines.engine import Backend, Engine, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import make_spec
 from costroute_rt.engines.store import Store
 from tests.engines.conftest import rewrite_manifest
 
@@ -48,24 +50,24 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 @pytest.fixture
 def engine(backend: Backend, bundle: Bundle, home: Path) -> Engine:
-    return open_or_skip(backend, bundle, Store.open(home), "base", "guided_step")
+    return open_or_skip(backend, bundle, Store.open(home), "base/guided_step")
 
 
 def build(backend: Backend, bundle: Bundle, store: Store, **how: Any) -> None:
     """Builds, without a GPU too; what cannot even build without one is skipped."""
     try:
-        build_engines(bundle, store, backend=backend.name, threads=1, measure=False, **how)
+        build_engines(bundle, store, Setup.of(backend.name, threads=1), measure=False, **how)
     except BackendError as error:
         pytest.skip(str(error))
 
 
-def open_or_skip(backend: Backend, bundle: Bundle, store: Store, component: str, graph: str, **how: Any) -> Engine:
+def open_or_skip(backend: Backend, bundle: Bundle, store: Store, name: str) -> Engine:
     obstacle = backend.obstacle()
     if obstacle is not None:
         with pytest.raises(BackendError, match="driver"):
-            open_engine(bundle, store, component, graph, backend=backend.name, threads=1, **how)
+            open_engine(bundle, store, name, Setup.of(backend.name, threads=1))
         pytest.skip(f"built, cannot be run: {obstacle}")
-    return open_engine(bundle, store, component, graph, backend=backend.name, threads=1, **how)
+    return open_engine(bundle, store, name, Setup.of(backend.name, threads=1))
 
 
 def put(engine: Engine, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def test_engines_agree_with_the_reference_to_a_ten_thousandth(name: str, backend
     path = bundle.graph_path(*name.split("/"))
     feeds = example_feeds(bundle, path)
     expected = OnnxRuntimeBackend().run_reference(bundle.path(path), feeds).outputs()
-    with open_or_skip(backend, bundle, Store.open(home), *name.split("/")) as engine:
+    with open_or_skip(backend, bundle, Store.open(home), name) as engine:
         found = engine.run(put(engine, feeds))
         for name, want in expected.items():
             have = engine.to_host(found[name])
@@ -156,12 +158,10 @@ def test_a_closed_engine_says_so(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_static_shapes_make_another_engine_that_refuses_other_sizes(backend: Backend, bundle: Bundle, tmp_path: Path) -> None:
-    shapes = {"batch": 1, "height": 4, "width": 4}
-    store = Store.open(tmp_path)
-    build(backend, bundle, store, shapes=shapes, graphs=["turbo/step"])
-    keys = [engine_key(bundle, "turbo", "step", backend, spec_for(bundle, backend, AUTO, 1, chosen)) for chosen in (shapes, None)]
-    assert keys[0].digest != keys[1].digest
-    with open_or_skip(backend, bundle, store, "turbo", "step", shapes=shapes) as engine:
+    store, setup = Store.open(tmp_path), Setup.of(backend.name, threads=1)
+    build(backend, bundle, store, size=(64, 64), graphs=["turbo/step"])
+    assert setup.key(bundle, "turbo/step@64x64").digest != setup.key(bundle, "turbo/step").digest
+    with open_or_skip(backend, bundle, store, "turbo/step@64x64") as engine:
         engine.run(put(engine, example_feeds(bundle, "unet_turbo/step.onnx")))
         with pytest.raises(ConfigError, match=r"denoised_before is 'float32\[2, 4, 4, 4\]': expected float32\[1, 4, 4, 4\]"):
             engine.run(put(engine, example_feeds(bundle, "unet_turbo/step.onnx", batch=2)))
@@ -171,7 +171,7 @@ def test_a_bundle_of_one_size_gets_engines_of_that_size(backend: Backend, bundle
     rewrite_manifest(bundle_copy, lambda manifest: manifest["image"].update(any_size=False, sizes=[[64, 64]]))
     bundle, store = Bundle.open(bundle_copy), Store.open(tmp_path / "store")
     build(backend, bundle, store, graphs=["turbo/step"])
-    with open_or_skip(backend, bundle, store, "turbo", "step") as engine:
+    with open_or_skip(backend, bundle, store, "turbo/step") as engine:
         assert engine.inputs["latent"].shape == (1, 4, 4, 4)
         assert "height=4" in engine.key.shapes
 

@@ -14,10 +14,12 @@ import pytest
 
 from costroute_rt.engines import build as build_module
 from costroute_rt.engines import gate
-from costroute_rt.engines.build import build_engines, explain_engines, open_engine, pool_graphs
+from costroute_rt.engines.build import build_engines, explain_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import BundleError, EngineError
 from costroute_rt.engines.gate import check_engine, compare
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import pool_graphs
 from costroute_rt.engines.store import Store
 from tests.engines.conftest import relist
 
@@ -25,8 +27,9 @@ BUILDER = """
 import sys
 from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.store import Store
-reports = build_engines(Bundle.open(sys.argv[1]), Store.open(sys.argv[2]), threads=1, measure=False)
+reports = build_engines(Bundle.open(sys.argv[1]), Store.open(sys.argv[2]), Setup(threads=1), measure=False)
 print(sum(report.built for report in reports))
 """
 
@@ -37,23 +40,23 @@ def test_what_the_pool_needs_is_built_once(tiny_bundle: Path, tmp_path: Path) ->
     def progress(graph: str, index: int, total: int) -> None:
         seen.append((graph, index, total))
 
-    first = build_engines(bundle, store, threads=1, progress=progress)
+    first = build_engines(bundle, store, Setup(threads=1), progress=progress)
     names = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
     assert pool_graphs(bundle) == names
     assert seen == [(name, index, 5) for index, name in enumerate(names)]
     assert all(report.built and report.median_ms and report.size_bytes for report in first)
 
     seen.clear()
-    assert not any(report.built for report in build_engines(bundle, store, threads=1, progress=progress))
+    assert not any(report.built for report in build_engines(bundle, store, Setup(threads=1), progress=progress))
     assert seen == []
-    forced = build_engines(bundle, store, threads=1, graphs=["vae/decode"], force=True, progress=progress)
+    forced = build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"], force=True, progress=progress)
     assert [(report.graph, report.built) for report in forced] == [("vae/decode", True)]
 
 
 def test_any_graph_can_be_built_by_name(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
-    build_engines(bundle, store, threads=1, graphs=["scorer/score", "vae/encode", "base/denoiser"], measure=False)
-    with open_engine(bundle, store, "scorer", "score", threads=1) as engine:
+    build_engines(bundle, store, Setup(threads=1), graphs=["scorer/score", "vae/encode", "base/denoiser"], measure=False)
+    with open_engine(bundle, store, "scorer/score", Setup(threads=1)) as engine:
         scores = engine.run({"pixels": np.zeros((2, 64, 64, 3), np.uint8)})
     np.testing.assert_allclose(scores["sky"].sum(axis=1), 1, rtol=1e-5)
 
@@ -63,7 +66,7 @@ def test_the_report_of_a_stop_is_the_stop(tiny_bundle: Path, tmp_path: Path) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), threads=1, progress=progress)
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(threads=1), progress=progress)
     assert Store.open(tmp_path).engines() == []
 
 
@@ -75,7 +78,7 @@ def test_weights_that_give_no_numbers_are_named(bundle_copy: Path, tmp_path: Pat
     relist(bundle_copy, name)
     store = Store.open(tmp_path / "home")
     with pytest.raises(BundleError, match=r"unet_turbo.*NaN or infinite") as caught:
-        build_engines(Bundle.open(bundle_copy), store, threads=1)
+        build_engines(Bundle.open(bundle_copy), store, Setup(threads=1))
     assert caught.value.path.endswith(name)
     assert "tiny/turbo/step" not in [stored.key.graph for stored in store.engines()]
     assert not list(store.folder.glob(".*"))
@@ -89,7 +92,7 @@ def test_a_foreign_graph_under_a_right_hash_is_refused(bundle_copy: Path, tmp_pa
     path.write_bytes(onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]).SerializeToString())
     relist(bundle_copy, "vae/decode.onnx")
     with pytest.raises(BundleError, match=r"decode\.onnx.*its inputs are anything float32.*the manifest says latent float32"):
-        build_engines(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), threads=1, graphs=["vae/decode"])
+        build_engines(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), Setup(threads=1), graphs=["vae/decode"])
 
 
 def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path, tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path
     path.write_bytes(model.SerializeToString())
     relist(bundle_copy, "vae/decode.onnx")
     with pytest.raises(EngineError, match="Teleport"):
-        build_engines(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), threads=1, graphs=["vae/decode"])
+        build_engines(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), Setup(threads=1), graphs=["vae/decode"])
     assert list((tmp_path / "home/engines").iterdir()) == []
 
 
@@ -107,16 +110,16 @@ def test_a_wrong_engine_is_set_aside_with_the_reason(tiny_bundle: Path, tmp_path
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
     monkeypatch.setattr(gate, "compare", lambda *_: (0.5, 0.1, "output pixels differs from the reference by 0.5, more than 0.1"))
     with pytest.raises(EngineError, match="set aside: output pixels differs"):
-        build_engines(bundle, store, threads=1, graphs=["vae/decode"])
+        build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"])
     with pytest.raises(EngineError, match=r"set aside.*--force"):
-        open_engine(bundle, store, "vae", "decode", threads=1)
+        open_engine(bundle, store, "vae/decode", Setup(threads=1))
     assert "set aside" in str(store.verify()[0].problem)
     assert store.engines()[0].size_bytes == 0
-    assert "set aside" in str(next(e.problem for e in explain_engines(bundle, store, threads=1) if e.graph == "vae/decode"))
+    assert "set aside" in str(next(e.problem for e in explain_engines(bundle, store, Setup(threads=1)) if e.graph == "vae/decode"))
     monkeypatch.undo()
     with pytest.raises(EngineError, match=r"set aside: output pixels differs.*--force builds it again"):
-        build_engines(bundle, store, threads=1, graphs=["vae/decode"])
-    assert build_engines(bundle, store, threads=1, graphs=["vae/decode"], force=True)[0].built
+        build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"])
+    assert build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"], force=True)[0].built
 
 
 def test_an_engine_that_is_set_aside_does_not_stop_the_others(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,8 +130,8 @@ def test_an_engine_that_is_set_aside_does_not_stop_the_others(tiny_bundle: Path,
 
     monkeypatch.setattr(gate, "compare", compare_all_but_pixels)
     with pytest.raises(EngineError, match="the engine of vae/decode was set aside: output pixels differs"):
-        build_engines(bundle, store, threads=1, graphs=["vae/decode", "turbo/step"])
-    with open_engine(bundle, store, "turbo", "step", threads=1):
+        build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode", "turbo/step"])
+    with open_engine(bundle, store, "turbo/step", Setup(threads=1)):
         pass
 
 

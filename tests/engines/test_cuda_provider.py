@@ -13,13 +13,13 @@ import onnx
 import pytest
 
 from costroute_rt.engines import onnxruntime_backend as ort_backend
-from costroute_rt.engines.build import make_spec
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import Engine
 from costroute_rt.engines.error import ConfigError, EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import compare
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.specification import make_spec
 
 SHAPES = {"batch": 1, "height": 4, "width": 4, "tokens": 64, "sequence": 64}
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -30,6 +30,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> OnnxRuntimeBackend:
     """A backend that lists CUDA, and notes what sessions are asked for; they run on the host."""
     backend = OnnxRuntimeBackend()
     monkeypatch.setattr(backend, "_ort", Ort(backend._ort))
+    monkeypatch.setitem(ort_backend._DEVICE_TYPES, "cuda", "cpu")
     monkeypatch.setattr(ort_backend.device, "gpu_memory_bytes", lambda: 10 << 30)
     return backend
 
@@ -51,7 +52,9 @@ class Ort:
         self.asked.append(providers)
         if self.refusal and "enable_cuda_graph" in str(providers):
             raise RuntimeError(self.refusal)
-        return self._ort.InferenceSession(path, options, providers=[CPU], **how)
+        session = self._ort.InferenceSession(path, options, providers=[CPU], **how)
+        session.get_providers = lambda: [each if isinstance(each, str) else each[0] for each in providers]
+        return session
 
 
 def build(backend: OnnxRuntimeBackend, bundle: Path, target: Path, **how: Any) -> Path:
@@ -61,7 +64,7 @@ def build(backend: OnnxRuntimeBackend, bundle: Path, target: Path, **how: Any) -
 
 
 def open_on_cuda(backend: OnnxRuntimeBackend, folder: Path) -> Engine:
-    return backend.open(folder, make_spec("cuda", 1, allow_fallback=True))
+    return backend.open(folder, make_spec("cuda", 1))
 
 
 def test_fixed_shapes_are_replayed_and_free_ones_are_not(tiny_bundle: Path, tmp_path: Path, backend: OnnxRuntimeBackend) -> None:
@@ -90,13 +93,9 @@ def test_what_decides_the_engine_is_in_its_options(backend: OnnxRuntimeBackend) 
 
 
 @pytest.fixture
-def replayed(tiny_bundle: Path, tmp_path: Path, backend: OnnxRuntimeBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def replayed(tiny_bundle: Path, tmp_path: Path, backend: OnnxRuntimeBackend) -> Iterator[Engine]:
     """An engine that works as one on CUDA does, its device being the host."""
-    folder = build(backend, tiny_bundle, tmp_path, shapes=SHAPES)
-    with monkeypatch.context() as patch:
-        patch.setitem(ort_backend._DEVICE_TYPES, "cpu", "cpu")
-        engine = open_on_cuda(backend, folder)
-    with engine:
+    with open_on_cuda(backend, build(backend, tiny_bundle, tmp_path, shapes=SHAPES)) as engine:
         yield engine
 
 
@@ -134,9 +133,10 @@ def test_float16_is_written_into_the_engine(tiny_bundle: Path, tmp_path: Path, b
     assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in model.graph.initializer}
     feeds = example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx")
     expected = backend.run_reference(tiny_bundle / "unet/guided_step.onnx", feeds).outputs()
-    with backend.open(folder, make_spec("cuda", 1, allow_fallback=True, precision="float16")) as engine:
+    with backend.open(folder, make_spec("cuda", 1, precision="float16")) as engine:
         assert engine.inputs["latent"].shape == (1, 4, 4, 4)
-        assert compare(expected, engine.run(feeds), "float16")[2] is None
+        found = engine.run({name: engine.to_device(array) for name, array in feeds.items()})
+        assert compare(expected, {name: engine.to_host(value) for name, value in found.items()}, "float16")[2] is None
 
 
 def test_float16_needs_a_device_that_has_it(backend: OnnxRuntimeBackend) -> None:

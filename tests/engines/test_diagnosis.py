@@ -214,7 +214,7 @@ def test_the_gpu_is_the_one_cuda_takes(cuda: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("libraries", "message"),
     [
-        ({"cuda": None}, "an NVIDIA GPU, found no NVIDIA driver"),
+        ({"cuda": None}, "an NVIDIA GPU, found no NVIDIA driver on this machine: it has no (libcuda.so.1|nvcuda.dll)"),
         ({"cuda": Cuda(100)}, r"an NVIDIA GPU, found none that CUDA can use \(error 100\)"),
         ({"nvml": None}, "the GPU's name and driver, found a GPU that does not tell them .*compute,utility"),
         ({"nvml": Library(18)}, "version mismatch"),
@@ -227,6 +227,7 @@ def test_a_gpu_that_cannot_be_named_is_an_error_for_what_runs_on_it(
     cuda.update(libraries)
     backend = onnxruntime_backend.OnnxRuntimeBackend()
     monkeypatch.setattr(backend, "_requested", lambda spec: [])
+    monkeypatch.setattr(onnxruntime_backend, "_prove_provider", lambda name: None)
     with pytest.raises(BackendError, match=message):
         backend.device(BuildSpec(provider="cuda"))
     assert (device.gpu(), device.gpu_memory_bytes()) == (("none", "none"), 0)

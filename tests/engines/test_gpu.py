@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from costroute_rt import Runtime, StepEvent
-from costroute_rt.engines.build import build_engines, open_engine
+from costroute_rt.engines.build import build_each, open_engine
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.example import axis_lengths, example_feeds
+from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend, check_providers
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import graph_names
 from costroute_rt.engines.store import Store
 
 pytestmark = pytest.mark.gpu
@@ -32,10 +33,11 @@ def cuda() -> None:
 @pytest.mark.parametrize("is_fixed", [False, True], ids=["free", "fixed"])
 def test_a_step_is_that_of_the_reference(tiny_bundle: Path, tmp_path: Path, precision: str, tolerance: float, is_fixed: bool) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
-    how: dict[str, Any] = {"provider": "cuda", "precision": precision, "threads": 1, "shapes": axis_lengths(bundle) if is_fixed else {}}
-    build_engines(bundle, store, graphs=["base/guided_step"], measure=False, **how)
+    setup = Setup(provider="cuda", precision=precision, threads=1)
+    (name,) = graph_names(bundle, ["base/guided_step"], (64, 64) if is_fixed else None)
+    build_each(bundle, store, [name], setup, measure=False)
     feeds = example_feeds(bundle, "unet/guided_step.onnx")
-    with open_engine(bundle, store, "base", "guided_step", **how) as engine:
+    with open_engine(bundle, store, name, setup) as engine:
         assert engine.provider == "cuda"
         assert (engine._replay is not None) is is_fixed  # type: ignore[attr-defined]
         found = {name: engine.to_device(array) for name, array in feeds.items()}

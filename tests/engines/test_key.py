@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from costroute_rt.assembly import find_profiles
-from costroute_rt.engines.build import build_engines, engine_key, explain_engines, make_spec, open_engine
-from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.build import build_engines, explain_engines, open_engine
+from costroute_rt.engines.bundle import Bundle, shipped_bundle
 from costroute_rt.engines.engine import ANY_DRIVER, EngineKey, get_backend
 from costroute_rt.engines.error import ConfigError, EngineError
 from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import engine_key, make_spec
 from costroute_rt.engines.store import Store, build_command
 from tests import gated_backend
+from tests.engines.conftest import set_aside
 
 KEY = EngineKey(**{field.name: f"some {field.name}" for field in fields(EngineKey)})
 EXPECTED = {
@@ -42,7 +44,7 @@ def test_the_digest_is_stable_and_fit_for_a_file_name() -> None:
 
 def test_a_miss_names_the_field_and_the_command(tiny_bundle: Path, built_home: Path) -> None:
     with pytest.raises(EngineError, match=r"options: wanted threads=3.*stored threads=1.*build-engines") as caught:
-        open_engine(Bundle.open(tiny_bundle), Store.open(built_home), "base", "guided_step", threads=3)
+        open_engine(Bundle.open(tiny_bundle), Store.open(built_home), "base/guided_step", Setup(threads=3))
     assert caught.value.exit_code == 5
 
 
@@ -63,7 +65,13 @@ def test_the_command_asks_for_engines_like_the_one_that_is_missing(
     backend: str, provider: str, precision: str, driver: str, command: str
 ) -> None:
     key = replace(KEY, backend=backend, provider=provider, precision=precision, driver=driver, device="ampere+")
-    assert build_command(key, "--force") == command
+    assert build_command(key, "--force", bundle=shipped_bundle()) == command
+    own = str(Path("my bundle").resolve())
+    assert build_command(key, "--force", bundle="my bundle") == command.replace("--force", f"--bundle '{own}' --force")
+
+
+def _refuse(backend: object, folder: Path, *_: object) -> None:
+    raise EngineError(folder, "the engine cannot be opened", "costroute-rt build-engines")
 
 
 def test_each_remedy_names_the_backend(tiny_bundle: Path, store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,25 +79,29 @@ def test_each_remedy_names_the_backend(tiny_bundle: Path, store_copy: Store, mon
     monkeypatch.setenv(gated_backend.GATE, str(store_copy.root))
     (store_copy.root / "all").touch()
     bundle, setup = Bundle.open(tiny_bundle), Setup(backend="gated", threads=1)
-    build = "costroute-rt build-engines --backend gated --provider cpu --precision float32"
+    build = f"costroute-rt build-engines --backend gated --provider cpu --precision float32 --bundle {tiny_bundle}"
     with pytest.raises(EngineError) as caught:
-        open_engine(bundle, store_copy, "vae", "decode@64x96", backend="gated", threads=1)
+        open_engine(bundle, store_copy, "vae/decode@64x96", Setup.of("gated", threads=1))
     assert caught.value.remedy == f"{build} --height 64 --width 96"
     with pytest.raises(EngineError) as caught:
         setup.cost(bundle, store_copy, "vae/decode")
     assert caught.value.remedy == build
-    build_engines(bundle, store_copy, backend="gated", threads=1, graphs=["vae/decode"], measure=False)
+    build_engines(bundle, store_copy, Setup.of("gated", threads=1), graphs=["vae/decode"], measure=False)
     with pytest.raises(EngineError) as caught:
         setup.cost(bundle, store_copy, "vae/decode")
     assert caught.value.remedy == build.replace("build-engines", "profile")
+    with monkeypatch.context() as patch:
+        patch.setattr(gated_backend.GatedBackend, "open", _refuse)
+        with pytest.raises(EngineError) as caught:
+            open_engine(bundle, store_copy, "vae/decode", setup)
+    assert (caught.value.problem, caught.value.remedy) == ("the engine cannot be opened", f"{build} --force")
     key = setup.key(bundle, "vae/decode")
-    with store_copy.lock(key.digest):
-        store_copy.set_aside(key, "it is wrong", {})
+    set_aside(store_copy, key, "it is wrong")
     with pytest.raises(EngineError) as caught:
-        setup.open(bundle, store_copy, "vae/decode")
+        open_engine(bundle, store_copy, "vae/decode", setup)
     assert caught.value.remedy == f"{build} --force"
     with pytest.raises(EngineError) as caught:
-        build_engines(bundle, store_copy, backend="gated", threads=1, graphs=["vae/decode"])
+        build_engines(bundle, store_copy, Setup.of("gated", threads=1), graphs=["vae/decode"])
     assert caught.value.remedy.startswith(f"{build} --force builds it again")
     profiles = find_profiles(bundle, store_copy, setup, ["vae/decode"])
     with pytest.raises(EngineError) as caught:
@@ -99,14 +111,14 @@ def test_each_remedy_names_the_backend(tiny_bundle: Path, store_copy: Store, mon
 
 def test_nothing_built_is_said_too(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="none was built"):
-        open_engine(Bundle.open(tiny_bundle), Store.open(tmp_path), "base", "guided_step")
+        open_engine(Bundle.open(tiny_bundle), Store.open(tmp_path), "base/guided_step")
     assert not list(tmp_path.iterdir())
 
 
 def test_explain_tells_each_graph(tiny_bundle: Path, built_home: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(built_home)
-    assert [found.found for found in explain_engines(bundle, store, threads=1)] == [True] * 5
-    missing = explain_engines(bundle, store, threads=2)
+    assert [found.found for found in explain_engines(bundle, store, Setup(threads=1))] == [True] * 5
+    missing = explain_engines(bundle, store, Setup(threads=2))
     assert {difference.field for found in missing for difference in found.differences} == {"options"}
 
 
@@ -115,7 +127,7 @@ def test_changed_weights_and_graphs_are_other_engines(tiny_bundle: Path, tmp_pat
 
     other = write_tiny_bundle(tmp_path / "other", seed=1)
     tool, spec = get_backend("onnxruntime"), make_spec(threads=1)
-    mine, theirs = (engine_key(each, "base", "step", tool, spec) for each in (Bundle.open(tiny_bundle), other))
+    mine, theirs = (engine_key(each, "base/step", tool, spec) for each in (Bundle.open(tiny_bundle), other))
     assert [difference.field for difference in mine.differences(theirs)] == ["weights_sha256"]
 
 

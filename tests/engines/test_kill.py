@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.build import build_engines, open_engine, pool_graphs
+from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.shape import split_name
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import pool_graphs
 from costroute_rt.engines.store import Store
 
 KILLS = 20
@@ -25,9 +26,9 @@ BUILDER = """
 import sys
 from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.shape import split_name
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.store import Store
-build_engines(Bundle.open(sys.argv[1]), Store.open(sys.argv[2]), threads=1, graphs=sys.argv[3:], force=True)
+build_engines(Bundle.open(sys.argv[1]), Store.open(sys.argv[2]), Setup(threads=1), graphs=sys.argv[3:], force=True)
 """
 NURSERY = f"""
 import os, sys
@@ -92,9 +93,9 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_loads_wrong(nursery: N
             assert store.find(stored.key) is not None
     assert endings.count(-signal.SIGKILL) > KILLS / 2
     assert set(endings) <= {-signal.SIGKILL, 0}
-    build_engines(bundle, store, threads=1, measure=False)
+    build_engines(bundle, store, Setup(threads=1), measure=False)
     for name in pool_graphs(bundle):
-        open_engine(bundle, store, *split_name(name), threads=1).close()
+        open_engine(bundle, store, name, Setup(threads=1)).close()
     assert not list(store.folder.glob(".*"))
 
 

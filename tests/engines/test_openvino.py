@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 from pathlib import Path
@@ -14,12 +13,14 @@ import onnx
 import pytest
 
 from costroute_rt.engines import openvino_backend
-from costroute_rt.engines.build import build_engines, engine_key, make_spec, open_engine
+from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import BuildSpec, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.openvino_backend import BLOB, INTERFACE, OpenVinoBackend
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import make_spec
 from costroute_rt.engines.store import Store
 from tests.engines.conftest import relist
 
@@ -35,7 +36,7 @@ def backend() -> OpenVinoBackend:
 def folder(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small engine; tests that change it copy it."""
     store = Store.open(tmp_path_factory.mktemp("openvino"))
-    build_engines(Bundle.open(tiny_bundle), store, backend="openvino", threads=1, graphs=["base/condition"], measure=False)
+    build_engines(Bundle.open(tiny_bundle), store, Setup.of("openvino", threads=1), graphs=["base/condition"], measure=False)
     return store.engines()[0].path
 
 
@@ -48,15 +49,16 @@ def needs(precision: str, backend: OpenVinoBackend) -> None:
 
 def test_half_the_bits_are_another_engine_that_passes_its_gate(tiny_bundle: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
     needs("bfloat16", backend)
-    bundle, store, how = Bundle.open(tiny_bundle), Store.open(tmp_path), {"backend": "openvino", "threads": 1}
+    bundle, store, name = Bundle.open(tiny_bundle), Store.open(tmp_path), "base/guided_step"
     found = {}
     feeds = example_feeds(bundle, "unet/guided_step.onnx")
-    for precision in ("float32", "bfloat16"):
-        (report,) = build_engines(bundle, store, precision=precision, graphs=["base/guided_step"], measure=False, **how)
+    setups = {each: Setup(backend="openvino", precision=each, threads=1) for each in ("float32", "bfloat16")}
+    for precision, setup in setups.items():
+        (report,) = build_engines(bundle, store, setup, graphs=[name], measure=False)
         assert report.built
-        with open_engine(bundle, store, "base", "guided_step", precision=precision, **how) as engine:
+        with open_engine(bundle, store, name, setup) as engine:
             found[precision] = engine.run(feeds)["denoised"]
-    keys = [engine_key(bundle, "base", "guided_step", backend, make_spec(threads=1, precision=each)) for each in found]
+    keys = [setup.key(bundle, name) for setup in setups.values()]
     assert [difference.field for difference in keys[0].differences(keys[1])] == ["precision"]
     difference = np.abs(found["float32"] - found["bfloat16"]).max()
     assert 1e-4 < difference < 0.06 * max(1.0, np.abs(found["float32"]).max())
@@ -120,15 +122,22 @@ def test_what_another_version_or_processor_compiled_is_refused(folder: Path, tmp
 
 @pytest.mark.parametrize("provider", ["gpu", "npu"])
 def test_a_device_that_is_not_there_names_its_remedy(
-    provider: str, folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    provider: str, folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(name: str, what: str) -> None:
+        raise RuntimeError("Exception from src/core.cpp:268:\nCannot load library: libOpenCL.so.1")
+
     monkeypatch.setattr(openvino_backend, "_found_devices", lambda: ("CPU",))
-    with pytest.raises(BackendError, match=f"provider {provider}, found only cpu .*driver") as caught:
+    monkeypatch.setattr(openvino_backend, "_core", lambda: SimpleNamespace(get_property=refuse))
+    for use in (lambda: backend.device(make_spec(provider)), lambda: backend.open(folder, make_spec(provider, 1))):
+        with pytest.raises(
+            BackendError, match=f"provider {provider}, found only cpu: Cannot load library: libOpenCL.so.1 .*driver"
+        ) as caught:
+            use()
+        assert caught.value.exit_code == 6
+    monkeypatch.setattr(openvino_backend, "_core", lambda: SimpleNamespace(get_property=lambda name, what: []))
+    with pytest.raises(BackendError, match=f"provider {provider}, found only cpu .*driver"):
         backend.device(make_spec(provider))
-    assert caught.value.exit_code == 6
-    with caplog.at_level(logging.WARNING), backend.open(folder, make_spec(provider, 1, allow_fallback=True)) as engine:
-        assert engine.provider == "cpu"
-    assert f"asked for provider {provider}, running on cpu" in caplog.text
 
 
 def test_a_graphics_device_is_known_by_name_architecture_and_driver(backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines import build as build_module
-from costroute_rt.engines.build import build_each, build_engines, engine_key, explain_engines, make_spec, pool_graphs
+from costroute_rt.engines.build import build_each, build_engines, explain_engines
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.engine import BuildSpec, EngineKey, get_backend
+from costroute_rt.engines.engine import EngineKey
 from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.plan import PlannedBuild, plan_builds
+from costroute_rt.engines.setup import Setup
+from costroute_rt.engines.specification import pool_graphs
 from costroute_rt.engines.store import Store
-from tests.engines.conftest import flip_byte, relist
+from tests.engines.conftest import flip_byte, relist, set_aside
 
-TOOL = "onnxruntime"
+ONE = Setup(threads=1)
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def bundle(tiny_bundle: Path) -> Bundle:
     return Bundle.open(tiny_bundle, verify=False)
 
 
-def plan(bundle: Bundle, store: Store, spec: BuildSpec | None = None, *, force: bool = False) -> dict[str, PlannedBuild]:
-    planned = plan_builds(bundle, store, pool_graphs(bundle), get_backend(TOOL), spec or make_spec(threads=1), force=force)
+def plan(bundle: Bundle, store: Store, setup: Setup = ONE, *, force: bool = False) -> dict[str, PlannedBuild]:
+    planned = plan_builds(bundle, store, pool_graphs(bundle), setup, force=force)
     return {each.graph: each for each in planned}
 
 
@@ -50,7 +51,7 @@ def test_what_is_there_is_not_built_unless_forced(bundle: Bundle, built_home: Pa
 
 def test_a_graph_never_built_takes_as_long_as_others_of_its_size(bundle: Bundle, tmp_path: Path) -> None:
     store = Store.open(tmp_path)
-    build_engines(bundle, store, threads=1, graphs=["vae/decode"], measure=False)
+    build_engines(bundle, store, ONE, graphs=["vae/decode"], measure=False)
     (known,) = store.engines()
     planned = plan(bundle, store)["base/guided_step"]
     assert planned.build_s == pytest.approx(known.build_s / known.size_bytes * planned.disk_bytes)
@@ -67,18 +68,18 @@ def test_a_damaged_engine_is_to_be_built(bundle: Bundle, store_copy: Store) -> N
 def test_every_field_of_the_key_alone_rebuilds_exactly_its_engine_and_is_named(
     bundle: Bundle, built_home: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    real = build_module.engine_key
+    real = Setup.key
 
-    def changed(bundle: Bundle, component: str, *rest: object) -> EngineKey:
-        key = real(bundle, component, *rest)  # type: ignore[arg-type]
-        return replace(key, **{name: "changed"}) if component == "base" else key
+    def changed(setup: Setup, bundle: Bundle, graph: str) -> EngineKey:
+        key = real(setup, bundle, graph)
+        return replace(key, **{name: "changed"}) if graph.startswith("base/") else key
 
-    monkeypatch.setattr(build_module, "engine_key", changed)
+    monkeypatch.setattr(Setup, "key", changed)
     store = Store.open(built_home)
     planned = plan(bundle, store)
     assert [graph for graph, each in planned.items() if each.builds] == ["base/condition", "base/guided_step"]
     assert {(d.field, d.wanted) for each in planned.values() for d in each.differences} == {(name, "changed")}
-    found = explain_engines(bundle, store, threads=1)
+    found = explain_engines(bundle, store, ONE)
     assert {graph.graph: [d.field for d in graph.differences] for graph in found if not graph.found} == {
         "base/condition": [name],
         "base/guided_step": [name],
@@ -93,12 +94,12 @@ def test_changed_weights_rebuild_exactly_what_reads_them(bundle_copy: Path, stor
     planned = plan(changed, store_copy)
     assert [graph for graph, each in planned.items() if each.builds] == ["turbo/step"]
     assert [d.field for d in planned["turbo/step"].differences] == ["weights_sha256"]
-    reports = build_engines(changed, store_copy, threads=1, measure=False)
+    reports = build_engines(changed, store_copy, ONE, measure=False)
     assert [report.graph for report in reports if report.built] == ["turbo/step"]
 
 
 def test_a_miss_is_explained_by_an_engine_of_the_same_backend_where_there_is_one(bundle: Bundle, store_copy: Store) -> None:
-    key = engine_key(bundle, "vae", "decode", get_backend(TOOL), make_spec(threads=1))
+    key = ONE.key(bundle, "vae/decode")
     other = replace(key, backend="abacus")
     assert [d.field for d in store_copy.explain(other)] == ["backend"]
     older = replace(other, backend_version="0.1", driver="older", device="older")
@@ -108,7 +109,7 @@ def test_a_miss_is_explained_by_an_engine_of_the_same_backend_where_there_is_one
 
 
 def test_hashes_are_told_by_their_beginning(bundle: Bundle, built_home: Path) -> None:
-    key = engine_key(bundle, "vae", "decode", get_backend(TOOL), make_spec(threads=1))
+    key = ONE.key(bundle, "vae/decode")
     (difference,) = Store.open(built_home).explain(replace(key, weights_sha256="a" * 64))
     assert str(difference) == f"weights_sha256: wanted {'a' * 12}, stored {key.weights_sha256[:12]}"
 
@@ -116,22 +117,21 @@ def test_hashes_are_told_by_their_beginning(bundle: Bundle, built_home: Path) ->
 def test_an_engine_that_was_set_aside_is_not_built_until_its_key_changes(
     bundle: Bundle, store_copy: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    key = engine_key(bundle, "vae", "decode", get_backend(TOOL), make_spec(threads=1))
+    key = ONE.key(bundle, "vae/decode")
     before = store_copy.find(key)
     assert before is not None
-    with store_copy.lock(key.digest):
-        stored = store_copy.set_aside(key, "it is slower than that of abacus", {"replaced_ms": 1.0})
+    stored = set_aside(store_copy, key, "it is slower than that of abacus")
     assert (stored.quarantined, stored.size_bytes) == ("it is slower than that of abacus", 0)
-    assert (stored.built_at, stored.build_s, stored.gate["replaced_ms"]) == (before.built_at, before.build_s, 1.0)
+    assert (stored.built_at, stored.build_s, stored.gate) == (before.built_at, before.build_s, before.gate)
     assert sorted(path.name for path in stored.path.iterdir()) == ["manifest.json", "manifest.sha256"]
 
     assert plan(bundle, store_copy)["vae/decode"].why == "set aside: it is slower than that of abacus"
-    reports = build_each(bundle, store_copy, pool_graphs(bundle), get_backend(TOOL), make_spec(threads=1))
+    reports = build_each(bundle, store_copy, pool_graphs(bundle), ONE)
     assert [(each.graph, each.built, each.set_aside) for each in reports if each.set_aside] == [
         ("vae/decode", False, "it is slower than that of abacus")
     ]
     with pytest.raises(EngineError, match=r"vae/decode was set aside: it is slower.*--force builds it again.*until something in its key"):
-        build_engines(bundle, store_copy, threads=1)
-    assert plan(bundle, store_copy, make_spec(threads=2))["vae/decode"].builds
-    build_engines(bundle, store_copy, threads=1, graphs=["vae/decode"], force=True, measure=False)
+        build_engines(bundle, store_copy, ONE)
+    assert plan(bundle, store_copy, Setup(threads=2))["vae/decode"].builds
+    build_engines(bundle, store_copy, ONE, graphs=["vae/decode"], force=True, measure=False)
     assert plan(bundle, store_copy)["vae/decode"].why == "it is there"

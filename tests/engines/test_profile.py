@@ -13,12 +13,13 @@ from costroute_rt.engines import cost, device, profile
 from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import EngineError
-from costroute_rt.engines.profile import profile_engines, read_costs, summarize
+from costroute_rt.engines.profile import profile_engines, summarize
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.store import Store
 
 
 def test_costs_of_a_built_engine_can_be_read(tiny_bundle: Path, built_home: Path) -> None:
-    found = read_costs(Bundle.open(tiny_bundle), Store.open(built_home), "base", "guided_step", threads=1)
+    found = Setup(threads=1).cost(Bundle.open(tiny_bundle), Store.open(built_home), "base/guided_step")
     assert found.graph == "base/guided_step"
     assert found.batch[1].calls >= 20
     assert 0 < found.batch[1].median_ms <= found.batch[1].p95_ms
@@ -28,28 +29,28 @@ def test_costs_of_a_built_engine_can_be_read(tiny_bundle: Path, built_home: Path
 def test_profiling_measures_each_engine_again(tiny_bundle: Path, store_copy: Store) -> None:
     seen: list[str] = []
     bundle = Bundle.open(tiny_bundle)
-    rows = profile_engines(bundle, store_copy, threads=1, progress=lambda graph, index, total: seen.append(graph))
+    rows = profile_engines(bundle, store_copy, Setup(threads=1), progress=lambda graph, index, total: seen.append(graph))
     assert [row.graph for row in rows] == seen == ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
-    read = read_costs(bundle, store_copy, "vae", "decode", threads=1)
+    read = Setup(threads=1).cost(bundle, store_copy, "vae/decode")
     assert read.batch[1].median_ms == pytest.approx(rows[4].median_ms, abs=1e-4)
 
 
 def test_profiling_needs_engines(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"to measure.*build-engines"):
-        profile_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), threads=1)
+        profile_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(threads=1))
 
 
 def test_an_unmeasured_engine_says_which_command(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
-    build_engines(bundle, store, threads=1, graphs=["turbo/step"], measure=False)
+    build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"], measure=False)
     with pytest.raises(EngineError, match=r"turbo/step has not been measured.*costroute-rt profile"):
-        read_costs(bundle, store, "turbo", "step", threads=1)
+        Setup(threads=1).cost(bundle, store, "turbo/step")
 
 
 def test_costs_of_another_power_mode_are_refused(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "power_mode", lambda: "on battery")
     with pytest.raises(EngineError, match=r"another power_mode: then .*, now on battery.*costroute-rt profile"):
-        read_costs(Bundle.open(tiny_bundle), Store.open(built_home), "vae", "decode", threads=1)
+        Setup(threads=1).cost(Bundle.open(tiny_bundle), Store.open(built_home), "vae/decode")
 
 
 @pytest.mark.parametrize("name", ["engine_sha256", "device", "driver", "os", "power_mode"])
@@ -64,19 +65,19 @@ def test_costs_are_refused_when_what_they_depend_on_changed(built_home: Path, na
 
 def test_a_rebuilt_engine_is_measured_again(tiny_bundle: Path, store_copy: Store) -> None:
     bundle = Bundle.open(tiny_bundle)
-    (report,) = build_engines(bundle, store_copy, threads=1, graphs=["vae/decode"], force=True)
+    (report,) = build_engines(bundle, store_copy, Setup(threads=1), graphs=["vae/decode"], force=True)
     assert report.median_ms is not None
-    assert read_costs(bundle, store_copy, "vae", "decode", threads=1).batch[1].median_ms == pytest.approx(report.median_ms, abs=1e-4)
+    assert Setup(threads=1).cost(bundle, store_copy, "vae/decode").batch[1].median_ms == pytest.approx(report.median_ms, abs=1e-4)
 
 
 def test_costs_that_are_no_longer_believed_are_measured_again_and_that_is_said(
     tiny_bundle: Path, store_copy: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
-    build_engines(bundle, store_copy, threads=1)
+    build_engines(bundle, store_copy, Setup(threads=1))
     assert caplog.messages == []
     monkeypatch.setattr("costroute_rt.engines.device.power_mode", lambda: "another")
-    build_engines(bundle, store_copy, threads=1)
+    build_engines(bundle, store_copy, Setup(threads=1))
     assert len(caplog.messages) == 1
     assert "measuring again" in caplog.text
     assert "power_mode" in caplog.text
@@ -120,7 +121,7 @@ def test_only_one_measures_in_a_store_and_the_next_takes_its_costs(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
-    build_engines(bundle, store, threads=1, graphs=["turbo/step"], measure=False)
+    build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"], measure=False)
     is_measuring, others, timed = threading.Event(), list[threading.Thread](), list[str]()
     real = profile._time_in_turns
 
@@ -128,7 +129,7 @@ def test_only_one_measures_in_a_store_and_the_next_takes_its_costs(
         assert not is_measuring.is_set()
         is_measuring.set()
         timed.extend(calls)
-        rival = threading.Thread(target=lambda: build_engines(bundle, store, threads=1, graphs=["turbo/step"]))
+        rival = threading.Thread(target=lambda: build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"]))
         rival.start()
         others.append(rival)
         rival.join(0.2)
@@ -137,7 +138,7 @@ def test_only_one_measures_in_a_store_and_the_next_takes_its_costs(
         return found
 
     monkeypatch.setattr(profile, "_time_in_turns", time_with_a_rival)
-    build_engines(bundle, store, threads=1, graphs=["turbo/step"])
+    build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"])
     others[0].join(60)
     assert timed == ["turbo/step"]
     assert "waiting for another process that is measuring" in caplog.text

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from costroute_rt.engines.build import build_engines, make_spec, open_engine, sized_spec
+from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import ConfigError
 from costroute_rt.engines.example import example_feeds
-from costroute_rt.engines.profile import profile_engines, read_costs
+from costroute_rt.engines.profile import profile_engines
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.shape import depends_on_size, known_size, size_of, split_name, with_size
+from costroute_rt.engines.specification import graph_names, make_spec, sized_spec
 from costroute_rt.engines.store import Store
 
 SIZE = (64, 96)
@@ -42,22 +46,34 @@ def test_only_graphs_that_depend_on_the_size_get_one(bundle: Bundle) -> None:
 
 
 def test_a_size_adds_engines_beside_those_that_take_any(bundle: Bundle, store_copy: Store) -> None:
-    reports = build_engines(bundle, store_copy, threads=1, size=SIZE)
+    reports = build_engines(bundle, store_copy, Setup(threads=1), size=SIZE)
     assert [report.graph for report in reports if report.built] == ["turbo/step@64x96", "base/guided_step@64x96", "vae/decode@64x96"]
     assert all(report.median_ms for report in reports)
-    assert not any(report.built for report in build_engines(bundle, store_copy, threads=1, size=SIZE))
-    assert not any(report.built for report in build_engines(bundle, store_copy, threads=1))
+    assert not any(report.built for report in build_engines(bundle, store_copy, Setup(threads=1), size=SIZE))
+    assert not any(report.built for report in build_engines(bundle, store_copy, Setup(threads=1)))
     shapes = [known_size(bundle, stored.key.shapes) for stored in store_copy.engines()]
     assert sorted(shapes, key=str) == sorted([*[None] * 5, *[SIZE] * 3], key=str)
-    with open_engine(bundle, store_copy, "turbo", "step@64x96", threads=1) as engine:
+    with open_engine(bundle, store_copy, "turbo/step@64x96", Setup(threads=1)) as engine:
         assert engine.inputs["latent"].shape == (1, 4, 4, 6)
         known = example_feeds(bundle, "unet_turbo/step.onnx", sizes={"height": 4, "width": 6})
-        with open_engine(bundle, store_copy, "turbo", "step", threads=1) as free:
+        with open_engine(bundle, store_copy, "turbo/step", Setup(threads=1)) as free:
             np.testing.assert_allclose(engine.run(known)["denoised"], free.run(known)["denoised"], atol=1e-4)
         with pytest.raises(ConfigError, match=r"float32\[1, 4, 4, 6\]"):
             engine.run(example_feeds(bundle, "unet_turbo/step.onnx"))
-    assert read_costs(bundle, store_copy, "vae", "decode@64x96", threads=1).graph == "vae/decode@64x96"
-    assert [row.graph for row in profile_engines(bundle, store_copy, threads=1, size=SIZE)][-1] == "vae/decode@64x96"
+    assert Setup(threads=1).cost(bundle, store_copy, "vae/decode@64x96").graph == "vae/decode@64x96"
+    assert [row.graph for row in profile_engines(bundle, store_copy, Setup(threads=1), size=SIZE)][-1] == "vae/decode@64x96"
+
+
+@pytest.mark.parametrize("needs_ranges", [False, True])
+def test_backends_that_build_for_ranges_add_engines_of_the_usual_size(bundle: Bundle, needs_ranges: bool) -> None:
+    tool: Any = SimpleNamespace(needs_ranges=needs_ranges)
+    plain = graph_names(bundle)
+    usual = ["turbo/step@64x64", "base/guided_step@64x64", "vae/decode@64x64"]
+    assert graph_names(bundle, tool=tool) == (plain + usual if needs_ranges else plain)
+    assert graph_names(bundle, ["vae/decode"], tool=tool) == ["vae/decode"]
+    assert graph_names(bundle, ["vae/decode"], SIZE, tool) == ["vae/decode@64x96"]
+    one_size = replace(bundle, image=replace(bundle.image, any_size=False, sizes=((64, 64),)))
+    assert graph_names(one_size, tool=tool) == plain
 
 
 def test_lengths_that_are_asked_for_stay_beside_the_size(bundle: Bundle) -> None:
@@ -69,8 +85,8 @@ def test_lengths_that_are_asked_for_stay_beside_the_size(bundle: Bundle) -> None
 
 
 def test_one_engine_serves_texts_with_and_without_a_negative_prompt(bundle: Bundle, store_copy: Store) -> None:
-    build_engines(bundle, store_copy, threads=1, size=SIZE, measure=False)
-    with open_engine(bundle, store_copy, "base", "condition", threads=1) as engine:
+    build_engines(bundle, store_copy, Setup(threads=1), size=SIZE, measure=False)
+    with open_engine(bundle, store_copy, "base/condition", Setup(threads=1)) as engine:
         for rows in (1, 2):
             states = np.ones((rows, 16, 8), np.float32)
             assert engine.run({"text_states": states})["condition_0"].shape[0] == rows

@@ -16,7 +16,7 @@ from costroute_rt.engines import store as store_module
 from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import ConfigError, EngineError, StoreFullError
-from costroute_rt.engines.profile import read_costs
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.store import Store
 from tests.engines.conftest import flip_byte
 
@@ -57,16 +57,16 @@ def test_a_damaged_engine_is_named_not_loaded_and_mended_by_a_build(tiny_bundle:
     else:
         flip_byte(path, {"flip first": 0.0, "flip": 0.5, "flip last": 1.0}[damage])
     if (name, damage) == ("manifest.sha256", "flip last"):
-        open_engine(bundle, store_copy, "base", "guided_step", threads=1).close()  # the newline at the end means nothing
+        open_engine(bundle, store_copy, "base/guided_step", Setup(threads=1)).close()  # the newline at the end means nothing
         return
     with pytest.raises(EngineError, match="costroute-rt build-engines") as caught:
-        open_engine(bundle, store_copy, "base", "guided_step", threads=1)
+        open_engine(bundle, store_copy, "base/guided_step", Setup(threads=1))
     assert "manifest" in caught.value.path if "manifest" in name else path.name in caught.value.path
     assert [found.digest for found in store_copy.verify() if found.problem] == [path.parent.name]
 
-    reports = build_engines(bundle, store_copy, threads=1, measure=False)
+    reports = build_engines(bundle, store_copy, Setup(threads=1), measure=False)
     assert [report.graph for report in reports if report.built] == ["base/guided_step"]
-    open_engine(bundle, store_copy, "base", "guided_step", threads=1).close()
+    open_engine(bundle, store_copy, "base/guided_step", Setup(threads=1)).close()
 
 
 def test_damaged_costs_are_refused_with_the_command(tiny_bundle: Path, store_copy: Store) -> None:
@@ -75,11 +75,11 @@ def test_damaged_costs_are_refused_with_the_command(tiny_bundle: Path, store_cop
     for at in (0.0, 0.2, 0.4, 0.6, 0.8, 0.95):
         flip_byte(path, at)
         with pytest.raises(EngineError, match=r"costs\.json.*costroute-rt profile"):
-            read_costs(bundle, store_copy, "base", "guided_step", threads=1)
+            Setup(threads=1).cost(bundle, store_copy, "base/guided_step")
         path.write_bytes(whole)
     path.write_bytes(whole[:-20])
     with pytest.raises(EngineError, match="costroute-rt profile"):
-        read_costs(bundle, store_copy, "base", "guided_step", threads=1)
+        Setup(threads=1).cost(bundle, store_copy, "base/guided_step")
 
 
 def test_an_engine_moved_under_another_key_is_refused(tiny_bundle: Path, store_copy: Store) -> None:
@@ -87,7 +87,7 @@ def test_an_engine_moved_under_another_key_is_refused(tiny_bundle: Path, store_c
     shutil.rmtree(right)
     wrong.rename(right)
     with pytest.raises(EngineError, match="belongs to another engine"):
-        open_engine(Bundle.open(tiny_bundle), store_copy, "base", "guided_step", threads=1)
+        open_engine(Bundle.open(tiny_bundle), store_copy, "base/guided_step", Setup(threads=1))
 
 
 def test_remove_wants_one_engine(store_copy: Store) -> None:
@@ -153,7 +153,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tiny_bundle: Path, tmp_path: Path, 
 
     monkeypatch.setattr(store_module, "sync_files", full)
     with pytest.raises(StoreFullError, match=r"no room to write.*COSTROUTE_HOME") as caught:
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), threads=1)
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
     assert caught.value.exit_code == 5
     assert list((tmp_path / "home/engines").iterdir()) == []
 
@@ -162,20 +162,20 @@ def test_too_little_room_is_said_before_building(tiny_bundle: Path, tmp_path: Pa
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(durable.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(StoreFullError, match="0 MiB free, 1 MiB needed"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), threads=1)
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")
 def test_a_store_that_cannot_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(EngineError, match="COSTROUTE_HOME"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), threads=1)
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
 
 
 def test_a_store_that_is_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     with pytest.raises(EngineError, match=r"the store cannot be used.*COSTROUTE_HOME"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), threads=1)
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
 
 
 def test_an_engine_is_found_while_another_takes_its_place(store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:

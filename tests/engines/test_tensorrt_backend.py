@@ -19,7 +19,7 @@ import pytest
 from costroute_rt import Runtime
 from costroute_rt.engines import build as build_module
 from costroute_rt.engines import tensorrt_backend
-from costroute_rt.engines.build import build_engines, engine_key, explain_engines, open_engine, spec_for
+from costroute_rt.engines.build import build_engines, explain_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.cuda_memory import CudaMemory, find_obstacle
 from costroute_rt.engines.engine import BuildSpec, Engine, get_backend
@@ -31,25 +31,27 @@ from costroute_rt.engines.plan import plan_builds
 from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.shape import known_size
 from costroute_rt.engines.store import Store
-from costroute_rt.engines.tensorrt_backend import TensorRtBackend, TensorRtEngine
+from costroute_rt.engines.tensorrt_backend import TensorRtBackend
+from costroute_rt.engines.tensorrt_engine import Interface, Loaded, TensorRtEngine
 from costroute_rt.engines.usage import survey
 from tests.engines.conftest import rewrite_manifest
-from tests.engines.fake_cuda import FakeContext, FakeDriver
+from tests.engines.fake_cuda import FakeContext, FakeDriver, FakeEngine, make_memory
 from tests.tiny_bundle import write_tiny_bundle
 
-NAME = "tensorrt-rtx"
+NAME, MB = "tensorrt-rtx", 1_000_000
 needs_library = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"
 )
 needs_no_driver = pytest.mark.skipif(
     find_spec("cuda") is None or find_obstacle() is None, reason="tells what happens without an NVIDIA driver, and there is one"
 )
-GRAPHS = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
+ANY_SIZE = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
+GRAPHS = [*ANY_SIZE, "turbo/step@64x64", "base/guided_step@64x64", "vae/decode@64x64"]
 
 
-def build(bundle: Path | Bundle, home: Path | Store, **how: Any) -> list[build_module.BuildReport]:
+def build(bundle: Path | Bundle, home: Path | Store, setup: dict[str, str] | None = None, **how: Any) -> list[build_module.BuildReport]:
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    return build_engines(bundle, home if isinstance(home, Store) else Store.open(home), backend=NAME, threads=1, **how)
+    return build_engines(bundle, home if isinstance(home, Store) else Store.open(home), Setup.of(NAME, threads=1, **(setup or {})), **how)
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +89,7 @@ def test_an_engine_built_without_a_driver_is_kept_unproved_and_says_so(tiny_bund
     assert [stored.gate for stored in store.engines()] == [{}] * len(GRAPHS)
     assert all(found.problem is None for found in store.verify())
     with pytest.raises(BackendError, match=r"an NVIDIA GPU, found .*install the NVIDIA driver"):
-        open_engine(bundle, store, "base", "guided_step", backend=NAME, threads=1)
+        open_engine(bundle, store, "base/guided_step", Setup.of(NAME, threads=1))
 
 
 @needs_library
@@ -102,13 +104,13 @@ def test_a_runtime_that_could_not_run_builds_nothing(tiny_bundle: Path, tmp_path
 
 @needs_library
 def test_the_key_says_what_the_engine_is_for(tiny_bundle: Path) -> None:
-    bundle, tool = Bundle.open(tiny_bundle), get_backend(NAME)
-    key = engine_key(bundle, "base", "guided_step", tool, spec_for(bundle, tool, "auto", 1))
+    bundle = Bundle.open(tiny_bundle)
+    key = Setup.of(NAME, threads=1).key(bundle, "base/guided_step")
     assert (key.backend, key.provider, key.precision, key.device, key.driver) == (NAME, "cuda", "float16", "ampere+", "any")
-    assert key.backend_version == tool.version
+    assert key.backend_version == get_backend(NAME).version
     assert "batch=1..1..2" in key.shapes
     assert "height=1..4..8" in key.shapes
-    condition = engine_key(bundle, "base", "condition", tool, spec_for(bundle, tool, "auto", 1))
+    condition = Setup.of(NAME, threads=1).key(bundle, "base/condition")
     assert "rows=1..2..2" in condition.shapes
     assert "height" not in condition.shapes
 
@@ -117,9 +119,9 @@ def test_the_key_says_what_the_engine_is_for(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"precision": "float32"}, "precision"),
-        ({"target": "ada"}, "device"),
-        ({"shapes": {"height": 4, "width": 4}}, "shapes"),
+        ({"setup": {"precision": "float32"}}, "precision"),
+        ({"setup": {"target": "ada"}}, "device"),
+        ({"size": (32, 64)}, "shapes"),
     ],
 )
 def test_what_is_asked_for_differently_is_another_engine(tiny_bundle: Path, rtx_store: Store, change: dict[str, Any], field: str) -> None:
@@ -128,9 +130,9 @@ def test_what_is_asked_for_differently_is_another_engine(tiny_bundle: Path, rtx_
     assert all(report.built for report in reports)
     assert before < {stored.digest for stored in rtx_store.engines()}
     assert not any(report.built for report in build(tiny_bundle, rtx_store, measure=False))
-    asked = {name: value for name, value in change.items() if name != "shapes"}
-    if asked:
-        found = explain_engines(Bundle.open(tiny_bundle), Store.open(rtx_store.root), backend=NAME, threads=1, **asked)
+    if "setup" in change:
+        asked = Setup.of(NAME, threads=1, **change["setup"])
+        found = explain_engines(Bundle.open(tiny_bundle), Store.open(rtx_store.root), asked)
         assert {each.found for each in found if each.graph in ("turbo/step", "vae/decode")} == {True}
         assert {difference.field for each in found for difference in each.differences} == {field}
 
@@ -148,11 +150,11 @@ def test_changed_weights_and_versions_build_exactly_what_depends_on_them(
         name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in Bundle.open(tiny_bundle).files.items() if name in names
     }
     rewrite_manifest(tmp_path / "other", lambda manifest: manifest["files"].update(files))
-    missing = [each for each in explain_engines(Bundle.open(tmp_path / "other"), rtx_store, backend=NAME, threads=1) if not each.found]
+    missing = [each for each in explain_engines(Bundle.open(tmp_path / "other"), rtx_store, Setup.of(NAME, threads=1)) if not each.found]
     assert [(each.graph, [d.field for d in each.differences]) for each in missing] == [("turbo/step", ["weights_sha256"])]
 
     monkeypatch.setattr(importlib.import_module("tensorrt_rtx"), "__version__", "99.0")
-    missing = explain_engines(Bundle.open(tiny_bundle), rtx_store, backend=NAME, threads=1)
+    missing = explain_engines(Bundle.open(tiny_bundle), rtx_store, Setup.of(NAME, threads=1))
     assert {d.field for each in missing for d in each.differences} == {"backend_version"}
     assert not any(each.found for each in missing)
 
@@ -180,7 +182,7 @@ def test_a_stop_in_the_middle_of_a_build_leaves_nothing(
 @needs_library
 def test_a_cancelled_builder_stops_at_its_next_step(tiny_bundle: Path, tmp_path: Path) -> None:
     backend, bundle = TensorRtBackend(NAME), Bundle.open(tiny_bundle)
-    spec = spec_for(bundle, backend, "auto", 1)
+    spec = Setup.of(NAME, threads=1).spec(bundle)
     graph = bundle.path("unet_turbo/step.onnx")
     model = tensorrt_backend._prepare(graph, spec)
     ranges = tensorrt_backend._ranges_of(model, spec)
@@ -208,7 +210,7 @@ def test_a_graph_it_cannot_take_is_an_error_with_its_reason(bundle_copy: Path, t
 @needs_library
 @pytest.mark.parametrize("target", ["turing", "ampere", "ada", "blackwell"])
 def test_engines_are_built_for_other_cards(tiny_bundle: Path, tmp_path: Path, target: str) -> None:
-    (report,) = build(tiny_bundle, tmp_path, graphs=["turbo/step"], target=target, measure=False)
+    (report,) = build(tiny_bundle, tmp_path, graphs=["turbo/step"], setup={"target": target}, measure=False)
     (stored,) = Store.open(tmp_path).engines()
     assert report.built
     assert stored.key.device == target
@@ -225,7 +227,7 @@ def test_engines_are_built_for_other_cards(tiny_bundle: Path, tmp_path: Path, ta
 )
 def test_what_it_cannot_do_is_said_before_anything_is_built(tiny_bundle: Path, tmp_path: Path, how: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build(tiny_bundle, tmp_path, **how)
+        build(tiny_bundle, tmp_path, how)
     assert not list(tmp_path.iterdir())
 
 
@@ -286,13 +288,13 @@ def test_opening_proves_first_and_sets_a_wrong_engine_aside(tiny_bundle: Path, r
     bundle = Bundle.open(tiny_bundle)
     for _ in range(2):
         with pytest.raises(EngineError, match="set aside: output denoised differs"):
-            open_engine(bundle, rtx_store, "turbo", "step", backend=NAME, threads=1)
+            open_engine(bundle, rtx_store, "turbo/step", Setup.of(NAME, threads=1))
 
 
 @needs_library
 def test_what_another_card_set_aside_is_built_again_here(tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     device = Proving(monkeypatch, problem="output denoised differs")
-    bundle, tool = Bundle.open(tiny_bundle), get_backend(NAME)
+    bundle = Bundle.open(tiny_bundle)
     how = {"graphs": ["turbo/step"], "measure": False}
     for _ in range(2):
         with pytest.raises(EngineError, match="turbo/step was set aside: output denoised differs"):
@@ -300,7 +302,7 @@ def test_what_another_card_set_aside_is_built_again_here(tiny_bundle: Path, rtx_
     assert device.checked == 1
 
     device.card, device.problem = ("Another Card sm_120", "600.1"), None
-    (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], tool, spec_for(bundle, tool, "auto", 1))
+    (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], Setup.of(NAME, threads=1))
     assert (planned.builds, planned.why) == (True, "set aside on another device: output denoised differs")
     (report,) = build(tiny_bundle, rtx_store, **how)
     assert (report.built, report.proved, report.set_aside) == (True, True, None)
@@ -310,9 +312,9 @@ def test_what_another_card_set_aside_is_built_again_here(tiny_bundle: Path, rtx_
 def test_a_plan_tells_that_an_unproved_engine_is_checked_not_built(
     tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle, tool = Bundle.open(tiny_bundle), get_backend(NAME)
+    bundle = Bundle.open(tiny_bundle)
     Proving(monkeypatch)
-    (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], tool, spec_for(bundle, tool, "auto", 1))
+    (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], Setup.of(NAME, threads=1))
     assert (planned.builds, planned.why, planned.build_s) == (False, "it is there, and will be checked on this device", 0.0)
 
 
@@ -344,9 +346,9 @@ def make_engine(bundle_path: Path, *, captures: bool) -> TensorRtEngine:
     bundle, driver = Bundle.open(bundle_path, verify=False), FakeDriver()
     context = FakeContext(driver, str(bundle.path("unet/guided_step.onnx")))
     log = SimpleNamespace(reason=lambda: "no reason")
-    loaded = tensorrt_backend._Loaded(None, None, context, None, log)
+    loaded = Loaded(None, None, context, None, log)
     ranges = (("batch", 1, 1, 2), ("height", 1, 4, 8), ("width", 1, 4, 8))
-    interface = tensorrt_backend._Interface(bundle.graphs["unet/guided_step.onnx"], ranges)
+    interface = Interface(bundle.graphs["unet/guided_step.onnx"], ranges)
     memory = CudaMemory(driver, context=1, stream=7)  # type: ignore[arg-type]
     return TensorRtEngine(memory, loaded, interface, bundle_path, 1 << 20, None, captures=captures)
 
@@ -450,6 +452,81 @@ def test_a_length_outside_its_range_names_the_nearest(engine: TensorRtEngine, ti
         arrays = example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx", sizes=sizes)
         with pytest.raises(ConfigError, match=message):
             engine.run({name: engine.to_device(array) for name, array in arrays.items()})
+
+
+class FakeLibrary:
+    """TensorRT, as far as opening an engine goes."""
+
+    __version__ = "1"
+
+    class ILogger:
+        ERROR, INTERNAL_ERROR = 1, 0
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.Runtime = lambda log: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
+
+
+@pytest.mark.parametrize(
+    ("free", "weights", "kept"),
+    [
+        (600 * MB, 400 * MB, 400 * MB),  # 100 MB to work in, 100 MB for others
+        (500 * MB, 400 * MB, 270 * MB),  # and 30 MB where weights are copied to
+        (300 * MB, 400 * MB, 70 * MB),
+        (100 * MB, 400 * MB, 0),
+        (100 * MB, 0, 0),  # built to have all its weights on the card
+    ],
+)
+def test_weights_that_the_gpu_has_no_room_for_stay_in_the_computers_memory(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int,
+    weights: int,
+    kept: int,
+) -> None:
+    bundle = Bundle.open(tiny_bundle, verify=False)
+    memory, driver = make_memory(capacity_bytes=800 * MB, free_bytes=free)
+    context = FakeContext(driver, str(bundle.path("unet/guided_step.onnx")))
+    found = FakeEngine(context, weights, workspace=100 * MB, scratch=30 * MB)
+    monkeypatch.setattr(tensorrt_backend, "_import", lambda _: FakeLibrary(found))
+    monkeypatch.setattr(tensorrt_backend, "open_cuda", lambda: memory)
+    monkeypatch.setattr(tensorrt_backend.device, "named_gpu", lambda: ("Some Card sm_89", "600.1"))
+    Interface(bundle.graphs["unet/guided_step.onnx"], (("batch", 1, 1, 2), ("height", 1, 4, 8), ("width", 1, 4, 8))).write(tmp_path)
+    (tmp_path / tensorrt_backend.PLAN).write_bytes(b"plan" * 1000)
+
+    with TensorRtBackend("tensorrt").open(tmp_path, BuildSpec()) as engine:
+        assert found.budget == kept
+        assert engine.resident_bytes == 4000 - (weights - kept) + found.device_memory_size_v2
+        arrays = example_feeds(bundle, "unet/guided_step.onnx")
+        results = engine.run({name: engine.to_device(array) for name, array in arrays.items()})
+        np.testing.assert_allclose(engine.to_host(results["denoised"]), expected(tiny_bundle, arrays)["denoised"], rtol=1e-4, atol=1e-4)
+    told = [record.getMessage() for record in caplog.records if "weights" in record.getMessage()]
+    assert len(told) == (kept < weights)
+    assert all(f"has room for {kept / 1e9:.2f} GB of its {weights / 1e9:.2f} GB of weights" in each for each in told)
+
+
+@needs_library
+@pytest.mark.parametrize("streams", [False, True])
+def test_only_engines_of_many_weights_are_built_to_leave_some_off_the_card(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: bool
+) -> None:
+    backend, bundle, found = TensorRtBackend(NAME), Bundle.open(tiny_bundle), []
+    spec = Setup.of(NAME, threads=1).spec(bundle)
+    graph = bundle.path("vae/decode.onnx")
+    weights = tensorrt_backend._weight_bytes(tensorrt_backend._prepare(graph, spec), spec)
+    assert weights == 2 * sum(int(np.prod(each.dims)) for each in onnx.load(graph, load_external_data=False).graph.initializer)
+    monkeypatch.setattr(tensorrt_backend, "_STREAMED_FROM_BYTES", weights + (0 if streams else 1))
+    add_profile = tensorrt_backend._Job._add_profile
+
+    def look(self: Any, builder: Any, network: Any, config: Any) -> None:
+        found.append(config.get_flag(backend._trt.BuilderFlag.WEIGHT_STREAMING))
+        add_profile(self, builder, network, config)
+
+    monkeypatch.setattr(tensorrt_backend._Job, "_add_profile", look)
+    backend.build(graph, tmp_path, spec)
+    assert found == [streams]
+    assert (tmp_path / tensorrt_backend.PLAN).stat().st_size > 0
 
 
 def test_a_closed_engine_holds_no_memory_of_the_device(engine: TensorRtEngine, tiny_bundle: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines import usage
 from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import Backend, EngineKey, get_backend
 from costroute_rt.engines.error import BackendError, EngineError
 from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.store import Store, StoredEngine
 from costroute_rt.engines.usage import collect_garbage, survey
 from tests.engines.conftest import flip_byte
@@ -44,7 +44,7 @@ def keys(store_copy: Store) -> dict[str, EngineKey]:
 
 
 def test_each_engine_says_what_uses_it(bundle: Bundle, store_copy: Store, keys: dict[str, EngineKey]) -> None:
-    build_engines(bundle, store_copy, threads=1, graphs=["scorer/score"], measure=False)
+    build_engines(bundle, store_copy, Setup(threads=1), graphs=["scorer/score"], measure=False)
     put(store_copy, replace(keys["tiny/turbo/step"], backend_version="0.1", driver="older"), 100, 5.0)
     put(store_copy, replace(keys["tiny/turbo/step"], graph="other/turbo/step"), 100, 6.0)
     put(store_copy, replace(keys["tiny/turbo/step"], backend="abacus"), 100, 6.0)
@@ -113,7 +113,7 @@ def test_opening_an_engine_is_remembered(bundle: Bundle, store_copy: Store) -> N
     (stored,) = (each for each in store_copy.engines() if each.key.graph == "tiny/vae/decode")
     os.utime(stored.path / "manifest.json", (1000.0, 1000.0))
     assert next(e for e in store_copy.engines() if e.digest == stored.digest).used_at_s == 1000.0
-    open_engine(bundle, store_copy, "vae", "decode", threads=1).close()
+    open_engine(bundle, store_copy, "vae/decode", Setup(threads=1)).close()
     assert next(e for e in store_copy.engines() if e.digest == stored.digest).used_at_s > 1_700_000_000
 
 
@@ -128,7 +128,7 @@ def test_other_threads_rules_and_shapes_are_stale(bundle: Bundle, store_copy: St
 
 
 def test_engines_that_know_a_size_are_used_too(bundle: Bundle, store_copy: Store) -> None:
-    build_engines(bundle, store_copy, threads=1, size=(64, 96), measure=False)
+    build_engines(bundle, store_copy, Setup(threads=1), size=(64, 96), measure=False)
     assert {each.state for each in survey(bundle, store_copy, 1)} == {"ready"}
     assert sum("image_width=96" in each.stored.key.shapes and bool(each.used_by) for each in survey(bundle, store_copy, 1)) == 3
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_told_now_goes_after_what_nobody_uses(
     def find_backend(name: str) -> Backend:
         return Away() if name == "away" else get_backend(name)
 
-    monkeypatch.setattr(usage, "get_backend", find_backend)
+    monkeypatch.setattr("costroute_rt.engines.setup.get_backend", find_backend)
     monkeypatch.setattr(Away, "says_so", says_so)
     base = keys["tiny/turbo/step"]
     away = put(store_copy, replace(base, backend="away", device="a card", driver="560"), 1000, 1.0)

@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 
 from costroute_rt import ConfigError, Runtime
+from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.gate import Race
 from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.store import Store
 from costroute_rt.runtime import StepEvent
 from costroute_rt.upgrade import Upgrade
 from tests import gated_backend
+from tests.engines.conftest import set_aside
 from tests.runtime.fakes import CALL_MS, FakeDevice, FakeEngine, engine_cost, steady
 
 PROMPT = "a red house by a lake"
@@ -57,6 +60,7 @@ class Upgraded:
         upgrade = Upgrade(
             self.script,
             self._open,  # type: ignore[arg-type]
+            lambda name: steady(CALL_MS[name] / 10),
             setup=Setup(backend="better", provider="gpu", precision="float16"),
             expected_s=dict.fromkeys(CALL_MS, 3.0),
             recorded=recorded or {},
@@ -65,20 +69,27 @@ class Upgraded:
         self.parts = replace(device.parts, upgrade=upgrade)
         self.runtime = Runtime(self.parts)
 
-    def _open(self, name: str) -> tuple[Any, Any]:
+    def _open(self, name: str) -> FakeEngine:
         spec = self.parts.bundle.graphs[self.parts.bundle.graph_path(*name.split("/"))]
         engine = FakeEngine(name, self.device.clock, lambda name: CALL_MS[name] / 10, lambda _: None, inputs=spec.inputs)
         self.engines[name] = engine
-        return engine, steady(CALL_MS[name] / 10)
+        return engine
 
     def make_ready(self, *names: str) -> None:
-        """The builder tells, and the upgrade has opened them."""
+        """The builder tells, and the upgrade has noted it."""
         for name in names:
             self.script.told.put({"graph": name, "state": "building"})
             self.script.told.put({"graph": name, "state": "ready"})
         wanted = self.upgrade.status().done + len(names)
         while self.upgrade.status().done < wanted:
             threading.Event().wait(0.001)
+
+    def finish(self, *names: str) -> None:
+        """These are ready, and no more come."""
+        self.make_ready(*names)
+        self.script.told.put({"state": "done"})
+        self.script.told.put(None)
+        assert self.upgrade.wait(OPEN_S)
 
 
 @pytest.fixture
@@ -94,7 +105,7 @@ def test_the_swap_happens_between_two_images(upgraded: Upgraded) -> None:
 
     def in_the_middle(event: StepEvent) -> None:
         if event.index == 2:
-            upgraded.make_ready("base/guided_step")
+            upgraded.finish("base/guided_step")
 
     first = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1, on_step=in_the_middle)
     assert old.calls == before + 4
@@ -125,7 +136,7 @@ def test_values_move_between_engines_that_cannot_read_each_other_s(upgraded: Upg
 
     want = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1).pixels
     for name in ("base/guided_step", "base/condition", "vae/decode"):
-        engine = upgraded._open(name)[0]
+        engine = upgraded._open(name)
         boxed = Boxed(name, engine.clock, engine.ms, engine.fail, inputs=engine.inputs)
         upgraded.parts.zeros.clear()
         upgraded.parts.engines.replace(name, boxed)  # type: ignore[arg-type]
@@ -149,12 +160,15 @@ def test_a_route_shows_both_costs(upgraded: Upgraded) -> None:
     told = route.to_json()
     assert told["building"] == {
         "backend": "better", "provider": "gpu", "precision": "float16", "graph": None, "done": 3, "total": 5, "rejected": {},
-        "problem": None, "remaining_s": 6.0,
+        "problem": None, "remaining_s": 6.0, "is_over": False,
     }  # fmt: skip
     assert told["options"][0]["building_ms"] == round(route.option.building_ms, 3)
     json.dumps(told)
     (planned,) = upgraded.runtime.plan([PROMPT], total_ms=60000)
     assert planned.building is not None
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.ms == pytest.approx(35.0, abs=1.5)  # until all are there
+    upgraded.finish()
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     after = upgraded.runtime.route(PROMPT, candidate="turbo@1").option
     assert (after.ms, after.building_ms) == (pytest.approx(4.4, abs=1.5), None)
@@ -174,7 +188,7 @@ def test_what_was_observed_on_the_old_engine_does_not_count_for_the_new_one(upgr
     upgraded.device.slowdown["base/guided_step"] = 3.0
     for _ in range(6):
         upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1)
-    upgraded.make_ready("base/guided_step")
+    upgraded.finish("base/guided_step")
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.runtime.route(PROMPT, candidate="base@4").option.ms == pytest.approx(36.0, abs=4)
 
@@ -192,13 +206,63 @@ def test_an_engine_that_fails_its_check_or_cannot_be_opened_leaves_the_one_in_us
     assert upgraded.script.is_released
     assert upgraded.runtime.building is not None
     assert upgraded.runtime.building.rejected == {"turbo/step": "it is slower", "vae/decode": "RuntimeError: no such device"}
+    assert upgraded.runtime.building.is_over
     assert "turbo/step for better gpu float16 is not used: it is slower" in caplog.text
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.device.engines["turbo/step"].calls > 0
 
 
-def test_closing_ends_the_builder_and_closes_what_nobody_took(upgraded: Upgraded) -> None:
+def test_all_engines_are_used_at_once_or_none(upgraded: Upgraded) -> None:
+    upgraded.make_ready("turbo/step", "text_encoder/encode")
+    upgraded.script.told.put({"graph": "vae/decode", "state": "building"})
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.engines == {}
+    assert not upgraded.upgrade.status().is_over
+    upgraded.finish("vae/decode")
+    assert upgraded.upgrade.status().is_over
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert {name: engine.calls for name, engine in upgraded.engines.items()} == {
+        "turbo/step": 1, "text_encoder/encode": 1, "vae/decode": 1,
+    }  # fmt: skip
+
+
+def test_engines_that_are_slower_together_are_not_used(upgraded: Upgraded) -> None:
+    upgraded.make_ready("turbo/step", "vae/decode")
+    for name in ("turbo/step", "vae/decode"):
+        upgraded.script.told.put({"graph": name, "state": "rejected", "reason": "pictures are slower with it"})
+    upgraded.finish()
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.engines == {}
+    status = upgraded.upgrade.status()
+    assert (status.done, status.is_over, set(status.rejected.values())) == (2, True, {"pictures are slower with it"})
+    assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms is None
+
+
+def test_where_one_cannot_be_opened_none_is_used_and_those_that_were_are_closed(upgraded: Upgraded) -> None:
+    def fail_second(name: str) -> Any:
+        if name == "vae/decode":
+            raise RuntimeError("no memory")
+        return upgraded._open(name)
+
+    upgraded.upgrade._open_ready = fail_second
+    upgraded.finish("turbo/step", "vae/decode")
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.engines["turbo/step"].is_closed
+    assert upgraded.upgrade.status().rejected == {"turbo/step": "RuntimeError: no memory", "vae/decode": "RuntimeError: no memory"}
+
+
+def test_what_was_ready_is_not_used_where_the_builder_was_killed(upgraded: Upgraded) -> None:
     upgraded.make_ready("turbo/step")
+    upgraded.script.told.put({"state": "failed", "reason": "the building process was killed (SIGKILL)"})
+    upgraded.script.told.put(None)
+    assert upgraded.upgrade.wait(OPEN_S)
+    assert upgraded.upgrade.status().is_over
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.engines == {}
+
+
+def test_closing_ends_the_builder_and_closes_what_nobody_took(upgraded: Upgraded) -> None:
+    upgraded.finish("turbo/step")
     upgraded.runtime.close()
     assert upgraded.script.is_closed
     assert upgraded.script.is_released
@@ -306,17 +370,16 @@ def test_a_slower_engine_does_not_replace_a_faster_one_but_may_be_asked_for(
 
 
 def test_one_engine_that_is_wrong_does_not_keep_the_others_from_being_used(
-    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path
 ) -> None:
     (gate / "all").touch()
     with open_gated() as runtime:
         assert upgrade_of(runtime).wait(OPEN_S)
     store = Store.open(tmp_path / "home")
     (wrong,) = (each for each in store.engines() if (each.key.backend, each.key.graph) == ("gated", "tiny/vae/decode"))
-    with store.lock(wrong.digest):
-        store.set_aside(wrong.key, "it is wrong", {})
-    monkeypatch.setattr("costroute_rt.engines.background.start_builder", None)
+    set_aside(store, wrong.key, "it is wrong")
     with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.building is not None
         assert (runtime.building.is_over, runtime.building.rejected) == (True, {"vae/decode": "it is wrong"})
         runtime.generate(PROMPT, seed=3, candidate="tiny-base@4")
@@ -325,7 +388,7 @@ def test_one_engine_that_is_wrong_does_not_keep_the_others_from_being_used(
 
 
 def test_an_engine_that_is_proved_is_neither_built_nor_raced_again(
-    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (gate / "all").touch()
     with open_gated() as runtime:
@@ -335,15 +398,49 @@ def test_an_engine_that_is_proved_is_neither_built_nor_raced_again(
     store.remove(gone.digest)
     with open_gated() as runtime:
         job = json.loads(upgrade_of(runtime)._builder._process.args[-1])  # type: ignore[union-attr]
-        assert job["names"] == ["turbo/step"]
+        assert len(job["names"]) == 5
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.building is not None
         assert (runtime.building.done, runtime.building.total, runtime.building.rejected) == (5, 5, {})
 
     from costroute_rt.engines import background
 
-    monkeypatch.setattr(background, "run_race", None)  # another process may have proved it meanwhile
-    assert [each["state"] for each in background.build_job(job)] == ["building", "ready"]
+    def note_race(ours: Any, theirs: Any) -> Race:
+        races.append(1)
+        return Race((1.0,) * 3, (1.0,) * 3)
+
+    races, bundle = list[int](), Bundle.open(tiny_bundle)
+    monkeypatch.setattr(background, "run_race", note_race)
+    assert [each["state"] for each in background.build_job(job)] == ["building", "ready"] * 5
+    assert len(races) == len(background.pictures(bundle))  # of whole pictures only: each by itself is proved
+
+
+def test_pictures_are_the_fastest_of_each_choice_of_engines(tiny_bundle: Path) -> None:
+    from costroute_rt.engines.background import pictures
+
+    start, end = ["text_encoder/encode"], ["vae/decode"]
+    assert pictures(Bundle.open(tiny_bundle)) == {
+        "tiny-turbo@1": [*start, "turbo/step", *end],
+        "tiny-base@4": [*start, "base/condition", *["base/guided_step"] * 4, *end],
+    }
+
+
+def test_engines_with_which_pictures_are_slower_replace_none_and_are_not_tried_again(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    (gate / "all").touch()
+    (gate / "slow pictures").touch()
+    for attempt in range(2):
+        with open_gated() as runtime:
+            assert upgrade_of(runtime).wait(OPEN_S)
+            assert runtime.building is not None
+            assert len(runtime.building.rejected) == 5
+            assert all(why.startswith("pictures are slower with it among the engines of onnxruntime cpu float32 that stay: by tiny-")
+                       for why in runtime.building.rejected.values())  # fmt: skip
+            assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
+            assert (upgrade_of(runtime)._builder is None) is (attempt == 1)
+    with Runtime.open(tiny_bundle, home=tmp_path / "home", backend="gated", threads=1, preload=False) as runtime:
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
 
 
 def test_building_at_once_and_in_the_background_exclude_each_other(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt import BundleError, EngineError, Runtime
+from costroute_rt import BackendError, BundleError, EngineError, Runtime
 from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.store import Store
 from costroute_rt.parts import Profiles
 from tests.engines.conftest import flip_byte
@@ -100,7 +101,7 @@ def test_what_is_no_bundle_is_a_bundle_error(tmp_path: Path) -> None:
 
 def test_images_of_a_size_that_has_engines_of_its_own_are_made_by_these(tiny_bundle: Path, store: Path, tmp_path: Path) -> None:
     home = shutil.copytree(store, tmp_path / "home")
-    build_engines(Bundle.open(tiny_bundle, verify=False), Store.open(home), threads=1, size=(64, 96))
+    build_engines(Bundle.open(tiny_bundle, verify=False), Store.open(home), Setup(threads=1), size=(64, 96))
     with Runtime.open(tiny_bundle, home=store, threads=1, preload=False) as usual:
         want = usual.generate("a lake", seed=1, candidate="tiny-base@4", height=64, width=96).pixels
     with Runtime.open(tiny_bundle, home=home, threads=1) as runtime:
@@ -116,11 +117,13 @@ def test_images_of_a_size_that_has_engines_of_its_own_are_made_by_these(tiny_bun
 def test_a_size_outside_of_every_profile_names_the_nearest_and_the_command(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle, verify=False), Store.open(tmp_path)
     for size in ((64, 96), (128, 128)):
-        build_engines(bundle, store, threads=1, size=size)
+        build_engines(bundle, store, Setup(threads=1), size=size)
     with Runtime.open(tiny_bundle, home=tmp_path, threads=1) as runtime:
         assert runtime.generate("a lake", seed=1, height=64, width=96).pixels.shape == (1, 64, 96, 3)
         for call in (runtime.generate, runtime.route):
-            with pytest.raises(EngineError, match=r"of 64x64; the nearest size.*is 64x96 .*build-engines --height 64 --width 64"):
+            with pytest.raises(
+                EngineError, match=r"of 64x64; the nearest size.*is 64x96 .*build-engines --bundle .* --height 64 --width 64"
+            ):
                 call("a lake")
         with pytest.raises(EngineError, match=r"nearest.*is 128x128"):
             runtime.generate("a lake", height=112, width=128)
@@ -134,3 +137,17 @@ def test_costs_of_engines_of_a_size_are_their_own(open_device: Any) -> None:
     runtime = Runtime(replace(device.parts, profiles=Profiles(frozenset({(64, 96)}))))
     assert runtime.route("a lake", candidate="turbo@1", height=64, width=96).option.cost.denoise_ms == 60.0
     assert runtime.route("a lake", candidate="turbo@1", height=64, width=128).option.cost.denoise_ms == 40.0
+
+
+def test_a_fallback_happens_only_where_allowed_and_every_result_says_why(
+    tiny_bundle: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    how: dict[str, Any] = {"home": store, "provider": "cuda", "threads": 1, "preload": False}
+    with pytest.raises(BackendError, match="onnxruntime_providers_cuda"):
+        Runtime.open(tiny_bundle, **how)
+    with Runtime.open(tiny_bundle, allow_fallback=True, **how) as runtime:
+        result = runtime.generate("a lake", seed=1)
+    assert result.fallback is not None
+    assert "onnxruntime_providers_cuda" in result.fallback
+    assert (result.settings["backend"], result.settings["provider"]) == ("onnxruntime", "cpu")

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.build import free_axes
 from costroute_rt.engines.bundle import Bundle, seal_bundle
 from costroute_rt.engines.error import BundleError, ConfigError, OutputError
+from costroute_rt.engines.specification import free_axes
 from costroute_rt.engines.store import Store
 from costroute_rt.engines.usage import survey
 from costroute_rt.estimator import Average, Knn, Mean
@@ -435,7 +435,8 @@ NETWORK_DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", NETWORK_DAMAGES.values(), ids=NETWORK_DAMAGES)
 def test_damaged_networks_are_bundle_errors(bundle: Bundle, damage: Callable[[Path], object], tmp_path: Path, home: Path) -> None:
     pytest.importorskip("onnxruntime")
-    from costroute_rt.engines.build import build_engines, router_graphs
+    from costroute_rt.engines.build import build_engines
+    from costroute_rt.engines.specification import router_graphs
     from costroute_rt.engines.store import Store
 
     write_network_router(bundle, tmp_path / "fitted")
