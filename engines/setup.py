@@ -45,8 +45,10 @@ class Setup:
     ) -> Setup:
         """With what the backend is best at for `auto`; raises ConfigError for an unknown backend, BackendError for one not installed.
 
-        allow_fallback: where such engines cannot run on this machine, ONNX Runtime on the CPU in its usual precision instead.
+        allow_fallback: where such engines cannot run on this machine, ONNX Runtime on the CPU in its usual precision instead. A wrong
+        value is a ConfigError all the same.
         """
+        make_spec(threads=threads, precision="float32" if precision == AUTO else precision)
         try:
             tool = get_backend(backend)
             setup = cls(
@@ -82,7 +84,7 @@ class Setup:
         """What keeps its engines from running on this machine; None: nothing. Raises ConfigError for what the backend does not know."""
         try:
             tool = self.tool()
-            tool.device(make_spec(self.provider, self.threads, precision=self.precision))
+            tool.device(make_spec(self.provider, self.threads, precision=self.precision, target=self.target))
         except BackendError as error:
             return error
         return tool.obstacle()
