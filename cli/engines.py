@@ -213,7 +213,7 @@ def explain(bundle: str | None, backend: str, provider: str, precision: str, all
             }
             for entry in found
         ]
-        show_json({"engines": entries})
+        show_json({"fallback": setup.fallback, "engines": entries})
         return
     show_table(("graph", "engine", "found", "why not"), [(e.graph, e.digest[:DIGEST_SHOWN], e.found, e.problem or "") for e in found])
 

@@ -127,7 +127,7 @@ class Parts:
     precision: str
     """What they compute in."""
     fallback: str | None = None
-    """Why it is not the backend and provider that were asked for; None: it is."""
+    """Why ONNX Runtime on the CPU stands in for what was asked for, and what mends that; None: it does not."""
     versions: Mapping[str, str]
     """What made the images, by name."""
     profiles: Profiles = field(default_factory=Profiles)

@@ -105,6 +105,11 @@ class Runtime:
         return self._parts.bundle.family
 
     @property
+    def fallback(self) -> str | None:
+        """Why ONNX Runtime on the CPU stands in for what was asked for (`allow_fallback`), and what mends that; None: it does not."""
+        return self._parts.fallback
+
+    @property
     def building(self) -> Building | None:
         """How building better engines goes; None where nothing had to be built (`background_build` of `open`)."""
         return None if self._parts.upgrade is None else self._parts.upgrade.status()
