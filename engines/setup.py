@@ -11,7 +11,7 @@ from costroute_rt.engines.bundle import Bundle, bundle_options
 from costroute_rt.engines.cost import PROFILE, EngineCost, identity, read_cost_file
 from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, EngineKey, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
-from costroute_rt.engines.shape import fixed_axes
+from costroute_rt.engines.shape import fixed_axes, size_options
 from costroute_rt.engines.specification import engine_key, free_axes, make_spec
 from costroute_rt.engines.store import Store, build_command
 
@@ -103,8 +103,9 @@ class Setup:
         key = self.key(bundle, name)
         stored = store.peek(key)
         if stored is None or stored.quarantined:
-            raise EngineError(store.folder, f"there is no engine of {name} that was measured", build_command(key, bundle=bundle.root))
-        command = " ".join((PROFILE, *key.as_options(), *bundle_options(bundle.root)))
+            build = build_command(key, *size_options(name), bundle=bundle.root)
+            raise EngineError(store.folder, f"there is no engine of {name} that was measured", build)
+        command = " ".join((PROFILE, *key.as_options(), *bundle_options(bundle.root), *size_options(name)))
         return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest, command)
 
     def rejection(self, bundle: Bundle, store: Store, name: str, replaced: Setup) -> str | None:
