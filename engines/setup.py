@@ -124,6 +124,13 @@ class Setup:
         times = f"{cost.batch[1].median_ms:.2f} ms a call, that of {replaced} {other.batch[1].median_ms:.2f} ms"
         return f"it is slower than the engine it would replace: {times}"
 
+    def is_proved(self, bundle: Bundle, store: Store, name: str, replaced: Setup) -> bool:
+        """Whether nothing keeps the engine, which is there, from replacing that of `replaced`: no lost race, and none still to be run."""
+        if self.rejection(bundle, store, name, replaced) is not None:
+            return False
+        cost = self.cost(bundle, store, name)
+        return cost.is_proved or cost.relative_to != replaced.cost(bundle, store, name).digest
+
     def recorded_cost(self, bundle: Bundle, store: Store, name: str) -> EngineCost | None:
         """What such an engine cost on this device when it was last built, with an older library, driver or weights too."""
         key = self.key(bundle, name)
