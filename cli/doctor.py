@@ -122,14 +122,14 @@ def check_store() -> Iterator[Finding]:
 
     store = Store.open()
     states = list(store.verify())
-    damaged = [state for state in states if state.is_damaged]
-    set_aside = sum(1 for state in states if state.problem and not state.is_damaged)
+    damaged = [state for state in states if state.remedy is not None]
+    set_aside = sum(1 for state in states if state.problem and state.remedy is None)
     size = format_bytes(store.size_bytes())
     yield Finding(
         "store",
         f"{store.root}: {len(states)} engines, {size}{f', {set_aside} set aside' if set_aside else ''}",
         "; ".join(f"{state.digest[:12]} {state.problem}" for state in damaged) or None,
-        "costroute-rt build-engines" if damaged else None,
+        "; ".join(dict.fromkeys(str(state.remedy) for state in damaged)) or None,
     )
     folder = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):

@@ -176,14 +176,14 @@ def verify(as_json: bool) -> None:
 
     store = Store.open()
     states = store.verify()
-    rows = [(found.digest, found.graph, found.problem) for found in states]
     if as_json:
-        show_json({"store": str(store.root), "engines": [dict(zip(("engine", "graph", "problem"), row, strict=True)) for row in rows]})
+        engines = [{"engine": each.digest, "graph": each.graph, "problem": each.problem, "remedy": each.remedy} for each in states]
+        show_json({"store": str(store.root), "engines": engines})
     else:
-        show_table(("engine", "graph", "state"), [(digest[:DIGEST_SHOWN], graph, problem or "good") for digest, graph, problem in rows])
-    damaged = [found for found in states if found.is_damaged]
-    if damaged:
-        raise EngineError(store.root, f"{len(damaged)} of {len(rows)} engines damaged", "costroute-rt build-engines")
+        show_table(("engine", "graph", "state"), [(each.digest[:DIGEST_SHOWN], each.graph, each.problem or "good") for each in states])
+    remedies = [each.remedy for each in states if each.remedy is not None]
+    if remedies:
+        raise EngineError(store.root, f"{len(remedies)} of {len(states)} engines damaged", "; ".join(dict.fromkeys(remedies)))
 
 
 @engines.command()
@@ -213,7 +213,7 @@ def explain(bundle: str | None, backend: str, provider: str, precision: str, all
             }
             for entry in found
         ]
-        show_json({"engines": entries})
+        show_json({"fallback": setup.fallback, "engines": entries})
         return
     show_table(("graph", "engine", "found", "why not"), [(e.graph, e.digest[:DIGEST_SHOWN], e.found, e.problem or "") for e in found])
 

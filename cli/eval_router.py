@@ -60,7 +60,7 @@ def eval_router(
     source = Source(labels=labels, score=score, category=category, setup=setup)
     found = evaluate_bundle(Bundle.open(bundle or shipped_bundle()), source, html=Path(html) if html else None, say=say)
     if as_json:
-        show_json(found.to_json())
+        show_json({"fallback": setup.fallback, **found.to_json()})
     else:
         _show(found)
     if html:

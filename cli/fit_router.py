@@ -71,7 +71,7 @@ def fit_router(
     opened = Bundle.open(bundle or shipped_bundle())
     router = fit_bundle(opened, source, Path(output), encoder=encoder, estimators=estimators or KINDS, force=force, say=say)
     if as_json:
-        show_json(describe(router, output))
+        show_json({"fallback": setup.fallback, **describe(router, output)})
     else:
         _show(router, output)
 

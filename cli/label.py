@@ -92,7 +92,7 @@ def label(
     finally:
         for judge in judges:
             judge.close()
-    _show(report, labels, as_json=as_json)
+    _show(report, labels, runtime.fallback, as_json=as_json)
 
 
 @contextmanager
@@ -126,13 +126,13 @@ def describe(progress: Progress) -> str:
     return f"{line}, {left} left"
 
 
-def _show(report: Report, labels: str, *, as_json: bool) -> None:
+def _show(report: Report, labels: str, fallback: str | None, *, as_json: bool) -> None:
     for prompt_id, reason in report.refused.items():
         say_error(f"prompt {prompt_id}: {reason}")
     if report.truncated:
         say(f"note: {report.truncated} prompts are longer than the text encoder reads; their ends were left out")
     if as_json:
-        show_json({"labels": labels, **report.to_json()})
+        show_json({"labels": labels, "fallback": fallback, **report.to_json()})
     else:
         click.echo(f"{labels}: {report.written} rows added, {report.kept} were there, {report.prompts} prompts")
     if report.refused:

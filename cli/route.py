@@ -36,7 +36,7 @@ def route(
     with Runtime.open(bundle, **how, build=True, progress=notice) as runtime:
         decision = runtime.route(prompt, **request)
     if as_json:
-        show_json(decision.to_json())
+        show_json({"fallback": runtime.fallback, **decision.to_json()})
     else:
         _show(decision)
 

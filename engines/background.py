@@ -180,7 +180,7 @@ def prove_pictures(bundle: Bundle, store: Store, names: Sequence[str], setup: Se
     """Time the calls of whole pictures in turns, with the engines called `names` among the others and without; returns why to go without.
 
     The threads of two libraries stand in each other's way, so that pictures may be slower where each engine is faster by itself. What is
-    found is kept with the costs of these engines, by which `Setup.rejection` goes.
+    found is kept with the costs of these engines, by which `Setup.rejection` and `Setup.is_proved` go.
     """
     for candidate, order in pictures(bundle).items():
         mine = [name for name in dict.fromkeys(order) if name in names]
@@ -191,8 +191,10 @@ def prove_pictures(bundle: Bundle, store: Store, names: Sequence[str], setup: Se
             times = f"{min(race.engine_ms):.2f} ms, without {min(race.other_ms):.2f} ms"
             reason = f"pictures are slower with it among the engines of {replaced} that stay: by {candidate} {times}"
             for name in names:
-                _note_slower(bundle, store, name, setup, replaced, reason)
+                _note_pictures(bundle, store, name, setup, replaced, reason)
             return reason
+    for name in names:
+        _note_pictures(bundle, store, name, setup, replaced, None)
     return None
 
 
@@ -220,11 +222,12 @@ def pictures(bundle: Bundle) -> dict[str, list[str]]:
     return calls
 
 
-def _note_slower(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup, reason: str) -> None:
+def _note_pictures(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup, slower: str | None) -> None:
     stored = store.peek(setup.key(bundle, name))
     if stored is not None:
-        against = replaced.cost(bundle, store, name).digest
-        cost = replace(setup.cost(bundle, store, name), relative_to=against, is_slower=True, slower_pictures=reason)
+        against, is_slower = replaced.cost(bundle, store, name).digest, slower is not None
+        cost = setup.cost(bundle, store, name)
+        cost = replace(cost, relative_to=against, is_slower=is_slower, slower_pictures=slower, is_proved=not is_slower)
         with store.lock(stored.digest):
             write_costs(stored.path, identity(stored.key, stored.sha256), cost)
 

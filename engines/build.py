@@ -22,7 +22,7 @@ from costroute_rt.engines.error import BundleError, EngineError, StoreFullError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import GateResult, check_engine, unusable_output
 from costroute_rt.engines.setup import USUAL, Setup
-from costroute_rt.engines.shape import Size, size_of, split_name
+from costroute_rt.engines.shape import Size, size_options, split_name
 from costroute_rt.engines.specification import graph_names, pool_graphs, room_needed, sized_spec
 from costroute_rt.engines.store import BUILD, Store, StoredEngine, build_command, check_files, load_stored
 
@@ -132,7 +132,8 @@ def raise_set_aside(bundle: Bundle, store: Store, reports: Iterable[BuildReport]
     bad = [report for report in reports if report.set_aside]
     if bad:
         told = "; ".join(f"the engine of {each.graph} was set aside: {each.set_aside}" for each in bad)
-        again = build_command(load_stored(store.folder / bad[0].digest).key, "--force", bundle=bundle.root)
+        key = load_stored(store.folder / bad[0].digest).key
+        again = build_command(key, *size_options(bad[0].graph), "--force", bundle=bundle.root)
         raise EngineError(store.folder, told, f"{again} builds it again; without, it waits until something in its key changes")
 
 
@@ -142,31 +143,26 @@ def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -
     Raises EngineError, naming what differs from the nearest stored one, where there is none.
     """
     tool, spec, key = setup.tool(), sized_spec(bundle, name, setup.spec(bundle)), setup.key(bundle, name)
-    stored = store.find(key)
-    if stored is not None and not _is_ready(stored, tool):
-        _build_one(bundle, store, name, key, tool, spec)
-        stored = store.find(key)
-    if stored is None:
-        problem = f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})"
-        raise EngineError(store.folder, problem, build_command(key, *_size_options(name), bundle=bundle.root))
-    again = build_command(key, *_size_options(name), "--force", bundle=bundle.root)
+    again = build_command(key, *size_options(name), "--force", bundle=bundle.root)
     try:
-        engine = tool.open(stored.path, spec, key)
+        stored = store.find(key)
+        if stored is not None and not _is_ready(stored, tool):
+            _build_one(bundle, store, name, key, tool, spec)
+            stored = store.find(key)
+        engine = None if stored is None else tool.open(stored.path, spec, key)
     except EngineError as error:
         if not error.remedy.startswith(BUILD):
             raise
         raise EngineError(error.path, error.problem, again) from error
+    if stored is None or engine is None:
+        problem = f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})"
+        raise EngineError(store.folder, problem, build_command(key, *size_options(name), bundle=bundle.root))
     if engine.inputs.keys() != bundle.graphs[bundle.graph_path(*split_name(name))].inputs.keys():
         engine.close()
         problem = f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's"
         raise EngineError(stored.path, problem, again)
     store.note_use(stored)
     return engine
-
-
-def _size_options(name: str) -> tuple[str, ...]:
-    size = size_of(name)
-    return () if size is None else ("--height", str(size[0]), "--width", str(size[1]))
 
 
 def explain_engines(bundle: Bundle, store: Store, setup: Setup = USUAL) -> list[Explanation]:

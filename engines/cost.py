@@ -53,6 +53,8 @@ class EngineCost:
     """Whether it lost the race against that engine, so that it is not to replace it; it may be used by itself."""
     slower_pictures: str | None = None
     """How it was slower where it was not by itself: in whole pictures, beside the engines that stay."""
+    is_proved: bool = False
+    """Whether whole pictures were no slower with it than with that engine."""
 
     def scaled(self, graph: str, digest: str, call_ratio: float, load_ratio: float, is_slower: bool = False) -> EngineCost:
         """The costs of another engine that takes so many times as long."""
@@ -76,7 +78,8 @@ def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost)
         "load_ms": _call_json(cost.load),
     }
     if cost.relative_to is not None:
-        body |= {"relative_to": cost.relative_to, "is_slower": cost.is_slower, "slower_pictures": cost.slower_pictures}
+        names = ("relative_to", "is_slower", "slower_pictures", "is_proved")
+        body |= {name: getattr(cost, name) for name in names}
     body["batch"] = {str(size): _call_json(call) for size, call in cost.batch.items()}
     with store_errors(folder):
         for leftover in folder.glob(f".{COSTS}.*"):
@@ -120,6 +123,7 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, di
         relative_to=relative_to,
         is_slower=body.values.get("is_slower") is True,
         slower_pictures=body.text("slower_pictures") if body.values.get("slower_pictures") is not None else None,
+        is_proved=body.values.get("is_proved") is True,
     )
 
 

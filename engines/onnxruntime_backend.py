@@ -165,6 +165,8 @@ class OnnxRuntimeBackend:
         wanted = PROVIDERS.get(spec.provider)
         if wanted is None:
             raise ConfigError("provider", spec.provider, f"one of {', '.join(PROVIDERS)}")
+        if spec.target:
+            raise ConfigError("target", spec.target, "none with the backend onnxruntime, which builds for this machine")
         able = ("float32", "float16") if spec.provider in _DEVICE_TYPES else ("float32",)
         if spec.precision not in able:
             raise ConfigError("precision", spec.precision, f"{' or '.join(able)} with onnxruntime's provider {spec.provider}")

@@ -102,6 +102,8 @@ class OpenVinoBackend:
         wanted = DEVICES.get(spec.provider)
         if wanted is None:
             raise ConfigError("provider", spec.provider, f"one of {', '.join(DEVICES)}")
+        if spec.target:
+            raise ConfigError("target", spec.target, "none with the backend openvino, which builds for this machine")
         found = _found_devices() if wanted != "CPU" else ("CPU",)
         if wanted not in found:
             names = ", ".join(name for name, each in DEVICES.items() if each in found)

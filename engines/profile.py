@@ -19,7 +19,7 @@ from costroute_rt.engines.error import EngineError
 from costroute_rt.engines.example import example_feeds
 from costroute_rt.engines.gate import Clock
 from costroute_rt.engines.setup import USUAL, Setup
-from costroute_rt.engines.shape import Size, split_name
+from costroute_rt.engines.shape import Size, size_options, split_name
 from costroute_rt.engines.specification import graph_names, sized_spec
 from costroute_rt.engines.store import Store, StoredEngine, build_command
 
@@ -50,11 +50,11 @@ class CostRow:
 def profile_engines(
     bundle: Bundle, store: Store, setup: Setup = USUAL, *, size: Size | None = None, progress: Progress | None = None
 ) -> list[CostRow]:
-    """Measure every engine the pool needs, again; raises EngineError where one is missing.
+    """Measure every engine that `build_engines` builds for the pool, again; raises EngineError where one is missing.
 
     size: those that know this height and width, in pixels.
     """
-    costs = measure_engines(bundle, store, graph_names(bundle, size=size), setup, progress=progress)
+    costs = measure_engines(bundle, store, graph_names(bundle, size=size, tool=setup.tool()), setup, progress=progress)
     return [
         CostRow(
             graph=cost.graph,
@@ -178,7 +178,8 @@ def _stored(bundle: Bundle, store: Store, name: str, setup: Setup) -> StoredEngi
     key = setup.key(bundle, name)
     stored = store.peek(key)
     if stored is None or stored.quarantined:
-        raise EngineError(store.folder, f"there is no engine of {name} to measure", build_command(key, bundle=bundle.root))
+        build = build_command(key, *size_options(name), bundle=bundle.root)
+        raise EngineError(store.folder, f"there is no engine of {name} to measure", build)
     return stored
 
 

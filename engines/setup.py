@@ -11,7 +11,7 @@ from costroute_rt.engines.bundle import Bundle, bundle_options
 from costroute_rt.engines.cost import PROFILE, EngineCost, identity, read_cost_file
 from costroute_rt.engines.engine import AUTO, Backend, BuildSpec, EngineKey, get_backend
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
-from costroute_rt.engines.shape import fixed_axes
+from costroute_rt.engines.shape import fixed_axes, size_options
 from costroute_rt.engines.specification import engine_key, free_axes, make_spec
 from costroute_rt.engines.store import Store, build_command
 
@@ -45,8 +45,10 @@ class Setup:
     ) -> Setup:
         """With what the backend is best at for `auto`; raises ConfigError for an unknown backend, BackendError for one not installed.
 
-        allow_fallback: where such engines cannot run on this machine, ONNX Runtime on the CPU in its usual precision instead.
+        allow_fallback: where such engines cannot run on this machine, ONNX Runtime on the CPU in its usual precision instead. A wrong
+        value is a ConfigError all the same.
         """
+        make_spec(threads=threads, precision="float32" if precision == AUTO else precision)
         try:
             tool = get_backend(backend)
             setup = cls(
@@ -82,7 +84,7 @@ class Setup:
         """What keeps its engines from running on this machine; None: nothing. Raises ConfigError for what the backend does not know."""
         try:
             tool = self.tool()
-            tool.device(make_spec(self.provider, self.threads, precision=self.precision))
+            tool.device(make_spec(self.provider, self.threads, precision=self.precision, target=self.target))
         except BackendError as error:
             return error
         return tool.obstacle()
@@ -101,8 +103,9 @@ class Setup:
         key = self.key(bundle, name)
         stored = store.peek(key)
         if stored is None or stored.quarantined:
-            raise EngineError(store.folder, f"there is no engine of {name} that was measured", build_command(key, bundle=bundle.root))
-        command = " ".join((PROFILE, *key.as_options(), *bundle_options(bundle.root)))
+            build = build_command(key, *size_options(name), bundle=bundle.root)
+            raise EngineError(store.folder, f"there is no engine of {name} that was measured", build)
+        command = " ".join((PROFILE, *key.as_options(), *bundle_options(bundle.root), *size_options(name)))
         return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest, command)
 
     def rejection(self, bundle: Bundle, store: Store, name: str, replaced: Setup) -> str | None:
@@ -120,6 +123,13 @@ class Setup:
             return cost.slower_pictures
         times = f"{cost.batch[1].median_ms:.2f} ms a call, that of {replaced} {other.batch[1].median_ms:.2f} ms"
         return f"it is slower than the engine it would replace: {times}"
+
+    def is_proved(self, bundle: Bundle, store: Store, name: str, replaced: Setup) -> bool:
+        """Whether nothing keeps the engine, which is there, from replacing that of `replaced`: no lost race, and none still to be run."""
+        if self.rejection(bundle, store, name, replaced) is not None:
+            return False
+        cost = self.cost(bundle, store, name)
+        return cost.is_proved or cost.relative_to != replaced.cost(bundle, store, name).digest
 
     def recorded_cost(self, bundle: Bundle, store: Store, name: str) -> EngineCost | None:
         """What such an engine cost on this device when it was last built, with an older library, driver or weights too."""

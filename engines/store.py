@@ -36,6 +36,8 @@ from costroute_rt.engines.section import Section, canonical_json, parse_section,
 FORMAT, FORMAT_VERSION = "costroute-engine", 1
 MANIFEST, MANIFEST_SHA256 = "manifest.json", "manifest.sha256"
 BUILD = "costroute-rt build-engines"
+REBUILD = f"{BUILD} --force"
+"""The remedy of those who do not know the bundle; whoever does puts `build_command` in its place."""
 _REPLACED, _REMOVED = "old", "removed"
 _RENAME_S = 5.0
 """How long a reader waits for an engine that is being replaced; that takes two renames."""
@@ -78,8 +80,8 @@ class Verified:
     digest: str
     graph: str
     problem: str | None
-    is_damaged: bool
-    """Whether the problem is damage; an engine that was set aside is as it should be."""
+    remedy: str | None
+    """What mends it; None where it is not damaged: an engine that was set aside is as it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +270,7 @@ def load_stored(path: Path) -> StoredEngine:
     """Read an engine's manifest; raises EngineError where it is missing, damaged or of another format."""
 
     def fail(problem: str) -> NoReturn:
-        raise EngineError(path / MANIFEST, problem, f"{BUILD} --force")
+        raise EngineError(path / MANIFEST, problem, REBUILD)
 
     try:
         data, stated = (path / MANIFEST).read_bytes(), (path / MANIFEST_SHA256).read_bytes().strip()
@@ -329,14 +331,14 @@ def _seal(folder: Path, entries: Mapping[str, Any]) -> None:
 
 
 def _verify(path: Path) -> Verified:
-    graph = "unknown"
+    graph, remedy = "unknown", f"costroute-rt engines rm {path.name[:12]}"  # of which bundle it is nobody knows
     try:
         stored = load_stored(path)
-        graph = stored.key.graph
+        graph, remedy = stored.key.graph, build_command(stored.key, bundle=stored.source)
         check_files(stored)
     except EngineError as error:
-        return Verified(path.name, graph, str(error), True)
-    return Verified(path.name, graph, f"set aside: {stored.quarantined}" if stored.quarantined else None, False)
+        return Verified(path.name, graph, f"{error.path}: {error.problem}", remedy)
+    return Verified(path.name, graph, f"set aside: {stored.quarantined}" if stored.quarantined else None, None)
 
 
 def _describe(path: Path) -> StoredEngine:

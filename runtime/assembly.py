@@ -108,7 +108,8 @@ def find_profiles(bundle: Bundle, store: Store, setup: Setup, names: Sequence[st
 def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[str], progress: Progress | None) -> Setup:
     """What to run until the engines of `wanted` are built: itself where they are, else the fastest that is ready.
 
-    Where none is, ONNX Runtime on the CPU, which takes seconds to build. Where engines of `wanted` lost races, those they lost against.
+    Where none is, ONNX Runtime on the CPU, which takes seconds to build. Where engines of `wanted` lost races, or were not in all of them
+    yet, those they ran against.
     """
     wanted.key(bundle, names[0])  # raises where the backend or provider is not there: building would be in vain
     stored = {(each.key.backend, each.key.provider, each.key.precision) for each in store.engines()}
@@ -119,7 +120,7 @@ def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[st
     ready = [setup for setup in others if setup != wanted and setup.is_ready(bundle, store, names)]
     ready.sort(key=lambda setup: sum(setup.cost(bundle, store, name).batch[1].median_ms for name in names))
     if wanted.is_ready(bundle, store, names):
-        return next((setup for setup in ready if any(wanted.rejection(bundle, store, name, setup) for name in names)), wanted)
+        return next((setup for setup in ready if not all(wanted.is_proved(bundle, store, name, setup) for name in names)), wanted)
     if ready:
         return ready[0]
     base = Setup(backend="onnxruntime", threads=wanted.threads)

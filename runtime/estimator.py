@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.error import ConfigError, EngineError
+from costroute_rt.engines.store import REBUILD
 from costroute_rt.neighbour import Neighbours
 from costroute_rt.prompt_encoder import Float32Array, TextStates
 from costroute_rt.router_network import Network, OpenEngine, estimator_network, no_engine
@@ -340,7 +341,7 @@ class Transformer:
             outputs = engine.run({name: engine.to_device(np.ascontiguousarray(array)) for name, array in feeds.items()})
             mean[start : start + step] = engine.to_host(outputs["mean"])
         if not np.isfinite(mean).all():
-            raise EngineError(self._network.engine, "it made numbers that are not finite", "costroute-rt build-engines --force")
+            raise EngineError(self._network.engine, "it made numbers that are not finite", REBUILD)
         return mean, np.broadcast_to(self.standard_error, mean.shape).copy()
 
     def to_json(self) -> dict[str, Any]:

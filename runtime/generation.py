@@ -15,6 +15,7 @@ from costroute_rt.budget import Observed, Work
 from costroute_rt.correction import Clock
 from costroute_rt.engines.bundle import PreviewSpec
 from costroute_rt.engines.error import CancelledError, EngineError
+from costroute_rt.engines.store import REBUILD
 from costroute_rt.loop import Denoiser, Pace, denoise
 from costroute_rt.noise import NoiseStream
 from costroute_rt.parts import Parts
@@ -154,7 +155,7 @@ class Generation:
             )
             self._check_cancelled()
         if row is None or not np.isfinite(engine.to_host(row.latent)).all():
-            raise EngineError(work.step, "it made numbers that are not finite", f"{self._parts.profiles.build} --force")
+            raise EngineError(work.step, "it made numbers that are not finite", REBUILD)
         self._left_out += work.rows - row.total
         return row.latent
 

@@ -15,9 +15,9 @@ from costroute_rt.correction import Clock
 from costroute_rt.engine_set import EngineSet
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.error import EngineError
-from costroute_rt.engines.shape import Size, with_size
+from costroute_rt.engines.shape import Size, size_options, with_size
 from costroute_rt.engines.specification import router_graphs
-from costroute_rt.engines.store import BUILD
+from costroute_rt.engines.store import BUILD, build_command
 from costroute_rt.loop import Shorten
 from costroute_rt.prompt import Tokenizer
 from costroute_rt.quality import QualityEstimator
@@ -127,7 +127,7 @@ class Parts:
     precision: str
     """What they compute in."""
     fallback: str | None = None
-    """Why it is not the backend and provider that were asked for; None: it is."""
+    """Why ONNX Runtime on the CPU stands in for what was asked for, and what mends that; None: it does not."""
     versions: Mapping[str, str]
     """What made the images, by name."""
     profiles: Profiles = field(default_factory=Profiles)
@@ -157,6 +157,13 @@ class Parts:
     def at(self, name: str, size: Size) -> str:
         """Name of the engine that is called for images of that size; raises EngineError where there is none."""
         return self.profiles.resolve(self.bundle, name, size)
+
+    def rebuild_command(self, name: str) -> str:
+        """The command that builds the engine called `name` again, of the backend and for the size of the one in use."""
+        engine = self.engines.find(name)
+        if engine is None or engine.key is None:
+            return f"{self.profiles.build} --force"
+        return build_command(engine.key, *size_options(name), "--force", bundle=self.bundle.root)
 
     def swap_in(self) -> None:
         """Put engines that became ready in the place of those in use; to be called between two requests."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.error import ConfigError, EngineError
+from costroute_rt.engines.store import REBUILD
 from costroute_rt.prompt import Tokenizer
 from costroute_rt.router_network import Network, OpenEngine, encoder_network, no_engine
 
@@ -228,7 +229,7 @@ class EngineEncoder:
             outputs = engine.run({name: engine.to_device(np.ascontiguousarray(array)) for name, array in feeds.items()})
             row[:] = engine.to_host(outputs["embedding"])[0]
         if not np.isfinite(features).all():
-            raise EngineError(network.engine, "it made numbers that are not finite", "costroute-rt build-engines --force")
+            raise EngineError(network.engine, "it made numbers that are not finite", REBUILD)
         return features
 
     def to_json(self) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Result:
 
     @property
     def fallback(self) -> str | None:
-        """Why it was not made with the backend and provider asked for, and what mends that; None where it was."""
+        """Why ONNX Runtime on the CPU stands in for what was asked for (`allow_fallback`), and what mends that; None: it does not."""
         return self.settings.get("fallback")
 
     @property

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from costroute_rt.candidate import Candidate
-from costroute_rt.engines.error import CancelledError, ConfigError
+from costroute_rt.engines.error import CancelledError, ConfigError, EngineError
+from costroute_rt.engines.store import REBUILD
 from costroute_rt.generation import Generation
 from costroute_rt.parts import Parts
 from costroute_rt.planner import Judged, encode_prompt, plan_works, route_batch, route_request
@@ -103,6 +104,11 @@ class Runtime:
     def family(self) -> str:
         """Name of the bundle's family."""
         return self._parts.bundle.family
+
+    @property
+    def fallback(self) -> str | None:
+        """Why ONNX Runtime on the CPU stands in for what was asked for (`allow_fallback`), and what mends that; None: it does not."""
+        return self._parts.fallback
 
     @property
     def building(self) -> Building | None:
@@ -310,6 +316,10 @@ class Runtime:
             self._owner = me
             try:
                 yield (clock() - started) * 1000
+            except EngineError as error:
+                if error.remedy != REBUILD:
+                    raise
+                raise EngineError(error.path, error.problem, self._parts.rebuild_command(error.path)) from error
             finally:
                 self._owner = None
 

@@ -66,7 +66,8 @@ def win(ours: Callable[[], object], theirs: Callable[[], object]) -> Race:
 def main() -> None:
     """The building process; at low priority where the gate holds a file `nice`, as on a busy machine tests would wait for minutes.
 
-    Races are won at once, except where it holds a file `slow`: then they are run; or `slow pictures`: those of whole pictures are lost.
+    Races are won at once, except where it holds a file `slow`: then they are run; or `slow pictures`: those of whole pictures are lost;
+    or `crash before pictures`: it ends before these.
     """
     background = import_module("costroute_rt.engines.background")
     if not (Path(os.environ[GATE]) / "nice").exists():
@@ -75,5 +76,7 @@ def main() -> None:
         background.run_race = win  # type: ignore[attr-defined]
     if (Path(os.environ[GATE]) / "slow pictures").exists():
         background._race_pictures = lambda *_: Race((2.0,) * 3, (1.0,) * 3)  # type: ignore[attr-defined]
+    if (Path(os.environ[GATE]) / "crash before pictures").exists():
+        background._race_pictures = lambda *_: os._exit(7)  # type: ignore[attr-defined]
     install(setattr)
     raise SystemExit(background.main())

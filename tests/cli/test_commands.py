@@ -84,16 +84,30 @@ def test_engines_list_of_an_empty_store(run: Run, home: Path) -> None:
     assert run("engines", "list").stdout.splitlines()[-1].startswith("0 engines, 0 B in ")
 
 
-def test_engines_verify_finds_a_flipped_byte(run: Run, own_home: Path) -> None:
+def test_engines_verify_finds_a_flipped_byte(run: Run, own_home: Path, tiny_bundle: Path) -> None:
     assert run("engines", "verify").exit_code == 0
     victim = next(own_home.rglob("model.onnx"))
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
     done = run("engines", "verify", "--json")
+    remedy = f"costroute-rt build-engines --bundle {tiny_bundle}"
     assert done.exit_code == 5
-    assert "costroute-rt build-engines" in done.stderr
-    assert [bool(engine["problem"]) for engine in json.loads(done.stdout)["engines"]] == [True]
+    assert f"1 of 1 engines damaged ({remedy})" in done.stderr
+    (engine,) = json.loads(done.stdout)["engines"]
+    assert "model.onnx: its content is not what was built" in engine["problem"]
+    assert engine["remedy"] == remedy
+    assert remedy in [problem["remedy"] for problem in json.loads(run("doctor", "--json").stdout)["problems"]]
+
+
+def test_an_engine_whose_manifest_cannot_be_read_is_to_be_removed(run: Run, own_home: Path) -> None:
+    manifest = next(own_home.rglob("manifest.json"))
+    manifest.write_text("{")
+    done = run("engines", "verify")
+    command = f"costroute-rt engines rm {manifest.parent.name[:12]}"
+    assert (done.exit_code, command in done.stderr) == (5, True)
+    assert run(*command.split()[1:]).exit_code == 0
+    assert run("engines", "verify").exit_code == 0
 
 
 def test_engines_explain_says_what_would_be_found(run: Run, own_home: Path, tiny_bundle: Path) -> None:

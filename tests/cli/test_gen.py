@@ -233,8 +233,8 @@ def test_an_allowed_fallback_is_told_by_the_result_and_the_picture(gen: Run, cap
 
 
 @pytest.mark.usefixtures("no_cuda", "built")
-def test_commands_about_engines_tell_a_fallback(run: Run, tiny_bundle: Path) -> None:
-    for command in (("build-engines",), ("build-engines", "--dry-run"), ("profile",)):
+def test_commands_tell_a_fallback(run: Run, tiny_bundle: Path) -> None:
+    for command in (("build-engines",), ("build-engines", "--dry-run"), ("profile",), ("engines", "explain"), ("route", "a lake")):
         refused = run(*command, "--bundle", tiny_bundle, "--provider", "cuda")
         assert refused.exit_code == 6
         done = run(*command, "--bundle", tiny_bundle, "--provider", "cuda", "--allow-fallback", "--json")

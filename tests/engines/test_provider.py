@@ -163,6 +163,28 @@ def test_what_is_there_is_no_fallback_and_a_wrong_value_is_an_error_all_the_same
         Setup.of("onnxruntime", "abacus", "auto", 1, allow_fallback=True)
 
 
+@pytest.mark.parametrize(("precision", "threads", "name"), [("float64", 1, "precision"), ("auto", 0, "threads")])
+def test_a_wrong_value_for_a_backend_that_is_not_there_is_no_reason_to_fall_back(
+    precision: str, threads: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # not installed
+    with pytest.raises(ConfigError, match=f"{name} is"):
+        Setup.of("tensorrt-rtx", "auto", precision, threads, allow_fallback=True)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_cards_to_build_for_are_refused_where_engines_are_for_this_machine(backend: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip(backend)
+    for allow_fallback in (False, True):
+        with pytest.raises(ConfigError, match=f"target is 'ampere\\+': expected none with the backend {backend}"):
+            build_engines(
+                Bundle.open(tiny_bundle),
+                Store.open(tmp_path),
+                Setup.of(backend, threads=1, target="ampere+", allow_fallback=allow_fallback),
+            )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_session_that_fell_back_by_itself_is_an_error(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ort_backend.PROVIDERS, "cuda", "CPUExecutionProvider")
     monkeypatch.setattr(ort_backend, "_short_names", lambda: {"CPUExecutionProvider": "cpu"})

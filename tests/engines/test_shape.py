@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +13,15 @@ import pytest
 
 from costroute_rt.engines.build import build_engines, open_engine
 from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.engines.error import ConfigError, EngineError
 from costroute_rt.engines.example import example_feeds
+from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
 from costroute_rt.engines.profile import profile_engines
 from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.shape import depends_on_size, known_size, size_of, split_name, with_size
 from costroute_rt.engines.specification import graph_names, make_spec, sized_spec
 from costroute_rt.engines.store import Store
+from tests.engines.conftest import flip_byte, set_aside
 
 SIZE = (64, 96)
 
@@ -62,6 +65,33 @@ def test_a_size_adds_engines_beside_those_that_take_any(bundle: Bundle, store_co
             engine.run(example_feeds(bundle, "unet_turbo/step.onnx"))
     assert Setup(threads=1).cost(bundle, store_copy, "vae/decode@64x96").graph == "vae/decode@64x96"
     assert [row.graph for row in profile_engines(bundle, store_copy, Setup(threads=1), size=SIZE)][-1] == "vae/decode@64x96"
+
+
+def test_a_damaged_engine_of_a_size_is_named_with_the_command_for_that_size(bundle: Bundle, tmp_path: Path) -> None:
+    setup, store = Setup(threads=1), Store.open(tmp_path)
+    command = rf"costroute-rt build-engines --bundle {re.escape(str(bundle.root))} --height 64 --width 96"
+    with pytest.raises(EngineError, match=rf"no engine of vae/decode@64x96 .*\({command}\)"):
+        setup.cost(bundle, store, "vae/decode@64x96")
+    build_engines(bundle, store, setup, graphs=["vae/decode"], size=SIZE, measure=False)
+    with pytest.raises(EngineError, match=r"has not been measured .*costroute-rt profile .*--height 64 --width 96"):
+        setup.cost(bundle, store, "vae/decode@64x96")
+    flip_byte(store.engines()[0].path / "model.onnx")
+    with pytest.raises(EngineError, match=rf"model\.onnx: its content .*\({command} --force\)"):
+        open_engine(bundle, store, "vae/decode@64x96", setup)
+    set_aside(store, setup.key(bundle, "vae/decode@64x96"), "it is wrong")
+    with pytest.raises(EngineError, match=rf"it is wrong \({command} --force builds it again"):
+        build_engines(bundle, store, setup, graphs=["vae/decode"], size=SIZE)
+
+
+def test_what_is_built_unasked_is_measured_again_too(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ranged(OnnxRuntimeBackend):
+        needs_ranges = True
+
+    monkeypatch.setattr("costroute_rt.engines.setup.get_backend", lambda name: Ranged())
+    built = build_engines(bundle, Store.open(tmp_path), Setup(threads=1), measure=False)
+    measured = profile_engines(bundle, Store.open(tmp_path), Setup(threads=1))
+    assert [row.graph for row in measured] == [report.graph for report in built]
+    assert measured[-1].graph == "vae/decode@64x64"
 
 
 @pytest.mark.parametrize("needs_ranges", [False, True])

@@ -443,6 +443,21 @@ def test_engines_with_which_pictures_are_slower_replace_none_and_are_not_tried_a
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
 
 
+def test_engines_whose_pictures_were_not_raced_yet_are_used_after_that(open_gated: Callable[..., Runtime], gate: Path) -> None:
+    for name in ("all", "crash before pictures"):
+        (gate / name).touch()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+        assert runtime.building is not None
+        assert (runtime.building.done, runtime.building.problem) == (5, "the building process ended with exit code 7")
+    (gate / "crash before pictures").unlink()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
+    with open_gated() as runtime:
+        assert runtime.building is None
+
+
 def test_building_at_once_and_in_the_background_exclude_each_other(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="build and background_build"):
         Runtime.open(tiny_bundle, home=tmp_path, build=True, background_build=True)
