@@ -81,6 +81,14 @@ def velocity(unet: UNet2DConditionModel, x: Tensor, t: Tensor, states: Tensor) -
     return unet(x.contiguous(memory_format=torch.channels_last), t * TIMESTEPS, states).sample.float()
 
 
+def flow_loss(unet: UNet2DConditionModel, latents: Tensor, masks: Tensor, states: Tensor) -> Tensor:
+    """The error of the velocity at a random time, objects weighted; latents: float[B, 16, 16, 16]; masks: uint8[B, 16, 16]."""
+    noise, t = torch.randn_like(latents), torch.sigmoid(torch.randn(len(latents), device=latents.device) + NOISE_SHIFT)
+    found = velocity(unet, torch.lerp(latents, noise, t[:, None, None, None]), t, states)
+    weight = object_weight(masks, t)
+    return ((found - (noise - latents)).square() * (weight / weight.mean())).mean()
+
+
 def train_denoiser(
     unet: UNet2DConditionModel,
     text: CLIPTextModel,
@@ -100,10 +108,7 @@ def train_denoiser(
         texts, classes = make_captions(scenes, rng, DROP_CAPTION, VAGUE)
         with torch.set_grad_enabled(heads is not None):
             encoded = text(tokenize(tokenizer, texts).to(device))
-        noise, t = torch.randn_like(x), torch.sigmoid(torch.randn(batch, device=device) + NOISE_SHIFT)
-        found = velocity(unet, torch.lerp(x, noise, t[:, None, None, None]), t, encoded.last_hidden_state)
-        weight = object_weight(masks, t)
-        loss = ((found - (noise - x)).square() * (weight / weight.mean())).mean()
+        loss = flow_loss(unet, x, masks, encoded.last_hidden_state)
         if heads is not None:
             loss = loss + 0.1 * heads.loss(encoded.pooler_output, classes.to(device))
         run.step(loss)

@@ -7,7 +7,6 @@ Every stage leaves its result in the work folder and is skipped when that is the
 """
 
 import argparse
-import copy
 import logging
 import shutil
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from costroute_rt.export.postcard.denoiser import Latents, encode_dataset, train
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, train_latent_scorer
 from costroute_rt.export.postcard.networks import make_denoiser, make_scheduler, make_text_encoder, make_vae
 from costroute_rt.export.postcard.pairs import Teacher, make_pairs
+from costroute_rt.export.postcard.refine import refine_base
 from costroute_rt.export.postcard.scene import ATTRIBUTES
 from costroute_rt.export.postcard.scorer import Scorer, accuracies, train_scorer
 from costroute_rt.export.postcard.text import AttributeHeads, train_text, train_tokenizer
@@ -51,6 +51,7 @@ class Plan:
     small: float = 12
     latent_scorer: float = 4
     turbo: float = 50
+    refined: float = 36
     scale: float = 1.0
     processes: int = 2
 
@@ -63,7 +64,7 @@ class Recipe:
 
     STAGES = (
         *("tokenizer", "pictures", "autoencoder", "decoder", "latents", "text", "base", "small"),
-        *("scorer", "latent_scorer", "pairs", "turbo"),
+        *("scorer", "latent_scorer", "pairs", "turbo", "refined"),
     )
 
     def __init__(self, work: Path, plan: Plan, device: torch.device) -> None:
@@ -177,19 +178,29 @@ class Recipe:
         make_pairs(teacher, self.work / "pairs", self.plan.pairs)
 
     def turbo(self) -> None:
-        unet, judge = copy.deepcopy(self.unet("base")), LatentScorer().to(self.device, memory_format=torch.channels_last)
-        judge.load_state_dict(load_file(self.work / "latent_scorer" / "model.safetensors"))
+        unet = self.unet("base")
         train_turbo(
             unet,
             self.text_encoder("base"),
             self.words,
-            judge=judge.eval().requires_grad_(False),
+            judge=self.judge(),
             pairs=shards(self.work / "pairs", self.plan.pairs),
             drawn=self.scene_latents(),
             path=self.checkpoint("turbo"),
             minutes=self.plan.minutes("turbo"),
         )
         unet.save_pretrained(self.work / "turbo" / "unet")
+
+    def refined(self) -> None:
+        unet, data = self.unet("base"), self.scene_latents()
+        text, minutes = self.text_encoder("base"), self.plan.minutes("refined")
+        refine_base(unet, text, self.words, self.judge(), data, self.checkpoint("refined"), minutes)
+        unet.save_pretrained(self.work / "refined" / "unet")
+
+    def judge(self) -> LatentScorer:
+        judge = LatentScorer().to(self.device, memory_format=torch.channels_last)
+        judge.load_state_dict(load_file(self.work / "latent_scorer" / "model.safetensors"))
+        return judge.eval().requires_grad_(False)
 
     def latent_scorer(self) -> None:
         torch.manual_seed(5)
@@ -221,7 +232,7 @@ class Recipe:
             vae=self.vae("decoder"),
             text_encoder=self.text_encoder("base"),
             tokenizer=CLIPTokenizer.from_pretrained(self.work / "tokenizer"),
-            unet=self.unet("base"),
+            unet=self.unet("refined"),
             scheduler=make_scheduler(),
             safety_checker=None,
             feature_extractor=None,

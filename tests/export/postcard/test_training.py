@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from costroute_rt.export.postcard.critic import Critic  # noqa: E402
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets  # noqa: E402
 from costroute_rt.export.postcard.optimizer import Optimizer  # noqa: E402
 from costroute_rt.export.postcard.pairs import GUIDANCES, Teacher, captions_of  # noqa: E402
+from costroute_rt.export.postcard.refine import expected  # noqa: E402
 from costroute_rt.export.postcard.scene import ATTRIBUTES  # noqa: E402
 from costroute_rt.export.postcard.text import tokenize, train_tokenizer  # noqa: E402
 from costroute_rt.export.postcard.training import Run, rate_scale  # noqa: E402
@@ -131,3 +133,29 @@ def test_the_scorer_of_latents_looks_at_what_is_stated_alone() -> None:
     torch.manual_seed(1)
     assert scorer.loss(latents, wanted).item() == pytest.approx(before)
     assert scorer.loss(latents, stated_targets([{}, {}])).item() == 0
+
+
+@pytest.mark.parametrize("steps", [0, 3, 7])
+def test_the_latents_expected_at_a_step_carry_the_gradient_of_that_step_alone(steps: int) -> None:
+    pace = torch.nn.Parameter(torch.tensor(0.5))
+    carried = []
+
+    def straight(x: "torch.Tensor", t: "torch.Tensor", states: "torch.Tensor") -> SimpleNamespace:
+        carried.append(torch.is_grad_enabled())
+        return SimpleNamespace(sample=pace * torch.ones_like(x))
+
+    noise, states = torch.randn(2, 16, 16, 16), torch.zeros(2, 64, 160)
+    clean = expected(straight, states, states[:1], noise, steps)
+    assert carried == [False] * steps + [True]
+    torch.testing.assert_close(clean, noise - pace, atol=2e-3, rtol=0)
+    (slope,) = torch.autograd.grad(clean.mean(), pace)
+    sigma = make_scheduler_sigmas(8)[steps]
+    assert slope.item() == pytest.approx(-sigma, abs=1e-4)
+
+
+def make_scheduler_sigmas(steps: int) -> list[float]:
+    from costroute_rt.export.postcard.networks import make_scheduler
+
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(steps)
+    return [float(sigma) for sigma in scheduler.sigmas]

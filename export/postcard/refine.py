@@ -1,0 +1,72 @@
+"""The base denoiser's last lessons: a judge looks at what it draws for captions, mostly long ones.
+
+Beside the loss it was trained with, on drawn scenes, it draws for new noise by guided steps as it does in use, stops at one of them, and
+the scorer of latents says how much of what the caption states is in the clean latent it expects there (as in ReFL, Xu et al. 2023). The
+gradient goes through that one step, with its guidance.
+"""
+
+import random
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizerFast
+
+from costroute_rt.export.postcard.denoiser import DROP_CAPTION, PLAIN, RATE, VAGUE, Latents, flow_loss, velocity
+from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets
+from costroute_rt.export.postcard.networks import make_scheduler
+from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, stating
+from costroute_rt.export.postcard.text import make_captions, tokenize
+from costroute_rt.export.postcard.training import Run
+
+DRAWN, JUDGED = 64, 32
+"""Drawn scenes, and noise with new captions, in a batch."""
+FIRST_JUDGED = 2
+"""Step at which a picture is far enough to be judged."""
+JUDGE_SHARE = 0.3
+LONG_SHARE = 0.75
+
+
+def refine_base(
+    unet: UNet2DConditionModel,
+    text: CLIPTextModel,
+    tokenizer: CLIPTokenizerFast,
+    judge: LatentScorer,
+    data: Latents,
+    path: Path,
+    minutes: float,
+) -> None:
+    """unet: the trained base denoiser; leaves averaged weights in it."""
+    unet.set_attn_processor(AttnProcessor())
+    run = Run(unet, path, minutes, RATE / 4, PLAIN, flat=0.3)
+    device, rng = next(unet.parameters()).device, random.Random(f"refine-{run.steps}")
+    with torch.no_grad():
+        empty = text(tokenize(tokenizer, [""]).to(device)).last_hidden_state
+    for _ in run:
+        x, masks, scenes = data.draw(DRAWN, rng, device)
+        texts, _ = make_captions(scenes, rng, DROP_CAPTION, VAGUE)
+        asked = [stating(rng.random() >= LONG_SHARE, rng) for _ in range(JUDGED)]
+        with torch.no_grad():
+            states = text(tokenize(tokenizer, texts + [each for each, _ in asked]).to(device)).last_hidden_state
+        noise, steps = torch.randn(JUDGED, *x.shape[1:], device=device), rng.randrange(FIRST_JUDGED, TEACHER_STEPS)
+        clean = expected(unet, states[DRAWN:], empty, noise, steps)
+        told = judge.loss(clean, stated_targets([stated for _, stated in asked]).to(device))
+        run.step(flow_loss(unet, x, masks, states[:DRAWN]) + JUDGE_SHARE * told)
+    unet.load_state_dict(run.average.state_dict())
+
+
+def expected(unet: UNet2DConditionModel, states: Tensor, empty: Tensor, noise: Tensor, steps: int) -> Tensor:
+    """The clean latents that `unet` expects after so many of TEACHER_STEPS guided steps; with a gradient through the last alone."""
+    scheduler, x, both = make_scheduler(), noise, torch.cat([empty.expand_as(states), states])
+    scheduler.set_timesteps(TEACHER_STEPS)
+    for index, timestep in enumerate(scheduler.timesteps[: steps + 1]):
+        t = (timestep / 1000).expand(2 * len(x)).to(x.device)
+        with torch.set_grad_enabled(index == steps):
+            free, stated = velocity(unet, torch.cat([x, x]), t, both).chunk(2)
+            found = free + GUIDANCES[0] * (stated - free)
+        if index == steps:
+            return x - scheduler.sigmas[index] * found
+        x = scheduler.step(found, timestep, x).prev_sample
+    return x
