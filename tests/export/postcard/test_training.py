@@ -135,6 +135,7 @@ def test_the_scorer_of_latents_looks_at_what_is_stated_alone() -> None:
     assert scorer.loss(latents, stated_targets([{}, {}])).item() == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*copy keyword:DeprecationWarning")
 @pytest.mark.parametrize("steps", [0, 3, 7])
 def test_the_latents_expected_at_a_step_carry_the_gradient_of_that_step_alone(steps: int) -> None:
     pace = torch.nn.Parameter(torch.tensor(0.5))
