@@ -84,6 +84,13 @@ def write_tiny_bundle(root: Path, seed: int = 0) -> Bundle:
     return seal_bundle(root, _manifest(graphs))
 
 
+def _in_order(trained: dict[str, Any]) -> models.BPE:
+    """The same tokens and merges, which training leaves in another order each time."""
+    words = [START, END, *sorted(trained["vocab"].keys() - {START, END}, key=lambda word: (len(word), word))]
+    merges = sorted((tuple(pair) for pair in trained["merges"]), key=lambda pair: (len("".join(pair)), pair))
+    return models.BPE({word: i for i, word in enumerate(words)}, merges, unk_token=END, end_of_word_suffix="</w>")
+
+
 def write_tokenizer(path: Path) -> int:
     """Train a small byte-pair tokenizer in CLIP's form; returns its number of tokens."""
     tokenizer = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
@@ -98,6 +105,7 @@ def write_tokenizer(path: Path) -> int:
         initial_alphabet=list("abcdefghijklmnopqrstuvwxyz"),
     )
     tokenizer.train_from_iterator(LINES, trainer)
+    tokenizer.model = _in_order(json.loads(tokenizer.to_str())["model"])
     pair = [(token, tokenizer.token_to_id(token)) for token in (START, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=pair)
     tokenizer.save(str(path))

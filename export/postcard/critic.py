@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from costroute_rt.export.postcard.latent_scorer import noisy
 from costroute_rt.export.postcard.networks import LATENT_CHANNELS
 
 WIDTHS = (96, 160, 224)
@@ -25,8 +26,7 @@ class Critic(nn.Module):
         self.optimizer = torch.optim.Adam(self.parameters(), lr=RATE, betas=(0.0, 0.9))
 
     def forward(self, latents: Tensor) -> Tensor:
-        spread = NOISE * torch.rand(len(latents), 1, 1, 1, device=latents.device)
-        return self.layers((latents + spread * torch.randn_like(latents)).contiguous(memory_format=torch.channels_last)).float()
+        return self.layers(noisy(latents, NOISE).contiguous(memory_format=torch.channels_last)).float()
 
     def learn(self, drawn: Tensor, made: Tensor) -> float:
         """One step down the hinge loss (Lim and Ye 2017), which it returns."""

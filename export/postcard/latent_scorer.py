@@ -16,6 +16,7 @@ from costroute_rt.export.postcard.denoiser import Latents
 from costroute_rt.export.postcard.networks import LATENT_CHANNELS
 from costroute_rt.export.postcard.scene import ATTRIBUTES, Scene
 from costroute_rt.export.postcard.scorer import Block, halve, targets
+from costroute_rt.export.postcard.text import stated_classes
 from costroute_rt.export.postcard.training import Run
 
 WIDTHS = (96, 128, 160)
@@ -43,14 +44,14 @@ class LatentScorer(nn.Module):
 
     def loss(self, latents: Tensor, wanted: Tensor) -> Tensor:
         """Mean cross-entropy of what is stated; wanted: int64[B, attributes], -1 where nothing is."""
-        latents = blur(latents)
-        losses = [F.cross_entropy(found, wanted[:, i], ignore_index=-1, reduction="sum") for i, found in enumerate(self(latents))]
+        found = self(noisy(latents, NOISE))
+        losses = [F.cross_entropy(logits, wanted[:, i], ignore_index=-1, reduction="sum") for i, logits in enumerate(found)]
         return torch.stack(losses).sum() / (wanted >= 0).sum().clamp(min=1)
 
 
-def blur(latents: Tensor) -> Tensor:
-    """With noise of a random spread, up to NOISE."""
-    spread = NOISE * torch.rand(len(latents), 1, 1, 1, device=latents.device)
+def noisy(latents: Tensor, most: float) -> Tensor:
+    """With noise of a random spread, up to `most`."""
+    spread = most * torch.rand(len(latents), 1, 1, 1, device=latents.device)
     return latents + spread * torch.randn_like(latents)
 
 
@@ -71,5 +72,4 @@ def train_latent_scorer(scorer: LatentScorer, data: Latents, path: Path, minutes
 
 def stated_targets(stated: Sequence[Scene]) -> Tensor:
     """int64[N, attributes], -1 for what a caption does not state."""
-    rows = [[values.index(each[name]) if name in each else -1 for name, values in ATTRIBUTES.items()] for each in stated]
-    return torch.tensor(rows)
+    return torch.tensor([stated_classes(each) for each in stated]) - 1
