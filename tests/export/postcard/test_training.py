@@ -1,7 +1,9 @@
 """The recipes: each stage runs, resumes and leaves what the next one reads."""
 
+import copy
 import json
 import logging
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,12 +12,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch (the export extra)")
 pytest.importorskip("diffusers", reason="training needs diffusers (the export extra)")
 
+from costroute_rt.export.postcard import refine  # noqa: E402
 from costroute_rt.export.postcard.critic import Critic  # noqa: E402
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets  # noqa: E402
+from costroute_rt.export.postcard.networks import make_denoiser, make_scheduler, make_text_encoder  # noqa: E402
 from costroute_rt.export.postcard.optimizer import Optimizer  # noqa: E402
-from costroute_rt.export.postcard.pairs import GUIDANCES, Teacher, captions_of  # noqa: E402
-from costroute_rt.export.postcard.refine import expected  # noqa: E402
-from costroute_rt.export.postcard.scene import ATTRIBUTES  # noqa: E402
+from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, Teacher, captions_of  # noqa: E402
+from costroute_rt.export.postcard.refine import KEPT, expected, refine_base  # noqa: E402
+from costroute_rt.export.postcard.scene import ATTRIBUTES, sample_scene  # noqa: E402
 from costroute_rt.export.postcard.text import tokenize, train_tokenizer  # noqa: E402
 from costroute_rt.export.postcard.training import Run, rate_scale  # noqa: E402
 
@@ -150,13 +154,32 @@ def test_the_latents_expected_at_a_step_carry_the_gradient_of_that_step_alone(st
     assert carried == [False] * steps + [True]
     torch.testing.assert_close(clean, noise - pace, atol=2e-3, rtol=0)
     (slope,) = torch.autograd.grad(clean.mean(), pace)
-    sigma = make_scheduler_sigmas(8)[steps]
-    assert slope.item() == pytest.approx(-sigma, abs=1e-4)
-
-
-def make_scheduler_sigmas(steps: int) -> list[float]:
-    from costroute_rt.export.postcard.networks import make_scheduler
-
     scheduler = make_scheduler()
-    scheduler.set_timesteps(steps)
-    return [float(sigma) for sigma in scheduler.sigmas]
+    scheduler.set_timesteps(TEACHER_STEPS)
+    assert slope.item() == pytest.approx(-float(scheduler.sigmas[steps]), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*copy keyword:DeprecationWarning")
+def test_the_refined_weights_lie_between_those_it_began_and_ended_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refine, "DRAWN", 2)
+    monkeypatch.setattr(refine, "JUDGED", 2)
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(tmp_path / "tokenizer", captions=500)
+    unet, text = make_denoiser("small"), make_text_encoder(len(tokenizer), tokenizer.eos_token_id).eval()
+    judge = LatentScorer().eval().requires_grad_(False)
+    began, path = copy.deepcopy(unet.state_dict()), tmp_path / "refined.pt"
+    stopped = Run(copy.deepcopy(unet), path, 1, 1e-3, refine.PLAIN)
+    torch._foreach_add_(list(stopped.average.parameters()), 1.0)
+    stopped.save()
+
+    class Drawn:
+        def draw(self, count: int, rng: random.Random, device: object) -> tuple[object, ...]:
+            masks = torch.zeros(count, 16, 16, dtype=torch.uint8)
+            return torch.randn(count, 16, 16, 16), masks, [sample_scene(rng) for _ in range(count)]
+
+    refine_base(unet, text, tokenizer, judge, Drawn(), path, minutes=1e-5)
+    saved = torch.load(path, weights_only=True)
+    assert saved["steps"] == 1
+    for name, kept in unet.state_dict().items():
+        assert (saved["average"][name] - began[name]).mean() == pytest.approx(1, abs=1e-3)
+        torch.testing.assert_close(kept, torch.lerp(began[name], saved["average"][name], KEPT))
