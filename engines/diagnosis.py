@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 
+from costroute_rt.engines import onnxruntime_providers
 from costroute_rt.engines.engine import get_backend
 from costroute_rt.engines.error import BackendError
 from costroute_rt.engines.nvidia import Driver, find_driver
@@ -47,9 +48,8 @@ _WITH_VERSION = ("nvidia-cudnn", "tensorrt")
 
 def check_onnxruntime() -> Iterator[Finding]:
     """One distribution, since all install the same module; then the providers that run a tiny graph, and those only listed."""
-    from costroute_rt.engines import onnxruntime_backend
 
-    installed = onnxruntime_backend.installed_distributions()
+    installed = onnxruntime_providers.installed_distributions()
     if not installed:
         yield Finding("onnx runtime", "none", "ONNX Runtime is not installed", 'pip install "costroute-rt[cpu]"')
         return
@@ -59,7 +59,7 @@ def check_onnxruntime() -> Iterator[Finding]:
         yield Finding("onnx runtime", found, "they install the same module, and what runs is whichever came last", remedy)
         return
     yield Finding("onnx runtime", found)
-    for check in onnxruntime_backend.check_providers():
+    for check in onnxruntime_providers.check_providers():
         yield _provider(check.name, check.works, check.problem)
 
 

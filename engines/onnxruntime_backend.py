@@ -1,4 +1,4 @@
-"""ONNX Runtime: the only file that imports it, inside functions, so that a bundle can be read where it is not installed.
+"""ONNX Runtime: the default backend.
 
 An engine is the graph after ONNX Runtime's own optimisation (weights unpacked to the precision they are computed in, kernels fused and
 laid out for this processor), which it then opens with optimisation switched off. Such a file is a cache for this machine.
@@ -6,16 +6,9 @@ laid out for this processor), which it then opens with optimisation switched off
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import logging
-import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -28,8 +21,17 @@ from costroute_rt.engines.bundle_manifest import TensorSpec
 from costroute_rt.engines.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
 from costroute_rt.engines.error import BackendError, ConfigError, EngineError
 from costroute_rt.engines.half_precision import RULES, to_float16
-from costroute_rt.engines.nvidia import NO_DRIVER, has_cuda_library
-from costroute_rt.engines.onnx_file import RELU, read_graph_spec
+from costroute_rt.engines.onnx_file import read_graph_spec
+from costroute_rt.engines.onnxruntime_providers import (
+    DEVICE_TYPES,
+    PROVIDERS,
+    absent,
+    first_line,
+    import_onnxruntime,
+    load_cuda_packages,
+    prove_provider,
+    real_provider,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -41,30 +43,12 @@ Provider = str | tuple[str, dict[str, str]]
 _log = logging.getLogger(__name__)
 
 MODEL, DATA = "model.onnx", "model.data"
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-}
-_REMEDIES = {
-    "cpu": "pip install 'costroute-rt[cpu]'",
-    "cuda": "pip install 'costroute-rt[cuda]', and the NVIDIA driver, CUDA and cuDNN it needs; `costroute-rt doctor` shows what is there",
-    "tensorrt": "pip install 'costroute-rt[cuda]' and TensorRT's libraries; `costroute-rt doctor` shows what is there",
-    "directml": "pip install onnxruntime-directml, on Windows",
-    "coreml": "pip install 'costroute-rt[cpu]', on macOS",
-}
-_DEVICE_TYPES = {"cuda": "cuda", "tensorrt": "cuda"}
-"""Providers whose tensors live elsewhere than in host memory, and where."""
 _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
 """Memory grows by what is needed: every engine has its own, and by powers of two they would not fit beside each other. And float32
 is float32: by default its products are of 10-bit fractions on cards since Ampere."""
 _MEMORY_SHARE = 0.9
 """Of the card's memory that one engine may take: beyond it some drivers go on in host memory, at a fraction of the speed."""
 _SMALLEST_EXTERNAL_BYTES = "1024"
-_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
-_LONGEST_REASON = 300
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 _TYPES |= {"tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(bool)": "bool"}
 
@@ -78,7 +62,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self) -> None:
         """Raises BackendError where ONNX Runtime is not installed, or installed twice."""
-        self._ort = _import_onnxruntime()
+        self._ort = import_onnxruntime()
         self.version = str(self._ort.__version__)
 
     def options(self, spec: BuildSpec) -> str:
@@ -91,9 +75,9 @@ class OnnxRuntimeBackend:
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         self._requested(spec)
-        if spec.provider in _DEVICE_TYPES:
+        if spec.provider in DEVICE_TYPES:
             gpu = device.named_gpu()
-            _prove_provider(spec.provider)
+            prove_provider(spec.provider)
             return gpu
         return " ".join([device.cpu_name(), *device.cpu_features()]), "none"
 
@@ -123,7 +107,7 @@ class OnnxRuntimeBackend:
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         providers = self._requested(spec)
         session, is_replayed = self._open_session(folder / MODEL, options, providers)
-        provider = _real_provider(session.get_providers(), spec)
+        provider = real_provider(session.get_providers(), spec.provider)
         size = sum(path.stat().st_size for path in folder.iterdir() if path.name in (MODEL, DATA))
         return OnnxRuntimeEngine(self._ort, session, provider, folder, size, key, is_replayed=is_replayed)
 
@@ -167,20 +151,20 @@ class OnnxRuntimeBackend:
             raise ConfigError("provider", spec.provider, f"one of {', '.join(PROVIDERS)}")
         if spec.target:
             raise ConfigError("target", spec.target, "none with the backend onnxruntime, which builds for this machine")
-        able = ("float32", "float16") if spec.provider in _DEVICE_TYPES else ("float32",)
+        able = ("float32", "float16") if spec.provider in DEVICE_TYPES else ("float32",)
         if spec.precision not in able:
             raise ConfigError("precision", spec.precision, f"{' or '.join(able)} with onnxruntime's provider {spec.provider}")
         if wanted not in self._ort.get_available_providers():
-            raise _absent(spec.provider, self._ort.get_available_providers())
-        if spec.provider in _DEVICE_TYPES:
-            _load_cuda_packages()
+            raise absent(spec.provider, self._ort.get_available_providers())
+        if spec.provider in DEVICE_TYPES:
+            load_cuda_packages()
         return list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
 
     def _session(self, path: Path, options: SessionOptions, providers: Sequence[Provider], problem: str) -> InferenceSession:
         try:
             return self._ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
-            raise EngineError(path, f"{problem}: {_first_line(error)}", "costroute-rt build-engines") from error
+            raise EngineError(path, f"{problem}: {first_line(error)}", "costroute-rt build-engines") from error
 
 
 class OnnxRuntimeEngine:
@@ -204,7 +188,7 @@ class OnnxRuntimeEngine:
         self._ort, self._folder = ort, folder
         self._session: InferenceSession | None = session
         self._names = list(self.outputs)
-        self._device_type = _DEVICE_TYPES.get(provider)
+        self._device_type = DEVICE_TYPES.get(provider)
         self._replay = _Replay(ort, session, self._device_type, self.inputs, self.outputs) if is_replayed and self._device_type else None
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
@@ -215,7 +199,7 @@ class OnnxRuntimeEngine:
             results = self._run_bound(self._session, feeds) if self._device_type else self._session.run(self._names, dict(feeds))
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
             raise EngineError(
-                self._folder, f"it failed while running: {_first_line(error)}", "costroute-rt build-engines --force"
+                self._folder, f"it failed while running: {first_line(error)}", "costroute-rt build-engines --force"
             ) from error
         return dict(zip(self._names, results, strict=True))
 
@@ -301,116 +285,6 @@ class ReferenceRun:
         return self.engine.run(self.feeds)
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderCheck:
-    """Whether a provider that ONNX Runtime lists really runs a graph."""
-
-    name: str
-    works: bool
-    problem: str | None
-
-
-def check_providers() -> list[ProviderCheck]:
-    """Open a graph of one node on each listed provider; being listed does not mean that its libraries are there."""
-    backend = OnnxRuntimeBackend()
-    short = _short_names()
-    return [_check_provider(backend, short[full], full) for full in backend._ort.get_available_providers() if full in short]
-
-
-def _check_provider(backend: OnnxRuntimeBackend, name: str, full: str) -> ProviderCheck:
-    if name in _DEVICE_TYPES:
-        _load_cuda_packages()
-    options = backend._session_options(BuildSpec())
-    try:
-        session = backend._ort.InferenceSession(RELU, options, providers=[full], enable_fallback=0)
-        session.run(None, {"x": np.ones(1, np.float32)})
-    except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
-        return ProviderCheck(name, False, _library_problem(name) or _first_line(error))
-    found = session.get_providers()[0]
-    return ProviderCheck(name, found == full, None if found == full else _library_problem(name) or f"{found} runs instead")
-
-
-@cache
-def _prove_provider(name: str) -> None:
-    """Run a graph of one node on it; raises BackendError where that fails. Only what works is remembered."""
-    check = _check_provider(OnnxRuntimeBackend(), name, PROVIDERS[name])
-    if not check.works:
-        raise _unusable(name, check.problem or "")
-
-
-@cache
-def _load_cuda_packages() -> None:
-    """Load the libraries of CUDA that pip installed (nvidia-cublas ...): they lie where the system's loader does not look for them."""
-    with redirect_stdout(sys.stderr):  # it prints what it does not find
-        _import_onnxruntime().preload_dlls()
-
-
-def _unusable(name: str, problem: str) -> BackendError:
-    """About a provider that ONNX Runtime has, and that does not run; the remedy is what brings the library named in the problem."""
-    from costroute_rt.engines.diagnosis import mend_library
-
-    return BackendError(f"provider {name}", problem, mend_library(problem) or _REMEDIES[name])
-
-
-def _absent(name: str, listed: Iterable[str]) -> BackendError:
-    """About a provider that this ONNX Runtime was built without: which library it lacks, and whether the driver would be there."""
-    installed = installed_distributions()
-    who = " and ".join(f"{each} {metadata.version(each)}" for each in installed) or "this onnxruntime"
-    found = f"{_names(listed)}: {who} has no {_library_name(name) if name in _DEVICE_TYPES else PROVIDERS[name]}"
-    if name in _DEVICE_TYPES and not has_cuda_library():
-        found += f", and there is {NO_DRIVER}"
-    replaced = f"pip uninstall -y {' '.join(installed)}, then " if installed and name in _DEVICE_TYPES else ""  # they share one module
-    return BackendError(f"provider {name}", found, replaced + _REMEDIES[name])
-
-
-def _library_name(name: str) -> str:
-    """The file that is a provider for NVIDIA GPUs, beside ONNX Runtime's module."""
-    stem = f"onnxruntime_providers_{name}"
-    return f"{stem}.dll" if sys.platform == "win32" else f"lib{stem}.so"
-
-
-def _library_problem(name: str) -> str | None:
-    """What keeps a provider's library from being loaded, such as another that it needs: ONNX Runtime tells that its log alone.
-
-    To be asked after ONNX Runtime failed: loaded before, the library would not find what ONNX Runtime has to give it.
-    """
-    found = importlib.util.find_spec("onnxruntime")
-    path = Path(found.origin).parent / "capi" / _library_name(name) if found is not None and found.origin else None
-    if path is not None and path.exists():
-        try:
-            ctypes.CDLL(str(path))
-        except OSError as error:
-            return f"a {path.name} that cannot be loaded: {error}"
-    return None
-
-
-def installed_distributions() -> list[str]:
-    """Names of the installed packages that each provide the module `onnxruntime`."""
-    found = importlib.util.find_spec("onnxruntime")
-    if found is None or not found.origin:
-        return []
-    return list_distributions(Path(found.origin).parent.parent)
-
-
-def list_distributions(site: Path) -> list[str]:
-    """The same for one directory of packages."""
-    names = {path.name.split("-")[0].replace("_", "-").lower() for path in site.glob("onnxruntime*.dist-info")}
-    return sorted(name for name in names if not name.startswith(("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-ep-")))
-
-
-def _import_onnxruntime() -> ModuleType:
-    installed = installed_distributions()
-    if len(installed) > 1:
-        remedy = f"they overwrite each other: pip uninstall -y {' '.join(installed)}, then install one of them"
-        raise BackendError("one ONNX Runtime", " and ".join(installed), remedy)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError("ONNX Runtime", f"no usable onnxruntime module ({error})", _REMEDIES["cpu"]) from error
-    module: ModuleType = onnxruntime
-    return module
-
-
 def _is_host(spec: BuildSpec) -> bool:
     return spec.provider == "cpu"
 
@@ -450,7 +324,7 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
     except OSError:
         raise
     except Exception as error:  # onnx and protobuf have classes of their own
-        raise EngineError(graph, f"the graph cannot be built: {_first_line(error)}", "costroute-rt build-engines") from error
+        raise EngineError(graph, f"the graph cannot be built: {first_line(error)}", "costroute-rt build-engines") from error
 
 
 def _load_weights(model: ModelProto, folder: Path) -> None:
@@ -466,30 +340,6 @@ def _load_weights(model: ModelProto, folder: Path) -> None:
         tensor.ClearField("external_data")
 
 
-def _real_provider(found: list[str], spec: BuildSpec) -> str:
-    """Our name for the provider that runs; raises BackendError where it is not the one asked for."""
-    short = _short_names()
-    real = short.get(found[0], found[0])
-    if real != spec.provider:
-        raise _unusable(spec.provider, _library_problem(spec.provider) or f"{real} after opening")
-    return real
-
-
-def _short_names() -> dict[str, str]:
-    return {full: name for name, full in PROVIDERS.items()}
-
-
-def _names(providers: Iterable[str]) -> str:
-    short = _short_names()
-    return "only " + ", ".join(short[name] for name in providers if name in short)
-
-
 def _tensor_spec(value: Any) -> TensorSpec:
     shape = [axis if axis is not None else "?" for axis in value.shape]
     return TensorSpec(_TYPES.get(value.type, value.type), tuple(shape))
-
-
-def _first_line(error: BaseException) -> str:
-    """The last thing ONNX Runtime has to say, without its source positions and codes."""
-    lines = _PREFIX.split(str(error).strip())[-1].strip().splitlines()
-    return lines[0][:_LONGEST_REASON] if lines else type(error).__name__

@@ -175,7 +175,7 @@ def test_doctor_reports_facts_and_problems(run: Run, built: Path) -> None:
 
 def test_doctor_finds_two_distributions_of_onnx_runtime(run: Run, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = ["onnxruntime", "onnxruntime-gpu"]
-    monkeypatch.setattr("costroute_rt.engines.onnxruntime_backend.installed_distributions", lambda: both)
+    monkeypatch.setattr("costroute_rt.engines.onnxruntime_providers.installed_distributions", lambda: both)
     done = run("doctor")
     assert done.exit_code == 1
     assert "mend: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu" in done.stdout

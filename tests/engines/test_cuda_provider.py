@@ -30,7 +30,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> OnnxRuntimeBackend:
     """A backend that lists CUDA, and notes what sessions are asked for; they run on the host."""
     backend = OnnxRuntimeBackend()
     monkeypatch.setattr(backend, "_ort", Ort(backend._ort))
-    monkeypatch.setitem(ort_backend._DEVICE_TYPES, "cuda", "cpu")
+    monkeypatch.setitem(ort_backend.DEVICE_TYPES, "cuda", "cpu")
     monkeypatch.setattr(ort_backend.device, "gpu_memory_bytes", lambda: 10 << 30)
     return backend
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.engines import device, diagnosis, nvidia, onnxruntime_backend, openvino_backend, tensorrt_backend
+from costroute_rt.engines import device, diagnosis, nvidia, onnxruntime_backend, onnxruntime_providers, openvino_backend, tensorrt_backend
 from costroute_rt.engines.cuda_memory import CudaMemory
 from costroute_rt.engines.diagnosis import Finding, check_backends, check_nvidia, check_onnxruntime
 from costroute_rt.engines.engine import BuildSpec
 from costroute_rt.engines.error import BackendError
 from costroute_rt.engines.nvidia import Driver
-from costroute_rt.engines.onnxruntime_backend import ProviderCheck
+from costroute_rt.engines.onnxruntime_providers import ProviderCheck
 from tests.engines.fake_cuda import FakeDriver
 
 OLD = Driver("550.54.15", (12, 4), ("NVIDIA GeForce RTX 4090",))
@@ -46,7 +46,7 @@ def find(findings: Iterable[Finding], name: str) -> Finding:
 )
 def test_a_missing_library_is_mended_by_the_package_that_brings_it(monkeypatch: pytest.MonkeyPatch, problem: str, remedy: str) -> None:
     monkeypatch.setattr(diagnosis, "find_driver", lambda: None)
-    monkeypatch.setattr(onnxruntime_backend, "check_providers", lambda: [ProviderCheck("cuda", False, problem)])
+    monkeypatch.setattr(onnxruntime_providers, "check_providers", lambda: [ProviderCheck("cuda", False, problem)])
     finding = find(check_onnxruntime(), "provider cuda")
     assert (finding.value, finding.problem, finding.remedy) == ("listed, does not work", problem, remedy)
 
@@ -167,7 +167,7 @@ def test_a_driver_that_does_not_answer_is_a_problem_with_what_it_says(monkeypatc
     found = find(check_nvidia(), "nvidia driver")
     assert (found.value, found.problem) == ("does not work", "Driver/library version mismatch (NVML error 18)")
     assert str(found.remedy).startswith("restart the machine")
-    monkeypatch.setattr(onnxruntime_backend, "check_providers", lambda: [ProviderCheck("cuda", False, "libcudnn.so.9: cannot open")])
+    monkeypatch.setattr(onnxruntime_providers, "check_providers", lambda: [ProviderCheck("cuda", False, "libcudnn.so.9: cannot open")])
     assert find(check_onnxruntime(), "provider cuda").remedy == "pip install nvidia-cudnn-cu12"
 
 
@@ -227,7 +227,7 @@ def test_a_gpu_that_cannot_be_named_is_an_error_for_what_runs_on_it(
     cuda.update(libraries)
     backend = onnxruntime_backend.OnnxRuntimeBackend()
     monkeypatch.setattr(backend, "_requested", lambda spec: [])
-    monkeypatch.setattr(onnxruntime_backend, "_prove_provider", lambda name: None)
+    monkeypatch.setattr(onnxruntime_backend, "prove_provider", lambda name: None)
     with pytest.raises(BackendError, match=message):
         backend.device(BuildSpec(provider="cuda"))
     assert (device.gpu(), device.gpu_memory_bytes()) == (("none", "none"), 0)

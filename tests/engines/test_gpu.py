@@ -11,7 +11,8 @@ from costroute_rt import Runtime, StepEvent
 from costroute_rt.engines.build import build_each, open_engine
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.example import example_feeds
-from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend, check_providers
+from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.onnxruntime_providers import check_providers
 from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.specification import graph_names
 from costroute_rt.engines.store import Store

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from costroute_rt.engines import device, nvidia
-from costroute_rt.engines import onnxruntime_backend as ort_backend
+from costroute_rt.engines import onnxruntime_providers as providers
 from costroute_rt.engines.build import build_engines
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.engines.engine import get_backend
 from costroute_rt.engines.error import BackendError, ConfigError
-from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend, check_providers, list_distributions
+from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.onnxruntime_providers import ProviderCheck, check_provider, check_providers, list_distributions
 from costroute_rt.engines.setup import Setup
 from costroute_rt.engines.specification import make_spec
 from costroute_rt.engines.store import Store
@@ -27,7 +28,7 @@ def _missing() -> str:
     import onnxruntime
 
     listed = onnxruntime.get_available_providers()
-    return next(name for name, full in ort_backend.PROVIDERS.items() if full not in listed)
+    return next(name for name, full in providers.PROVIDERS.items() if full not in listed)
 
 
 def test_a_provider_that_is_not_there_is_an_error_with_the_remedy(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -50,8 +51,8 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_cuda(monkeypatch: pytest.MonkeyPatch, no_driver: None) -> None:
     """An ONNX Runtime for the CPU, on a machine without an NVIDIA driver."""
     _list_providers(monkeypatch, "CPUExecutionProvider")
-    monkeypatch.setattr(ort_backend, "installed_distributions", lambda: ["onnxruntime"])
-    monkeypatch.setattr(ort_backend.metadata, "version", lambda name: "1.99")
+    monkeypatch.setattr(providers, "installed_distributions", lambda: ["onnxruntime"])
+    monkeypatch.setattr(providers.metadata, "version", lambda name: "1.99")
 
 
 def _list_providers(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -60,13 +61,13 @@ def _list_providers(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 @pytest.mark.usefixtures("no_cuda")
 def test_the_library_that_a_cpu_build_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacks = re.escape(f"found only cpu: onnxruntime 1.99 has no {ort_backend._library_name('cuda')}")
+    lacks = re.escape(f"found only cpu: onnxruntime 1.99 has no {providers.library_name('cuda')}")
     replaced = "pip uninstall -y onnxruntime, then pip install 'costroute-rt\\[cuda\\]'"
     with pytest.raises(
         BackendError, match=rf"provider cuda, {lacks}, and there is no NVIDIA driver .* no (libcuda.so.1|nvcuda.dll) \({replaced}"
     ):
         OnnxRuntimeBackend().device(make_spec("cuda"))
-    monkeypatch.setattr(ort_backend, "has_cuda_library", lambda: True)
+    monkeypatch.setattr(providers, "has_cuda_library", lambda: True)
     with pytest.raises(BackendError, match=rf"{lacks} \({replaced}"):
         OnnxRuntimeBackend().device(make_spec("cuda"))
     with pytest.raises(BackendError, match=r"onnxruntime 1.99 has no DmlExecutionProvider \(pip install onnxruntime-directml"):
@@ -86,13 +87,13 @@ def broken_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _list_providers(monkeypatch, "CUDAExecutionProvider", "CPUExecutionProvider")
     monkeypatch.setattr(device, "named_gpu", lambda: ("card sm_89", "550"))
     (tmp_path / "capi").mkdir()
-    (tmp_path / "capi" / ort_backend._library_name("cuda")).touch()
+    (tmp_path / "capi" / providers.library_name("cuda")).touch()
 
     def fail(path: str) -> None:
         raise OSError("libcudnn.so.9: cannot open shared object file")
 
-    monkeypatch.setattr(ort_backend.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
-    monkeypatch.setattr(ort_backend.ctypes, "CDLL", fail)
+    monkeypatch.setattr(providers.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    monkeypatch.setattr(providers.ctypes, "CDLL", fail)
     session = SimpleNamespace(run=lambda *_: None, get_providers=lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: session)
     monkeypatch.setattr("costroute_rt.engines.diagnosis.find_driver", lambda: None)
@@ -100,7 +101,7 @@ def broken_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("broken_cuda")
 def test_the_library_that_could_not_be_loaded_is_named_with_the_package_that_brings_it(built_home: Path) -> None:
-    library = ort_backend._library_name("cuda")
+    library = providers.library_name("cuda")
     problem = rf"provider cuda, found a {library} that cannot be loaded: libcudnn.so.9: .*\(pip install nvidia-cudnn-cu12"
     with pytest.raises(BackendError, match=problem):
         OnnxRuntimeBackend().device(make_spec("cuda"))
@@ -112,7 +113,7 @@ def test_the_library_that_could_not_be_loaded_is_named_with_the_package_that_bri
 def test_cuda_s_packages_are_loaded_first_and_what_that_prints_is_no_result(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ort_backend._load_cuda_packages.cache_clear()
+    providers.load_cuda_packages.cache_clear()
     monkeypatch.setattr("onnxruntime.preload_dlls", lambda: sys.stdout.write("Failed to load libcurand.so.10\n"))
     with pytest.raises(BackendError):
         OnnxRuntimeBackend().device(make_spec("cuda"))
@@ -186,8 +187,8 @@ def test_cards_to_build_for_are_refused_where_engines_are_for_this_machine(backe
 
 
 def test_a_session_that_fell_back_by_itself_is_an_error(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ort_backend.PROVIDERS, "cuda", "CPUExecutionProvider")
-    monkeypatch.setattr(ort_backend, "_short_names", lambda: {"CPUExecutionProvider": "cpu"})
+    monkeypatch.setitem(providers.PROVIDERS, "cuda", "CPUExecutionProvider")
+    monkeypatch.setattr(providers, "short_names", lambda: {"CPUExecutionProvider": "cpu"})
     with pytest.raises(BackendError, match=r"provider cuda, found cpu after opening.*driver"):
         OnnxRuntimeBackend().open(Store.open(built_home).engines()[0].path, make_spec("cuda", 1))
 
@@ -209,13 +210,13 @@ def test_two_packages_of_one_module_are_found(tmp_path: Path) -> None:
 
 
 def test_two_packages_of_one_module_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort_backend, "installed_distributions", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    monkeypatch.setattr(providers, "installed_distributions", lambda: ["onnxruntime", "onnxruntime-gpu"])
     with pytest.raises(BackendError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
         get_backend("onnxruntime")
 
 
 def test_no_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort_backend, "installed_distributions", list)
+    monkeypatch.setattr(providers, "installed_distributions", list)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(BackendError, match=re.escape("pip install 'costroute-rt[cpu]'")):
         get_backend("onnxruntime")
@@ -223,15 +224,12 @@ def test_no_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_providers_are_tried_not_only_listed() -> None:
     found = {check.name: check for check in check_providers()}
-    assert found["cpu"] == ort_backend.ProviderCheck("cpu", True, None)
+    assert found["cpu"] == ProviderCheck("cpu", True, None)
 
 
 def test_a_listed_provider_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("libcudnn.so.9: cannot open shared object file\nmore")
 
-    backend = OnnxRuntimeBackend()
-    stub = SimpleNamespace(InferenceSession=fail, SessionOptions=backend._ort.SessionOptions)
-    monkeypatch.setattr(backend, "_ort", stub)
-    check = ort_backend._check_provider(backend, "cuda", "CUDAExecutionProvider")
+    check = check_provider(SimpleNamespace(InferenceSession=fail, SessionOptions=SimpleNamespace), "cuda")
     assert (check.works, check.problem) == (False, "libcudnn.so.9: cannot open shared object file")
