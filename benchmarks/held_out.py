@@ -21,7 +21,7 @@ from costroute_rt import Bundle, Runtime
 from costroute_rt.engines.error import ConfigError
 from costroute_rt.engines.section import canonical_json
 from costroute_rt.engines.store import Store
-from costroute_rt.export.postcard.captions import BANDS, banded
+from costroute_rt.export.postcard.captions import BANDS, banded, normalise
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.evaluate import Estimates, split_seeds
@@ -157,8 +157,3 @@ def with_costs(cells: Cells, bundle: Bundle, home: Path | None) -> tuple[Cells, 
     with Runtime.open(bundle.root, home=home, build=True) as runtime:
         ms = {option.candidate.name: option.ms for option in runtime.route("a lake").options}
     return replace(cells, cost_ms=np.array([ms[name] for name in cells.candidates]), has_cost=True), "profiled on this device"
-
-
-def normalise(text: str) -> str:
-    """The same for texts that differ in letter case and spaces alone."""
-    return " ".join(text.casefold().split())

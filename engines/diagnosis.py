@@ -48,7 +48,6 @@ _WITH_VERSION = ("nvidia-cudnn", "tensorrt")
 
 def check_onnxruntime() -> Iterator[Finding]:
     """One distribution, since all install the same module; then the providers that run a tiny graph, and those only listed."""
-
     installed = onnxruntime_providers.installed_distributions()
     if not installed:
         yield Finding("onnx runtime", "none", "ONNX Runtime is not installed", 'pip install "costroute-rt[cpu]"')

@@ -25,12 +25,12 @@ from costroute_rt.engines.onnx_file import read_graph_spec
 from costroute_rt.engines.onnxruntime_providers import (
     DEVICE_TYPES,
     PROVIDERS,
-    absent,
-    first_line,
     import_onnxruntime,
     load_cuda_packages,
+    make_absent_error,
     prove_provider,
     real_provider,
+    shorten_error,
 )
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class OnnxRuntimeBackend:
         if spec.precision not in able:
             raise ConfigError("precision", spec.precision, f"{' or '.join(able)} with onnxruntime's provider {spec.provider}")
         if wanted not in self._ort.get_available_providers():
-            raise absent(spec.provider, self._ort.get_available_providers())
+            raise make_absent_error(spec.provider, self._ort.get_available_providers())
         if spec.provider in DEVICE_TYPES:
             load_cuda_packages()
         return list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
@@ -164,7 +164,7 @@ class OnnxRuntimeBackend:
         try:
             return self._ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
-            raise EngineError(path, f"{problem}: {first_line(error)}", "costroute-rt build-engines") from error
+            raise EngineError(path, f"{problem}: {shorten_error(error)}", "costroute-rt build-engines") from error
 
 
 class OnnxRuntimeEngine:
@@ -199,7 +199,7 @@ class OnnxRuntimeEngine:
             results = self._run_bound(self._session, feeds) if self._device_type else self._session.run(self._names, dict(feeds))
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
             raise EngineError(
-                self._folder, f"it failed while running: {first_line(error)}", "costroute-rt build-engines --force"
+                self._folder, f"it failed while running: {shorten_error(error)}", "costroute-rt build-engines --force"
             ) from error
         return dict(zip(self._names, results, strict=True))
 
@@ -324,7 +324,7 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
     except OSError:
         raise
     except Exception as error:  # onnx and protobuf have classes of their own
-        raise EngineError(graph, f"the graph cannot be built: {first_line(error)}", "costroute-rt build-engines") from error
+        raise EngineError(graph, f"the graph cannot be built: {shorten_error(error)}", "costroute-rt build-engines") from error
 
 
 def _load_weights(model: ModelProto, folder: Path) -> None:

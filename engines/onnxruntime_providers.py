@@ -1,6 +1,7 @@
 """ONNX Runtime's providers: which are there, whether each really runs, and what brings one that does not.
 
-The only file that imports ONNX Runtime, inside a function, so that a bundle can be read where it is not installed.
+The only file that imports ONNX Runtime when it runs, inside a function, so that a bundle can be read where it is not installed; the backend
+names its types.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ class ProviderCheck:
 
 def check_providers() -> list[ProviderCheck]:
     """Open a graph of one node on each listed provider; being listed does not mean that its libraries are there."""
-    ort, short = import_onnxruntime(), short_names()
+    ort, short = import_onnxruntime(), _short_names()
     return [check_provider(ort, short[full]) for full in ort.get_available_providers() if full in short]
 
 
 def check_provider(ort: ModuleType, name: str) -> ProviderCheck:
-    """Open a graph of one node on one listed provider."""
+    """The same for one provider; ort: the module. What fails is in the answer, not raised."""
     if name in DEVICE_TYPES:
         load_cuda_packages()
     full, options = PROVIDERS[name], ort.SessionOptions()
@@ -69,9 +70,9 @@ def check_provider(ort: ModuleType, name: str) -> ProviderCheck:
         session = ort.InferenceSession(RELU, options, providers=[full], enable_fallback=0)
         session.run(None, {"x": np.ones(1, np.float32)})
     except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
-        return ProviderCheck(name, False, library_problem(name) or first_line(error))
+        return ProviderCheck(name, False, _library_problem(name) or shorten_error(error))
     found = session.get_providers()[0]
-    return ProviderCheck(name, found == full, None if found == full else library_problem(name) or f"{found} runs instead")
+    return ProviderCheck(name, found == full, None if found == full else _library_problem(name) or f"{found} runs instead")
 
 
 @cache
@@ -79,7 +80,7 @@ def prove_provider(name: str) -> None:
     """Run a graph of one node on it; raises BackendError where that fails. Only what works is remembered."""
     check = check_provider(import_onnxruntime(), name)
     if not check.works:
-        raise unusable(name, check.problem or "")
+        raise _make_unusable_error(name, check.problem or "")
 
 
 @cache
@@ -89,37 +90,37 @@ def load_cuda_packages() -> None:
         import_onnxruntime().preload_dlls()
 
 
-def unusable(name: str, problem: str) -> BackendError:
+def _make_unusable_error(name: str, problem: str) -> BackendError:
     """About a provider that ONNX Runtime has, and that does not run; the remedy is what brings the library named in the problem."""
     from costroute_rt.engines.diagnosis import mend_library  # which imports this file
 
     return BackendError(f"provider {name}", problem, mend_library(problem) or _REMEDIES[name])
 
 
-def absent(name: str, listed: Iterable[str]) -> BackendError:
+def make_absent_error(name: str, listed: Iterable[str]) -> BackendError:
     """About a provider that this ONNX Runtime was built without: which library it lacks, and whether the driver would be there."""
     installed = installed_distributions()
     who = " and ".join(f"{each} {metadata.version(each)}" for each in installed) or "this onnxruntime"
-    found = f"{_names(listed)}: {who} has no {library_name(name) if name in DEVICE_TYPES else PROVIDERS[name]}"
+    found = f"{_names(listed)}: {who} has no {_library_name(name) if name in DEVICE_TYPES else PROVIDERS[name]}"
     if name in DEVICE_TYPES and not has_cuda_library():
         found += f", and there is {NO_DRIVER}"
     replaced = f"pip uninstall -y {' '.join(installed)}, then " if installed and name in DEVICE_TYPES else ""  # they share one module
     return BackendError(f"provider {name}", found, replaced + _REMEDIES[name])
 
 
-def library_name(name: str) -> str:
+def _library_name(name: str) -> str:
     """The file that is a provider for NVIDIA GPUs, beside ONNX Runtime's module."""
     stem = f"onnxruntime_providers_{name}"
     return f"{stem}.dll" if sys.platform == "win32" else f"lib{stem}.so"
 
 
-def library_problem(name: str) -> str | None:
+def _library_problem(name: str) -> str | None:
     """What keeps a provider's library from being loaded, such as another that it needs: ONNX Runtime tells that its log alone.
 
     To be asked after ONNX Runtime failed: loaded before, the library would not find what ONNX Runtime has to give it.
     """
     found = importlib.util.find_spec("onnxruntime")
-    path = Path(found.origin).parent / "capi" / library_name(name) if found is not None and found.origin else None
+    path = Path(found.origin).parent / "capi" / _library_name(name) if found is not None and found.origin else None
     if path is not None and path.exists():
         try:
             ctypes.CDLL(str(path))
@@ -158,23 +159,23 @@ def import_onnxruntime() -> ModuleType:
 
 def real_provider(found: list[str], wanted: str) -> str:
     """Our name for the provider that runs; raises BackendError where it is not the one asked for."""
-    real = short_names().get(found[0], found[0])
+    real = _short_names().get(found[0], found[0])
     if real != wanted:
-        raise unusable(wanted, library_problem(wanted) or f"{real} after opening")
+        raise _make_unusable_error(wanted, _library_problem(wanted) or f"{real} after opening")
     return real
 
 
-def short_names() -> dict[str, str]:
+def _short_names() -> dict[str, str]:
     """Our names by ONNX Runtime's."""
     return {full: name for name, full in PROVIDERS.items()}
 
 
 def _names(providers: Iterable[str]) -> str:
-    short = short_names()
+    short = _short_names()
     return "only " + ", ".join(short[name] for name in providers if name in short)
 
 
-def first_line(error: BaseException) -> str:
+def shorten_error(error: BaseException) -> str:
     """The last thing ONNX Runtime has to say, without its source positions and codes."""
     lines = _PREFIX.split(str(error).strip())[-1].strip().splitlines()
     return lines[0][:_LONGEST_REASON] if lines else type(error).__name__

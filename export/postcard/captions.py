@@ -1,6 +1,6 @@
 """Captions in numbers: the prompts that labels are made for.
 
-    python -m costroute_rt.export.postcard.captions --count 1500 --seed 1 --out captions.csv
+    python -m costroute_rt.export.postcard.captions --count 1600 --seed 1 --out captions.csv
 
 writes a table with the columns prompt_id, prompt, category (how much is asked: number of stated attributes) and stated (as JSON), which
 `costroute-rt label --prompts` reads. Every category gets the same number of captions, and every stretch of the table holds all of them.
@@ -60,16 +60,21 @@ def captions(dataset: str) -> Iterator[Caption]:
 
 
 def banded(dataset: str, per_band: int, excluded: Iterable[str] = ()) -> dict[str, list[Caption]]:
-    """The first `per_band` captions of each band, no text twice and none of those excluded."""
+    """The first `per_band` captions of each band, no text twice and none of those excluded, in whatever letter case."""
     found: dict[str, list[Caption]] = {name: [] for name in BANDS}
-    texts = set(excluded)
+    texts, left_out = set[str](), set(map(normalise, excluded))
     for each in captions(dataset):
-        if each.text not in texts and len(found[each.band]) < per_band:
+        if each.text not in texts and normalise(each.text) not in left_out and len(found[each.band]) < per_band:
             found[each.band].append(each)
             texts.add(each.text)
         if all(len(members) >= per_band for members in found.values()):
             break
     return found
+
+
+def normalise(text: str) -> str:
+    """The same for texts that differ in letter case and spaces alone."""
+    return " ".join(text.casefold().split())
 
 
 def write_captions(path: Path, found: Iterable[Caption]) -> None:
@@ -97,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=1500, help="captions (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another number, other captions (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table to write")
-    parser.add_argument("--exclude", type=Path, nargs="*", default=(), metavar="FILE", help="leave out the prompts of these tables")
+    parser.add_argument(
+        "--exclude", type=Path, nargs="*", action="extend", default=[], metavar="FILE", help="leave out the prompts of these tables"
+    )
     args = parser.parse_args(argv)
     if args.count < 1:
         parser.error("--count: expected 1 or more")

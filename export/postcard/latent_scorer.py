@@ -1,4 +1,4 @@
-"""A classifier of scene attributes that looks at latents: what turbo learns from besides its teacher.
+"""A classifier of scene attributes that looks at latents: what turbo and the refined base learn from.
 
 It is not the scorer that judges pictures: other weights, another input, trained on other scenes. A student that only learned to please
 this one gains nothing there.

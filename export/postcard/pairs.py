@@ -26,7 +26,7 @@ from costroute_rt.export.postcard.text import tokenize
 
 logger = logging.getLogger(__name__)
 GUIDANCES = (3.0, 4.5, 6.0)
-"""Of the teacher: the family's own, then what a picture is tried again with that was not approved of."""
+"""Of the teacher: the family's own, also in refining; then what a picture is tried again with that was not approved of."""
 TEACHER_STEPS = 8
 SHORT = 4
 """Attributes that a short caption states at most."""
@@ -44,13 +44,15 @@ def sample(unet: UNet2DConditionModel, states: Tensor, empty: Tensor, noise: Ten
     both = torch.cat([empty.expand_as(states), states])
     for timestep in scheduler.timesteps:
         t = (timestep / 1000).expand(len(x)).to(x.device)
-        if guidance == 1:
-            found = velocity(unet, x, t, states)
-        else:
-            free, stated = velocity(unet, torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
-            found = free + guidance * (stated - free)
+        found = velocity(unet, x, t, states) if guidance == 1 else guided_velocity(unet, x, t, both, guidance)
         x = scheduler.step(found, timestep, x).prev_sample
     return x
+
+
+def guided_velocity(unet: UNet2DConditionModel, x: Tensor, t: Tensor, both: Tensor, guidance: float) -> Tensor:
+    """By classifier-free guidance (Ho and Salimans 2022); x: float[B, 16, 16, 16]; t: float[B]; both: float[2 B, 64, 160], empty first."""
+    free, stated = velocity(unet, torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+    return free + guidance * (stated - free)
 
 
 def noise_of(shard: int) -> Tensor:

@@ -1,11 +1,11 @@
 """The base denoiser's last lessons: a judge looks at what it draws for captions, mostly long ones.
 
-Beside the loss it was trained with, on drawn scenes, it draws for new noise by guided steps as it does in use, stops at one of them, and
-the scorer of latents says how much of what the caption states is in the clean latent it expects there (as in ReFL, Xu et al. 2023). The
+Beside the loss it was trained with, on drawn scenes, it draws from new noise by guided steps as it does in use, stops at one of them, and
+the scorer of latents says how much of what the caption states is in the clean latents it expects there (as in ReFL, Xu et al. 2023). The
 gradient goes through that one step, with its guidance.
 
-At the end it draws some of what was asked for twice, two castles and three balloons, so the weights that are kept lie between those it
-began with and those it ended with (as in WiSE-FT, Wortsman et al. 2022): they show as much of a caption, and less of it twice.
+After this training it draws some of what was asked for twice, two castles and three balloons. So the weights that are kept lie between
+those it began with and those it ended with (as in WiSE-FT, Wortsman et al. 2022): they show as much of a caption, and fewer things twice.
 """
 
 import random
@@ -17,21 +17,23 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from costroute_rt.export.postcard.denoiser import DROP_CAPTION, PLAIN, RATE, VAGUE, Latents, flow_loss, velocity
+from costroute_rt.export.postcard.denoiser import DROP_CAPTION, PLAIN, RATE, VAGUE, Latents, flow_loss
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets
 from costroute_rt.export.postcard.networks import make_scheduler
-from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, stating
+from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, guided_velocity, stating
 from costroute_rt.export.postcard.text import make_captions, tokenize
 from costroute_rt.export.postcard.training import Run
 
 DRAWN, JUDGED = 64, 32
 """Drawn scenes, and noise with new captions, in a batch."""
+LONG_SHARE = 0.75
+"""Of those captions: they state more than pairs.SHORT attributes."""
 FIRST_JUDGED = 2
 """Step at which a picture is far enough to be judged."""
 JUDGE_SHARE = 0.3
+"""Weight of the judge's loss beside the flow's."""
 KEPT = 0.6
 """Share of the way from the weights it began with to those it ended with."""
-LONG_SHARE = 0.75
 
 
 def refine_base(
@@ -65,15 +67,15 @@ def refine_base(
 
 
 def expected(unet: UNet2DConditionModel, states: Tensor, empty: Tensor, noise: Tensor, steps: int) -> Tensor:
-    """The clean latents that `unet` expects after so many of TEACHER_STEPS guided steps; with a gradient through the last alone."""
+    """The clean latents float[B, 16, 16, 16] that `unet` expects after `steps` of TEACHER_STEPS guided steps from `noise`, like them.
+
+    Those steps have no gradient, the call that follows has one. states: float[B, 64, 160]; empty: float[1, 64, 160]; steps: below
+    TEACHER_STEPS.
+    """
     scheduler, x, both = make_scheduler(), noise, torch.cat([empty.expand_as(states), states])
     scheduler.set_timesteps(TEACHER_STEPS)
-    for index, timestep in enumerate(scheduler.timesteps[: steps + 1]):
-        t = (timestep / 1000).expand(2 * len(x)).to(x.device)
-        with torch.set_grad_enabled(index == steps):
-            free, stated = velocity(unet, torch.cat([x, x]), t, both).chunk(2)
-            found = free + GUIDANCES[0] * (stated - free)
-        if index == steps:
-            return x - scheduler.sigmas[index] * found
-        x = scheduler.step(found, timestep, x).prev_sample
-    return x
+    times = (scheduler.timesteps[:, None] / 1000).expand(-1, len(x)).to(x.device)
+    with torch.no_grad():
+        for timestep, t in zip(scheduler.timesteps[:steps], times, strict=False):
+            x = scheduler.step(guided_velocity(unet, x, t, both, GUIDANCES[0]), timestep, x).prev_sample
+    return x - scheduler.sigmas[steps] * guided_velocity(unet, x, times[steps], both, GUIDANCES[0])

@@ -50,8 +50,8 @@ class Plan:
     base: float = 130
     small: float = 12
     latent_scorer: float = 4
-    turbo: float = 50
     refined: float = 36
+    turbo: float = 50
     scale: float = 1.0
     processes: int = 2
 
@@ -64,7 +64,7 @@ class Recipe:
 
     STAGES = (
         *("tokenizer", "pictures", "autoencoder", "decoder", "latents", "text", "base", "small"),
-        *("scorer", "latent_scorer", "pairs", "turbo", "refined"),
+        *("scorer", "latent_scorer", "refined", "pairs", "turbo"),
     )
 
     def __init__(self, work: Path, plan: Plan, device: torch.device) -> None:
@@ -106,6 +106,16 @@ class Recipe:
 
     def text_encoder(self, stage: str) -> CLIPTextModel:
         return CLIPTextModel.from_pretrained(self.work / stage / "text_encoder", attn_implementation="eager").to(self.device)
+
+    def trained_scorer(self) -> Scorer:
+        scorer = Scorer()
+        scorer.load_state_dict(load_file(self.work / "scorer" / "model.safetensors"))
+        return scorer.eval()
+
+    def trained_latent_scorer(self) -> LatentScorer:
+        scorer = LatentScorer().to(self.device, memory_format=torch.channels_last)
+        scorer.load_state_dict(load_file(self.work / "latent_scorer" / "model.safetensors"))
+        return scorer.eval().requires_grad_(False)
 
     def pictures_drawn(self) -> tuple[list[Shard], Shard]:
         """-> (shards to train on, the shard that is held out)."""
@@ -167,6 +177,12 @@ class Recipe:
     def scene_latents(self) -> Latents:
         return Latents(self.work / "latents", self.plan.scenes)
 
+    def refined(self) -> None:
+        unet, data = self.unet("base"), self.scene_latents()
+        text, minutes = self.text_encoder("base"), self.plan.minutes("refined")
+        refine_base(unet, text, self.words, self.trained_latent_scorer(), data, self.checkpoint("refined"), minutes)
+        unet.save_pretrained(self.work / "refined" / "unet")
+
     def pairs(self) -> None:
         teacher = Teacher(
             unet=self.unet("base").eval(),
@@ -183,24 +199,13 @@ class Recipe:
             unet,
             self.text_encoder("base"),
             self.words,
-            judge=self.judge(),
+            judge=self.trained_latent_scorer(),
             pairs=shards(self.work / "pairs", self.plan.pairs),
             drawn=self.scene_latents(),
             path=self.checkpoint("turbo"),
             minutes=self.plan.minutes("turbo"),
         )
         unet.save_pretrained(self.work / "turbo" / "unet")
-
-    def refined(self) -> None:
-        unet, data = self.unet("base"), self.scene_latents()
-        text, minutes = self.text_encoder("base"), self.plan.minutes("refined")
-        refine_base(unet, text, self.words, self.judge(), data, self.checkpoint("refined"), minutes)
-        unet.save_pretrained(self.work / "refined" / "unet")
-
-    def judge(self) -> LatentScorer:
-        judge = LatentScorer().to(self.device, memory_format=torch.channels_last)
-        judge.load_state_dict(load_file(self.work / "latent_scorer" / "model.safetensors"))
-        return judge.eval().requires_grad_(False)
 
     def latent_scorer(self) -> None:
         torch.manual_seed(5)
@@ -220,11 +225,6 @@ class Recipe:
     def keep_scorer(self, scorer: nn.Module, stage: str) -> None:
         (self.work / stage).mkdir(exist_ok=True)
         save_file({name: t.contiguous() for name, t in scorer.state_dict().items()}, self.work / stage / "model.safetensors")
-
-    def trained_scorer(self) -> Scorer:
-        scorer = Scorer()
-        scorer.load_state_dict(load_file(self.work / "scorer" / "model.safetensors"))
-        return scorer.eval()
 
     def pack(self, out: Path) -> None:
         """Writes the family as a diffusers directory, fp16, with the further denoisers and the scorer beside the pipeline's parts."""

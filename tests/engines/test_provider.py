@@ -61,7 +61,7 @@ def _list_providers(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 @pytest.mark.usefixtures("no_cuda")
 def test_the_library_that_a_cpu_build_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacks = re.escape(f"found only cpu: onnxruntime 1.99 has no {providers.library_name('cuda')}")
+    lacks = re.escape(f"found only cpu: onnxruntime 1.99 has no {providers._library_name('cuda')}")
     replaced = "pip uninstall -y onnxruntime, then pip install 'costroute-rt\\[cuda\\]'"
     with pytest.raises(
         BackendError, match=rf"provider cuda, {lacks}, and there is no NVIDIA driver .* no (libcuda.so.1|nvcuda.dll) \({replaced}"
@@ -87,7 +87,7 @@ def broken_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _list_providers(monkeypatch, "CUDAExecutionProvider", "CPUExecutionProvider")
     monkeypatch.setattr(device, "named_gpu", lambda: ("card sm_89", "550"))
     (tmp_path / "capi").mkdir()
-    (tmp_path / "capi" / providers.library_name("cuda")).touch()
+    (tmp_path / "capi" / providers._library_name("cuda")).touch()
 
     def fail(path: str) -> None:
         raise OSError("libcudnn.so.9: cannot open shared object file")
@@ -101,7 +101,7 @@ def broken_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("broken_cuda")
 def test_the_library_that_could_not_be_loaded_is_named_with_the_package_that_brings_it(built_home: Path) -> None:
-    library = providers.library_name("cuda")
+    library = providers._library_name("cuda")
     problem = rf"provider cuda, found a {library} that cannot be loaded: libcudnn.so.9: .*\(pip install nvidia-cudnn-cu12"
     with pytest.raises(BackendError, match=problem):
         OnnxRuntimeBackend().device(make_spec("cuda"))
@@ -188,7 +188,7 @@ def test_cards_to_build_for_are_refused_where_engines_are_for_this_machine(backe
 
 def test_a_session_that_fell_back_by_itself_is_an_error(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(providers.PROVIDERS, "cuda", "CPUExecutionProvider")
-    monkeypatch.setattr(providers, "short_names", lambda: {"CPUExecutionProvider": "cpu"})
+    monkeypatch.setattr(providers, "_short_names", lambda: {"CPUExecutionProvider": "cpu"})
     with pytest.raises(BackendError, match=r"provider cuda, found cpu after opening.*driver"):
         OnnxRuntimeBackend().open(Store.open(built_home).engines()[0].path, make_spec("cuda", 1))
 

@@ -44,6 +44,16 @@ def test_prompts_of_other_tables_can_be_left_out(tmp_path: Path) -> None:
     assert {row["prompt"] for row in rows(first)}.isdisjoint(row["prompt"] for row in rows(second))
 
 
+def test_prompts_of_several_tables_are_left_out_in_whatever_letter_case(tmp_path: Path) -> None:
+    first, shouted, second, third = (tmp_path / f"{name}.csv" for name in ("first", "shouted", "second", "third"))
+    main(["--count", "8", "--out", str(first)])
+    shouted.write_text("prompt\n" + "".join(f'"{row["prompt"].upper()}"\n' for row in rows(first)), encoding="utf-8")
+    main(["--count", "8", "--out", str(second), "--exclude", str(shouted)])
+    main(["--count", "8", "--out", str(third), "--exclude", str(shouted), "--exclude", str(second)])
+    texts = [row["prompt"].casefold() for table in (first, second, third) for row in rows(table)]
+    assert len(set(texts)) == 24
+
+
 def test_what_cannot_be_read_or_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--count", "4", "--out", str(tmp_path / "no" / "captions.csv")]) == 7
     assert main(["--count", "4", "--out", str(tmp_path / "captions.csv"), "--exclude", str(tmp_path / "none.csv")]) == 2

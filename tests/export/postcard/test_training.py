@@ -142,21 +142,24 @@ def test_the_scorer_of_latents_looks_at_what_is_stated_alone() -> None:
 @pytest.mark.filterwarnings("ignore:.*copy keyword:DeprecationWarning")
 @pytest.mark.parametrize("steps", [0, 3, 7])
 def test_the_latents_expected_at_a_step_carry_the_gradient_of_that_step_alone(steps: int) -> None:
-    pace = torch.nn.Parameter(torch.tensor(0.5))
-    carried = []
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(TEACHER_STEPS)
+    pace = torch.nn.Parameter(torch.tensor(1.0))
+    carried, times = [], []
 
     def straight(x: "torch.Tensor", t: "torch.Tensor", states: "torch.Tensor") -> SimpleNamespace:
         carried.append(torch.is_grad_enabled())
-        return SimpleNamespace(sample=pace * torch.ones_like(x))
+        times.append(t.unique().item())
+        return SimpleNamespace(sample=pace * states.mean((1, 2))[:, None, None, None].expand_as(x))
 
-    noise, states = torch.randn(2, 16, 16, 16), torch.zeros(2, 64, 160)
-    clean = expected(straight, states, states[:1], noise, steps)
+    noise, free, stated = torch.randn(2, 16, 16, 16), torch.full((1, 64, 160), 0.1), torch.full((2, 64, 160), 0.3)
+    clean = expected(straight, stated, free, noise, steps)
+    guided = 0.1 + GUIDANCES[0] * (0.3 - 0.1)
     assert carried == [False] * steps + [True]
-    torch.testing.assert_close(clean, noise - pace, atol=2e-3, rtol=0)
+    assert times == pytest.approx(scheduler.timesteps[: steps + 1].tolist())
+    torch.testing.assert_close(clean, noise - guided, atol=2e-3, rtol=0)
     (slope,) = torch.autograd.grad(clean.mean(), pace)
-    scheduler = make_scheduler()
-    scheduler.set_timesteps(TEACHER_STEPS)
-    assert slope.item() == pytest.approx(-float(scheduler.sigmas[steps]), abs=1e-4)
+    assert slope.item() == pytest.approx(-float(scheduler.sigmas[steps]) * guided, abs=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.*copy keyword:DeprecationWarning")
@@ -167,10 +170,20 @@ def test_the_refined_weights_lie_between_those_it_began_and_ended_with(tmp_path:
     tokenizer = train_tokenizer(tmp_path / "tokenizer", captions=500)
     unet, text = make_denoiser("small"), make_text_encoder(len(tokenizer), tokenizer.eos_token_id).eval()
     judge = LatentScorer().eval().requires_grad_(False)
+    learn = judge.loss
+
+    def watched(latents: "torch.Tensor", wanted: "torch.Tensor") -> "torch.Tensor":
+        seen.append((latents.shape, latents.requires_grad, bool((wanted >= 0).any(1).all())))
+        return learn(latents, wanted)
+
+    monkeypatch.setattr(judge, "loss", watched)
     began, path = copy.deepcopy(unet.state_dict()), tmp_path / "refined.pt"
     stopped = Run(copy.deepcopy(unet), path, 1, 1e-3, refine.PLAIN)
-    torch._foreach_add_(list(stopped.average.parameters()), 1.0)
+    with torch.no_grad():
+        torch._foreach_add_(list(stopped.average.parameters()), 1.0)
+        torch._foreach_add_(list(stopped.model.parameters()), 0.01)
     stopped.save()
+    before, seen = torch.load(path, weights_only=True)["model"], []
 
     class Drawn:
         def draw(self, count: int, rng: random.Random, device: object) -> tuple[object, ...]:
@@ -180,6 +193,8 @@ def test_the_refined_weights_lie_between_those_it_began_and_ended_with(tmp_path:
     refine_base(unet, text, tokenizer, judge, Drawn(), path, minutes=1e-5)
     saved = torch.load(path, weights_only=True)
     assert saved["steps"] == 1
+    assert seen == [((2, 16, 16, 16), True, True)]
+    assert any(not torch.equal(value, before[name]) for name, value in saved["model"].items())
     for name, kept in unet.state_dict().items():
         assert (saved["average"][name] - began[name]).mean() == pytest.approx(1, abs=1e-3)
         torch.testing.assert_close(kept, torch.lerp(began[name], saved["average"][name], KEPT))
