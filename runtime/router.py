@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from costroute_rt.engines.digest import sha256_file
 from costroute_rt.engines.error import BundleError, ConfigError
@@ -108,9 +110,10 @@ class Router:
         if self.routes_on == "average":
             basis = f"averages of {len(self.prompts):,} labelled prompts: {self.reason}"
             return Judgement(mean=self.average.mean, standard_error=self.average.standard_error, basis=basis)
-        features = self.encode([prompt], states)
-        mean, error, trust = self._estimate(features, states)
-        places, similarities = self._neighbours.search(features, NEAREST_COUNTED)
+        with _thread_pools().limit(limits=1, user_api="blas"):  # its threads would spin on, on the cores that the engines need next
+            features = self.encode([prompt], states)
+            mean, error, trust = self._estimate(features, states)
+            places, similarities = self._neighbours.search(features, NEAREST_COUNTED)
         nearest = zip(places[0, :_SHOWN].tolist(), similarities[0, :_SHOWN].tolist(), strict=True)
         return Judgement(
             mean=mean[0],
@@ -281,3 +284,9 @@ def _build(
         text_encoder=None if section.values.get("text_encoder") is None else section.sha256("text_encoder"),
         record={name: value for name, value in section.values.items() if name not in _OWN},
     )
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Of the libraries that are loaded by the first prompt, NumPy's among them; to find them takes a millisecond."""
+    return ThreadpoolController()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from costroute_rt.engines.bundle import Bundle, seal_bundle
 from costroute_rt.engines.error import BundleError, ConfigError, OutputError
@@ -102,6 +103,29 @@ def test_a_router_that_gained_nothing_judges_all_alike_and_says_why(bundle: Bund
     assert not replace(router, encoder=HashedEncoder(512)).needs_states
     mean, error, trust = router.judge_all(["a", "b"], None)
     assert (mean.shape, error.shape, trust.tolist()) == ((2, 4), (2, 4), [1, 1])
+
+
+def test_one_prompt_is_judged_on_one_thread_and_the_threads_are_given_back(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not blas_threads():
+        pytest.skip("NumPy's library for matrices is none whose threads can be told")
+    seen = []
+    estimate = Mean.estimate
+
+    def watched(self: Mean, *arguments: Any) -> Any:
+        seen.append(blas_threads())
+        return estimate(self, *arguments)
+
+    monkeypatch.setattr(Mean, "estimate", watched)
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        router.judge("a red house", None)
+        assert blas_threads() == before
+    assert seen == [{1}]
+    assert before == {2}
+
+
+def blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
 def test_one_search_serves_the_estimator_and_the_trust(router: Router) -> None:
