@@ -24,6 +24,8 @@ AnyArray = npt.NDArray[Any]
 
 _LEAST_BETWEEN = 0.05
 """Share of the spread of labels that is taken to be between prompts at the least, however noisy the labels are said to be."""
+_ALIKE = 1 / 3
+"""Weights of a prompt's labels that differ from their mean by this share or less count as equal."""
 _CHUNK = 1024
 """Prompts estimated at a time."""
 
@@ -193,7 +195,7 @@ class Linear:
     intercept: FloatArray
     """float64[candidates]: the estimate at `center`."""
     center: FloatArray
-    """float64[1 or candidates, width]: one where all candidates' labels have the same weights."""
+    """float64[1 or candidates, width]: one where a prompt's labels weigh alike for every candidate."""
     inverse: FloatArray
     """float64[1 or candidates, width, width]: of the penalised Gram matrix."""
     noise: FloatArray
@@ -230,7 +232,8 @@ class Linear:
         weights, labels = label_weights(mean, variance)
         average = Average.fit(mean, variance)
         x = features.astype(np.float64)
-        columns = weights[:, :1] if np.allclose(weights, weights[:, :1], rtol=1e-9) else weights
+        shared = weights.mean(1, keepdims=True)
+        columns = shared if (np.abs(weights - shared) <= _ALIKE * shared).all() else weights
         fits = [_RidgeFit.of(x, column, alpha) for column in columns.T]
         coefficients, noise, least = np.zeros((x.shape[1], mean.shape[1])), np.zeros(mean.shape[1]), np.zeros(mean.shape[1])
         for index in range(mean.shape[1]):

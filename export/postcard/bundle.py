@@ -18,6 +18,7 @@ from typing import Any
 from costroute_rt.engines.bundle import Bundle
 from costroute_rt.export.checkpoint import export_bundle
 from costroute_rt.export.recipe import BundleRecipe
+from costroute_rt.export.router.cross_validation import ALL_ESTIMATORS
 from costroute_rt.export.router.job import Source, fit_bundle
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def main() -> None:
     quality = json.loads(args.quality.read_text()) if args.quality else None
     export_bundle(args.checkpoint, args.out, make_recipe(args.revision, quality), overwrite=True)
     if args.labels:
-        fit_bundle(Bundle.open(args.out), Source(labels=args.labels), args.out, force=True, say=logger.info)
+        fit_bundle(Bundle.open(args.out), Source(labels=args.labels), args.out, estimators=ALL_ESTIMATORS, force=True, say=logger.info)
 
 
 if __name__ == "__main__":

@@ -244,6 +244,17 @@ def test_a_ridge_fit_is_the_textbook_one() -> None:
     np.testing.assert_allclose(mean, world.mean.mean(0) + x @ beta, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("noisier", "fits"), [((2, 2.2, 2.4), 1), ((1, 1, 100), 3)])
+def test_candidates_whose_labels_weigh_alike_share_one_linear_fit(noisier: tuple[float, ...], fits: int) -> None:
+    world, few = World(noise=0.1), np.arange(200) % 3 == 0
+    world.variance[few] *= noisier
+    together = Linear.fit(world.features, world.mean, world.variance)
+    alone = [Linear.fit(world.features, world.mean[:, [index]], world.variance[:, [index]]) for index in range(3)]
+    assert len(together.inverse) == fits
+    for index, each in enumerate(alone):
+        np.testing.assert_allclose(together.estimate(world.features)[0][:, index], each.estimate(world.features)[0][:, 0], atol=0.02)
+
+
 def test_errors_of_a_linear_fit_cover_the_truth() -> None:
     inside = []
     for seed in range(20):
