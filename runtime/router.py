@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,6 +34,7 @@ NEAREST_COUNTED = 5
 _SHOWN = 3
 _HALVED = frozenset({"features"})
 """Arrays kept as float16."""
+_LIMITING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +113,7 @@ class Router:
         if self.routes_on == "average":
             basis = f"averages of {len(self.prompts):,} labelled prompts: {self.reason}"
             return Judgement(mean=self.average.mean, standard_error=self.average.standard_error, basis=basis)
-        with _thread_pools().limit(limits=1, user_api="blas"):  # its threads would spin on, on the cores that the engines need next
+        with _one_thread():
             features = self.encode([prompt], states)
             mean, error, trust = self._estimate(features, states)
             places, similarities = self._neighbours.search(features, NEAREST_COUNTED)
@@ -284,6 +287,16 @@ def _build(
         text_encoder=None if section.values.get("text_encoder") is None else section.sha256("text_encoder"),
         record={name: value for name, value in section.values.items() if name not in _OWN},
     )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Of NumPy's library for matrices: more would spin on for a while, on the cores that the engines need next.
+
+    The limit is the process's. Of two that overlapped, the second would find the first one's limit and leave it behind.
+    """
+    with _LIMITING, _thread_pools().limit(limits=1, user_api="blas"):
+        yield
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,34 @@ def test_one_prompt_is_judged_on_one_thread_and_the_threads_are_given_back(route
         assert blas_threads() == before
     assert seen == [{1}]
     assert before == {2}
+
+
+def test_two_that_judge_at_once_give_the_threads_back(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = blas_threads()
+    if max(before, default=1) == 1:
+        pytest.skip("NumPy's library for matrices has one thread here, or none whose threads can be told")
+    first_inside, second_inside, first_done, estimate = threading.Event(), threading.Event(), threading.Event(), Mean.estimate
+
+    def slow(self: Mean, *arguments: Any) -> Any:
+        if threading.current_thread() is first:
+            first_inside.set()
+            second_inside.wait(timeout=0.5)  # it should not come as far
+        else:
+            second_inside.set()
+            first_done.wait(timeout=5)
+        return estimate(self, *arguments)
+
+    def judge_first() -> None:
+        router.judge("a red house", None)
+        first_done.set()
+
+    monkeypatch.setattr(Mean, "estimate", slow)
+    first = threading.Thread(target=judge_first)
+    first.start()
+    assert first_inside.wait(timeout=5)
+    router.judge("a blue boat", None)
+    first.join()
+    assert blas_threads() == before
 
 
 def blas_threads() -> set[int]:
