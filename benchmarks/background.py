@@ -23,10 +23,10 @@ import costroute_rt
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, say, spread
 from costroute_rt import Runtime
-from costroute_rt.engines import background
-from costroute_rt.engines.device import default_threads
-from costroute_rt.engines.engine import Backend, BuildProgress, BuildSpec, get_backend
-from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.engine import Backend, BuildProgress, BuildSpec, get_backend
+from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.building import background
+from costroute_rt.engines.machine.device import default_threads
 
 PROMPT, SEED = "a red house by a lake at sunset, snowy mountains behind", 7
 BUILD_S, QUICK_BUILD_S = 20.0, 2.0
@@ -34,7 +34,7 @@ WARM_UP, IMAGES, QUICK_IMAGES = 3, 30, 3
 SLOWDOWN_TARGET = Target(high=1.25)
 SWAP_TARGET = Target(low=1, high=1)
 SECONDS = "COSTROUTE_ARTIFICIAL_BUILD_S"
-MODULES = ("setup",)
+MODULES = ("building.setup",)
 COMMAND = ("-c", "from benchmarks.background import build_as_child; build_as_child()")
 END_S = 300.0
 

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.held_out import HeldOut, add_options, open_held_out
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import ABOVE_ZERO, Figure, Measured, Outcome, Scenario, attempt
-from costroute_rt.allocation import allocate
+from costroute_rt.cost.allocation import allocate
 from costroute_rt.export.router.curve import FloatArray, IntArray, bootstrap_mean
 
 SHARES = (0.25, 0.5, 0.75)

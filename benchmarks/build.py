@@ -25,9 +25,9 @@ import costroute_rt
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, say
 from costroute_rt import Bundle
-from costroute_rt.engines.build import build_engines
-from costroute_rt.engines.setup import Setup
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.building.build import build_engines
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.store.store import Store
 
 TIME_TARGET = Target(high=60.0)
 MEMORY_TARGET = Target(high=8.0)

@@ -30,11 +30,11 @@ from benchmarks.peer import Job as Request
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, run_in_turns, say, spread
 from costroute_rt import Bundle, Runtime, StepEvent
-from costroute_rt.engines import device
-from costroute_rt.engines.build import build_engines, open_engine
-from costroute_rt.engines.example import example_feeds
-from costroute_rt.engines.setup import Setup
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.building.build import build_engines, open_engine
+from costroute_rt.engines.building.example import example_feeds
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.machine import device
+from costroute_rt.engines.store.store import Store
 
 PROMPTS = ("a red house by a lake at sunset, snowy mountains behind", "a starry night")
 STEPS, SEED = (1, 4, 20, 30), 7

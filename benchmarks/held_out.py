@@ -19,9 +19,9 @@ import numpy as np
 import costroute_rt
 from benchmarks.scenario import Clock, say
 from costroute_rt import Bundle, Runtime
-from costroute_rt.engines.error import ConfigError
-from costroute_rt.engines.section import canonical_json
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.bundle.section import canonical_json
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import ConfigError
 from costroute_rt.export.postcard.captions import BANDS, banded, normalise
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
@@ -31,7 +31,7 @@ from costroute_rt.export.router.labelling import Progress, Request, fingerprints
 from costroute_rt.export.router.prompts import PromptRow
 from costroute_rt.export.router.scorers import open_scorers
 from costroute_rt.export.router.states import read_states
-from costroute_rt.router import Router
+from costroute_rt.routing.router import Router
 
 DATASET = "held-out-router"
 """A name that neither training data nor a router's captions were ever drawn under."""

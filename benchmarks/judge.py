@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 
-from costroute_rt.engines.build import build_engines, open_engine
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.engine import Engine
+from costroute_rt.engines.backends.engine import Engine
+from costroute_rt.engines.building.build import build_engines, open_engine
+from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.export.postcard.judge import Judge as ScorerJudge
 from costroute_rt.export.postcard.judge import Pixels
 

@@ -22,7 +22,7 @@ from benchmarks.peer import Job, Peer, Pixels, Shot, open_diffusers, open_optimu
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, run_in_turns, say, spread
 from costroute_rt import Bundle, Runtime
-from costroute_rt.engines.device import default_threads
+from costroute_rt.engines.machine.device import default_threads
 
 STEPS, QUICK_STEPS = (1, 2, 4, 8, 16), (1, 8)
 OURS = "costroute-rt"

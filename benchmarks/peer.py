@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from benchmarks.scenario import say
 from costroute_rt import Bundle, Runtime
-from costroute_rt.engines.bundle import seal_bundle
-from costroute_rt.noise import NoiseStream
+from costroute_rt.engines.bundle.bundle import seal_bundle
+from costroute_rt.sampling.noise import NoiseStream
 
 Pixels = npt.NDArray[np.uint8]
 NAME = "guided@{}"

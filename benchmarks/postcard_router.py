@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.held_out import HeldOut, open_held_out
 from benchmarks.scenario import ABOVE_ZERO, Figure, Measured, Outcome, Scenario, Target, attempt
-from costroute_rt.allocation import allocate
+from costroute_rt.cost.allocation import allocate
 from costroute_rt.export.postcard.captions import BANDS
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.evaluate import Evaluation, evaluate

@@ -19,8 +19,8 @@ TEXT_WIDTH, TOKENS = 768, 77
 
 def write_bundle(target: Path) -> Path:
     """Writes the bundle through the export every checkpoint takes; returns `target`."""
-    from costroute_rt.export.checkpoint import export_bundle
-    from costroute_rt.export.recipe import BundleRecipe
+    from costroute_rt.export.checkpoint.checkpoint import export_bundle
+    from costroute_rt.export.checkpoint.recipe import BundleRecipe
 
     row = {"name": "sd15@20", "denoiser": "base", "scheduler": "default", "num_inference_steps": 20}
     row |= {"guidance_scale": 7.5, "decoder": "vae"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scenario import ABOVE_ZERO, Figure, Measured, Outcome, Scenario, Target, attempt
-from costroute_rt.engines import device
+from costroute_rt.engines.machine import device
 
 _PACKAGES = (
     "costroute-rt",

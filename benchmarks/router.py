@@ -39,7 +39,7 @@ from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts, cross_validate, split_folds
 from costroute_rt.export.router.fit import learn
 from costroute_rt.export.router.labels import LabelTable
-from costroute_rt.prompt_encoder import HashedEncoder
+from costroute_rt.routing.prompt_encoder import HashedEncoder
 
 DATA = Path("../shared/data")
 FOLDS = 5

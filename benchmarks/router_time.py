@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, say, spread
-from costroute_rt.engines.engine import BuildSpec, Engine, get_backend
-from costroute_rt.estimator import Average, Estimator, Knn, Linear, Mean
+from costroute_rt.engines.backends.engine import BuildSpec, Engine, get_backend
 from costroute_rt.export.postcard.captions import captions
 from costroute_rt.export.router.transformer import save_router
-from costroute_rt.prompt_encoder import Float32Array, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
-from costroute_rt.reduction import Reduction
-from costroute_rt.router import POOL_FIELDS, Router
+from costroute_rt.routing.estimator import Average, Estimator, Knn, Linear, Mean
+from costroute_rt.routing.prompt_encoder import Float32Array, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
+from costroute_rt.routing.reduction import Reduction
+from costroute_rt.routing.router import POOL_FIELDS, Router
 
 CANDIDATES, TOKENS, STATES_WIDTH = 10, 77, 192
 LABELLED, MANY, WIDTH, MANY_WIDTH = 1500, 100_000, 256, 128

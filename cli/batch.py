@@ -52,7 +52,7 @@ class Budget:
 
     def judge(self, runtime: Runtime, jobs: Sequence[Job], request: Mapping[str, Any]) -> tuple[list[tuple[Job, Route]], int]:
         """What each prompt would get alone; one that cannot be used is told and passed over. Gives the exit code as well."""
-        from costroute_rt.engines.error import PromptError
+        from costroute_rt.error import PromptError
 
         usable, failed = [], 0
         for job in jobs:

@@ -14,9 +14,9 @@ from costroute_rt.cli.table import format_bytes, show_json, show_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costroute_rt.engines.build import BuildReport
-    from costroute_rt.engines.plan import PlannedBuild
-    from costroute_rt.engines.setup import Setup
+    from costroute_rt.engines.building.build import BuildReport
+    from costroute_rt.engines.building.plan import PlannedBuild
+    from costroute_rt.engines.building.setup import Setup
 
 
 @click.command("build-engines")
@@ -59,11 +59,11 @@ def build_engines(
     costroute-rt build-engines --backend tensorrt-rtx --target ampere+
     """
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.build import build_each, raise_set_aside
-    from costroute_rt.engines.plan import plan_builds
-    from costroute_rt.engines.setup import Setup
-    from costroute_rt.engines.specification import graph_names
-    from costroute_rt.engines.store import Store
+    from costroute_rt.engines.building.build import build_each, raise_set_aside
+    from costroute_rt.engines.building.plan import plan_builds
+    from costroute_rt.engines.building.setup import Setup
+    from costroute_rt.engines.building.specification import graph_names
+    from costroute_rt.engines.store.store import Store
 
     opened, store = Bundle.open(bundle or shipped_bundle()), Store.open()
     setup = Setup.of(backend, provider, precision, target=target, allow_fallback=allow_fallback)

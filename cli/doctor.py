@@ -12,7 +12,7 @@ from costroute_rt.cli import option
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
 if TYPE_CHECKING:
-    from costroute_rt.engines.diagnosis import Finding
+    from costroute_rt.engines.machine.diagnosis import Finding
 
 LIBRARIES = ("numpy", "tokenizers", "pillow", "click", "filelock", "platformdirs")
 ROOM_NEEDED_BYTES = 300_000_000
@@ -50,7 +50,7 @@ def doctor(as_json: bool) -> None:
 
 def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """The findings of a check; one that fails is a finding too."""
-    from costroute_rt.engines.diagnosis import Finding
+    from costroute_rt.engines.machine.diagnosis import Finding
 
     name = check.__name__.removeprefix("check_")
     try:
@@ -63,7 +63,7 @@ def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 def check_versions() -> Iterator[Finding]:
     import platform
 
-    from costroute_rt.engines.diagnosis import Finding, version_of
+    from costroute_rt.engines.machine.diagnosis import Finding, version_of
 
     yield Finding("costroute-rt", version_of("costroute-rt") or "not installed")
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
@@ -73,26 +73,26 @@ def check_versions() -> Iterator[Finding]:
 
 
 def check_onnxruntime() -> Iterator[Finding]:
-    from costroute_rt.engines.diagnosis import check_onnxruntime
+    from costroute_rt.engines.machine.diagnosis import check_onnxruntime
 
     yield from check_onnxruntime()
 
 
 def check_backends() -> Iterator[Finding]:
-    from costroute_rt.engines.diagnosis import check_backends
+    from costroute_rt.engines.machine.diagnosis import check_backends
 
     yield from check_backends()
 
 
 def check_nvidia() -> Iterator[Finding]:
-    from costroute_rt.engines.diagnosis import check_nvidia
+    from costroute_rt.engines.machine.diagnosis import check_nvidia
 
     yield from check_nvidia()
 
 
 def check_device() -> Iterator[Finding]:
-    from costroute_rt.engines.device import device_facts
-    from costroute_rt.engines.diagnosis import Finding
+    from costroute_rt.engines.machine.device import device_facts
+    from costroute_rt.engines.machine.diagnosis import Finding
 
     for name, value in device_facts().items():
         if isinstance(value, list):
@@ -104,7 +104,7 @@ def check_device() -> Iterator[Finding]:
 
 def check_bundle() -> Iterator[Finding]:
     from costroute_rt import Bundle, BundleError, shipped_bundle
-    from costroute_rt.engines.diagnosis import Finding
+    from costroute_rt.engines.machine.diagnosis import Finding
 
     try:
         bundle = Bundle.open(shipped_bundle())
@@ -117,8 +117,8 @@ def check_bundle() -> Iterator[Finding]:
 def check_store() -> Iterator[Finding]:
     import shutil
 
-    from costroute_rt.engines.diagnosis import Finding
-    from costroute_rt.engines.store import Store
+    from costroute_rt.engines.machine.diagnosis import Finding
+    from costroute_rt.engines.store.store import Store
 
     store = Store.open()
     states = list(store.verify())

@@ -14,7 +14,7 @@ from costroute_rt.cli.table import format_bytes, show_json, show_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from costroute_rt.engines.usage import Usage
+    from costroute_rt.engines.building.usage import Usage
 
 DIGEST_SHOWN = 12
 _USERS_SHOWN = 2
@@ -42,8 +42,8 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     costroute-rt engines list --json
     """
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.store import Store
-    from costroute_rt.engines.usage import survey
+    from costroute_rt.engines.building.usage import survey
+    from costroute_rt.engines.store.store import Store
 
     store = Store.open()
     opened = Bundle.open(bundle or shipped_bundle(), verify=False)
@@ -84,7 +84,7 @@ def _how(usage: Usage) -> str:
 
 def _size_in(shapes: str) -> str:
     """`512x768` for an engine that knows its size."""
-    from costroute_rt.engines.shape import fixed_size
+    from costroute_rt.engines.building.shape import fixed_size
 
     size = fixed_size(shapes)
     return "" if size is None else f"{size[0]}x{size[1]}"
@@ -143,8 +143,8 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
     costroute-rt engines gc --max-gb 20
     """
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.store import Store
-    from costroute_rt.engines.usage import collect_garbage
+    from costroute_rt.engines.building.usage import collect_garbage
+    from costroute_rt.engines.store.store import Store
 
     store = Store.open()
     done = collect_garbage(Bundle.open(bundle or shipped_bundle(), verify=False), store, int(max_gb * 1e9), dry_run=dry_run)
@@ -171,8 +171,8 @@ def verify(as_json: bool) -> None:
     \b
     costroute-rt engines verify
     """
-    from costroute_rt.engines.error import EngineError
-    from costroute_rt.engines.store import Store
+    from costroute_rt.engines.store.store import Store
+    from costroute_rt.error import EngineError
 
     store = Store.open()
     states = store.verify()
@@ -196,9 +196,9 @@ def explain(bundle: str | None, backend: str, provider: str, precision: str, all
     costroute-rt engines explain
     """
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.build import explain_engines
-    from costroute_rt.engines.setup import Setup
-    from costroute_rt.engines.store import Store
+    from costroute_rt.engines.building.build import explain_engines
+    from costroute_rt.engines.building.setup import Setup
+    from costroute_rt.engines.store.store import Store
 
     opened, setup = Bundle.open(bundle or shipped_bundle()), Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
     found = explain_engines(opened, Store.open(), setup)
@@ -229,7 +229,7 @@ def remove(digests: tuple[str, ...], everything: bool, as_json: bool) -> None:
     costroute-rt engines rm 3f9a21c07b44
     costroute-rt engines rm --all
     """
-    from costroute_rt.engines.store import Store
+    from costroute_rt.engines.store.store import Store
 
     if bool(digests) == everything:
         raise click.UsageError("name engines (costroute-rt engines list) or give --all", click.get_current_context())

@@ -53,7 +53,7 @@ def eval_router(
     from pathlib import Path
 
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.setup import Setup
+    from costroute_rt.engines.building.setup import Setup
     from costroute_rt.export.router.job import Source, evaluate_bundle
 
     setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)

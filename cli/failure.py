@@ -43,7 +43,7 @@ def exit_code_of(run: Callable[[], Any]) -> int:
 
 def _report(error: Exception) -> int:
     """Tells an error that reached the top: one of ours, the system's, or a bug."""
-    from costroute_rt.engines.error import CostrouteError
+    from costroute_rt.error import CostrouteError
 
     if os.environ.get("COSTROUTE_TRACEBACK"):
         import traceback

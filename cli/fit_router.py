@@ -11,7 +11,7 @@ from costroute_rt.cli.failure import say
 from costroute_rt.cli.table import show_json, show_table
 
 if TYPE_CHECKING:
-    from costroute_rt.router import Router
+    from costroute_rt.routing.router import Router
 
 KINDS = ("knn", "linear", "mean")
 """What is tried where nothing else is asked for."""
@@ -63,7 +63,7 @@ def fit_router(
     from pathlib import Path
 
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.setup import Setup
+    from costroute_rt.engines.building.setup import Setup
     from costroute_rt.export.router.job import Source, fit_bundle
 
     setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)

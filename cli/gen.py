@@ -111,7 +111,7 @@ def _read(prompt: str | None, prompts: TextIO | None, seed: int | None, count: i
 
 def _read_lines(file: TextIO) -> list[tuple[int, str]]:
     """Lines that hold a prompt, with their numbers; blank ones and those that start with # are left out."""
-    from costroute_rt.engines.error import ConfigError
+    from costroute_rt.error import ConfigError
 
     source = getattr(file, "name", "standard input")
     try:
@@ -128,7 +128,7 @@ def _read_lines(file: TextIO) -> list[tuple[int, str]]:
 
 def _make_all(runtime: Runtime, jobs: Sequence[Job], request: dict[str, Any], *, as_json: bool) -> int:
     """Generates every job; among several, a prompt that cannot be used is told and passed over. Returns the exit code."""
-    from costroute_rt.engines.error import PromptError
+    from costroute_rt.error import PromptError
 
     failed = 0
     for job in jobs:
@@ -170,7 +170,7 @@ def _make(runtime: Runtime, job: Job, request: dict[str, Any], *, as_json: bool,
 
 
 def _save(result: Result, path: Path, index: int) -> None:
-    from costroute_rt.engines.error import OutputError
+    from costroute_rt.error import OutputError
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

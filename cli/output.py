@@ -36,7 +36,7 @@ def slug_of(prompt: str) -> str:
 
 def plan_jobs(prompts: Sequence[tuple[int, str]], seeds: Sequence[int], count: int, output: str | None, *, many: bool) -> list[Job]:
     """Names every image of every (line, prompt); ConfigError where two would share a name, OutputError where none can be written."""
-    from costroute_rt.engines.error import ConfigError
+    from costroute_rt.error import ConfigError
 
     pattern = _pattern(output, many=many, count=count)
     jobs = [
@@ -53,7 +53,7 @@ def plan_jobs(prompts: Sequence[tuple[int, str]], seeds: Sequence[int], count: i
 
 def _pattern(output: str | None, *, many: bool, count: int) -> str:
     """The pattern of names that `output` (a folder, a file, a pattern or nothing) means."""
-    from costroute_rt.engines.error import ConfigError
+    from costroute_rt.error import ConfigError
 
     name = "{line}-{slug}" if many else "{slug}-{seed}"
     if many and count > 1:
@@ -76,7 +76,7 @@ def _fill(pattern: str, prompt: str, line: int, seed: int, index: int) -> Path:
 
 def _check_folder(folder: Path, *, may_be_made: bool) -> None:
     """OutputError now rather than after the work, where a folder cannot take files."""
-    from costroute_rt.engines.error import OutputError
+    from costroute_rt.error import OutputError
 
     if not folder.exists() and may_be_made:
         return _check_folder(folder.parent, may_be_made=True)

@@ -32,9 +32,9 @@ def profile(
     costroute-rt profile --json
     """
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.profile import profile_engines
-    from costroute_rt.engines.setup import Setup
-    from costroute_rt.engines.store import Store
+    from costroute_rt.engines.building.profile import profile_engines
+    from costroute_rt.engines.building.setup import Setup
+    from costroute_rt.engines.store.store import Store
 
     setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
     costs = profile_engines(

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.bundle_manifest import GraphSpec, TensorSpec
-from costroute_rt.engines.graph import save_graph
-from costroute_rt.export.component import trace_graph, write_json, write_weights
+from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec
+from costroute_rt.export.checkpoint.component import trace_graph, write_json, write_weights
+from costroute_rt.export.graph.compose import save_graph
 
 
 def export_scorer(module: Any, attributes: Mapping[str, Sequence[object]], target: Path, *, height: int, width: int) -> Path:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costroute_rt.candidate import Candidate
-    from costroute_rt.engines.bundle import Bundle, shipped_bundle
-    from costroute_rt.engines.error import (
+    from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
+    from costroute_rt.error import (
         BackendError,
         BudgetError,
         BundleError,
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
         PromptError,
         StoreFullError,
     )
+    from costroute_rt.family.upgrade import Building
     from costroute_rt.png import read_settings
-    from costroute_rt.quality import Judgement
     from costroute_rt.result import Result, StepEvent, Timings
     from costroute_rt.route import Option, Route
+    from costroute_rt.routing.quality import Judgement
     from costroute_rt.runtime import Runtime
-    from costroute_rt.upgrade import Building
 
     __version__: str
 
@@ -66,10 +66,10 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Building": "upgrade",
-    "Bundle": "engines.bundle",
+    "Building": "family.upgrade",
+    "Bundle": "engines.bundle.bundle",
     "Candidate": "candidate",
-    "Judgement": "quality",
+    "Judgement": "routing.quality",
     "Option": "route",
     "Result": "result",
     "Route": "route",
@@ -77,7 +77,7 @@ _MODULES = {
     "StepEvent": "result",
     "Timings": "result",
     "read_settings": "png",
-    "shipped_bundle": "engines.bundle",
+    "shipped_bundle": "engines.bundle.bundle",
 }
 
 
@@ -88,7 +88,7 @@ def __getattr__(name: str) -> Any:
     elif name in __all__:
         from importlib import import_module
 
-        value = getattr(import_module(f"costroute_rt.{_MODULES.get(name, 'engines.error')}"), name)
+        value = getattr(import_module(f"costroute_rt.{_MODULES.get(name, 'error')}"), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from costroute_rt.engines.bundle_manifest import step_graph
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.engines.bundle.manifest import step_graph
+from costroute_rt.error import ConfigError
 
 if TYPE_CHECKING:
-    from costroute_rt.engines.bundle import Bundle
+    from costroute_rt.engines.bundle.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

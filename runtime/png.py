@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.error import ConfigError, OutputError
+from costroute_rt.error import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo

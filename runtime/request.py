@@ -6,10 +6,10 @@ import math
 import operator
 from dataclasses import dataclass
 
-from costroute_rt.engines.bundle import ImageSpec
-from costroute_rt.engines.error import ConfigError
-from costroute_rt.engines.shape import check_bundle_size
-from costroute_rt.prompt import check_prompt, check_text
+from costroute_rt.engines.building.shape import check_bundle_size
+from costroute_rt.engines.bundle.bundle import ImageSpec
+from costroute_rt.error import ConfigError
+from costroute_rt.family.prompt import check_prompt, check_text
 
 LAST_SEED = 2**63 - 1
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.error import ConfigError
 from costroute_rt.route import Route
 
 if TYPE_CHECKING:

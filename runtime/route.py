@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from costroute_rt.budget import Cost
 from costroute_rt.candidate import Candidate
-from costroute_rt.engines.error import BudgetError, ConfigError
-from costroute_rt.quality import Judgement
-from costroute_rt.upgrade import Building
+from costroute_rt.cost.cost_model import Cost
+from costroute_rt.error import BudgetError, ConfigError
+from costroute_rt.family.upgrade import Building
+from costroute_rt.routing.quality import Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

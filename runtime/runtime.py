@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from costroute_rt.candidate import Candidate
-from costroute_rt.engines.error import CancelledError, ConfigError, EngineError
-from costroute_rt.engines.store import REBUILD
-from costroute_rt.generation import Generation
-from costroute_rt.parts import Parts
-from costroute_rt.planner import Judged, encode_prompt, plan_works, route_batch, route_request
+from costroute_rt.engines.store.store import REBUILD
+from costroute_rt.error import CancelledError, ConfigError, EngineError
+from costroute_rt.family.parts import Parts
+from costroute_rt.family.upgrade import Building
+from costroute_rt.generation.generation import Generation
+from costroute_rt.generation.planner import Judged, encode_prompt, plan_works, route_batch, route_request
 from costroute_rt.request import Request, check_seed, check_size
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
-from costroute_rt.upgrade import Building
 
 OnStep = Callable[[StepEvent], "bool | None"]
 
@@ -70,7 +70,7 @@ class Runtime:
         preload: load every engine now and call it once; otherwise each is loaded by the first request that needs it, within its budget.
         Raises BundleError, EngineError (engines missing, stale, not profiled), BackendError, ConfigError.
         """
-        from costroute_rt.assembly import assemble_parts
+        from costroute_rt.family.assembly import assemble_parts
 
         clock = time.perf_counter
         parts = assemble_parts(
@@ -275,7 +275,7 @@ class Runtime:
 
     def preload(self) -> None:
         """Load every engine of the pool and call each once, so that no request pays for it. Raises EngineError."""
-        from costroute_rt.warm_up import warm_up
+        from costroute_rt.generation.warm_up import warm_up
 
         with self._take_turn():
             warm_up(self._parts)

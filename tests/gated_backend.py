@@ -8,15 +8,15 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from costroute_rt.engines.engine import Backend, BuildProgress, BuildSpec, get_backend
-from costroute_rt.engines.gate import Race
-from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.engine import Backend, BuildProgress, BuildSpec, get_backend
+from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.building.gate import Race
 
 GATE = "COSTROUTE_TEST_GATE"
 """Environment variable with a folder: a build of graph.onnx goes on when there is a file graph.onnx or `all` in it."""
-MODULES = ("setup",)
+MODULES = ("building.setup",)
 COMMAND = ("-c", "from tests.gated_backend import main; main()")
-"""What to start instead of `costroute_rt.engines.background.COMMAND`."""
+"""What to start instead of `costroute_rt.engines.building.background.COMMAND`."""
 
 
 class GatedBackend(OnnxRuntimeBackend):
@@ -69,7 +69,7 @@ def main() -> None:
     Races are won at once, except where it holds a file `slow`: then they are run; or `slow pictures`: those of whole pictures are lost;
     or `crash before pictures`: it ends before these.
     """
-    background = import_module("costroute_rt.engines.background")
+    background = import_module("costroute_rt.engines.building.background")
     if not (Path(os.environ[GATE]) / "nice").exists():
         background.NICENESS = 0  # type: ignore[attr-defined]
     if not (Path(os.environ[GATE]) / "slow").exists():

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.estimator import Transformer
-from costroute_rt.prompt_encoder import TOKENIZER, EngineEncoder, TextStates
-from costroute_rt.router_network import Network, OpenEngine, encoder_network, estimator_network, no_engine
+from costroute_rt.routing.estimator import Transformer
+from costroute_rt.routing.prompt_encoder import TOKENIZER, EngineEncoder, TextStates
+from costroute_rt.routing.router_network import Network, OpenEngine, encoder_network, estimator_network, no_engine
 from tests.tiny_bundle import END, Graph, write_tokenizer
 
 EMBEDDING, MOST_TOKENS = 6, 12

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.estimator import Average, Estimator, Knn, Linear, Mean
-from costroute_rt.prompt_encoder import HashedEncoder
-from costroute_rt.reduction import Reduction
-from costroute_rt.router import Router, describe_pool
+from costroute_rt.routing.estimator import Average, Estimator, Knn, Linear, Mean
+from costroute_rt.routing.prompt_encoder import HashedEncoder
+from costroute_rt.routing.reduction import Reduction
+from costroute_rt.routing.router import Router, describe_pool
 
 COLOURS, THINGS = ("red", "blue", "green", "white", "old"), ("house", "boat", "tree", "mountain", "bird", "lake")
 PROMPTS = tuple(f"a {colour} {thing}{more}" for colour in COLOURS for thing in THINGS for more in ("", " at night, with snow"))

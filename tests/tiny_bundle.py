@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from costroute_rt.engines.bundle import Bundle, seal_bundle
+from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 
 CHANNELS, FACTOR, WIDTH, LENGTH = 4, 16, 8, 16
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.export.checkpoint import export_bundle
-from costroute_rt.export.recipe import BundleRecipe
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.export.checkpoint.checkpoint import export_bundle
+from costroute_rt.export.checkpoint.recipe import BundleRecipe
 from costroute_rt.export.router.cross_validation import ALL_ESTIMATORS
 from costroute_rt.export.router.job import Source, fit_bundle
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from costroute_rt.engines.error import CostrouteError, LabelError, OutputError
+from costroute_rt.error import CostrouteError, LabelError, OutputError
 from costroute_rt.export.postcard.caption import caption
 from costroute_rt.export.postcard.scene import Scene, sample_scene
 

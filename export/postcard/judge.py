@@ -10,11 +10,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.build import build_engines, open_engine
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.engine import Engine
-from costroute_rt.engines.error import BundleError
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.backends.engine import Engine
+from costroute_rt.engines.building.build import build_engines, open_engine
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import BundleError
 from costroute_rt.export.postcard.scene import ATTRIBUTES, Value
 
 Pixels = npt.NDArray[np.uint8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from costroute_rt.engines.error import ConfigError, LabelError
+from costroute_rt.error import ConfigError, LabelError
 from costroute_rt.export.router.labels import LabelTable
 
 

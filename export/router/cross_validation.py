@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.error import ConfigError
-from costroute_rt.estimator import Estimator, Knn, Linear, Mean
+from costroute_rt.error import ConfigError
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.curve import FloatArray, IntArray, Interval, best_single, bootstrap_mean, hull_members, route
-from costroute_rt.prompt_encoder import TextStates
-from costroute_rt.reduction import Reduction
+from costroute_rt.routing.estimator import Estimator, Knn, Linear, Mean
+from costroute_rt.routing.prompt_encoder import TextStates
+from costroute_rt.routing.reduction import Reduction
 
 Float32Array = npt.NDArray[np.float32]
 Progress = Callable[[str], None]

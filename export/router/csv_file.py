@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from costroute_rt.engines.error import LabelError
+from costroute_rt.error import LabelError
 
 
 @contextmanager

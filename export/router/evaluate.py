@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.allocation import allocate
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.cost.allocation import allocate
+from costroute_rt.error import ConfigError
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.engines.error import ConfigError
-from costroute_rt.estimator import Average, Estimator
+from costroute_rt.error import ConfigError
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import (
     DIMENSIONS,
@@ -24,10 +23,11 @@ from costroute_rt.export.router.cross_validation import (
     grid_of,
 )
 from costroute_rt.export.router.curve import FloatArray
-from costroute_rt.neighbour import Neighbours
-from costroute_rt.prompt_encoder import PromptEncoder, TextStates
-from costroute_rt.reduction import Reduction
-from costroute_rt.router import Router, describe_pool
+from costroute_rt.routing.estimator import Average, Estimator
+from costroute_rt.routing.neighbour import Neighbours
+from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
+from costroute_rt.routing.reduction import Reduction
+from costroute_rt.routing.router import Router, describe_pool
 
 NEIGHBOUR = 5
 """A prompt is as far from the labelled ones as from the fifth nearest."""

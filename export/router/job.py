@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.engine_set import EngineSet
-from costroute_rt.engines.build import build_engines, open_engine
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import LabelError, OutputError
-from costroute_rt.engines.setup import USUAL, Setup
-from costroute_rt.engines.specification import make_spec, router_graphs
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.building.build import build_engines, open_engine
+from costroute_rt.engines.building.setup import USUAL, Setup
+from costroute_rt.engines.building.specification import make_spec, router_graphs
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import LabelError, OutputError
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import ESTIMATORS, complete_prompts
@@ -31,10 +30,11 @@ from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.report import Example, write_page
 from costroute_rt.export.router.states import read_states
 from costroute_rt.export.router.transformer import import_torch, save_router
-from costroute_rt.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
-from costroute_rt.router import Router
-from costroute_rt.router_bundle import open_router, text_encoder_sha256, with_router
-from costroute_rt.router_network import encoder_network
+from costroute_rt.family.engine_set import EngineSet
+from costroute_rt.routing.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
+from costroute_rt.routing.router import Router
+from costroute_rt.routing.router_bundle import open_router, text_encoder_sha256, with_router
+from costroute_rt.routing.router_network import encoder_network
 from costroute_rt.runtime import Runtime
 
 Say = Callable[[str], None]

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from costroute_rt.engines.error import ConfigError, LabelError, OutputError
+from costroute_rt.error import ConfigError, LabelError, OutputError
 from costroute_rt.export.router.prompts import WRITTEN, PromptRow
 
 Key = tuple[str, str, int]

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import ConfigError, LabelError, PromptError
-from costroute_rt.engines.section import canonical_json
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.section import canonical_json
+from costroute_rt.error import ConfigError, LabelError, PromptError
 from costroute_rt.export.router.anchors import choose_anchors
 from costroute_rt.export.router.label_file import MARK, LabelFile, open_label_file
 from costroute_rt.export.router.labels import LabelTable

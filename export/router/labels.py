@@ -11,8 +11,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from costroute_rt.engines.digest import sha256_file
-from costroute_rt.engines.error import LabelError
+from costroute_rt.engines.bundle.digest import sha256_file
+from costroute_rt.error import LabelError
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.csv_file import opened
 from costroute_rt.export.router.label_file import MARK

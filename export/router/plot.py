@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.engines.error import BackendError
+from costroute_rt.error import BackendError
 from costroute_rt.export.router.curve import Curve
 from costroute_rt.export.router.evaluate import Evaluation
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import BackendError, ConfigError, CostrouteError, LabelError
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import BackendError, ConfigError, CostrouteError, LabelError
 from costroute_rt.export.router.prompts import PromptRow
 
 Pixels = npt.NDArray[np.uint8]

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from costroute_rt.engines.error import BackendError, ConfigError, CostrouteError
-from costroute_rt.engines.graph import compose_embedding, graph_spec, keep_outputs, save_graph
-from costroute_rt.export.component import export_graph, write_weights
-from costroute_rt.prompt_encoder import TOKENIZER
-from costroute_rt.router_network import encoder_network
+from costroute_rt.error import BackendError, ConfigError, CostrouteError
+from costroute_rt.export.checkpoint.component import export_graph, write_weights
+from costroute_rt.export.graph.compose import compose_embedding, graph_spec, keep_outputs, save_graph
+from costroute_rt.routing.prompt_encoder import TOKENIZER
+from costroute_rt.routing.router_network import encoder_network
 
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 _CLIP_TYPES = ("clip", "clip_text_model")

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from costroute_rt.engines.engine import Engine
-from costroute_rt.engines.error import BackendError, ConfigError
-from costroute_rt.engines.graph import save_graph
-from costroute_rt.estimator import Average, Estimator, FloatArray, Mean, Transformer, label_weights
-from costroute_rt.export.component import trace_graph, write_weights
+from costroute_rt.engines.backends.engine import Engine
+from costroute_rt.error import BackendError, ConfigError
+from costroute_rt.export.checkpoint.component import trace_graph, write_weights
+from costroute_rt.export.graph.compose import save_graph
 from costroute_rt.export.router.cells import IntArray
-from costroute_rt.prompt_encoder import TextStates
-from costroute_rt.router import Router
-from costroute_rt.router_network import Network, estimator_network
+from costroute_rt.routing.estimator import Average, Estimator, FloatArray, Mean, Transformer, label_weights
+from costroute_rt.routing.prompt_encoder import TextStates
+from costroute_rt.routing.router import Router
+from costroute_rt.routing.router_network import Network, estimator_network
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costroute_rt.engines.bundle import seal_bundle
+from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.export.postcard.scene import ATTRIBUTES
 from tests import tiny_bundle as tiny
 
@@ -34,7 +34,7 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small checkpoint as the export recipe writes it, for tests marked `export`."""
-    from costroute_rt.export.checkpoint import export_bundle
+    from costroute_rt.export.checkpoint.checkpoint import export_bundle
     from tests.export.small_checkpoint import make_recipe, write_checkpoint
 
     folder = tmp_path_factory.mktemp("exported")

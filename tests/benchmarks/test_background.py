@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import background
 from benchmarks.scenario import Target
-from costroute_rt.engines import background as builder
+from costroute_rt.engines.building import background as builder
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import batch, held_out, router, router_time
 from costroute_rt import Bundle
-from costroute_rt.router_bundle import with_router
+from costroute_rt.routing.router_bundle import with_router
 from tests.small_router import make_router
 
 NAMES = ("tiny-turbo@1", "tiny-turbo@2", "tiny-base@4", "tiny-base@8")

@@ -12,7 +12,7 @@ from benchmarks.judge import Judge
 from benchmarks.latency import compare_pictures
 from benchmarks.peer import Job, open_diffusers, open_optimum, open_ours, with_steps
 from costroute_rt import Bundle, Runtime
-from costroute_rt.engines.store import Store
+from costroute_rt.engines.store.store import Store
 from tests.export.small_checkpoint import needs_export
 
 pytestmark = [*needs_export, pytest.mark.slow]

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from costroute_rt.cli.info import reproduce
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.router_bundle import with_router
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.routing.router_bundle import with_router
 from tests.cli.conftest import Run
 from tests.small_router import make_router
 
@@ -118,7 +118,7 @@ def test_engines_explain_says_what_would_be_found(run: Run, own_home: Path, tiny
 
 
 def test_engines_explain_tells_of_another_backend_only_its_name(run: Run, own_home: Path, tiny_bundle: Path) -> None:
-    from costroute_rt.engines.store import Store
+    from costroute_rt.engines.store.store import Store
 
     store = Store.open(own_home)
     (stored,) = store.engines()
@@ -175,7 +175,7 @@ def test_doctor_reports_facts_and_problems(run: Run, built: Path) -> None:
 
 def test_doctor_finds_two_distributions_of_onnx_runtime(run: Run, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = ["onnxruntime", "onnxruntime-gpu"]
-    monkeypatch.setattr("costroute_rt.engines.onnxruntime_providers.installed_distributions", lambda: both)
+    monkeypatch.setattr("costroute_rt.engines.backends.onnxruntime.providers.installed_distributions", lambda: both)
     done = run("doctor")
     assert done.exit_code == 1
     assert "mend: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu" in done.stdout
@@ -189,7 +189,7 @@ def test_doctor_names_the_other_backends(run: Run, built: Path) -> None:
 @pytest.fixture
 def set_aside(own_home: Path) -> str:
     """The only engine of a store, set aside; its digest."""
-    from costroute_rt.engines.store import Store
+    from costroute_rt.engines.store.store import Store
     from tests.engines.conftest import set_aside as mark
 
     store = Store.open(own_home)

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from costroute_rt.cli.failure import exit_code_of
-from costroute_rt.engines.error import (
+from costroute_rt.error import (
     BackendError,
     BudgetError,
     BundleError,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.bundle import Bundle, seal_bundle
+from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 from tests.cli.conftest import Run
 from tests.export.router.label_text import write_labels
 

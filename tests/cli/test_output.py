@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from costroute_rt.cli.output import SLUG_LENGTH, plan_jobs, slug_of
-from costroute_rt.engines.error import ConfigError, OutputError
+from costroute_rt.error import ConfigError, OutputError
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from costroute_rt.cli import progress
-from costroute_rt.engines.cuda_memory import find_obstacle
+from costroute_rt.engines.backends.tensorrt.cuda_memory import find_obstacle
 from tests.cli.conftest import invoke
 
 pytestmark = [

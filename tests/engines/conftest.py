@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.engines.build import build_engines
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.engine import EngineKey
-from costroute_rt.engines.setup import Setup
-from costroute_rt.engines.store import Store, StoredEngine
+from costroute_rt.engines.backends.engine import EngineKey
+from costroute_rt.engines.building.build import build_engines
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.store import Store, StoredEngine
 
 Edit = Callable[[dict[str, Any]], object]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.engines.cuda_memory import CudaMemory
-from costroute_rt.engines.pycuda_driver import PycudaDriver
+from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory
+from costroute_rt.engines.backends.tensorrt.pycuda_driver import PycudaDriver
 
 
 class FakeDriver:

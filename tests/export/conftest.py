@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.bundle.bundle import Bundle
 from tests.export.small_checkpoint import make_recipe, write_checkpoint
 
 
@@ -25,7 +25,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     import torch
     from diffusers import StableDiffusionPipeline
 
-    from costroute_rt.export.checkpoint import export_bundle
+    from costroute_rt.export.checkpoint.checkpoint import export_bundle
 
     folder = tmp_path_factory.mktemp("export")
     checkpoint = write_checkpoint(folder / "checkpoint")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.export.recipe import BundleRecipe
+from costroute_rt.export.checkpoint.recipe import BundleRecipe
 
 TOKENS = 64
 LICENSE_TEXT = "Apache License, Version 2.0: the text would stand here.\n"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.export.checkpoint.test_checkpoint import open_session
 from tests.export.small_checkpoint import needs_export
-from tests.export.test_checkpoint import open_session
 
 pytestmark = needs_export
 

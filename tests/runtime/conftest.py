@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.bundle import Bundle
+from costroute_rt.engines.bundle.bundle import Bundle
 from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 

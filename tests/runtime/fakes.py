@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.budget import CostModel
 from costroute_rt.candidate import Pool
-from costroute_rt.engine_set import EngineSet
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.cost import CallCost, EngineCost
-from costroute_rt.parts import Parts, Tables
-from costroute_rt.prompt import Tokenizer
-from costroute_rt.quality import AverageQuality
+from costroute_rt.cost.cost_model import CostModel
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.cost import CallCost, EngineCost
+from costroute_rt.family.engine_set import EngineSet
+from costroute_rt.family.parts import Parts, Tables
+from costroute_rt.family.prompt import Tokenizer
+from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.runtime import Runtime
 
 CALL_MS = {"text_encoder/encode": 4.0, "turbo/step": 20.0, "base/condition": 1.0, "base/guided_step": 50.0, "vae/decode": 10.0}

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from costroute_rt import BackendError, BundleError, EngineError, Runtime
-from costroute_rt.engines.build import build_engines
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.setup import Setup
-from costroute_rt.engines.store import Store
-from costroute_rt.parts import Profiles
+from costroute_rt.engines.building.build import build_engines
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.store import Store
+from costroute_rt.family.parts import Profiles
 from tests.engines.conftest import flip_byte
 
 pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from costroute_rt.engines.error import ConfigError, OutputError
+from costroute_rt.error import ConfigError, OutputError
 from costroute_rt.png import format_parameters, read_settings, write_png
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

@@ -20,7 +20,7 @@ def loaded_by(code: str) -> set[str]:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     baseline = loaded_by("pass")
-    assert loaded_by("import costroute_rt, costroute_rt.engines.error; costroute_rt.BudgetError; costroute_rt.shipped_bundle()") == baseline
+    assert loaded_by("import costroute_rt, costroute_rt.error; costroute_rt.BudgetError; costroute_rt.shipped_bundle()") == baseline
 
 
 def test_the_runtime_class_loads_no_inference_library() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import ConfigError
 from costroute_rt.request import LAST_SEED, Request, check_seed, check_size
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.engines.error import PromptError
+from costroute_rt.error import PromptError
 from costroute_rt.export.router.labelling import Report, Request, label_prompts
 from costroute_rt.export.router.prompts import PromptRow
 

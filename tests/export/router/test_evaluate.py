@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.error import ConfigError
 from costroute_rt.export.router import evaluate as ev
 from costroute_rt.export.router.cells import Cells, make_cells
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costroute_rt.engines.error import ConfigError
+from costroute_rt.error import ConfigError
 from costroute_rt.export.router import cross_validation as cv
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.fit import decide, describe, fit_router, learn, trust_range
-from costroute_rt.prompt_encoder import HashedEncoder
-from costroute_rt.router import Router
+from costroute_rt.routing.prompt_encoder import HashedEncoder
+from costroute_rt.routing.router import Router
 
 KINDS = (["cat", "dog", "bird", "fish"], ["red", "blue", "green", "grey"])
 NAMES = ("animals", "colours", "neither")

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import LabelError, OutputError
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import LabelError, OutputError
 from costroute_rt.export.router import job
 from costroute_rt.export.router.evaluate import Estimates
 from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle, make_examples, time_router
-from costroute_rt.router_bundle import open_router
+from costroute_rt.routing.router_bundle import open_router
 from tests.export.router.label_text import write_labels
 
 NAMES = ("tiny-turbo@1", "tiny-turbo@2", "tiny-base@4", "tiny-base@8")

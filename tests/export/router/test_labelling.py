@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import ConfigError, LabelError, OutputError
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import ConfigError, LabelError, OutputError
 from costroute_rt.export.router import label_file
 from costroute_rt.export.router.label_file import open_label_file
 from costroute_rt.export.router.labelling import Progress, check_candidates, fingerprints, image_seed, label_prompts

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costroute_rt.engines.digest import sha256_file
-from costroute_rt.engines.error import LabelError
-from costroute_rt.estimator import Average
+from costroute_rt.engines.bundle.digest import sha256_file
+from costroute_rt.error import LabelError
 from costroute_rt.export.router.labels import Cells, LabelTable
+from costroute_rt.routing.estimator import Average
 
 HEADER = "prompt_id,prompt,candidate,seed,score,cost_ms,category\n"
 ROWS = (

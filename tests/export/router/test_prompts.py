@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.error import LabelError
+from costroute_rt.error import LabelError
 from costroute_rt.export.router.prompts import read_prompts
 
 

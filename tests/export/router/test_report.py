@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from costroute_rt.engines.error import BackendError
+from costroute_rt.error import BackendError
 from costroute_rt.export.router import evaluate as ev
 from costroute_rt.export.router import plot
 from costroute_rt.export.router.curve import Interval

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import BackendError, BundleError, ConfigError
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import BackendError, BundleError, ConfigError
 from costroute_rt.export.router.prompts import PromptRow
 from costroute_rt.export.router.scorers import ClipScorer, FunctionScorer, PostcardScorer, open_scorers
 

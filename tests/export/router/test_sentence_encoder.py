@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import BackendError, ConfigError
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import BackendError, ConfigError
 from costroute_rt.export.router.job import Source, _sentence_encoder, evaluate_bundle, fit_bundle
 from costroute_rt.export.router.sentence_encoder import export_sentence_encoder, read_layout
 from tests.export.router.test_transformer import route_without_torch, write_labels

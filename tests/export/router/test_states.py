@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from costroute_rt import Runtime
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import PromptError
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import PromptError
 from costroute_rt.export.router import states
 from costroute_rt.export.router.states import read_states
-from costroute_rt.planner import encode_prompt
+from costroute_rt.generation.planner import encode_prompt
 from tests.tiny_bundle import LENGTH, WIDTH
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.bundle import Bundle
-from costroute_rt.engines.error import BackendError, ConfigError
-from costroute_rt.estimator import Average, Mean, Transformer
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import BackendError, ConfigError
 from costroute_rt.export.router import cross_validation as cv
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.fit import learn
 from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle
 from costroute_rt.export.router.transformer import fit_transformer
-from costroute_rt.prompt_encoder import HashedEncoder, TextStates
+from costroute_rt.routing.estimator import Average, Mean, Transformer
+from costroute_rt.routing.prompt_encoder import HashedEncoder, TextStates
 from tests.export.small_checkpoint import needs_export
 
 TOKENS, WIDTH = 6, 12
@@ -101,8 +101,8 @@ class TestFitted:
         assert (first.standard_error < 0.1).all()
 
     def test_the_exported_network_gives_what_the_fitted_one_gave(self, tmp_path: Path) -> None:
-        from costroute_rt.engines.engine import BuildSpec
-        from costroute_rt.engines.onnxruntime_backend import OnnxRuntimeBackend
+        from costroute_rt.engines.backends.engine import BuildSpec
+        from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 
         cells, states = make(40)
         fitted = fit(cells, states)

@@ -1,0 +1,345 @@
+"""ONNX Runtime: the default backend.
+
+An engine is the graph after ONNX Runtime's own optimisation (weights unpacked to the precision they are computed in, kernels fused and
+laid out for this processor), which it then opens with optimisation switched off. Such a file is a cache for this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.engines.backends.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
+from costroute_rt.engines.backends.half_precision import RULES, to_float16
+from costroute_rt.engines.backends.onnxruntime.providers import (
+    DEVICE_TYPES,
+    PROVIDERS,
+    import_onnxruntime,
+    load_cuda_packages,
+    make_absent_error,
+    prove_provider,
+    real_provider,
+    shorten_error,
+)
+from costroute_rt.engines.bundle.manifest import TensorSpec
+from costroute_rt.engines.bundle.onnx_file import read_graph_spec
+from costroute_rt.engines.machine import device
+from costroute_rt.error import BackendError, ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession, SessionOptions
+
+Provider = str | tuple[str, dict[str, str]]
+"""A name of ONNX Runtime's, maybe with options."""
+
+_log = logging.getLogger(__name__)
+
+MODEL, DATA = "model.onnx", "model.data"
+_CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
+"""Memory grows by what is needed: every engine has its own, and by powers of two they would not fit beside each other. And float32
+is float32: by default its products are of 10-bit fractions on cards since Ampere."""
+_MEMORY_SHARE = 0.9
+"""Of the card's memory that one engine may take: beyond it some drivers go on in host memory, at a fraction of the speed."""
+_SMALLEST_EXTERNAL_BYTES = "1024"
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
+_TYPES |= {"tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(bool)": "bool"}
+
+
+class OnnxRuntimeBackend:
+    """Builds and opens engines with ONNX Runtime."""
+
+    name = "onnxruntime"
+    default_provider, default_precision = "cpu", "float32"
+    needs_ranges = False
+
+    def __init__(self) -> None:
+        """Raises BackendError where ONNX Runtime is not installed, or installed twice."""
+        self._ort = import_onnxruntime()
+        self.version = str(self._ort.__version__)
+
+    def options(self, spec: BuildSpec) -> str:
+        options: dict[str, object] = {"threads": spec.threads, "optimization": "all" if _is_host(spec) else "basic"}
+        if spec.precision == "float16":
+            options |= {"optimization": "none", "rules": RULES}
+        if spec.provider == "cuda":
+            options |= {**_CUDA_OPTIONS, "memory": _MEMORY_SHARE, "replay": "static"}
+        return " ".join(f"{name}={value}" for name, value in options.items())
+
+    def device(self, spec: BuildSpec) -> tuple[str, str]:
+        self._requested(spec)
+        if spec.provider in DEVICE_TYPES:
+            gpu = device.named_gpu()
+            prove_provider(spec.provider)
+            return gpu
+        return " ".join([device.cpu_name(), *device.cpu_features()]), "none"
+
+    def obstacle(self) -> BackendError | None:
+        """None: a provider that is not there is an error before anything is built."""
+        return None
+
+    def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
+        """Optimise `graph` into `target`; for providers that compile by themselves only what every device has in common."""
+        if spec.precision == "float16":
+            _write_half(graph, target, spec)
+            return
+        options = self._session_options(spec)
+        level = self._ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if _is_host(spec) else level.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(target / MODEL)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", DATA)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _SMALLEST_EXTERNAL_BYTES)
+        for axis, length in spec.shapes:
+            options.add_free_dimension_override_by_name(axis, length)
+        self._session(graph, options, ["CPUExecutionProvider"], "the graph cannot be built")
+
+    def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OnnxRuntimeEngine:
+        """Open an engine and make sure that what was asked for is what runs."""
+        options = self._session_options(spec)
+        if _is_host(spec):
+            options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        providers = self._requested(spec)
+        session, is_replayed = self._open_session(folder / MODEL, options, providers)
+        provider = real_provider(session.get_providers(), spec.provider)
+        size = sum(path.stat().st_size for path in folder.iterdir() if path.name in (MODEL, DATA))
+        return OnnxRuntimeEngine(self._ort, session, provider, folder, size, key, is_replayed=is_replayed)
+
+    def _open_session(self, path: Path, options: SessionOptions, providers: list[str]) -> tuple[InferenceSession, bool]:
+        """The session, and whether it replays one recorded CUDA graph: where all shapes are fixed and all of it runs on the card."""
+        problem = "the engine cannot be opened"
+        if providers[0] != PROVIDERS["cuda"] or not _is_static(path):
+            return self._session(path, options, _with_options(providers), problem), False
+        try:
+            return self._session(path, options, _with_options(providers, enable_cuda_graph="1"), problem), True
+        except EngineError as error:
+            if "graph" not in error.problem.lower():
+                raise
+            _log.info("%s runs without a CUDA graph: %s", path.parent.name, error.problem)
+            return self._session(path, options, _with_options(providers), problem), False
+
+    def run_reference(self, graph: Path, feeds: Mapping[str, npt.NDArray[Any]]) -> ReferenceRun:
+        """The graph as it is in the bundle, unoptimised, on the CPU."""
+        options = self._session_options(BuildSpec(threads=device.default_threads()))
+        options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = self._session(graph, options, ["CPUExecutionProvider"], "the reference graph cannot be opened")
+        return ReferenceRun(OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None), dict(feeds))
+
+    def _session_options(self, spec: BuildSpec) -> SessionOptions:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = spec.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        if spec.provider == "directml":
+            options.enable_mem_pattern = False  # DirectML refuses it
+        # Threads spin while a graph runs (a guided step took 6.8 ms instead of 9.8 ms on two cores) and stop when it ends: spinning on
+        # would take the cores from the next engine's threads (a decode took 33 ms instead of 19 ms) and from every other program.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return options
+
+    def _requested(self, spec: BuildSpec) -> list[str]:
+        """The providers to open with; raises ConfigError, or BackendError where this ONNX Runtime was built without the one asked for."""
+        wanted = PROVIDERS.get(spec.provider)
+        if wanted is None:
+            raise ConfigError("provider", spec.provider, f"one of {', '.join(PROVIDERS)}")
+        if spec.target:
+            raise ConfigError("target", spec.target, "none with the backend onnxruntime, which builds for this machine")
+        able = ("float32", "float16") if spec.provider in DEVICE_TYPES else ("float32",)
+        if spec.precision not in able:
+            raise ConfigError("precision", spec.precision, f"{' or '.join(able)} with onnxruntime's provider {spec.provider}")
+        if wanted not in self._ort.get_available_providers():
+            raise make_absent_error(spec.provider, self._ort.get_available_providers())
+        if spec.provider in DEVICE_TYPES:
+            load_cuda_packages()
+        return list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
+
+    def _session(self, path: Path, options: SessionOptions, providers: Sequence[Provider], problem: str) -> InferenceSession:
+        try:
+            return self._ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
+            raise EngineError(path, f"{problem}: {shorten_error(error)}", "costroute-rt build-engines") from error
+
+
+class OnnxRuntimeEngine:
+    """An open session; outputs stay where the provider computes."""
+
+    def __init__(
+        self,
+        ort: ModuleType,
+        session: InferenceSession,
+        provider: str,
+        folder: Path,
+        size: int,
+        key: EngineKey | None,
+        *,
+        is_replayed: bool = False,
+    ) -> None:
+        """is_replayed: all shapes are fixed, and the addresses of inputs and outputs must be too."""
+        self.key, self.provider, self.resident_bytes = key, provider, size
+        self.inputs = {value.name: _tensor_spec(value) for value in session.get_inputs()}
+        self.outputs = {value.name: _tensor_spec(value) for value in session.get_outputs()}
+        self._ort, self._folder = ort, folder
+        self._session: InferenceSession | None = session
+        self._names = list(self.outputs)
+        self._device_type = DEVICE_TYPES.get(provider)
+        self._replay = _Replay(ort, session, self._device_type, self.inputs, self.outputs) if is_replayed and self._device_type else None
+
+    def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        if self._session is None:
+            raise EngineError(self._folder, "the engine is closed", "open it again")
+        check_feeds(self.inputs, {name: self._describe(value) for name, value in feeds.items()})
+        try:
+            results = self._run_bound(self._session, feeds) if self._device_type else self._session.run(self._names, dict(feeds))
+        except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
+            raise EngineError(
+                self._folder, f"it failed while running: {shorten_error(error)}", "costroute-rt build-engines --force"
+            ) from error
+        return dict(zip(self._names, results, strict=True))
+
+    def to_device(self, array: npt.NDArray[Any]) -> Value:
+        if self._device_type is None:
+            return np.ascontiguousarray(array).reshape(np.shape(array))
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array).reshape(np.shape(array)), self._device_type, 0)
+
+    def to_host(self, value: Value) -> npt.NDArray[Any]:
+        return np.asarray(value if self._device_type is None else value.numpy())
+
+    def close(self) -> None:
+        self._session = self._replay = None
+
+    def __enter__(self) -> OnnxRuntimeEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _describe(self, value: Value) -> tuple[str, tuple[int, ...]]:
+        if self._device_type is None:
+            return describe_array(value)
+        return _TYPES.get(value.data_type(), value.data_type()), tuple(value.shape())
+
+    def _run_bound(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
+        """Outputs that are complete: the CUDA provider waits for its stream at the end of a run, replayed or not, and after each copy."""
+        if self._replay is not None:
+            return self._replay.run(session, feeds)
+        binding = session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._names:
+            binding.bind_output(name, self._device_type, 0)
+        session.run_with_iobinding(binding)
+        return list(binding.get_outputs())
+
+
+class _Replay:
+    """Inputs and outputs at fixed addresses on the device, which a recorded CUDA graph reads and writes."""
+
+    def __init__(
+        self,
+        ort: ModuleType,
+        session: InferenceSession,
+        device_type: str,
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec],
+    ) -> None:
+        def empty(spec: TensorSpec) -> Value:
+            return ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type, device_type, 0)
+
+        self._empty, self._specs = empty, outputs
+        self._inputs, self._outputs = ({name: empty(spec) for name, spec in side.items()} for side in (inputs, outputs))
+        self._fed: dict[str, Value] = {}
+        self._binding = session.io_binding()
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
+        """Copies happen on the device; what is fed again, such as text states, is copied once."""
+        for name, value in feeds.items():
+            if self._fed.get(name) is not value:
+                self._inputs[name].update_inplace(value)
+        self._fed = dict(feeds)
+        session.run_with_iobinding(self._binding)
+        results = {name: self._empty(spec) for name, spec in self._specs.items()}
+        for name, value in results.items():
+            value.update_inplace(self._outputs[name])
+        return list(results.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRun:
+    """The unoptimised graph with the inputs to compare on."""
+
+    engine: OnnxRuntimeEngine
+    feeds: Mapping[str, npt.NDArray[Any]]
+
+    def outputs(self) -> dict[str, npt.NDArray[Any]]:
+        return self.engine.run(self.feeds)
+
+
+def _is_host(spec: BuildSpec) -> bool:
+    return spec.provider == "cpu"
+
+
+def _with_options(providers: Sequence[str], **more: str) -> list[Provider]:
+    """The providers, CUDA with its options."""
+    memory = int(_MEMORY_SHARE * device.gpu_memory_bytes())
+    limit = {"gpu_mem_limit": str(memory)} if memory else {}
+    return [(name, {**_CUDA_OPTIONS, **limit, **more}) if name == PROVIDERS["cuda"] else name for name in providers]
+
+
+def _is_static(path: Path) -> bool:
+    """Whether every axis of every input and output has one length."""
+    try:
+        spec = read_graph_spec(path)
+    except (OSError, ValueError):
+        return False  # opening it says what is wrong
+    return all(isinstance(axis, int) for side in (spec.inputs, spec.outputs) for each in side.values() for axis in each.shape)
+
+
+def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
+    """The graph with its bulk in float16, with known lengths put in; the provider optimises it when it is opened."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise BackendError("onnx, to build float16 engines", f"no usable onnx module ({error})", "pip install onnx") from error
+
+    try:
+        model = to_float16(onnx.load(str(graph), load_external_data=False))
+        _load_weights(model, graph.parent)
+        lengths = dict(spec.shapes)
+        for value in (*model.graph.input, *model.graph.output):
+            for axis in value.type.tensor_type.shape.dim:
+                if axis.dim_param in lengths:
+                    axis.dim_value = lengths[axis.dim_param]
+        onnx.save(model, str(target / MODEL), save_as_external_data=True, location=DATA, size_threshold=int(_SMALLEST_EXTERNAL_BYTES))
+    except OSError:
+        raise
+    except Exception as error:  # onnx and protobuf have classes of their own
+        raise EngineError(graph, f"the graph cannot be built: {shorten_error(error)}", "costroute-rt build-engines") from error
+
+
+def _load_weights(model: ModelProto, folder: Path) -> None:
+    """Read the initializers that lie in another file: `onnx` does not where it has several names, as in a bundle made from another."""
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    for tensor in filter(uses_external_data, model.graph.initializer):
+        info = ExternalDataInfo(tensor)
+        with open(folder / info.location, "rb") as file:
+            file.seek(info.offset or 0)
+            tensor.raw_data = file.read(info.length)
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
+
+
+def _tensor_spec(value: Any) -> TensorSpec:
+    shape = [axis if axis is not None else "?" for axis in value.shape]
+    return TensorSpec(_TYPES.get(value.type, value.type), tuple(shape))

@@ -1,0 +1,181 @@
+"""ONNX Runtime's providers: which are there, whether each really runs, and what brings one that does not.
+
+The only file that imports ONNX Runtime when it runs, inside a function, so that a bundle can be read where it is not installed; the backend
+names its types.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from costroute_rt.engines.bundle.onnx_file import RELU
+from costroute_rt.engines.machine.nvidia import NO_DRIVER, has_cuda_library
+from costroute_rt.error import BackendError
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+_REMEDIES = {
+    "cpu": "pip install 'costroute-rt[cpu]'",
+    "cuda": "pip install 'costroute-rt[cuda]', and the NVIDIA driver, CUDA and cuDNN it needs; `costroute-rt doctor` shows what is there",
+    "tensorrt": "pip install 'costroute-rt[cuda]' and TensorRT's libraries; `costroute-rt doctor` shows what is there",
+    "directml": "pip install onnxruntime-directml, on Windows",
+    "coreml": "pip install 'costroute-rt[cpu]', on macOS",
+}
+DEVICE_TYPES = {"cuda": "cuda", "tensorrt": "cuda"}
+"""Providers whose tensors live elsewhere than in host memory, and where."""
+_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_LONGEST_REASON = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCheck:
+    """Whether a provider that ONNX Runtime lists really runs a graph."""
+
+    name: str
+    works: bool
+    problem: str | None
+
+
+def check_providers() -> list[ProviderCheck]:
+    """Open a graph of one node on each listed provider; being listed does not mean that its libraries are there."""
+    ort, short = import_onnxruntime(), _short_names()
+    return [check_provider(ort, short[full]) for full in ort.get_available_providers() if full in short]
+
+
+def check_provider(ort: ModuleType, name: str) -> ProviderCheck:
+    """The same for one provider; ort: the module. What fails is in the answer, not raised."""
+    if name in DEVICE_TYPES:
+        load_cuda_packages()
+    full, options = PROVIDERS[name], ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(RELU, options, providers=[full], enable_fallback=0)
+        session.run(None, {"x": np.ones(1, np.float32)})
+    except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
+        return ProviderCheck(name, False, _library_problem(name) or shorten_error(error))
+    found = session.get_providers()[0]
+    return ProviderCheck(name, found == full, None if found == full else _library_problem(name) or f"{found} runs instead")
+
+
+@cache
+def prove_provider(name: str) -> None:
+    """Run a graph of one node on it; raises BackendError where that fails. Only what works is remembered."""
+    check = check_provider(import_onnxruntime(), name)
+    if not check.works:
+        raise _make_unusable_error(name, check.problem or "")
+
+
+@cache
+def load_cuda_packages() -> None:
+    """Load the libraries of CUDA that pip installed (nvidia-cublas ...): they lie where the system's loader does not look for them."""
+    with redirect_stdout(sys.stderr):  # it prints what it does not find
+        import_onnxruntime().preload_dlls()
+
+
+def _make_unusable_error(name: str, problem: str) -> BackendError:
+    """About a provider that ONNX Runtime has, and that does not run; the remedy is what brings the library named in the problem."""
+    from costroute_rt.engines.machine.diagnosis import mend_library  # which imports this file
+
+    return BackendError(f"provider {name}", problem, mend_library(problem) or _REMEDIES[name])
+
+
+def make_absent_error(name: str, listed: Iterable[str]) -> BackendError:
+    """About a provider that this ONNX Runtime was built without: which library it lacks, and whether the driver would be there."""
+    installed = installed_distributions()
+    who = " and ".join(f"{each} {metadata.version(each)}" for each in installed) or "this onnxruntime"
+    found = f"{_names(listed)}: {who} has no {_library_name(name) if name in DEVICE_TYPES else PROVIDERS[name]}"
+    if name in DEVICE_TYPES and not has_cuda_library():
+        found += f", and there is {NO_DRIVER}"
+    replaced = f"pip uninstall -y {' '.join(installed)}, then " if installed and name in DEVICE_TYPES else ""  # they share one module
+    return BackendError(f"provider {name}", found, replaced + _REMEDIES[name])
+
+
+def _library_name(name: str) -> str:
+    """The file that is a provider for NVIDIA GPUs, beside ONNX Runtime's module."""
+    stem = f"onnxruntime_providers_{name}"
+    return f"{stem}.dll" if sys.platform == "win32" else f"lib{stem}.so"
+
+
+def _library_problem(name: str) -> str | None:
+    """What keeps a provider's library from being loaded, such as another that it needs: ONNX Runtime tells that its log alone.
+
+    To be asked after ONNX Runtime failed: loaded before, the library would not find what ONNX Runtime has to give it.
+    """
+    found = importlib.util.find_spec("onnxruntime")
+    path = Path(found.origin).parent / "capi" / _library_name(name) if found is not None and found.origin else None
+    if path is not None and path.exists():
+        try:
+            ctypes.CDLL(str(path))
+        except OSError as error:
+            return f"a {path.name} that cannot be loaded: {error}"
+    return None
+
+
+def installed_distributions() -> list[str]:
+    """Names of the installed packages that each provide the module `onnxruntime`."""
+    found = importlib.util.find_spec("onnxruntime")
+    if found is None or not found.origin:
+        return []
+    return list_distributions(Path(found.origin).parent.parent)
+
+
+def list_distributions(site: Path) -> list[str]:
+    """The same for one directory of packages."""
+    names = {path.name.split("-")[0].replace("_", "-").lower() for path in site.glob("onnxruntime*.dist-info")}
+    return sorted(name for name in names if not name.startswith(("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-ep-")))
+
+
+def import_onnxruntime() -> ModuleType:
+    """The module; raises BackendError where it is not installed, or installed twice."""
+    installed = installed_distributions()
+    if len(installed) > 1:
+        remedy = f"they overwrite each other: pip uninstall -y {' '.join(installed)}, then install one of them"
+        raise BackendError("one ONNX Runtime", " and ".join(installed), remedy)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError("ONNX Runtime", f"no usable onnxruntime module ({error})", _REMEDIES["cpu"]) from error
+    module: ModuleType = onnxruntime
+    return module
+
+
+def real_provider(found: list[str], wanted: str) -> str:
+    """Our name for the provider that runs; raises BackendError where it is not the one asked for."""
+    real = _short_names().get(found[0], found[0])
+    if real != wanted:
+        raise _make_unusable_error(wanted, _library_problem(wanted) or f"{real} after opening")
+    return real
+
+
+def _short_names() -> dict[str, str]:
+    """Our names by ONNX Runtime's."""
+    return {full: name for name, full in PROVIDERS.items()}
+
+
+def _names(providers: Iterable[str]) -> str:
+    short = _short_names()
+    return "only " + ", ".join(short[name] for name in providers if name in short)
+
+
+def shorten_error(error: BaseException) -> str:
+    """The last thing ONNX Runtime has to say, without its source positions and codes."""
+    lines = _PREFIX.split(str(error).strip())[-1].strip().splitlines()
+    return lines[0][:_LONGEST_REASON] if lines else type(error).__name__

@@ -1,0 +1,151 @@
+"""The check an engine passes before it is used: it computes what its graph says, and no slower than without optimisation, nor than
+the engine it is to replace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.engines.backends.engine import Engine
+
+Clock = Callable[[], float]
+"""Seconds from some fixed moment."""
+
+_TOLERANCE = {"float32": 2e-3, "float16": 3e-2, "bfloat16": 6e-2}
+"""Largest error, relative to the size of the reference output, by the precision that is computed in."""
+_LEVELS = {"float32": 1.0, "float16": 4.0, "bfloat16": 8.0}
+"""Largest error of integer outputs such as pixels."""
+_SLOWER, _SLOWER_MS = 1.6, 2.0
+"""Slow is: this many times the unoptimised graph, and by more than this."""
+_ROUNDS, _MORE_ROUNDS = 3, 20
+"""Calls timed, and how many before an engine is called slow: something else may have held the processor."""
+_PASSES, _PASS_TURNS, _PASS_S = 3, 10, 0.5
+"""Timing passes of a race between two engines; a pass ends after so many calls of each, or so long."""
+_RACE_SLOWER = 1.05
+"""An engine loses a race where it takes more than this many times as long in every pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """What was found, and why the engine must not be used."""
+
+    max_abs_error: float
+    tolerance: float
+    engine_ms: float
+    reference_ms: float
+    problem: str | None
+
+    def to_json(self) -> dict[str, float]:
+        names = ("max_abs_error", "tolerance", "engine_ms", "reference_ms")
+        return {name: round(getattr(self, name), 9) for name in names if np.isfinite(getattr(self, name))}
+
+
+def check_engine(
+    engine: Engine,
+    feeds: Mapping[str, npt.NDArray[Any]],
+    reference: Callable[[], Mapping[str, npt.NDArray[Any]]],
+    precision: str,
+    clock: Clock = time.perf_counter,
+) -> GateResult:
+    """Compare an engine with its reference, on the same feeds, in numbers and in time.
+
+    reference: computes the outputs of the unoptimised graph.
+    """
+    expected = reference()
+    on_device = {name: engine.to_device(array) for name, array in feeds.items()}
+    found = {name: engine.to_host(value) for name, value in engine.run(on_device).items()}
+    error, tolerance, problem = compare(expected, found, precision)
+    engine_ms, reference_ms = _race(lambda: engine.run(on_device), reference, clock)
+    if problem is None and _is_slow(engine_ms, reference_ms):
+        problem = f"it is slow: {engine_ms:.1f} ms a call, the unoptimised graph takes {reference_ms:.1f} ms"
+    return GateResult(max_abs_error=error, tolerance=tolerance, engine_ms=engine_ms, reference_ms=reference_ms, problem=problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Two engines of one graph, timed in turns: the best times of each pass, in milliseconds."""
+
+    engine_ms: tuple[float, ...]
+    other_ms: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the engine takes as the other."""
+        return min(self.engine_ms) / min(self.other_ms)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the engine is slower than the other: in every pass, since one may have been disturbed."""
+        return all(ours > _RACE_SLOWER * theirs for ours, theirs in zip(self.engine_ms, self.other_ms, strict=True))
+
+
+def run_race(engine: Callable[[], object], other: Callable[[], object], clock: Clock = time.perf_counter) -> Race:
+    """Three timing passes of both calls in turns, after one of each to warm up."""
+    engine()
+    other()
+    passes = [_run_pass(engine, other, clock) for _ in range(_PASSES)]
+    return Race(tuple(ours for ours, _ in passes), tuple(theirs for _, theirs in passes))
+
+
+def _run_pass(engine: Callable[[], object], other: Callable[[], object], clock: Clock) -> tuple[float, float]:
+    begin, best = clock(), [np.inf, np.inf]
+    for turn in range(_PASS_TURNS):
+        if turn and clock() - begin > _PASS_S:
+            break
+        for index, call in enumerate((engine, other)):
+            start = clock()
+            call()
+            best[index] = min(best[index], (clock() - start) * 1e3)
+    return best[0], best[1]
+
+
+def compare(
+    expected: Mapping[str, npt.NDArray[Any]], found: Mapping[str, npt.NDArray[Any]], precision: str
+) -> tuple[float, float, str | None]:
+    """Largest error over all outputs, the tolerance it was held to, and what is wrong, if anything."""
+    worst, allowed, problem = 0.0, _TOLERANCE[precision], None
+    for name, want in expected.items():
+        have = found.get(name)
+        if have is None or have.shape != want.shape or have.dtype != want.dtype:
+            return np.inf, allowed, f"output {name} is {_describe(have)}, the graph gives {_describe(want)}"
+        if not np.isfinite(have).all():
+            return np.inf, allowed, f"output {name} is not finite"
+        error = float(np.max(np.abs(have.astype(np.float64) - want.astype(np.float64)), initial=0.0))
+        floats = np.issubdtype(want.dtype, np.floating)
+        tolerance = _TOLERANCE[precision] * max(1.0, float(np.max(np.abs(want), initial=0.0))) if floats else _LEVELS[precision]
+        if problem is None and error > tolerance:
+            problem = f"output {name} differs from the reference by {error:.3g}, more than {tolerance:.3g}"
+        if error / tolerance >= worst / allowed:
+            worst, allowed = error, tolerance
+    return worst, allowed, problem
+
+
+def unusable_output(outputs: Mapping[str, npt.NDArray[Any]]) -> str | None:
+    """The first output that is not finite, as broken weights make it."""
+    return next((name for name, values in outputs.items() if not np.isfinite(values).all()), None)
+
+
+def _race(engine: Callable[[], object], reference: Callable[[], object], clock: Clock) -> tuple[float, float]:
+    """Best time in milliseconds of each, taken in turns so that a busy machine slows both."""
+    best = [np.inf, np.inf]
+    for turn in range(_MORE_ROUNDS):
+        if turn >= _ROUNDS and not _is_slow(*best):
+            break
+        for index, call in enumerate((engine, reference)):
+            start = clock()
+            call()
+            best[index] = min(best[index], (clock() - start) * 1e3)
+    return best[0], best[1]
+
+
+def _is_slow(engine_ms: float, reference_ms: float) -> bool:
+    return engine_ms > _SLOWER * reference_ms + _SLOWER_MS
+
+
+def _describe(array: npt.NDArray[Any] | None) -> str:
+    return "missing" if array is None else f"{array.dtype}{list(array.shape)}"

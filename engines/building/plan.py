@@ -1,0 +1,91 @@
+"""What a build would do, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from costroute_rt.engines.backends.engine import EngineKey, FieldDifference
+from costroute_rt.engines.building.build import describe_miss, was_checked
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.building.specification import room_needed
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.store import Store, StoredEngine, check_files
+from costroute_rt.error import EngineError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedBuild:
+    """What would happen to one graph."""
+
+    graph: str
+    """component/graph, with the size where the engine has one of its own."""
+    digest: str
+    builds: bool
+    why: str
+    differences: tuple[FieldDifference, ...]
+    """From the nearest stored engine of the graph; empty where it would not be built, or none was ever built."""
+    build_s: float | None
+    """From recorded builds of the same graph, else of others by the same backend, by size; None: there are none. 0: not built."""
+    disk_bytes: int
+    """Of the last such engine; where there was none, the most it may need. 0: not built."""
+
+
+def plan_builds(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, *, force: bool = False) -> list[PlannedBuild]:
+    """What `build_each` would do now with the same arguments, one entry for each name."""
+    keys = {name: setup.key(bundle, name) for name in names}
+    records = store.engines()
+    can_run = setup.tool().obstacle() is None
+    return [_plan(bundle, store, name, key, records, can_run=can_run, force=force) for name, key in keys.items()]
+
+
+def _plan(
+    bundle: Bundle, store: Store, name: str, key: EngineKey, records: Sequence[StoredEngine], *, can_run: bool, force: bool
+) -> PlannedBuild:
+    builds, why, differences = _decide(store, key, can_run, force)
+    alike = _alike(key, records)
+    disk_bytes = next((record.size_bytes for record in alike if record.size_bytes), room_needed(bundle, name))
+    return PlannedBuild(
+        graph=name,
+        digest=key.digest,
+        builds=builds,
+        why=why,
+        differences=differences,
+        build_s=_expect_s(key, alike, records, disk_bytes) if builds else 0.0,
+        disk_bytes=disk_bytes if builds else 0,
+    )
+
+
+def _decide(store: Store, key: EngineKey, can_run: bool, force: bool) -> tuple[bool, str, tuple[FieldDifference, ...]]:
+    """Whether the engine would be built, why, and how its key differs from the nearest stored one's."""
+    try:
+        stored = store.peek(key)
+        if stored is not None:
+            check_files(stored)
+    except EngineError as error:
+        return True, f"damaged: {error.problem}", ()
+    if stored is None:
+        differences = store.explain(key)
+        return True, describe_miss(differences), tuple(differences)
+    if force:
+        return True, "--force", ()
+    is_new_here = can_run and not was_checked(stored)
+    if stored.quarantined:
+        return is_new_here, f"set aside{' on another device' if is_new_here else ''}: {stored.quarantined}", ()
+    return False, "it is there, and will be checked on this device" if is_new_here else "it is there", ()
+
+
+def _alike(key: EngineKey, records: Sequence[StoredEngine]) -> list[StoredEngine]:
+    """Recorded builds of the same graph by the same backend for the same provider and precision, the last one first."""
+    how = (key.graph, key.backend, key.provider, key.precision)
+    found = [each for each in records if (each.key.graph, each.key.backend, each.key.provider, each.key.precision) == how]
+    return sorted(found, key=lambda each: (each.key.shapes == key.shapes, each.built_at), reverse=True)
+
+
+def _expect_s(key: EngineKey, alike: Sequence[StoredEngine], records: Sequence[StoredEngine], disk_bytes: int) -> float | None:
+    if alike:
+        return alike[0].build_s
+    same = [each for each in records if (each.key.backend, each.key.provider) == (key.backend, key.provider) and each.size_bytes]
+    if not same:
+        return None
+    return sum(each.build_s for each in same) / sum(each.size_bytes for each in same) * disk_bytes

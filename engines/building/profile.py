@@ -1,0 +1,201 @@
+"""Measuring engines on this device: how long each call and each loading takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from filelock import Timeout
+
+from costroute_rt.engines.backends.engine import Backend, BuildSpec, Engine
+from costroute_rt.engines.building.build import Progress
+from costroute_rt.engines.building.example import example_feeds
+from costroute_rt.engines.building.gate import Clock
+from costroute_rt.engines.building.setup import USUAL, Setup
+from costroute_rt.engines.building.shape import Size, size_options, split_name
+from costroute_rt.engines.building.specification import graph_names, sized_spec
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.cost import COSTS, CallCost, EngineCost, identity, write_costs
+from costroute_rt.engines.store.store import Store, StoredEngine, build_command
+from costroute_rt.error import EngineError
+
+_log = logging.getLogger(__name__)
+
+_WARM_UP, _CALLS, _LEAST_CALLS = 3, 40, 20
+_LIMIT_S, _FIRST_LIMIT_S = 20.0, 0.8
+"""Measuring stops after this long once every engine has its least number of calls: when asked for, and when somebody waits for a build."""
+_LOADS, _FIRST_LOADS = 3, 2
+_MEASURING = "measuring"
+"""The lock of whoever measures in a store: two at once would find each other's load."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRow:
+    """One measured engine at one batch size, for showing."""
+
+    graph: str
+    digest: str
+    batch: int
+    median_ms: float
+    p95_ms: float
+    spread_ms: float
+    calls: int
+    load_ms: float
+
+
+def profile_engines(
+    bundle: Bundle, store: Store, setup: Setup = USUAL, *, size: Size | None = None, progress: Progress | None = None
+) -> list[CostRow]:
+    """Measure every engine that `build_engines` builds for the pool, again; raises EngineError where one is missing.
+
+    size: those that know this height and width, in pixels.
+    """
+    costs = measure_engines(bundle, store, graph_names(bundle, size=size, tool=setup.tool()), setup, progress=progress)
+    return [
+        CostRow(
+            graph=cost.graph,
+            digest=cost.digest,
+            batch=batch,
+            median_ms=call.median_ms,
+            p95_ms=call.p95_ms,
+            spread_ms=call.spread_ms,
+            calls=call.calls,
+            load_ms=cost.load.median_ms,
+        )
+        for cost in costs
+        for batch, call in cost.batch.items()
+    ]
+
+
+def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> dict[str, float]:
+    """Measure the engines that have no costs to believe; returns the median of a call, in milliseconds, of each engine."""
+    names = list(names)
+    costs, missing = _known_costs(bundle, store, names, setup)
+    if not missing:
+        return costs
+    with _measuring(store):
+        costs, missing = _known_costs(bundle, store, names, setup)  # who had the lock may have measured the same
+        for name, problem in list(missing.items())[:1]:
+            if (store.folder / setup.key(bundle, name).digest / COSTS).exists():  # it takes seconds, and nobody asked for it
+                _log.warning("measuring again: %s", problem)
+        measured = _measure(bundle, store, missing, setup, limit_s=_FIRST_LIMIT_S, repeats=_FIRST_LOADS) if missing else []
+    return costs | {cost.graph: cost.batch[1].median_ms for cost in measured}
+
+
+def measure_engines(
+    bundle: Bundle,
+    store: Store,
+    names: Iterable[str],
+    setup: Setup,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[EngineCost]:
+    """Time the engines in turns, as generating an image uses them, and write each one's costs.json; waits for others who measure."""
+    with _measuring(store):
+        return _measure(bundle, store, names, setup, progress, clock)
+
+
+@contextmanager
+def _measuring(store: Store) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.lock(_MEASURING, timeout_s=0))
+        except Timeout:
+            _log.warning("waiting for another process that is measuring")
+            stack.enter_context(store.lock(_MEASURING))
+        yield
+
+
+def _measure(
+    bundle: Bundle,
+    store: Store,
+    names: Iterable[str],
+    setup: Setup,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+    limit_s: float = _LIMIT_S,
+    repeats: int = _LOADS,
+) -> list[EngineCost]:
+    tool, spec = setup.tool(), setup.spec(bundle)
+    stored = {name: _stored(bundle, store, name, setup) for name in names}
+    with ExitStack() as stack:
+        calls: dict[str, Callable[[], object]] = {}
+        loads: dict[str, list[float]] = {}
+        for index, (name, entry) in enumerate(stored.items()):
+            if progress is not None:
+                progress(name, index, len(stored))
+            own = sized_spec(bundle, name, spec)
+            engine, loads[name] = _load(tool, entry, own, clock, repeats)
+            calls[name] = example_call(stack.enter_context(engine), bundle, name, own)
+        times = _time_in_turns(calls, clock, limit_s)
+    return [_write(store, name, stored[name], times[name], loads[name]) for name in stored]
+
+
+def summarize(times_ms: list[float]) -> CallCost:
+    """Median, 95th percentile and quartile distance of measured times."""
+    low, median, high, p95 = (float(value) for value in np.percentile(times_ms, [25, 50, 75, 95]))
+    return CallCost(median_ms=median, p95_ms=p95, spread_ms=high - low, calls=len(times_ms))
+
+
+def _time_in_turns(calls: Mapping[str, Callable[[], object]], clock: Clock, limit_s: float = _LIMIT_S) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    begin = clock()
+    for turn in range(_WARM_UP + _CALLS):
+        if turn >= _WARM_UP + _LEAST_CALLS and clock() - begin > limit_s:
+            break
+        for name, call in calls.items():
+            start = clock()
+            call()
+            times[name].append((clock() - start) * 1e3)
+    return {name: found[_WARM_UP:] for name, found in times.items()}
+
+
+def _load(tool: Backend, stored: StoredEngine, spec: BuildSpec, clock: Clock, repeats: int) -> tuple[Engine, list[float]]:
+    """The engine, and how long opening it took, a few times over; checking its hashes is part of it."""
+    times = []
+    for attempt in range(repeats):
+        start = clock()
+        checked = Store(stored.path.parent.parent).find(stored.key)
+        engine = tool.open((checked or stored).path, spec, stored.key)
+        times.append((clock() - start) * 1e3)
+        if attempt < repeats - 1:
+            engine.close()
+    return engine, times
+
+
+def example_call(engine: Engine, bundle: Bundle, name: str, spec: BuildSpec) -> Callable[[], object]:
+    """One call as generating makes it, on the example inputs: outputs back in host memory, which also waits for the device."""
+    arrays = example_feeds(bundle, bundle.graph_path(*split_name(name)), sizes=dict(spec.shapes))
+    feeds = {key: engine.to_device(array) for key, array in arrays.items()}
+    return lambda: [engine.to_host(value) for value in engine.run(feeds).values()]
+
+
+def _stored(bundle: Bundle, store: Store, name: str, setup: Setup) -> StoredEngine:
+    key = setup.key(bundle, name)
+    stored = store.peek(key)
+    if stored is None or stored.quarantined:
+        build = build_command(key, *size_options(name), bundle=bundle.root)
+        raise EngineError(store.folder, f"there is no engine of {name} to measure", build)
+    return stored
+
+
+def _known_costs(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> tuple[dict[str, float], dict[str, EngineError]]:
+    """Medians of the engines that have costs to believe, and why the others have none."""
+    costs, missing = dict[str, float](), dict[str, EngineError]()
+    for name in names:
+        try:
+            costs[name] = setup.cost(bundle, store, name).batch[1].median_ms
+        except EngineError as error:
+            missing[name] = error
+    return costs, missing
+
+
+def _write(store: Store, name: str, stored: StoredEngine, times: list[float], loads: list[float]) -> EngineCost:
+    cost = EngineCost(graph=name, digest=stored.digest, batch={1: summarize(times)}, load=summarize(loads))
+    with store.lock(stored.digest):
+        write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+    return cost

@@ -1,0 +1,1 @@
+"""Bundles: the manifest, files and their hashes, readers of ONNX and safetensors."""

@@ -1,0 +1,217 @@
+"""A bundle: one family in portable form, opened and checked before anything in it is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from costroute_rt.engines.bundle import manifest as manifest_format
+from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
+from costroute_rt.engines.bundle.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST,
+    MANIFEST_SHA256,
+    Component,
+    FileEntry,
+    GraphSpec,
+    ImageSpec,
+    PreviewSpec,
+    TensorSpec,
+    TokenizerSpec,
+)
+from costroute_rt.engines.bundle.onnx_file import read_external_locations
+from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
+from costroute_rt.error import BundleError
+
+__all__ = [
+    "Bundle",
+    "Component",
+    "FileEntry",
+    "GraphSpec",
+    "ImageSpec",
+    "PreviewSpec",
+    "TensorSpec",
+    "TokenizerSpec",
+    "bundle_options",
+    "seal_bundle",
+    "shipped_bundle",
+]
+
+_REMEDY = "get the bundle again; the one that ships: pip install --force-reinstall --no-deps costroute-rt"
+_MANIFEST_LIMIT_BYTES = 16 << 20
+
+
+def shipped_bundle() -> Path:
+    """Where the bundle that comes with the package, the `postcard` family, lies."""
+    package = sys.modules[__name__.partition(".")[0]]
+    return Path(str(package.__file__)).resolve().parent / "bundles" / "postcard"
+
+
+def bundle_options(root: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Command line options that ask for the bundle at `root`: none for the one that ships."""
+    path = Path(root).resolve()
+    return () if path == shipped_bundle() else ("--bundle", shlex.quote(str(path)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """One family in portable form; `Bundle.open` is the only way to get one."""
+
+    root: Path
+    family: str
+    revision: str
+    license: str
+    made_with: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+    components: Mapping[str, Component]
+    graphs: Mapping[str, GraphSpec]
+    """Inputs and outputs of each ONNX file, by its path in the bundle."""
+    tokenizer: TokenizerSpec
+    image: ImageSpec
+    preview: PreviewSpec | None
+    schedulers: Mapping[str, Mapping[str, Any]]
+    pool: tuple[Mapping[str, Any], ...]
+    """Candidates as checked plain data: name, denoiser, scheduler, num_inference_steps, guidance_scale, decoder."""
+    quality: Mapping[str, Any]
+    """{"metric": name, "candidates": {candidate: {"mean": score, "standard_error": score}}}"""
+    router: Mapping[str, Any] | None
+    """{"file": path of router.json, "arrays": path of router.safetensors}; where it has a tokenizer of its own also
+    {"tokenizer": its path, "max_length": most tokens it gives}.
+
+    None: routing goes by `quality` alone.
+    """
+    manifest_sha256: str
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Bundle:
+        """Read the bundle directory at `path`.
+
+        The manifest is always checked in full, and every file for presence, size and place; `verify` also hashes every file
+        and looks into the ONNX files. Without it, call `verify()` for what is about to be read.
+        Raises BundleError.
+        """
+        given = Path(path)
+        if not os.path.isdir(given):
+            raise BundleError(given, "there is no bundle directory here", f"check the path, or {_REMEDY}")
+        root = given.resolve()
+        data = _read_manifest(root)
+        fail = _fail_at(root / MANIFEST)
+        section = parse_section(data, fail)
+        bundle = cls(root=root, manifest_sha256=hashlib.sha256(data).hexdigest(), **manifest_format.parse(section))
+        bundle._check_places()
+        if verify:
+            bundle.verify()
+        return bundle
+
+    def path(self, name: str) -> Path:
+        """Where the listed file `name` lies; raises BundleError for a file the manifest does not list."""
+        if name not in self.files:
+            raise BundleError(self.root / MANIFEST, f"it lists no file {name}", _REMEDY)
+        return self.root / name
+
+    def graph_path(self, component: str, graph: str) -> str:
+        """Path in the bundle of one component's graph, e.g. `unet/step.onnx`; raises BundleError where there is none."""
+        found = self.components.get(component)
+        if found is None or graph not in found.graphs:
+            there = ", ".join(f"{name}/{key}" for name, each in self.components.items() for key in each.graphs)
+            raise BundleError(self.root / MANIFEST, f"family {self.family} has no graph {component}/{graph}", f"it has {there}")
+        return found.graphs[graph]
+
+    def verify(self, *names: str) -> None:
+        """Hash the named files (all of them where none is named) and check what ONNX files refer to; raises BundleError."""
+        self.check_hashes(*names)
+        for name in names or self.files:
+            if name.endswith(".onnx"):
+                self._check_onnx(name, self.path(name))
+
+    def check_hashes(self, *names: str) -> None:
+        """Hash the named files, all of them where none is named (about 1 ms for a megabyte); raises BundleError."""
+        wanted = {name: self.path(name) for name in (names or self.files)}
+        try:
+            found = sha256_files(wanted.values())
+        except OSError as error:
+            raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
+        for name, path in wanted.items():
+            if found[path] != self.files[name].sha256:
+                raise BundleError(path, f"its content does not match the manifest (SHA-256 begins {found[path][:12]})", _REMEDY)
+
+    def verify_graph(self, component: str, graph: str) -> Path:
+        """Verify one graph and its weights, ready to be built; returns the path of the ONNX file."""
+        name = self.graph_path(component, graph)
+        weights = self.components[component].weights
+        self.verify(name, *([weights] if weights else []))
+        return self.path(name)
+
+    def _check_places(self) -> None:
+        for name, entry in self.files.items():
+            path = self.root / name
+            try:
+                real, status = path.resolve(strict=True), path.stat()
+            except (OSError, RuntimeError) as error:
+                raise BundleError(path, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
+            if not real.is_relative_to(self.root):
+                raise BundleError(path, f"it is a link out of the bundle, to {real}", "put the file itself there")
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError(path, "it is not a regular file", _REMEDY)
+            if status.st_size != entry.bytes:
+                raise BundleError(path, f"it has {status.st_size} bytes, the manifest says {entry.bytes}", _REMEDY)
+
+    def _check_onnx(self, name: str, path: Path) -> None:
+        try:
+            external = read_external_locations(path)
+        except ValueError as error:
+            raise BundleError(path, f"it is no usable ONNX file: {error}", _REMEDY) from error
+        weights = {component.weights for component in self.components.values() if name in component.graphs.values()}
+        for location in external:
+            manifest_format.check_path(location, _fail_at(path), "its external data")
+            target = os.path.normpath(os.path.join(os.path.dirname(name), location)).replace(os.sep, "/")
+            if target not in weights:
+                raise BundleError(path, f"its external data is {location}, which is not its component's weight file", _REMEDY)
+
+
+def seal_bundle(root: Path, manifest: Mapping[str, Any]) -> Bundle:
+    """Write manifest.json and manifest.sha256 for the files below `root`, filling in `format` and `files`; returns the checked bundle.
+
+    manifest: every other section, as `bundle_manifest.parse` reads them. Called last by whatever makes a bundle.
+    """
+    own = {MANIFEST, MANIFEST_SHA256}
+    paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    files = {name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for name, path in paths.items() if name not in own}
+    data = canonical_json({**manifest, "format": FORMAT, "format_version": FORMAT_VERSION, "files": files})
+    (root / MANIFEST).write_bytes(data)
+    (root / MANIFEST_SHA256).write_text(hashlib.sha256(data).hexdigest() + "\n", encoding="ascii")
+    return Bundle.open(root)
+
+
+def _read_manifest(root: Path) -> bytes:
+    """The manifest's bytes, once they match the digest written beside it."""
+    path = root / MANIFEST
+    try:
+        if path.stat().st_size > _MANIFEST_LIMIT_BYTES:
+            raise BundleError(path, f"it is larger than {_MANIFEST_LIMIT_BYTES >> 20} MiB", _REMEDY)
+        data = path.read_bytes()
+        stated = (root / MANIFEST_SHA256).read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:
+        raise BundleError(error.filename or path, f"a bundle needs this file: {_reason(error)}", _REMEDY) from error
+    if hashlib.sha256(data).hexdigest() != stated:
+        raise BundleError(path, f"its content does not match {MANIFEST_SHA256}", _REMEDY)
+    return data
+
+
+def _fail_at(path: Path) -> Fail:
+    def fail(problem: str) -> NoReturn:
+        raise BundleError(path, problem, _REMEDY)
+
+    return fail
+
+
+def _reason(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

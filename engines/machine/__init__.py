@@ -1,0 +1,1 @@
+"""This machine: processor, drivers, what is installed, durable files."""

@@ -1,0 +1,1 @@
+"""Engines on disk and their measured costs."""

@@ -1,0 +1,354 @@
+"""The store: a directory of engines, each under the digest of its key.
+
+    ROOT/engines/DIGEST/   manifest.json, manifest.sha256, the backend's files, costs.json
+    ROOT/locks/DIGEST.lock
+
+A directory with its final name is complete: it was written under another name, synced, and renamed. An engine that is replaced
+lies in .DIGEST.*/old meanwhile, from where it comes back should its builder die between the two renames. Builders of one key wait for
+each other. An engine that proved wrong or slow is set aside: its manifest stays, with the reason, and its files go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_dir
+
+from costroute_rt.engines.backends.engine import ANY_DRIVER, DIGEST_LENGTH, EngineKey, FieldDifference
+from costroute_rt.engines.bundle.bundle import bundle_options
+from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
+from costroute_rt.engines.bundle.manifest import FileEntry, check_path
+from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, shorten
+from costroute_rt.engines.machine.durable import store_errors, sync_files, sync_folder
+from costroute_rt.engines.store.cost import COSTS
+from costroute_rt.error import ConfigError, EngineError
+
+FORMAT, FORMAT_VERSION = "costroute-engine", 1
+MANIFEST, MANIFEST_SHA256 = "manifest.json", "manifest.sha256"
+BUILD = "costroute-rt build-engines"
+REBUILD = f"{BUILD} --force"
+"""The remedy of those who do not know the bundle; whoever does puts `build_command` in its place."""
+_REPLACED, _REMOVED = "old", "removed"
+_RENAME_S = 5.0
+"""How long a reader waits for an engine that is being replaced; that takes two renames."""
+_ENGINE = re.compile(f"[0-9a-f]{{{DIGEST_LENGTH}}}")
+_LEFTOVER = re.compile(rf"\.({_ENGINE.pattern})\..+")
+"""Directories of other names are somebody else's: they are neither listed nor removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEngine:
+    """What the store knows about one engine."""
+
+    path: Path
+    digest: str
+    key: EngineKey
+    files: Mapping[str, FileEntry]
+    built_at: str
+    """UTC, ISO 8601"""
+    build_s: float
+    gate: Mapping[str, Any]
+    """What the check after the build found: max_abs_error, tolerance, engine_ms, reference_ms."""
+    source: str
+    """The bundle it was built from."""
+    quarantined: str | None
+    """Why it must not be used; None for a good one."""
+    sha256: str
+    """Of the manifest, and so of everything in the engine."""
+    used_at_s: float
+    """When it was last opened, else built; seconds since 1970."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.bytes for entry in self.files.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The state of one directory in the store."""
+
+    digest: str
+    graph: str
+    problem: str | None
+    remedy: str | None
+    """What mends it; None where it is not damaged: an engine that was set aside is as it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A directory of engines; nothing is written before the first build."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, home: str | os.PathLike[str] | None = None) -> Store:
+        """The store in `home`, else in $COSTROUTE_HOME, else in the user's cache directory; raises ConfigError for `~nobody`."""
+        chosen = (
+            os.fspath(home) if home is not None else os.environ.get("COSTROUTE_HOME") or user_cache_dir("costroute-rt", appauthor=False)
+        )
+        try:
+            return cls(Path(chosen).expanduser().absolute())
+        except RuntimeError as error:
+            raise ConfigError("COSTROUTE_HOME", chosen, "a directory of a user that exists") from error
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "engines"
+
+    def peek(self, key: EngineKey) -> StoredEngine | None:
+        """The engine of that key by its manifest alone, None where there is none; raises EngineError for a damaged manifest."""
+        path = self.folder / key.digest
+        if not os.path.isdir(path) and not self._bring_back(key.digest):
+            return None
+        stored = load_stored(path)
+        if stored.key != key:
+            raise EngineError(path, "its manifest belongs to another engine", build_command(key, "--force", bundle=stored.source))
+        return stored
+
+    def find(self, key: EngineKey) -> StoredEngine | None:
+        """As `peek`, with every file hashed; raises EngineError for an engine that is damaged or was set aside."""
+        stored = self.peek(key)
+        if stored is not None:
+            check_files(stored)
+            if stored.quarantined:
+                raise EngineError(
+                    stored.path, f"the engine was set aside: {stored.quarantined}", build_command(key, "--force", bundle=stored.source)
+                )
+        return stored
+
+    def engines(self) -> list[StoredEngine]:
+        """Every engine with a readable manifest, by graph."""
+        found = []
+        for path in self._folders():
+            try:
+                found.append(load_stored(path))
+            except (EngineError, FileNotFoundError):  # the second: somebody removed it this moment
+                continue
+        return sorted(found, key=lambda stored: (stored.key.graph, stored.digest))
+
+    def everything(self) -> list[StoredEngine]:
+        """As `engines`, with those whose manifest cannot be read: what is known of them, an empty `sha256`."""
+        found = []
+        for path in self._folders():
+            with suppress(FileNotFoundError):  # somebody removed it this moment
+                found.append(_describe(path))
+        return sorted(found, key=lambda stored: (stored.key.graph, stored.digest))
+
+    def verify(self) -> list[Verified]:
+        """Hash everything; one entry per directory, damaged ones too."""
+        return [_verify(path) for path in self._folders()]
+
+    def explain(self, key: EngineKey) -> list[FieldDifference]:
+        """In which fields the nearest stored engine of the same graph differs; empty where it is there, or there is none at all.
+
+        Nearest is one of the same backend and provider, then the one that differs in the fewest fields.
+        """
+        others = [key.differences(stored.key) for stored in self.engines() if stored.key.graph == key.graph]
+        return min(others, key=lambda found: (not {"backend", "provider"}.isdisjoint(d.field for d in found), len(found)), default=[])
+
+    def remove(self, digest: str, timeout_s: float = -1) -> StoredEngine:
+        """Remove the engine whose digest starts so; raises EngineError for none, or several, and filelock.Timeout as `lock` does."""
+        paths = [path for path in self._folders() if digest and path.name.startswith(digest)]
+        if len(paths) != 1:
+            raise EngineError(
+                self.folder, f"{len(paths) or 'no'} engines have a digest that starts with {digest!r}", "costroute-rt engines list"
+            )
+        (path,) = paths
+        with self.lock(path.name, timeout_s), store_errors(path):
+            stored = _describe(path)
+            shutil.rmtree(self._move_away(path, _REMOVED))
+        return stored
+
+    def note_use(self, stored: StoredEngine) -> None:
+        """Remember that an engine was opened now, by which `engines gc` decides; where nothing can be written that is not remembered."""
+        with suppress(OSError):
+            os.utime(stored.path / MANIFEST)
+
+    def size_bytes(self) -> int:
+        """Of all files of all engines."""
+        return sum(file.stat().st_size for path in self._folders() for file in path.iterdir() if file.is_file())
+
+    @contextmanager
+    def lock(self, digest: str, timeout_s: float = -1) -> Iterator[None]:
+        """Hold the one lock of a key; waits for whoever has it, at most `timeout_s` (negative: for ever), then raises filelock.Timeout."""
+        with store_errors(self.root):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / "locks" / f"{digest}.lock", timeout=timeout_s)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write(self, key: EngineKey, fill: Callable[[Path], Mapping[str, Any]]) -> StoredEngine:
+        """Put an engine under its final name. The caller holds the key's lock.
+
+        fill: writes the engine's files into the directory it is given and returns the manifest entries built_at, build_s, gate, source,
+        quarantined. When it raises, nothing is left.
+        """
+        with store_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{key.digest}.", dir=self.folder))
+        try:
+            with store_errors(work):
+                _seal(work, {**fill(work), "key": key.to_json()})
+                final = self.folder / key.digest
+                away = self._move_away(final, _REPLACED) if final.exists() else None
+                os.rename(work, final)
+                sync_folder(self.folder)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        if away is not None:
+            shutil.rmtree(away, ignore_errors=True)
+        return load_stored(final)
+
+    def sweep(self) -> list[Path]:
+        """Remove what killed builds left behind, where that is allowed and nobody is building that key; returns what was removed."""
+        removed = []
+        for path, match in self._matching(_LEFTOVER):
+            try:
+                with self.lock(match[1], timeout_s=0):
+                    self._restore(match[1])
+                    shutil.rmtree(path, ignore_errors=True)
+                    removed.append(path)
+            except (Timeout, EngineError):
+                continue
+        return removed
+
+    def _folders(self) -> list[Path]:
+        return [path for path, _ in self._matching(_ENGINE)]
+
+    def _matching(self, name: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
+        """The directories in the store that are called so, in order."""
+        if not os.path.isdir(self.folder):
+            return []
+        with store_errors(self.folder):
+            return [(path, found) for path in sorted(self.folder.iterdir()) if (found := name.fullmatch(path.name)) and path.is_dir()]
+
+    def _move_away(self, path: Path, name: str) -> Path:
+        """Move a directory into a new one that nothing loads, under `name`; returns the new one."""
+        away = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=self.folder))
+        os.rename(path, away / name)
+        return away
+
+    def _bring_back(self, digest: str) -> bool:
+        """Whether an engine is there after all: one that is being replaced this moment, or whose builder died doing so."""
+        if self._replaced(digest):
+            with suppress(Timeout, EngineError), self.lock(digest, _RENAME_S):
+                self._restore(digest)
+        return os.path.isdir(self.folder / digest)
+
+    def _restore(self, digest: str) -> None:
+        """Put an engine back in its place that was moved away for another which never came. The caller holds the key's lock."""
+        for path in self._replaced(digest):
+            if not (self.folder / digest).exists():
+                with store_errors(path):
+                    os.rename(path, self.folder / digest)
+
+    def _replaced(self, digest: str) -> list[Path]:
+        return [path / _REPLACED for path in self.folder.glob(f".{digest}.*") if (path / _REPLACED).is_dir()]
+
+
+def build_command(key: EngineKey, *more: str, bundle: str | os.PathLike[str]) -> str:
+    """The command that builds such engines of the bundle at the path `bundle`."""
+    target = ("--target", key.device) if key.driver == ANY_DRIVER else ()
+    return " ".join([BUILD, *key.as_options(), *target, *bundle_options(bundle), *more])
+
+
+def load_stored(path: Path) -> StoredEngine:
+    """Read an engine's manifest; raises EngineError where it is missing, damaged or of another format."""
+
+    def fail(problem: str) -> NoReturn:
+        raise EngineError(path / MANIFEST, problem, REBUILD)
+
+    try:
+        data, stated = (path / MANIFEST).read_bytes(), (path / MANIFEST_SHA256).read_bytes().strip()
+    except OSError as error:
+        fail(f"the engine's manifest cannot be read: {error.strerror}")
+    found = hashlib.sha256(data).hexdigest()
+    if found.encode() != stated:
+        fail(f"the engine's manifest does not match {MANIFEST_SHA256}")
+    section = parse_section(data, fail)
+    stated_format = section.values.get("format"), section.values.get("format_version")
+    if stated_format != (FORMAT, FORMAT_VERSION):
+        fail(f"format and version are {shorten(stated_format)}: expected {(FORMAT, FORMAT_VERSION)}")
+    return _stored(path, section, found)
+
+
+def check_files(stored: StoredEngine) -> None:
+    """Hash every file of an engine; raises EngineError naming the first that is not as built."""
+    remedy = build_command(stored.key, "--force", bundle=stored.source)
+    paths = {stored.path / name: entry for name, entry in stored.files.items()}
+    for path, entry in paths.items():
+        if path.is_symlink() or not path.is_file():
+            raise EngineError(path, "a file of the engine is missing", remedy)
+        if path.stat().st_size != entry.bytes:
+            raise EngineError(path, f"it has {path.stat().st_size} bytes, the manifest says {entry.bytes}", remedy)
+    with store_errors(stored.path):
+        found = sha256_files(paths)
+    for path, entry in paths.items():
+        if found[path] != entry.sha256:
+            raise EngineError(path, f"its content is not what was built (SHA-256 begins {found[path][:12]})", remedy)
+
+
+def _stored(path: Path, section: Section, sha256: str) -> StoredEngine:
+    files = {
+        check_path(name, section.fail, "a file"): FileEntry(e.sha256("sha256"), e.integer("bytes")) for name, e in section.sections("files")
+    }
+    return StoredEngine(
+        path=path,
+        digest=path.name,
+        key=EngineKey.from_section(section.section("key")),
+        files=files,
+        built_at=section.text("built_at"),
+        build_s=section.number("build_s", minimum=0),
+        gate=dict(section.section("gate").values),
+        source=section.text("source"),
+        quarantined=section.text("quarantined") if section.values.get("quarantined") is not None else None,
+        sha256=sha256,
+        used_at_s=(path / MANIFEST).stat().st_mtime,
+    )
+
+
+def _seal(folder: Path, entries: Mapping[str, Any]) -> None:
+    """Write the manifest for the files in `folder`, and make all of it durable."""
+    files = {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in sorted(folder.iterdir())}
+    data = canonical_json({**entries, "format": FORMAT, "format_version": FORMAT_VERSION, "files": files})
+    (folder / MANIFEST).write_bytes(data)
+    (folder / MANIFEST_SHA256).write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n")
+    sync_files(folder)
+
+
+def _verify(path: Path) -> Verified:
+    graph, remedy = "unknown", f"costroute-rt engines rm {path.name[:12]}"  # of which bundle it is nobody knows
+    try:
+        stored = load_stored(path)
+        graph, remedy = stored.key.graph, build_command(stored.key, bundle=stored.source)
+        check_files(stored)
+    except EngineError as error:
+        return Verified(path.name, graph, f"{error.path}: {error.problem}", remedy)
+    return Verified(path.name, graph, f"set aside: {stored.quarantined}" if stored.quarantined else None, None)
+
+
+def _describe(path: Path) -> StoredEngine:
+    """What is known about a directory that is to be removed, damaged or not."""
+    try:
+        return load_stored(path)
+    except EngineError:
+        blank = dict.fromkeys(EngineKey.__dataclass_fields__, "unknown")
+        sizes = {file.name: FileEntry("0" * 64, file.stat().st_size) for file in path.iterdir() if file.is_file() and file.name != COSTS}
+        return StoredEngine(
+            path=path, digest=path.name, key=EngineKey(**blank), files=sizes, built_at="unknown", build_s=0.0, gate={},
+            source="unknown", quarantined="damaged", sha256="", used_at_s=0.0,
+        )  # fmt: skip

@@ -1,0 +1,291 @@
+"""A diffusers checkpoint directory becomes a bundle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from costroute_rt.engines.bundle.bundle import seal_bundle
+from costroute_rt.engines.bundle.manifest import step_graph
+from costroute_rt.error import BundleError, OutputError
+from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
+from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
+from costroute_rt.export.checkpoint.recipe import BundleRecipe
+from costroute_rt.export.checkpoint.tokenizer import convert_clip_tokenizer
+from costroute_rt.export.graph.compose import (
+    compose_condition,
+    compose_decode,
+    compose_guided_step,
+    compose_step,
+    graph_spec,
+    keep_outputs,
+    save_graph,
+)
+from costroute_rt.export.graph.condition import find_crossing, fold_quotients
+
+_log = logging.getLogger(__name__)
+
+_MADE_WITH = ("diffusers", "onnx", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_SCRATCH = ".scratch"
+_NOT_EXPORTED = {"requires_safety_checker": False} | {
+    name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")
+}
+Progress = Callable[[str, int, int], None]
+"""Called before each part with its name, its index and how many there are."""
+
+
+def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
+    """Writes the Stable Diffusion checkpoint in `source` as a bundle; returns `target`.
+
+    source: a StableDiffusionPipeline as diffusers saves it. Further denoisers lie beside `unet` in folders called `unet_NAME`
+    and become components NAME; `unet` becomes `base`. A folder `scorer` (see `export_scorer`) is taken over.
+    target: appears whole or not at all; it must not exist unless `overwrite`.
+    Raises BundleError for a checkpoint or recipe that makes no bundle, OutputError where nothing can be written.
+    """
+    denoisers = find_denoisers(source)
+    with _staging(target, overwrite) as folder:
+        export = _Export(source, folder, recipe)
+        parts: dict[str, Callable[[], None]] = {"text encoder": export.text_encoder}
+        parts |= {f"denoiser {name}": partial(export.denoiser, name, at) for name, at in denoisers.items()}
+        parts |= {"decoder": export.decoder, "tokenizer": export.tokenizer, "scorer and notices": export.extras, "manifest": export.seal}
+        for index, (name, part) in enumerate(parts.items()):
+            _log.info("exporting %s (%d of %d)", name, index + 1, len(parts))
+            if progress is not None:
+                progress(name, index, len(parts))
+            part()
+    return target
+
+
+def find_denoisers(source: Path) -> dict[str, str]:
+    """Component names and folders of the denoisers in a checkpoint directory, `base` first."""
+    if not (source / "model_index.json").is_file():
+        raise BundleError(source, "it has no model_index.json", "give a directory as diffusers' save_pretrained writes it")
+    pipeline = json.loads((source / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    if pipeline != "StableDiffusionPipeline":
+        raise BundleError(source, f"it holds a {pipeline}", "only StableDiffusionPipeline checkpoints can be exported")
+    others = sorted(path.name for path in source.glob("unet_*") if path.is_dir())
+    return {"base": "unet"} | {name.removeprefix("unet_"): name for name in others}
+
+
+@contextmanager
+def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A directory beside `target` that takes its place when the block ends well; however else it ends, all is as before."""
+    if target.exists() and not overwrite:
+        raise OutputError(target, "it exists already")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(target, str(error)) from error
+    try:
+        folder = holder / "new"
+        (folder / _SCRATCH).mkdir(parents=True)
+        yield folder
+        old = holder / "old"
+        if target.exists():
+            target.rename(old)
+        try:
+            folder.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+class _Export:
+    """The parts of one export, each written to `folder` and noted for the manifest."""
+
+    def __init__(self, source: Path, folder: Path, recipe: BundleRecipe) -> None:
+        self._source, self._folder, self._recipe = source, folder, recipe
+        self._pipeline = _load_pipeline(source)
+        size = self._pipeline.unet.config.sample_size
+        self._sample_size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        self._components: dict[str, Any] = {}
+        self._graphs: dict[str, Any] = {}
+
+    def text_encoder(self) -> None:
+        encoder = self._pipeline.text_encoder
+        weights = self._write_module(encoder, "text_encoder", "model.safetensors")
+        model = self._export("text_encoder", weights)
+        keep_outputs(model, ["last_hidden_state"])
+        self._note("text_encoder", "text_encoder", weights, {"encode": self._save(model, weights.parent / "model.onnx")})
+
+    def denoiser(self, name: str, folder: str) -> None:
+        from diffusers import UNet2DConditionModel
+
+        if folder != "unet":
+            self._pipeline.register_modules(unet=UNet2DConditionModel.from_pretrained(self._source / folder, local_files_only=True))
+        unet = self._pipeline.unet.eval().float()
+        self._check_denoiser(unet, name)
+        weights = self._write_module(unet, folder, _WEIGHTS)
+        model = self._export("unet", weights)
+        graphs = {"denoiser": self._save(model, weights.parent / "denoiser.onnx")}
+        fold_quotients(model)
+        crossing = find_crossing(model)
+        if crossing:
+            graphs["condition"] = self._save(compose_condition(model, crossing), weights.parent / "condition.onnx")
+        for graph in self._step_graphs(name):
+            composed = (compose_guided_step if graph == "guided_step" else compose_step)(model, crossing)
+            graphs[graph] = self._save(composed, weights.parent / f"{graph}.onnx")
+        self._note(name, "denoiser", weights, graphs)
+
+    def decoder(self) -> None:
+        vae = self._pipeline.vae
+        weights = self._write_module(vae, "vae", _WEIGHTS)
+        encoder, decoder = self._export("vae_encoder", weights), self._export("vae_decoder", weights)
+        scale, shift = latent_scaling(vae.config)
+        models = {"decode": compose_decode(decoder, scale=scale, shift=shift), "decoder": decoder, "encode": encoder}
+        files = {"decode": "decode.onnx", "decoder": "decoder.onnx", "encode": "encoder.onnx"}
+        self._note("vae", "decoder", weights, {use: self._save(model, weights.parent / files[use]) for use, model in models.items()})
+
+    def tokenizer(self) -> None:
+        folder = self._folder / "tokenizer"
+        self._pipeline.tokenizer.save_pretrained(folder)
+        convert_clip_tokenizer(self._pipeline.tokenizer, self._max_length).save(str(folder / "tokenizer.json"))
+
+    def extras(self) -> None:
+        """Takes over what `export_scorer` wrote beside the checkpoint, and its licence files."""
+        import onnx
+
+        if (self._source / "scorer").is_dir():
+            folder = Path(shutil.copytree(self._source / "scorer", self._folder / "scorer"))
+            model = onnx.load(folder / "scorer.onnx", load_external_data=False)
+            self._note("scorer", "scorer", folder / "model.safetensors", {"score": self._save(model, folder / "scorer.onnx")})
+        for path in sorted(self._source.iterdir()):
+            if path.is_file() and path.name.upper().startswith(("LICENSE", "NOTICE", "README")):
+                shutil.copy(path, self._folder / path.name)
+
+    def seal(self) -> None:
+        """Writes what diffusers wants to find and the manifest; the reader then checks the whole bundle."""
+        self._pipeline.scheduler.save_pretrained(self._folder / "scheduler")
+        index = json.loads((self._source / "model_index.json").read_text(encoding="utf-8"))
+        write_json(self._folder / "model_index.json", index | _NOT_EXPORTED)
+        shutil.rmtree(self._folder / _SCRATCH)
+        remove_paths(self._folder)
+        seal_bundle(self._folder, self._manifest())
+
+    def _manifest(self) -> dict[str, Any]:
+        recipe, vae = self._recipe, self._pipeline.vae
+        scheduler = json.loads((self._folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+        return {
+            "family": recipe.family,
+            "revision": recipe.revision,
+            "license": recipe.license,
+            "made_with": {name: version(name) for name in _MADE_WITH},
+            "components": self._components,
+            "graphs": self._graphs,
+            "tokenizer": {
+                "file": "tokenizer/tokenizer.json",
+                "max_length": self._max_length,
+                "pad": str(self._pipeline.tokenizer.pad_token),
+            },
+            "image": self._image(),
+            "preview": recipe.preview or fit_preview(vae, *latent_scaling(vae.config)),
+            "schedulers": {name: _plain(config) for name, config in ({"default": scheduler} | dict(recipe.schedulers)).items()},
+            "pool": [dict(candidate) for candidate in recipe.pool],
+            "quality": dict(recipe.quality),
+            "router": None,
+        }
+
+    def _image(self) -> dict[str, Any]:
+        config = self._pipeline.vae.config
+        factor = 2 ** (len(config.block_out_channels) - 1)
+        sizes = self._recipe.sizes or ((self._sample_size[0] * factor, self._sample_size[1] * factor),)
+        return {
+            "height": sizes[0][0],
+            "width": sizes[0][1],
+            "vae_scale_factor": factor,
+            "latent_channels": config.latent_channels,
+            "sizes": [list(size) for size in sizes],
+            "any_size": self._recipe.any_size,
+        }
+
+    @property
+    def _max_length(self) -> int:
+        return min(int(self._pipeline.tokenizer.model_max_length), int(self._pipeline.text_encoder.config.max_position_embeddings))
+
+    def _step_graphs(self, denoiser: str) -> tuple[str, ...]:
+        """Which composed graphs a denoiser needs: both, unless every candidate that uses it does without guidance."""
+        used = {step_graph(row.get("guidance_scale", 1.0)) for row in self._recipe.pool if row.get("denoiser") == denoiser}
+        return ("step",) if used == {"step"} else ("guided_step", "step")
+
+    def _check_denoiser(self, unet: Any, name: str) -> None:
+        channels, latents = unet.config.in_channels, self._pipeline.vae.config.latent_channels
+        if channels != latents:
+            problem = f"denoiser {name} takes {channels} channels, the VAE's latents have {latents}"
+            raise BundleError(self._source, problem, "inpainting and image-conditioned denoisers are not supported")
+
+    def _write_module(self, module: Any, folder: str, filename: str) -> Path:
+        """Configuration and weights as diffusers reads them; returns the weight file."""
+        path = self._folder / folder / filename
+        path.parent.mkdir()
+        if hasattr(module, "save_config"):
+            module.save_config(path.parent)
+        else:
+            module.config.save_pretrained(path.parent)
+        write_weights(module, path)
+        return path
+
+    def _export(self, submodel: str, weights: Path) -> Any:
+        """The graph of one of the pipeline's networks, named as optimum names them."""
+        import optimum.exporters.onnx.model_configs  # noqa: F401  registers the configurations looked up next
+        from optimum.exporters.utils import get_diffusion_models_for_export
+
+        module, config = get_diffusion_models_for_export(self._pipeline)[submodel]
+        return export_graph(module, config, weights, self._folder / _SCRATCH)
+
+    def _save(self, model: Any, path: Path) -> str:
+        save_graph(model, path)
+        name = path.relative_to(self._folder).as_posix()
+        self._graphs[name] = asdict(graph_spec(model))
+        return name
+
+    def _note(self, name: str, role: str, weights: Path, graphs: Mapping[str, str]) -> None:
+        location = weights.relative_to(self._folder).as_posix()
+        self._components[name] = {"role": role, "weights": location, "graphs": dict(graphs)}
+
+
+def _plain(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's configuration as JSON allows: infinities (lambda_min_clipped) are defaults where they stand, and go."""
+    without = {"_diffusers_version", "_name_or_path"}
+    return {k: v for k, v in scheduler.items() if k not in without and not (isinstance(v, float) and not isfinite(v))}
+
+
+def _load_pipeline(source: Path) -> Any:
+    """The checkpoint in float32, without what a bundle does not hold."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    absent = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
+    with _no_progress_bar():
+        pipeline = StableDiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, local_files_only=True, **absent)
+    for module in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
+        module.eval()
+    return pipeline
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """diffusers draws one on stderr for every pipeline it loads."""
+    from diffusers.utils import logging as diffusers_logging
+
+    was_enabled = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            diffusers_logging.enable_progress_bar()

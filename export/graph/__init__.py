@@ -1,0 +1,1 @@
+"""Composing the ONNX graphs of a bundle."""

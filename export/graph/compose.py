@@ -1,0 +1,354 @@
+"""Composes the graphs a bundle ships around an exported component, with `onnx` alone.
+
+The denoiser becomes `step` and `guided_step` (one call per row of a step table) and, where part of it depends on the text alone,
+`condition` (one call per request); the VAE decoder becomes `decode` (latent to pixels). The composed graph points at the same weight
+file as the component, so it must be saved beside it. Names of the component get a prefix, so that nothing collides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.engines.bundle.manifest import ROW, GraphSpec, TensorSpec
+from costroute_rt.error import BundleError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+_COMPONENT = "net/"
+_LATENT_NAMES = ("sample", "hidden_states")
+_OLDEST_OPSET = 13
+_NOTHING: Mapping[str, TensorSpec] = {}
+
+
+def graph_spec(model: ModelProto) -> GraphSpec:
+    """What a graph takes and gives, in its order; a number for a fixed axis, a name for a free one."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = {value.name: tensor_spec(value) for value in model.graph.input if value.name not in constants}
+    return GraphSpec(inputs, {value.name: tensor_spec(value) for value in model.graph.output})
+
+
+def tensor_spec(value: ValueInfoProto) -> TensorSpec:
+    """A tensor's type, as `graph_spec` gives it."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    tensor = value.type.tensor_type
+    shape = [dim.dim_value or dim.dim_param or f"{value.name}_axis_{axis}" for axis, dim in enumerate(tensor.shape.dim)]
+    return TensorSpec(str(tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(shape))
+
+
+def condition_inputs(spec: GraphSpec) -> dict[str, TensorSpec]:
+    """The inputs that say what to draw, all but the latent and the timestep; raises BundleError where the graph is no denoiser."""
+    others = (_latent_input(spec), "timestep")
+    return {name: port for name, port in spec.inputs.items() if name not in others}
+
+
+def compose_condition(denoiser: ModelProto, crossing: Mapping[str, TensorSpec]) -> ModelProto:
+    """The part of a denoiser that depends on the text alone, for all steps of a request.
+
+    crossing: what `find_crossing` found; condition_0, condition_1 ... are its tensors, in its order.
+    text_states: float32[rows, tokens, width], one row for `step`, negative and positive for `guided_step`. The same for other inputs.
+    Returns condition_N: [rows, ...].
+    """
+    graph, spec = _Composition(denoiser), graph_spec(denoiser)
+    names, given = _outside_names(spec, crossing), condition_inputs(spec)
+    graph.call({name: names[name] for name in given})
+    for name in crossing:
+        graph.op("Identity", _COMPONENT + name, output=names[name])
+    sides = ({names[name]: _with_rows(port, "rows") for name, port in side.items()} for side in (given, crossing))
+    return graph.finish("condition", GraphSpec(*sides))
+
+
+def compose_step(denoiser: ModelProto, crossing: Mapping[str, TensorSpec] = _NOTHING) -> ModelProto:
+    """One row of a step table without guidance: the denoiser is called once at the latent's batch.
+
+    latent, denoised_before, noise: float32[batch, channels, height, width]; row: float32[8], see ROW.
+    text_states: float32[1, tokens, width], used for the whole batch.
+    Returns next_latent, denoised: float32[batch, channels, height, width].
+    Other inputs of the denoiser (SDXL's text_embeds, time_ids) keep their names, with 1 for the first axis.
+    With `crossing` it takes what `compose_condition` returns, and of the conditions themselves only those it still reads.
+    """
+    return _compose_denoising(denoiser, crossing, is_guided=False)
+
+
+def compose_guided_step(denoiser: ModelProto, crossing: Mapping[str, TensorSpec] = _NOTHING) -> ModelProto:
+    """One row of a step table with classifier-free guidance (Ho & Salimans 2022): one denoiser call at twice the latent's batch.
+
+    As `compose_step`, with guidance: float32[], and text_states float32[2, tokens, width]: negative, positive. The same for other inputs.
+    """
+    return _compose_denoising(denoiser, crossing, is_guided=True)
+
+
+def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.ArrayLike) -> ModelProto:
+    """From the latent as denoised to pixels.
+
+    scale, shift: a number or one per channel; the decoder is fed latent * scale + shift.
+    latent: float32[batch, channels, height, width] -> pixels: uint8[batch, image_height, image_width, 3].
+    """
+    graph, spec = _Composition(decoder), graph_spec(decoder)
+    ((source, taken),), (given,) = spec.inputs.items(), spec.outputs.values()
+    scaled = graph.op("Mul", "latent", graph.constant(_per_channel(scale)))
+    decoded = graph.call({source: graph.op("Add", scaled, graph.constant(_per_channel(shift)))})
+    half = graph.constant(np.float32(0.5))
+    unit = graph.op("Add", graph.op("Mul", decoded, half), half)
+    unit = graph.op("Clip", unit, graph.constant(np.float32(0)), graph.constant(np.float32(1)))
+    levels = graph.op("Cast", graph.op("Round", graph.op("Mul", unit, graph.constant(np.float32(255)))), to=_dtype("uint8"))
+    graph.op("Transpose", levels, output="pixels", perm=[0, 2, 3, 1])
+    latent = TensorSpec("float32", ("batch", taken.shape[1], "height", "width"))
+    pixels = TensorSpec("uint8", ("batch", "image_height", "image_width", given.shape[1]))
+    return graph.finish("decode", GraphSpec({"latent": latent}, {"pixels": pixels}))
+
+
+POOLINGS = ("mean", "cls", "last")
+
+
+def compose_embedding(encoder: ModelProto, *, pooling: str | None, is_normalised: bool, filler: int = 0) -> ModelProto:
+    """From the tokens of prompts to an embedding of each.
+
+    encoder: its first output is float32[batch, tokens, width], to be pooled over the tokens of `attention_mask` by one of POOLINGS; None:
+    float32[batch, width], the embedding itself. filler: the token in the place of those that are masked, where it takes no mask.
+    input_ids, attention_mask: int64[batch, prompt_tokens] -> embedding: float32[batch, width], of length 1 where `is_normalised`.
+    Raises BundleError for a graph that takes anything but these and token_type_ids.
+    """
+    graph, spec = _Composition(encoder), graph_spec(encoder)
+    unknown = set(spec.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
+    if unknown or "input_ids" not in spec.inputs:
+        raise BundleError("encoder", f"its graph takes {', '.join(spec.inputs)}", "an encoder takes input_ids and attention_mask")
+    mask = graph.op("Cast", "attention_mask", to=_dtype("float32"))
+    feeds = {"input_ids": "input_ids", "attention_mask": "attention_mask"}
+    feeds["token_type_ids"] = graph.op("Mul", "input_ids", graph.constant(np.int64(0)))
+    if "attention_mask" not in spec.inputs:
+        is_own = graph.op("Cast", "attention_mask", to=_dtype("bool"))
+        feeds["input_ids"] = graph.op("Where", is_own, "input_ids", graph.constant(np.int64(filler)))
+    result = graph.call({name: feeds[name] for name in spec.inputs})
+    if pooling is not None:
+        result = graph.op("Squeeze", _pool(graph, result, mask, pooling), graph.constant(np.array([1])))
+    if is_normalised:
+        squares = graph.op("ReduceSum", graph.op("Mul", result, result), graph.constant(np.array([1])), keepdims=1)
+        result = graph.op("Div", result, graph.op("Max", graph.op("Sqrt", squares), graph.constant(np.float32(1e-12))))
+    graph.op("Identity", result, output="embedding")
+    width = next(iter(spec.outputs.values())).shape[-1]
+    ids = TensorSpec("int64", ("batch", "prompt_tokens"))
+    inputs = {"input_ids": ids, "attention_mask": ids}
+    return graph.finish("encode", GraphSpec(inputs, {"embedding": TensorSpec("float32", ("batch", width))}))
+
+
+def _pool(graph: _Composition, states: str, mask: str, pooling: str) -> str:
+    """states: float32[n, tokens, width], mask: float32[n, tokens], ones and then zeros -> float32[n, 1, width]"""
+    one, two = graph.constant(np.array([1])), graph.constant(np.array([2]))
+    weights = mask
+    if pooling != "mean":
+        place = graph.op("CumSum", mask, graph.constant(np.int64(1)))
+        count = graph.op("ReduceSum", mask, one, keepdims=1) if pooling == "last" else graph.constant(np.float32(1))
+        weights = graph.op("Mul", mask, graph.op("Cast", graph.op("Equal", place, count), to=_dtype("float32")))
+    total = graph.op("Max", graph.op("ReduceSum", weights, one, keepdims=1), graph.constant(np.float32(1e-9)))
+    shares = graph.op("Unsqueeze", graph.op("Div", weights, total), two)
+    return graph.op("ReduceSum", graph.op("Mul", states, shares), one, keepdims=1)
+
+
+def _compose_denoising(denoiser: ModelProto, crossing: Mapping[str, TensorSpec], *, is_guided: bool) -> ModelProto:
+    spec = graph_spec(denoiser)
+    source = _latent_input(spec)
+    graph = _Composition(denoiser)
+    row = {field: graph.op("Gather", "row", graph.constant(np.int64(index)), axis=0) for index, field in enumerate(ROW)}
+    batch = graph.dimension("latent", 0)
+    sample = graph.op("Mul", "latent", row["input_scale"])
+    if is_guided:
+        sample = graph.op("Concat", sample, sample, axis=0)
+    feeds = {source: sample, "timestep": _timestep(graph, spec.inputs["timestep"], row["timestep"], sample)}
+    conditions, names = {}, _outside_names(spec, crossing)
+    for name, port in {**condition_inputs(spec), **crossing}.items():
+        conditions[names[name]] = _with_rows(port, 2 if is_guided else 1)
+        feeds[name] = _repeat_rows(graph, names[name], len(port.shape), batch)
+    result = graph.call(feeds)
+    _advance(graph, row, _guide(graph, result) if is_guided else result)
+
+    latent = TensorSpec("float32", ("batch", spec.inputs[source].shape[1], "height", "width"))
+    inputs = dict.fromkeys(("latent", "denoised_before", "noise"), latent) | {"row": TensorSpec("float32", (len(ROW),))}
+    if is_guided:
+        inputs["guidance"] = TensorSpec("float32", ())
+    outputs = dict.fromkeys(("next_latent", "denoised"), latent)
+    return graph.finish("guided_step" if is_guided else "step", GraphSpec(inputs | conditions, outputs))
+
+
+def _latent_input(spec: GraphSpec) -> str:
+    """The name of the input that takes the latent; raises BundleError where the graph is no denoiser we can drive."""
+    name = next((name for name in _LATENT_NAMES if name in spec.inputs), None)
+    if name is None or not {"timestep", "encoder_hidden_states"} <= set(spec.inputs) or len(spec.outputs) != 1:
+        problem = f"its graph has the inputs {', '.join(spec.inputs)} and the outputs {', '.join(spec.outputs)}"
+        raise BundleError("denoiser", problem, "a denoiser takes sample, timestep and encoder_hidden_states and gives one output")
+    (given,) = spec.outputs.values()
+    if isinstance(given.shape[1], int) and given.shape[1] != spec.inputs[name].shape[1]:
+        problem = f"it takes {spec.inputs[name].shape[1]} channels and gives {given.shape[1]}"
+        raise BundleError("denoiser", problem, "denoisers that also predict a variance, and inpainting denoisers, are not supported")
+    return name
+
+
+def _outside_names(spec: GraphSpec, crossing: Mapping[str, TensorSpec]) -> dict[str, str]:
+    """What composed graphs call the tensors of the component that say what to draw."""
+    names = {name: "text_states" if name == "encoder_hidden_states" else name for name in condition_inputs(spec)}
+    return names | {name: f"condition_{index}" for index, name in enumerate(crossing)}
+
+
+def _with_rows(port: TensorSpec, rows: int | str) -> TensorSpec:
+    return TensorSpec(port.dtype, (rows, *port.shape[1:]))
+
+
+def _timestep(graph: _Composition, port: TensorSpec, value: str, sample: str) -> str:
+    """The row's timestep as the denoiser wants it: its dtype, a scalar or one number per image."""
+    if port.dtype != "float32":
+        value = graph.op("Cast", value, to=_dtype(port.dtype))
+    if not port.shape:
+        return value
+    return graph.op("Expand", value, graph.dimension(sample, 0) if isinstance(port.shape[0], str) else graph.constant(np.array(port.shape)))
+
+
+def _repeat_rows(graph: _Composition, name: str, rank: int, batch: str) -> str:
+    """Each row of an input `batch` times, row after row: the order in which the doubled latent lies."""
+    ones = graph.constant(np.ones(rank - 1, dtype=np.int64))
+    one, minus_one = graph.constant(np.array([1])), graph.constant(np.array([-1]))
+    spread = graph.op("Expand", graph.op("Unsqueeze", name, one), graph.op("Concat", one, batch, ones, axis=0))
+    rest = [graph.dimension(name, axis) for axis in range(1, rank)]
+    return graph.op("Reshape", spread, graph.op("Concat", minus_one, *rest, axis=0))
+
+
+def _guide(graph: _Composition, both: str) -> str:
+    """m = m_neg + guidance * (m_pos - m_neg)"""
+    negative, positive = graph.split(both)
+    return graph.op("Add", negative, graph.op("Mul", "guidance", graph.op("Sub", positive, negative)))
+
+
+def _advance(graph: _Composition, row: Mapping[str, str], guided: str) -> None:
+    """D = p x + q m; next = a x + b D + c D_before + s noise"""
+    denoised = graph.op("Add", graph.op("Mul", row["p"], "latent"), graph.op("Mul", row["q"], guided), output="denoised")
+    terms = [graph.op("Mul", row[k], v) for k, v in (("a", "latent"), ("b", denoised), ("c", "denoised_before"), ("s", "noise"))]
+    graph.op("Add", graph.op("Add", terms[0], terms[1]), graph.op("Add", terms[2], terms[3]), output="next_latent")
+
+
+class _Composition:
+    """Nodes around a component, in the order they are asked for."""
+
+    def __init__(self, component: ModelProto) -> None:
+        from onnx.compose import add_prefix
+
+        self._opset = next(entry.version for entry in component.opset_import if entry.domain in ("", "ai.onnx"))
+        if self._opset < _OLDEST_OPSET:
+            raise BundleError("component", f"its graph is of opset {self._opset}", f"export it with opset {_OLDEST_OPSET} or later")
+        self._model = add_prefix(component, _COMPONENT)
+        self._inner = list(self._model.graph.node)
+        self._nodes: list[Any] = []
+        self._constants: dict[tuple[Any, ...], Any] = {}
+
+    def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """Adds a node with one output; returns the output's name."""
+        from onnx.helper import make_node
+
+        output = output or f"{kind.lower()}_{len(self._nodes)}"
+        self._nodes.append(make_node(kind, list(inputs), [output], **attributes))
+        return output
+
+    def constant(self, value: npt.NDArray[Any] | np.generic) -> str:
+        """The name of a constant; equal ones are one."""
+        from onnx.numpy_helper import from_array
+
+        array = np.asarray(value)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = from_array(array, f"constant_{len(self._constants)}")
+        return str(self._constants[key].name)
+
+    def dimension(self, name: str, axis: int) -> str:
+        """int64[1], the length of one axis."""
+        return self.op("Gather", self.op("Shape", name), self.constant(np.array([axis])), axis=0)
+
+    def split(self, name: str) -> tuple[str, str]:
+        """Both halves along the first axis."""
+        attributes: dict[str, Any] = {"axis": 0} | ({"num_outputs": 2} if self._opset >= 18 else {})
+        first = self.op("Split", name, **attributes)
+        second = f"{first}_second"
+        self._nodes[-1].output.append(second)
+        return first, second
+
+    def call(self, feeds: Mapping[str, str]) -> str:
+        """Runs the component; returns its first output. Tensors inside it may be fed too: what computes them is left out."""
+        for name, value in feeds.items():
+            self.op("Identity", value, output=_COMPONENT + name)
+        given = {_COMPONENT + name for name in feeds}
+        self._nodes += [node for node in self._inner if given.isdisjoint(node.output)]
+        return str(self._model.graph.output[0].name)
+
+    def finish(self, name: str, spec: GraphSpec) -> ModelProto:
+        """The graph, with those inputs and parts of the component that its outputs need."""
+        graph = self._model.graph
+        for field in (graph.node, graph.input, graph.output, graph.value_info):
+            del field[:]
+        graph.name = name
+        graph.node.extend(self._nodes)
+        graph.initializer.extend(self._constants.values())
+        graph.output.extend(_value_info(*item) for item in spec.outputs.items())
+        keep_outputs(self._model, list(spec.outputs))
+        needed = {name for node in graph.node for name in node.input}
+        graph.input.extend(_value_info(*item) for item in spec.inputs.items() if item[0] in needed)
+        return self._model
+
+
+def _value_info(name: str, port: TensorSpec) -> ValueInfoProto:
+    from onnx.helper import make_tensor_value_info
+
+    return make_tensor_value_info(name, _dtype(port.dtype), list(port.shape))
+
+
+def _dtype(name: str) -> int:
+    from onnx.helper import np_dtype_to_tensor_dtype
+
+    return int(np_dtype_to_tensor_dtype(np.dtype(name)))
+
+
+def _per_channel(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    array = np.asarray(value, dtype=np.float32)
+    return array.reshape(1, -1, 1, 1) if array.ndim else array
+
+
+def keep_outputs(model: ModelProto, names: Sequence[str]) -> None:
+    """Drops the other outputs, and with them the nodes and constants only they needed; changes `model`."""
+    graph = model.graph
+    kept = [value for value in graph.output if value.name in names]
+    needed = {value.name for value in kept}
+    nodes = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    for field, values in ((graph.output, kept), (graph.node, nodes[::-1]), (graph.initializer, constants)):
+        values = list(values)
+        del field[:]
+        field.extend(values)
+
+
+def strip_notes(model: ModelProto) -> None:
+    """Removes what an exporter leaves for debugging: inferred shapes, source lines, metadata, node names; changes `model`."""
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    model.doc_string = model.graph.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = node.name = ""
+        del node.metadata_props[:]
+
+
+def save_graph(model: ModelProto, path: Path) -> None:
+    """Writes a graph beside the weights it points at and checks it, shapes included; raises BundleError where it is not valid ONNX."""
+    import onnx
+
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BundleError(
+            path, f"the graph is not valid: {error}", "this is a bug in the export: report it with the checkpoint's name"
+        ) from error

@@ -1,0 +1,208 @@
+"""Better engines on their way: another process builds them, this one opens them and swaps them in between two images."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from costroute_rt.engines.store.cost import EngineCost
+from costroute_rt.error import CostrouteError
+
+if TYPE_CHECKING:
+    from costroute_rt.engines.backends.engine import Engine
+    from costroute_rt.engines.building.setup import Setup
+
+_log = logging.getLogger(__name__)
+
+
+class Builder(Protocol):
+    """What builds, as `engines.background.Builder` does it."""
+
+    def events(self) -> Iterator[dict[str, str]]: ...
+    def close(self) -> None: ...
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Building:
+    """How building better engines goes."""
+
+    backend: str
+    provider: str
+    precision: str
+    graph: str | None
+    """What is being built now; None before, after, and where building came to an end."""
+    done: int
+    """Engines that are in use, ready to be, or rejected."""
+    total: int
+    rejected: Mapping[str, str]
+    """Engines that did not pass their check, and why: those they were to replace stay."""
+    problem: str | None
+    """Why building came to an end before all was done."""
+    remaining_s: float | None
+    """From recorded builds, for what is not done; None where there is no record."""
+
+    is_over: bool
+    """Whether nothing more is to be expected: what proved right and faster is in use from the next image on, all of it at once."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, ready for `json.dumps`."""
+        return {
+            "backend": self.backend,
+            "provider": self.provider,
+            "precision": self.precision,
+            "graph": self.graph,
+            "done": self.done,
+            "total": self.total,
+            "rejected": dict(self.rejected),
+            "problem": self.problem,
+            "remaining_s": self.remaining_s,
+            "is_over": self.is_over,
+        }
+
+
+class Upgrade:
+    """Follows a builder, and has all engines that are ready when it is done, or none. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        builder: Builder | None,
+        open_ready: Callable[[str], Engine],
+        read_cost: Callable[[str], EngineCost],
+        *,
+        setup: Setup,
+        expected_s: Mapping[str, float | None],
+        recorded: Mapping[str, EngineCost],
+        rejected: Mapping[str, str] | None = None,
+    ) -> None:
+        """builder: None where nothing is left to build.
+
+        open_ready: opens an engine that was built, and warms it up; called from a thread of this object.
+        read_cost: what an engine that was built costs.
+        setup: of the engines on their way.
+        expected_s: seconds that each engine may take to build, in the order in which they are built; None: unknown.
+        recorded: what such engines cost when they were built before, where they were.
+        rejected: engines that are known not to be used, and why.
+        """
+        self._builder, self._open_ready, self._read_cost = builder, open_ready, read_cost
+        self._setup = setup
+        self._expected_s = dict(expected_s)
+        self._costs = dict(recorded)
+        self._lock = threading.Lock()
+        self._ready: dict[str, EngineCost] = {}
+        self._opened: dict[str, tuple[Engine, EngineCost]] = {}
+        self._rejected: dict[str, str] = {}
+        self._is_over = builder is None
+        self._graph: str | None = None
+        self._problem: str | None = None
+        self._is_closed = False
+        for name, reason in (rejected or {}).items():
+            self._reject(name, reason)
+        self._thread = threading.Thread(target=self._follow, name="costroute-rt upgrade", daemon=True)
+        self._thread.start()
+
+    def status(self) -> Building:
+        """How it goes now."""
+        with self._lock:
+            left = [seconds for name, seconds in self._expected_s.items() if not self._is_done(name)]
+            return Building(
+                backend=self._setup.backend,
+                provider=self._setup.provider,
+                precision=self._setup.precision,
+                graph=self._graph,
+                done=len(self._expected_s) - len(left),
+                total=len(self._expected_s),
+                rejected=dict(self._rejected),
+                problem=self._problem,
+                remaining_s=None if None in left else round(sum(filter(None, left)), 3),
+                is_over=self._is_over,
+            )
+
+    def foresee(self, names: Collection[str]) -> dict[str, EngineCost] | None:
+        """Costs of those of `names` that are being built or ready; None where there are none, or of one nothing is known."""
+        with self._lock:
+            is_coming = bool(self._opened) or not self._is_over
+            coming = [name for name in names if is_coming and name in self._expected_s and name not in self._rejected]
+            known = {name: self._costs[name] for name in coming if name in self._costs}
+        return known if known and len(known) == len(coming) else None
+
+    def take(self) -> dict[str, tuple[Engine, EngineCost]]:
+        """The engines to use from now on, by name, with their costs: all at once, when there are no more to come. The caller's then."""
+        if not self._opened:
+            return {}
+        with self._lock:
+            opened, self._opened = self._opened, {}
+        return opened
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until nothing more is to be expected; whether that is so."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """End the builder, and close what nobody took."""
+        self._is_closed = True
+        if self._builder is not None:
+            self._builder.close()
+        self._thread.join()
+        for engine, _ in self.take().values():
+            engine.close()
+
+    def _is_done(self, name: str) -> bool:
+        return name in self._ready or name in self._rejected
+
+    def _follow(self) -> None:
+        if self._builder is None:
+            return
+        try:
+            for event in self._builder.events():
+                self._note(event)
+        except Exception as error:  # whatever it is, it must be said: nobody else follows the builder
+            self._builder.close()
+            self._note({"state": "failed", "reason": _tell(error)})
+        finally:
+            self._builder.release()
+
+    def _note(self, event: Mapping[str, str]) -> None:
+        name, state = event.get("graph"), event["state"]
+        if state == "done" and not self._is_closed:
+            self._open_all()
+        with self._lock:
+            self._graph = name if state == "building" else None
+            if name is not None and state == "ready":
+                self._ready[name] = self._costs[name] = self._read_cost(name)
+            elif name is not None and state == "rejected":
+                self._reject(name, event["reason"])
+            elif state == "failed":
+                self._problem = event["reason"]
+            self._is_over = state in ("done", "failed")
+        if state == "failed" and not self._is_closed:
+            _log.warning("no better engines will come, those in use stay: %s", event["reason"])
+
+    def _open_all(self) -> None:
+        """Open what is ready; where one cannot be, the others were not proved without it."""
+        opened = dict[str, tuple["Engine", EngineCost]]()
+        try:
+            for name, cost in self._ready.items():
+                opened[name] = self._open_ready(name), cost
+        except Exception as error:  # whatever a backend raises, the engines in use stay
+            for engine, _ in opened.values():
+                engine.close()
+            with self._lock:
+                for name in list(self._ready):
+                    self._reject(name, _tell(error))
+            return
+        with self._lock:
+            self._opened = opened
+
+    def _reject(self, name: str, reason: str) -> None:
+        self._rejected[name] = reason
+        self._ready.pop(name, None)
+        _log.warning("the engine of %s for %s is not used: %s", name, self._setup, reason)
+
+
+def _tell(error: Exception) -> str:
+    return str(error) if isinstance(error, CostrouteError) else f"{type(error).__name__}: {error}"

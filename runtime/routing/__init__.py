@@ -1,0 +1,1 @@
+"""Which candidate a prompt gets: quality estimates, the router, the choice."""

@@ -1,0 +1,305 @@
+"""A fitted router: what labels taught about which prompt needs which candidate."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
+
+from costroute_rt.engines.bundle.digest import sha256_file
+from costroute_rt.engines.bundle.section import Section, canonical_json, shorten
+from costroute_rt.error import BundleError, ConfigError
+from costroute_rt.routing.estimator import AnyArray, Average, Estimator, FloatArray, find_knn, load_estimator, within
+from costroute_rt.routing.neighbour import Neighbours
+from costroute_rt.routing.prompt_encoder import Float32Array, PromptEncoder, TextStates, load_encoder
+from costroute_rt.routing.quality import Judgement, Neighbour
+from costroute_rt.routing.reduction import Reduction
+from costroute_rt.routing.router_file import REMEDY, ROUTER_ARRAYS, ROUTER_JSON, read_arrays, read_settings, write_arrays
+from costroute_rt.routing.router_network import Network, OpenEngine, no_engine
+
+FORMAT, FORMAT_VERSION = "costroute-router", 1
+POOL_FIELDS = ("name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder")
+"""What makes a candidate the one that was labelled."""
+NEAREST_COUNTED = 5
+"""The distance of a prompt is that to the labelled prompt of this rank."""
+_SHOWN = 3
+_HALVED = frozenset({"features"})
+"""Arrays kept as float16."""
+_LIMITING = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """Judges prompts for one pool; made by fitting, or by `load`.
+
+    The estimate is trust * estimator + (1 - trust) * average, with trust falling from 1 at distance `near` to 0 at `far`; where
+    routing by the prompt gained nothing when it was fitted, it is the average.
+    """
+
+    pool: tuple[Mapping[str, Any], ...]
+    """Candidates it was fitted for, in order: POOL_FIELDS of each."""
+    encoder: PromptEncoder
+    reduction: Reduction | None
+    """None: the encoder's features are used as they are."""
+    estimator: Estimator
+    average: Average
+    prompts: tuple[str, ...]
+    """Labelled prompts."""
+    features: Float32Array
+    """float32[prompts, width], reduced; hand the same array to `Knn.fit`, and one search serves both."""
+    near: float
+    """Distance to the labelled prompts, as `trust` has it, up to which the estimator is trusted in full."""
+    far: float
+    """Distance from which it is not trusted at all."""
+    routes_on: str
+    """`prompt` or `average`."""
+    reason: str
+    """Why it routes on that, in words."""
+    text_encoder: str | None = None
+    """SHA-256 of the text encoder's weights, where states are read: states of another one mean something else."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What else its manifest says: labels, cross-validation ..."""
+    _neighbours: Neighbours = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._check()
+        knn = find_knn(self.estimator)
+        shared = knn is not None and knn.neighbours.features is self.features
+        object.__setattr__(self, "_neighbours", knn.neighbours if knn is not None and shared else Neighbours(self.features))
+
+    def _check(self) -> None:
+        if self.routes_on not in ("prompt", "average"):
+            raise ConfigError("routes_on", self.routes_on, "prompt or average")
+        if not 0 <= self.near <= self.far < float("inf"):
+            raise ConfigError("near and far", (self.near, self.far), "two distances, the second not smaller")
+        if self.features.ndim != 2 or not self.prompts or len(self.features) != len(self.prompts):
+            raise ConfigError("features", f"float32{list(self.features.shape)}", f"a row for each of the {len(self.prompts)} prompts")
+        if self.reduction is not None and len(self.reduction.center) != self.encoder.width:
+            raise ConfigError("reduction", f"of {len(self.reduction.center)} features", f"one of the encoder's {self.encoder.width}")
+        width = self.encoder.width if self.reduction is None else self.reduction.width
+        if self.features.shape[1] != width or not np.isfinite(self.features).all():
+            raise ConfigError("features", f"float32{list(self.features.shape)}", f"{width} finite numbers a prompt")
+        if len(self.average.mean) != len(self.pool):
+            raise ConfigError("pool", [row["name"] for row in self.pool], f"{len(self.average.mean)} candidates")
+        if self.estimator.candidates != len(self.pool):
+            raise ConfigError("estimator", f"of {self.estimator.candidates} candidates", f"one of {len(self.pool)}")
+
+    @property
+    def needs_states(self) -> bool:
+        """Whether judging reads text states."""
+        return self.routes_on == "prompt" and (self.encoder.needs_states or self.estimator.needs_states)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """What its bundle holds for it beside its own two files."""
+        return (*self.encoder.networks, *self.estimator.networks)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Names of the engines that judging runs."""
+        return tuple(network.engine for network in self.networks) if self.routes_on == "prompt" else ()
+
+    def judge(self, prompt: str, states: TextStates | None) -> Judgement:
+        """What is expected of each candidate; states: of this prompt, where `needs_states` is true."""
+        if self.routes_on == "average":
+            basis = f"averages of {len(self.prompts):,} labelled prompts: {self.reason}"
+            return Judgement(mean=self.average.mean, standard_error=self.average.standard_error, basis=basis)
+        with _one_thread():
+            features = self.encode([prompt], states)
+            mean, error, trust = self._estimate(features, states)
+            places, similarities = self._neighbours.search(features, NEAREST_COUNTED)
+        nearest = zip(places[0, :_SHOWN].tolist(), similarities[0, :_SHOWN].tolist(), strict=True)
+        return Judgement(
+            mean=mean[0],
+            standard_error=error[0],
+            trust=float(trust[0]),
+            basis=self._basis(float(trust[0])),
+            nearest=tuple(Neighbour(self.prompts[place], similarity) for place, similarity in nearest),
+        )
+
+    def judge_all(self, prompts: Sequence[str], states: TextStates | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Means and standard errors, float64[prompts, candidates], and trust, float64[prompts], as `judge` gives them one by one."""
+        if self.routes_on == "average":
+            mean, error = self.average.estimate(np.empty((len(prompts), 0), dtype=np.float32))
+            return mean, error, np.ones(len(prompts))
+        return self._estimate(self.encode(prompts, states), states)
+
+    def encode(self, prompts: Sequence[str], states: TextStates | None) -> Float32Array:
+        """float32[prompts, width]: what the estimator reads, whatever the router routes on."""
+        features = self.encoder.encode(prompts, states)
+        return features if self.reduction is None else self.reduction.apply(features)
+
+    def _estimate(self, features: Float32Array, states: TextStates | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+        own, own_error = self.estimator.estimate(features, states)
+        trust = self.trust(features)
+        share = trust[:, None]
+        if (trust == 1).all():
+            return own, own_error, trust
+        mean = share * own + (1 - share) * self.average.mean
+        # As of a mixture: what the two say apart adds to the error.
+        squares = share * (own_error**2 + (own - mean) ** 2)
+        squares += (1 - share) * (self.average.standard_error**2 + (self.average.mean - mean) ** 2)
+        return mean, np.sqrt(squares), trust
+
+    def trust(self, features: Float32Array) -> FloatArray:
+        """float64[prompts], 0..1: how near the labelled prompts these features, float32[prompts, width], are.
+
+        Distance is 1 - cosine to the 5th nearest * min(1, length): words that no labelled prompt has leave little of the features.
+        """
+        _, similarities = self._neighbours.search(features, NEAREST_COUNTED)
+        known = np.minimum(1, np.linalg.norm(features, axis=1))
+        distance = 1 - similarities[:, -1].astype(np.float64) * known
+        falling = np.clip((self.far - distance) / max(self.far - self.near, 1e-9), 0, 1)
+        return np.where(distance <= self.near, 1.0, falling)
+
+    def _basis(self, trust: float) -> str:
+        text = f"{self.estimator.kind} estimator on {len(self.prompts):,} labelled prompts"
+        return text if trust == 1 else f"{text}, {trust:.0%} of it, and averages for the rest"
+
+    def save(self, folder: Path) -> None:
+        """Write router.json and router.safetensors into `folder`, which is made where it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        stored, shared = _gather(self)
+        write_arrays(folder / ROUTER_ARRAYS, stored)
+        settings = {
+            **self.record,
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "arrays_sha256": sha256_file(folder / ROUTER_ARRAYS),
+            "pool": [dict(row) for row in self.pool],
+            "encoder": self.encoder.to_json(),
+            "is_reduced": self.reduction is not None,
+            "estimator": self.estimator.to_json(),
+            "near": self.near,
+            "far": self.far,
+            "routes_on": self.routes_on,
+            "reason": self.reason,
+            "text_encoder": self.text_encoder,
+            "shared": shared,
+            "prompts": list(self.prompts),
+        }
+        (folder / ROUTER_JSON).write_bytes(canonical_json(settings))
+
+    @classmethod
+    def load(cls, folder: Path, *, open_engine: OpenEngine = no_engine) -> Router:
+        """The router that `save` wrote into `folder`; raises BundleError for files that are missing, damaged or something else.
+
+        open_engine: asked for the engines of its networks whenever it judges.
+        """
+        path = folder / ROUTER_JSON
+        section = read_settings(path)
+        _check_format(section)
+        if not (folder / ROUTER_ARRAYS).is_file() or sha256_file(folder / ROUTER_ARRAYS) != section.sha256("arrays_sha256"):
+            raise BundleError(folder / ROUTER_ARRAYS, f"it is missing or not the one {ROUTER_JSON} was written with", REMEDY)
+        arrays = read_arrays(folder / ROUTER_ARRAYS)
+        try:
+            return _build(cls, section, folder, arrays, open_engine)
+        except (ConfigError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise BundleError(path, f"it is no usable router: {error or type(error).__name__}", REMEDY) from error
+
+
+def describe_pool(pool: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The POOL_FIELDS of each row of a bundle's pool: what a router keeps of it."""
+    return tuple({name: row[name] for name in POOL_FIELDS} for row in pool)
+
+
+def pool_difference(wanted: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> str | None:
+    """In words, how the pool a router was fitted for (`found`) is not the bundle's (`wanted`); None where they are the same."""
+    names, others = [row["name"] for row in wanted], [row["name"] for row in found]
+    missing, unknown = [name for name in names if name not in others], [name for name in others if name not in names]
+    if missing or unknown:
+        parts = [f"it knows nothing about {', '.join(missing)}"] if missing else []
+        return "; ".join(parts + ([f"it was fitted for {', '.join(unknown)}, not in the bundle"] if unknown else []))
+    if names != others:
+        return f"it has the candidates in the order {', '.join(others)}, the bundle in {', '.join(names)}"
+    for row, other in zip(wanted, found, strict=True):
+        for name in POOL_FIELDS:
+            if row[name] != other[name]:
+                return f"it was fitted for {row['name']} with {name} {other[name]}, the bundle has {row[name]}"
+    return None
+
+
+def fingerprint(pool: Sequence[Mapping[str, Any]]) -> str:
+    """Hexadecimal SHA-256 of what makes the pool's candidates what they are."""
+    return hashlib.sha256(canonical_json(list(describe_pool(pool)))).hexdigest()
+
+
+_OWN = frozenset(
+    {"format", "format_version", "arrays_sha256", "pool", "encoder", "is_reduced", "estimator", "average", "near", "far"}
+    | {"routes_on", "reason", "text_encoder", "shared", "prompts"}
+)
+"""What a router's JSON holds beside its record."""
+
+
+def _gather(router: Router) -> tuple[dict[str, AnyArray], dict[str, str]]:
+    """Every array by its name in the file, and the names of those that are another one of them."""
+    arrays: dict[str, AnyArray] = {"features": router.features}
+    parts: dict[str, Mapping[str, AnyArray]] = {"average": router.average.arrays(), "estimator": router.estimator.arrays()}
+    if router.reduction is not None:
+        parts["reduction"] = router.reduction.arrays()
+    shared: dict[str, str] = {}
+    for part, inner in parts.items():
+        for name, array in inner.items():
+            if array is router.features:
+                shared[f"{part}/{name}"] = "features"
+            else:
+                arrays[f"{part}/{name}"] = array
+    return {name: array.astype("<f2" if name in _HALVED else "<f4") for name, array in arrays.items()}, shared
+
+
+def _check_format(section: Section) -> None:
+    if section.values.get("format") != FORMAT:
+        section.fail(f"its format is {shorten(section.values.get('format'))}: expected {FORMAT!r}")
+    version = section.integer("format_version", minimum=1)
+    if version > FORMAT_VERSION:
+        section.fail(f"it has format version {version}, this costroute-rt reads up to {FORMAT_VERSION}: upgrade costroute-rt")
+
+
+def _build(
+    cls: type[Router], section: Section, folder: Path, arrays: dict[str, npt.NDArray[np.float32]], open_engine: OpenEngine
+) -> Router:
+    for name, other in section.texts("shared").items():
+        arrays[name] = arrays[other]
+    prompts = section.items("prompts")
+    if not all(isinstance(prompt, str) for prompt in prompts):
+        section.fail("its prompts are not all text")
+    return cls(
+        pool=describe_pool([dict(row.values) for row in section.rows("pool")]),
+        encoder=load_encoder(section.section("encoder").values, folder, open_engine),
+        reduction=Reduction.from_saved(within(arrays, "reduction")) if section.flag("is_reduced", False) else None,
+        estimator=load_estimator(section.section("estimator").values, within(arrays, "estimator"), open_engine),
+        average=Average.from_saved({}, within(arrays, "average")),
+        prompts=tuple(prompts),
+        features=arrays["features"],
+        near=section.number("near"),
+        far=section.number("far"),
+        routes_on=section.text("routes_on"),
+        reason=section.text("reason"),
+        text_encoder=None if section.values.get("text_encoder") is None else section.sha256("text_encoder"),
+        record={name: value for name, value in section.values.items() if name not in _OWN},
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Of NumPy's library for matrices: more would spin on for a while, on the cores that the engines need next.
+
+    The limit is the process's. Of two that overlapped, the second would find the first one's limit and leave it behind.
+    """
+    with _LIMITING, _thread_pools().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Of the libraries that are loaded by the first prompt, NumPy's among them; to find them takes a millisecond."""
+    return ThreadpoolController()

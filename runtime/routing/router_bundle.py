@@ -1,0 +1,147 @@
+"""The router's place in a bundle: opening it there, and making a bundle with another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
+from costroute_rt.engines.bundle.manifest import MANIFEST, ROUTER_GRAPHS
+from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
+from costroute_rt.error import BundleError, OutputError
+from costroute_rt.routing.prompt_encoder import TOKENIZER, EngineEncoder
+from costroute_rt.routing.router import Router, pool_difference
+from costroute_rt.routing.router_file import REMEDY, ROUTER_ARRAYS, ROUTER_JSON
+from costroute_rt.routing.router_network import OpenEngine, no_engine
+
+FOLDER = "router"
+
+
+def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
+    """The bundle's router; raises BundleError where it has none, or one that was fitted for another pool or text encoder.
+
+    open_engine: asked for the engines of its networks whenever it judges.
+    """
+    if bundle.router is None:
+        raise BundleError(bundle.root / MANIFEST, "it has no router", "fit one with costroute-rt fit-router")
+    path, arrays = bundle.path(bundle.router["file"]), bundle.path(bundle.router["arrays"])
+    if path.name != ROUTER_JSON or arrays != path.with_name(ROUTER_ARRAYS):
+        raise BundleError(path, f"expected {ROUTER_JSON} and {ROUTER_ARRAYS} in one folder", REMEDY)
+    router = Router.load(path.parent, open_engine=open_engine)
+    check_router(router, bundle, path)
+    if isinstance(router.encoder, EngineEncoder) and bundle.router.get("tokenizer") != f"{FOLDER}/{TOKENIZER}":
+        raise BundleError(path, f"expected {FOLDER}/{TOKENIZER} to be the router's tokenizer", REMEDY)
+    for network in router.networks:
+        component = bundle.components.get(network.role)
+        if component is None or bundle.graphs[component.graphs[network.graph]] != network.spec:
+            raise BundleError(path, f"the bundle's {network.engine} is not the network it was fitted with", REMEDY)
+    return router
+
+
+def check_router(router: Router, bundle: Bundle, path: Path) -> None:
+    """Raises BundleError, with the difference, where the router at `path` was fitted for another pool or text encoder."""
+    difference = pool_difference(bundle.pool, router.pool)
+    if difference is None and router.text_encoder not in (None, text_encoder_sha256(bundle)):
+        difference = "it was fitted on the states of another text encoder"
+    if difference is not None:
+        raise BundleError(path, f"the router does not belong to this bundle: {difference}", "fit one with costroute-rt fit-router")
+
+
+def text_encoder_sha256(bundle: Bundle) -> str:
+    """Of its weights, or of its graph where the weights are inside: what `Router.text_encoder` holds."""
+    component = next(component for component in bundle.components.values() if component.role == "text_encoder")
+    return bundle.files[component.weights or component.graphs["encode"]].sha256
+
+
+def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: bool = False) -> Bundle:
+    """A new bundle at `target`: the files of `bundle` as hard links (copies where links fail) and the router in `router_folder`.
+
+    The folder holds router.json, router.safetensors, and the files of the networks that the router runs.
+    It appears under its name complete or not at all. force: an existing `target`, which may be `bundle` itself, is replaced.
+    Raises BundleError for a router of another pool, OutputError where `target` exists or cannot be written.
+    """
+    router = Router.load(router_folder)
+    check_router(router, bundle, router_folder / ROUTER_JSON)
+    files = _router_files(router)
+    for name in files:
+        if not (router_folder / name).is_file():
+            raise BundleError(router_folder / name, "the router needs this file", REMEDY)
+    for network in router.networks:
+        read_stored_tensors(router_folder / network.weights)
+    if os.path.lexists(target) and not force:
+        raise OutputError(target, "it exists already (--force replaces it)")
+    if os.path.lexists(target) and not (target / MANIFEST).is_file():
+        raise OutputError(target, "it is no bundle, so it is not replaced")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise OutputError(target, error.strerror or str(error)) from error
+    try:
+        new = staging / "new"
+        new.mkdir()
+        _copy(bundle, router_folder, files, new)
+        seal_bundle(new, _manifest(bundle, router))
+        _put(new, target, staging / "old")
+    except OSError as error:
+        raise OutputError(target, error.strerror or str(error)) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle.open(target, verify=False)
+
+
+def _put(new: Path, target: Path, old: Path) -> None:
+    """Renames `new` to `target`; what was there goes to `old`, and comes back where that fails."""
+    existed = os.path.lexists(target)
+    if existed:
+        os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except OSError:
+        if existed:
+            os.replace(old, target)
+        raise
+
+
+def _router_files(router: Router) -> list[str]:
+    """Names of everything in a router's folder."""
+    own = [TOKENIZER] if isinstance(router.encoder, EngineEncoder) else []
+    return [ROUTER_JSON, ROUTER_ARRAYS, *own, *(name for network in router.networks for name in (network.file, network.weights))]
+
+
+def _copy(bundle: Bundle, router_folder: Path, files: list[str], new: Path) -> None:
+    former = set() if bundle.router is None else {bundle.router["file"], bundle.router["arrays"]}
+    for name in bundle.files:
+        if name not in former and PurePosixPath(name).parts[0] != FOLDER:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            _link(bundle.path(name).resolve(), new / name)
+    (new / FOLDER).mkdir()
+    for name in files:
+        shutil.copyfile(router_folder / name, new / FOLDER / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def _manifest(bundle: Bundle, router: Router) -> dict[str, Any]:
+    """The bundle's, with this router and its networks in place of those it had."""
+    manifest: dict[str, Any] = json.loads((bundle.root / MANIFEST).read_bytes())
+    components = {name: part for name, part in manifest["components"].items() if part["role"] not in ROUTER_GRAPHS}
+    graphs = {path: spec for path, spec in manifest["graphs"].items() if PurePosixPath(path).parts[0] != FOLDER}
+    for network in router.networks:
+        file, weights = (f"{FOLDER}/{name}" for name in (network.file, network.weights))
+        components[network.role] = {"role": network.role, "graphs": {network.graph: file}, "weights": weights}
+        graphs[file] = asdict(network.spec)
+    section: dict[str, Any] = {"file": f"{FOLDER}/{ROUTER_JSON}", "arrays": f"{FOLDER}/{ROUTER_ARRAYS}"}
+    if isinstance(router.encoder, EngineEncoder):
+        section |= {"tokenizer": f"{FOLDER}/{TOKENIZER}", "max_length": router.encoder.max_length}
+    return {**manifest, "components": components, "graphs": graphs, "router": section}

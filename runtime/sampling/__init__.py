@@ -1,0 +1,1 @@
+"""Schedules, solvers, step tables and noise: NumPy alone, no engine."""

@@ -1,0 +1,375 @@
+"""Schedulers: diffusers' schedulers, compiled to step tables.
+
+    from_diffusers(scheduler_config.json) -> SchedulerConfig -> build_table(config, num_inference_steps) -> StepTable
+    replan(config, table, row, rows_left) -> StepTable for what is left of a run
+
+Adding a scheduler is adding a function to `solver`, one that chooses its steps here, and a line in `SCHEDULERS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+
+from costroute_rt.error import ConfigError
+from costroute_rt.sampling import noise_schedule, solver
+from costroute_rt.sampling.noise_schedule import Descent
+from costroute_rt.sampling.step_table import FloatArray, StepTable
+
+_CHOICES = {
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "timestep_spacing": ("leading", "linspace", "trailing"),
+    "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
+    "solver_type": ("midpoint", "heun"),
+    "final_sigmas_type": ("zero", "sigma_min"),
+}
+_COUNTS = {
+    "num_train_timesteps": (2, 100_000),
+    "steps_offset": (0, 1000),
+    "solver_order": (1, 2),
+    "original_inference_steps": (1, 100_000),
+}
+_QUANTITIES = {
+    "beta_start": (1e-8, 0.999),
+    "beta_end": (1e-8, 0.999),
+    "eta": (0.0, 1.0),
+    "lambda_min_clipped": (-math.inf, 0.0),
+    "timestep_scaling": (1e-3, 1e6),
+    "shift": (1e-3, 1e3),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerConfig:
+    """A scheduler and the schedule its model was trained with; fields have diffusers' names and meanings.
+
+    A field that the named scheduler does not use is ignored, except those that would change the image if it could use them.
+    """
+
+    name: str
+    """One of `SCHEDULERS`."""
+    prediction_type: str
+    """What the denoiser predicts: epsilon, v_prediction, sample or flow_prediction."""
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"
+    rescale_betas_zero_snr: bool = False
+    timestep_spacing: str = "trailing"
+    steps_offset: int = 0
+    use_karras_sigmas: bool = False
+    final_sigmas_type: str = "zero"
+    """euler and dpmpp_2m: where a run ends."""
+    set_alpha_to_one: bool = True
+    """ddim: whether a run ends without noise."""
+    eta: float = 0.0
+    """ddim: share of each step's noise that is drawn anew, 0 to 1."""
+    algorithm_type: str = "dpmsolver++"
+    """dpmpp_2m; sde-dpmsolver++ adds noise."""
+    solver_order: int = 2
+    solver_type: str = "midpoint"
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    lambda_min_clipped: float = -math.inf
+    original_inference_steps: int = 50
+    """lcm: steps of the schedule the model was distilled on."""
+    timestep_scaling: float = 10.0
+    """lcm"""
+    shift: float = 1.0
+    """flow_match_euler and flow_dpmpp_2m: above 1 spends more of the steps at high noise."""
+    stochastic_sampling: bool = False
+    """flow_match_euler"""
+
+    def __post_init__(self) -> None:
+        scheduler = SCHEDULERS.get(self.name)
+        if scheduler is None:
+            raise ConfigError("scheduler", self.name, f"one of {', '.join(SCHEDULERS)}")
+        if self.prediction_type not in scheduler.prediction_types:
+            raise ConfigError("prediction_type", self.prediction_type, f"{_either(scheduler.prediction_types)} for {self.name}")
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ConfigError(field, getattr(self, field), _either(choices))
+        for field, (least, most) in _COUNTS.items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ConfigError(field, value, f"a whole number from {least} to {most}")
+        for field, (low, high) in _QUANTITIES.items():
+            value = getattr(self, field)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+                raise ConfigError(field, value, f"a number from {low:g} to {high:g}")
+        for feature in ("use_karras_sigmas", "rescale_betas_zero_snr"):
+            if getattr(self, feature) and feature not in scheduler.features:
+                having = [name for name, other in SCHEDULERS.items() if feature in other.features]
+                raise ConfigError(feature, True, f"false for {self.name} (it is there for {', '.join(having)})")
+
+
+class Scheduler(NamedTuple):
+    """How a scheduler chooses its steps and solves them."""
+
+    choose: Callable[[SchedulerConfig, int], Descent]
+    solve: Callable[[SchedulerConfig, Descent, float | None], StepTable]
+    """The last argument is the noise level of the D that stands before row 0, if one does."""
+    prediction_types: tuple[str, ...] = ("epsilon", "v_prediction", "sample")
+    features: tuple[str, ...] = ()
+    rows_per_step: int = 1
+
+
+def build_table(config: SchedulerConfig, num_inference_steps: int) -> StepTable:
+    """The table of a whole run. heun gives 2 * num_inference_steps - 1 rows, all others one row per step.
+
+    Raises ConfigError where the scheduler cannot take that many steps.
+    """
+    if not 1 <= num_inference_steps <= config.num_train_timesteps:
+        raise ConfigError("num_inference_steps", num_inference_steps, f"1 to {config.num_train_timesteps}")
+    scheduler = SCHEDULERS[config.name]
+    return scheduler.solve(config, scheduler.choose(config, num_inference_steps), None)
+
+
+def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) -> StepTable:
+    """A table from the noise level at `row` of a running `table` to the same end, in `rows_left` rows at most.
+
+    The new steps start at noise levels of the running table, evenly thinned, so the denoiser is told only timesteps that were planned
+    and the spacing (Karras, shifted ...) is kept. Re-planning shortens; with all the rows that are left it changes nothing.
+
+    heun takes whole steps: an even rows_left leaves one row unused, and between a predictor and its corrector the correction
+    is dropped, as the predictor's output already stands at the next level. dpmpp_2m goes on using D_prev: its formula
+    holds for uneven distances, so the new row 0 is second order, over the distance to D_prev in the old table. (On a mixture of
+    Gaussians that is level with a first-order restart for mild cuts and clearly better when few rows are left.) Keep D for the
+    new table, and re-plan again only after one of its rows has run.
+    Raises ConfigError for a row outside the table, or rows_left outside 1 to the rows that are left.
+    """
+    if not 0 <= row < len(table):
+        raise ConfigError("row", row, f"0 to {len(table) - 1}")
+    if not 1 <= rows_left <= len(table) - row:
+        raise ConfigError("rows_left", rows_left, f"1 to {len(table) - row}, the rows that are left")
+    if rows_left == len(table) - row:
+        return table.tail(row)
+    scheduler = SCHEDULERS[config.name]
+    stride = scheduler.rows_per_step
+    starts = np.arange(row + row % stride, len(table), stride)
+    steps = min(len(starts), (rows_left + stride - 1) // stride)
+    kept = starts[np.ceil(np.arange(steps) * len(starts) / steps).astype(np.int64)]
+    levels = np.append(table.noise_levels[kept], table.noise_levels[-1])
+    previous_level = float(table.noise_levels[row - 1]) if row else None
+    return scheduler.solve(config, Descent.through(table.timestep[kept], levels, table.initial_noise_scale), previous_level)
+
+
+def from_diffusers(scheduler_config: Mapping[str, object], *, eta: float = 0.0) -> SchedulerConfig:
+    """Reads diffusers' scheduler_config.json; what it leaves out has the default of its `_class_name`.
+
+    eta: ddim's, which diffusers takes per call. Raises ConfigError for an unknown class and for settings whose steps are
+    not linear (clip_sample, thresholding) or not compiled here.
+    """
+    class_name = scheduler_config.get("_class_name")
+    known = _DIFFUSERS.get(str(class_name))
+    if known is None:
+        raise ConfigError("_class_name", class_name, f"one of {', '.join(_DIFFUSERS)}")
+    for setting in known.refusable:
+        wanted, why = _REFUSALS[setting]
+        found = scheduler_config.get(setting, known.defaults.get(setting, wanted))
+        if found != wanted and (found, wanted) != (None, False):
+            raise ConfigError(setting, found, f"{wanted}: {why}")
+    own = {field.name for field in fields(SchedulerConfig)} - {"name", "shift"}
+    values = dict(known.defaults) | dict(scheduler_config)
+    flows = bool(values.get("use_flow_sigmas"))
+    name = "flow_dpmpp_2m" if flows and known.name == "dpmpp_2m" else known.name
+    shift = values.get("flow_shift" if flows else "shift", 1.0)
+    chosen = {key: value for key, value in values.items() if key in own and value is not None}
+    return SchedulerConfig(**(chosen | {"name": name, "shift": shift, "eta": eta}))  # type: ignore[arg-type]
+
+
+class _DiffusersClass(NamedTuple):
+    name: str
+    defaults: dict[str, object]
+    """Where they differ from `SchedulerConfig`'s, and those of settings that are refused."""
+    refusable: tuple[str, ...]
+    """Settings of this class that other values than one are refused for."""
+
+
+_REFUSALS: dict[str, tuple[object, str]] = {
+    "clip_sample": (False, "clipping is not a linear rule; latent models do without it"),
+    "thresholding": (False, "thresholding is not a linear rule; latent models do without it"),
+    "trained_betas": (None, "beta_start, beta_end and beta_schedule say the schedule"),
+    "use_exponential_sigmas": (False, "use_karras_sigmas or plain timesteps"),
+    "use_beta_sigmas": (False, "use_karras_sigmas or plain timesteps"),
+    "use_lu_lambdas": (False, "use_karras_sigmas or plain timesteps"),
+    "use_dynamic_shifting": (False, "a shift that depends on the image size is not known to a table; give a fixed shift"),
+    "shift_terminal": (None, "a schedule stretched to a last level is not compiled"),
+    "invert_sigmas": (False, "inverted flow times are not compiled"),
+    "interpolation_type": ("linear", "log_linear sigmas are not compiled"),
+    "timestep_type": ("discrete", "continuous timesteps are not compiled"),
+    "sigma_min": (None, "the training schedule says the range"),
+    "sigma_max": (None, "the training schedule says the range"),
+    "variance_type": (None, "the denoiser must predict no variance"),
+}
+_TRAINING: dict[str, object] = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "prediction_type": "epsilon"}
+_SIGMAS = ("trained_betas", "use_exponential_sigmas", "use_beta_sigmas")
+_DIFFUSERS = {
+    "DDIMScheduler": _DiffusersClass(
+        "ddim", _TRAINING | {"timestep_spacing": "leading", "clip_sample": True}, ("clip_sample", "thresholding", "trained_betas")
+    ),
+    "EulerDiscreteScheduler": _DiffusersClass(
+        "euler",
+        _TRAINING | {"timestep_spacing": "linspace"},
+        (*_SIGMAS, "interpolation_type", "timestep_type", "sigma_min", "sigma_max"),
+    ),
+    "EulerAncestralDiscreteScheduler": _DiffusersClass("euler_ancestral", _TRAINING | {"timestep_spacing": "linspace"}, ("trained_betas",)),
+    "DPMSolverMultistepScheduler": _DiffusersClass(
+        "dpmpp_2m",
+        _TRAINING | {"timestep_spacing": "linspace"},
+        (*_SIGMAS, "thresholding", "use_lu_lambdas", "use_dynamic_shifting", "variance_type"),
+    ),
+    "HeunDiscreteScheduler": _DiffusersClass(
+        "heun",
+        _TRAINING | {"beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "linspace"},
+        (*_SIGMAS, "clip_sample"),
+    ),
+    "LCMScheduler": _DiffusersClass(
+        "lcm", {"prediction_type": "epsilon", "timestep_spacing": "leading"}, ("clip_sample", "thresholding", "trained_betas")
+    ),
+    "FlowMatchEulerDiscreteScheduler": _DiffusersClass(
+        "flow_match_euler",
+        {"prediction_type": "flow_prediction"},
+        ("use_exponential_sigmas", "use_beta_sigmas", "use_dynamic_shifting", "shift_terminal", "invert_sigmas"),
+    ),
+}
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    return " or ".join(choices)
+
+
+def _train_signal(config: SchedulerConfig) -> FloatArray:
+    return noise_schedule.alphas_cumprod(
+        config.num_train_timesteps, config.beta_start, config.beta_end, config.beta_schedule, config.rescale_betas_zero_snr
+    )
+
+
+def _space(config: SchedulerConfig, num_inference_steps: int) -> FloatArray:
+    return noise_schedule.space_timesteps(config.timestep_spacing, num_inference_steps, config.num_train_timesteps, config.steps_offset)
+
+
+def _choose_ddim(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """Each step aims a fixed stride below its timestep, which is not always where the next one starts (7 steps of 1000); as diffusers."""
+    signal = _train_signal(config)
+    timestep = _space(config, num_inference_steps).round()
+    if timestep[0] >= config.num_train_timesteps:
+        raise ConfigError("steps_offset", config.steps_offset, f"timesteps below {config.num_train_timesteps}, not {timestep[0]:.0f}")
+    now = timestep.astype(np.int64)
+    target = now - config.num_train_timesteps // num_inference_steps
+    last = 1.0 if config.set_alpha_to_one else signal[0]
+    signal_after = np.where(target >= 0, signal[np.maximum(target, 0)], last)
+    return Descent(timestep=timestep, entry=np.sqrt(1 - signal[now]), exit=np.sqrt(1 - signal_after))
+
+
+def _choose_lcm(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """Evenly thinned from the schedule of the distillation; timestep_spacing plays no part."""
+    original = config.original_inference_steps
+    if not num_inference_steps <= original <= config.num_train_timesteps:
+        raise ConfigError("num_inference_steps", num_inference_steps, f"1 to {original}, the model's original_inference_steps")
+    distilled = np.arange(original, 0, -1) * (config.num_train_timesteps // original) - 1
+    now = distilled[np.floor(np.linspace(0, original, num_inference_steps, endpoint=False)).astype(np.int64)]
+    levels = np.append(np.sqrt(1 - _train_signal(config)[now]), 0.0)
+    return Descent.through(now.astype(np.float64), levels)
+
+
+def _choose_unscaled(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    train_sigmas = noise_schedule.to_sigmas(_train_signal(config))
+    timestep = _space(config, num_inference_steps)
+    sigmas = np.interp(timestep, np.arange(len(train_sigmas)), train_sigmas)
+    if config.use_karras_sigmas:
+        sigmas = noise_schedule.space_karras(sigmas[0], sigmas[-1], num_inference_steps)
+        timestep = noise_schedule.sigma_to_timestep(sigmas, train_sigmas)
+    # The denoiser sees x / sqrt(1 + sigma^2); from "leading", diffusers starts so that it sees unit noise exactly.
+    start = math.hypot(sigmas[0], 1) if config.timestep_spacing == "leading" else float(sigmas[0])
+    ends_clean = config.final_sigmas_type == "zero" or config.name != "euler"
+    return Descent.through(timestep, np.append(sigmas, 0.0 if ends_clean else train_sigmas[0]), start)
+
+
+def _choose_dpmpp(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    train_sigmas = noise_schedule.to_sigmas(_train_signal(config))
+    used = len(train_sigmas) - int(np.searchsorted(-np.log(train_sigmas[::-1]), config.lambda_min_clipped))
+    timestep = noise_schedule.space_inner_timesteps(
+        config.timestep_spacing, num_inference_steps, config.num_train_timesteps, used, config.steps_offset
+    )
+    sigmas = np.interp(timestep, np.arange(len(train_sigmas)), train_sigmas)
+    if config.use_karras_sigmas:
+        sigmas = noise_schedule.space_karras(train_sigmas[-1], train_sigmas[0], num_inference_steps)
+        timestep = noise_schedule.sigma_to_timestep(sigmas, train_sigmas)
+        timestep = np.trunc(timestep if config.beta_schedule == "squaredcos_cap_v2" else timestep.round())
+    return Descent.through(timestep, np.append(sigmas, 0.0 if config.final_sigmas_type == "zero" else train_sigmas[0]))
+
+
+def _choose_flow_dpmpp(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """diffusers tells the denoiser whole timesteps here, cut off below the noise level they stand for."""
+    times = 1 - np.linspace(1, 1 / config.num_train_timesteps, num_inference_steps + 1)
+    sigmas = noise_schedule.shift_flow(times, config.shift)[:0:-1]
+    end = 0.0 if config.final_sigmas_type == "zero" else noise_schedule.to_sigmas(_train_signal(config)[:1])[0]
+    return Descent.through(np.trunc(sigmas * config.num_train_timesteps), np.append(sigmas, end))
+
+
+def _choose_flow(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """diffusers' own default sigmas: the lowest is shifted twice, once here and once when it set sigma_min."""
+    count = config.num_train_timesteps
+    lowest = noise_schedule.shift_flow(np.array(1 / count), config.shift)
+    sigmas = noise_schedule.shift_flow(np.linspace(count, lowest * count, num_inference_steps) / count, config.shift)
+    if config.use_karras_sigmas:
+        sigmas = noise_schedule.space_karras(sigmas[0], sigmas[-1], num_inference_steps)
+    return Descent.through(sigmas * count, np.append(sigmas, 0.0))
+
+
+def _solve_dpmpp(config: SchedulerConfig, descent: Descent, previous_level: float | None) -> StepTable:
+    return solver.dpmpp_2m(
+        descent,
+        config.prediction_type,
+        is_stochastic=config.algorithm_type == "sde-dpmsolver++",
+        solver_order=config.solver_order,
+        solver_type=config.solver_type,
+        lower_order_final=config.lower_order_final,
+        euler_at_final=config.euler_at_final,
+        previous_level=previous_level,
+    )
+
+
+_FLOW = ("flow_prediction",)
+SCHEDULERS: dict[str, Scheduler] = {
+    "ddim": Scheduler(
+        _choose_ddim,
+        lambda config, descent, _: solver.ddim(descent, config.prediction_type, config.eta),
+        features=("rescale_betas_zero_snr",),
+    ),
+    "euler": Scheduler(
+        _choose_unscaled,
+        lambda config, descent, _: solver.euler(descent, config.prediction_type),
+        features=("rescale_betas_zero_snr", "use_karras_sigmas"),
+    ),
+    "euler_ancestral": Scheduler(
+        _choose_unscaled,
+        lambda config, descent, _: solver.euler_ancestral(descent, config.prediction_type),
+        prediction_types=("epsilon", "v_prediction"),
+        features=("rescale_betas_zero_snr",),
+    ),
+    "dpmpp_2m": Scheduler(_choose_dpmpp, _solve_dpmpp, features=("rescale_betas_zero_snr", "use_karras_sigmas")),
+    "heun": Scheduler(
+        _choose_unscaled,
+        lambda config, descent, _: solver.heun(descent, config.prediction_type),
+        features=("use_karras_sigmas",),
+        rows_per_step=2,
+    ),
+    "lcm": Scheduler(
+        _choose_lcm,
+        lambda config, descent, _: solver.lcm(descent, config.prediction_type, config.timestep_scaling),
+        features=("rescale_betas_zero_snr",),
+    ),
+    "flow_match_euler": Scheduler(
+        _choose_flow,
+        lambda config, descent, _: solver.flow_match_euler(descent, config.stochastic_sampling),
+        prediction_types=_FLOW,
+        features=("use_karras_sigmas",),
+    ),
+    "flow_dpmpp_2m": Scheduler(_choose_flow_dpmpp, _solve_dpmpp, prediction_types=_FLOW),
+}

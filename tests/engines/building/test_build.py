@@ -1,0 +1,257 @@
+"""Building: what is good is kept, what is wrong is set aside, and two builders do not harm each other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from costroute_rt.engines.building import build as build_module
+from costroute_rt.engines.building import gate
+from costroute_rt.engines.building.build import build_engines, explain_engines, open_engine
+from costroute_rt.engines.building.gate import check_engine, compare
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.building.specification import pool_graphs
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import BundleError, EngineError
+from tests.engines.conftest import relist
+
+BUILDER = """
+import sys
+from costroute_rt.engines.building.build import build_engines
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.store.store import Store
+reports = build_engines(Bundle.open(sys.argv[1]), Store.open(sys.argv[2]), Setup(threads=1), measure=False)
+print(sum(report.built for report in reports))
+"""
+
+
+def test_what_the_pool_needs_is_built_once(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle, store, seen = Bundle.open(tiny_bundle), Store.open(tmp_path), list[tuple[str, int, int]]()
+
+    def progress(graph: str, index: int, total: int) -> None:
+        seen.append((graph, index, total))
+
+    first = build_engines(bundle, store, Setup(threads=1), progress=progress)
+    names = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
+    assert pool_graphs(bundle) == names
+    assert seen == [(name, index, 5) for index, name in enumerate(names)]
+    assert all(report.built and report.median_ms and report.size_bytes for report in first)
+
+    seen.clear()
+    assert not any(report.built for report in build_engines(bundle, store, Setup(threads=1), progress=progress))
+    assert seen == []
+    forced = build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"], force=True, progress=progress)
+    assert [(report.graph, report.built) for report in forced] == [("vae/decode", True)]
+
+
+def test_any_graph_can_be_built_by_name(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
+    build_engines(bundle, store, Setup(threads=1), graphs=["scorer/score", "vae/encode", "base/denoiser"], measure=False)
+    with open_engine(bundle, store, "scorer/score", Setup(threads=1)) as engine:
+        scores = engine.run({"pixels": np.zeros((2, 64, 64, 3), np.uint8)})
+    np.testing.assert_allclose(scores["sky"].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_report_of_a_stop_is_the_stop(tiny_bundle: Path, tmp_path: Path) -> None:
+    def progress(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(threads=1), progress=progress)
+    assert Store.open(tmp_path).engines() == []
+
+
+def test_weights_that_give_no_numbers_are_named(bundle_copy: Path, tmp_path: Path) -> None:
+    name = "unet_turbo/diffusion_pytorch_model.safetensors"
+    data = bytearray((bundle_copy / name).read_bytes())
+    data[-2:] = np.array(np.nan, np.float16).tobytes()
+    (bundle_copy / name).write_bytes(data)
+    relist(bundle_copy, name)
+    store = Store.open(tmp_path / "home")
+    with pytest.raises(BundleError, match=r"unet_turbo.*NaN or infinite") as caught:
+        build_engines(Bundle.open(bundle_copy), store, Setup(threads=1))
+    assert caught.value.path.endswith(name)
+    assert "tiny/turbo/step" not in [stored.key.graph for stored in store.engines()]
+    assert not list(store.folder.glob(".*"))
+
+
+def test_a_foreign_graph_under_a_right_hash_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
+    path = bundle_copy / "vae/decode.onnx"
+    node = onnx.helper.make_node("Identity", ["anything"], ["pixels"])
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in ("anything", "pixels")]
+    graph = onnx.helper.make_graph([node], "foreign", value[:1], value[1:])
+    path.write_bytes(onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]).SerializeToString())
+    relist(bundle_copy, "vae/decode.onnx")
+    with pytest.raises(BundleError, match=r"decode\.onnx.*its inputs are anything float32.*the manifest says latent float32"):
+        build_engines(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), Setup(threads=1), graphs=["vae/decode"])
+
+
+def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path, tmp_path: Path) -> None:
+    path = bundle_copy / "vae/decode.onnx"
+    model = onnx.load(path, load_external_data=False)
+    model.graph.node[0].op_type = "Teleport"
+    path.write_bytes(model.SerializeToString())
+    relist(bundle_copy, "vae/decode.onnx")
+    with pytest.raises(EngineError, match="Teleport"):
+        build_engines(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), Setup(threads=1), graphs=["vae/decode"])
+    assert list((tmp_path / "home/engines").iterdir()) == []
+
+
+def test_a_wrong_engine_is_set_aside_with_the_reason(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
+    monkeypatch.setattr(gate, "compare", lambda *_: (0.5, 0.1, "output pixels differs from the reference by 0.5, more than 0.1"))
+    with pytest.raises(EngineError, match="set aside: output pixels differs"):
+        build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"])
+    with pytest.raises(EngineError, match=r"set aside.*--force"):
+        open_engine(bundle, store, "vae/decode", Setup(threads=1))
+    assert "set aside" in str(store.verify()[0].problem)
+    assert store.engines()[0].size_bytes == 0
+    assert "set aside" in str(next(e.problem for e in explain_engines(bundle, store, Setup(threads=1)) if e.graph == "vae/decode"))
+    monkeypatch.undo()
+    with pytest.raises(EngineError, match=r"set aside: output pixels differs.*--force builds it again"):
+        build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"])
+    assert build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"], force=True)[0].built
+
+
+def test_an_engine_that_is_set_aside_does_not_stop_the_others(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, store, real = Bundle.open(tiny_bundle), Store.open(tmp_path), gate.compare
+
+    def compare_all_but_pixels(expected: Any, *rest: Any) -> Any:
+        return (0.5, 0.1, "output pixels differs") if "pixels" in expected else real(expected, *rest)
+
+    monkeypatch.setattr(gate, "compare", compare_all_but_pixels)
+    with pytest.raises(EngineError, match="the engine of vae/decode was set aside: output pixels differs"):
+        build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode", "turbo/step"])
+    with open_engine(bundle, store, "turbo/step", Setup(threads=1)):
+        pass
+
+
+class StubEngine:
+    """Gives fixed outputs and takes as long as told, by a clock of its own."""
+
+    def __init__(self, call_s: float) -> None:
+        self.now, self.call_s = 0.0, call_s
+
+    def run(self, feeds: object) -> dict[str, np.ndarray]:
+        self.now += self.call_s
+        return {"y": np.zeros(3, np.float32)}
+
+    def to_device(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    to_host = to_device
+
+
+@pytest.mark.parametrize(("call_s", "slow"), [(0.010, False), (0.015, False), (0.030, True)])
+def test_a_slow_engine_is_told_from_a_fast_one(call_s: float, slow: bool) -> None:
+    stub = StubEngine(call_s)
+
+    def reference() -> dict[str, np.ndarray]:
+        stub.now += 0.010
+        return {"y": np.zeros(3, np.float32)}
+
+    result = check_engine(stub, {}, reference, "float32", clock=lambda: stub.now)  # type: ignore[arg-type]
+    assert (result.problem is not None) is slow
+    assert result.engine_ms == pytest.approx(call_s * 1e3)
+
+
+def race(*pairs: tuple[float, float]) -> gate.Race:
+    """A race between engines that take so many seconds a call, in each pass."""
+    now, turns = [0.0], {"engine": 0, "other": 0}
+
+    def call(who: str, index: int) -> None:
+        done, turns[who] = turns[who], turns[who] + 1
+        now[0] += pairs[max(0, done - 1) // 10][index]  # one to warm up, then ten in each pass
+
+    return gate.run_race(lambda: call("engine", 0), lambda: call("other", 1), clock=lambda: now[0])
+
+
+@pytest.mark.parametrize(
+    ("passes", "lost", "ratio"),
+    [
+        ([(0.010, 0.020)] * 3, False, 0.5),
+        ([(0.0104, 0.010)] * 3, False, 1.04),
+        ([(0.011, 0.010)] * 3, True, 1.1),
+        ([(0.011, 0.010), (0.020, 0.010), (0.009, 0.010)], False, 0.9),
+        ([(0.011, 0.010), (0.020, 0.010), (0.012, 0.010)], True, 1.1),
+    ],
+)
+def test_an_engine_loses_a_race_where_it_is_slower_in_each_of_three_passes(
+    passes: list[tuple[float, float]], lost: bool, ratio: float
+) -> None:
+    found = race(*passes)
+    assert (len(found.engine_ms), len(found.other_ms)) == (3, 3)
+    assert found.engine_ms == pytest.approx([1000 * ours for ours, _ in passes])
+    assert found.is_lost is lost
+    assert found.ratio == pytest.approx(ratio)
+
+
+def test_a_race_of_slow_engines_makes_few_calls() -> None:
+    now, calls = [0.0], [0]
+
+    def call() -> None:
+        calls[0] += 1
+        now[0] += 5.0
+
+    assert gate.run_race(call, call, clock=lambda: now[0]).ratio == 1.0
+    assert calls[0] == 2 * (1 + 3)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (np.array([0, 1, np.nan], np.float32), "not finite"),
+        (np.array([0, 1, 2.1], np.float32), "differs from the reference by 0.1"),
+        (np.array([0, 1], np.float32), r"float32\[2\], the graph gives float32\[3\]"),
+        (np.array([0, 1, 2], np.float64), "float64"),
+    ],
+)
+def test_the_gate_says_what_is_wrong(found: np.ndarray, message: str) -> None:
+    import re
+
+    _, _, problem = compare({"y": np.array([0, 1, 2], np.float32)}, {"y": found}, "float32")
+    assert problem is not None
+    assert re.search(message, problem)
+
+
+def test_the_gate_lets_rounding_pass() -> None:
+    want = {"y": np.array([0, 1, 2], np.float32), "pixels": np.array([0, 128, 255], np.uint8)}
+    have = {"y": want["y"] + np.float32(1e-4), "pixels": np.array([1, 127, 255], np.uint8)}
+    assert compare(want, have, "float32")[2] is None
+    assert compare(want, {**have, "pixels": np.array([3, 128, 255], np.uint8)}, "float32")[2] is not None
+    assert compare(want, {"y": want["y"]}, "float32")[2] == "output pixels is missing, the graph gives uint8[3]"
+
+
+def test_two_builders_at_once_end_with_one_good_engine(tiny_bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BUILDER, str(tiny_bundle), str(tmp_path)]
+    builders = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    counts = [int(builder.communicate(timeout=120)[0]) for builder in builders]
+    store = Store.open(tmp_path)
+    assert [builder.returncode for builder in builders] == [0, 0]
+    assert sum(counts) == 5
+    assert [found.problem for found in store.verify()] == [None] * 5
+    assert not list(store.folder.glob(".*"))
+
+
+def test_manifests_hold_no_surprises(built_home: Path) -> None:
+    for stored in Store.open(built_home).engines():
+        values: dict[str, Any] = json.loads((stored.path / "manifest.json").read_text())
+        assert values["format"] == "costroute-engine"
+        assert values["key"] == stored.key.to_json()
+        assert values["quarantined"] is None
+        assert set(values["files"]) == {"model.onnx", "model.data"}
+        assert values["gate"]["max_abs_error"] <= values["gate"]["tolerance"]
+
+
+def test_importing_the_module_loads_no_inference_library() -> None:
+    code = f"import sys, {build_module.__name__}; sys.exit('onnxruntime' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,143 @@
+"""A key covers everything an engine depends on, and a miss names what differed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from costroute_rt.engines.backends.engine import ANY_DRIVER, EngineKey, get_backend
+from costroute_rt.engines.building.build import build_engines, explain_engines, open_engine
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.building.specification import engine_key, make_spec
+from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
+from costroute_rt.engines.store.store import Store, build_command
+from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.family.assembly import find_profiles
+from tests import gated_backend
+from tests.engines.conftest import set_aside
+
+KEY = EngineKey(**{field.name: f"some {field.name}" for field in fields(EngineKey)})
+EXPECTED = {
+    "graph", "weights_sha256", "graph_sha256", "backend", "backend_version", "provider", "precision", "shapes", "options", "device",
+    "driver", "os",
+}  # fmt: skip
+
+
+def test_the_key_covers_what_the_design_lists() -> None:
+    assert {field.name for field in fields(EngineKey)} == EXPECTED
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_any_field_changes_the_digest_and_is_named(name: str) -> None:
+    other = replace(KEY, **{name: "other"})
+    assert other.digest != KEY.digest
+    assert [(d.field, d.wanted, d.found) for d in KEY.differences(other)] == [(name, f"some {name}", "other")]
+
+
+def test_the_digest_is_stable_and_fit_for_a_file_name() -> None:
+    assert KEY.digest == replace(KEY).digest
+    assert re.fullmatch("[0-9a-f]{32}", KEY.digest)
+
+
+def test_a_miss_names_the_field_and_the_command(tiny_bundle: Path, built_home: Path) -> None:
+    with pytest.raises(EngineError, match=r"options: wanted threads=3.*stored threads=1.*build-engines") as caught:
+        open_engine(Bundle.open(tiny_bundle), Store.open(built_home), "base/guided_step", Setup(threads=3))
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("backend", "provider", "precision", "driver", "command"),
+    [
+        ("onnxruntime", "cpu", "float32", "none", "costroute-rt build-engines --force"),
+        ("onnxruntime", "cuda", "float32", "560.1", "costroute-rt build-engines --provider cuda --force"),
+        ("onnxruntime", "cuda", "float16", "560.1", "costroute-rt build-engines --provider cuda --precision float16 --force"),
+        ("openvino", "cpu", "float32", "none", "costroute-rt build-engines --backend openvino --provider cpu --precision float32 --force"),
+        (
+            "tensorrt-rtx", "cuda", "float16", ANY_DRIVER,
+            "costroute-rt build-engines --backend tensorrt-rtx --provider cuda --precision float16 --target ampere+ --force",
+        ),
+    ],
+)  # fmt: skip
+def test_the_command_asks_for_engines_like_the_one_that_is_missing(
+    backend: str, provider: str, precision: str, driver: str, command: str
+) -> None:
+    key = replace(KEY, backend=backend, provider=provider, precision=precision, driver=driver, device="ampere+")
+    assert build_command(key, "--force", bundle=shipped_bundle()) == command
+    own = str(Path("my bundle").resolve())
+    assert build_command(key, "--force", bundle="my bundle") == command.replace("--force", f"--bundle '{own}' --force")
+
+
+def _refuse(backend: object, folder: Path, *_: object) -> None:
+    raise EngineError(folder, "the engine cannot be opened", "costroute-rt build-engines")
+
+
+def test_each_remedy_names_the_backend(tiny_bundle: Path, store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gated_backend.install(monkeypatch.setattr)
+    monkeypatch.setenv(gated_backend.GATE, str(store_copy.root))
+    (store_copy.root / "all").touch()
+    bundle, setup = Bundle.open(tiny_bundle), Setup(backend="gated", threads=1)
+    build = f"costroute-rt build-engines --backend gated --provider cpu --precision float32 --bundle {tiny_bundle}"
+    with pytest.raises(EngineError) as caught:
+        open_engine(bundle, store_copy, "vae/decode@64x96", Setup.of("gated", threads=1))
+    assert caught.value.remedy == f"{build} --height 64 --width 96"
+    with pytest.raises(EngineError) as caught:
+        setup.cost(bundle, store_copy, "vae/decode")
+    assert caught.value.remedy == build
+    build_engines(bundle, store_copy, Setup.of("gated", threads=1), graphs=["vae/decode"], measure=False)
+    with pytest.raises(EngineError) as caught:
+        setup.cost(bundle, store_copy, "vae/decode")
+    assert caught.value.remedy == build.replace("build-engines", "profile")
+    with monkeypatch.context() as patch:
+        patch.setattr(gated_backend.GatedBackend, "open", _refuse)
+        with pytest.raises(EngineError) as caught:
+            open_engine(bundle, store_copy, "vae/decode", setup)
+    assert (caught.value.problem, caught.value.remedy) == ("the engine cannot be opened", f"{build} --force")
+    key = setup.key(bundle, "vae/decode")
+    set_aside(store_copy, key, "it is wrong")
+    with pytest.raises(EngineError) as caught:
+        open_engine(bundle, store_copy, "vae/decode", setup)
+    assert caught.value.remedy == f"{build} --force"
+    with pytest.raises(EngineError) as caught:
+        build_engines(bundle, store_copy, Setup.of("gated", threads=1), graphs=["vae/decode"])
+    assert caught.value.remedy.startswith(f"{build} --force builds it again")
+    profiles = find_profiles(bundle, store_copy, setup, ["vae/decode"])
+    with pytest.raises(EngineError) as caught:
+        replace(profiles, sizes=frozenset([(64, 96)]), has_usual=False).resolve(bundle, "vae/decode", (96, 64))
+    assert caught.value.remedy == f"{build} --height 96 --width 64"
+
+
+def test_nothing_built_is_said_too(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="none was built"):
+        open_engine(Bundle.open(tiny_bundle), Store.open(tmp_path), "base/guided_step")
+    assert not list(tmp_path.iterdir())
+
+
+def test_explain_tells_each_graph(tiny_bundle: Path, built_home: Path) -> None:
+    bundle, store = Bundle.open(tiny_bundle), Store.open(built_home)
+    assert [found.found for found in explain_engines(bundle, store, Setup(threads=1))] == [True] * 5
+    missing = explain_engines(bundle, store, Setup(threads=2))
+    assert {difference.field for found in missing for difference in found.differences} == {"options"}
+
+
+def test_changed_weights_and_graphs_are_other_engines(tiny_bundle: Path, tmp_path: Path) -> None:
+    from tests.tiny_bundle import write_tiny_bundle
+
+    other = write_tiny_bundle(tmp_path / "other", seed=1)
+    tool, spec = get_backend("onnxruntime"), make_spec(threads=1)
+    mine, theirs = (engine_key(each, "base/step", tool, spec) for each in (Bundle.open(tiny_bundle), other))
+    assert [difference.field for difference in mine.differences(theirs)] == ["weights_sha256"]
+
+
+@pytest.mark.parametrize("name", ["base", "/step", "base/", "", "base/refine", "none/step"])
+def test_a_graph_is_named_component_and_graph(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"component/graph, one of .*base/guided_step"):
+        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), graphs=[name])
+    with pytest.raises(ConfigError, match="threads"):
+        make_spec(threads=0)
+    with pytest.raises(ConfigError, match="float32, bfloat16, float16"):
+        make_spec(precision="half")
+    with pytest.raises(ConfigError, match="backend"):
+        get_backend("abacus")

@@ -1,0 +1,137 @@
+"""A dry run says what a build would do, why, how long it takes and the disk it needs; the store decides as it says."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from costroute_rt.engines.backends.engine import EngineKey
+from costroute_rt.engines.building.build import build_each, build_engines, explain_engines
+from costroute_rt.engines.building.plan import PlannedBuild, plan_builds
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.building.specification import pool_graphs
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import EngineError
+from tests.engines.conftest import flip_byte, relist, set_aside
+
+ONE = Setup(threads=1)
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle, verify=False)
+
+
+def plan(bundle: Bundle, store: Store, setup: Setup = ONE, *, force: bool = False) -> dict[str, PlannedBuild]:
+    planned = plan_builds(bundle, store, pool_graphs(bundle), setup, force=force)
+    return {each.graph: each for each in planned}
+
+
+def test_of_an_empty_store_nothing_is_known(bundle: Bundle, tmp_path: Path) -> None:
+    planned = plan(bundle, Store.open(tmp_path / "home"))
+    assert {each.why for each in planned.values()} == {"none was built"}
+    assert {each.build_s for each in planned.values()} == {None}
+    assert all(each.builds and each.disk_bytes > 0 for each in planned.values())
+    assert not (tmp_path / "home").exists()
+
+
+def test_what_is_there_is_not_built_unless_forced(bundle: Bundle, built_home: Path) -> None:
+    store = Store.open(built_home)
+    planned = plan(bundle, store)
+    assert {(each.builds, each.why, each.build_s, each.disk_bytes) for each in planned.values()} == {(False, "it is there", 0.0, 0)}
+    forced = plan(bundle, store, force=True)
+    recorded = {stored.key.graph.partition("/")[2]: stored for stored in store.engines()}
+    assert {each.why for each in forced.values()} == {"--force"}
+    assert {name: each.build_s for name, each in forced.items()} == {name: each.build_s for name, each in recorded.items()}
+    assert {name: each.disk_bytes for name, each in forced.items()} == {name: each.size_bytes for name, each in recorded.items()}
+
+
+def test_a_graph_never_built_takes_as_long_as_others_of_its_size(bundle: Bundle, tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    build_engines(bundle, store, ONE, graphs=["vae/decode"], measure=False)
+    (known,) = store.engines()
+    planned = plan(bundle, store)["base/guided_step"]
+    assert planned.build_s == pytest.approx(known.build_s / known.size_bytes * planned.disk_bytes)
+
+
+def test_a_damaged_engine_is_to_be_built(bundle: Bundle, store_copy: Store) -> None:
+    flip_byte(next(stored.path for stored in store_copy.engines() if stored.key.graph == "tiny/vae/decode") / "model.onnx")
+    planned = plan(bundle, store_copy)
+    assert [name for name, each in planned.items() if each.builds] == ["vae/decode"]
+    assert planned["vae/decode"].why.startswith("damaged: ")
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(EngineKey) if field.name != "graph"])
+def test_every_field_of_the_key_alone_rebuilds_exactly_its_engine_and_is_named(
+    bundle: Bundle, built_home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    real = Setup.key
+
+    def changed(setup: Setup, bundle: Bundle, graph: str) -> EngineKey:
+        key = real(setup, bundle, graph)
+        return replace(key, **{name: "changed"}) if graph.startswith("base/") else key
+
+    monkeypatch.setattr(Setup, "key", changed)
+    store = Store.open(built_home)
+    planned = plan(bundle, store)
+    assert [graph for graph, each in planned.items() if each.builds] == ["base/condition", "base/guided_step"]
+    assert {(d.field, d.wanted) for each in planned.values() for d in each.differences} == {(name, "changed")}
+    found = explain_engines(bundle, store, ONE)
+    assert {graph.graph: [d.field for d in graph.differences] for graph in found if not graph.found} == {
+        "base/condition": [name],
+        "base/guided_step": [name],
+    }
+
+
+def test_changed_weights_rebuild_exactly_what_reads_them(bundle_copy: Path, store_copy: Store) -> None:
+    name = "unet_turbo/diffusion_pytorch_model.safetensors"
+    flip_byte(bundle_copy / name, 0.9)
+    relist(bundle_copy, name)
+    changed = Bundle.open(bundle_copy)
+    planned = plan(changed, store_copy)
+    assert [graph for graph, each in planned.items() if each.builds] == ["turbo/step"]
+    assert [d.field for d in planned["turbo/step"].differences] == ["weights_sha256"]
+    reports = build_engines(changed, store_copy, ONE, measure=False)
+    assert [report.graph for report in reports if report.built] == ["turbo/step"]
+
+
+def test_a_miss_is_explained_by_an_engine_of_the_same_backend_where_there_is_one(bundle: Bundle, store_copy: Store) -> None:
+    key = ONE.key(bundle, "vae/decode")
+    other = replace(key, backend="abacus")
+    assert [d.field for d in store_copy.explain(other)] == ["backend"]
+    older = replace(other, backend_version="0.1", driver="older", device="older")
+    with store_copy.lock(older.digest):
+        store_copy.write(older, lambda _: {"built_at": "then", "build_s": 1.0, "gate": {}, "source": "x", "quarantined": None})
+    assert [d.field for d in store_copy.explain(other)] == ["backend_version", "device", "driver"]
+
+
+def test_hashes_are_told_by_their_beginning(bundle: Bundle, built_home: Path) -> None:
+    key = ONE.key(bundle, "vae/decode")
+    (difference,) = Store.open(built_home).explain(replace(key, weights_sha256="a" * 64))
+    assert str(difference) == f"weights_sha256: wanted {'a' * 12}, stored {key.weights_sha256[:12]}"
+
+
+def test_an_engine_that_was_set_aside_is_not_built_until_its_key_changes(
+    bundle: Bundle, store_copy: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = ONE.key(bundle, "vae/decode")
+    before = store_copy.find(key)
+    assert before is not None
+    stored = set_aside(store_copy, key, "it is slower than that of abacus")
+    assert (stored.quarantined, stored.size_bytes) == ("it is slower than that of abacus", 0)
+    assert (stored.built_at, stored.build_s, stored.gate) == (before.built_at, before.build_s, before.gate)
+    assert sorted(path.name for path in stored.path.iterdir()) == ["manifest.json", "manifest.sha256"]
+
+    assert plan(bundle, store_copy)["vae/decode"].why == "set aside: it is slower than that of abacus"
+    reports = build_each(bundle, store_copy, pool_graphs(bundle), ONE)
+    assert [(each.graph, each.built, each.set_aside) for each in reports if each.set_aside] == [
+        ("vae/decode", False, "it is slower than that of abacus")
+    ]
+    with pytest.raises(EngineError, match=r"vae/decode was set aside: it is slower.*--force builds it again.*until something in its key"):
+        build_engines(bundle, store_copy, ONE)
+    assert plan(bundle, store_copy, Setup(threads=2))["vae/decode"].builds
+    build_engines(bundle, store_copy, ONE, graphs=["vae/decode"], force=True, measure=False)
+    assert plan(bundle, store_copy)["vae/decode"].why == "it is there"

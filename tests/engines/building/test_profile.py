@@ -1,0 +1,161 @@
+"""Costs are measured per engine file, and believed only where they were measured."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from costroute_rt.engines.building import profile
+from costroute_rt.engines.building.build import build_engines
+from costroute_rt.engines.building.profile import profile_engines, summarize
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.machine import device
+from costroute_rt.engines.store import cost
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import EngineError
+
+
+def test_costs_of_a_built_engine_can_be_read(tiny_bundle: Path, built_home: Path) -> None:
+    found = Setup(threads=1).cost(Bundle.open(tiny_bundle), Store.open(built_home), "base/guided_step")
+    assert found.graph == "base/guided_step"
+    assert found.batch[1].calls >= 20
+    assert 0 < found.batch[1].median_ms <= found.batch[1].p95_ms
+    assert found.load.median_ms > 0
+
+
+def test_profiling_measures_each_engine_again(tiny_bundle: Path, store_copy: Store) -> None:
+    seen: list[str] = []
+    bundle = Bundle.open(tiny_bundle)
+    rows = profile_engines(bundle, store_copy, Setup(threads=1), progress=lambda graph, index, total: seen.append(graph))
+    assert [row.graph for row in rows] == seen == ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
+    read = Setup(threads=1).cost(bundle, store_copy, "vae/decode")
+    assert read.batch[1].median_ms == pytest.approx(rows[4].median_ms, abs=1e-4)
+
+
+def test_profiling_needs_engines(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"to measure.*build-engines"):
+        profile_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(threads=1))
+
+
+def test_an_unmeasured_engine_says_which_command(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
+    build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"], measure=False)
+    with pytest.raises(EngineError, match=r"turbo/step has not been measured.*costroute-rt profile"):
+        Setup(threads=1).cost(bundle, store, "turbo/step")
+
+
+def test_costs_of_another_power_mode_are_refused(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "power_mode", lambda: "on battery")
+    with pytest.raises(EngineError, match=r"another power_mode: then .*, now on battery.*costroute-rt profile"):
+        Setup(threads=1).cost(Bundle.open(tiny_bundle), Store.open(built_home), "vae/decode")
+
+
+@pytest.mark.parametrize("name", ["engine_sha256", "device", "driver", "os", "power_mode"])
+def test_costs_are_refused_when_what_they_depend_on_changed(built_home: Path, name: str) -> None:
+    stored = Store.open(built_home).engines()[0]
+    now = cost.identity(stored.key, stored.sha256)
+    assert set(now) == {"engine_sha256", "device", "driver", "os", "power_mode"}
+    cost.read_cost_file(stored.path, now, "g", stored.digest)
+    with pytest.raises(EngineError, match=f"another {name}: then .*now changed"):
+        cost.read_cost_file(stored.path, {**now, name: "changed"}, "g", stored.digest)
+
+
+def test_a_rebuilt_engine_is_measured_again(tiny_bundle: Path, store_copy: Store) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    (report,) = build_engines(bundle, store_copy, Setup(threads=1), graphs=["vae/decode"], force=True)
+    assert report.median_ms is not None
+    assert Setup(threads=1).cost(bundle, store_copy, "vae/decode").batch[1].median_ms == pytest.approx(report.median_ms, abs=1e-4)
+
+
+def test_costs_that_are_no_longer_believed_are_measured_again_and_that_is_said(
+    tiny_bundle: Path, store_copy: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    build_engines(bundle, store_copy, Setup(threads=1))
+    assert caplog.messages == []
+    monkeypatch.setattr("costroute_rt.engines.machine.device.power_mode", lambda: "another")
+    build_engines(bundle, store_copy, Setup(threads=1))
+    assert len(caplog.messages) == 1
+    assert "measuring again" in caplog.text
+    assert "power_mode" in caplog.text
+
+
+def test_calls_are_timed_in_turns_without_the_first_ones() -> None:
+    now, order = [0.0], list[str]()
+
+    def call(name: str, seconds: Iterator[float]) -> None:
+        order.append(name)
+        now[0] += next(seconds)
+
+    slow, fast = iter([1.0] * 3 + [0.02] * 40), iter([1.0] * 3 + [0.01] * 40)
+    times = profile._time_in_turns({"slow": lambda: call("slow", slow), "fast": lambda: call("fast", fast)}, lambda: now[0])
+    assert order[:4] == ["slow", "fast", "slow", "fast"]
+    assert times["slow"] == pytest.approx([20.0] * 40)
+    assert summarize(times["fast"]).median_ms == pytest.approx(10.0)
+
+
+def test_slow_engines_are_measured_fewer_times() -> None:
+    now = [0.0]
+
+    def call() -> None:
+        now[0] += 5.0
+
+    assert len(profile._time_in_turns({"a": call}, lambda: now[0])["a"]) == 20
+
+
+def test_measuring_ends_early_where_somebody_waits_for_a_build() -> None:
+    now = [0.0]
+
+    def call() -> None:
+        now[0] += 0.05
+
+    assert len(profile._time_in_turns({"a": call}, lambda: now[0], profile._FIRST_LIMIT_S)["a"]) == 20
+    now[0] = 0.0
+    assert len(profile._time_in_turns({"a": call}, lambda: now[0])["a"]) == 40
+
+
+def test_only_one_measures_in_a_store_and_the_next_takes_its_costs(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
+    build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"], measure=False)
+    is_measuring, others, timed = threading.Event(), list[threading.Thread](), list[str]()
+    real = profile._time_in_turns
+
+    def time_with_a_rival(calls: Mapping[str, Any], *rest: Any) -> dict[str, list[float]]:
+        assert not is_measuring.is_set()
+        is_measuring.set()
+        timed.extend(calls)
+        rival = threading.Thread(target=lambda: build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"]))
+        rival.start()
+        others.append(rival)
+        rival.join(0.2)
+        found = real(calls, *rest)
+        is_measuring.clear()
+        return found
+
+    monkeypatch.setattr(profile, "_time_in_turns", time_with_a_rival)
+    build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"])
+    others[0].join(60)
+    assert timed == ["turbo/step"]
+    assert "waiting for another process that is measuring" in caplog.text
+
+
+def test_summary_statistics() -> None:
+    found = summarize([float(value) for value in range(1, 101)])
+    assert (found.median_ms, found.calls) == (50.5, 100)
+    assert found.p95_ms == pytest.approx(95.05)
+    assert found.spread_ms == pytest.approx(49.5)
+
+
+def test_device_facts_are_there_and_stable() -> None:
+    facts = device.device_facts()
+    assert facts["cpu"]
+    assert isinstance(facts["usable_cores"], int)
+    assert 1 <= device.default_threads() <= facts["usable_cores"]
+    assert facts == device.device_facts()

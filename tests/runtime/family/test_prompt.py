@@ -1,0 +1,82 @@
+"""Prompts: what is refused, what is cut, and what becomes of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import BundleError, ConfigError, PromptError
+from costroute_rt.family.prompt import Tokenizer, check_prompt, check_text
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bundle: Bundle) -> Tokenizer:
+    return Tokenizer.from_bundle(bundle)
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\n\t", "\u3000"])
+def test_an_empty_prompt_is_refused(prompt: str) -> None:
+    with pytest.raises(PromptError, match="empty"):
+        check_prompt(prompt)
+
+
+@pytest.mark.parametrize("character", ["\0", "\x07", "\x1b", "\x7f", "\x85"])
+def test_control_characters_are_refused_with_their_place(character: str) -> None:
+    with pytest.raises(PromptError, match=rf"U\+{ord(character):04X}, at position 3"):
+        check_prompt(f"a b{character}c")
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(PromptError, match="surrogate"):
+        check_prompt("a house \ud83c")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a house 🏡", "👩‍👩‍👧 on a beach", "дом у озера", "湖边的红房子", "e\u0301", "two\nlines\tand a tab\r\n", "مرحبا"]
+)
+def test_any_other_unicode_is_welcome(prompt: str, tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode(check_prompt(prompt))
+    assert tokens.ids.shape == (1, 16)
+    assert tokens.ids.dtype == np.int64
+
+
+@pytest.mark.parametrize("prompt", [None, 7, b"a house", ["a house"]])
+def test_what_is_no_text_is_refused(prompt: object) -> None:
+    with pytest.raises(ConfigError, match="text"):
+        check_prompt(prompt)
+
+
+def test_a_negative_prompt_may_be_empty_but_has_no_control_characters() -> None:
+    assert check_text("negative prompt", "") == ""
+    with pytest.raises(PromptError, match="negative prompt"):
+        check_text("negative prompt", "a\0b")
+
+
+def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokenizer) -> None:
+    short = tokenizer.encode("a red house")
+    end = short.ids[0, -1]  # this bundle pads with the end token
+    long = tokenizer.encode("a red house by a lake " * 10)
+    assert long.is_truncated
+    assert not short.is_truncated
+    assert long.ids[0, -1] == end
+    assert (long.ids[0, :-1] != end).all()
+
+
+@pytest.mark.parametrize("text", ["a red house " * 3334, "a" * 1_000_000], ids=["ten thousand words", "one endless word"])
+def test_a_text_that_could_hardly_be_read_is_refused(tokenizer: Tokenizer, text: str) -> None:
+    with pytest.raises(PromptError, match=f"{len(text):,} characters.* reads 16 tokens.* 512 characters at most"):
+        tokenizer.encode(text)
+
+
+def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path, bundle: Bundle) -> None:
+    broken = tmp_path / "tokenizer.json"
+    broken.write_text("{")
+    with pytest.raises(BundleError, match="tokenizer"):
+        Tokenizer.open(broken, max_length=16, pad="<|endoftext|>")
+    with pytest.raises(BundleError, match="padding"):
+        Tokenizer.open(bundle.path(bundle.tokenizer.file), max_length=16, pad="<no-such-token>")
+    with pytest.raises(BundleError, match="the 1 tokens"):
+        Tokenizer.open(bundle.path(bundle.tokenizer.file), max_length=1, pad="<|endoftext|>")

@@ -1,0 +1,554 @@
+"""Better engines are built in another process and swapped in between two images; whatever becomes of it, images go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from costroute_rt import ConfigError, Runtime
+from costroute_rt.engines.building.gate import Race
+from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.store import Store
+from costroute_rt.family.upgrade import Upgrade
+from costroute_rt.runtime import StepEvent
+from tests import gated_backend
+from tests.engines.conftest import set_aside
+from tests.runtime.fakes import CALL_MS, FakeDevice, FakeEngine, engine_cost, steady
+
+PROMPT = "a red house by a lake"
+OPEN_S = 60.0
+
+
+class Script:
+    """A builder that tells what a test puts into it."""
+
+    def __init__(self) -> None:
+        self.told: queue.Queue[dict[str, str] | None] = queue.Queue()
+        self.is_closed = self.is_released = False
+
+    def events(self) -> Iterator[dict[str, str]]:
+        while (event := self.told.get()) is not None:
+            yield event
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.told.put({"state": "failed", "reason": "closed"})
+        self.told.put(None)
+
+    def release(self) -> None:
+        self.is_released = True
+
+
+class Upgraded:
+    """A fake device whose better engines take a tenth of the time, and become ready when told."""
+
+    def __init__(self, device: FakeDevice, recorded: dict[str, Any] | None = None) -> None:
+        self.device, self.script, self.opened = device, Script(), threading.Event()
+        self.engines: dict[str, FakeEngine] = {}
+        upgrade = Upgrade(
+            self.script,
+            self._open,  # type: ignore[arg-type]
+            lambda name: steady(CALL_MS[name] / 10),
+            setup=Setup(backend="better", provider="gpu", precision="float16"),
+            expected_s=dict.fromkeys(CALL_MS, 3.0),
+            recorded=recorded or {},
+        )
+        self.upgrade = upgrade
+        self.parts = replace(device.parts, upgrade=upgrade)
+        self.runtime = Runtime(self.parts)
+
+    def _open(self, name: str) -> FakeEngine:
+        spec = self.parts.bundle.graphs[self.parts.bundle.graph_path(*name.split("/"))]
+        engine = FakeEngine(name, self.device.clock, lambda name: CALL_MS[name] / 10, lambda _: None, inputs=spec.inputs)
+        self.engines[name] = engine
+        return engine
+
+    def make_ready(self, *names: str) -> None:
+        """The builder tells, and the upgrade has noted it."""
+        for name in names:
+            self.script.told.put({"graph": name, "state": "building"})
+            self.script.told.put({"graph": name, "state": "ready"})
+        wanted = self.upgrade.status().done + len(names)
+        while self.upgrade.status().done < wanted:
+            threading.Event().wait(0.001)
+
+    def finish(self, *names: str) -> None:
+        """These are ready, and no more come."""
+        self.make_ready(*names)
+        self.script.told.put({"state": "done"})
+        self.script.told.put(None)
+        assert self.upgrade.wait(OPEN_S)
+
+
+@pytest.fixture
+def upgraded(device: FakeDevice) -> Iterator[Upgraded]:
+    made = Upgraded(device)
+    yield made
+    made.runtime.close()
+
+
+def test_the_swap_happens_between_two_images(upgraded: Upgraded) -> None:
+    old = upgraded.device.engines["base/guided_step"]
+    before = old.calls
+
+    def in_the_middle(event: StepEvent) -> None:
+        if event.index == 2:
+            upgraded.finish("base/guided_step")
+
+    first = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1, on_step=in_the_middle)
+    assert old.calls == before + 4
+    assert upgraded.engines["base/guided_step"].calls == 0
+    assert not old.is_closed
+    second = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1)
+    assert old.calls == before + 4
+    assert old.is_closed
+    assert upgraded.engines["base/guided_step"].calls == 4
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    assert (first.predicted_ms, second.predicted_ms) == pytest.approx((216.0, 36.0), abs=1.5)
+    assert second.actual_ms == pytest.approx(4 * 5 + 10 + 5, abs=1.5)
+
+
+def test_values_move_between_engines_that_cannot_read_each_other_s(upgraded: Upgraded) -> None:
+    class Boxed(FakeEngine):
+        """Keeps its values where the others cannot read them."""
+
+        def to_device(self, array: Any) -> Any:
+            return {"boxed": array}
+
+        def to_host(self, value: Any) -> Any:
+            return value["boxed"]
+
+        def run(self, feeds: Any) -> dict[str, Any]:
+            made = super().run({name: value["boxed"] for name, value in feeds.items()})
+            return {name: {"boxed": value} for name, value in made.items()}
+
+    want = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1).pixels
+    for name in ("base/guided_step", "base/condition", "vae/decode"):
+        engine = upgraded._open(name)
+        boxed = Boxed(name, engine.clock, engine.ms, engine.fail, inputs=engine.inputs)
+        upgraded.parts.zeros.clear()
+        upgraded.parts.engines.replace(name, boxed)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1).pixels, want)
+        upgraded.runtime.preload()
+    np.testing.assert_array_equal(
+        upgraded.runtime.generate(PROMPT, candidate="turbo@2", seed=1).pixels,
+        upgraded.device.runtime.generate(PROMPT, candidate="turbo@2", seed=1).pixels,
+    )
+
+
+def test_a_route_shows_both_costs(upgraded: Upgraded) -> None:
+    route = upgraded.runtime.route(PROMPT, candidate="turbo@1")
+    assert route.option.building_ms is None
+    assert route.building is not None
+    assert (route.building.done, route.building.total, route.building.remaining_s) == (0, 5, 15.0)
+    upgraded.make_ready("turbo/step", "vae/decode", "text_encoder/encode")
+    route = upgraded.runtime.route(PROMPT, candidate="turbo@1")
+    assert route.option.ms == pytest.approx(35.0, abs=1.5)
+    assert route.option.building_ms == pytest.approx(4.4, abs=1.5)
+    told = route.to_json()
+    assert told["building"] == {
+        "backend": "better", "provider": "gpu", "precision": "float16", "graph": None, "done": 3, "total": 5, "rejected": {},
+        "problem": None, "remaining_s": 6.0, "is_over": False,
+    }  # fmt: skip
+    assert told["options"][0]["building_ms"] == round(route.option.building_ms, 3)
+    json.dumps(told)
+    (planned,) = upgraded.runtime.plan([PROMPT], total_ms=60000)
+    assert planned.building is not None
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.ms == pytest.approx(35.0, abs=1.5)  # until all are there
+    upgraded.finish()
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    after = upgraded.runtime.route(PROMPT, candidate="turbo@1").option
+    assert (after.ms, after.building_ms) == (pytest.approx(4.4, abs=1.5), None)
+
+
+def test_recorded_builds_say_what_is_to_be_expected(device: FakeDevice) -> None:
+    upgraded = Upgraded(device, {name: steady(ms / 10) for name, ms in CALL_MS.items()})
+    assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms == pytest.approx(4.4, abs=1.5)
+    upgraded.script.told.put({"state": "failed", "reason": "the building process was killed (SIGKILL)"})
+    upgraded.script.told.put(None)
+    assert upgraded.upgrade.wait(OPEN_S)
+    assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms is None
+    upgraded.runtime.close()
+
+
+def test_what_was_observed_on_the_old_engine_does_not_count_for_the_new_one(upgraded: Upgraded) -> None:
+    upgraded.device.slowdown["base/guided_step"] = 3.0
+    for _ in range(6):
+        upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1)
+    upgraded.finish("base/guided_step")
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.runtime.route(PROMPT, candidate="base@4").option.ms == pytest.approx(36.0, abs=4)
+
+
+def test_an_engine_that_fails_its_check_or_cannot_be_opened_leaves_the_one_in_use(upgraded: Upgraded, caplog: Any) -> None:
+    def fail(name: str) -> Any:
+        raise RuntimeError("no such device")
+
+    upgraded.upgrade._open_ready = fail
+    upgraded.script.told.put({"graph": "turbo/step", "state": "rejected", "reason": "it is slower"})
+    upgraded.script.told.put({"graph": "vae/decode", "state": "ready"})
+    upgraded.script.told.put({"state": "done"})
+    upgraded.script.told.put(None)
+    assert upgraded.upgrade.wait(OPEN_S)
+    assert upgraded.script.is_released
+    assert upgraded.runtime.building is not None
+    assert upgraded.runtime.building.rejected == {"turbo/step": "it is slower", "vae/decode": "RuntimeError: no such device"}
+    assert upgraded.runtime.building.is_over
+    assert "turbo/step for better gpu float16 is not used: it is slower" in caplog.text
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.device.engines["turbo/step"].calls > 0
+
+
+def test_all_engines_are_used_at_once_or_none(upgraded: Upgraded) -> None:
+    upgraded.make_ready("turbo/step", "text_encoder/encode")
+    upgraded.script.told.put({"graph": "vae/decode", "state": "building"})
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.engines == {}
+    assert not upgraded.upgrade.status().is_over
+    upgraded.finish("vae/decode")
+    assert upgraded.upgrade.status().is_over
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert {name: engine.calls for name, engine in upgraded.engines.items()} == {
+        "turbo/step": 1, "text_encoder/encode": 1, "vae/decode": 1,
+    }  # fmt: skip
+
+
+def test_engines_that_are_slower_together_are_not_used(upgraded: Upgraded) -> None:
+    upgraded.make_ready("turbo/step", "vae/decode")
+    for name in ("turbo/step", "vae/decode"):
+        upgraded.script.told.put({"graph": name, "state": "rejected", "reason": "pictures are slower with it"})
+    upgraded.finish()
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.engines == {}
+    status = upgraded.upgrade.status()
+    assert (status.done, status.is_over, set(status.rejected.values())) == (2, True, {"pictures are slower with it"})
+    assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms is None
+
+
+def test_where_one_cannot_be_opened_none_is_used_and_those_that_were_are_closed(upgraded: Upgraded) -> None:
+    def fail_second(name: str) -> Any:
+        if name == "vae/decode":
+            raise RuntimeError("no memory")
+        return upgraded._open(name)
+
+    upgraded.upgrade._open_ready = fail_second
+    upgraded.finish("turbo/step", "vae/decode")
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.engines["turbo/step"].is_closed
+    assert upgraded.upgrade.status().rejected == {"turbo/step": "RuntimeError: no memory", "vae/decode": "RuntimeError: no memory"}
+
+
+def test_what_was_ready_is_not_used_where_the_builder_was_killed(upgraded: Upgraded) -> None:
+    upgraded.make_ready("turbo/step")
+    upgraded.script.told.put({"state": "failed", "reason": "the building process was killed (SIGKILL)"})
+    upgraded.script.told.put(None)
+    assert upgraded.upgrade.wait(OPEN_S)
+    assert upgraded.upgrade.status().is_over
+    upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
+    assert upgraded.engines == {}
+
+
+def test_closing_ends_the_builder_and_closes_what_nobody_took(upgraded: Upgraded) -> None:
+    upgraded.finish("turbo/step")
+    upgraded.runtime.close()
+    assert upgraded.script.is_closed
+    assert upgraded.script.is_released
+    assert upgraded.engines["turbo/step"].is_closed
+    with pytest.raises(ConfigError, match="closed"):
+        upgraded.runtime.generate(PROMPT)
+
+
+def test_costs_of_another_engine_scale() -> None:
+    cost = engine_cost({1: replace(steady(10.0, p95=1.5).batch[1], spread_ms=2.0)}).scaled("turbo/step", "1" * 32, 0.5, 2.0)
+    assert (cost.batch[1].median_ms, cost.batch[1].p95_ms, cost.batch[1].spread_ms) == (5.0, 7.5, 1.0)
+    assert (cost.load.median_ms, cost.relative_to, cost.digest) == (60.0, "0" * 32, "1" * 32)
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The gated backend, known here and to the building process; builds go on when this folder says so."""
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    monkeypatch.setenv(gated_backend.GATE, str(folder))
+    monkeypatch.setattr("costroute_rt.engines.building.background.COMMAND", gated_backend.COMMAND)
+    gated_backend.install(monkeypatch.setattr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """A store with the tiny bundle's engines for ONNX Runtime."""
+    home = tmp_path_factory.mktemp("home")
+    Runtime.open(tiny_bundle, home=home, threads=1, build=True, preload=False).close()
+    return home
+
+
+@pytest.fixture
+def open_gated(gate: Path, store: Path, tiny_bundle: Path, tmp_path: Path) -> Callable[..., Runtime]:
+    """Opens a runtime that wants engines of the gated backend, on a copy of the store."""
+    import shutil
+
+    home = shutil.copytree(store, tmp_path / "home")
+    return lambda **more: Runtime.open(
+        tiny_bundle, home=home, backend="gated", threads=1, background_build=True, **{"preload": False, **more}
+    )
+
+
+def upgrade_of(runtime: Runtime) -> Upgrade:
+    assert runtime._parts.upgrade is not None
+    return runtime._parts.upgrade
+
+
+def test_images_are_made_on_what_is_ready_until_better_engines_are_built(open_gated: Callable[..., Runtime], gate: Path) -> None:
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).foresee(["turbo/step"]) is None
+        before = runtime.generate(PROMPT, seed=3, candidate="tiny-base@4")
+        assert before.settings["backend"] == "onnxruntime"
+        (gate / "all").touch()
+        assert upgrade_of(runtime).wait(OPEN_S)
+        after = runtime.generate(PROMPT, seed=3, candidate="tiny-base@4")
+        assert runtime.building is not None
+        assert (runtime.building.problem, runtime.building.is_over) == (None, True)
+        assert runtime.building.rejected == {}
+        assert after.settings["backend"] == "gated"
+        np.testing.assert_array_equal(before.pixels, after.pixels)
+        assert runtime.route(PROMPT, candidate="tiny-base@4").option.ms > 0
+    with open_gated() as again:
+        assert again.building is None
+        assert again.generate(PROMPT, seed=3, candidate="tiny-base@4").settings["backend"] == "gated"
+
+
+def test_costs_found_while_busy_are_relative_to_those_of_the_engine_replaced(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path
+) -> None:
+    (gate / "all").touch()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+    stored = {(each.key.backend, each.key.graph): each for each in Store.open(tmp_path / "home").engines()}
+    costs = json.loads((stored["gated", "tiny/vae/decode"].path / "costs.json").read_bytes())["costs"]
+    assert costs["relative_to"] == stored["onnxruntime", "tiny/vae/decode"].digest
+
+
+def test_a_slower_engine_does_not_replace_a_faster_one_but_may_be_asked_for(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gate / "all").touch()
+    (gate / "slow").touch()
+    for _ in range(2):
+        with open_gated() as runtime:
+            assert upgrade_of(runtime).wait(OPEN_S)
+            assert runtime.building is not None
+            assert runtime.building.is_over
+            reasons = set(runtime.building.rejected.values())
+            assert len(runtime.building.rejected) == 5
+            assert all("slower than the engine it would replace" in reason for reason in reasons)
+            assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
+        monkeypatch.setattr("costroute_rt.engines.building.background.start_builder", None)  # a second process would be in vain
+    with Runtime.open(tiny_bundle, home=tmp_path / "home", backend="gated", threads=1, preload=False) as runtime:
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
+    store = Store.open(tmp_path / "home")
+    for stored in store.engines():
+        if stored.key.backend == "onnxruntime":
+            store.remove(stored.digest)
+    with open_gated() as runtime:  # what they lost against is gone
+        assert runtime.building is None
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
+
+
+def test_one_engine_that_is_wrong_does_not_keep_the_others_from_being_used(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path
+) -> None:
+    (gate / "all").touch()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+    store = Store.open(tmp_path / "home")
+    (wrong,) = (each for each in store.engines() if (each.key.backend, each.key.graph) == ("gated", "tiny/vae/decode"))
+    set_aside(store, wrong.key, "it is wrong")
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+        assert runtime.building is not None
+        assert (runtime.building.is_over, runtime.building.rejected) == (True, {"vae/decode": "it is wrong"})
+        runtime.generate(PROMPT, seed=3, candidate="tiny-base@4")
+        used = {name: runtime._parts.engines.get(name).key for name in ("base/guided_step", "vae/decode")}
+        assert {name: key and key.backend for name, key in used.items()} == {"base/guided_step": "gated", "vae/decode": "onnxruntime"}
+
+
+def test_an_engine_that_is_proved_is_neither_built_nor_raced_again(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gate / "all").touch()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+    store = Store.open(tmp_path / "home")
+    gone = next(each for each in store.engines() if (each.key.backend, each.key.graph) == ("gated", "tiny/turbo/step"))
+    store.remove(gone.digest)
+    with open_gated() as runtime:
+        job = json.loads(upgrade_of(runtime)._builder._process.args[-1])  # type: ignore[union-attr]
+        assert len(job["names"]) == 5
+        assert upgrade_of(runtime).wait(OPEN_S)
+        assert runtime.building is not None
+        assert (runtime.building.done, runtime.building.total, runtime.building.rejected) == (5, 5, {})
+
+    from costroute_rt.engines.building import background
+
+    def note_race(ours: Any, theirs: Any) -> Race:
+        races.append(1)
+        return Race((1.0,) * 3, (1.0,) * 3)
+
+    races, bundle = list[int](), Bundle.open(tiny_bundle)
+    monkeypatch.setattr(background, "run_race", note_race)
+    assert [each["state"] for each in background.build_job(job)] == ["building", "ready"] * 5
+    assert len(races) == len(background.pictures(bundle))  # of whole pictures only: each by itself is proved
+
+
+def test_pictures_are_the_fastest_of_each_choice_of_engines(tiny_bundle: Path) -> None:
+    from costroute_rt.engines.building.background import pictures
+
+    start, end = ["text_encoder/encode"], ["vae/decode"]
+    assert pictures(Bundle.open(tiny_bundle)) == {
+        "tiny-turbo@1": [*start, "turbo/step", *end],
+        "tiny-base@4": [*start, "base/condition", *["base/guided_step"] * 4, *end],
+    }
+
+
+def test_engines_with_which_pictures_are_slower_replace_none_and_are_not_tried_again(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    (gate / "all").touch()
+    (gate / "slow pictures").touch()
+    for attempt in range(2):
+        with open_gated() as runtime:
+            assert upgrade_of(runtime).wait(OPEN_S)
+            assert runtime.building is not None
+            assert len(runtime.building.rejected) == 5
+            assert all(why.startswith("pictures are slower with it among the engines of onnxruntime cpu float32 that stay: by tiny-")
+                       for why in runtime.building.rejected.values())  # fmt: skip
+            assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
+            assert (upgrade_of(runtime)._builder is None) is (attempt == 1)
+    with Runtime.open(tiny_bundle, home=tmp_path / "home", backend="gated", threads=1, preload=False) as runtime:
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
+
+
+def test_engines_whose_pictures_were_not_raced_yet_are_used_after_that(open_gated: Callable[..., Runtime], gate: Path) -> None:
+    for name in ("all", "crash before pictures"):
+        (gate / name).touch()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+        assert runtime.building is not None
+        assert (runtime.building.done, runtime.building.problem) == (5, "the building process ended with exit code 7")
+    (gate / "crash before pictures").unlink()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
+    with open_gated() as runtime:
+        assert runtime.building is None
+
+
+def test_building_at_once_and_in_the_background_exclude_each_other(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="build and background_build"):
+        Runtime.open(tiny_bundle, home=tmp_path, build=True, background_build=True)
+
+
+def test_a_builder_that_cannot_be_followed_is_said_and_ended(upgraded: Upgraded, caplog: Any) -> None:
+    upgraded.script.told.put({"graph": "turbo/step", "state": "building"})
+    upgraded.script.told.put({"graph": "turbo/step"})
+    assert upgraded.upgrade.wait(OPEN_S)
+    building = upgraded.runtime.building
+    assert building is not None
+    assert (building.problem, building.is_over) == ("KeyError: 'state'", True)
+    assert upgraded.script.is_closed
+    assert upgraded.script.is_released
+    assert "no better engines will come" in caplog.text
+
+
+def test_a_process_that_the_system_does_not_start_is_an_error(open_gated: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch) -> None:
+    from costroute_rt import EngineError
+
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(EngineError, match=r"/nowhere/python: the building process cannot be started: .*build=True"):
+        open_gated()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_killing_the_builder_leaves_generation_running_and_is_said(
+    open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, caplog: Any
+) -> None:
+    with open_gated() as runtime:
+        os.kill(upgrade_of(runtime)._builder.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        assert upgrade_of(runtime).wait(OPEN_S)
+        assert runtime.building is not None
+        assert runtime.building.problem == "the building process was killed (SIGKILL)"
+        assert "those in use stay: the building process was killed" in caplog.text
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
+        assert runtime.route(PROMPT).to_json()["building"]["problem"]
+    assert not list((tmp_path / "home/engines").glob(".*"))
+
+
+def test_a_builder_that_ends_by_itself_says_how(open_gated: Callable[..., Runtime], gate: Path) -> None:
+    for name in ("crash", "all"):
+        (gate / name).touch()
+    with open_gated() as runtime:
+        assert upgrade_of(runtime).wait(OPEN_S)
+        assert runtime.building is not None
+        assert runtime.building.problem == "the building process ended with exit code 7"
+
+
+def test_closing_the_runtime_ends_the_process(open_gated: Callable[..., Runtime]) -> None:
+    runtime = open_gated()
+    process = upgrade_of(runtime)._builder._process  # type: ignore[attr-defined]
+    assert process.poll() is None
+    runtime.close()
+    assert process.poll() is not None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="niceness")
+def test_the_builder_runs_at_low_priority(open_gated: Callable[..., Runtime], gate: Path) -> None:
+    (gate / "nice").touch()
+    with open_gated() as runtime:
+        upgrade = upgrade_of(runtime)
+        while upgrade.status().graph is None:
+            threading.Event().wait(0.01)
+        assert os.getpriority(os.PRIO_PROCESS, upgrade._builder.pid) == 19  # type: ignore[attr-defined]
+
+
+def test_without_anything_ready_the_cpu_s_engines_are_built_first(gate: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    with Runtime.open(tiny_bundle, home=tmp_path / "new", backend="gated", threads=1, background_build=True, preload=False) as runtime:
+        assert runtime.building is not None
+        assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
+
+
+def test_a_backend_that_is_not_there_is_an_error_at_once(tiny_bundle: Path, store: Path) -> None:
+    with pytest.raises(ConfigError, match="abacus"):
+        Runtime.open(tiny_bundle, home=store, backend="abacus", background_build=True)
+
+
+def test_a_program_without_an_interpreter_says_so(
+    open_gated: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
+) -> None:
+    from costroute_rt import EngineError
+
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(EngineError, match=r"cannot start an interpreter.*build=True"):
+        open_gated()
+
+
+def test_the_process_ends_with_its_starter(open_gated: Callable[..., Runtime]) -> None:
+    with open_gated() as runtime:
+        process = upgrade_of(runtime)._builder._process  # type: ignore[attr-defined]
+        process.stdin.close()  # as the system does when we die
+        process.wait(OPEN_S)
+        assert upgrade_of(runtime).wait(OPEN_S)

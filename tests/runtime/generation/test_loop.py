@@ -1,0 +1,128 @@
+"""The denoising loop: rows, noise, stopping, and keeping a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from costroute_rt.generation.loop import Pace, Row, denoise
+from costroute_rt.sampling.noise import NoiseStream
+from costroute_rt.sampling.scheduler import SchedulerConfig, build_table, replan
+from costroute_rt.sampling.step_table import StepTable, advance
+from tests.runtime.fakes import FakeClock
+
+SHAPE = (1, 4, 2, 2)
+FLOW = SchedulerConfig(name="flow_match_euler", prediction_type="flow_prediction")
+MULTISTEP = SchedulerConfig(name="dpmpp_2m", prediction_type="epsilon")
+ANCESTRAL = SchedulerConfig(name="euler_ancestral", prediction_type="epsilon")
+
+
+def network(x: Any, timestep: float) -> Any:
+    return np.tanh(x) * (0.5 + timestep / 2000)
+
+
+def run(
+    config: SchedulerConfig,
+    steps: int,
+    *,
+    row_ms: Callable[[int], float] = lambda index: 10.0,
+    max_ms: float | None = None,
+    after_ms: float = 5.0,
+) -> tuple[list[Row], list[float]]:
+    """The rows yielded and the timesteps the network was asked at."""
+    clock, table, asked = FakeClock(), build_table(config, steps), []
+    stream = NoiseStream([3], SHAPE[1:])
+
+    def step(latent: Any, before: Any, noise: Any, row: Any) -> tuple[Any, Any]:
+        clock.pass_ms(row_ms(len(asked)))
+        asked.append(float(row[1]))
+        scale, timestep, p, q, a, b, c, s = row.astype(np.float64)
+        d = p * latent + q * network(scale * latent, timestep)
+        return a * latent + b * d + c * before + s * noise, d
+
+    pace = Pace(clock, row_ms=10.0, after_ms=after_ms, finish_at_s=None if max_ms is None else clock() + max_ms / 1000)
+    latent = stream.draw().astype(np.float64) * table.initial_noise_scale
+    rows = denoise(
+        step, table, latent, zeros=np.zeros(SHAPE), draw_noise=stream.draw, pace=pace,
+        shorten=lambda *state: replan(config, *state), clock=clock,
+    )  # fmt: skip
+    return list(rows), asked
+
+
+def reference(config: SchedulerConfig, steps: int) -> Any:
+    """The same run with the NumPy reference of a step."""
+    table, stream = build_table(config, steps), NoiseStream([3], SHAPE[1:])
+    x = stream.draw().astype(np.float64) * table.initial_noise_scale
+    d = None
+    for index in range(len(table)):
+        m = network(table.input_scale[index] * x, table.timestep[index])
+        x, d = advance(table, index, x, m, d, stream.draw() if table.s[index] else None)
+    return x
+
+
+@pytest.mark.parametrize("config", [FLOW, MULTISTEP, ANCESTRAL], ids=lambda config: config.name)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_loop_follows_the_table(config: SchedulerConfig, steps: int) -> None:
+    rows, _ = run(config, steps)
+    np.testing.assert_allclose(rows[-1].latent, reference(config, steps), rtol=1e-4, atol=1e-4)
+    assert [row.done for row in rows] == list(range(1, steps + 1))
+    assert {row.total for row in rows} == {steps}
+
+
+def test_a_run_in_time_is_left_alone() -> None:
+    rows, _ = run(FLOW, 10, max_ms=105.5)
+    assert len(rows) == 10
+
+
+def test_a_late_run_leaves_rows_out_and_keeps_its_deadline() -> None:
+    rows, asked = run(FLOW, 10, row_ms=lambda index: 10 if index < 2 else 20, max_ms=130)
+    assert len(rows) < 10
+    assert sum(row.ms for row in rows) + 10 <= 130
+    assert rows[-1].total == len(rows)
+    assert asked == sorted(asked, reverse=True)
+
+
+def test_one_slow_row_costs_only_what_it_took() -> None:
+    rows, _ = run(FLOW, 10, row_ms=lambda index: 40 if index == 3 else 10, max_ms=110)
+    assert len(rows) == 7  # 30 ms late: three rows
+
+
+def test_the_last_row_always_runs() -> None:
+    rows, _ = run(FLOW, 10, row_ms=lambda index: 500, max_ms=110)
+    assert len(rows) == 2
+    assert np.isfinite(rows[-1].latent).all()
+
+
+def test_a_shortened_run_ends_without_noise() -> None:
+    whole, _ = run(MULTISTEP, 20)
+    rows, _ = run(MULTISTEP, 20, row_ms=lambda index: 10 if index < 5 else 25, max_ms=215)
+    assert len(rows) < 20
+    np.testing.assert_allclose(rows[-1].latent, rows[-1].denoised, atol=1e-3)
+    assert np.abs(rows[-1].latent - whole[-1].latent).mean() < 0.5 * np.abs(whole[-1].latent).mean()
+
+
+def test_rows_without_noise_draw_none() -> None:
+    def fail() -> Any:
+        raise AssertionError("noise was drawn")
+
+    table = build_table(FLOW, 3)
+    clock = FakeClock()
+    rows = denoise(
+        lambda latent, before, noise, row: (latent, latent), table, np.zeros(SHAPE), zeros=np.zeros(SHAPE), draw_noise=fail,
+        pace=Pace(clock, row_ms=1, after_ms=0, finish_at_s=None), shorten=_never, clock=clock,
+    )  # fmt: skip
+    assert len(list(rows)) == 3
+
+
+def test_noise_of_an_image_depends_on_its_own_seed_alone() -> None:
+    alone, together = NoiseStream([8], (4, 2, 2)), NoiseStream([7, 8], (4, 2, 2))
+    for _ in range(3):
+        np.testing.assert_array_equal(alone.draw()[0], together.draw()[1])
+    assert together.draw().dtype == np.float32
+
+
+def _never(table: StepTable, row: int, rows_left: int) -> StepTable:
+    raise AssertionError("re-planned without a deadline")

@@ -1,0 +1,88 @@
+"""Routing: the rule, the budget, and the reasons given."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from costroute_rt.candidate import Candidate
+from costroute_rt.cost.cost_model import Cost
+from costroute_rt.error import BudgetError, ConfigError
+from costroute_rt.route import Option, Route, choose
+
+
+def make_option(name: str, quality: float, ms: float, p95_ms: float | None = None) -> Option:
+    cost = Cost(
+        overhead_ms=0, text_ms=0, swap_ms=0, denoise_ms=ms, decode_ms=0, spread_ms=(ms if p95_ms is None else p95_ms) - ms
+    )  # fmt: skip
+    candidate = Candidate(name=name, denoiser="base", scheduler="default", num_inference_steps=1)
+    return Option(candidate=candidate, quality=quality, quality_error=0.01, cost=cost, memory_bytes=0, resident=True)
+
+
+OPTIONS = [make_option("fast", 0.5, 20), make_option("middle", 0.8, 100, 110), make_option("best", 0.9, 300)]
+
+
+def test_without_a_budget_the_best_quality_is_chosen() -> None:
+    assert choose("x", OPTIONS).chosen.name == "best"
+
+
+@pytest.mark.parametrize(("max_ms", "name"), [(1000, "best"), (300, "best"), (299, "middle"), (110, "middle"), (109, "fast"), (20, "fast")])
+def test_the_upper_estimate_must_fit(max_ms: float, name: str) -> None:
+    assert choose("x", OPTIONS, max_ms=max_ms).chosen.name == name
+
+
+def test_a_slower_candidate_of_lower_quality_is_never_chosen() -> None:
+    assert choose("x", [*OPTIONS, make_option("poor", 0.4, 400)], max_ms=1000).chosen.name == "best"
+
+
+def test_of_equal_quality_the_cheaper_is_chosen() -> None:
+    assert choose("x", [make_option("slow", 0.9, 200), make_option("quick", 0.9, 100)]).chosen.name == "quick"
+
+
+@pytest.mark.parametrize(("lam", "name"), [(0, "best"), (0.0004, "best"), (0.001, "middle"), (0.01, "fast")])
+def test_lam_trades_quality_for_time(lam: float, name: str) -> None:
+    assert choose("x", OPTIONS, lam=lam).chosen.name == name
+
+
+@pytest.mark.parametrize(("tolerance", "name"), [(0.05, "best"), (0.11, "middle"), (0.5, "fast")])
+def test_within_the_tolerance_the_cheapest_is_chosen(tolerance: float, name: str) -> None:
+    assert choose("x", OPTIONS, tolerance=tolerance).chosen.name == name
+
+
+def test_nothing_fits_names_the_fastest_and_a_budget_that_is_enough() -> None:
+    with pytest.raises(BudgetError, match="fast") as caught:
+        choose("x", OPTIONS, max_ms=10)
+    assert (caught.value.fastest, caught.value.max_ms) == ("fast", 10)
+    assert choose("x", OPTIONS, max_ms=caught.value.fastest_ms).chosen.name == "fast"
+
+
+def test_or_fastest_takes_the_fastest_that_does_not_fit() -> None:
+    route = choose("x", OPTIONS, max_ms=10, or_fastest=True)
+    assert route.chosen.name == "fast"
+    assert not route.option.fits
+    assert "nothing fits" in route.reason
+
+
+def test_every_option_says_why() -> None:
+    route = choose("x", OPTIONS, max_ms=150)
+    why = {option.candidate.name: option.why for option in route.options}
+    assert why["middle"].startswith("chosen: best quality of the 2 of 3")
+    assert why["best"] == "may need 300 ms, 150 ms are allowed"
+    assert "0.500" in why["fast"]
+
+
+def test_a_dearer_option_that_fits_says_what_it_would_gain() -> None:
+    assert "for 0.100 more quality" in choose("x", OPTIONS, lam=0.001).options[2].why
+
+
+def test_no_options_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="one candidate"):
+        choose("x", [])
+
+
+def test_a_route_is_plain_data() -> None:
+    data = json.loads(json.dumps(choose("x", OPTIONS, max_ms=150).to_json(), allow_nan=False))
+    assert data["chosen"] == "middle"
+    assert [option["fits"] for option in data["options"]] == [True, True, False]
+    assert isinstance(choose("x", OPTIONS), Route)
