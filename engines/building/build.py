@@ -310,10 +310,8 @@ def _check(bundle: Bundle, name: str, source: Path, folder: Path, tool: Backend,
     _check_interface(bundle, path, reference.engine)
     broken = unusable_output(reference.outputs())
     if broken is not None:
-        weights = bundle.components[split_name(name)[0]].weights
-        raise BundleError(
-            bundle.root / (weights or path), f"its numbers make {broken} of {path} NaN or infinite", "export the bundle again"
-        )
+        weights = next(iter(bundle.components[split_name(name)[0]].weights), path)
+        raise BundleError(bundle.root / weights, f"its numbers make {broken} of {path} NaN or infinite", "export the bundle again")
     with tool.open(folder, spec) as engine:
         return check_engine(engine, feeds, reference.outputs, spec.precision)
 

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import TensorSpec
+from costroute_rt.engines.bundle.manifest import IMAGE_SIZE, TensorSpec
+from costroute_rt.error import BundleError
 
-_ROW = (1.0, 500.0, 1.0, -0.5, 0.7, 0.3, 0.1, 0.1)
-"""A plausible row of a step table: timestep 500, every term of the linear rule in use."""
+_ROW = (1.0, 500.0, 3.0, 1.0, -0.5, 0.7, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
+"""A plausible row of a step table: timestep 500, guidance 3, every term of the linear rule in use."""
 _TOKENS = 16
 """Token numbers below this exist in every vocabulary."""
 
@@ -36,10 +37,39 @@ def axis_lengths(bundle: Bundle, batch: int = 1, size: tuple[int, int] | None = 
     sides = {"height": height, "width": width}
     pixels = {f"{prefix}_{side}": length for prefix in ("image", "sample") for side, length in sides.items()}
     latent = {f"{prefix}{side}": length // image.vae_scale_factor for prefix in ("", "latent_") for side, length in sides.items()}
-    return {"batch": batch, "batch_size": batch, **latent, **pixels, **dict.fromkeys(_SEQUENCES, bundle.tokenizer.max_length)}
+    return {"batch": batch, "batch_size": batch, **latent, **pixels, **token_axes(bundle)}
 
 
-_SEQUENCES = ("sequence", "sequence_length", "tokens")
+def token_axes(bundle: Bundle) -> dict[str, int]:
+    """Lengths of the axes of tokens, by the names they have in the text encoders and in the graphs that take their outputs.
+
+    `tokens` is the first encoder's, for a router that reads its states. Raises BundleError where one name stands for two lengths.
+    """
+    found: dict[str, int] = {}
+
+    def note(axis: int | str, length: int) -> None:
+        if isinstance(axis, str) and found.setdefault(axis, length) != length:
+            problem = f"the axis {axis} of its graphs stands for {found[axis]} and for {length} tokens"
+            raise BundleError(bundle.root, problem, "export it again with a name for each length")
+
+    encoders = [each for each in bundle.components.values() if each.role == "text_encoder"]
+    kept: dict[str, int] = {}
+    for encoder in encoders:
+        tokenizer = bundle.tokenizers[str(encoder.tokenizer)]
+        graph = bundle.graphs[encoder.graphs["encode"]]
+        note(graph.inputs["input_ids"].shape[1], tokenizer.max_length)
+        left = tokenizer.max_length - tokenizer.drop
+        kept |= {f"{encoder.name}.{name}": left for name, spec in graph.outputs.items() if len(spec.shape) > 2}
+        kept[f"{encoder.tokenizer}.attention_mask"] = left
+    for component in bundle.components.values():
+        for path in component.graphs.values() if component.role == "denoiser" else ():
+            for name, spec in bundle.graphs[path].inputs.items():
+                if name in kept:
+                    note(spec.shape[1], kept[name])
+    found.setdefault("tokens", bundle.tokenizers[str(encoders[0].tokenizer)].max_length)
+    return found
+
+
 PROMPT_TOKENS = 16
 """A usual length of `prompt_tokens`, an axis that is never fixed: the tokens of a router's own tokenizer."""
 
@@ -47,11 +77,13 @@ PROMPT_TOKENS = 16
 def _example(name: str, spec: TensorSpec, lengths: dict[str, int], rng: np.random.Generator) -> npt.NDArray[Any]:
     shape = tuple(axis if isinstance(axis, int) else lengths.get(axis, 1) for axis in spec.shape)
     if name == "row":
-        return np.array(_ROW, dtype=spec.dtype)
-    if name in ("guidance", "timestep"):
-        return np.full(shape, 3 if name == "guidance" else 500, dtype=spec.dtype)
-    if name in ("attention_mask", "lengths"):
-        return np.full(shape, 1 if name == "attention_mask" else lengths["tokens"], dtype=spec.dtype)
+        return np.array(_ROW[: shape[0]], dtype=spec.dtype)
+    if name == IMAGE_SIZE:
+        return np.array((lengths["image_height"], lengths["image_width"]), dtype=spec.dtype)
+    if name.endswith("attention_mask"):
+        return np.ones(shape, dtype=spec.dtype)
+    if name == "lengths" or name.endswith(".length"):
+        return np.full(shape, lengths["tokens"], dtype=spec.dtype)
     if spec.dtype in ("float32", "float16"):
         return np.asarray(rng.standard_normal(shape)).astype(spec.dtype)
     if spec.dtype == "bool":

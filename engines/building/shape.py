@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from costroute_rt.engines.building.example import axis_lengths
-from costroute_rt.engines.bundle.bundle import Bundle, ImageSpec
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.manifest import ImageSpec
 from costroute_rt.error import ConfigError
 
 Size = tuple[int, int]

@@ -10,7 +10,7 @@ from costroute_rt.engines.backends.engine import PRECISIONS, AxisRange, Backend,
 from costroute_rt.engines.building.example import PROMPT_TOKENS, axis_lengths
 from costroute_rt.engines.building.shape import Size, size_of, split_name, with_size
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import ROUTER_GRAPHS, GraphSpec, step_graph
+from costroute_rt.engines.bundle.manifest import ROUTER_GRAPHS, GraphSpec
 from costroute_rt.engines.machine import device
 from costroute_rt.error import ConfigError
 
@@ -43,7 +43,8 @@ def row_graphs(bundle: Bundle, row: Mapping[str, Any]) -> list[str]:
     names = [f"{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder"]
     has_condition = "condition" in bundle.components[row["denoiser"]].graphs
     names += [f"{row['denoiser']}/condition"] if has_condition else []
-    return [*names, f"{row['denoiser']}/{step_graph(row['guidance_scale'])}", f"{row['decoder']}/decode"]
+    step = bundle.components[row["denoiser"]].step_graph(row["guidance_scale"])
+    return [*names, f"{row['denoiser']}/{step}", f"{row['decoder']}/decode"]
 
 
 def router_graphs(bundle: Bundle) -> list[str]:
@@ -111,11 +112,11 @@ def engine_key(bundle: Bundle, name: str, backend: Backend, spec: BuildSpec) -> 
     """The key under which the store must hold the engine called `name`: component/graph, which may name a size (`base/step@512x768`)."""
     spec = sized_spec(bundle, name, spec)
     component, graph = split_name(name)
-    path, weights = bundle.graph_path(component, graph), bundle.components[component].weights
+    path = bundle.graph_path(component, graph)
     name, driver = backend.device(spec)
     return EngineKey(
         graph=f"{bundle.family}/{component}/{graph}",
-        weights_sha256=bundle.files[weights].sha256 if weights else "none",
+        weights_sha256=bundle.weights_sha256(component),
         graph_sha256=bundle.files[path].sha256,
         backend=backend.name,
         backend_version=backend.version,
@@ -132,8 +133,7 @@ def engine_key(bundle: Bundle, name: str, backend: Backend, spec: BuildSpec) -> 
 def room_needed(bundle: Bundle, name: str) -> int:
     """The most bytes that the engine of a graph may need."""
     component, graph = split_name(name)
-    weights = bundle.components[component].weights
-    stored = bundle.files[bundle.graph_path(component, graph)].bytes + (bundle.files[weights].bytes if weights else 0)
+    stored = bundle.files[bundle.graph_path(component, graph)].bytes + bundle.weights_bytes(component)
     return int(_ROOM * stored)
 
 
