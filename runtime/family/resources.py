@@ -1,0 +1,92 @@
+"""What a runtime works with: families, engines, costs and the quality estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from costroute_rt.call import Call
+from costroute_rt.candidate import Candidate, Pool
+from costroute_rt.cost.correction import Clock
+from costroute_rt.cost.cost_model import CostModel
+from costroute_rt.family.calls import states_source
+from costroute_rt.family.conditioning import Encodings, encode_text, text_states, tokenize
+from costroute_rt.family.engine_set import EngineSet, run_on_host
+from costroute_rt.family.family import Family
+from costroute_rt.family.upgrade import Upgrade
+from costroute_rt.request import Request
+from costroute_rt.routing.prompt_encoder import TextStates
+from costroute_rt.routing.quality import QualityEstimator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """`Runtime.open` puts them together; tests put in others."""
+
+    families: Mapping[str, Family]
+    """By name."""
+    pool: Pool
+    """Candidates of all families, in the order of the quality estimate."""
+    engines: EngineSet
+    costs: CostModel
+    quality: QualityEstimator
+    router_calls: tuple[Call, ...] = ()
+    """Engine runs that judging a prompt takes beside the text encoder's."""
+    clock: Clock
+    backend: str
+    """Name of the backend the engines were built with."""
+    precision: str
+    """Precision in which they compute."""
+    fallback: str | None = None
+    """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
+    versions: Mapping[str, str]
+    """Of the libraries that make the images, by name."""
+    upgrade: Upgrade | None = None
+    """Better engines that are being built in the background."""
+    negatives: Encodings = field(default_factory=Encodings)
+
+    def family(self, candidate: Candidate) -> Family:
+        """The candidate's family."""
+        return self.families[candidate.family]
+
+    @property
+    def main_family(self) -> Family:
+        """The first family: its text states are those that a router reads."""
+        return next(iter(self.families.values()))
+
+    def candidates(self, request: Request) -> Iterator[Candidate]:
+        """The candidates that a request allows; raises ConfigError for an unknown name."""
+        yield from self.pool if request.candidate is None else (self.pool.find(request.candidate),)
+
+    def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
+        """Every engine run that the request takes with this candidate, as things are now, in order."""
+        family = self.family(candidate)
+        size = family.size(request)
+        negative = self.negative_text(family, request)
+        known = negative is None or all((family.name, encoder, negative) in self.negatives for encoder in family.encoders(candidate))
+        return (*self.router_calls, *family.calls(candidate, size, count=request.count, has_new_negative=not known))
+
+    def missing(self, calls: Iterable[Call]) -> tuple[str, ...]:
+        """Names of the engines in `calls` that are not resident, in order."""
+        return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
+
+    def negative_text(self, family: Family, request: Request) -> str | None:
+        """The text of the request's negative prompt; None where zeros stand for it."""
+        if request.negative_prompt is None:
+            return None if family.uses_zeros else ""
+        return request.negative_prompt
+
+    def text_states(self, prompt: str) -> TextStates:
+        """The prompt's states as the router reads them, by one run of the text encoder. Raises PromptError where it is far too long."""
+        family = self.main_family
+        bundle, tokens = family.bundle, tokenize(family.tokenizers, prompt)
+        encoder, _ = states_source(bundle)
+        run = partial(run_on_host, self.engines.get(family.engine(encoder, "encode")))
+        return text_states(bundle, encode_text(bundle, family.tokenizers, encoder, tokens, run), tokens, family.tokenizers)
+
+    def swap_in(self) -> None:
+        """Put engines that became ready in the place of those in use; to be called between two requests."""
+        for name, (engine, cost) in (self.upgrade.take() if self.upgrade is not None else {}).items():
+            self.engines.replace(name, engine)
+            self.costs.replace(name, cost)
