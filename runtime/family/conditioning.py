@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.family.prompt import Tokens
+from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.routing.prompt_encoder import TextStates
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import Observed, Work
 from costroute_rt.engines.bundle.bundle import PreviewSpec
+from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.engines.store.store import REBUILD
 from costroute_rt.error import CancelledError, EngineError
 from costroute_rt.family.conditioning import States, as_text_states, condition_text, encode_text
 from costroute_rt.family.parts import Parts
-from costroute_rt.family.prompt import Tokens
 from costroute_rt.generation.loop import Denoiser, Pace, denoise
 from costroute_rt.generation.planner import plan_works, route_request
 from costroute_rt.request import Request

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.engines.store.store import REBUILD
 from costroute_rt.error import ConfigError, EngineError
-from costroute_rt.family.prompt import Tokenizer
 from costroute_rt.routing.router_network import Network, OpenEngine, encoder_network, no_engine
 
 Float32Array = npt.NDArray[np.float32]
