@@ -20,7 +20,9 @@ from costroute_rt.engines.building.usage import survey
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError, ConfigError, OutputError
-from costroute_rt.routing.estimator import Average, Knn, Mean
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.knn import Knn
+from costroute_rt.routing.estimator.mean import Mean
 from costroute_rt.routing.prompt_encoder import HashedEncoder, StatesEncoder, TextStates
 from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.routing.router import Router, describe_pool, fingerprint, pool_difference
