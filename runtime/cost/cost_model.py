@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from costroute_rt.cost.correction import Clock, Correction
 from costroute_rt.engines.store.cost import CallCost, EngineCost
+from costroute_rt.route import Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,37 +36,6 @@ class Work:
     def engines(self) -> tuple[str, ...]:
         """Every engine that is called, in that order."""
         return tuple(name for name in (self.encode, self.condition, self.step, self.decode) if name is not None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """Predicted milliseconds of a request, by stage."""
-
-    overhead_ms: float
-    """Tokenizing, routing, and the host's share of the loop."""
-    text_ms: float
-    swap_ms: float
-    denoise_ms: float
-    decode_ms: float
-    spread_ms: float = 0.0
-    """From the sum to its 95th percentile, from the spread of single calls."""
-    margin_ms: float = 0.0
-    """What recent images needed beyond that."""
-
-    @property
-    def total_ms(self) -> float:
-        """The middle estimate."""
-        return self.overhead_ms + self.text_ms + self.swap_ms + self.denoise_ms + self.decode_ms
-
-    @property
-    def p95_ms(self) -> float:
-        """The upper estimate, which a budget is compared with: 95 images of 100, or more, take no longer."""
-        return self.total_ms + self.spread_ms + self.margin_ms
-
-    def to_json(self) -> dict[str, float]:
-        """Every stage and both estimates, in milliseconds."""
-        stages = {name: getattr(self, name) for name in ("overhead_ms", "text_ms", "swap_ms", "denoise_ms", "decode_ms")}
-        return {name: round(value, 3) for name, value in {**stages, "total_ms": self.total_ms, "p95_ms": self.p95_ms}.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -13,10 +14,11 @@ from costroute_rt.cost.cost_model import Work
 from costroute_rt.error import BudgetError
 from costroute_rt.family.conditioning import as_text_states, encode_text
 from costroute_rt.family.parts import Parts
+from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
-from costroute_rt.route import Option, Route, choose, explain
+from costroute_rt.route import Option, Route
+from costroute_rt.routing.choice import FASTEST, choose, explain
 from costroute_rt.routing.prompt_encoder import TextStates
-from costroute_rt.routing.quality import Judgement
 
 _FLOAT32_PER_STORED = 2
 """Weights are stored as float16 and run as float32."""
@@ -53,21 +55,20 @@ def plan_work(parts: Parts, request: Request, candidate: Candidate) -> Work:
 
 
 def route_request(parts: Parts, request: Request, works: Mapping[str, Work], states: TextStates | None) -> Route:
-    """The decision; a named candidate is the only one weighed.
+    """The decision; a named candidate is the only one considered.
 
     works: the candidates' work by name. states: as `QualityEstimator.judge` takes them. Raises BudgetError.
     """
     judgement = parts.quality.judge(request.prompt, states)
-    route = choose(
+    return choose(
         request.prompt,
-        _judge_options(parts, _weigh(parts, works), judgement),
+        _judged(_priced(parts, works), judgement),
         max_ms=request.max_ms,
         lam=request.lam,
         tolerance=request.tolerance,
         or_fastest=request.or_fastest,
         judgement=judgement,
     )
-    return route if parts.upgrade is None else replace(route, building=parts.upgrade.status())
 
 
 def route_batch(parts: Parts, prompts: Sequence[Judged], works: Mapping[str, Work], total_ms: float, *, or_fastest: bool) -> list[Route]:
@@ -75,10 +76,10 @@ def route_batch(parts: Parts, prompts: Sequence[Judged], works: Mapping[str, Wor
 
     or_fastest: where even the cheapest candidates take longer, take these instead of raising BudgetError.
     """
-    options = _weigh(parts, works)
-    columns = [index for index, candidate in enumerate(parts.pool) if candidate.name in works]
-    quality = np.array([each.judgement.mean for each in prompts])[:, columns]
-    cost_ms = np.array([option.ms for option in options])
+    priced = _priced(parts, works)
+    judged = [_judged(priced, each.judgement) for each in prompts]
+    quality = np.array([[option.quality for option in options] for options in judged])
+    cost_ms = np.array([option.ms for option in judged[0]])
     try:
         allocation = allocate(quality, cost_ms, total_ms)
         reason = _reason(allocation, total_ms, len(prompts))
@@ -87,21 +88,19 @@ def route_batch(parts: Parts, prompts: Sequence[Judged], works: Mapping[str, Wor
             raise
         cheapest = int(cost_ms.argmin())
         allocation = Allocation(np.full(len(prompts), cheapest), 0.0, len(prompts) * float(cost_ms[cheapest]))
-        reason = "the fastest, as nothing fits the budget"
-    routes, building = [], parts.upgrade.status() if parts.upgrade is not None else None
-    for each, choice in zip(prompts, allocation.choice.tolist(), strict=True):
-        judged = _judge_options(parts, options, each.judgement)
-        chosen = judged[choice]
+        reason = FASTEST
+    routes = []
+    for each, options, choice in zip(prompts, judged, allocation.choice.tolist(), strict=True):
+        chosen = options[choice]
         routes.append(
             Route(
                 prompt=each.prompt,
                 max_ms=None,
                 chosen=chosen.candidate,
                 reason=reason,
-                options=explain(judged, chosen, reason),
+                options=explain(options, chosen, reason),
                 lam=allocation.multiplier,
                 judgement=each.judgement,
-                building=building,
             )
         )
     return routes
@@ -119,37 +118,32 @@ def plan_works(parts: Parts, request: Request) -> dict[str, Work]:
     return {candidate.name: plan_work(parts, request, candidate) for candidate in candidates}
 
 
-def _weigh(parts: Parts, works: Mapping[str, Work]) -> list[Option]:
-    """The candidates that have work, in the pool's order, with their costs; their quality is still to be filled in."""
-    return [
-        Option(
+def _priced(parts: Parts, works: Mapping[str, Work]) -> dict[int, Callable[..., Option]]:
+    """For each candidate that has work, by its number in the pool: its option, to be called with the expected quality."""
+    return {
+        index: partial(
+            Option,
             candidate=candidate,
-            quality=0.0,
-            quality_error=0.0,
             cost=parts.costs.predict(works[candidate.name]),
             memory_bytes=_memory_bytes(parts, works[candidate.name]),
             resident=not works[candidate.name].loads,
             building_ms=_foresee_ms(parts, works[candidate.name]),
         )
-        for candidate in parts.pool
+        for index, candidate in enumerate(parts.pool)
         if candidate.name in works
-    ]
+    }
+
+
+def _judged(priced: Mapping[int, Callable[..., Option]], judgement: Judgement) -> list[Option]:
+    """The options with their expected quality, in the pool's order."""
+    quality, error = judgement.mean.tolist(), judgement.standard_error.tolist()
+    return [option(quality=quality[index], quality_error=error[index]) for index, option in priced.items()]
 
 
 def _foresee_ms(parts: Parts, work: Work) -> float | None:
     """What the work will cost with the engines that are on their way; None where that is unknown, or none are."""
     coming = parts.upgrade.foresee(work.engines) if parts.upgrade is not None else None
     return None if coming is None else parts.costs.predict(replace(work, loads=()), coming).total_ms
-
-
-def _judge_options(parts: Parts, options: Sequence[Option], judgement: Judgement) -> list[Option]:
-    """The options with what is expected of them."""
-    expected = {candidate.name: index for index, candidate in enumerate(parts.pool)}
-    judged = []
-    for option in options:
-        index = expected[option.candidate.name]
-        judged.append(replace(option, quality=float(judgement.mean[index]), quality_error=float(judgement.standard_error[index])))
-    return judged
 
 
 def _reason(allocation: Allocation, total_ms: float, prompts: int) -> str:

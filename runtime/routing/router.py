@@ -18,6 +18,7 @@ from threadpoolctl import ThreadpoolController
 from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.engines.bundle.section import Section, canonical_json, shorten
 from costroute_rt.error import BundleError, ConfigError
+from costroute_rt.judgement import Judgement, Neighbour
 from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray, within
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.loading import load_estimator
@@ -25,7 +26,6 @@ from costroute_rt.routing.estimator.mean import find_knn
 from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates, load_encoder
-from costroute_rt.routing.quality import Judgement, Neighbour
 from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router_file import REMEDY, ROUTER_ARRAYS, ROUTER_JSON, read_arrays, read_settings, write_arrays
 from costroute_rt.routing.router_network import Network, OpenEngine, no_engine
