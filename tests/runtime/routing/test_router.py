@@ -314,7 +314,7 @@ def test_an_existing_bundle_is_replaced_only_when_asked(router: Router, bundle: 
     again.verify()
     assert again.manifest_sha256 == first.manifest_sha256
     (tmp_path / "letters").mkdir()
-    with pytest.raises(OutputError, match="no bundle"):
+    with pytest.raises(OutputError, match="not a bundle"):
         with_router(bundle, tmp_path / "fitted", tmp_path / "letters", force=True)
 
 
