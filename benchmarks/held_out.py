@@ -94,7 +94,7 @@ def _judge(args: argparse.Namespace, bundle: Bundle, router: Router) -> HeldOut:
         shared = np.isin(halves[0].prompt_ids, cells.prompt_ids)
         halves = [replace(half.select(shared), cost_ms=cells.cost_ms, has_cost=True) for half in halves] if shared.any() else []
     states = read_states(bundle, cells.prompts, home=args.home) if router.needs_states else None
-    mean, error, trust = router.judge_all(cells.prompts, states)
+    mean, error, trust = router.estimate(cells.prompts, states)
     facts = {"labels": path.name, "labels_sha256": table.sha256, "captions": len(cells), "left_out": int((~kept).sum())}
     return HeldOut(
         router=router,

@@ -130,7 +130,7 @@ def judge(cells: Cells, estimate: curve.FloatArray) -> list[Figure]:
     gain = curve.bootstrap_mean(scored[np.arange(len(cells)), choice] - scored[:, best], cells.groups)
     cost = assumed_cost(scored.mean(0))
     routed = curve.route(estimate, cost)
-    area = curve.bootstrap(lambda weight: {"area": curve.judge_weighted(routed, cost, scored)(weight)["area"]}, cells.groups)["area"]
+    area = curve.bootstrap(lambda weight: {"area": curve.figures_by_weight(routed, cost, scored)(weight)["area"]}, cells.groups)["area"]
     figures = [
         Figure(name="best single", value=float(scored[:, best].mean()), unit="score"),
         _figure("gain", gain),

@@ -27,8 +27,13 @@ from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, att
 from costroute_rt.engines.backends.engine import BuildSpec, Engine, get_backend
 from costroute_rt.export.postcard.captions import captions
 from costroute_rt.export.router.transformer import save_router
-from costroute_rt.routing.estimator import Average, Estimator, Knn, Linear, Mean
-from costroute_rt.routing.prompt_encoder import Float32Array, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
+from costroute_rt.routing.array import Float32Array
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.knn import Knn
+from costroute_rt.routing.estimator.linear import Linear
+from costroute_rt.routing.estimator.mean import Mean
+from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.prompt_encoder import HashedEncoder, PromptEncoder, StatesEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router import POOL_FIELDS, Router
 

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
         StoreFullError,
     )
     from costroute_rt.family.upgrade import Building
+    from costroute_rt.judgement import Judgement
     from costroute_rt.png import read_settings
     from costroute_rt.result import Result, StepEvent, Timings
     from costroute_rt.route import Option, Route
-    from costroute_rt.routing.quality import Judgement
     from costroute_rt.runtime import Runtime
 
     __version__: str
@@ -69,7 +69,7 @@ _MODULES = {
     "Building": "family.upgrade",
     "Bundle": "engines.bundle.bundle",
     "Candidate": "candidate",
-    "Judgement": "routing.quality",
+    "Judgement": "judgement",
     "Option": "route",
     "Result": "result",
     "Route": "route",

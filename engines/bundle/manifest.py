@@ -7,8 +7,8 @@ runtime feeds each graph what its inputs ask for.
     ENCODER.OUTPUT                                 what the graph `encode` of a text encoder gives, rows first
     image_size                                     int64[2]: height and width in pixels
 
-A denoiser's `condition` graph takes any of these, once per request; its `step` and `guided_step` take the outputs of `condition`, and any of
-these too.
+A denoiser's `condition` graph takes any of these, once per request; its `step` and `guided_step` take the outputs of `condition`, and any
+of these too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Points the initialisers of an ONNX graph at tensors in safetensors files.
 
-A safetensors file is a length, a JSON header and the tensors' bytes, so an initialiser can point at a tensor inside it as external data. The
-weights of a component then exist once, in the files diffusers itself reads, however many graphs use them.
+A safetensors file is a length, a JSON header and the tensors' bytes, so an initialiser can point at a tensor inside it as external data.
+The weights of a component then exist once, in the files diffusers itself reads, however many graphs use them.
 """
 
 from __future__ import annotations

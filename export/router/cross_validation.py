@@ -13,7 +13,10 @@ import numpy.typing as npt
 from costroute_rt.error import ConfigError
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.curve import FloatArray, IntArray, Interval, best_single, bootstrap_mean, hull_members, route
-from costroute_rt.routing.estimator import Estimator, Knn, Linear, Mean
+from costroute_rt.routing.estimator.knn import Knn
+from costroute_rt.routing.estimator.linear import Linear
+from costroute_rt.routing.estimator.mean import Mean
+from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.reduction import Reduction
 

@@ -156,7 +156,7 @@ class Interval:
         return {name: float(f"{end:.6g}") if np.isfinite(end) else None for name, end in ends.items()}
 
 
-def judge_curve(found: Curve, cost: FloatArray, singles: FloatArray) -> dict[str, float]:
+def curve_figures(found: Curve, cost: FloatArray, singles: FloatArray) -> dict[str, float]:
     """A curve's figures against single candidates and their hull; its first point is its most generous end.
 
     cost, singles: float64[candidates], the latter their mean quality on the same prompts.
@@ -175,19 +175,19 @@ def judge_curve(found: Curve, cost: FloatArray, singles: FloatArray) -> dict[str
     }
 
 
-def judge_routed(routed: Routed, cost: FloatArray, truth: FloatArray) -> dict[str, float]:
-    """The figures of `judge_curve`, all on the same prompts."""
-    return judge_weighted(routed, cost, truth)(np.ones(len(truth)))
+def routed_figures(routed: Routed, cost: FloatArray, truth: FloatArray) -> dict[str, float]:
+    """The figures of `curve_figures`, all on the same prompts."""
+    return figures_by_weight(routed, cost, truth)(np.ones(len(truth)))
 
 
-def judge_weighted(routed: Routed, cost: FloatArray, truth: FloatArray) -> Callable[[FloatArray], dict[str, float]]:
+def figures_by_weight(routed: Routed, cost: FloatArray, truth: FloatArray) -> Callable[[FloatArray], dict[str, float]]:
     """The same as a function of how often each prompt counts, for `bootstrap`; the best single candidate is found anew each time."""
     scored, paid = truth[np.arange(len(truth)), routed.choice], cost[routed.choice]
 
     def judge(weight: FloatArray) -> dict[str, float]:
         total = weight.sum()
         found = Curve(cost=paid @ weight / total, quality=scored @ weight / total)
-        return judge_curve(found, cost, weight @ truth / total)
+        return curve_figures(found, cost, weight @ truth / total)
 
     return judge
 

@@ -49,7 +49,7 @@ class Evaluation:
     has_cost: bool
     candidates: list[dict[str, Any]]
     figures: dict[str, dict[str, Interval]]
-    """By router (router, length, average), then by figure (see `curve.judge_routed`); only `gain` where no costs are known."""
+    """By router (router, length, average), then by figure (see `curve.routed_figures`); only `gain` where no costs are known."""
     curves: dict[str, Curve]
     """router, hull, length, average and, where there are two seeds, oracle; empty where no costs are known."""
     shares: list[dict[str, Any]]
@@ -181,7 +181,7 @@ def _figures(routed: Routed, cells: Cells, resamples: int) -> dict[str, Interval
     gain = curve.bootstrap_mean(cells.mean[rows, routed.choice[0]] - cells.mean[:, best], cells.groups)
     if not cells.has_cost:
         return {"gain": gain}
-    judge = curve.judge_weighted(routed, cells.cost_ms, cells.mean)
+    judge = curve.figures_by_weight(routed, cells.cost_ms, cells.mean)
     return {**curve.bootstrap(judge, cells.groups, resamples=resamples), "gain": gain}
 
 
@@ -230,7 +230,7 @@ def _oracle(halves: Sequence[Cells]) -> tuple[Curve, dict[str, float]] | None:
     found, gain = curve.oracle([(curve.shrink(a.mean, noise / a.count), b.mean) for a, b in ((first, second), (second, first))], cost)
     if not (first.has_cost and second.has_cost):
         return found, {"gain": gain}
-    return found, {**curve.judge_curve(found, cost, (first.mean.mean(0) + second.mean.mean(0)) / 2), "gain": gain}
+    return found, {**curve.curve_figures(found, cost, (first.mean.mean(0) + second.mean.mean(0)) / 2), "gain": gain}
 
 
 def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curve, dict[str, float]] | None) -> float | None:

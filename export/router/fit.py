@@ -23,7 +23,8 @@ from costroute_rt.export.router.cross_validation import (
     grid_of,
 )
 from costroute_rt.export.router.curve import FloatArray
-from costroute_rt.routing.estimator import Average, Estimator
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction

@@ -163,7 +163,7 @@ def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None,
     names = [row["name"] for row in bundle.pool]
     cells = table.cells(names)
     states = source.states(bundle, cells.prompts, say) if router.needs_states else None
-    mean, error, trust = router.judge_all(cells.prompts, states)
+    mean, error, trust = router.estimate(cells.prompts, states)
     estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean)
     say(f"judging by {len(cells)} prompts")
     found = evaluate(

@@ -10,11 +10,12 @@ import numpy as np
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.setup import USUAL, Setup
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import PromptError
 from costroute_rt.family.conditioning import encode_text
 from costroute_rt.family.parts import encode_name
-from costroute_rt.family.prompt import Tokenizer, check_prompt
+from costroute_rt.family.prompt import check_prompt
 from costroute_rt.routing.prompt_encoder import TextStates
 
 SAY_EVERY = 1000

@@ -19,7 +19,12 @@ from costroute_rt.error import BackendError, ConfigError
 from costroute_rt.export.checkpoint.component import trace_graph, write_weights
 from costroute_rt.export.graph.compose import save_graph
 from costroute_rt.export.router.cells import IntArray
-from costroute_rt.routing.estimator import Average, Estimator, FloatArray, Mean, Transformer, label_weights
+from costroute_rt.routing.array import FloatArray
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.label_weight import label_weights
+from costroute_rt.routing.estimator.mean import Mean
+from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.estimator.transformer import Transformer
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.router import Router
 from costroute_rt.routing.router_network import Network, estimator_network

@@ -17,12 +17,12 @@ from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.shape import has_one_size, known_size, with_size
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import MANIFEST
+from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store, build_command
 from costroute_rt.error import BundleError, ConfigError, EngineError
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.parts import Parts, Profiles, Tables, engine_names
-from costroute_rt.family.prompt import Tokenizer
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.routing.router_bundle import open_router

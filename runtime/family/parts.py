@@ -15,11 +15,11 @@ from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.building.shape import Size, size_options, with_size
 from costroute_rt.engines.building.specification import router_graphs
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.engines.store.store import BUILD, build_command
 from costroute_rt.error import EngineError
 from costroute_rt.family.conditioning import NegativeStates
 from costroute_rt.family.engine_set import EngineSet
-from costroute_rt.family.prompt import Tokenizer
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.generation.loop import Shorten
 from costroute_rt.routing.quality import QualityEstimator

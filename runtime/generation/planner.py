@@ -15,7 +15,7 @@ from costroute_rt.family.resources import Resources
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
-from costroute_rt.routing.choice import choose, explain
+from costroute_rt.routing.choice import FASTEST, choose, explain
 from costroute_rt.routing.prompt_encoder import TextStates
 
 _GROWTH = {"float32": 2.0}
@@ -67,7 +67,7 @@ def route_batch(
             raise
         cheapest = int(cost_ms.argmin())
         allocation = Allocation(np.full(len(judged), cheapest), 0.0, len(judged) * float(cost_ms[cheapest]))
-        reason = "the fastest, as nothing fits the budget"
+        reason = FASTEST
     routes = []
     for (prompt, judgement), choice in zip(judged, allocation.choice.tolist(), strict=True):
         options = list_options(resources, plans, judgement, costs)

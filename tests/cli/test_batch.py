@@ -11,8 +11,8 @@ import pytest
 from costroute_rt.cli import batch
 from costroute_rt.cli.batch import Budget
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.judgement import Judgement
 from costroute_rt.routing.prompt_encoder import TextStates
-from costroute_rt.routing.quality import Judgement
 from costroute_rt.runtime import Runtime
 from tests.runtime.fakes import FakeDevice, open_fake_runtime
 

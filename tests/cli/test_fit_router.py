@@ -160,5 +160,5 @@ def test_what_is_no_bundle_is_not_replaced(fit: Run) -> None:
     Path("routed/letter.txt").write_text("dear")
     done = fit("--force")
     assert done.exit_code == 7
-    assert "it is no bundle, so it is not replaced" in done.stderr
+    assert "it is not a bundle, so it is not replaced" in done.stderr
     assert Path("routed/letter.txt").read_text() == "dear"

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from costroute_rt.candidate import Pool
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.engines.store.cost import CallCost, EngineCost
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.parts import Parts, Tables
-from costroute_rt.family.prompt import Tokenizer
 from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.runtime import Runtime
 

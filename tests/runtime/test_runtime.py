@@ -16,10 +16,10 @@ import pytest
 from costroute_rt.engines.backends.engine import EngineKey
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BudgetError, CancelledError, ConfigError, EngineError, OutputError, PromptError
+from costroute_rt.judgement import Judgement
 from costroute_rt.png import read_settings
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.routing.prompt_encoder import TextStates
-from costroute_rt.routing.quality import Judgement
 from tests.runtime.fakes import CALL_MS, POOL, FakeDevice, call_cost, engine_cost, steady
 
 STOCHASTIC = {"_class_name": "EulerAncestralDiscreteScheduler", "prediction_type": "epsilon", "timestep_spacing": "trailing"}

@@ -40,7 +40,7 @@ def test_the_multipliers_run_from_the_best_choice_to_the_cheapest() -> None:
 
 def test_a_router_that_knows_saves_what_the_easy_prompts_would_waste() -> None:
     truth = two_kinds()
-    found = curve.judge_routed(curve.route(truth, COST), COST, truth)
+    found = curve.routed_figures(curve.route(truth, COST), COST, truth)
     # At mean cost 2.5 it scores as the dearest candidate, 0.9; the hull runs from (1, 0.5) to (4, 0.9).
     assert found["gain"] == pytest.approx(0)
     assert found["qnc"] == pytest.approx(2.5 / 4)
@@ -55,7 +55,7 @@ def test_a_router_that_knows_saves_what_the_easy_prompts_would_waste() -> None:
 def test_a_router_that_knows_nothing_has_no_area() -> None:
     truth = two_kinds()
     flat = np.broadcast_to(truth.mean(0), truth.shape)
-    found = curve.judge_routed(curve.route(flat, COST), COST, truth)
+    found = curve.routed_figures(curve.route(flat, COST), COST, truth)
     assert found["area"] == pytest.approx(0, abs=1e-12)
     assert found["qnc"] == pytest.approx(1)
     assert found["gain"] == pytest.approx(0, abs=1e-12)
@@ -63,7 +63,7 @@ def test_a_router_that_knows_nothing_has_no_area() -> None:
 
 def test_a_router_that_is_wrong_is_below_the_hull_and_never_equals_the_best() -> None:
     truth = two_kinds()
-    found = curve.judge_routed(curve.route(-truth, COST), COST, truth)
+    found = curve.routed_figures(curve.route(-truth, COST), COST, truth)
     assert found["area"] < -0.05
     assert found["gain"] < 0
     assert found["qnc"] == np.inf
@@ -71,23 +71,23 @@ def test_a_router_that_is_wrong_is_below_the_hull_and_never_equals_the_best() ->
 
 def test_complementary_candidates_gain_over_the_best_single() -> None:
     truth = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    found = curve.judge_routed(curve.route(truth, np.array([1.0, 3.0])), np.array([1.0, 3.0]), truth)
+    found = curve.routed_figures(curve.route(truth, np.array([1.0, 3.0])), np.array([1.0, 3.0]), truth)
     assert found["gain"] == pytest.approx(1 / 3)
     assert found["qnc"] == pytest.approx((1 + 2 / 3) / 3)  # on the way from (1, 1/3) to (7/3, 1), at 2/3
 
 
 def test_equal_costs_have_no_area() -> None:
     truth = two_kinds()
-    assert curve.judge_routed(curve.route(truth, np.ones(3)), np.ones(3), truth)["area"] == 0
+    assert curve.routed_figures(curve.route(truth, np.ones(3)), np.ones(3), truth)["area"] == 0
 
 
 def test_the_length_heuristic_gives_long_prompts_the_dearer_candidate() -> None:
     prompts = [" ".join(["word"] * (1 if index % 2 else 9)) for index in range(100)]
     truth = two_kinds()  # the long ones are the hard ones
     routed = curve.route_by_length(prompts, COST, truth.mean(0))
-    assert curve.judge_routed(routed, COST, truth)["area"] == pytest.approx(0.5 * 1.5 * 0.4 / 3, rel=1e-6)
+    assert curve.routed_figures(routed, COST, truth)["area"] == pytest.approx(0.5 * 1.5 * 0.4 / 3, rel=1e-6)
     backwards = [" ".join(["word"] * (9 if index % 2 else 1)) for index in range(100)]
-    assert curve.judge_routed(curve.route_by_length(backwards, COST, truth.mean(0)), COST, truth)["area"] < 0
+    assert curve.routed_figures(curve.route_by_length(backwards, COST, truth.mean(0)), COST, truth)["area"] < 0
 
 
 def test_shares_are_parts_of_all_prompts() -> None:
@@ -150,5 +150,5 @@ def test_weights_count_prompts_several_times() -> None:
     truth = two_kinds(4)
     routed = Routed(choice=np.array([[0, 1, 2, 0]]))
     twice = np.array([0, 0, 0, 1, 2, 3])
-    weighted = curve.judge_weighted(routed, COST, truth)(np.array([3.0, 1.0, 1.0, 1.0]))
-    assert weighted == pytest.approx(curve.judge_routed(Routed(choice=routed.choice[:, twice]), COST, truth[twice]))
+    weighted = curve.figures_by_weight(routed, COST, truth)(np.array([3.0, 1.0, 1.0, 1.0]))
+    assert weighted == pytest.approx(curve.routed_figures(Routed(choice=routed.choice[:, twice]), COST, truth[twice]))

@@ -250,7 +250,7 @@ def test_a_router_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     router.save(tmp_path / "router")
     loaded = Router.load(tmp_path / "router")
     new = [text for text, _ in make_prompts(20, 7)]
-    for before, after in zip(router.judge_all(new, None), loaded.judge_all(new, None), strict=True):
+    for before, after in zip(router.estimate(new, None), loaded.estimate(new, None), strict=True):
         np.testing.assert_allclose(before, after, atol=2e-3)
     assert loaded.record["cross_validation"]["gain"]["low"] > 0
     assert loaded.record["labels"]["sha256"] == "0" * 64

@@ -55,7 +55,7 @@ def test_what_is_measured_is_what_is_loaded(source: Source, tiny_bundle: Path, t
     found = evaluate_bundle(Bundle.open(tmp_path / "routed"), Source(labels=heldout, home=source.home))
     router = open_router(Bundle.open(tmp_path / "routed"))
     predicted = {row["name"]: row["predicted"] for row in found.candidates}
-    mean, _, _ = router.judge_all(Source(labels=heldout).open(Bundle.open(tiny_bundle)).prompts, None)
+    mean, _, _ = router.estimate(Source(labels=heldout).open(Bundle.open(tiny_bundle)).prompts, None)
     assert list(predicted.values()) == pytest.approx(mean.mean(0).tolist(), abs=1e-5)
     assert found.facts["router"]["prompts"] == 80
     assert found.router_ms is not None

@@ -12,7 +12,7 @@ import pytest
 from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.error import LabelError
 from costroute_rt.export.router.labels import Cells, LabelTable
-from costroute_rt.routing.estimator import Average
+from costroute_rt.routing.estimator.average import Average
 
 HEADER = "prompt_id,prompt,candidate,seed,score,cost_ms,category\n"
 ROWS = (

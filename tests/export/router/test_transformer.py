@@ -17,7 +17,9 @@ from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.fit import learn
 from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle
 from costroute_rt.export.router.transformer import fit_transformer
-from costroute_rt.routing.estimator import Average, Mean, Transformer
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.mean import Mean
+from costroute_rt.routing.estimator.transformer import Transformer
 from costroute_rt.routing.prompt_encoder import HashedEncoder, TextStates
 from tests.export.small_checkpoint import needs_export
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from costroute_rt.cost.correction import MARGIN_HIGH, MARGIN_LOW, Window
-from costroute_rt.cost.cost_model import Cost, CostModel, Observed, Work
+from costroute_rt.cost.cost_model import CostModel, Observed, Work
+from costroute_rt.route import Cost
 from tests.runtime.fakes import FakeClock, call_cost, engine_cost, steady
 
 MEASURED = {"text/encode": steady(4, p95=1.5), "base/step": steady(50, p95=1.1), "turbo/step": steady(20), "vae/decode": steady(10)}

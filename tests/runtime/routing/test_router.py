@@ -20,7 +20,9 @@ from costroute_rt.engines.building.usage import survey
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError, ConfigError, OutputError
-from costroute_rt.routing.estimator import Average, Knn, Mean
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.knn import Knn
+from costroute_rt.routing.estimator.mean import Mean
 from costroute_rt.routing.prompt_encoder import HashedEncoder, StatesEncoder, TextStates
 from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.routing.router import Router, describe_pool, fingerprint, pool_difference
@@ -73,12 +75,12 @@ def test_trust_falls_in_a_line_between_near_and_far(router: Router) -> None:
         trust = bent.trust(features)
         np.testing.assert_allclose(trust, np.clip((far - distance) / (far - near), 0, 1), atol=1e-5)
         expected = trust[:, None] * router.estimator.estimate(features, None)[0] + (1 - trust[:, None]) * router.average.mean
-        np.testing.assert_allclose(bent.judge_all(prompts, None)[0], expected)
+        np.testing.assert_allclose(bent.estimate(prompts, None)[0], expected)
 
 
 def test_what_is_half_trusted_is_less_certain_where_the_two_differ(router: Router) -> None:
     bent, prompts = replace(router, near=0.0, far=1.4), ["a red bird at dawn"]
-    _, error, trust = bent.judge_all(prompts, None)
+    _, error, trust = bent.estimate(prompts, None)
     own, own_error = bent.estimator.estimate(bent.encode(prompts, None), None)
     assert trust[0] == pytest.approx(0.5, abs=0.01)
     apart = np.abs(own[0] - router.average.mean)
@@ -87,7 +89,7 @@ def test_what_is_half_trusted_is_less_certain_where_the_two_differ(router: Route
 
 def test_many_prompts_are_judged_as_one_is(router: Router) -> None:
     prompts = ["a red bird", "a boat at night, with snow", "tax return"]
-    mean, error, trust = router.judge_all(prompts, None)
+    mean, error, trust = router.estimate(prompts, None)
     for index, prompt in enumerate(prompts):
         one = router.judge(prompt, None)
         np.testing.assert_allclose(one.mean, mean[index], rtol=1e-5)
@@ -102,7 +104,7 @@ def test_a_router_that_gained_nothing_judges_all_alike_and_says_why(bundle: Bund
     assert judgement.basis == "averages of 60 labelled prompts: the gain is not above zero"
     assert (judgement.trust, judgement.note, judgement.nearest) == (1, None, ())
     assert not replace(router, encoder=HashedEncoder(512)).needs_states
-    mean, error, trust = router.judge_all(["a", "b"], None)
+    mean, error, trust = router.estimate(["a", "b"], None)
     assert (mean.shape, error.shape, trust.tolist()) == ((2, 4), (2, 4), [1, 1])
 
 
@@ -209,7 +211,7 @@ def test_a_saved_router_judges_the_same(bundle: Bundle, tmp_path: Path, estimato
     router.save(tmp_path / "router")
     again = Router.load(tmp_path / "router")
     assert (again.pool, again.prompts, again.encoder, again.record) == (router.pool, router.prompts, router.encoder, router.record)
-    for one, other in zip(router.judge_all(PROMPTS, None), again.judge_all(PROMPTS, None), strict=True):
+    for one, other in zip(router.estimate(PROMPTS, None), again.estimate(PROMPTS, None), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)
     again.save(tmp_path / "again")
     assert (tmp_path / "again" / ROUTER_JSON).read_bytes() == (tmp_path / "router" / ROUTER_JSON).read_bytes()
@@ -282,8 +284,8 @@ def test_the_difference_between_pools_is_named(bundle: Bundle) -> None:
     pool = describe_pool(bundle.pool)
     assert pool_difference(bundle.pool, pool) is None
     assert fingerprint(bundle.pool) == fingerprint(pool) != fingerprint(pool[1:])
-    assert "knows nothing about tiny-turbo@1" in str(pool_difference(pool, pool[1:]))
-    assert "fitted for tiny-turbo@1, not in the bundle" in str(pool_difference(pool[1:], pool))
+    assert "not fitted for tiny-turbo@1" in str(pool_difference(pool, pool[1:]))
+    assert "fitted for tiny-turbo@1, which the bundle does not have" in str(pool_difference(pool[1:], pool))
     assert "order" in str(pool_difference(pool, pool[::-1]))
     changed = ({**pool[0], "num_inference_steps": 3}, *pool[1:])
     assert pool_difference(pool, changed) == "it was fitted for tiny-turbo@1 with num_inference_steps 3, the bundle has 1"
@@ -312,7 +314,7 @@ def test_an_existing_bundle_is_replaced_only_when_asked(router: Router, bundle: 
     again.verify()
     assert again.manifest_sha256 == first.manifest_sha256
     (tmp_path / "letters").mkdir()
-    with pytest.raises(OutputError, match="no bundle"):
+    with pytest.raises(OutputError, match="not a bundle"):
         with_router(bundle, tmp_path / "fitted", tmp_path / "letters", force=True)
 
 
