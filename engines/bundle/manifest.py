@@ -393,11 +393,14 @@ def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpe
     drop = section.integer("drop") if "drop" in section.values else 0
     if drop >= max_length:
         section.fail(f"manifest {section.at('drop')} is {drop}: expected less than max_length, {max_length}")
+    pad_side = _choice(section, "pad_side", ("right", "left"), "right")
+    if drop and pad_side == "left":
+        section.fail(f"manifest {section.at('drop')} is {drop}: expected 0 where padding comes first")
     return TokenizerSpec(
         file=_listed(section, "file", files),
         max_length=max_length,
         pad_id=section.integer("pad_id"),
-        pad_side=_choice(section, "pad_side", ("right", "left"), "right"),
+        pad_side=pad_side,
         prefix=_template(section, "prefix"),
         suffix=_template(section, "suffix"),
         drop=drop,

@@ -44,9 +44,8 @@ class CostModel:
         """
         measured = {**self._measured, **instead} if instead else self._measured
         sums, variance = dict.fromkeys(("text", "swap", "denoise", "decode"), 0.0), 0.0
-        runs = [
-            (call.stage.value, call.times, measured[call.engine].call, self._scale(call)) for call in calls if call.stage != Stage.ROUTE
-        ]
+        timed = (call for call in calls if call.stage != Stage.ROUTE)
+        runs = [(call.stage.value, call.times, measured[call.engine].call, self._scale(call)) for call in timed]
         runs += [("swap", 1, measured[engine].load, self._correction.load_factor(engine)) for engine in loads]
         for stage, times, cost, scale in runs:
             sums[stage] += times * cost.median_ms * scale

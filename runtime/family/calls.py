@@ -104,9 +104,8 @@ def states_source(bundle: Bundle) -> tuple[str, str]:
                 name = f"{encoder}.{output}"
                 if name == stated or (stated is None and len(spec.shape) == 3):
                     return encoder, name
-    raise BundleError(
-        bundle.root / MANIFEST, f"no text encoder has the output {stated or 'of one state per token'}", "fit its router again"
-    )
+    problem = "no text encoder has one state per token" if stated is None else f"no text encoder has the output {stated}"
+    raise BundleError(bundle.root / MANIFEST, problem, "fit its router again")
 
 
 def at_size(bundle: Bundle, call: Call, size: Size, own: str) -> Call:
