@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.section import Section
-from costroute_rt.error import BackendError, ConfigError
+from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 Value = Any
 """A tensor where the engine computes; only the engines of one backend and provider can read it."""
@@ -83,11 +83,11 @@ class EngineKey:
         """Read from a manifest; fails as the section does."""
         return cls(**{field.name: str(section.get(field.name, str, "text")) for field in fields(cls)})
 
-    def as_options(self) -> tuple[str, ...]:
-        """Command line options that ask for such engines: none for the usual ones; all for other backends, whose usual ones differ."""
-        backend = () if self.backend == "onnxruntime" else ("--backend", self.backend)
-        asked = (("--provider", self.provider, "cpu"), ("--precision", self.precision, "float32"))
-        return (*backend, *(part for name, value, usual in asked if backend or value != usual for part in (name, value)))
+    @property
+    def setup(self) -> dict[str, str]:
+        """Backend, provider, precision and target that ask for such engines, as errors carry them."""
+        target = self.device if self.driver == ANY_DRIVER else ""
+        return {"backend": self.backend, "provider": self.provider, "precision": self.precision, "target": target}
 
     def differences(self, found: EngineKey) -> list[FieldDifference]:
         """The fields in which `found` is not this key."""
@@ -202,6 +202,11 @@ def check_feeds(inputs: Mapping[str, TensorSpec], found: Mapping[str, tuple[str,
         )
         if dtype != spec.dtype or not fits:
             raise ConfigError(name, f"{dtype}{list(shape)}", f"{spec.dtype}[{', '.join(map(str, spec.shape))}]")
+
+
+def make_engine_error(problem: str, reason: Reason, folder: Path, key: EngineKey | None) -> EngineError:
+    """About an open engine; key: None for one that has no place in the store."""
+    return EngineError(problem, reason=reason, path=folder, engine=key.graph if key else None, setup=key.setup if key else None)
 
 
 def describe_array(array: object) -> tuple[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from costroute_rt.engines.building.shape import Size, size_of, split_name, with_
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import ROUTER_GRAPHS, GraphSpec
 from costroute_rt.engines.machine import device
-from costroute_rt.error import ConfigError
+from costroute_rt.error import ConfigError, EngineError
 
 _ROOM = 2.5
 """Bytes an engine may need for each byte of its weights: float16 becomes float32, and some layouts are padded."""
@@ -128,6 +128,11 @@ def engine_key(bundle: Bundle, name: str, backend: Backend, spec: BuildSpec) -> 
         driver=driver,
         os=device.os_name(),
     )
+
+
+def locate(error: EngineError, bundle: Bundle, name: str, key: EngineKey) -> EngineError:
+    """The error with what is known of the engine called `name`, where it does not know that itself."""
+    return error.located(engine=f"{bundle.family}/{name}", setup=key.setup, bundle=bundle.root)
 
 
 def room_needed(bundle: Bundle, name: str) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from costroute_rt.error import BackendError
+from costroute_rt.error import BackendError, Reason
 
 _LIBRARIES = ("nvml.dll", os.path.expandvars(r"%ProgramFiles%\NVIDIA Corporation\NVSMI\nvml.dll"))
 CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -72,7 +72,7 @@ def find_gpu() -> Gpu:
     device, major, minor, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
     if library is None or status != 0 or library.cuDeviceGet(ctypes.byref(device), 0) != 0:
         found = NO_DRIVER if library is None else f"none that CUDA can use (error {status})"
-        raise BackendError("an NVIDIA GPU", found, "install the NVIDIA driver for this GPU; `costroute-rt doctor` shows what is there")
+        raise BackendError("an NVIDIA GPU", found, "install the NVIDIA driver for this GPU", reason=Reason.DRIVER)
     buffer = ctypes.create_string_buffer(_TEXT_BYTES)
     failed = [
         library.cuDeviceGetName(buffer, _TEXT_BYTES, device),

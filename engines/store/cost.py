@@ -12,10 +12,9 @@ from costroute_rt.engines.backends.engine import ANY_DRIVER, EngineKey
 from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import store_errors, write_file
-from costroute_rt.error import EngineError
+from costroute_rt.error import EngineError, Reason
 
 COSTS = "costs.json"
-PROFILE = "costroute-rt profile"
 _VERSION = 1
 
 
@@ -56,6 +55,11 @@ class EngineCost:
     is_proved: bool = False
     """Whether whole pictures were no slower with it than with that engine."""
 
+    @property
+    def call(self) -> CallCost:
+        """Of one image."""
+        return self.batch[1]
+
     def scaled(self, graph: str, digest: str, call_ratio: float, load_ratio: float, is_slower: bool = False) -> EngineCost:
         """The costs of another engine that takes so many times as long."""
         batch = {size: call.scaled(call_ratio) for size, call in self.batch.items()}
@@ -87,15 +91,12 @@ def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost)
         write_file(folder / COSTS, canonical_json({"costs": body, "sha256": _digest(body)}))
 
 
-def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str, command: str = PROFILE) -> EngineCost:
-    """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity.
-
-    command: what measures it.
-    """
+def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str) -> EngineCost:
+    """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity."""
     path = folder / COSTS
 
     def fail(problem: str) -> NoReturn:
-        raise EngineError(path, problem, command)
+        raise EngineError(problem, reason=Reason.NOT_MEASURED, path=path)
 
     try:
         data = path.read_bytes()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.section import canonical_json
-from costroute_rt.error import ConfigError, LabelError, PromptError
+from costroute_rt.error import ConfigError, LabelError, PromptError, Reason
 from costroute_rt.export.router.anchors import choose_anchors
 from costroute_rt.export.router.label_file import MARK, LabelFile, open_label_file
 from costroute_rt.export.router.labels import LabelTable
@@ -158,11 +158,12 @@ def fingerprints(bundle: Bundle) -> dict[str, str]:
 
     def weights(name: str) -> list[str]:
         component = bundle.components[name]
-        files = [component.weights] if component.weights else sorted(component.graphs.values())
+        files = component.weights or sorted(component.graphs.values())
         return [bundle.files[file].sha256 for file in files]
 
     encoders = [name for name, component in bundle.components.items() if component.role == "text_encoder"]
-    shared = [bundle.files[bundle.tokenizer.file].sha256, bundle.image.height, bundle.image.width, [weights(name) for name in encoders]]
+    tokenizers = [bundle.files[spec.file].sha256 for _, spec in sorted(bundle.tokenizers.items())]
+    shared = [*tokenizers, bundle.image.height, bundle.image.width, [weights(name) for name in encoders]]
 
     def one(row: Mapping[str, Any]) -> str:
         how = [row["num_inference_steps"], row["guidance_scale"], dict(bundle.schedulers[row["scheduler"]])]
@@ -186,7 +187,7 @@ def _choose(table: LabelFile, prompts: Sequence[PromptRow] | None, request: Requ
             raise ConfigError("prompts", None, "a table of prompts, or anchors")
         return [_completed(row, table) for row in prompts]
     if not table.content.done:
-        raise LabelError(table.path, "it has no labels to anchor to", "label all candidates first, without --anchors")
+        raise LabelError(table.path, "it has no labels to anchor to", "label all candidates first, without anchors", reason=Reason.LABELS)
     known = table.content.prompts if prompts is None else {row.prompt_id: _completed(row, table) for row in prompts}
     found = choose_anchors(LabelTable.open(table.path), request.anchors, request.candidates)
     missing = [prompt_id for prompt_id in found if prompt_id not in known]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from costroute_rt.error import CostrouteError, LabelError
 from costroute_rt.export.router.csv_file import opened
-from costroute_rt.family.prompt import check_prompt
+from costroute_rt.request import check_prompt
 
 WRITTEN = ("candidate", "seed", "score", "cost_ms", "scorer", "fingerprint", "image_seed")
 """Columns that labelling itself writes; a table of prompts that has them is no table of prompts."""

@@ -109,7 +109,7 @@ def _import_transformers() -> None:
         import optimum.exporters.onnx  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise BackendError("a sentence encoder", f"no torch side: {error}", "pip install 'costroute-rt[export]'") from error
+        raise BackendError("a sentence encoder", f"no torch side: {error}", "install the export extra", ["costroute-rt[export]"]) from error
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

@@ -13,9 +13,8 @@ from typing import Any
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate, Pool
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import CARRIED, LOOP_INPUTS, MANIFEST, ROUTER_GRAPHS
+from costroute_rt.engines.bundle.manifest import CARRIED, LOOP_INPUTS, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.name import EngineName, Size
-from costroute_rt.error import BundleError
 
 
 def read_pool(bundle: Bundle) -> Pool:
@@ -90,22 +89,6 @@ def encoders_of(bundle: Bundle, denoiser: str) -> tuple[str, ...]:
     """Names of the text encoders whose outputs a denoiser's graphs take, in the bundle's order."""
     taken = {name.rpartition(".")[0] for name in sources_of(bundle, denoiser)}
     return tuple(name for name, component in bundle.components.items() if component.role == "text_encoder" and name in taken)
-
-
-def states_source(bundle: Bundle) -> tuple[str, str]:
-    """The text encoder, and the name of its output, that the bundle's router reads: by default the first with one state per token.
-
-    Raises BundleError where no text encoder has such an output.
-    """
-    stated = (bundle.router or {}).get("states")
-    for encoder, component in bundle.components.items():
-        if component.role == "text_encoder":
-            for output, spec in bundle.graphs[component.graphs["encode"]].outputs.items():
-                name = f"{encoder}.{output}"
-                if name == stated or (stated is None and len(spec.shape) == 3):
-                    return encoder, name
-    problem = "no text encoder has one state per token" if stated is None else f"no text encoder has the output {stated}"
-    raise BundleError(bundle.root / MANIFEST, problem, "fit its router again")
 
 
 def at_size(bundle: Bundle, call: Call, size: Size, own: str) -> Call:

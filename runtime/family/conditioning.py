@@ -16,7 +16,7 @@ import numpy.typing as npt
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
-from costroute_rt.family.calls import states_source
+from costroute_rt.routing.router_bundle import states_source
 from costroute_rt.routing.prompt_encoder import TextStates
 
 Array = npt.NDArray[Any]

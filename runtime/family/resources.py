@@ -10,7 +10,8 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, Pool
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
-from costroute_rt.family.calls import states_source
+from costroute_rt.error import EngineError
+from costroute_rt.routing.router_bundle import states_source
 from costroute_rt.family.conditioning import Encodings, encode_text, text_states, tokenize
 from costroute_rt.family.engine_set import EngineSet, run_on_host
 from costroute_rt.family.family import Family
@@ -84,6 +85,14 @@ class Resources:
         encoder, _ = states_source(bundle)
         run = partial(run_on_host, self.engines.get(family.engine(encoder, "encode")))
         return text_states(bundle, encode_text(bundle, family.tokenizers, encoder, tokens, run), tokens, family.tokenizers)
+
+    def located(self, error: EngineError) -> EngineError:
+        """The error with the bundle and setup of its engine filled in, as far as they are known."""
+        if error.engine is None:
+            return error
+        family, engine = self.families.get(error.engine.partition("/")[0], self.main_family), self.engines.find(error.engine)
+        setup = {"backend": self.backend, "precision": self.precision} if engine is None or engine.key is None else engine.key.setup
+        return error.located(setup=setup, bundle=family.bundle.root)
 
     def swap_in(self) -> None:
         """Put engines that became ready in the place of those in use; to be called between two requests."""

@@ -17,7 +17,7 @@ from costroute_rt.engines.bundle.manifest import PreviewSpec
 from costroute_rt.engines.bundle.name import Size
 from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import CancelledError, EngineError, Reason
-from costroute_rt.family.calls import states_source
+from costroute_rt.routing.router_bundle import states_source
 from costroute_rt.family.conditioning import Tensors, encode_text, stack_rows, text_states, token_tensors, tokenize
 from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.family import Family

@@ -13,10 +13,10 @@ from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 from costroute_rt.engines.bundle.manifest import MANIFEST, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.machine.durable import replacing_folder
-from costroute_rt.error import BundleError, OutputError
+from costroute_rt.error import BundleError, OutputError, Reason
 from costroute_rt.routing.prompt_encoder import TOKENIZER, EngineEncoder
 from costroute_rt.routing.router import Router, pool_difference
-from costroute_rt.routing.router_file import REMEDY, ROUTER_ARRAYS, ROUTER_JSON
+from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON, router_error
 from costroute_rt.routing.router_network import OpenEngine, no_engine
 
 FOLDER = "router"
@@ -28,18 +28,18 @@ def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
     open_engine: called for the engines of its networks whenever it judges.
     """
     if bundle.router is None:
-        raise BundleError(bundle.root / MANIFEST, "it has no router", "fit one with costroute-rt fit-router")
+        raise BundleError(bundle.root / MANIFEST, "it has no router", "fit one to it", reason=Reason.ROUTER)
     path, arrays = bundle.path(bundle.router["file"]), bundle.path(bundle.router["arrays"])
     if path.name != ROUTER_JSON or arrays != path.with_name(ROUTER_ARRAYS):
-        raise BundleError(path, f"expected {ROUTER_JSON} and {ROUTER_ARRAYS} in one folder", REMEDY)
+        raise router_error(path, f"expected {ROUTER_JSON} and {ROUTER_ARRAYS} in one folder")
     router = Router.load(path.parent, open_engine=open_engine)
     check_router(router, bundle, path)
     if isinstance(router.encoder, EngineEncoder) and bundle.router.get("tokenizer") != f"{FOLDER}/{TOKENIZER}":
-        raise BundleError(path, f"expected {FOLDER}/{TOKENIZER} to be the router's tokenizer", REMEDY)
+        raise router_error(path, f"expected {FOLDER}/{TOKENIZER} to be the router's tokenizer")
     for network in router.networks:
         component = bundle.components.get(network.role)
         if component is None or bundle.graphs[component.graphs[network.graph]] != network.spec:
-            raise BundleError(path, f"the bundle's {network.engine} is not the network it was fitted with", REMEDY)
+            raise router_error(path, f"the bundle's {network.engine} is not the network it was fitted with")
     return router
 
 
@@ -49,13 +49,31 @@ def check_router(router: Router, bundle: Bundle, path: Path) -> None:
     if difference is None and router.text_encoder not in (None, text_encoder_sha256(bundle)):
         difference = "it was fitted on the states of another text encoder"
     if difference is not None:
-        raise BundleError(path, f"the router does not belong to this bundle: {difference}", "fit one with costroute-rt fit-router")
+        problem = f"the router does not belong to this bundle: {difference}"
+        raise BundleError(path, problem, "fit one to it", reason=Reason.ROUTER)
+
+
+def states_source(bundle: Bundle) -> tuple[str, str]:
+    """The text encoder, and the name of its output, that the bundle's router reads: by default the first with one state per token.
+
+    Raises BundleError where no text encoder has such an output.
+    """
+    stated = (bundle.router or {}).get("states")
+    for encoder, component in bundle.components.items():
+        if component.role == "text_encoder":
+            for output, spec in bundle.graphs[component.graphs["encode"]].outputs.items():
+                name = f"{encoder}.{output}"
+                if name == stated or (stated is None and len(spec.shape) == 3):
+                    return encoder, name
+    problem = "no text encoder has one state per token" if stated is None else f"no text encoder has the output {stated}"
+    raise BundleError(bundle.root / MANIFEST, problem, "fit its router again")
 
 
 def text_encoder_sha256(bundle: Bundle) -> str:
-    """Hash of the text encoder's weights, or of its graph if the weights are inside; compared with `Router.text_encoder`."""
-    component = next(component for component in bundle.components.values() if component.role == "text_encoder")
-    return bundle.files[component.weights or component.graphs["encode"]].sha256
+    """Hash of the weights of the text encoder that a router reads, or of its graph if the weights are inside."""
+    encoder, _ = states_source(bundle)
+    component = bundle.components[encoder]
+    return bundle.weights_sha256(encoder) if component.weights else bundle.files[component.graphs["encode"]].sha256
 
 
 def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: bool = False) -> Bundle:
@@ -70,11 +88,11 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
     files = _router_files(router)
     for name in files:
         if not (router_folder / name).is_file():
-            raise BundleError(router_folder / name, "the router needs this file", REMEDY)
+            raise router_error(router_folder / name, "the router needs this file")
     for network in router.networks:
         read_stored_tensors(router_folder / network.weights)
     if os.path.lexists(target) and not force:
-        raise OutputError(target, "it exists already (--force replaces it)")
+        raise OutputError(target, "it exists already", reason=Reason.EXISTS)
     if os.path.lexists(target) and not (target / MANIFEST).is_file():
         raise OutputError(target, "it is not a bundle, so it is not replaced")
     try:
@@ -117,7 +135,7 @@ def _manifest(bundle: Bundle, router: Router) -> dict[str, Any]:
     graphs = {path: spec for path, spec in manifest["graphs"].items() if PurePosixPath(path).parts[0] != FOLDER}
     for network in router.networks:
         file, weights = (f"{FOLDER}/{name}" for name in (network.file, network.weights))
-        components[network.role] = {"role": network.role, "graphs": {network.graph: file}, "weights": weights}
+        components[network.role] = {"role": network.role, "graphs": {network.graph: file}, "weights": [weights]}
         graphs[file] = asdict(network.spec)
     section: dict[str, Any] = {"file": f"{FOLDER}/{ROUTER_JSON}", "arrays": f"{FOLDER}/{ROUTER_ARRAYS}"}
     if isinstance(router.encoder, EngineEncoder):

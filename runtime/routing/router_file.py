@@ -11,13 +11,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from costroute_rt.engines.bundle.section import Section, parse_section
-from costroute_rt.error import BundleError
+from costroute_rt.error import BundleError, Reason
 from costroute_rt.routing.array import AnyArray, Float32Array
 
 ROUTER_JSON, ROUTER_ARRAYS = "router.json", "router.safetensors"
-REMEDY = "fit it again with costroute-rt fit-router, or get the bundle again"
 _KINDS = (np.float16, np.float32)
 _JSON_LIMIT_BYTES = 256 << 20
+
+
+def router_error(path: Path, problem: str) -> BundleError:
+    """About a router, or a file of it, that cannot be used."""
+    return BundleError(path, problem, "fit it again, or get the bundle again", reason=Reason.ROUTER)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
@@ -31,18 +35,18 @@ def read_arrays(path: Path) -> dict[str, Float32Array]:
     try:
         stored = load(path.read_bytes())
     except OSError as error:
-        raise BundleError(path, f"it cannot be read: {error.strerror or error}", REMEDY) from error
+        raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise BundleError(path, f"it is not a safetensors file: {error}", REMEDY) from error
+        raise router_error(path, f"it is not a safetensors file: {error}") from error
     except KeyError as error:  # a kind of number that NumPy does not have
-        raise BundleError(path, f"it holds {error.args[0]}: expected F16 or F32", REMEDY) from error
+        raise router_error(path, f"it holds {error.args[0]}: expected F16 or F32") from error
     arrays = {}
     for name, array in stored.items():
         if array.dtype not in _KINDS:
-            raise BundleError(path, f"its array {name} holds {array.dtype}: expected F16 or F32", REMEDY)
+            raise router_error(path, f"its array {name} holds {array.dtype}: expected F16 or F32")
         arrays[name] = array.astype(np.float32)
         if not np.isfinite(arrays[name]).all():
-            raise BundleError(path, f"its array {name} holds numbers that are not finite", REMEDY)
+            raise router_error(path, f"its array {name} holds numbers that are not finite")
     return arrays
 
 
@@ -50,12 +54,12 @@ def read_settings(path: Path) -> Section:
     """The JSON object in `path`; raises BundleError."""
 
     def fail(problem: str) -> Any:
-        raise BundleError(path, problem, REMEDY)
+        raise router_error(path, problem)
 
     try:
         if path.stat().st_size > _JSON_LIMIT_BYTES:
             fail(f"it is larger than {_JSON_LIMIT_BYTES >> 20} MiB")
         data = path.read_bytes()
     except OSError as error:
-        raise BundleError(path, f"it cannot be read: {error.strerror or error}", REMEDY) from error
+        raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
     return parse_section(data, fail)

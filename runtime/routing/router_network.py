@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec
-from costroute_rt.engines.store.store import REBUILD
-from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.error import ConfigError, EngineError, Reason
 from costroute_rt.routing.array import AnyArray
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Network:
         (name,) = self.spec.outputs
         output = np.asarray(engine.to_host(outputs[name]))
         if not np.isfinite(output).all():
-            raise EngineError(self.engine, "it made numbers that are not finite", REBUILD)
+            raise EngineError(f"{self.engine} made numbers that are not finite", reason=Reason.FAILED)
         return output
 
 

@@ -28,7 +28,7 @@ from costroute_rt.engines.backends.tensorrt.engine import Interface, Loaded, Run
 from costroute_rt.engines.bundle.manifest import GraphSpec
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import write_file
-from costroute_rt.error import BackendError, ConfigError, EngineError
+from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -131,13 +131,13 @@ class TensorRtBackend:
             self._check_validity(runtime, plan, folder)
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError(folder, f"the engine cannot be loaded: {log.reason()}", "costroute-rt build-engines --force")
+            raise EngineError(f"the engine cannot be loaded: {log.reason()}", reason=Reason.CANNOT_OPEN, path=folder)
         streamed = fit_weights(engine, memory, folder.name if key is None else key.graph)
         cache = RuntimeCache.load(engine, folder) if self._is_rtx else None
         config = self._runtime_config(engine, cache)
         context = engine.create_execution_context(config) if config is not None else engine.create_execution_context()
         if context is None:
-            raise EngineError(folder, f"the engine cannot be started: {log.reason()}", "free some of the GPU's memory")
+            raise EngineError(f"the engine cannot be started: {log.reason()}", reason=Reason.NO_MEMORY, path=folder)
         size = (folder / PLAN).stat().st_size - streamed + int(engine.device_memory_size_v2)
         loaded = Loaded(runtime, engine, context, cache, log)
         return TensorRtEngine(memory, loaded, interface, folder, size, key, captures=not self._is_rtx)
@@ -181,7 +181,7 @@ class TensorRtBackend:
             return
         validity, diagnosis = runtime.get_engine_validity(plan)
         if validity == self._trt.EngineValidity.INVALID:
-            raise EngineError(folder, f"the engine is not for this device: {diagnosis}", "costroute-rt build-engines --force")
+            raise EngineError(f"the engine is not for this device: {diagnosis}", reason=Reason.CANNOT_OPEN, path=folder)
 
     def _runtime_config(self, engine: Any, cache: RuntimeCache | None) -> Any:
         if cache is None:
@@ -224,7 +224,7 @@ class _Job:
         return plan
 
     def _fail(self, reason: str) -> NoReturn:
-        raise EngineError(self.graph, f"the graph cannot be built: {reason}", "this is a bug, please report it with the bundle's name")
+        raise EngineError(f"the graph cannot be built: {reason}", reason=Reason.CANNOT_BUILD, path=self.graph)
 
     def _add_profile(self, builder: Any, network: Any, config: Any) -> None:
         """The lengths that free axes may have: least, usual, most."""
@@ -248,7 +248,8 @@ def _import(name: str) -> ModuleType:
         return import_module(_MODULES[name])
     except ImportError as error:
         found = f"no usable {_MODULES[name]} module ({error})"
-        raise BackendError(f"backend {name}", found, f"pip install 'costroute-rt[cpu,{name}]'") from error
+        remedy = f"install the {name} extra, and cpu beside it"
+        raise BackendError(f"backend {name}", found, remedy, [f"costroute-rt[cpu,{name}]"]) from error
 
 
 def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
@@ -256,7 +257,7 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
     try:
         import onnx
     except ImportError as error:
-        raise BackendError("onnx, to prepare graphs", f"no usable onnx module ({error})", "pip install onnx") from error
+        raise BackendError("onnx, to prepare graphs", f"no usable onnx module ({error})", "install onnx", ["onnx"]) from error
 
     try:
         model = onnx.load(str(graph), load_external_data=False)
@@ -264,7 +265,7 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
         _cast_to_bytes_last(model)
         return to_float16(model) if spec.precision == "float16" else model
     except Exception as error:  # onnx and protobuf have classes of their own
-        raise EngineError(graph, f"the graph cannot be prepared: {_shorten(str(error))}", "export the bundle again") from error
+        raise EngineError(f"the graph cannot be prepared: {_shorten(str(error))}", reason=Reason.CANNOT_BUILD, path=graph) from error
 
 
 def _fix_axes(model: ModelProto, lengths: Mapping[str, int]) -> None:

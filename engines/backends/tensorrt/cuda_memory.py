@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from costroute_rt.engines.backends.tensorrt.pycuda_driver import find_pycuda
 from costroute_rt.engines.machine.nvidia import NO_DRIVER
-from costroute_rt.error import BackendError
+from costroute_rt.error import BackendError, Reason
 
-DRIVER_REMEDY = "install the NVIDIA driver for this GPU; `costroute-rt doctor` shows what is there"
+DRIVER_REMEDY = "install the NVIDIA driver for this GPU"
 _PAGEABLE_BYTES = 64 << 10
 """Up to this size the driver takes a copy of host memory before it returns; larger arrays go through pinned memory."""
 _ALIGNMENT = 256
@@ -248,9 +248,9 @@ def open_cuda() -> CudaMemory:
         with memory.using():
             memory.stream = memory.call("cuStreamCreate", driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
     except BackendError as error:
-        raise BackendError("an NVIDIA GPU", error.found, DRIVER_REMEDY) from error
+        raise BackendError("an NVIDIA GPU", error.found, DRIVER_REMEDY, reason=Reason.DRIVER) from error
     except Exception as error:  # cuda-bindings has a class of its own for a driver library that is not there
-        raise BackendError("an NVIDIA GPU", NO_DRIVER, DRIVER_REMEDY) from error
+        raise BackendError("an NVIDIA GPU", NO_DRIVER, DRIVER_REMEDY, reason=Reason.DRIVER) from error
     return memory
 
 
@@ -261,7 +261,9 @@ def _find_driver() -> Any:
     except ImportError as error:
         found = find_pycuda()
         if found is None:
-            raise BackendError("CUDA from Python", f"no usable cuda.bindings ({error})", "pip install cuda-bindings") from error
+            raise BackendError(
+                "CUDA from Python", f"no usable cuda.bindings ({error})", "install cuda-bindings", ["cuda-bindings"]
+            ) from error
         return found
     return driver
 
@@ -271,7 +273,7 @@ def _checked(driver: Any, name: str, *arguments: Any) -> Any:
     if result != driver.CUresult.CUDA_SUCCESS:
         text = driver.cuGetErrorString(result)[1]
         found = text.decode(errors="replace") if isinstance(text, bytes) else str(result)
-        raise BackendError(f"CUDA's {name}", found, "close what else uses the GPU; `costroute-rt doctor` shows what is there")
+        raise BackendError(f"CUDA's {name}", found, "close what else uses the GPU", reason=Reason.DRIVER)
     return (values[0] if len(values) == 1 else tuple(values)) if values else None
 
 

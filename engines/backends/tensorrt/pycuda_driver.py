@@ -86,7 +86,7 @@ class PycudaDriver:
 
     @_answered
     def cuStreamBeginCapture(self, stream: _Stream, mode: int) -> None:
-        raise BackendError("a recorded CUDA graph", "pycuda, which records none", "pip install cuda-bindings")
+        raise BackendError("a recorded CUDA graph", "pycuda, which records none", "install cuda-bindings", ["cuda-bindings"])
 
     @_answered
     def cuMemAlloc(self, nbytes: int) -> int:

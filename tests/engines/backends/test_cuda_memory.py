@@ -135,7 +135,7 @@ def test_pycuda_is_taken_where_cuda_bindings_are_not(monkeypatch: pytest.MonkeyP
     assert memory.stream_handle == 7
     assert memory.room_bytes() == (1 << 29, 1 << 30)
     assert played.contexts == ["the application's"]
-    with pytest.raises(BackendError, match=r"found pycuda, which records none \(pip install cuda-bindings\)"):
+    with pytest.raises(BackendError, match=r"found pycuda, which records none; install cuda-bindings"):
         memory.capture(lambda: None)
 
 
@@ -184,5 +184,5 @@ def test_no_cuda_bindings_is_an_error_that_says_what_to_install(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     monkeypatch.setitem(sys.modules, "pycuda", None)
     open_cuda.cache_clear()
-    with pytest.raises(BackendError, match="pip install cuda-bindings"):
+    with pytest.raises(BackendError, match="install cuda-bindings"):
         cuda_memory.open_cuda()

@@ -87,7 +87,7 @@ def test_an_engine_built_without_a_driver_is_kept_unproved_and_says_so(tiny_bund
     reports = build(bundle, store)
     assert [(each.proved, each.max_abs_error, each.median_ms) for each in reports] == [(False, None, None)] * len(GRAPHS)
     assert [stored.gate for stored in store.engines()] == [{}] * len(GRAPHS)
-    assert all(found.problem is None for found in store.verify())
+    assert all(found.is_good for found in store.verify())
     with pytest.raises(BackendError, match=r"an NVIDIA GPU, found .*install the NVIDIA driver"):
         open_engine(bundle, store, "base/guided_step", Setup.of(NAME, threads=1))
 
@@ -240,8 +240,9 @@ def test_an_axis_of_which_nothing_is_known_is_named(tiny_bundle: Path, tmp_path:
 
 def test_a_library_that_is_not_there_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(BackendError, match=r"backend tensorrt, found .*pip install 'costroute-rt\[cpu,tensorrt\]'"):
+    with pytest.raises(BackendError, match=r"backend tensorrt, found .*install the tensorrt extra") as caught:
         get_backend("tensorrt")
+    assert caught.value.install == ("costroute-rt[cpu,tensorrt]",)
 
 
 class Proving:
@@ -287,25 +288,27 @@ def test_opening_proves_first_and_sets_a_wrong_engine_aside(tiny_bundle: Path, r
     Proving(monkeypatch, problem="output denoised differs")
     bundle = Bundle.open(tiny_bundle)
     for _ in range(2):
-        with pytest.raises(EngineError, match="set aside: output denoised differs"):
+        with pytest.raises(EngineError, match="quarantined: output denoised differs"):
             open_engine(bundle, rtx_store, "turbo/step", Setup.of(NAME, threads=1))
 
 
 @needs_library
-def test_what_another_card_set_aside_is_built_again_here(tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_quarantined_on_another_card_is_built_again_here(
+    tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = Proving(monkeypatch, problem="output denoised differs")
     bundle = Bundle.open(tiny_bundle)
     how = {"graphs": ["turbo/step"], "measure": False}
     for _ in range(2):
-        with pytest.raises(EngineError, match="turbo/step was set aside: output denoised differs"):
+        with pytest.raises(EngineError, match="turbo/step is quarantined: output denoised differs"):
             build(tiny_bundle, rtx_store, **how)
     assert device.checked == 1
 
     device.card, device.problem = ("Another Card sm_120", "600.1"), None
     (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], Setup.of(NAME, threads=1))
-    assert (planned.builds, planned.why) == (True, "set aside on another device: output denoised differs")
+    assert (planned.builds, planned.why) == (True, "quarantined on another device: output denoised differs")
     (report,) = build(tiny_bundle, rtx_store, **how)
-    assert (report.built, report.proved, report.set_aside) == (True, True, None)
+    assert (report.built, report.proved, report.quarantined) == (True, True, None)
 
 
 @needs_library

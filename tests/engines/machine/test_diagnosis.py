@@ -1,4 +1,4 @@
-"""What does not work is named, with the command that mends it."""
+"""What does not work is named, with its fix."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from costroute_rt.engines.backends.onnxruntime import providers as onnxruntime_p
 from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory
-from costroute_rt.engines.machine import device, diagnosis, nvidia
+from costroute_rt.engines.machine import device, diagnosis, library, nvidia
 from costroute_rt.engines.machine.diagnosis import Finding, check_backends, check_nvidia, check_onnxruntime
+from costroute_rt.engines.machine.library import Fix
 from costroute_rt.engines.machine.nvidia import Driver
 from costroute_rt.error import BackendError
 from tests.engines.fake_cuda import FakeDriver
@@ -30,29 +31,37 @@ def find(findings: Iterable[Finding], name: str) -> Finding:
 
 
 @pytest.mark.parametrize(
-    ("problem", "remedy"),
+    ("problem", "requirement", "remedy"),
     [
-        ("libcudnn.so.9: cannot open shared object file", "pip install nvidia-cudnn-cu12"),
-        ("libcublasLt.so.12: cannot open shared object file", "pip install nvidia-cublas-cu12"),
-        ("libcublasLt.so.13: cannot open shared object file", "pip install nvidia-cublas"),
-        ("libcudart.so.13: cannot open shared object file", "pip install nvidia-cuda-runtime"),
-        ('"cublas64_12.dll" which is missing', "pip install nvidia-cublas-cu12"),
-        ("libnvinfer.so.10: cannot open shared object file", "pip install tensorrt-cu12"),
+        ("libcudnn.so.9: cannot open shared object file", "nvidia-cudnn-cu12", "install nvidia-cudnn-cu12"),
+        ("libcublasLt.so.12: cannot open shared object file", "nvidia-cublas-cu12", "install nvidia-cublas-cu12"),
+        ("libcublasLt.so.13: cannot open shared object file", "nvidia-cublas", "install nvidia-cublas"),
+        ("libcudart.so.13: cannot open shared object file", "nvidia-cuda-runtime", "install nvidia-cuda-runtime"),
+        ('"cublas64_12.dll" which is missing', "nvidia-cublas-cu12", "install nvidia-cublas-cu12"),
+        ("libnvinfer.so.10: cannot open shared object file", "tensorrt-cu12", "install tensorrt-cu12"),
         (
             "Failed to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.12: cannot open shared object file",
-            "pip install nvidia-cublas-cu12",
+            "nvidia-cublas-cu12",
+            "install nvidia-cublas-cu12",
         ),
-        ('Error loading "C:\\x\\onnxruntime_providers_cuda.dll" which depends on "cudnn64_9.dll"', "pip install nvidia-cudnn-cu12"),
-        ("libcuda.so.1: cannot open shared object file", "install the NVIDIA driver"),
-        ("libodd.so.3: cannot open shared object file", "install what brings libodd.so.3"),
-        ("CPUExecutionProvider runs instead", "install what cuda needs, or use another provider"),
+        (
+            'Error loading "C:\\x\\onnxruntime_providers_cuda.dll" which depends on "cudnn64_9.dll"',
+            "nvidia-cudnn-cu12",
+            "install nvidia-cudnn-cu12",
+        ),
+        ("libcuda.so.1: cannot open shared object file", None, "install the NVIDIA driver"),
+        ("libodd.so.3: cannot open shared object file", None, "install the package that contains libodd.so.3"),
+        ("CPUExecutionProvider runs instead", None, "install what cuda needs, or use another provider"),
     ],
 )
-def test_a_missing_library_is_mended_by_the_package_that_brings_it(monkeypatch: pytest.MonkeyPatch, problem: str, remedy: str) -> None:
-    monkeypatch.setattr(diagnosis, "find_driver", lambda: None)
+def test_a_missing_library_is_fixed_by_the_package_that_contains_it(
+    monkeypatch: pytest.MonkeyPatch, problem: str, requirement: str | None, remedy: str
+) -> None:
+    monkeypatch.setattr(library, "find_driver", lambda: None)
     monkeypatch.setattr(onnxruntime_providers, "check_providers", lambda: [ProviderCheck("cuda", False, problem)])
     finding = find(check_onnxruntime(), "provider cuda")
-    assert (finding.value, finding.problem, finding.remedy) == ("listed, does not work", problem, remedy)
+    assert (finding.value, finding.problem) == ("listed, does not work", problem)
+    assert finding.fix == Fix(remedy, install=() if requirement is None else (requirement,))
 
 
 def test_a_driver_too_old_for_a_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,8 +73,8 @@ def test_a_driver_too_old_for_a_package_is_named(monkeypatch: pytest.MonkeyPatch
     assert find(findings, "gpu 0").value == "NVIDIA GeForce RTX 4090"
     found = find(findings, "cuda-bindings and driver")
     assert found.problem == "cuda-bindings 13.0.1 is for CUDA 13, driver 550.54.15 supports up to 12.4"
-    assert found.remedy == "install a newer NVIDIA driver, or pip install 'cuda-bindings<13'"
-    assert str(find(findings, "tensorrt-cu13 and driver").remedy).endswith("pip install tensorrt-cu12")
+    assert found.fix == Fix("install a newer NVIDIA driver, or cuda-bindings<13", install=("cuda-bindings<13",))
+    assert find(findings, "tensorrt-cu13 and driver").fix == Fix("install a newer NVIDIA driver, or tensorrt-cu12", ("tensorrt-cu12",))
     monkeypatch.setattr(diagnosis, "find_driver", lambda: Driver("580.65", (13, 0), ()))
     assert not [finding for finding in check_nvidia() if finding.problem]
 
@@ -86,7 +95,8 @@ def test_parts_of_several_tensorrt_versions_are_named(monkeypatch: pytest.Monkey
     found = [finding for finding in check_nvidia() if finding.problem]
     assert [each.name for each in found] == ["tensorrt"]
     assert "tensorrt 11.0, tensorrt-cu13 11.0, tensorrt-cu13-libs 10.9" in str(found[0].problem)
-    assert found[0].remedy == "pip uninstall -y tensorrt tensorrt-cu13 tensorrt-cu13-libs && pip install tensorrt"
+    parts = ("tensorrt", "tensorrt-cu13", "tensorrt-cu13-libs")
+    assert found[0].fix == Fix("uninstall them, and install tensorrt again", install=("tensorrt",), uninstall=parts)
 
 
 def fake_backend(monkeypatch: pytest.MonkeyPatch, obstacle: BackendError | None = None) -> None:
@@ -97,30 +107,31 @@ def fake_backend(monkeypatch: pytest.MonkeyPatch, obstacle: BackendError | None 
     monkeypatch.setattr(diagnosis, "get_backend", lambda name: SimpleNamespace(version="9.9", obstacle=lambda: obstacle))
 
 
-def test_other_backends_are_opened_or_told_with_what_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_backends_are_opened_or_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_backend(monkeypatch)
-    assert [(each.name, each.value, each.problem) for each in check_backends()] == [
-        ("backend openvino", "9.9, works on cpu, npu", None),
-        ("openvino gpu", "listed, does not work", "libOpenCL.so.1: cannot open shared object file"),
-        ("backend tensorrt", 'not installed (pip install "costroute-rt[tensorrt]")', None),
-        ("backend tensorrt-rtx", 'not installed (pip install "costroute-rt[tensorrt-rtx]")', None),
+    assert [(each.name, each.value, each.problem, each.fix and each.fix.install) for each in check_backends()] == [
+        ("backend openvino", "9.9, works on cpu, npu", None, None),
+        ("openvino gpu", "listed, does not work", "libOpenCL.so.1: cannot open shared object file", ()),
+        ("backend tensorrt", "not installed", None, ("costroute-rt[tensorrt]",)),
+        ("backend tensorrt-rtx", "not installed", None, ("costroute-rt[tensorrt-rtx]",)),
     ]
 
 
 def test_a_backend_that_builds_and_cannot_run_is_a_fact_not_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_backend(monkeypatch, BackendError("an NVIDIA GPU", "no NVIDIA driver", "install one"))
     found = find(check_backends(), "backend openvino")
-    assert (found.value, found.problem) == ("9.9, builds engines, cannot run them: no NVIDIA driver (install one)", None)
+    assert (found.value, found.problem) == ("9.9, builds engines, cannot run them: no NVIDIA driver; install one", None)
 
 
-def test_a_backend_that_cannot_be_opened_says_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_cannot_be_opened_is_a_problem_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
-        raise BackendError("openvino", "version 9.9", "pip install 'openvino<9'")
+        raise BackendError("openvino", "version 9.9", "install an older one", ["openvino<9"])
 
     fake_backend(monkeypatch)
     monkeypatch.setattr(diagnosis, "get_backend", fail)
     found = find(check_backends(), "backend openvino")
-    assert (found.value, found.problem, found.remedy) == ("does not work", "version 9.9", "pip install 'openvino<9'")
+    assert (found.value, found.problem) == ("does not work", "version 9.9")
+    assert found.fix == Fix("install an older one", install=("openvino<9",))
 
 
 class Library:
@@ -170,9 +181,10 @@ def test_a_driver_that_does_not_answer_is_a_problem_with_what_it_says(monkeypatc
     monkeypatch.setattr(nvidia, "_load", lambda _: Library(18))
     found = find(check_nvidia(), "nvidia driver")
     assert (found.value, found.problem) == ("does not work", "Driver/library version mismatch (NVML error 18)")
-    assert str(found.remedy).startswith("restart the machine")
+    assert found.fix is not None
+    assert found.fix.remedy.startswith("restart the machine")
     monkeypatch.setattr(onnxruntime_providers, "check_providers", lambda: [ProviderCheck("cuda", False, "libcudnn.so.9: cannot open")])
-    assert find(check_onnxruntime(), "provider cuda").remedy == "pip install nvidia-cudnn-cu12"
+    assert find(check_onnxruntime(), "provider cuda").fix == Fix("install nvidia-cudnn-cu12", install=("nvidia-cudnn-cu12",))
 
 
 class Cuda:
@@ -220,7 +232,7 @@ def test_the_gpu_is_the_one_cuda_takes(cuda: dict[str, Any]) -> None:
     [
         ({"cuda": None}, "an NVIDIA GPU, found no NVIDIA driver on this machine: it has no (libcuda.so.1|nvcuda.dll)"),
         ({"cuda": Cuda(100)}, r"an NVIDIA GPU, found none that CUDA can use \(error 100\)"),
-        ({"nvml": None}, "the GPU's name and driver, found a GPU that does not tell them .*compute,utility"),
+        ({"nvml": None}, "the GPU's name and driver, found a GPU that does not tell them; .*compute,utility"),
         ({"nvml": Library(18)}, "version mismatch"),
     ],
 )
