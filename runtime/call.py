@@ -27,8 +27,3 @@ class Call:
     """Texts in each run: 2 where a negative prompt stands beside the prompt."""
     area: float = 1.0
     """Pixels of the image over those of the size at which the engine was measured."""
-
-    @property
-    def work(self) -> float:
-        """Work of one run over that of the run that was measured."""
-        return self.rows * self.area

@@ -1,8 +1,8 @@
-"""Candidates, and the pool a router chooses from."""
+"""Candidates: what a router chooses between."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from costroute_rt.error import ConfigError
@@ -33,21 +33,9 @@ class Candidate:
             raise ConfigError("guidance_scale", self.guidance_scale, "a finite number, 0 or more")
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """Candidates in an order."""
-
-    candidates: tuple[Candidate, ...]
-
-    def __iter__(self) -> Iterator[Candidate]:
-        return iter(self.candidates)
-
-    def __len__(self) -> int:
-        return len(self.candidates)
-
-    def find(self, name: str) -> Candidate:
-        """The candidate called `name`; raises ConfigError that lists the known names."""
-        for candidate in self.candidates:
-            if candidate.name == name:
-                return candidate
-        raise ConfigError("candidate", name, "one of " + ", ".join(candidate.name for candidate in self.candidates))
+def find_candidate(pool: Iterable[Candidate], name: str) -> Candidate:
+    """The candidate called `name`; raises ConfigError that lists the known names."""
+    known = {candidate.name: candidate for candidate in pool}
+    if name not in known:
+        raise ConfigError("candidate", name, f"one of {', '.join(known)}")
+    return known[name]

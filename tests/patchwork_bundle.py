@@ -324,7 +324,8 @@ def _external(name: str, array: np.ndarray, file: str, offset: int) -> TensorPro
 
 def _values(ports: dict[str, Any]) -> list[Any]:
     return [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape) for name, (dtype, shape) in ports.items()
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+        for name, (dtype, shape) in ports.items()
     ]
 
 

@@ -49,7 +49,7 @@ def read_states(
     try:
         for done, each in enumerate(tokens, 1):
             tensors = encode_text(bundle, tokenizers, encoder, each, partial(run_on_host, engine))
-            found.append(text_states(bundle, tensors, each, tokenizers))
+            found.append(text_states(bundle, (encoder, output), tensors, each, tokenizers))
             if done % SAY_EVERY == 0:
                 progress(f"{done} of {len(tokens)} prompts encoded")
     finally:

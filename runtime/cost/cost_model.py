@@ -65,7 +65,7 @@ class CostModel:
 
     def record_call(self, observed: Observed, call: Call, actual_ms: float) -> None:
         """Note in `observed` one more run of the call's engine."""
-        measured_ms, key = self._measured[call.engine].call.median_ms * call.work, _key(call)
+        measured_ms, key = self._measured[call.engine].call.median_ms * _work(call), _key(call)
         before = observed.calls.get(key, (0.0, 0.0))
         observed.calls[key] = (before[0] + measured_ms, before[1] + actual_ms)
 
@@ -83,9 +83,14 @@ class CostModel:
 
     def _scale(self, call: Call) -> float:
         """From the measured time of a run to the time expected now."""
-        return call.work * self._correction.call_factor(_key(call))
+        return _work(call) * self._correction.call_factor(_key(call))
+
+
+def _work(call: Call) -> float:
+    """Work of one run over that of the run that was measured, which had one text."""
+    return call.rows * call.area
 
 
 def _key(call: Call) -> str:
     """What observations of calls are kept under: sizes and numbers of texts are corrected apart from each other."""
-    return f"{call.engine} {call.work:g}"
+    return f"{call.engine} {_work(call):g}"

@@ -62,7 +62,7 @@ def open_resources(
     engines = EngineSet(source.open)
     quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
     if bundle.router is not None:
-        quality = open_router(bundle, lambda component, graph: engines.get(family.engine(component, graph)))
+        quality = open_router(bundle, engines.of_family(family.name))
     calls = router_calls(bundle) if quality.engines else ()
     costs = source.costs(family.sizes, names)
     return Resources(
@@ -134,7 +134,9 @@ def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress 
     bundle, store, threads = wanted.bundle, wanted.store, wanted.setup.threads
     wanted.setup.key(bundle, _local(names[0]))  # raises if the backend or provider is missing: building would be in vain
     stored = {(each.key.backend, each.key.provider, each.key.precision) for each in store.engines()}
-    setups = [Setup(backend=backend, provider=provider, precision=precision, threads=threads) for backend, provider, precision in sorted(stored)]
+    setups = [
+        Setup(backend=backend, provider=provider, precision=precision, threads=threads) for backend, provider, precision in sorted(stored)
+    ]
     ready = [source for setup in setups if setup != wanted.setup and (source := EngineSource(bundle, store, setup)).is_ready(names)]
     ready.sort(key=lambda source: sum(source.cost(name).call.median_ms for name in names))
     if wanted.is_ready(names):

@@ -6,32 +6,29 @@ racing engines, memory and usage are walks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from costroute_rt.call import Call, Stage
-from costroute_rt.candidate import Candidate, Pool
+from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import CARRIED, LOOP_INPUTS, ROUTER_GRAPHS
-from costroute_rt.engines.bundle.name import EngineName, Size
+from costroute_rt.engines.bundle.name import EngineName
 
 
-def read_pool(bundle: Bundle) -> Pool:
+def read_pool(bundle: Bundle) -> tuple[Candidate, ...]:
     """The bundle's candidates, in its order."""
-    return Pool(tuple(_candidate(bundle, row) for row in bundle.pool))
+    return tuple(_candidate(bundle, row) for row in bundle.pool)
 
 
-def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = None, has_new_negative: bool = True) -> tuple[Call, ...]:
+def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = None) -> tuple[Call, ...]:
     """The calls for one image by the bundle's usual engines.
 
     rows: denoiser calls of the whole run; None: one for each step.
-    has_new_negative: whether the negative prompt of a guided candidate has to be encoded too.
     """
     component = bundle.components[candidate.denoiser]
     passes = 2 if candidate.is_guided else 1
-    texts = 2 if candidate.is_guided and has_new_negative else 1
-    calls = [Call(_name(bundle, name, "encode"), Stage.TEXT, times=texts) for name in encoders_of(bundle, candidate.denoiser)]
+    calls = [Call(_name(bundle, name, "encode"), Stage.TEXT) for name in encoders_of(bundle, candidate.denoiser)]
     if "condition" in component.graphs:
         calls.append(Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=passes))
     step = component.step_graph(candidate.guidance_scale)
@@ -50,12 +47,6 @@ def router_calls(bundle: Bundle) -> tuple[Call, ...]:
     return tuple(Call(_name(bundle, name, ROUTER_GRAPHS[role]), Stage.ROUTE) for name, role in roles.items())
 
 
-def for_images(calls: Iterable[Call], count: int) -> tuple[Call, ...]:
-    """The calls for `count` images of one prompt: text is read once."""
-    repeated = (Stage.DENOISE, Stage.DECODE)
-    return tuple(replace(call, times=call.times * count) if call.stage in repeated else call for call in calls)
-
-
 def engine_names(bundle: Bundle) -> list[str]:
     """Every engine that the bundle's pool and router need, once, by stage; the router's come last."""
     calls = [call for candidate in read_pool(bundle) for call in candidate_calls(bundle, candidate)]
@@ -72,7 +63,7 @@ def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:
     """Engines and how often each runs for one image, by candidate: the one of fewest steps for each choice of engines."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for candidate in sorted(read_pool(bundle), key=lambda each: each.num_inference_steps):
-        calls = (*router_calls(bundle), *candidate_calls(bundle, candidate, has_new_negative=False))
+        calls = (*router_calls(bundle), *candidate_calls(bundle, candidate))
         found.setdefault(tuple(call.engine for call in calls), {candidate.name: [(call.engine, call.times) for call in calls]})
     return {name: calls for each in found.values() for name, calls in each.items()}
 
@@ -85,17 +76,16 @@ def sources_of(bundle: Bundle, denoiser: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in taken if name not in (*LOOP_INPUTS, CARRIED, *made)))
 
 
+def call_graph(call: Call) -> tuple[str, str]:
+    """Component and graph of the engine that a call runs."""
+    name = EngineName.parse(call.engine)
+    return name.component, name.graph
+
+
 def encoders_of(bundle: Bundle, denoiser: str) -> tuple[str, ...]:
     """Names of the text encoders whose outputs a denoiser's graphs take, in the bundle's order."""
     taken = {name.rpartition(".")[0] for name in sources_of(bundle, denoiser)}
     return tuple(name for name, component in bundle.components.items() if component.role == "text_encoder" and name in taken)
-
-
-def at_size(bundle: Bundle, call: Call, size: Size, own: str) -> Call:
-    """The call for images of that size, by the engine called `own`, which may know the size."""
-    usual = bundle.image.height, bundle.image.width
-    knows = EngineName.parse(own).size is not None or call.stage not in (Stage.DENOISE, Stage.DECODE)
-    return replace(call, engine=own, area=1.0 if knows else size[0] * size[1] / (usual[0] * usual[1]))
 
 
 def _candidate(bundle: Bundle, row: Mapping[str, Any]) -> Candidate:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
-from costroute_rt.routing.router_bundle import states_source
 from costroute_rt.routing.prompt_encoder import TextStates
 
 Array = npt.NDArray[Any]
@@ -76,12 +75,14 @@ def token_tensors(tokenizers: Mapping[str, Tokenizer], tokens: Mapping[str, Toke
     return found
 
 
-def text_states(bundle: Bundle, tensors: Tensors, tokens: Mapping[str, Tokens], tokenizers: Mapping[str, Tokenizer]) -> TextStates:
+def text_states(
+    bundle: Bundle, source: tuple[str, str], tensors: Tensors, tokens: Mapping[str, Tokens], tokenizers: Mapping[str, Tokenizer]
+) -> TextStates:
     """One prompt's states as a router reads them.
 
-    tensors: outputs of the encoder of `calls.states_source`.
+    source: text encoder and output, as `Family.router_states`. tensors: outputs of that encoder.
     """
-    encoder, output = states_source(bundle)
+    encoder, output = source
     name = str(bundle.components[encoder].tokenizer)
     return TextStates(tensors[output], np.array([max(1, tokens[name].length - tokenizers[name].drop)]))
 

@@ -34,6 +34,10 @@ class EngineSet:
             _log.info("loaded engine %s on %s", name, engine.provider)
         return engine
 
+    def of_family(self, family: str) -> Callable[[str, str], Engine]:
+        """`get` for the usual engines of one family, by component and graph."""
+        return lambda component, graph: self.get(f"{family}/{component}/{graph}")
+
     def find(self, name: str) -> Engine | None:
         """The engine where it is resident."""
         return self._resident.get(name)

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from costroute_rt.call import Call
-from costroute_rt.candidate import Candidate, Pool
+from costroute_rt.call import Call, Stage
+from costroute_rt.candidate import Candidate
 from costroute_rt.engines.building.shape import check_bundle_size, with_size
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST
 from costroute_rt.engines.bundle.name import EngineName, Size
 from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.error import BundleError, ConfigError, EngineError, Reason
-from costroute_rt.family.calls import at_size, candidate_calls, encoders_of, for_images, read_pool, sources_of
+from costroute_rt.family.calls import call_graph, candidate_calls, encoders_of, read_pool, sources_of
+from costroute_rt.family.plan import Plan
 from costroute_rt.request import Request
+from costroute_rt.routing.router_bundle import states_source
 from costroute_rt.sampling.step_table import StepTable
 from costroute_rt.sampling.tables import Tables
+
+_KEPT = 256
+"""Lists of calls that a family keeps: candidates times sizes and numbers of images asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +58,14 @@ class Family:
     """A bundle with its tokenizers, candidates and step tables, ready to use."""
 
     bundle: Bundle
-    pool: Pool
+    pool: tuple[Candidate, ...]
     tokenizers: Mapping[str, Tokenizer]
     tables: Tables
     sizes: EngineSizes = field(default_factory=EngineSizes)
+    router_states: tuple[str, str] | None = None
+    """Text encoder and output that the family's router may read, as ENCODER and ENCODER.OUTPUT; None if the bundle has no router."""
+    _plans: dict[tuple[str, Size], Plan] = field(default_factory=dict, init=False, repr=False)
+    _calls: dict[tuple[str, Size, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def open(cls, bundle: Bundle) -> Family:
@@ -72,7 +81,8 @@ class Family:
                 _check_memory(bundle, candidate, table)
         except ConfigError as error:
             raise BundleError(bundle.root / MANIFEST, f"a scheduler in it cannot be used: {error}", "export the bundle again") from error
-        return cls(bundle=bundle, pool=pool, tokenizers=open_tokenizers(bundle), tables=tables)
+        states = states_source(bundle) if bundle.router is not None else None
+        return cls(bundle=bundle, pool=pool, tokenizers=open_tokenizers(bundle), tables=tables, router_states=states)
 
     @property
     def name(self) -> str:
@@ -87,33 +97,57 @@ class Family:
     def size(self, request: Request) -> Size:
         """Height and width of a request's images in pixels; raises ConfigError for a size that the family cannot make."""
         image = self.bundle.image
-        height = image.height if request.height is None else request.height
-        width = image.width if request.width is None else request.width
-        return check_bundle_size(image, height, width)
+        size = request.height or image.height, request.width or image.width
+        return size if size in image.sizes else check_bundle_size(image, *size)
 
-    def table(self, candidate: Candidate, size: Size) -> StepTable:
-        """A candidate's whole run, its guidance scale in each row."""
-        table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, self.bundle.image.tokens(*size))
-        return table.with_guidance(candidate.guidance_scale)
+    def plan(self, candidate: Candidate, size: Size) -> Plan:
+        """How the candidate makes images of that size, compiled once; raises EngineError if no engine makes that size."""
+        key = candidate.name, size
+        if key not in self._plans:
+            self._plans[key] = self._compile(candidate, size)
+        return self._plans[key]
 
-    def encoders(self, candidate: Candidate) -> tuple[str, ...]:
-        """Names of the text encoders that a candidate's denoiser takes outputs of."""
-        return encoders_of(self.bundle, candidate.denoiser)
+    def calls(self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1) -> tuple[Call, ...]:
+        """Every engine run for `count` images, in order, put together once; texts: 2 if the negative prompt has to be encoded too."""
+        key = candidate.name, size, count, texts
+        if key not in self._calls:
+            if len(self._calls) >= _KEPT:
+                self._calls.clear()
+            self._calls[key] = self.plan(candidate, size).calls(count, texts)
+        return self._calls[key]
 
-    def sources(self, candidate: Candidate) -> tuple[str, ...]:
-        """Names of the conditioning tensors that a candidate's denoiser takes."""
-        return sources_of(self.bundle, candidate.denoiser)
+    def _compile(self, candidate: Candidate, size: Size) -> Plan:
+        bundle, image = self.bundle, self.bundle.image
+        table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size))
+        calls = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
+        by_graph = {call_graph(call): call for call in calls}
+        return Plan(
+            candidate=candidate,
+            size=size,
+            latent_shape=(image.latent_channels, size[0] // image.vae_scale_factor, size[1] // image.vae_scale_factor),
+            sources=sources_of(bundle, candidate.denoiser),
+            encoders={name: by_graph[name, "encode"] for name in encoders_of(bundle, candidate.denoiser)},
+            condition=by_graph.get((candidate.denoiser, "condition")),
+            step=next(call for call in calls if call.stage is Stage.DENOISE),
+            decode=next(call for call in calls if call.stage is Stage.DECODE),
+            table=table.with_guidance(candidate.guidance_scale),
+            scheduler=self.tables.config(candidate.scheduler),
+        )
 
-    def calls(self, candidate: Candidate, size: Size, *, count: int = 1, has_new_negative: bool = True) -> tuple[Call, ...]:
-        """Every engine run for `count` images of that size, in order; raises EngineError where no engine makes that size."""
-        rows = len(self.tables.table(candidate.scheduler, candidate.num_inference_steps, self.bundle.image.tokens(*size)))
-        calls = candidate_calls(self.bundle, candidate, rows=rows, has_new_negative=has_new_negative)
-        own = (self.sizes.resolve(self.bundle, call.engine, size) for call in calls)
-        return for_images((at_size(self.bundle, call, size, name) for call, name in zip(calls, own, strict=True)), count)
+    def _at_size(self, call: Call, size: Size) -> Call:
+        """The call by the engine that makes images of that size, and its share of the work that was measured."""
+        usual = self.bundle.image.height * self.bundle.image.width
+        own = self.sizes.resolve(self.bundle, call.engine, size)
+        grows = call.stage in (Stage.DENOISE, Stage.DECODE) and own == call.engine
+        return replace(call, engine=own, area=size[0] * size[1] / usual if grows else 1.0)
+
+    def encoder_call(self, encoder: str) -> Call:
+        """One run of a text encoder."""
+        return Call(self.engine(encoder, "encode"), Stage.TEXT)
 
     def engine(self, component: str, graph: str) -> str:
         """Name of the usual engine of a graph."""
-        return str(EngineName(self.name, component, graph))
+        return f"{self.name}/{component}/{graph}"
 
     def with_sizes(self, sizes: EngineSizes) -> Family:
         """The same family on engines of these sizes."""

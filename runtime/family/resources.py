@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from costroute_rt.call import Call
-from costroute_rt.candidate import Candidate, Pool
+from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
-from costroute_rt.error import EngineError
-from costroute_rt.routing.router_bundle import states_source
+from costroute_rt.error import ConfigError, EngineError
 from costroute_rt.family.conditioning import Encodings, encode_text, text_states, tokenize
 from costroute_rt.family.engine_set import EngineSet, run_on_host
 from costroute_rt.family.family import Family
@@ -27,7 +26,7 @@ class Resources:
 
     families: Mapping[str, Family]
     """By name."""
-    pool: Pool
+    pool: tuple[Candidate, ...]
     """Candidates of all families, in the order of the quality estimate."""
     engines: EngineSet
     costs: CostModel
@@ -56,17 +55,19 @@ class Resources:
         """The first family: its text states are those that a router reads."""
         return next(iter(self.families.values()))
 
-    def candidates(self, request: Request) -> Iterator[Candidate]:
+    def candidates(self, request: Request) -> tuple[Candidate, ...]:
         """The candidates that a request allows; raises ConfigError for an unknown name."""
-        yield from self.pool if request.candidate is None else (self.pool.find(request.candidate),)
+        return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
 
     def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
         """Every engine run that the request takes with this candidate, as things are now, in order."""
-        family = self.family(candidate)
+        family, texts = self.family(candidate), 1
         size = family.size(request)
-        negative = self.negative_text(family, request)
-        known = negative is None or all((family.name, encoder, negative) in self.negatives for encoder in family.encoders(candidate))
-        return (*self.router_calls, *family.calls(candidate, size, count=request.count, has_new_negative=not known))
+        if candidate.is_guided:
+            negative = self.negative_text(family, request)
+            encoders = family.plan(candidate, size).encoders
+            texts += negative is not None and not all((family.name, encoder, negative) in self.negatives for encoder in encoders)
+        return (*self.router_calls, *family.calls(candidate, size, request.count, texts))
 
     def missing(self, calls: Iterable[Call]) -> tuple[str, ...]:
         """Names of the engines in `calls` that are not resident, in order."""
@@ -81,10 +82,18 @@ class Resources:
     def text_states(self, prompt: str) -> TextStates:
         """The prompt's states as the router reads them, by one run of the text encoder. Raises PromptError where it is far too long."""
         family = self.main_family
-        bundle, tokens = family.bundle, tokenize(family.tokenizers, prompt)
-        encoder, _ = states_source(bundle)
-        run = partial(run_on_host, self.engines.get(family.engine(encoder, "encode")))
-        return text_states(bundle, encode_text(bundle, family.tokenizers, encoder, tokens, run), tokens, family.tokenizers)
+        bundle, tokenizers, source = family.bundle, family.tokenizers, self.states_source
+        tokens = tokenize(tokenizers, prompt)
+        run = partial(run_on_host, self.engines.get(family.engine(source[0], "encode")))
+        return text_states(bundle, source, encode_text(bundle, tokenizers, source[0], tokens, run), tokens, tokenizers)
+
+    @property
+    def states_source(self) -> tuple[str, str]:
+        """Text encoder and output that the router reads; raises ConfigError if the main family has none for it."""
+        source = self.main_family.router_states
+        if source is None:
+            raise ConfigError("quality estimate", "one that reads text states", "a family with a router")
+        return source
 
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in, as far as they are known."""

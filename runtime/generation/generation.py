@@ -10,25 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.call import Call, Stage
-from costroute_rt.candidate import Candidate
+from costroute_rt.call import Call
 from costroute_rt.cost.cost_model import Observed
 from costroute_rt.engines.bundle.manifest import PreviewSpec
-from costroute_rt.engines.bundle.name import Size
 from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import CancelledError, EngineError, Reason
-from costroute_rt.routing.router_bundle import states_source
 from costroute_rt.family.conditioning import Tensors, encode_text, stack_rows, text_states, token_tensors, tokenize
 from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.family import Family
+from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
-from costroute_rt.generation.loop import Denoiser, Run
-from costroute_rt.generation.pace import Pace
+from costroute_rt.generation.loop import Denoiser, Pace, Run
 from costroute_rt.generation.planner import plan_calls, route_request
 from costroute_rt.generation.stopwatch import Stopwatch
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
+from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.sampling.noise import NoiseStream
 
 if TYPE_CHECKING:
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
 
 Pixels = npt.NDArray[np.uint8]
+Prompt = Mapping[str, Mapping[str, Tokens]]
+"""The prompt's tokens, by family and tokenizer."""
 
 
 class Generation:
@@ -46,114 +46,103 @@ class Generation:
         self._resources, self._request, self._seed, self._waited_ms, self._cancel = resources, request, seed, waited_ms, cancel
         self._watch = Stopwatch(resources.clock)
         self._observed = Observed()
-        self._encoded: dict[tuple[str, str], Tensors] = {}
-        """The prompt's encodings, by family and text encoder."""
+        self._encoded: dict[str, Tensors] = {}
+        """Outputs of text encoders for the prompt, by the name of their engine."""
         self._left_out = 0
+        self._is_truncated = False
 
     def events(self) -> Iterator[StepEvent | Result]:
         """A StepEvent after each denoiser call, then the Result. Raises BudgetError, CancelledError, EngineError."""
-        plans = plan_calls(self._resources, self._request)
+        calls = plan_calls(self._resources, self._request)
         with self._watch.stage("tokenize"):
             prompt = {name: tokenize(family.tokenizers, self._request.prompt) for name, family in self._resources.families.items()}
-        route = self._route(plans, prompt)
-        candidate, calls = route.chosen, plans[route.chosen.name]
-        family = self._resources.family(candidate)
+        route = self._route(calls, prompt)
+        family = self._resources.family(route.chosen)
+        plan = family.plan(route.chosen, family.size(self._request))
+        for call in calls[route.chosen.name]:
+            self._engine(call.engine)
         self._check_cancelled()
-        size = family.size(self._request)
-        conditions, is_truncated = self._condition(family, candidate, calls, prompt[family.name], size)
-        step, decode = (next(call for call in calls if call.stage is stage) for stage in (Stage.DENOISE, Stage.DECODE))
-        denoiser = Denoiser(self._engine(step.engine), conditions)
-        pixels, rows = [], len(family.table(candidate, size))
+        denoiser = Denoiser(self._engine(plan.step.engine), self._condition(family, plan, prompt[family.name]))
+        pixels = []
         for index in range(self._request.count):
             self._check_cancelled()
             later = self._request.count - index - 1
-            run, pace = self._start_run(denoiser, family, candidate, size, (step, decode, later), route)
+            pace = self._pace(plan, route, later)
+            noise = NoiseStream([self._seed + index], plan.latent_shape)
+            run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=self._resources.clock)
             while run.left:
                 ms = run.advance()
                 self._watch.rows_ms.append(ms)
-                self._record(step, ms)
-                yield self._step_event(run, pace, family, denoiser, size, later * rows)
+                self._record(plan.step, ms)
+                yield self._step_event(run, pace, family, plan, later)
                 self._check_cancelled()
-            self._left_out += rows - run.done
-            pixels.append(self._decode(run, step, decode, denoiser))
-        yield self._finish(route, family, step, np.concatenate(pixels), truncated=is_truncated)
+            self._left_out += len(plan.table) - run.done
+            pixels.append(self._decode(run, plan))
+        yield self._finish(route, family, plan, np.concatenate(pixels))
 
-    def _route(self, plans: Mapping[str, Sequence[Call]], prompt: Mapping[str, Mapping[str, Tokens]]) -> Route:
-        """The decision; afterwards the engines of the chosen candidate are resident."""
+    def _route(self, calls: Mapping[str, Sequence[Call]], prompt: Prompt) -> Route:
+        """The decision."""
         resources, states = self._resources, None
         if resources.quality.needs_states:
-            family = resources.main_family
-            encoder, _ = states_source(family.bundle)
-            tensors = self._encode(family, prompt[family.name], encoder)
-            states = text_states(family.bundle, tensors, prompt[family.name], family.tokenizers)
+            states = self._text_states(resources.main_family, prompt)
         for call in resources.router_calls:
             self._engine(call.engine)
         with self._watch.stage("route"):
-            route = route_request(resources, self._request, plans, states)
-        for call in plans[route.chosen.name]:
-            self._engine(call.engine)
-        return route
+            return route_request(resources, self._request, calls, states)
 
-    def _condition(
-        self, family: Family, candidate: Candidate, calls: Sequence[Call], prompt: Mapping[str, Tokens], size: Size
-    ) -> tuple[dict[str, Any], bool]:
-        """What the steps read of the text, on the device of the step engine, and whether a text was cut short."""
-        encoders = family.encoders(candidate)
-        positive = self._texts(family, encoders, prompt)
-        negative, is_truncated = None, any(tokens.is_truncated for tokens in prompt.values())
-        if candidate.is_guided:
-            negative, was_cut = self._negative_texts(family, encoders, positive)
-            is_truncated = is_truncated or was_cut
-        tensors = stack_rows(positive, negative, family.sources(candidate), size)
-        step = next(call.engine for call in calls if call.stage is Stage.DENOISE)
-        condition = next((call for call in calls if call.engine == family.engine(candidate.denoiser, "condition")), None)
-        if condition is None:
-            return {name: self._engine(step).to_device(array) for name, array in tensors.items()}, is_truncated
-        engine = self._engine(condition.engine)
+    def _text_states(self, family: Family, prompt: Prompt) -> TextStates:
+        """The prompt's states as the router reads them."""
+        tokens, source = prompt[family.name], self._resources.states_source
+        return text_states(family.bundle, source, self._encode(family, source[0], tokens), tokens, family.tokenizers)
+
+    def _condition(self, family: Family, plan: Plan, tokens: Mapping[str, Tokens]) -> dict[str, Any]:
+        """What the steps read of the text, on the device of the step engine."""
+        positive = token_tensors(family.tokenizers, tokens)
+        for encoder in plan.encoders:
+            positive |= self._encode(family, encoder, tokens)
+        self._is_truncated = any(each.is_truncated for each in tokens.values())
+        negative = self._negative(family, plan, positive) if plan.candidate.is_guided else None
+        tensors = stack_rows(positive, negative, plan.sources, plan.size)
+        if plan.condition is None:
+            step = self._engine(plan.step.engine)
+            return {name: step.to_device(array) for name, array in tensors.items()}
+        engine = self._engine(plan.condition.engine)
         with self._watch.stage("text") as lap:
             given = {name: engine.to_device(array) for name, array in tensors.items()}
-            outputs = engine.run({name: value for name, value in given.items() if name in engine.inputs})
-        self._record(condition, lap.ms)
+            made = engine.run({name: value for name, value in given.items() if name in engine.inputs})
+        self._record(plan.condition, lap.ms)
         move = self._resources.engines.move
-        return {name: move(value, condition.engine, step) for name, value in {**given, **outputs}.items()}, is_truncated
+        return {name: move(value, plan.condition.engine, plan.step.engine) for name, value in {**given, **made}.items()}
 
-    def _texts(self, family: Family, encoders: Sequence[str], tokens: Mapping[str, Tokens]) -> Tensors:
-        """The prompt's tensors: outputs of its encoders, masks and lengths."""
-        found = token_tensors(family.tokenizers, tokens)
-        for encoder in encoders:
-            found |= self._encode(family, tokens, encoder)
-        return found
-
-    def _negative_texts(self, family: Family, encoders: Sequence[str], positive: Tensors) -> tuple[Tensors, bool]:
-        """The same of the negative prompt, and whether it was cut short."""
+    def _negative(self, family: Family, plan: Plan, positive: Tensors) -> Tensors:
+        """The tensors of the negative prompt, in the place of which zeros may stand."""
         text = self._resources.negative_text(family, self._request)
         with self._watch.stage("tokenize"):
             tokens = tokenize(family.tokenizers, text or "")
+        self._is_truncated |= any(each.is_truncated for each in tokens.values())
         found = token_tensors(family.tokenizers, tokens)
-        for encoder in encoders:
+        for encoder in plan.encoders:
             if text is None:
                 found |= {name: np.zeros_like(array) for name, array in positive.items() if name.startswith(f"{encoder}.")}
             else:
-                run = partial(self._run_encoder, family, encoder)
-                make = partial(encode_text, family.bundle, family.tokenizers, encoder, tokens, run)
+                make = partial(self._run_encoder, family, encoder, tokens)
                 found |= self._resources.negatives.get((family.name, encoder, text), make)
-        return found, any(each.is_truncated for each in tokens.values())
+        return found
 
-    def _encode(self, family: Family, tokens: Mapping[str, Tokens], encoder: str) -> Tensors:
+    def _encode(self, family: Family, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
         """Outputs of one text encoder for the prompt, once per request."""
-        key = family.name, encoder
-        if key not in self._encoded:
-            run = partial(self._run_encoder, family, encoder)
-            self._encoded[key] = encode_text(family.bundle, family.tokenizers, encoder, tokens, run)
-        return self._encoded[key]
+        name = family.engine(encoder, "encode")
+        if name not in self._encoded:
+            self._encoded[name] = self._run_encoder(family, encoder, tokens)
+        return self._encoded[name]
 
-    def _run_encoder(self, family: Family, encoder: str, arrays: Tensors) -> Tensors:
-        call = Call(family.engine(encoder, "encode"), Stage.TEXT)
+    def _run_encoder(self, family: Family, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
+        call = family.encoder_call(encoder)
         engine = self._engine(call.engine)
         with self._watch.stage("text") as lap:
-            outputs = run_on_host(engine, arrays)
+            found = encode_text(family.bundle, family.tokenizers, encoder, tokens, partial(run_on_host, engine))
         self._record(call, lap.ms)
-        return outputs
+        return found
 
     def _engine(self, name: str) -> Engine:
         """An engine, loaded within the request where it is not resident."""
@@ -164,45 +153,37 @@ class Generation:
             self._resources.costs.record_load(self._observed, name, lap.ms)
         return engine
 
-    def _start_run(
-        self, denoiser: Denoiser, family: Family, candidate: Candidate, size: Size, calls: tuple[Call, Call, int], route: Route
-    ) -> tuple[Run, Pace]:
-        """The next image's run and the guard of its deadline; a route that did not fit runs in full, whatever it takes.
+    def _pace(self, plan: Plan, route: Route, later: int) -> Pace:
+        """The guard of one image's deadline; a route that did not fit runs in full, whatever it takes. later: images that follow."""
+        costs, max_ms = self._resources.costs, self._request.max_ms
+        step_ms, decode_ms = costs.expected_ms(plan.step), costs.expected_ms(plan.decode)
+        return Pace(
+            self._resources.clock,
+            row_ms=step_ms,
+            after_ms=decode_ms + later * (len(plan.table) * step_ms + decode_ms),
+            finish_at_s=self._watch.started_s + max_ms / 1000 if max_ms is not None and route.option.fits else None,
+        )
 
-        calls: a step, a decode, and the number of images that follow.
-        """
-        costs, (step, decode, later), max_ms = self._resources.costs, calls, self._request.max_ms
-        table, image = family.table(candidate, size), family.bundle.image
-        step_ms, decode_ms = costs.expected_ms(step), costs.expected_ms(decode)
-        deadline_s = self._watch.started_s + max_ms / 1000 if max_ms is not None and route.option.fits else None
-        after_ms = decode_ms + later * (len(table) * step_ms + decode_ms)
-        pace = Pace(self._resources.clock, row_ms=step_ms, after_ms=after_ms, finish_at_s=deadline_s)
-        shape = image.latent_channels, size[0] // image.vae_scale_factor, size[1] // image.vae_scale_factor
-        noise = NoiseStream([self._seed + self._request.count - 1 - later], shape)
-        run = Run(denoiser, family.tables.config(candidate.scheduler), table, noise.draw, pace=pace, clock=self._resources.clock)
-        return run, pace
-
-    def _step_event(self, run: Run, pace: Pace, family: Family, denoiser: Denoiser, size: Size, later: int) -> StepEvent:
-        """later: rows of the images that follow."""
+    def _step_event(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent:
         done, spec = len(self._watch.rows_ms), family.bundle.preview
         shows = self._request.preview and spec is not None
         return StepEvent(
             index=done,
-            total=done + run.left + later,
+            total=done + run.left + later * len(plan.table),
             elapsed_ms=self._watch.elapsed_ms(),
             remaining_ms=pace.remaining_ms(run.left),
-            preview=draw_preview(denoiser.engine.to_host(run.denoised)[0], spec, *size) if shows and spec is not None else None,
+            preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
         )
 
-    def _decode(self, run: Run, step: Call, decode: Call, denoiser: Denoiser) -> Pixels:
+    def _decode(self, run: Run, plan: Plan) -> Pixels:
         """uint8[1, height, width, 3], on the host."""
-        if not np.isfinite(denoiser.engine.to_host(run.latent)).all():
-            raise EngineError("it made numbers that are not finite", reason=Reason.FAILED, engine=step.engine)
-        engine = self._engine(decode.engine)
+        if not run.is_finite():
+            raise EngineError("it made numbers that are not finite", reason=Reason.FAILED, engine=plan.step.engine)
+        engine = self._engine(plan.decode.engine)
         with self._watch.stage("decode") as lap:
-            latent = self._resources.engines.move(run.latent, step.engine, decode.engine)
+            latent = self._resources.engines.move(run.latent, plan.step.engine, plan.decode.engine)
             pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
-        self._record(decode, lap.ms)
+        self._record(plan.decode, lap.ms)
         return pixels
 
     def _record(self, call: Call, ms: float) -> None:
@@ -214,14 +195,13 @@ class Generation:
         if self._cancel is not None and self._cancel.is_set():
             raise CancelledError
 
-    def _finish(self, route: Route, family: Family, step: Call, pixels: Pixels, *, truncated: bool) -> Result:
+    def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
         watch, max_ms, predicted = self._watch, self._request.max_ms, route.option.cost
         timings = watch.timings(self._waited_ms)
         left_out_ms = self._left_out * sum(watch.rows_ms) / len(watch.rows_ms)
-        self._resources.costs.observe(
-            predicted, self._observed, actual_ms=timings.total_ms + left_out_ms, overhead_ms=timings.outside_ms
-        )  # fmt: skip
-        settings = self._settings(route, family, step)
+        actual_ms = timings.total_ms + left_out_ms
+        self._resources.costs.observe(predicted, self._observed, actual_ms=actual_ms, overhead_ms=timings.outside_ms)
+        outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3), "replanned": self._left_out}
         return Result(
             pixels=pixels,
             route=route,
@@ -230,15 +210,14 @@ class Generation:
             predicted_ms=predicted.total_ms,
             met=None if max_ms is None else timings.total_ms <= max_ms,
             replanned=self._left_out,
-            truncated=truncated,
-            settings={**settings, "actual_ms": round(timings.total_ms, 3), "replanned": self._left_out},
+            truncated=self._is_truncated,
+            settings={**self._settings(family, plan), **outcome},
         )
 
-    def _settings(self, route: Route, family: Family, step: Call) -> dict[str, Any]:
-        resources, request, candidate = self._resources, self._request, route.chosen
-        engine = resources.engines.get(step.engine)
+    def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
+        resources, request, candidate = self._resources, self._request, plan.candidate
+        engine = resources.engines.get(plan.step.engine)
         built = resources if engine.key is None else engine.key
-        height, width = family.size(request)
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
@@ -246,11 +225,11 @@ class Generation:
             "candidate": candidate.name,
             "denoiser": candidate.denoiser,
             "decoder": candidate.decoder,
-            "scheduler": family.tables.config(candidate.scheduler).name,
+            "scheduler": plan.scheduler.name,
             "num_inference_steps": candidate.num_inference_steps,
             "guidance_scale": candidate.guidance_scale,
-            "height": height,
-            "width": width,
+            "height": plan.size[0],
+            "width": plan.size[1],
             "family": family.name,
             "revision": family.bundle.revision,
             "backend": built.backend,
@@ -260,7 +239,6 @@ class Generation:
             "version": resources.versions.get("costroute-rt", "unknown"),
             "versions": dict(resources.versions),
             "max_ms": request.max_ms,
-            "predicted_ms": round(route.option.ms, 3),
         }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,6 @@ import numpy.typing as npt
 
 from costroute_rt.cost.correction import Clock
 from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED
-from costroute_rt.generation.pace import Pace
 from costroute_rt.sampling.scheduler import SchedulerConfig, replan
 from costroute_rt.sampling.step_table import StepTable
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 Value = Any
 """A tensor where the engine keeps it."""
 Float32Array = npt.NDArray[np.float32]
+
+_GUARD = 0.02
+"""Share of the time still needed that is kept in reserve when a deadline is near: calls vary."""
 
 
 class Denoiser:
@@ -41,6 +45,39 @@ class Denoiser:
             feeds[CARRIED] = carried
         outputs = self.engine.run(feeds)
         return outputs["next_latent"], outputs["denoised"], outputs.get(NEXT_CARRIED, carried)
+
+
+class Pace:
+    """Predicts the end of a run by its last rows, and how many rows there is time for."""
+
+    def __init__(self, clock: Clock, *, row_ms: float, after_ms: float, finish_at_s: float | None) -> None:
+        """row_ms: expected, for one row; after_ms: for all that follows the rows.
+
+        finish_at_s: on `clock`; None: no deadline.
+        """
+        self._clock, self._row_ms, self._after_ms, self._finish_at_s = clock, row_ms, after_ms, finish_at_s
+        self._recent = deque([row_ms] * 3, maxlen=3)  # their median is used: one slow call does not predict the next
+
+    def observe(self, row_ms: float) -> None:
+        """Take the time of one more row."""
+        self._recent.append(row_ms)
+
+    def remaining_ms(self, rows: int) -> float:
+        """Expected time from now on, with `rows` still to run."""
+        row_ms = median(self._recent)
+        slowdown = max(row_ms / self._row_ms, 1.0) if self._row_ms > 0 else 1.0
+        return rows * row_ms + self._after_ms * slowdown
+
+    def rows_that_fit(self, rows: int) -> int:
+        """How many of the remaining `rows` there is time for, 1 at least."""
+        if self._finish_at_s is None:
+            return rows
+        left_ms = (self._finish_at_s - self._clock()) * 1000
+        if self.remaining_ms(rows) <= left_ms:
+            return rows
+        while rows > 1 and self.remaining_ms(rows) * (1 + _GUARD) > left_ms:
+            rows -= 1
+        return rows
 
 
 class Run:
@@ -79,6 +116,14 @@ class Run:
         self._pace.observe((self._ended - before) * 1000)  # the caller's time between rows included
         self._index, self.done = self._index + 1, self.done + 1
         return (self._ended - started) * 1000
+
+    def denoised_on_host(self) -> Float32Array:
+        """float32[1, channels, height, width]: the predicted clean latent."""
+        return np.asarray(self._step.engine.to_host(self.denoised))
+
+    def is_finite(self) -> bool:
+        """Whether every number of the latent is finite."""
+        return bool(np.isfinite(self._step.engine.to_host(self.latent)).all())
 
     def _float32_rows(self) -> Float32Array:
         return self._table.rows(memory=self._step.has_memory).astype(np.float32)

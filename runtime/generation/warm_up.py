@@ -27,7 +27,7 @@ def warm_up(resources: Resources) -> None:
                 done.add(call.engine)
                 _run_once(resources, family, call, size)
         if candidate.is_guided and not family.uses_zeros:
-            for encoder in family.encoders(candidate):
+            for encoder in family.plan(candidate, size).encoders:
                 _keep_empty_text(resources, family, encoder)
 
 

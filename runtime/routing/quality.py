@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
 
-from costroute_rt.candidate import Pool
+from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.judgement import Judgement
 from costroute_rt.routing.array import FloatArray
@@ -41,7 +42,7 @@ class AverageQuality:
         self._judgement = Judgement(mean=mean, standard_error=standard_error, basis="averages: the bundle has no router")
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, pool: Pool) -> AverageQuality:
+    def from_bundle(cls, bundle: Bundle, pool: Iterable[Candidate]) -> AverageQuality:
         """The bundle's quality table, in the order of `pool`."""
         rows = [bundle.quality["candidates"][candidate.name] for candidate in pool]
         return cls(np.array([row["mean"] for row in rows]), np.array([row["standard_error"] for row in rows]))

@@ -275,7 +275,7 @@ def _build(
     for name, other in section.texts("shared").items():
         arrays[name] = arrays[other]
     prompts = section.items("prompts")
-    if not all(isinstance(prompt, str) for prompt in prompts):
+    if not set(map(type, prompts)) <= {str}:
         section.fail("its prompts are not all text")
     return cls(
         pool=describe_pool([dict(row.values) for row in section.rows("pool")]),

@@ -10,7 +10,7 @@ import numpy as np
 from costroute_rt.error import ConfigError
 from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray, check_finite, within
 from costroute_rt.routing.estimator.average import Average
-from costroute_rt.routing.estimator.label_weight import label_weights, ratio
+from costroute_rt.routing.estimator.label_weight import label_weights
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.router_network import Network
@@ -67,7 +67,8 @@ class Knn:
         total = weights.sum(1)
         mean = ((weights * labels).sum(1) + pseudo * average.mean) / (total + pseudo)
         squares = (weights * (labels - mean[:, None]) ** 2).sum(1) + pseudo * average.spread**2
-        effective = ratio(total**2, (weights**2).sum(1)) + pseudo
+        squared = (weights**2).sum(1)
+        effective = np.divide(total**2, squared, out=np.zeros_like(total), where=squared > 0) + pseudo
         return mean, np.sqrt(squares / (total + pseudo) / effective)
 
     def to_json(self) -> dict[str, Any]:

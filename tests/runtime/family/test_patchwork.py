@@ -55,5 +55,7 @@ def test_both_encoders_and_both_decoders_are_built_and_called(runtime: Runtime) 
 
 def test_the_words_of_each_encoder_matter(runtime: Runtime) -> None:
     """`by` is in both vocabularies, so another word changes what both encoders read; a word unknown to them is one token."""
-    first, second = (runtime.generate(prompt, candidate="patchwork@2", seed=5).pixels for prompt in (PROMPT, PROMPT.replace("red", "green")))
+    first, second = (
+        runtime.generate(prompt, candidate="patchwork@2", seed=5).pixels for prompt in (PROMPT, PROMPT.replace("red", "green"))
+    )
     assert (first != second).any()
