@@ -100,13 +100,13 @@ def check_versions() -> Iterator[Line]:
 
 
 def check_onnxruntime() -> Iterator[Line]:
-    from costroute_rt.engines.machine.diagnosis import check_onnxruntime
+    from costroute_rt.engines.backends.onnxruntime.providers import diagnose
 
-    yield from map(_line, check_onnxruntime())
+    yield from map(_line, diagnose())
 
 
 def check_backends() -> Iterator[Line]:
-    from costroute_rt.engines.machine.diagnosis import check_backends
+    from costroute_rt.engines.backends.registry import check_backends
 
     yield from map(_line, check_backends())
 

@@ -6,7 +6,7 @@ the key says and OpenVINO checks once more. It loads in about a quarter of the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -15,11 +15,16 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.backends.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array, make_engine_error
-from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec, parse_graph_spec
+from costroute_rt.engines.backends.engine import BuildProgress, Value
+from costroute_rt.engines.backends.feed import check_feeds, describe_array
+from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.spec import BuildSpec
+from costroute_rt.engines.bundle.graph_spec import fix_axes, to_json
+from costroute_rt.engines.bundle.manifest import GraphSpec, parse_graph_spec
 from costroute_rt.engines.bundle.onnx_file import RELU, read_graph_spec
 from costroute_rt.engines.bundle.section import canonical_json, parse_section
 from costroute_rt.engines.machine import device
+from costroute_rt.engines.machine.diagnosis import Finding
 from costroute_rt.engines.machine.library import Fix
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
@@ -72,14 +77,14 @@ class OpenVinoBackend:
         """Compile `graph` for the device and export the result into `target`."""
         name = self._device(spec)
         try:
-            model, interface = self._core.read_model(graph), _fix_axes(read_graph_spec(graph), dict(spec.shapes))
+            model, interface = self._core.read_model(graph), fix_axes(read_graph_spec(graph), dict(spec.shapes))
             if spec.shapes:
                 model.reshape({name: [_dimension(axis) for axis in each.shape] for name, each in interface.inputs.items()})
             blob = self._core.compile_model(model, name, self._config(name, spec)).export_model()
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"the graph cannot be built: {_reason(error)}", reason=Reason.CANNOT_BUILD, path=graph) from error
         (target / BLOB).write_bytes(blob.getvalue())
-        (target / INTERFACE).write_bytes(canonical_json(_to_json(interface)))
+        (target / INTERFACE).write_bytes(canonical_json(to_json(interface)))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OpenVinoEngine:
         """Open an engine and make sure that what was asked for is what runs."""
@@ -175,6 +180,16 @@ def check_devices() -> dict[str, str | None]:
     return {name: _try_device(each) for name, each in DEVICES.items() if each in _found_devices()}
 
 
+def diagnose(title: str, version: str) -> Iterator[Finding]:
+    """The devices that run a tiny graph, and those only listed; title: of the finding about OpenVINO itself."""
+    problems = check_devices()
+    working = [name for name, problem in problems.items() if problem is None]
+    yield Finding(title, f"{version}, works on {', '.join(working)}" if working else f"{version}, works on no device")
+    for name, problem in problems.items():
+        if problem is not None:
+            yield Finding(f"openvino {name}", "listed, does not work", problem, FIXES[name])
+
+
 def _try_device(name: str) -> str | None:
     try:
         request = _core().compile_model(_core().read_model(RELU), name).create_infer_request()
@@ -222,26 +237,9 @@ def _real_provider(compiled: Any, spec: BuildSpec) -> str:
     return real
 
 
-def _fix_axes(spec: GraphSpec, lengths: Mapping[str, int]) -> GraphSpec:
-    """With these lengths for the axes of those names."""
-    inputs, outputs = (
-        {
-            name: TensorSpec(each.dtype, tuple(lengths.get(axis, axis) if isinstance(axis, str) else axis for axis in each.shape))
-            for name, each in side.items()
-        }
-        for side in (spec.inputs, spec.outputs)
-    )
-    return GraphSpec(inputs, outputs)
-
-
 def _dimension(axis: int | str) -> int:
     """As OpenVINO has it: -1 is a free axis."""
     return axis if isinstance(axis, int) else -1
-
-
-def _to_json(spec: GraphSpec) -> dict[str, dict[str, dict[str, Any]]]:
-    sides = {"inputs": spec.inputs, "outputs": spec.outputs}
-    return {side: {name: {"dtype": each.dtype, "shape": list(each.shape)} for name, each in specs.items()} for side, specs in sides.items()}
 
 
 def _read_interface(path: Path) -> GraphSpec:

@@ -13,9 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, Backend, BuildProgress, BuildSpec, Engine, EngineKey, FieldDifference
+from costroute_rt.engines.backends.engine import Backend, BuildProgress, Engine
+from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey, FieldDifference
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import GateResult, check_engine, unusable_output
+from costroute_rt.engines.building.profile import measure_missing
+from costroute_rt.engines.building.progress import Detail, Progress
 from costroute_rt.engines.building.setup import USUAL, Setup
 from costroute_rt.engines.building.shape import Size, split_name
 from costroute_rt.engines.building.specification import graph_names, locate, pool_graphs, room_needed, sized_spec
@@ -27,11 +31,6 @@ from costroute_rt.engines.store.store import Store, StoredEngine, check_files, l
 from costroute_rt.error import BundleError, EngineError, Reason, StoreFullError
 
 _log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], object]
-"""Called as progress(graph, index, total) before each graph that is really worked on; what it raises stops the work."""
-Detail = Callable[[str, float], object]
-"""Called as detail(graph, share) while a graph is built, where its backend can tell, with 0 to 1; what it raises stops the work."""
 
 _UNWRITTEN = "Failed to write"
 """How a backend says that a file could not be written, where a quota or limit is met that free space does not show."""
@@ -107,8 +106,6 @@ def build_each(
     detail: Detail | None = None,
 ) -> list[BuildReport]:
     """`build_engines` for engines by name, where one that is quarantined is reported instead of raised."""
-    from costroute_rt.engines.building.profile import measure_missing
-
     tool, spec = setup.tool(), setup.spec(bundle)
     keys = {name: setup.key(bundle, name) for name in names}
     store.sweep()

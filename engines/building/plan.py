@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from costroute_rt.engines.backends.engine import EngineKey, FieldDifference
+from costroute_rt.engines.backends.key import EngineKey, FieldDifference
 from costroute_rt.engines.building.build import describe_miss, was_checked
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.specification import room_needed

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from filelock import Timeout
 
-from costroute_rt.engines.backends.engine import Backend, BuildSpec, Engine
-from costroute_rt.engines.building.build import Progress
+from costroute_rt.engines.backends.engine import Backend, Engine
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import Clock
+from costroute_rt.engines.building.progress import Progress
 from costroute_rt.engines.building.setup import USUAL, Setup
 from costroute_rt.engines.building.shape import Size, split_name
 from costroute_rt.engines.building.specification import graph_names, locate, sized_spec

@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
-from costroute_rt.engines.backends.engine import AUTO, Backend, BuildSpec, EngineKey, get_backend
+from costroute_rt.engines.backends.engine import Backend
+from costroute_rt.engines.backends.key import EngineKey
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import AUTO, BuildSpec, make_spec
 from costroute_rt.engines.building.shape import fixed_axes
-from costroute_rt.engines.building.specification import engine_key, free_axes, locate, make_spec
+from costroute_rt.engines.building.specification import engine_key, free_axes, locate
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.cost import EngineCost, identity, read_cost_file
 from costroute_rt.engines.store.store import Store

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from filelock import Timeout
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, FieldDifference
+from costroute_rt.engines.backends.key import ANY_DRIVER, FieldDifference
 from costroute_rt.engines.building.build import is_proved
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.shape import known_size, with_size

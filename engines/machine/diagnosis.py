@@ -1,4 +1,4 @@
-"""What is installed to compute with, whether it works, and how to fix it."""
+"""What is installed for NVIDIA GPUs, whether it works, and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 
-from costroute_rt.engines.backends.engine import get_backend
-from costroute_rt.engines.backends.onnxruntime import providers as onnxruntime_providers
-from costroute_rt.engines.machine.library import Fix, find_fix
+from costroute_rt.engines.machine.library import Fix
 from costroute_rt.engines.machine.nvidia import Driver, find_driver
 from costroute_rt.error import BackendError
 
@@ -26,62 +23,8 @@ class Finding:
     """Always there where there is a problem."""
 
 
-BACKENDS = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Beside ONNX Runtime: the module that each needs."""
 CUDA_PACKAGES = ("cuda-bindings", "cuda-core", "pycuda")
 _TENSORRT_PARTS = re.compile(r"tensorrt(-rtx)?(-cu\d+)?(-libs|-bindings)?")
-
-
-def check_onnxruntime() -> Iterator[Finding]:
-    """One distribution, since all install the same module; then the providers that run a tiny graph, and those only listed."""
-    installed = onnxruntime_providers.installed_distributions()
-    if not installed:
-        yield Finding("onnx runtime", "none", "ONNX Runtime is not installed", Fix("install the cpu extra", ("costroute-rt[cpu]",)))
-        return
-    found = " and ".join(f"{name} {version_of(name)}" for name in installed)
-    if len(installed) > 1:
-        fix = Fix("uninstall them, and install one of them again", install=(installed[-1],), uninstall=tuple(installed))
-        yield Finding("onnx runtime", found, "they install the same module: the one installed last is used", fix)
-        return
-    yield Finding("onnx runtime", found)
-    for check in onnxruntime_providers.check_providers():
-        yield _provider(check.name, check.works, check.problem)
-
-
-def check_backends() -> Iterator[Finding]:
-    """The other backends: installed or not, opened where they are.
-
-    One that builds engines and cannot run them is no problem on a machine that builds for others.
-    """
-    for name, module in BACKENDS.items():
-        title = f"backend {name}"
-        if find_spec(module) is None:
-            yield Finding(title, "not installed", fix=Fix(f"install the {name} extra", (f"costroute-rt[{name}]",)))
-            continue
-        try:
-            backend = get_backend(name)
-        except BackendError as error:
-            yield Finding(title, "does not work", error.found, fix_of(error))
-            continue
-        obstacle = backend.obstacle()
-        if obstacle is not None:
-            yield Finding(title, f"{backend.version}, builds engines, cannot run them: {obstacle.found}; {obstacle.remedy}")
-        elif name == "openvino":
-            yield from _check_openvino(title, backend.version)
-        else:
-            yield Finding(title, f"{backend.version}, works")
-
-
-def _check_openvino(title: str, version: str) -> Iterator[Finding]:
-    """The devices that run a tiny graph, and those only listed."""
-    from costroute_rt.engines.backends import openvino as openvino_backend
-
-    problems = openvino_backend.check_devices()
-    working = [name for name, problem in problems.items() if problem is None]
-    yield Finding(title, f"{version}, works on {', '.join(working)}" if working else f"{version}, works on no device")
-    for name, problem in problems.items():
-        if problem is not None:
-            yield Finding(f"openvino {name}", "listed, does not work", problem, openvino_backend.FIXES[name])
 
 
 def check_nvidia() -> Iterator[Finding]:
@@ -92,7 +35,7 @@ def check_nvidia() -> Iterator[Finding]:
     except BackendError as error:
         failure = error
     if failure is not None:
-        yield Finding("nvidia driver", "does not work", failure.found, fix_of(failure))
+        yield Finding("nvidia driver", "does not work", failure.found, Fix.of(failure))
     elif driver is None:
         yield Finding("nvidia driver", "none")
     else:
@@ -132,16 +75,6 @@ def _check_tensorrt_versions(versions: Mapping[str, str]) -> Iterator[Finding]:
             listed = ", ".join(f"{each} {version}" for each, version in sorted(parts.items()))
             fix = Fix(f"uninstall them, and install {name} again", install=(name,), uninstall=tuple(sorted(parts)))
             yield Finding(name, "parts of several versions", f"its parts must have one version: {listed}", fix)
-
-
-def _provider(name: str, works: bool, problem: str | None) -> Finding:
-    fix = None if works else find_fix(problem or "") or Fix(f"install what {name} needs, or use another provider")
-    return Finding(f"provider {name}", "works" if works else "listed, does not work", problem, fix)
-
-
-def fix_of(error: BackendError) -> Fix:
-    """An error's remedy, as findings have it."""
-    return Fix(error.remedy, error.install, error.uninstall, error.instead, error.reason)
 
 
 def version_of(distribution: str) -> str | None:

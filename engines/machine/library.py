@@ -37,6 +37,11 @@ class Fix:
     instead: Mapping[str, str] = field(default_factory=dict)
     reason: Reason | None = None
 
+    @classmethod
+    def of(cls, error: BackendError) -> Fix:
+        """What to do about an error."""
+        return cls(error.remedy, error.install, error.uninstall, error.instead, error.reason)
+
     def make_error(self, asked: str, found: str) -> BackendError:
         """The error that has this as its remedy."""
         return BackendError(

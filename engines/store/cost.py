@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, EngineKey
+from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
 from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import store_errors, write_file

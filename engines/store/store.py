@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
-from costroute_rt.engines.backends.engine import DIGEST_LENGTH, EngineKey, FieldDifference
+from costroute_rt.engines.backends.key import DIGEST_LENGTH, EngineKey, FieldDifference
 from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import FileEntry, check_path
 from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, shorten

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED, GraphSpec, TensorSpec
+from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BundleError
 from costroute_rt.sampling.step_table import COLUMNS, MEMORY
 
@@ -25,22 +26,6 @@ _COMPONENT = "net/"
 _LATENT_NAMES = ("sample", "hidden_states")
 _OLDEST_OPSET = 13
 _NOTHING: Mapping[str, TensorSpec] = {}
-
-
-def graph_spec(model: ModelProto) -> GraphSpec:
-    """What a graph takes and gives, in its order; a number for a fixed axis, a name for a free one."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = {value.name: tensor_spec(value) for value in model.graph.input if value.name not in constants}
-    return GraphSpec(inputs, {value.name: tensor_spec(value) for value in model.graph.output})
-
-
-def tensor_spec(value: ValueInfoProto) -> TensorSpec:
-    """A tensor's type, as `graph_spec` gives it."""
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    tensor = value.type.tensor_type
-    shape = [dim.dim_value or dim.dim_param or f"{value.name}_axis_{axis}" for axis, dim in enumerate(tensor.shape.dim)]
-    return TensorSpec(str(tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(shape))
 
 
 def condition_inputs(spec: GraphSpec) -> dict[str, TensorSpec]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.setup import USUAL, Setup
-from costroute_rt.engines.building.specification import make_spec, router_graphs
+from costroute_rt.engines.building.specification import router_graphs
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import LabelError, OutputError, Reason

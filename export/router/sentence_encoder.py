@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BackendError, ConfigError, CostrouteError
 from costroute_rt.export.checkpoint.component import export_graph, write_weights
-from costroute_rt.export.graph.compose import compose_embedding, graph_spec, keep_outputs, save_graph
+from costroute_rt.export.graph.compose import compose_embedding, keep_outputs, save_graph
 from costroute_rt.routing.prompt_encoder import TOKENIZER
 from costroute_rt.routing.router_network import encoder_network
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
+from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import MANIFEST, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.machine.durable import replacing_folder
@@ -136,7 +136,7 @@ def _manifest(bundle: Bundle, router: Router) -> dict[str, Any]:
     for network in router.networks:
         file, weights = (f"{FOLDER}/{name}" for name in (network.file, network.weights))
         components[network.role] = {"role": network.role, "graphs": {network.graph: file}, "weights": [weights]}
-        graphs[file] = asdict(network.spec)
+        graphs[file] = to_json(network.spec)
     section: dict[str, Any] = {"file": f"{FOLDER}/{ROUTER_JSON}", "arrays": f"{FOLDER}/{ROUTER_ARRAYS}"}
     if isinstance(router.encoder, EngineEncoder):
         section |= {"tokenizer": f"{FOLDER}/{TOKENIZER}", "max_length": router.encoder.max_length}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.engines.backends.engine import EngineKey
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.backends.engine import EngineKey
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BudgetError, CancelledError, ConfigError, EngineError, OutputError, PromptError, Reason
 from costroute_rt.judgement import Judgement

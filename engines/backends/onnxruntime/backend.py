@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.backends.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array, make_engine_error
+from costroute_rt.engines.backends.engine import BuildProgress, Value
+from costroute_rt.engines.backends.feed import check_feeds, describe_array
 from costroute_rt.engines.backends.half_precision import RULES, to_float16
+from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.backends.onnxruntime.providers import (
     DEVICE_TYPES,
     PROVIDERS,
@@ -28,8 +30,10 @@ from costroute_rt.engines.backends.onnxruntime.providers import (
     real_provider,
     shorten_error,
 )
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.onnx_file import read_graph_spec
+from costroute_rt.engines.bundle.onnx_model import fix_model_axes
 from costroute_rt.engines.machine import device
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
@@ -318,11 +322,7 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
     try:
         model = to_float16(onnx.load(str(graph), load_external_data=False))
         _load_weights(model, graph.parent)
-        lengths = dict(spec.shapes)
-        for value in (*model.graph.input, *model.graph.output):
-            for axis in value.type.tensor_type.shape.dim:
-                if axis.dim_param in lengths:
-                    axis.dim_value = lengths[axis.dim_param]
+        fix_model_axes(model, dict(spec.shapes))
         onnx.save(model, str(target / MODEL), save_as_external_data=True, location=DATA, size_threshold=int(_SMALLEST_EXTERNAL_BYTES))
     except OSError:
         raise

@@ -10,7 +10,7 @@ import ctypes
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,6 +21,7 @@ from types import ModuleType
 import numpy as np
 
 from costroute_rt.engines.bundle.onnx_file import RELU
+from costroute_rt.engines.machine.diagnosis import Finding, version_of
 from costroute_rt.engines.machine.library import Fix, find_fix
 from costroute_rt.engines.machine.nvidia import NO_DRIVER, has_cuda_library
 from costroute_rt.error import BackendError, Reason
@@ -74,6 +75,27 @@ def check_provider(ort: ModuleType, name: str) -> ProviderCheck:
         return ProviderCheck(name, False, _library_problem(name) or shorten_error(error))
     found = session.get_providers()[0]
     return ProviderCheck(name, found == full, None if found == full else _library_problem(name) or f"{found} runs instead")
+
+
+def diagnose() -> Iterator[Finding]:
+    """One distribution, since all install the same module; then the providers that run a tiny graph, and those only listed."""
+    installed = installed_distributions()
+    if not installed:
+        yield Finding("onnx runtime", "none", "ONNX Runtime is not installed", Fix("install the cpu extra", ("costroute-rt[cpu]",)))
+        return
+    found = " and ".join(f"{name} {version_of(name)}" for name in installed)
+    if len(installed) > 1:
+        fix = Fix("uninstall them, and install one of them again", install=(installed[-1],), uninstall=tuple(installed))
+        yield Finding("onnx runtime", found, "they install the same module: the one installed last is used", fix)
+        return
+    yield Finding("onnx runtime", found)
+    for check in check_providers():
+        yield _describe(check)
+
+
+def _describe(check: ProviderCheck) -> Finding:
+    fix = None if check.works else find_fix(check.problem or "") or Fix(f"install what {check.name} needs, or use another provider")
+    return Finding(f"provider {check.name}", "works" if check.works else "listed, does not work", check.problem, fix)
 
 
 @cache

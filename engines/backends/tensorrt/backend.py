@@ -12,7 +12,7 @@ import logging
 import mmap
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,11 +21,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, AxisRange, BuildProgress, BuildSpec, EngineKey
+from costroute_rt.engines.backends.engine import BuildProgress
 from costroute_rt.engines.backends.half_precision import RULES, to_float16
+from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
+from costroute_rt.engines.backends.spec import AxisRange, BuildSpec
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory, open_cuda
 from costroute_rt.engines.backends.tensorrt.engine import Interface, Loaded, RuntimeCache, TensorRtEngine, fit_weights
 from costroute_rt.engines.bundle.manifest import GraphSpec
+from costroute_rt.engines.bundle.onnx_model import fix_model_axes, graph_spec
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import write_file
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
@@ -99,7 +102,7 @@ class TensorRtBackend:
         model = _prepare(graph, spec)
         ranges = _ranges_of(model, spec)
         configure = self._configure(spec, target, streams=_weight_bytes(model, spec) >= _STREAMED_FROM_BYTES)
-        job = _Job(self._trt, graph, model.SerializeToString(), configure, ranges)
+        job = _Job(self._trt, graph, model.SerializeToString(), graph_spec(model), configure, ranges)
         with ThreadPoolExecutor(max_workers=1) as pool:
             future = pool.submit(job.compile)
             try:
@@ -114,7 +117,7 @@ class TensorRtBackend:
             progress(1.0)
         with open(target / PLAN, "wb") as file:
             file.write(plan)
-        Interface(_graph_spec(model), ranges).write(target)
+        Interface(graph_spec(model), ranges).write(target)
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> TensorRtEngine:
         """Load an engine onto the first GPU; raises BackendError without an NVIDIA driver, or where the GPU cannot be named."""
@@ -198,6 +201,7 @@ class _Job:
     trt: ModuleType
     graph: Path
     model: bytes
+    spec: GraphSpec
     configure: Callable[[Any], Callable[[], None]]
     ranges: tuple[AxisRange, ...]
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -229,7 +233,7 @@ class _Job:
     def _add_profile(self, builder: Any, network: Any, config: Any) -> None:
         """The lengths that free axes may have: least, usual, most."""
         lengths = {axis: each for axis, *each in self.ranges}
-        specs = {name: port.shape for name, port in _graph_spec(self.model).inputs.items()}
+        specs = {name: port.shape for name, port in self.spec.inputs.items()}
         profile, is_needed = builder.create_optimization_profile(), False
         for index in range(network.num_inputs):
             tensor = network.get_input(index)
@@ -261,18 +265,11 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
 
     try:
         model = onnx.load(str(graph), load_external_data=False)
-        _fix_axes(model, dict(spec.shapes))
+        fix_model_axes(model, dict(spec.shapes))
         _cast_to_bytes_last(model)
         return to_float16(model) if spec.precision == "float16" else model
     except Exception as error:  # onnx and protobuf have classes of their own
         raise EngineError(f"the graph cannot be prepared: {_shorten(str(error))}", reason=Reason.CANNOT_BUILD, path=graph) from error
-
-
-def _fix_axes(model: ModelProto, lengths: Mapping[str, int]) -> None:
-    for value in [*model.graph.input, *model.graph.output]:
-        for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param in lengths:
-                dimension.dim_value = lengths[dimension.dim_param]
 
 
 def _cast_to_bytes_last(model: ModelProto) -> None:
@@ -300,14 +297,6 @@ def _cast_type(node: Any) -> int:
     return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")
 
 
-def _graph_spec(model: ModelProto | bytes) -> GraphSpec:
-    from onnx import ModelProto
-
-    from costroute_rt.export.graph.compose import graph_spec
-
-    return graph_spec(ModelProto.FromString(model) if isinstance(model, bytes) else model)
-
-
 def _weight_bytes(model: ModelProto, spec: BuildSpec) -> int:
     """About as much memory as the weights take in the precision asked for."""
     return sum(int(prod(tensor.dims)) for tensor in model.graph.initializer) * (2 if spec.precision == "float16" else 4)
@@ -316,7 +305,7 @@ def _weight_bytes(model: ModelProto, spec: BuildSpec) -> int:
 def _ranges_of(model: ModelProto, spec: BuildSpec) -> tuple[AxisRange, ...]:
     """The ranges of the axes that are still free; raises ConfigError for one of which nothing is known."""
     known = {each[0]: each for each in spec.ranges}
-    free = dict.fromkeys(axis for port in _graph_spec(model).inputs.values() for axis in port.shape if isinstance(axis, str))
+    free = dict.fromkeys(axis for port in graph_spec(model).inputs.values() for axis in port.shape if isinstance(axis, str))
     for axis in free:
         if axis not in known:
             raise ConfigError("shapes", f"without {axis}", f"a length or a range for each free axis: {', '.join(free)}")

@@ -13,10 +13,14 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.backends.engine import AxisRange, EngineKey, Value, check_feeds, make_engine_error
+from costroute_rt.engines.backends.engine import Value
+from costroute_rt.engines.backends.feed import check_feeds
+from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.spec import AxisRange
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CapturedGraph, CudaMemory, DeviceArray
-from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec
-from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section
+from costroute_rt.engines.bundle.graph_spec import to_json
+from costroute_rt.engines.bundle.manifest import GraphSpec, parse_graph_spec
+from costroute_rt.engines.bundle.section import canonical_json, parse_section
 from costroute_rt.engines.machine.durable import write_file
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
@@ -256,12 +260,8 @@ class Interface:
     ranges: tuple[AxisRange, ...]
 
     def write(self, folder: Path) -> None:
-        sides = {"inputs": self.spec.inputs, "outputs": self.spec.outputs}
-        ports = {
-            side: {name: {"dtype": port.dtype, "shape": list(port.shape)} for name, port in each.items()} for side, each in sides.items()
-        }
-        order = {side: list(each) for side, each in sides.items()}
-        (folder / INTERFACE).write_bytes(canonical_json({**ports, "order": order, "ranges": [list(each) for each in self.ranges]}))
+        """Into a file beside the engine."""
+        (folder / INTERFACE).write_bytes(canonical_json({**to_json(self.spec), "ranges": [list(each) for each in self.ranges]}))
 
     @classmethod
     def read(cls, folder: Path) -> Interface:
@@ -275,15 +275,8 @@ class Interface:
             section = parse_section(path.read_bytes(), fail)
         except OSError as error:
             fail(f"a file of the engine cannot be read: {error.strerror}")
-        inputs, outputs = (_read_ports(section, side) for side in ("inputs", "outputs"))
         ranges = tuple((str(axis), int(least), int(usual), int(most)) for axis, least, usual, most in section.items("ranges"))
-        return cls(GraphSpec(inputs, outputs), ranges)
-
-
-def _read_ports(section: Section, side: str) -> dict[str, TensorSpec]:
-    order = section.section("order").items(side)
-    ports = {name: TensorSpec(port.text("dtype"), tuple(port.items("shape"))) for name, port in section.sections(side)}
-    return {name: ports[name] for name in order}
+        return cls(parse_graph_spec(section), ranges)
 
 
 def _describe(value: object) -> tuple[str, tuple[int, ...]]:

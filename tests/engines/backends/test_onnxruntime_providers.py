@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from costroute_rt.engines.backends.engine import get_backend
 from costroute_rt.engines.backends.onnxruntime import providers as providers
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck, check_provider, check_providers, list_distributions
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import make_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine import device, nvidia
 from costroute_rt.engines.store.store import Store

@@ -17,8 +17,10 @@ import onnx
 import pytest
 
 from costroute_rt import Runtime
-from costroute_rt.engines.backends.engine import BuildSpec, Engine, get_backend
+from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
 from costroute_rt.engines.backends.tensorrt.backend import TensorRtBackend
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory, find_obstacle
@@ -32,6 +34,7 @@ from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.shape import known_size
 from costroute_rt.engines.building.usage import survey
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
 from tests.engines.conftest import rewrite_manifest
@@ -186,7 +189,8 @@ def test_a_cancelled_builder_stops_at_its_next_step(tiny_bundle: Path, tmp_path:
     graph = bundle.path("unet_turbo/step.onnx")
     model = tensorrt_backend._prepare(graph, spec)
     ranges = tensorrt_backend._ranges_of(model, spec)
-    job = tensorrt_backend._Job(backend._trt, graph, model.SerializeToString(), backend._configure(spec, tmp_path), ranges)
+    configure = backend._configure(spec, tmp_path)
+    job = tensorrt_backend._Job(backend._trt, graph, model.SerializeToString(), graph_spec(model), configure, ranges)
     job.cancelled.set()
     with pytest.raises(EngineError, match=r"cannot be built.*[Cc]ancel"):
         job.compile()

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, EngineKey, get_backend
+from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, explain_engines, open_engine
 from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import engine_key, make_spec
+from costroute_rt.engines.building.specification import engine_key
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError, Reason

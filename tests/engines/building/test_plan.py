@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.backends.engine import EngineKey
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.building.build import build_each, build_engines, explain_engines
 from costroute_rt.engines.building.plan import PlannedBuild, plan_builds
 from costroute_rt.engines.building.setup import Setup

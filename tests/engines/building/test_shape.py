@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.profile import profile_engines
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.shape import depends_on_size, known_size, size_of, split_name, with_size
-from costroute_rt.engines.building.specification import graph_names, make_spec, sized_spec
+from costroute_rt.engines.building.specification import graph_names, sized_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.backends.engine import Backend, EngineKey, get_backend
+from costroute_rt.engines.backends.engine import Backend
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.usage import collect_garbage, survey

@@ -9,16 +9,13 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.engines.backends import openvino as openvino_backend
-from costroute_rt.engines.backends.engine import BuildSpec
 from costroute_rt.engines.backends.onnxruntime import backend as onnxruntime_backend
-from costroute_rt.engines.backends.onnxruntime import providers as onnxruntime_providers
-from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory
-from costroute_rt.engines.machine import device, diagnosis, library, nvidia
-from costroute_rt.engines.machine.diagnosis import Finding, check_backends, check_nvidia, check_onnxruntime
-from costroute_rt.engines.machine.library import Fix
+from costroute_rt.engines.machine import device, diagnosis, nvidia
+from costroute_rt.engines.machine.diagnosis import Finding, check_nvidia
+from costroute_rt.engines.machine.library import Fix, find_fix
 from costroute_rt.engines.machine.nvidia import Driver
 from costroute_rt.error import BackendError
 from tests.engines.fake_cuda import FakeDriver
@@ -28,40 +25,6 @@ OLD = Driver("550.54.15", (12, 4), ("NVIDIA GeForce RTX 4090",))
 
 def find(findings: Iterable[Finding], name: str) -> Finding:
     return next(finding for finding in findings if finding.name == name)
-
-
-@pytest.mark.parametrize(
-    ("problem", "requirement", "remedy"),
-    [
-        ("libcudnn.so.9: cannot open shared object file", "nvidia-cudnn-cu12", "install nvidia-cudnn-cu12"),
-        ("libcublasLt.so.12: cannot open shared object file", "nvidia-cublas-cu12", "install nvidia-cublas-cu12"),
-        ("libcublasLt.so.13: cannot open shared object file", "nvidia-cublas", "install nvidia-cublas"),
-        ("libcudart.so.13: cannot open shared object file", "nvidia-cuda-runtime", "install nvidia-cuda-runtime"),
-        ('"cublas64_12.dll" which is missing', "nvidia-cublas-cu12", "install nvidia-cublas-cu12"),
-        ("libnvinfer.so.10: cannot open shared object file", "tensorrt-cu12", "install tensorrt-cu12"),
-        (
-            "Failed to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.12: cannot open shared object file",
-            "nvidia-cublas-cu12",
-            "install nvidia-cublas-cu12",
-        ),
-        (
-            'Error loading "C:\\x\\onnxruntime_providers_cuda.dll" which depends on "cudnn64_9.dll"',
-            "nvidia-cudnn-cu12",
-            "install nvidia-cudnn-cu12",
-        ),
-        ("libcuda.so.1: cannot open shared object file", None, "install the NVIDIA driver"),
-        ("libodd.so.3: cannot open shared object file", None, "install the package that contains libodd.so.3"),
-        ("CPUExecutionProvider runs instead", None, "install what cuda needs, or use another provider"),
-    ],
-)
-def test_a_missing_library_is_fixed_by_the_package_that_contains_it(
-    monkeypatch: pytest.MonkeyPatch, problem: str, requirement: str | None, remedy: str
-) -> None:
-    monkeypatch.setattr(library, "find_driver", lambda: None)
-    monkeypatch.setattr(onnxruntime_providers, "check_providers", lambda: [ProviderCheck("cuda", False, problem)])
-    finding = find(check_onnxruntime(), "provider cuda")
-    assert (finding.value, finding.problem) == ("listed, does not work", problem)
-    assert finding.fix == Fix(remedy, install=() if requirement is None else (requirement,))
 
 
 def test_a_driver_too_old_for_a_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,41 +60,6 @@ def test_parts_of_several_tensorrt_versions_are_named(monkeypatch: pytest.Monkey
     assert "tensorrt 11.0, tensorrt-cu13 11.0, tensorrt-cu13-libs 10.9" in str(found[0].problem)
     parts = ("tensorrt", "tensorrt-cu13", "tensorrt-cu13-libs")
     assert found[0].fix == Fix("uninstall them, and install tensorrt again", install=("tensorrt",), uninstall=parts)
-
-
-def fake_backend(monkeypatch: pytest.MonkeyPatch, obstacle: BackendError | None = None) -> None:
-    """OpenVINO 9.9 is installed, and nothing else beside ONNX Runtime; its GPU does not work."""
-    problems = {"cpu": None, "gpu": "libOpenCL.so.1: cannot open shared object file", "npu": None}
-    monkeypatch.setattr(openvino_backend, "check_devices", lambda: problems)
-    monkeypatch.setattr(diagnosis, "find_spec", lambda module: object() if module == "openvino" else None)
-    monkeypatch.setattr(diagnosis, "get_backend", lambda name: SimpleNamespace(version="9.9", obstacle=lambda: obstacle))
-
-
-def test_other_backends_are_opened_or_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_backend(monkeypatch)
-    assert [(each.name, each.value, each.problem, each.fix and each.fix.install) for each in check_backends()] == [
-        ("backend openvino", "9.9, works on cpu, npu", None, None),
-        ("openvino gpu", "listed, does not work", "libOpenCL.so.1: cannot open shared object file", ()),
-        ("backend tensorrt", "not installed", None, ("costroute-rt[tensorrt]",)),
-        ("backend tensorrt-rtx", "not installed", None, ("costroute-rt[tensorrt-rtx]",)),
-    ]
-
-
-def test_a_backend_that_builds_and_cannot_run_is_a_fact_not_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_backend(monkeypatch, BackendError("an NVIDIA GPU", "no NVIDIA driver", "install one"))
-    found = find(check_backends(), "backend openvino")
-    assert (found.value, found.problem) == ("9.9, builds engines, cannot run them: no NVIDIA driver; install one", None)
-
-
-def test_a_backend_that_cannot_be_opened_is_a_problem_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str) -> None:
-        raise BackendError("openvino", "version 9.9", "install an older one", ["openvino<9"])
-
-    fake_backend(monkeypatch)
-    monkeypatch.setattr(diagnosis, "get_backend", fail)
-    found = find(check_backends(), "backend openvino")
-    assert (found.value, found.problem) == ("does not work", "version 9.9")
-    assert found.fix == Fix("install an older one", install=("openvino<9",))
 
 
 class Library:
@@ -183,8 +111,8 @@ def test_a_driver_that_does_not_answer_is_a_problem_with_what_it_says(monkeypatc
     assert (found.value, found.problem) == ("does not work", "Driver/library version mismatch (NVML error 18)")
     assert found.fix is not None
     assert found.fix.remedy.startswith("restart the machine")
-    monkeypatch.setattr(onnxruntime_providers, "check_providers", lambda: [ProviderCheck("cuda", False, "libcudnn.so.9: cannot open")])
-    assert find(check_onnxruntime(), "provider cuda").fix == Fix("install nvidia-cudnn-cu12", install=("nvidia-cudnn-cu12",))
+    fix = Fix("install nvidia-cudnn-cu12", install=("nvidia-cudnn-cu12",))
+    assert find_fix("libcudnn.so.9: cannot open") == fix  # and the version of CUDA is the usual one
 
 
 class Cuda:

@@ -103,8 +103,8 @@ class TestFitted:
         assert (first.standard_error < 0.1).all()
 
     def test_the_exported_network_gives_what_the_fitted_one_gave(self, tmp_path: Path) -> None:
-        from costroute_rt.engines.backends.engine import BuildSpec
         from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+        from costroute_rt.engines.backends.spec import BuildSpec
 
         cells, states = make(40)
         fitted = fit(cells, states)
