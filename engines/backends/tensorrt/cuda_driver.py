@@ -1,0 +1,90 @@
+"""CUDA through cuda.core, as `cuda_memory` needs it. The only file that imports `cuda`.
+
+cuda.core allocates, copies, waits and records graphs. It (1.2) has no call that returns the current context, reports the free memory of a
+GPU, or returns a pool's unused memory to the system: those four calls go to the driver itself, through cuda.bindings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+
+class CudaDriver:
+    """The first GPU, with one stream of its primary context."""
+
+    @classmethod
+    def open(cls) -> CudaDriver:
+        """Raises ImportError without cuda-core or cuda-bindings, and an error of theirs without a driver or GPU."""
+        from cuda import core
+        from cuda.bindings import driver
+
+        return cls(core, driver)
+
+    def __init__(self, core: Any, bindings: Any) -> None:
+        """core, bindings: the modules `cuda.core` and `cuda.bindings.driver`."""
+        self._core, self._bindings = core, bindings
+        device = core.Device(0)
+        restore = self.make_current()
+        try:
+            self.stream = device.create_stream()  # non-blocking unless its options differ
+            # The device's stream-ordered pool, which keeps what is freed for later allocations. A GPU without pools gets plain allocations.
+            self._device_memory = device.memory_resource
+            # Pinned memory from a pool may be written by the host only after the stream has reached its allocation; this kind at once.
+            self._pinned_memory = core.LegacyPinnedMemoryResource()
+        finally:
+            restore()
+        self.stream_handle = int(self.stream.handle)
+
+    def make_current(self) -> Callable[[], object]:
+        """Makes the GPU's context the thread's; returns a function that restores the one before, or none."""
+        before = self._call("cuCtxGetCurrent")
+        self._core.Device(0).set_current()  # cuda.core has one object per thread and device
+        return partial(self._call, "cuCtxSetCurrent", before)
+
+    def allocate(self, nbytes: int) -> tuple[int, object]:
+        """The address of device memory, and the object that frees it, in the order of the stream, with its last reference."""
+        buffer = self._device_memory.allocate(nbytes, stream=self.stream)
+        return int(buffer.handle), buffer
+
+    def allocate_pinned(self, nbytes: int) -> tuple[int, object]:
+        """The same for host memory that the GPU reads and writes by itself."""
+        buffer = self._pinned_memory.allocate(nbytes)
+        return int(buffer.handle), buffer
+
+    def copy(self, source: int, target: int, nbytes: int) -> None:
+        """Copies on the stream; CUDA tells addresses of the host and of the device apart."""
+        at = self._core.Buffer.from_handle
+        at(target, nbytes).copy_from(at(source, nbytes), stream=self.stream)
+
+    upload = download = copy
+
+    def record(self) -> Callable[[], object]:
+        """A function that waits for what is on the stream now."""
+        wait: Callable[[], object] = self.stream.record().sync
+        return wait
+
+    def synchronize(self) -> None:
+        self.stream.sync()
+
+    def trim(self) -> None:
+        """Returns the pool's unused memory to the system."""
+        if isinstance(self._device_memory, self._core.DeviceMemoryResource):
+            self._call("cuMemPoolTrimTo", self._device_memory.handle, 0)
+
+    def memory_info(self) -> tuple[int, int]:
+        """Free and total bytes of the device."""
+        free, total = self._call("cuMemGetInfo")
+        return int(free), int(total)
+
+    def start_capture(self) -> Any:
+        """A `cuda.core.graph.GraphBuilder` that records what is put on the stream."""
+        return self.stream.create_graph_builder().begin_building("relaxed")
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """What a function of the driver returns: nothing, a value, or several."""
+        result, *values = getattr(self._bindings, name)(*arguments)
+        if result != self._bindings.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(f"{name}: {result.name}")
+        return values[0] if len(values) == 1 else tuple(values)
