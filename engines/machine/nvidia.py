@@ -13,6 +13,7 @@ CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 """What the driver brings for CUDA."""
 NO_DRIVER = f"no NVIDIA driver on this machine: it has no {CUDA_LIBRARY}"
 DRIVER_REMEDY = "install the NVIDIA driver for this GPU; `costroute-rt doctor` shows what is there"
+GPU_REMEDY = "close what else uses the GPU; `costroute-rt doctor` shows what is there"
 _MAJOR, _MINOR = 75, 76
 """CUDA's numbers for the two parts of a compute capability."""
 _NAME_BYTES = 96

@@ -93,6 +93,10 @@ class FakeBindings:
     class CUresult(IntEnum):
         CUDA_SUCCESS = 0
         CUDA_ERROR_ILLEGAL_ADDRESS = 700
+        CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
+
+    class CUstreamCaptureMode(IntEnum):
+        CU_STREAM_CAPTURE_MODE_RELAXED = 2
 
     def __init__(self, gpu: FakeGpu) -> None:
         self._gpu = gpu
@@ -115,6 +119,33 @@ class FakeBindings:
 
     def cuMemGetInfo(self) -> tuple[int, int, int]:
         return self.result, self._gpu.free_bytes, self._gpu.capacity_bytes
+
+    def cuStreamBeginCapture(self, hStream: int, mode: int) -> tuple[int]:
+        assert (self._gpu.recording, mode) == (None, 2)
+        self._gpu.recording, self._gpu.is_capture_invalid = [], False
+        return (self.result,)
+
+    def cuStreamEndCapture(self, hStream: int) -> tuple[int, Any]:
+        recorded, self._gpu.recording = self._gpu.recording, None
+        return (self.CUresult(901), None) if self._gpu.is_capture_invalid else (self.result, recorded)
+
+    def cuGraphInstantiate(self, hGraph: Any, flags: int) -> tuple[int, Any]:
+        return self.result, list(hGraph)
+
+    def cuGraphDestroy(self, hGraph: Any) -> tuple[int]:
+        assert hGraph is not None, "an invalid recording leaves no graph"
+        self._gpu.calls.append("cuGraphDestroy")
+        return (self.result,)
+
+    def cuGraphLaunch(self, hGraphExec: Any, hStream: int) -> tuple[int]:
+        self._gpu.calls.append("cuGraphLaunch")
+        for work in hGraphExec:
+            work()
+        return (self.result,)
+
+    def cuGraphExecDestroy(self, hGraphExec: Any) -> tuple[int]:
+        self._gpu.calls.append("cuGraphExecDestroy")
+        return (self.result,)
 
 
 class FakeBuffer:
@@ -176,47 +207,6 @@ class FakeStream:
     def record(self, event: FakeEvent | None = None, options: Any = None) -> FakeEvent:
         self.gpu.calls.append("Stream.record")
         return FakeEvent(self.gpu)
-
-    def create_graph_builder(self) -> FakeGraphBuilder:
-        return FakeGraphBuilder(self.gpu)
-
-
-class FakeGraphBuilder:
-    def __init__(self, gpu: FakeGpu) -> None:
-        self._gpu = gpu
-        self._recorded: list[Callable[[], object]] | None = None
-
-    def begin_building(self, mode: str = "relaxed") -> FakeGraphBuilder:
-        assert (self._gpu.recording, mode) == (None, "relaxed")
-        self._gpu.recording, self._gpu.is_capture_invalid = [], False
-        return self
-
-    def end_building(self) -> FakeGraphBuilder:
-        if self._gpu.is_capture_invalid:
-            raise RuntimeError("Build process encountered an error and has been invalidated. Build process must now be ended.")
-        self._recorded, self._gpu.recording = self._gpu.recording, None
-        return self
-
-    def complete(self, options: Any = None) -> FakeGraph:
-        assert self._recorded is not None, "Graph has not finished building."
-        return FakeGraph(self._recorded)
-
-    def close(self) -> None:
-        self._gpu.calls.append("GraphBuilder.close")
-        self._gpu.recording = None
-
-
-class FakeGraph:
-    def __init__(self, recorded: list[Callable[[], object]]) -> None:
-        self._recorded = recorded
-
-    def launch(self, stream: FakeStream) -> None:
-        stream.gpu.calls.append("Graph.launch")
-        for work in self._recorded:
-            work()
-
-    def close(self) -> None:
-        self._recorded = []
 
 
 class FakeDevice:

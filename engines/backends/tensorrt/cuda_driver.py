@@ -1,7 +1,8 @@
 """CUDA through cuda.core, as `cuda_memory` needs it. The only file that imports `cuda`.
 
-cuda.core allocates, copies, waits and records graphs. It (1.2) has no call that returns the current context, reports the free memory of a
-GPU, or returns a pool's unused memory to the system: those four calls go to the driver itself, through cuda.bindings.
+What cuda.core (1.2) cannot do goes to the driver itself, through cuda.bindings: find out and restore the application's context, which may
+be none, report free memory, return a pool's unused memory to the system, and record a graph: if a recording becomes invalid, as with
+TensorRT engines that cannot be recorded, its GraphBuilder crashes the process (NVIDIA/cuda-python issue 2834).
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+from costroute_rt.engines.machine.nvidia import GPU_REMEDY
+from costroute_rt.error import BackendError
 
 
 class CudaDriver:
@@ -78,13 +82,24 @@ class CudaDriver:
         free, total = self._call("cuMemGetInfo")
         return int(free), int(total)
 
-    def start_capture(self) -> Any:
-        """A `cuda.core.graph.GraphBuilder` that records what is put on the stream."""
-        return self.stream.create_graph_builder().begin_building("relaxed")
+    def capture(self, work: Callable[[], object]) -> tuple[Callable[[], object], Callable[[], object]]:
+        """Records what `work` puts on the stream; returns functions that launch and destroy the graph."""
+        graph, stream = None, self.stream.handle
+        self._call("cuStreamBeginCapture", stream, self._bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
+        try:
+            try:
+                work()
+            finally:
+                graph = self._call("cuStreamEndCapture", stream)
+            executable = self._call("cuGraphInstantiate", graph, 0)
+        finally:
+            if graph is not None:
+                self._call("cuGraphDestroy", graph)
+        return partial(self._call, "cuGraphLaunch", executable, stream), partial(self._call, "cuGraphExecDestroy", executable)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """What a function of the driver returns: nothing, a value, or several."""
+        """What a function of the driver returns: nothing, a value, or several. Raises BackendError where it fails."""
         result, *values = getattr(self._bindings, name)(*arguments)
         if result != self._bindings.CUresult.CUDA_SUCCESS:
-            raise RuntimeError(f"{name}: {result.name}")
+            raise BackendError(f"CUDA's {name}", result.name, GPU_REMEDY)
         return values[0] if len(values) == 1 else tuple(values)

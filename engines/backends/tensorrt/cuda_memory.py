@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from costroute_rt.engines.backends.tensorrt.cuda_driver import CudaDriver
 from costroute_rt.engines.backends.tensorrt.pycuda_driver import PycudaDriver
-from costroute_rt.engines.machine.nvidia import DRIVER_REMEDY, NO_DRIVER, has_cuda_library
+from costroute_rt.engines.machine.nvidia import DRIVER_REMEDY, GPU_REMEDY, NO_DRIVER, has_cuda_library
 from costroute_rt.error import BackendError
 
 _PAGEABLE_BYTES = 64 << 10
@@ -35,8 +35,7 @@ def _cuda_errors() -> Iterator[None]:
     except BackendError:
         raise
     except Exception as error:
-        remedy = "close what else uses the GPU; `costroute-rt doctor` shows what is there"
-        raise BackendError("work on the NVIDIA GPU", str(error), remedy) from error
+        raise BackendError("work on the NVIDIA GPU", str(error), GPU_REMEDY) from error
 
 
 @dataclass(slots=True)
@@ -163,15 +162,7 @@ class CudaMemory:
 
     def capture(self, work: Callable[[], object]) -> CapturedGraph:
         """What `work` puts on the stream, recorded instead of done. Raises as `work` does, and BackendError where it cannot be recorded."""
-        with _cuda_errors():
-            builder = self.driver.start_capture()
-        try:
-            work()
-            with _cuda_errors():
-                return CapturedGraph(builder.end_building().complete(), self.driver.stream)
-        finally:
-            with _cuda_errors():
-                builder.close()  # which also ends the recording, if `work` failed
+        return CapturedGraph(*self.driver.capture(work))
 
     def _staging(self, nbytes: int) -> int:
         """The address of pinned memory of at least that size that no copy still reads."""
@@ -185,20 +176,12 @@ class CudaMemory:
         return self._pinned[0]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class CapturedGraph:
     """Recorded work that is started by one call."""
 
-    graph: Any
-    stream: Any
-
-    @_cuda_errors()
-    def launch(self) -> None:
-        self.graph.launch(self.stream)
-
-    @_cuda_errors()
-    def close(self) -> None:
-        self.graph.close()
+    launch: Callable[[], object]
+    close: Callable[[], object]
 
 
 @lru_cache(maxsize=1)
@@ -211,7 +194,9 @@ def open_cuda() -> CudaMemory:
         return CudaMemory(_open_driver())
     except ImportError as error:
         raise BackendError("CUDA from Python", f"no usable cuda.core ({error})", "pip install cuda-core cuda-bindings") from error
-    except Exception as error:  # see _cuda_errors
+    except BackendError:
+        raise
+    except Exception as error:  # of classes that `_cuda_errors` describes
         raise BackendError("an NVIDIA GPU", str(error) if has_cuda_library() else NO_DRIVER, DRIVER_REMEDY) from error
 
 

@@ -76,7 +76,7 @@ class PycudaDriver:
         free, total = self._cuda.mem_get_info()
         return int(free), int(total)
 
-    def start_capture(self) -> NoReturn:
+    def capture(self, work: Callable[[], object]) -> NoReturn:
         raise BackendError("a recorded CUDA graph", "pycuda, which records none", "pip install cuda-core cuda-bindings")
 
 

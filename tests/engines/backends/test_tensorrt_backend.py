@@ -396,7 +396,7 @@ def test_steps_after_the_first_are_launches_of_one_recorded_graph(tiny_bundle: P
     for _ in range(5):
         engine.run(feeds)
     assert context.enqueued == 2  # once as it is, once recorded
-    assert gpu_of(engine._memory).calls.count("Graph.launch") == 4
+    assert gpu_of(engine._memory).calls.count("cuGraphLaunch") == 4
 
 
 def test_a_run_returns_when_the_gpu_is_done(engine: TensorRtEngine, tiny_bundle: Path) -> None:
