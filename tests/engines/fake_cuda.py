@@ -4,7 +4,7 @@ ONNX Runtime: enough to run engines on. `test_cuda_memory` compares these parts 
 from __future__ import annotations
 
 import ctypes
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from enum import IntEnum
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ needs_no_driver = pytest.mark.skipif(has_cuda_library(), reason="tests a machine
 
 
 class FakeGpu:
-    """Host memory under another name; work is done at once, or recorded while a graph is captured."""
+    """Host memory under another name; work is done when the host waits for it, or recorded while a graph is captured."""
 
     def __init__(self, capacity_bytes: int = 1 << 30, free_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
@@ -35,6 +35,9 @@ class FakeGpu:
         """Device and pinned memory that the system has given away, by address."""
         self.unused: defaultdict[int, list[int]] = defaultdict(list)
         """By size, the addresses in the memory pool that nobody holds."""
+        self.pending: deque[Callable[[], object]] = deque()
+        """On the stream; `submitted` counts what ever was."""
+        self.submitted = 0
         self.recording: list[Callable[[], object]] | None = None
         self.is_capture_invalid = False
         self.calls: list[str] = []
@@ -71,16 +74,28 @@ class FakeGpu:
                 del self.buffers[addresses.pop()]
 
     def copy(self, source: int, target: int, size: int) -> None:
+        """Host memory that is not pinned is read at once, other memory when its turn comes."""
         assert size > 0
         self.calls.append("copy")
-        self.do(lambda: ctypes.memmove(target, source, size))
+        if source not in self.buffers:
+            taken = ctypes.create_string_buffer(ctypes.string_at(source, size), size)
+            self.do(lambda: ctypes.memmove(target, taken, size))
+        else:
+            self.do(lambda: ctypes.memmove(target, source, size))
 
     def do(self, work: Callable[[], object]) -> None:
-        """Now, or when the graph that is being recorded is launched."""
+        """In its turn on the stream, or when the graph that is being recorded is launched."""
         if self.recording is None:
-            work()
+            self.pending.append(work)
+            self.submitted += 1
         else:
             self.recording.append(work)
+
+    def wait(self, call: str, until: int | None = None) -> None:
+        """Does what the stream has, or as much of what was ever submitted."""
+        self.calls.append(call)
+        while self.pending and (until is None or self.submitted - len(self.pending) < until):
+            self.pending.popleft()()
 
 
 class FakeCudaError(Exception):
@@ -140,7 +155,7 @@ class FakeBindings:
     def cuGraphLaunch(self, hGraphExec: Any, hStream: int) -> tuple[int]:
         self._gpu.calls.append("cuGraphLaunch")
         for work in hGraphExec:
-            work()
+            self._gpu.do(work)
         return (self.result,)
 
     def cuGraphExecDestroy(self, hGraphExec: Any) -> tuple[int]:
@@ -188,10 +203,10 @@ class FakeLegacyPinnedMemoryResource:
 
 class FakeEvent:
     def __init__(self, gpu: FakeGpu) -> None:
-        self._gpu = gpu
+        self._gpu, self._until = gpu, gpu.submitted
 
     def sync(self) -> None:
-        self._gpu.calls.append("Event.sync")
+        self._gpu.wait("Event.sync", self._until)
 
 
 class FakeStream:
@@ -202,7 +217,7 @@ class FakeStream:
         self.gpu = gpu
 
     def sync(self) -> None:
-        self.gpu.calls.append("Stream.sync")
+        self.gpu.wait("Stream.sync")
 
     def record(self, event: FakeEvent | None = None, options: Any = None) -> FakeEvent:
         self.gpu.calls.append("Stream.record")
@@ -295,7 +310,7 @@ class FakePycuda:
                 assert flags == 1, "non-blocking"
 
             def synchronize(self) -> None:
-                gpu.calls.append("Stream.sync")
+                gpu.wait("Stream.sync")
 
         class Event:
             def __init__(self, flags: int) -> None:
@@ -303,9 +318,10 @@ class FakePycuda:
 
             def record(self, stream: Stream) -> None:
                 gpu.calls.append("Stream.record")
+                self.until = gpu.submitted
 
             def synchronize(self) -> None:
-                gpu.calls.append("Event.sync")
+                gpu.wait("Event.sync", self.until)
 
         def copy(target: int, source: int, nbytes: int, stream: Any) -> None:
             assert isinstance(stream, Stream)
@@ -321,7 +337,7 @@ class FakePycuda:
 
 
 def make_memory(through: str = "cuda.core", **settings: Any) -> tuple[CudaMemory, FakeGpu]:
-    """The memory of a GPU that is played, and that GPU."""
+    """The memory of a fake GPU, and that GPU."""
     gpu = FakeGpu(**settings)
     if through == "cuda.core":
         return CudaMemory(CudaDriver(FakeCore(gpu), FakeBindings(gpu))), gpu

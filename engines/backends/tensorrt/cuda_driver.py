@@ -33,7 +33,7 @@ class CudaDriver:
         restore = self.make_current()
         try:
             self.stream = device.create_stream()  # non-blocking unless its options differ
-            # The device's stream-ordered pool, which keeps what is freed for later allocations. A GPU without pools gets plain allocations.
+            # The device's stream-ordered pool, which cuda.core sets to keep what is freed; plain allocations on a GPU without pools.
             self._device_memory = device.memory_resource
             # Pinned memory from a pool may be written by the host only after the stream has reached its allocation; this kind at once.
             self._pinned_memory = core.LegacyPinnedMemoryResource()

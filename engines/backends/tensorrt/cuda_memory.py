@@ -101,11 +101,12 @@ class CudaMemory:
     def allocate(self, nbytes: int) -> tuple[int, object]:
         """The address of a buffer, and what keeps it."""
         self.released.clear()
+        size = max(nbytes, 1)
         try:
-            return self.driver.allocate(max(nbytes, 1))
+            return self.driver.allocate(size)
         except Exception:
             self.trim()
-            return self.driver.allocate(max(nbytes, 1))
+            return self.driver.allocate(size)
 
     @_cuda_errors()
     def trim(self) -> None:
