@@ -26,12 +26,12 @@ from benchmarks.peer import NAME, Pixels, with_steps
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, run_in_turns, say, spread
 from costroute_rt import Bundle, Runtime
-from costroute_rt.engines.backends.engine import get_backend
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import make_spec
 from costroute_rt.engines.machine.device import default_threads
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError

@@ -23,8 +23,10 @@ import costroute_rt
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, say, spread
 from costroute_rt import Runtime
-from costroute_rt.engines.backends.engine import Backend, BuildProgress, BuildSpec, get_backend
+from costroute_rt.engines.backends.engine import Backend, BuildProgress
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building import background
 from costroute_rt.engines.machine.device import default_threads
 

@@ -24,7 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, say, spread
-from costroute_rt.engines.backends.engine import BuildSpec, Engine, get_backend
+from costroute_rt.engines.backends.engine import Engine
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.export.postcard.captions import captions
 from costroute_rt.export.router.transformer import save_router
 from costroute_rt.routing.estimator import Average, Estimator, Knn, Linear, Mean

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command("build-engines")
 @click.option("--graph", "graphs", multiple=True, metavar="NAME", help="Build this graph only, such as base/guided_step; may be repeated.")
 @click.option("--target", default="", metavar="CARDS", help="Build for these cards instead of this machine's, such as ampere+ (TensorRT).")
-@click.option("--force", is_flag=True, help="Build again what is there already, or was set aside.")
+@click.option("--force", is_flag=True, help="Build again what exists already or is quarantined.")
 @click.option("--dry-run", is_flag=True, help="Say what would be built, why, how long it takes and the disk it needs; build nothing.")
 @option.size
 @option.engine
@@ -44,7 +44,7 @@ def build_engines(
     """Build, check and measure a bundle's engines.
 
     Each engine that the candidates need is compared with its reference graph on fixed inputs and timed on this
-    machine. One that is wrong or slow is set aside with the reason, and not built again until something it depends on
+    machine. One that is wrong or slow is quarantined with the reason, and not built again until something it depends on
     changes. Engines that are there and valid are kept. Engines that can be built but not run here are checked and
     measured by this command on a machine where they can.
 
@@ -59,7 +59,7 @@ def build_engines(
     costroute-rt build-engines --backend tensorrt-rtx --target ampere+
     """
     from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.building.build import build_each, raise_set_aside
+    from costroute_rt.engines.building.build import build_each, raise_quarantined
     from costroute_rt.engines.building.plan import plan_builds
     from costroute_rt.engines.building.setup import Setup
     from costroute_rt.engines.building.specification import graph_names
@@ -73,22 +73,23 @@ def build_engines(
         return
     reports = build_each(opened, store, names, setup, force=force, progress=building_notice("building"), detail=share_notice())
     _show_reports(reports, setup, as_json=as_json)
-    raise_set_aside(opened, store, reports)
+    raise_quarantined(opened, store, reports)
 
 
 def _show_reports(reports: Sequence[BuildReport], setup: Setup, *, as_json: bool) -> None:
     names = ("graph", "engine", "built", "build_s", "size_bytes", "proved", "max_abs_error", "median_ms")
     rows = [(r.graph, r.digest[:12], r.built, r.build_s, r.size_bytes, r.proved, r.max_abs_error, r.median_ms) for r in reports]
     if as_json:
-        set_aside = [report.set_aside for report in reports]
-        engines = [{**dict(zip(names, row, strict=True)), "set_aside": why} for row, why in zip(rows, set_aside, strict=True)]
+        engines = [
+            {**dict(zip(names, row, strict=True)), "quarantined": report.quarantined} for row, report in zip(rows, reports, strict=True)
+        ]
         show_json({**_how(setup), "engines": engines})
     else:
         show_table(
             ("graph", "engine", "built", "build s", "size", "proved", "max error", "median ms"),
             [(*row[:4], format_bytes(row[4]), *row[5:]) for row in rows],
         )
-    if not all(report.proved or report.set_aside for report in reports):
+    if not all(report.proved or report.quarantined for report in reports):
         say("not proved: these engines cannot run on this machine; where they can, this command or opening them checks them first")
 
 

@@ -1,14 +1,16 @@
-"""`costroute-rt doctor`: what is installed and what really works, each problem with the command that mends it."""
+"""`costroute-rt doctor`: what is installed and what really works, each problem with its fix."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from costroute_rt.cli import option
+from costroute_rt.cli.command import command_for, fix_command, pip_command, repair_engine
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
 if TYPE_CHECKING:
@@ -18,126 +20,149 @@ LIBRARIES = ("numpy", "tokenizers", "pillow", "click", "filelock", "platformdirs
 ROOM_NEEDED_BYTES = 300_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the report; a problem always comes with a remedy."""
+
+    name: str
+    value: str
+    problem: str | None = None
+    remedy: str | None = None
+    command: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """What was found, with the command that adds something optional."""
+        return f"{self.value} ({self.command})" if self.command and not self.problem else self.value
+
+    @property
+    def fix(self) -> str:
+        """`install the cpu extra (pip install "costroute-rt[cpu]")`"""
+        return f"{self.remedy} ({self.command})" if self.command else str(self.remedy)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "problem": self.problem, "remedy": self.remedy, "command": self.command}
+
+
 @click.command()
 @option.as_json()
 def doctor(as_json: bool) -> None:
     """Check the installation and this machine: libraries, providers, drivers, engines.
 
-    Providers are tried, not only listed. Each problem comes with the command that mends it, and makes the exit code 1.
+    Providers are tried, not only listed. Each problem comes with its fix, and makes the exit code 1.
 
     \b
     costroute-rt doctor
     costroute-rt doctor --json
     """
-    findings = [finding for check in CHECKS for finding in _run(check)]
-    problems = [finding for finding in findings if finding.problem]
+    lines = [line for check in CHECKS for line in _run(check)]
+    problems = [line for line in lines if line.problem]
     if as_json:
-        show_json(
-            {
-                "ok": not problems,
-                "facts": {finding.name: finding.value for finding in findings},
-                "problems": [{"name": f.name, "problem": f.problem, "remedy": f.remedy} for f in problems],
-            }
-        )
+        facts = {line.name: line.shown for line in lines}
+        show_json({"ok": not problems, "facts": facts, "problems": [line.to_json() for line in problems]})
     else:
-        show_table(("what", "found"), [(finding.name, finding.value) for finding in findings])
-        for finding in problems:
-            click.echo(f"\nproblem: {finding.name}: {finding.problem}\n  mend: {finding.remedy}")
+        show_table(("what", "found"), [(line.name, line.shown) for line in lines])
+        for line in problems:
+            click.echo(f"\nproblem: {line.name}: {line.problem}\n  fix: {line.fix}")
         click.echo("" if problems else "\nno problem found")
     if problems:
         raise click.exceptions.Exit(1)
 
 
-def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """The findings of a check; one that fails is a finding too."""
-    from costroute_rt.engines.machine.diagnosis import Finding
-
-    name = check.__name__.removeprefix("check_")
+def _run(check: Callable[[], Iterator[Line]]) -> Iterator[Line]:
+    """The lines of a check; one that fails is a problem too."""
     try:
         yield from check()
     except Exception as error:
+        from costroute_rt.error import CostrouteError
+
         problem = " ".join(f"{type(error).__name__}: {error}".split())
-        yield Finding(name, "failed", problem, getattr(error, "remedy", "see the message"))
+        command = command_for(error) if isinstance(error, CostrouteError) else None
+        yield Line(check.__name__.removeprefix("check_"), "failed", problem, getattr(error, "remedy", "see the message"), command)
 
 
-def check_versions() -> Iterator[Finding]:
+def _line(finding: Finding) -> Line:
+    if finding.fix is None:
+        return Line(finding.name, finding.value, finding.problem)
+    return Line(finding.name, finding.value, finding.problem, finding.fix.remedy, fix_command(finding.fix))
+
+
+def check_versions() -> Iterator[Line]:
     import platform
 
-    from costroute_rt.engines.machine.diagnosis import Finding, version_of
+    from costroute_rt.engines.machine.diagnosis import version_of
 
-    yield Finding("costroute-rt", version_of("costroute-rt") or "not installed")
-    yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
+    yield Line("costroute-rt", version_of("costroute-rt") or "not installed")
+    yield Line("python", f"{platform.python_version()} on {platform.platform()}")
     for library in LIBRARIES:
         if version := version_of(library):
-            yield Finding(library, version)
+            yield Line(library, version)
 
 
-def check_onnxruntime() -> Iterator[Finding]:
-    from costroute_rt.engines.machine.diagnosis import check_onnxruntime
+def check_onnxruntime() -> Iterator[Line]:
+    from costroute_rt.engines.backends.onnxruntime.providers import diagnose
 
-    yield from check_onnxruntime()
-
-
-def check_backends() -> Iterator[Finding]:
-    from costroute_rt.engines.machine.diagnosis import check_backends
-
-    yield from check_backends()
+    yield from map(_line, diagnose())
 
 
-def check_nvidia() -> Iterator[Finding]:
+def check_backends() -> Iterator[Line]:
+    from costroute_rt.engines.backends.registry import check_backends
+
+    yield from map(_line, check_backends())
+
+
+def check_nvidia() -> Iterator[Line]:
     from costroute_rt.engines.machine.diagnosis import check_nvidia
 
-    yield from check_nvidia()
+    yield from map(_line, check_nvidia())
 
 
-def check_device() -> Iterator[Finding]:
+def check_device() -> Iterator[Line]:
     from costroute_rt.engines.machine.device import device_facts
-    from costroute_rt.engines.machine.diagnosis import Finding
 
     for name, value in device_facts().items():
         if isinstance(value, list):
             text = " ".join(value)
         else:
             text = format_bytes(value) if name.endswith("_bytes") and isinstance(value, int) else str(value)
-        yield Finding(name.removesuffix("_bytes").replace("_", " "), text)
+        yield Line(name.removesuffix("_bytes").replace("_", " "), text)
 
 
-def check_bundle() -> Iterator[Finding]:
+def check_bundle() -> Iterator[Line]:
     from costroute_rt import Bundle, BundleError, shipped_bundle
-    from costroute_rt.engines.machine.diagnosis import Finding
 
     try:
         bundle = Bundle.open(shipped_bundle())
     except BundleError as error:
-        yield Finding("bundle", "damaged", str(error), "pip install --force-reinstall --no-deps costroute-rt")
+        yield Line("bundle", "damaged", str(error), "install costroute-rt again", pip_command(["costroute-rt"], again=True))
         return
-    yield Finding("bundle", f"{bundle.family} {bundle.revision}, {len(bundle.pool)} candidates, every hash right")
+    yield Line("bundle", f"{bundle.family} {bundle.revision}, {len(bundle.pool)} candidates, all hashes match")
 
 
-def check_store() -> Iterator[Finding]:
+def check_store() -> Iterator[Line]:
     import shutil
 
-    from costroute_rt.engines.machine.diagnosis import Finding
     from costroute_rt.engines.store.store import Store
 
     store = Store.open()
-    states = list(store.verify())
-    damaged = [state for state in states if state.remedy is not None]
-    set_aside = sum(1 for state in states if state.problem and state.remedy is None)
-    size = format_bytes(store.size_bytes())
-    yield Finding(
-        "store",
-        f"{store.root}: {len(states)} engines, {size}{f', {set_aside} set aside' if set_aside else ''}",
-        "; ".join(f"{state.digest[:12]} {state.problem}" for state in damaged) or None,
-        "; ".join(dict.fromkeys(str(state.remedy) for state in damaged)) or None,
-    )
+    states = store.verify()
+    quarantined = sum(1 for state in states if state.quarantined)
+    damaged = {state.digest: state.damage for state in states if state.damage is not None}
+    value = f"{store.root}: {len(states)} engines, {format_bytes(store.size_bytes())}"
+    value += f", {quarantined} quarantined" if quarantined else ""
+    if damaged:
+        problem = "; ".join(f"{digest[:12]} {damage.path}: {damage.problem}" for digest, damage in damaged.items())
+        commands = dict.fromkeys(repair_engine(digest, damage) for digest, damage in damaged.items())
+        yield Line("store", value, problem, "build these engines again, or remove them", "; ".join(commands))
+    else:
+        yield Line("store", value)
     folder = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        yield Finding("store folder", str(folder), "cannot be written", "set COSTROUTE_HOME to a folder that can")
+        yield Line("store folder", str(folder), "it is not writable", "set COSTROUTE_HOME to a writable folder")
     free = shutil.disk_usage(folder).free
     short = free < ROOM_NEEDED_BYTES
-    problem = f"engines need about {format_bytes(ROOM_NEEDED_BYTES)}" if short else None
-    yield Finding("free disk", format_bytes(free), problem, "free some space, or set COSTROUTE_HOME to another disk" if short else None)
+    needed = f"engines need about {format_bytes(ROOM_NEEDED_BYTES)}" if short else None
+    yield Line("free disk", format_bytes(free), needed, "free some space, or set COSTROUTE_HOME to another disk" if short else None)
 
 
 CHECKS = (check_versions, check_onnxruntime, check_backends, check_nvidia, check_device, check_bundle, check_store)

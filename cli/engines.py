@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from costroute_rt.cli import option
-from costroute_rt.cli.failure import say
+from costroute_rt.cli.command import repair_engine
+from costroute_rt.cli.failure import say, say_error
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costroute_rt.engines.building.usage import Usage
+    from costroute_rt.engines.store.store import Verified
 
 DIGEST_SHOWN = 12
 _USERS_SHOWN = 2
@@ -35,7 +37,7 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     """List the engines in the store: size, age, cost, what uses them.
 
     `used by` names candidates of the bundle. An engine whose key is not what it would be now is stale: the state names
-    what differs, or why that cannot be told now. One that was set aside is shown with the reason.
+    what differs, or why that cannot be told now. A quarantined one is shown with the reason.
 
     \b
     costroute-rt engines list
@@ -123,7 +125,7 @@ def _to_json(usage: Usage) -> dict[str, Any]:
         "used_by": list(usage.used_by),
         "differences": [{"field": d.field, "wanted": d.wanted, "found": d.found} for d in usage.differences],
         "state": usage.state,
-        "set_aside": stored.quarantined,
+        "quarantined": stored.quarantined,
     }
 
 
@@ -136,7 +138,7 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
     """Remove engines until the store is small enough, those not used for longest first.
 
     What the bundle uses stays, unless it alone is larger than --max-gb; so does what it may use when a device or
-    backend is there again. Reasons of engines that were set aside stay.
+    backend is there again. Records of quarantined engines stay.
 
     \b
     costroute-rt engines gc --max-gb 20 --dry-run
@@ -176,14 +178,26 @@ def verify(as_json: bool) -> None:
 
     store = Store.open()
     states = store.verify()
+    commands = {each.digest: repair_engine(each.digest, each.damage) for each in states if each.damage is not None}
     if as_json:
-        engines = [{"engine": each.digest, "graph": each.graph, "problem": each.problem, "remedy": each.remedy} for each in states]
+        engines = [
+            {"engine": each.digest, "graph": each.graph, "problem": problem_of(each), "command": commands.get(each.digest)}
+            for each in states
+        ]
         show_json({"store": str(store.root), "engines": engines})
     else:
-        show_table(("engine", "graph", "state"), [(each.digest[:DIGEST_SHOWN], each.graph, each.problem or "good") for each in states])
-    remedies = [each.remedy for each in states if each.remedy is not None]
-    if remedies:
-        raise EngineError(store.root, f"{len(remedies)} of {len(states)} engines damaged", "; ".join(dict.fromkeys(remedies)))
+        show_table(("engine", "graph", "state"), [(each.digest[:DIGEST_SHOWN], each.graph, problem_of(each) or "good") for each in states])
+    if commands:
+        repairs = "; ".join(dict.fromkeys(commands.values()))
+        say_error(f"{store.root}: {len(commands)} of {len(states)} engines are damaged ({repairs})")
+        raise click.exceptions.Exit(EngineError.exit_code)
+
+
+def problem_of(state: Verified) -> str | None:
+    """What is wrong with an engine's files, or why it is quarantined; None for a good one."""
+    if state.damage is not None:
+        return f"{state.damage.path}: {state.damage.problem}"
+    return f"quarantined: {state.quarantined}" if state.quarantined else None
 
 
 @engines.command()

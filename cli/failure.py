@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from costroute_rt.error import CostrouteError
 
 CANCELLED = 130
 
@@ -24,7 +27,7 @@ def say_error(problem: object) -> None:
 
 
 def exit_code_of(run: Callable[[], Any]) -> int:
-    """Runs a command and returns its exit code, having told any failure on stderr."""
+    """Runs a command and returns its exit code, having reported any failure on stderr."""
     try:
         code = run()
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -42,7 +45,7 @@ def exit_code_of(run: Callable[[], Any]) -> int:
 
 
 def _report(error: Exception) -> int:
-    """Tells an error that reached the top: one of ours, the system's, or a bug."""
+    """Reports an error that reached the top: one of ours, the system's, or a bug."""
     from costroute_rt.error import CostrouteError
 
     if os.environ.get("COSTROUTE_TRACEBACK"):
@@ -50,7 +53,7 @@ def _report(error: Exception) -> int:
 
         traceback.print_exception(error)
     if isinstance(error, CostrouteError):
-        say_error(error)
+        say_error(with_command(error))
         return error.exit_code
     if isinstance(error, OSError):
         say_error(_describe(error))
@@ -59,6 +62,14 @@ def _report(error: Exception) -> int:
     else:
         say_error(f"unexpected {type(error).__name__}: {error} (a bug; COSTROUTE_TRACEBACK=1 shows where, please report it)")
     return 1
+
+
+def with_command(error: CostrouteError) -> str:
+    """The error's text, and the command that helps in parentheses."""
+    from costroute_rt.cli.command import command_for
+
+    command = command_for(error)
+    return f"{error} ({command})" if command else str(error)
 
 
 def _describe(error: OSError) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         LabelError,
         OutputError,
         PromptError,
+        Reason,
         StoreFullError,
     )
     from costroute_rt.family.upgrade import Building
@@ -54,6 +55,7 @@ __all__ = [
     "Option",
     "OutputError",
     "PromptError",
+    "Reason",
     "Result",
     "Route",
     "Runtime",

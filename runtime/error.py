@@ -8,20 +8,96 @@ CostrouteError            exit 1
 ├── BundleError           exit 4    a bundle is broken or foreign: get it again
 ├── EngineError           exit 5    an engine is missing, stale or damaged: build it again
 │   └── StoreFullError    exit 5    no room to write an engine: free some
-├── BackendError          exit 6    a backend or provider is not there: install it
+├── BackendError          exit 6    a backend or provider is missing: install it
 ├── OutputError           exit 7    a result cannot be written: choose another place
 └── CancelledError        exit 130  somebody asked to stop
+
+The text of an error says what failed, what was found, and the remedy in words. Whoever shows it in another form (the command line does,
+with a command) goes by its fields: `reason` and the data beside it. Errors can be pickled and copied.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from os import PathLike, fspath
+from typing import Any, TypeVar
+
+
+class Reason(str, Enum):
+    """What kind of problem an error is about, for those who act on it."""
+
+    MISSING = "missing"
+    """There is no such engine."""
+    SIZE_MISSING = "size_missing"
+    """No engine makes images of that size."""
+    DAMAGED = "damaged"
+    """Files are not as they were written or installed."""
+    QUARANTINED = "quarantined"
+    """The engine was wrong or slow and must not be used."""
+    NOT_MEASURED = "not_measured"
+    """There are no usable costs of an engine."""
+    CANNOT_BUILD = "cannot_build"
+    CANNOT_OPEN = "cannot_open"
+    FAILED = "failed"
+    """The engine failed while running."""
+    CLOSED = "closed"
+    NO_MEMORY = "no_memory"
+    """The device has no memory left for the engine."""
+    NO_PROCESS = "no_process"
+    """The process that builds in the background cannot be started."""
+    AMBIGUOUS = "ambiguous"
+    """The name fits no stored engine, or several."""
+    STORE = "store"
+    """The store cannot be read or written."""
+    FULL = "full"
+    """The disk has no room left."""
+    EXISTS = "exists"
+    """The target exists already."""
+    ROUTER = "router"
+    """The bundle has no usable router."""
+    LABELS = "labels"
+    """Labels are missing."""
+    DRIVER = "driver"
+    """A device or its driver is missing or does not work."""
+
+
+_REMEDIES = {
+    Reason.MISSING: "build the engines",
+    Reason.SIZE_MISSING: "build engines for this size",
+    Reason.DAMAGED: "build the engine again",
+    Reason.QUARANTINED: "force a build to try it again; otherwise it waits until something in its key changes",
+    Reason.NOT_MEASURED: "profile the engines",
+    Reason.CANNOT_BUILD: "build the engines again once that is solved, or use another backend",
+    Reason.CANNOT_OPEN: "build the engine again",
+    Reason.FAILED: "build the engine again",
+    Reason.CLOSED: "open it again",
+    Reason.NO_MEMORY: "free some of the device's memory",
+    Reason.NO_PROCESS: "build the engines before: Runtime.open(build=True)",
+    Reason.AMBIGUOUS: "name one of the stored engines",
+    Reason.STORE: "check who owns it, or set COSTROUTE_HOME to a directory of your own",
+    Reason.FULL: "free some space, or set COSTROUTE_HOME to another disk",
+}
+"""What to do about an engine or the store, in the words of the library."""
+
+_Error = TypeVar("_Error", bound="CostrouteError")
 
 
 class CostrouteError(Exception):
     """Root of the errors raised on purpose; anything else that escapes is a bug."""
 
     exit_code = 1
+    reason: Reason | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, dict(self.__dict__))
+
+
+def _restore(kind: type[_Error], args: tuple[Any, ...], fields: dict[str, Any]) -> _Error:
+    """An error with these fields, without calling its constructor, whose arguments are not known any more."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class ConfigError(CostrouteError):
@@ -29,9 +105,13 @@ class ConfigError(CostrouteError):
 
     exit_code = 2
 
-    def __init__(self, name: str, found: object, expected: str) -> None:
-        self.name, self.found, self.expected = name, found, expected
+    def __init__(self, name: str, found: object, expected: str, *, reason: Reason | None = None) -> None:
+        self.name, self.found, self.expected, self.reason = name, found, expected, reason
         super().__init__(f"{name} is {found!r}: expected {expected}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        found = self.found if isinstance(self.found, str | int | float | None) else repr(self.found)  # it may be anything
+        return _restore, (type(self), self.args, {**self.__dict__, "found": found})
 
 
 class PromptError(CostrouteError):
@@ -53,15 +133,16 @@ class BudgetError(CostrouteError):
         self.max_ms, self.fastest, self.fastest_ms, self.prompts = max_ms, fastest, fastest_ms, prompts
         what = "nothing fits" if prompts == 1 else f"{prompts} prompts do not fit"
         need = f"needs about {fastest_ms:.0f} ms{'' if prompts == 1 else ' for them'}"
-        super().__init__(f"{what} in {max_ms:.0f} ms: the fastest candidate, {fastest}, {need} (--or-fastest runs it anyway)")
+        super().__init__(f"{what} in {max_ms:.0f} ms: the fastest candidate, {fastest}, {need}; allow more time or ask for the fastest")
 
 
 class _FileError(CostrouteError):
     """An error about one file or directory: which, what is wrong with it, what to do."""
 
-    def __init__(self, path: str | PathLike[str], problem: str, remedy: str) -> None:
-        self.path, self.problem, self.remedy = fspath(path), problem, remedy
-        super().__init__(f"{self.path}: {problem} ({remedy})")
+    def __init__(self, path: str | PathLike[str] | None, problem: str, remedy: str, *, reason: Reason | None = None) -> None:
+        """path: None where the problem is in something that is in no file yet."""
+        self.path, self.problem, self.remedy, self.reason = _text(path), problem, remedy, reason
+        super().__init__(f"{f'{self.path}: ' if self.path else ''}{problem}; {remedy}")
 
 
 class LabelError(_FileError):
@@ -76,10 +157,58 @@ class BundleError(_FileError):
     exit_code = 4
 
 
-class EngineError(_FileError):
-    """An engine or the store is missing, stale, damaged or wrong; remedy: `costroute-rt build-engines`."""
+class EngineError(CostrouteError):
+    """An engine or the store is missing, stale, damaged or wrong; remedy: most often to build the engine again."""
 
     exit_code = 5
+    reason: Reason
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        reason: Reason,
+        engine: str | None = None,
+        path: str | PathLike[str] | None = None,
+        setup: Mapping[str, str] | None = None,
+        bundle: str | PathLike[str] | None = None,
+    ) -> None:
+        """engine: full name, family/component/graph, with @HEIGHTxWIDTH for one that knows a size.
+
+        path: the file or directory concerned.
+        setup: of such engines: `backend`, `provider`, `precision` and `target` as text.
+        bundle: directory of the bundle that the engine belongs to.
+        """
+        self.problem, self.reason, self.engine, self.path, self.bundle = problem, reason, engine, _text(path), _text(bundle)
+        self.setup = None if setup is None else dict(setup)
+        where = f"{engine} ({self.path})" if engine and self.path else engine or self.path
+        super().__init__(f"{f'{where}: ' if where else ''}{problem}; {self.remedy}")
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, in words."""
+        return _REMEDIES[self.reason]
+
+    def located(
+        self: _Located,
+        *,
+        engine: str | None = None,
+        path: str | PathLike[str] | None = None,
+        setup: Mapping[str, str] | None = None,
+        bundle: str | PathLike[str] | None = None,
+    ) -> _Located:
+        """The same error with those of the fields filled in that it lacks, for callers that know more."""
+        return type(self)(
+            self.problem,
+            reason=self.reason,
+            engine=self.engine or engine,
+            path=self.path or path,
+            setup=self.setup or setup,
+            bundle=self.bundle or bundle,
+        )
+
+
+_Located = TypeVar("_Located", bound=EngineError)
 
 
 class StoreFullError(EngineError):
@@ -87,13 +216,29 @@ class StoreFullError(EngineError):
 
 
 class BackendError(CostrouteError):
-    """What should run the engines is not what is there; remedy: install it, or ask for what there is."""
+    """A backend, provider or device that was asked for is missing or does not work; remedy: install it, or ask for another."""
 
     exit_code = 6
 
-    def __init__(self, asked: str, found: str, remedy: str) -> None:
-        self.asked, self.found, self.remedy = asked, found, remedy
-        super().__init__(f"asked for {asked}, found {found} ({remedy})")
+    def __init__(
+        self,
+        asked: str,
+        found: str,
+        remedy: str,
+        install: Sequence[str] = (),
+        *,
+        uninstall: Sequence[str] = (),
+        instead: Mapping[str, str] | None = None,
+        reason: Reason | None = None,
+    ) -> None:
+        """install: requirements, such as costroute-rt[openvino], that the remedy is about.
+
+        uninstall: packages that have to go first.
+        instead: what to ask for otherwise, such as {"provider": "cpu"}.
+        """
+        self.asked, self.found, self.remedy, self.reason = asked, found, remedy, reason
+        self.install, self.uninstall, self.instead = tuple(install), tuple(uninstall), dict(instead or {})
+        super().__init__(f"asked for {asked}, found {found}; {remedy}")
 
 
 class OutputError(CostrouteError):
@@ -101,8 +246,8 @@ class OutputError(CostrouteError):
 
     exit_code = 7
 
-    def __init__(self, path: str | PathLike[str], problem: str) -> None:
-        self.path, self.problem = fspath(path), problem
+    def __init__(self, path: str | PathLike[str], problem: str, *, reason: Reason | None = None) -> None:
+        self.path, self.problem, self.reason = fspath(path), problem, reason
         super().__init__(f"cannot write {self.path}: {problem}")
 
 
@@ -114,3 +259,7 @@ class CancelledError(CostrouteError):
     def __init__(self, problem: str = "cancelled") -> None:
         self.problem = problem
         super().__init__(problem)
+
+
+def _text(path: str | PathLike[str] | None) -> str | None:
+    return None if path is None else fspath(path)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from costroute_rt.candidate import Candidate
-from costroute_rt.engines.store.store import REBUILD
 from costroute_rt.error import CancelledError, ConfigError, EngineError
 from costroute_rt.family.parts import Parts
 from costroute_rt.family.upgrade import Building
@@ -317,9 +316,7 @@ class Runtime:
             try:
                 yield (clock() - started) * 1000
             except EngineError as error:
-                if error.remedy != REBUILD:
-                    raise
-                raise EngineError(error.path, error.problem, self._parts.rebuild_command(error.path)) from error
+                raise self._parts.locate(error) from error
             finally:
                 self._owner = None
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from costroute_rt.engines.backends.engine import Backend, BuildProgress, BuildSpec, get_backend
+from costroute_rt.engines.backends.engine import Backend, BuildProgress
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.gate import Race
 
 GATE = "COSTROUTE_TEST_GATE"

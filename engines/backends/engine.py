@@ -1,113 +1,23 @@
-"""What an engine is, what a backend must do, and the key that says when an engine may be used again."""
+"""What an engine is, and what a backend must do."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
+from costroute_rt.engines.backends.key import EngineKey
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.bundle.manifest import TensorSpec
-from costroute_rt.engines.bundle.section import Section
-from costroute_rt.error import BackendError, ConfigError
+from costroute_rt.error import BackendError
 
 Value = Any
 """A tensor where the engine computes; only the engines of one backend and provider can read it."""
-AxisRange = tuple[str, int, int, int]
-"""A free axis by name, and the lengths it may have: least, usual, most."""
 BuildProgress = Callable[[float], object]
 """Called now and then with how much of a build is done, 0 to 1; what it raises stops the build."""
-
-DIGEST_LENGTH = 32
-AUTO = "auto"
-"""Provider or precision: the one the backend is best at."""
-ANY_DRIVER = "any"
-"""The driver in the key of an engine that is not bound to one device."""
-PRECISIONS = ("float32", "bfloat16", "float16")
-"""What an engine may compute in; its inputs and outputs keep the types of its graph."""
-_HASH = re.compile("[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class FieldDifference:
-    """One field in which a stored engine is not the one asked for."""
-
-    field: str
-    wanted: str
-    found: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: wanted {_short(self.wanted)}, stored {_short(self.found)}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineKey:
-    """Everything that decides what an engine file holds and where it may run; any change makes another engine."""
-
-    graph: str
-    """family/component/graph, such as postcard/base/guided_step."""
-    weights_sha256: str
-    graph_sha256: str
-    backend: str
-    backend_version: str
-    provider: str
-    precision: str
-    shapes: str
-    """Axes built to one length, such as `batch=1 height=32`; empty: every free axis stays free."""
-    options: str
-    """Builder options, such as `threads=4 optimization=all`."""
-    device: str
-    """Processor name and the features code is chosen by."""
-    driver: str
-    os: str
-
-    @property
-    def digest(self) -> str:
-        """The engine's name in the store."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
-
-    def to_json(self) -> dict[str, str]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_section(cls, section: Section) -> EngineKey:
-        """Read from a manifest; fails as the section does."""
-        return cls(**{field.name: str(section.get(field.name, str, "text")) for field in fields(cls)})
-
-    def as_options(self) -> tuple[str, ...]:
-        """Command line options that ask for such engines: none for the usual ones; all for other backends, whose usual ones differ."""
-        backend = () if self.backend == "onnxruntime" else ("--backend", self.backend)
-        asked = (("--provider", self.provider, "cpu"), ("--precision", self.precision, "float32"))
-        return (*backend, *(part for name, value, usual in asked if backend or value != usual for part in (name, value)))
-
-    def differences(self, found: EngineKey) -> list[FieldDifference]:
-        """The fields in which `found` is not this key."""
-        pairs = [(field.name, getattr(self, field.name), getattr(found, field.name)) for field in fields(self)]
-        return [FieldDifference(name, wanted, other) for name, wanted, other in pairs if wanted != other]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildSpec:
-    """How an engine is to be built and run."""
-
-    provider: str = "cpu"
-    precision: str = "float32"
-    threads: int = 1
-    shapes: tuple[tuple[str, int], ...] = ()
-    """Free axes to build to one length, by name; sorted."""
-    ranges: tuple[AxisRange, ...] = ()
-    """Lengths of the axes that stay free, for backends that have to know (`Backend.needs_ranges`)."""
-    target: str = ""
-    """Cards to build for, such as `ampere+`, where a backend can build for others than this machine's; empty: what suits this machine."""
 
 
 class Engine(Protocol):
@@ -167,51 +77,3 @@ class Backend(Protocol):
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> Engine:
         """Load an engine written by `build`; raises EngineError, BackendError."""
-
-
-def _short(value: str) -> str:
-    """A value of a key as one reads it: of a hash the beginning."""
-    return (value[:12] if _HASH.fullmatch(value) else value) or "none"
-
-
-def get_backend(name: str) -> Backend:
-    """The backend of that name; raises ConfigError for an unknown one and BackendError where its library is not installed."""
-    if name == "onnxruntime":
-        from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
-
-        return OnnxRuntimeBackend()
-    if name == "openvino":
-        from costroute_rt.engines.backends.openvino import OpenVinoBackend
-
-        return OpenVinoBackend()
-    if name in ("tensorrt", "tensorrt-rtx"):
-        from costroute_rt.engines.backends.tensorrt.backend import TensorRtBackend
-
-        return TensorRtBackend(name)
-    raise ConfigError("backend", name, "one of onnxruntime, openvino, tensorrt, tensorrt-rtx")
-
-
-def check_feeds(inputs: Mapping[str, TensorSpec], found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-    """Compare feeds (name: dtype, shape) with what a graph takes; raises ConfigError at the first that does not fit."""
-    if found.keys() != inputs.keys():
-        raise ConfigError("feeds", sorted(found), f"the inputs {sorted(inputs)}")
-    for name, (dtype, shape) in found.items():
-        spec = inputs[name]
-        fits = len(shape) == len(spec.shape) and all(
-            isinstance(axis, str) or axis == length for axis, length in zip(spec.shape, shape, strict=True)
-        )
-        if dtype != spec.dtype or not fits:
-            raise ConfigError(name, f"{dtype}{list(shape)}", f"{spec.dtype}[{', '.join(map(str, spec.shape))}]")
-
-
-def describe_array(array: object) -> tuple[str, tuple[int, ...]]:
-    """dtype and shape of a host array; raises ConfigError for anything else."""
-    if not isinstance(array, np.ndarray):
-        raise ConfigError("feed", type(array).__name__, "a numpy array (numpy.asarray makes one of a number)")
-    return _dtype_name(array.dtype), array.shape
-
-
-@lru_cache(maxsize=64)
-def _dtype_name(dtype: np.dtype[Any]) -> str:
-    """NumPy puts the name together anew each time, which took 2 microseconds of each feed of each step."""
-    return str(dtype.name)

@@ -6,7 +6,7 @@ the key says and OpenVINO checks once more. It loads in about a quarter of the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -15,21 +15,27 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.backends.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
-from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec, parse_graph_spec
+from costroute_rt.engines.backends.engine import BuildProgress, Value
+from costroute_rt.engines.backends.feed import check_feeds, describe_array
+from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.spec import BuildSpec
+from costroute_rt.engines.bundle.graph_spec import fix_axes, to_json
+from costroute_rt.engines.bundle.manifest import GraphSpec, parse_graph_spec
 from costroute_rt.engines.bundle.onnx_file import RELU, read_graph_spec
 from costroute_rt.engines.bundle.section import canonical_json, parse_section
 from costroute_rt.engines.machine import device
-from costroute_rt.error import BackendError, ConfigError, EngineError
+from costroute_rt.engines.machine.diagnosis import Finding
+from costroute_rt.engines.machine.library import Fix
+from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 BLOB, INTERFACE = "model.blob", "interface.json"
 """A blob may have several names for one input, and none for its axes: what they are called stands beside it."""
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 """OpenVINO's device by the name of our provider."""
-REMEDIES = {
-    "cpu": "pip install --force-reinstall openvino",
-    "gpu": "install the driver of your Intel GPU with its OpenCL runtime, or use --provider cpu",
-    "npu": "install the driver of your Intel NPU, or use --provider cpu",
+FIXES = {
+    "cpu": Fix("install OpenVINO again", install=("openvino",), reason=Reason.DAMAGED),
+    "gpu": Fix("install the driver of your Intel GPU with its OpenCL runtime, or use the provider cpu", instead={"provider": "cpu"}),
+    "npu": Fix("install the driver of your Intel NPU, or use the provider cpu", instead={"provider": "cpu"}),
 }
 _PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
 """Our name of a precision: OpenVINO's type, and the capability of a device that has it."""
@@ -71,14 +77,14 @@ class OpenVinoBackend:
         """Compile `graph` for the device and export the result into `target`."""
         name = self._device(spec)
         try:
-            model, interface = self._core.read_model(graph), _fix_axes(read_graph_spec(graph), dict(spec.shapes))
+            model, interface = self._core.read_model(graph), fix_axes(read_graph_spec(graph), dict(spec.shapes))
             if spec.shapes:
                 model.reshape({name: [_dimension(axis) for axis in each.shape] for name, each in interface.inputs.items()})
             blob = self._core.compile_model(model, name, self._config(name, spec)).export_model()
         except (RuntimeError, ValueError) as error:
-            raise EngineError(graph, f"the graph cannot be built: {_reason(error)}", "costroute-rt build-engines") from error
+            raise EngineError(f"the graph cannot be built: {_reason(error)}", reason=Reason.CANNOT_BUILD, path=graph) from error
         (target / BLOB).write_bytes(blob.getvalue())
-        (target / INTERFACE).write_bytes(canonical_json(_to_json(interface)))
+        (target / INTERFACE).write_bytes(canonical_json(to_json(interface)))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OpenVinoEngine:
         """Open an engine and make sure that what was asked for is what runs."""
@@ -88,13 +94,13 @@ class OpenVinoBackend:
             # A blob does not keep the precision it was exported with: left out here, the device's favourite would be taken.
             compiled = self._core.import_model((folder / BLOB).read_bytes(), name, self._config(name, spec))
         except (RuntimeError, OSError) as error:
-            raise EngineError(folder, f"the engine cannot be opened: {_reason(error)}", "costroute-rt build-engines") from error
+            raise EngineError(f"the engine cannot be opened: {_reason(error)}", reason=Reason.CANNOT_OPEN, path=folder) from error
         _check_precision(compiled, spec)
         provider = _real_provider(compiled, spec)
         strangers = {*interface.inputs, *interface.outputs}.difference(*(port.names for port in (*compiled.inputs, *compiled.outputs)))
         if strangers:
             problem = f"the engine cannot be opened: it knows nothing of {', '.join(sorted(strangers))}"
-            raise EngineError(folder, problem, "costroute-rt build-engines --force")
+            raise EngineError(problem, reason=Reason.CANNOT_OPEN, path=folder)
         return OpenVinoEngine(compiled, interface, provider, folder, (folder / BLOB).stat().st_size, key)
 
     def _device(self, spec: BuildSpec) -> str:
@@ -107,7 +113,7 @@ class OpenVinoBackend:
         found = _found_devices() if wanted != "CPU" else ("CPU",)
         if wanted not in found:
             names = ", ".join(name for name, each in DEVICES.items() if each in found)
-            raise BackendError(f"provider {spec.provider}", f"only {names}{_why_absent(wanted)}", REMEDIES[spec.provider])
+            raise FIXES[spec.provider].make_error(f"provider {spec.provider}", f"only {names}{_why_absent(wanted)}")
         capabilities = self._core.get_property(wanted, "OPTIMIZATION_CAPABILITIES")
         able = [name for name, (_, capability) in _PRECISIONS.items() if capability in capabilities]
         if spec.precision not in able:
@@ -134,12 +140,12 @@ class OpenVinoEngine:
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         if self._request is None:
-            raise EngineError(self._folder, "the engine is closed", "open it again")
+            raise make_engine_error("the engine is closed", Reason.CLOSED, self._folder, self.key)
         check_feeds(self.inputs, {name: describe_array(value) for name, value in feeds.items()})
         try:
             results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=False)
         except RuntimeError as error:
-            raise EngineError(self._folder, f"it failed while running: {_reason(error)}", "costroute-rt build-engines --force") from error
+            raise make_engine_error(f"it failed while running: {_reason(error)}", Reason.FAILED, self._folder, self.key) from error
         return {name: results[name] for name in self.outputs}
 
     def to_device(self, array: npt.NDArray[Any]) -> Value:
@@ -162,7 +168,9 @@ def _import_openvino() -> ModuleType:
     try:
         import openvino
     except ImportError as error:
-        raise BackendError("OpenVINO", f"no usable openvino module ({error})", "pip install 'costroute-rt[openvino]'") from error
+        raise BackendError(
+            "OpenVINO", f"no usable openvino module ({error})", "install the openvino extra", ["costroute-rt[openvino]"]
+        ) from error
     module: ModuleType = openvino
     return module
 
@@ -170,6 +178,16 @@ def _import_openvino() -> ModuleType:
 def check_devices() -> dict[str, str | None]:
     """By our name of each device that OpenVINO lists: what keeps it from running a graph of one node; None: nothing."""
     return {name: _try_device(each) for name, each in DEVICES.items() if each in _found_devices()}
+
+
+def diagnose(title: str, version: str) -> Iterator[Finding]:
+    """The devices that run a tiny graph, and those only listed; title: of the finding about OpenVINO itself."""
+    problems = check_devices()
+    working = [name for name, problem in problems.items() if problem is None]
+    yield Finding(title, f"{version}, works on {', '.join(working)}" if working else f"{version}, works on no device")
+    for name, problem in problems.items():
+        if problem is not None:
+            yield Finding(f"openvino {name}", "listed, does not work", problem, FIXES[name])
 
 
 def _try_device(name: str) -> str | None:
@@ -206,7 +224,8 @@ def _check_precision(compiled: Any, spec: BuildSpec) -> None:
     """Raise BackendError where the device settled on other numbers than were asked for."""
     found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if found != _PRECISIONS[spec.precision][0]:
-        raise BackendError(f"precision {spec.precision}", f"{found} after opening", "--precision float32")
+        instead = {"precision": "float32"}
+        raise BackendError(f"precision {spec.precision}", f"{found} after opening", "use the precision float32", instead=instead)
 
 
 def _real_provider(compiled: Any, spec: BuildSpec) -> str:
@@ -214,20 +233,8 @@ def _real_provider(compiled: Any, spec: BuildSpec) -> str:
     found = compiled.get_property("EXECUTION_DEVICES")[0].split(".")[0]
     real = next((name for name, each in DEVICES.items() if each == found), found)
     if real != spec.provider:
-        raise BackendError(f"provider {spec.provider}", f"{real} after opening", REMEDIES[spec.provider])
+        raise FIXES[spec.provider].make_error(f"provider {spec.provider}", f"{real} after opening")
     return real
-
-
-def _fix_axes(spec: GraphSpec, lengths: Mapping[str, int]) -> GraphSpec:
-    """With these lengths for the axes of those names."""
-    inputs, outputs = (
-        {
-            name: TensorSpec(each.dtype, tuple(lengths.get(axis, axis) if isinstance(axis, str) else axis for axis in each.shape))
-            for name, each in side.items()
-        }
-        for side in (spec.inputs, spec.outputs)
-    )
-    return GraphSpec(inputs, outputs)
 
 
 def _dimension(axis: int | str) -> int:
@@ -235,16 +242,11 @@ def _dimension(axis: int | str) -> int:
     return axis if isinstance(axis, int) else -1
 
 
-def _to_json(spec: GraphSpec) -> dict[str, dict[str, dict[str, Any]]]:
-    sides = {"inputs": spec.inputs, "outputs": spec.outputs}
-    return {side: {name: {"dtype": each.dtype, "shape": list(each.shape)} for name, each in specs.items()} for side, specs in sides.items()}
-
-
 def _read_interface(path: Path) -> GraphSpec:
     """What `build` wrote there; raises OSError, EngineError."""
 
     def fail(problem: str) -> NoReturn:
-        raise EngineError(path, f"the engine cannot be opened: {problem}", "costroute-rt build-engines --force")
+        raise EngineError(f"the engine cannot be opened: {problem}", reason=Reason.CANNOT_OPEN, path=path)
 
     return parse_graph_spec(parse_section(path.read_bytes(), fail))
 

@@ -30,7 +30,7 @@ from costroute_rt.engines.building.specification import router_graphs, row_graph
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.cost import identity, write_costs
 from costroute_rt.engines.store.store import Store
-from costroute_rt.error import CostrouteError, EngineError, StoreFullError
+from costroute_rt.error import CostrouteError, EngineError, Reason, StoreFullError
 
 COMMAND = ("-m", "costroute_rt.engines.building.background")
 """Arguments of the interpreter, before the job."""
@@ -98,7 +98,8 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
     Raises EngineError where there is no interpreter to start, or the system does not start it.
     """
     if not sys.executable or getattr(sys, "frozen", False):
-        raise EngineError(sys.executable or "python", "this program cannot start an interpreter to build with", "build before: build=True")
+        problem = "this program cannot start an interpreter to build with"
+        raise EngineError(problem, reason=Reason.NO_PROCESS, path=sys.executable or None)
     job = {
         "bundle": str(bundle.root),
         "store": str(store.root),
@@ -123,9 +124,8 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
         )
     except OSError as error:
         errors.close()
-        raise EngineError(
-            sys.executable, f"the building process cannot be started: {error.strerror}", "build before: build=True"
-        ) from error
+        problem = f"the building process cannot be started: {error.strerror}"
+        raise EngineError(problem, reason=Reason.NO_PROCESS, path=sys.executable) from error
     return Builder(process, errors, store)
 
 
@@ -141,7 +141,7 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
         yield {"graph": name, "state": "building"}
         try:
             (report,) = build_each(bundle, store, [name], setup, measure=False)
-            reason = report.set_aside or prove_faster(bundle, store, name, setup, replaced)
+            reason = report.quarantined or prove_faster(bundle, store, name, setup, replaced)
         except StoreFullError:
             raise
         except EngineError as error:

@@ -13,25 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, Backend, BuildProgress, BuildSpec, Engine, EngineKey, FieldDifference
+from costroute_rt.engines.backends.engine import Backend, BuildProgress, Engine
+from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey, FieldDifference
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import GateResult, check_engine, unusable_output
+from costroute_rt.engines.building.profile import measure_missing
+from costroute_rt.engines.building.progress import Detail, Progress
 from costroute_rt.engines.building.setup import USUAL, Setup
-from costroute_rt.engines.building.shape import Size, size_options, split_name
-from costroute_rt.engines.building.specification import graph_names, pool_graphs, room_needed, sized_spec
+from costroute_rt.engines.building.shape import Size, split_name
+from costroute_rt.engines.building.specification import graph_names, locate, pool_graphs, room_needed, sized_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import check_room, is_full
-from costroute_rt.engines.store.store import BUILD, Store, StoredEngine, build_command, check_files, load_stored
-from costroute_rt.error import BundleError, EngineError, StoreFullError
+from costroute_rt.engines.store.store import Store, StoredEngine, check_files, load_stored
+from costroute_rt.error import BundleError, EngineError, Reason, StoreFullError
 
 _log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], object]
-"""Called as progress(graph, index, total) before each graph that is really worked on; what it raises stops the work."""
-Detail = Callable[[str, float], object]
-"""Called as detail(graph, share) while a graph is built, where its backend can tell, with 0 to 1; what it raises stops the work."""
 
 _UNWRITTEN = "Failed to write"
 """How a backend says that a file could not be written, where a quota or limit is met that free space does not show."""
@@ -51,10 +50,10 @@ class BuildReport:
     max_abs_error: float | None
     """None where it could not be checked."""
     proved: bool
-    """False: set aside, or built where it cannot run; such an engine is checked when it is first opened, or built for, where it can."""
+    """False: quarantined, or built where it cannot run; such an engine is checked when it is first opened, or built for, where it can."""
     median_ms: float | None
     """None where it was not measured."""
-    set_aside: str | None
+    quarantined: str | None
     """Why the engine must not be used; None for a good one."""
 
 
@@ -86,12 +85,12 @@ def build_engines(
     size: build engines that know this height and width, in pixels, for the graphs that depend on it. None: those that take any, with
     TensorRT also those that know the bundle's usual size.
     An engine built where it cannot run is neither checked nor measured before it can: by this function, or when it is first opened.
-    Raises BundleError (files damaged, weights that give no numbers), EngineError (an engine that fails its check is set aside with the
+    Raises BundleError (files damaged, weights that give no numbers), EngineError (an engine that fails its check is quarantined with the
     reason, and not built again until something in its key changes), StoreFullError, BackendError, ConfigError.
     """
     names = graph_names(bundle, graphs, size, setup.tool())
     reports = build_each(bundle, store, names, setup, force=force, measure=measure, progress=progress, detail=detail)
-    raise_set_aside(bundle, store, reports)
+    raise_quarantined(bundle, store, reports)
     return reports
 
 
@@ -106,9 +105,7 @@ def build_each(
     progress: Progress | None = None,
     detail: Detail | None = None,
 ) -> list[BuildReport]:
-    """`build_engines` for engines by name, where one that is set aside is told in its report instead of raised."""
-    from costroute_rt.engines.building.profile import measure_missing
-
+    """`build_engines` for engines by name, where one that is quarantined is reported instead of raised."""
     tool, spec = setup.tool(), setup.spec(bundle)
     keys = {name: setup.key(bundle, name) for name in names}
     store.sweep()
@@ -127,14 +124,13 @@ def build_each(
     return [_report(name, found[name], name in built, costs) for name in names]
 
 
-def raise_set_aside(bundle: Bundle, store: Store, reports: Iterable[BuildReport]) -> None:
-    """Raise EngineError where engines were set aside, now or by an earlier build."""
-    bad = [report for report in reports if report.set_aside]
+def raise_quarantined(bundle: Bundle, store: Store, reports: Iterable[BuildReport]) -> None:
+    """Raise EngineError where engines are quarantined, now or by an earlier build."""
+    bad = [report for report in reports if report.quarantined]
     if bad:
-        told = "; ".join(f"the engine of {each.graph} was set aside: {each.set_aside}" for each in bad)
+        problem = "; ".join(f"the engine of {each.graph} is quarantined: {each.quarantined}" for each in bad)
         key = load_stored(store.folder / bad[0].digest).key
-        again = build_command(key, *size_options(bad[0].graph), "--force", bundle=bundle.root)
-        raise EngineError(store.folder, told, f"{again} builds it again; without, it waits until something in its key changes")
+        raise locate(EngineError(problem, reason=Reason.QUARANTINED, path=store.folder), bundle, bad[0].graph, key)
 
 
 def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -> Engine:
@@ -143,7 +139,6 @@ def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -
     Raises EngineError, naming what differs from the nearest stored one, where there is none.
     """
     tool, spec, key = setup.tool(), sized_spec(bundle, name, setup.spec(bundle)), setup.key(bundle, name)
-    again = build_command(key, *size_options(name), "--force", bundle=bundle.root)
     try:
         stored = store.find(key)
         if stored is not None and not _is_ready(stored, tool):
@@ -151,16 +146,14 @@ def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -
             stored = store.find(key)
         engine = None if stored is None else tool.open(stored.path, spec, key)
     except EngineError as error:
-        if not error.remedy.startswith(BUILD):
-            raise
-        raise EngineError(error.path, error.problem, again) from error
+        raise locate(error, bundle, name, key) from error
     if stored is None or engine is None:
-        problem = f"there is no engine for {key.graph} ({describe_miss(store.explain(key))})"
-        raise EngineError(store.folder, problem, build_command(key, *size_options(name), bundle=bundle.root))
+        problem = f"there is no such engine ({describe_miss(store.explain(key))})"
+        raise locate(EngineError(problem, reason=Reason.MISSING, path=store.folder), bundle, name, key)
     if engine.inputs.keys() != bundle.graphs[bundle.graph_path(*split_name(name))].inputs.keys():
         engine.close()
         problem = f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's"
-        raise EngineError(stored.path, problem, again)
+        raise locate(EngineError(problem, reason=Reason.DAMAGED, path=stored.path), bundle, name, key)
     store.note_use(stored)
     return engine
 
@@ -188,7 +181,7 @@ def describe_miss(differences: Iterable[FieldDifference]) -> str:
 
 
 def _present(store: Store, key: EngineKey) -> StoredEngine | None:
-    """The stored engine, good or set aside; a damaged one is to be built again, so it counts as missing."""
+    """The stored engine, good or quarantined; a damaged one is to be built again, so it counts as missing."""
     try:
         stored = store.peek(key)
         if stored is not None:
@@ -230,7 +223,7 @@ def _build_one(
     force: bool = False,
     share: BuildProgress | None = None,
 ) -> StoredEngine | None:
-    """Build one engine under its lock, or only check it where that could not be done when it was built; one that fails is set aside.
+    """Build one engine under its lock, or only check it where that could not be done when it was built; one that fails is quarantined.
 
     None where another process did it meanwhile.
     """
@@ -248,9 +241,12 @@ def _build_one(
             entries = _fill(bundle, name, source, folder, tool, spec, started, lambda: _copy_engine(old, folder))
             return {**entries, "built_at": old.built_at, "build_s": old.build_s}
 
-        stored = store.write(key, fill)
+        try:
+            stored = store.write(key, fill)
+        except EngineError as error:
+            raise locate(error, bundle, name, key) from error
     if stored.quarantined:
-        _log.warning("the engine of %s was set aside: %s", name, stored.quarantined)
+        _log.warning("the engine of %s is quarantined: %s", name, stored.quarantined)
     else:
         _log.info("built %s in %.1f s", key.graph, stored.build_s)
     return stored
@@ -276,7 +272,7 @@ def _fill(
                 path.unlink()
     except EngineError as error:
         if is_full(folder) or _UNWRITTEN in error.problem:
-            raise StoreFullError(folder.parent, "there is no room to write the engine", "free some space, or set COSTROUTE_HOME") from error
+            raise StoreFullError("there is no room to write the engine", reason=Reason.FULL, path=folder.parent) from error
         raise
     return {
         "built_at": started,
@@ -339,7 +335,7 @@ def _agree(one: TensorSpec, other: TensorSpec) -> bool:
 
 def _report(name: str, stored: StoredEngine | None, built: bool, costs: Mapping[str, float]) -> BuildReport:
     if stored is None:
-        raise EngineError(name, "its engine vanished while others were built", BUILD)
+        raise EngineError("it vanished while others were built", reason=Reason.MISSING, engine=name)
     error = stored.gate.get("max_abs_error")
     return BuildReport(
         graph=name,
@@ -350,5 +346,5 @@ def _report(name: str, stored: StoredEngine | None, built: bool, costs: Mapping[
         max_abs_error=None if error is None else float(error),
         proved=is_proved(stored),
         median_ms=costs.get(name),
-        set_aside=stored.quarantined,
+        quarantined=stored.quarantined,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from costroute_rt.engines.backends.engine import EngineKey, FieldDifference
+from costroute_rt.engines.backends.key import EngineKey, FieldDifference
 from costroute_rt.engines.building.build import describe_miss, was_checked
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.specification import room_needed
@@ -68,10 +68,10 @@ def _decide(store: Store, key: EngineKey, can_run: bool, force: bool) -> tuple[b
         differences = store.explain(key)
         return True, describe_miss(differences), tuple(differences)
     if force:
-        return True, "--force", ()
+        return True, "forced", ()
     is_new_here = can_run and not was_checked(stored)
     if stored.quarantined:
-        return is_new_here, f"set aside{' on another device' if is_new_here else ''}: {stored.quarantined}", ()
+        return is_new_here, f"quarantined{' on another device' if is_new_here else ''}: {stored.quarantined}", ()
     return False, "it is there, and will be checked on this device" if is_new_here else "it is there", ()
 
 

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from filelock import Timeout
 
-from costroute_rt.engines.backends.engine import Backend, BuildSpec, Engine
-from costroute_rt.engines.building.build import Progress
+from costroute_rt.engines.backends.engine import Backend, Engine
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import Clock
+from costroute_rt.engines.building.progress import Progress
 from costroute_rt.engines.building.setup import USUAL, Setup
-from costroute_rt.engines.building.shape import Size, size_options, split_name
-from costroute_rt.engines.building.specification import graph_names, sized_spec
+from costroute_rt.engines.building.shape import Size, split_name
+from costroute_rt.engines.building.specification import graph_names, locate, sized_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.cost import COSTS, CallCost, EngineCost, identity, write_costs
-from costroute_rt.engines.store.store import Store, StoredEngine, build_command
-from costroute_rt.error import EngineError
+from costroute_rt.engines.store.store import Store, StoredEngine
+from costroute_rt.error import EngineError, Reason
 
 _log = logging.getLogger(__name__)
 
@@ -178,8 +179,8 @@ def _stored(bundle: Bundle, store: Store, name: str, setup: Setup) -> StoredEngi
     key = setup.key(bundle, name)
     stored = store.peek(key)
     if stored is None or stored.quarantined:
-        build = build_command(key, *size_options(name), bundle=bundle.root)
-        raise EngineError(store.folder, f"there is no engine of {name} to measure", build)
+        error = EngineError("there is no such engine to measure", reason=Reason.MISSING, path=store.folder)
+        raise locate(error, bundle, name, key)
     return stored
 
 

@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
-from costroute_rt.engines.backends.engine import AUTO, Backend, BuildSpec, EngineKey, get_backend
-from costroute_rt.engines.building.shape import fixed_axes, size_options
-from costroute_rt.engines.building.specification import engine_key, free_axes, make_spec
-from costroute_rt.engines.bundle.bundle import Bundle, bundle_options
-from costroute_rt.engines.store.cost import PROFILE, EngineCost, identity, read_cost_file
-from costroute_rt.engines.store.store import Store, build_command
-from costroute_rt.error import BackendError, ConfigError, EngineError
+from costroute_rt.engines.backends.engine import Backend
+from costroute_rt.engines.backends.key import EngineKey
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import AUTO, BuildSpec, make_spec
+from costroute_rt.engines.building.shape import fixed_axes
+from costroute_rt.engines.building.specification import engine_key, free_axes, locate
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.cost import EngineCost, identity, read_cost_file
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 _log = logging.getLogger(__name__)
 
@@ -101,15 +104,16 @@ class Setup:
     def cost(self, bundle: Bundle, store: Store, name: str) -> EngineCost:
         """What the engine costs on this device; raises EngineError where that was not measured, or there is no good engine."""
         key = self.key(bundle, name)
-        stored = store.peek(key)
-        if stored is None or stored.quarantined:
-            build = build_command(key, *size_options(name), bundle=bundle.root)
-            raise EngineError(store.folder, f"there is no engine of {name} that was measured", build)
-        command = " ".join((PROFILE, *key.as_options(), *bundle_options(bundle.root), *size_options(name)))
-        return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest, command)
+        try:
+            stored = store.peek(key)
+            if stored is None or stored.quarantined:
+                raise EngineError("there is no such engine that was measured", reason=Reason.MISSING, path=store.folder)
+            return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest)
+        except EngineError as error:
+            raise locate(error, bundle, name, key) from error
 
     def rejection(self, bundle: Bundle, store: Store, name: str, replaced: Setup) -> str | None:
-        """Why the engine is not to replace that of `replaced`, by what is known: it was set aside, or lost a race against it."""
+        """Why the engine is not to replace that of `replaced`, by what is known: it is quarantined, or lost a race against it."""
         try:
             stored = store.peek(self.key(bundle, name))
             if stored is not None and stored.quarantined:

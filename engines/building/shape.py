@@ -84,12 +84,6 @@ def size_of(name: str) -> Size | None:
     return (int(sized[2]), int(sized[3])) if sized else None
 
 
-def size_options(name: str) -> tuple[str, ...]:
-    """Command line options that ask for the size an engine of that name knows; none for the graph's usual profile."""
-    size = size_of(name)
-    return () if size is None else ("--height", str(size[0]), "--width", str(size[1]))
-
-
 def known_size(bundle: Bundle, shapes: str) -> Size | None:
     """The size for which an engine was built, by the text in its key; None where it is no profile of this bundle."""
     fixed, size = _fixed_lengths(shapes), fixed_size(shapes)

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from costroute_rt.engines.backends.engine import PRECISIONS, AxisRange, Backend, BuildSpec, EngineKey
+from costroute_rt.engines.backends.engine import Backend
+from costroute_rt.engines.backends.key import EngineKey
+from costroute_rt.engines.backends.spec import AxisRange, BuildSpec
 from costroute_rt.engines.building.example import PROMPT_TOKENS, axis_lengths
 from costroute_rt.engines.building.shape import Size, size_of, split_name, with_size
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import ROUTER_GRAPHS, GraphSpec, step_graph
 from costroute_rt.engines.machine import device
-from costroute_rt.error import ConfigError
+from costroute_rt.error import ConfigError, EngineError
 
 _ROOM = 2.5
 """Bytes an engine may need for each byte of its weights: float16 becomes float32, and some layouts are padded."""
@@ -50,27 +52,6 @@ def router_graphs(bundle: Bundle) -> list[str]:
     """The graphs that the bundle's router runs, as component/graph."""
     roles = {name: component.role for name, component in bundle.components.items() if component.role in ROUTER_GRAPHS}
     return [f"{name}/{ROUTER_GRAPHS[role]}" for name, role in roles.items()] if bundle.router is not None else []
-
-
-def make_spec(
-    provider: str = "cpu",
-    threads: int | None = None,
-    shapes: Mapping[str, int] | None = None,
-    precision: str = "float32",
-    target: str = "",
-) -> BuildSpec:
-    """A build specification with this machine's defaults filled in; raises ConfigError."""
-    if threads is not None and threads < 1:
-        raise ConfigError("threads", threads, "1 or more")
-    if precision not in PRECISIONS:
-        raise ConfigError("precision", precision, f"one of {', '.join(PRECISIONS)}")
-    return BuildSpec(
-        provider=provider,
-        precision=precision,
-        threads=threads or device.default_threads(),
-        shapes=tuple(sorted((shapes or {}).items())),
-        target=target,
-    )
 
 
 def sized_spec(bundle: Bundle, name: str, spec: BuildSpec) -> BuildSpec:
@@ -127,6 +108,11 @@ def engine_key(bundle: Bundle, name: str, backend: Backend, spec: BuildSpec) -> 
         driver=driver,
         os=device.os_name(),
     )
+
+
+def locate(error: EngineError, bundle: Bundle, name: str, key: EngineKey) -> EngineError:
+    """The error with what is known of the engine called `name`, where it does not know that itself."""
+    return error.located(engine=f"{bundle.family}/{name}", setup=key.setup, bundle=bundle.root)
 
 
 def room_needed(bundle: Bundle, name: str) -> int:

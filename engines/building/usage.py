@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from filelock import Timeout
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, FieldDifference
+from costroute_rt.engines.backends.key import ANY_DRIVER, FieldDifference
 from costroute_rt.engines.building.build import is_proved
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.shape import known_size, with_size
@@ -40,7 +40,7 @@ class Usage:
     def state(self) -> str:
         """In a few words."""
         if self.stored.quarantined:
-            return f"set aside: {self.stored.quarantined}" if self.stored.sha256 else DAMAGED
+            return f"quarantined: {self.stored.quarantined}" if self.stored.sha256 else DAMAGED
         if self.differences:
             return f"stale: another {', '.join(d.field for d in self.differences)}"
         if self.unknown is not None:
@@ -93,7 +93,7 @@ def collect_garbage(bundle: Bundle, store: Store, max_bytes: int, *, threads: in
     """Remove engines until the store has at most `max_bytes`: damaged ones, then those not used for longest.
 
     What the bundle uses stays, unless it alone needs more, and so does that of which this cannot be told now. Records of engines that
-    were set aside stay: they are small, and without them these would be built again. An engine that somebody is building stays too.
+    are quarantined stay: they are small, and without them these would be built again. An engine that somebody is building stays too.
     """
     if not dry_run:
         store.sweep()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import stat
 import sys
 from collections.abc import Mapping
@@ -40,12 +39,11 @@ __all__ = [
     "PreviewSpec",
     "TensorSpec",
     "TokenizerSpec",
-    "bundle_options",
     "seal_bundle",
     "shipped_bundle",
 ]
 
-_REMEDY = "get the bundle again; the one that ships: pip install --force-reinstall --no-deps costroute-rt"
+_REMEDY = "get the bundle again"
 _MANIFEST_LIMIT_BYTES = 16 << 20
 
 
@@ -53,12 +51,6 @@ def shipped_bundle() -> Path:
     """Where the bundle that comes with the package, the `postcard` family, lies."""
     package = sys.modules[__name__.partition(".")[0]]
     return Path(str(package.__file__)).resolve().parent / "bundles" / "postcard"
-
-
-def bundle_options(root: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Command line options that ask for the bundle at `root`: none for the one that ships."""
-    path = Path(root).resolve()
-    return () if path == shipped_bundle() else ("--bundle", shlex.quote(str(path)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

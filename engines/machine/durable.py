@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from costroute_rt.error import EngineError, StoreFullError
+from costroute_rt.error import EngineError, Reason, StoreFullError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SCARCE_BYTES = 1 << 20
@@ -25,9 +25,9 @@ def store_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in _FULL:
-            raise StoreFullError(path, f"there is no room to write: {error.strerror}", "free some space, or set COSTROUTE_HOME") from error
-        remedy = "check who owns it, or set COSTROUTE_HOME to a directory of your own"
-        raise EngineError(error.filename or path, f"the store cannot be used: {error.strerror or error}", remedy) from error
+            raise StoreFullError(f"there is no room to write: {error.strerror}", reason=Reason.FULL, path=path) from error
+        problem = f"the store cannot be used: {error.strerror or error}"
+        raise EngineError(problem, reason=Reason.STORE, path=error.filename or path) from error
 
 
 def check_room(path: Path, needed_bytes: int) -> None:
@@ -36,7 +36,7 @@ def check_room(path: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         problem = f"there is no room to write: {free >> 20} MiB free, {-(-needed_bytes >> 20)} MiB needed"
-        raise StoreFullError(path, problem, "free some space, or set COSTROUTE_HOME to another disk")
+        raise StoreFullError(problem, reason=Reason.FULL, path=path)
 
 
 def is_full(path: Path) -> bool:

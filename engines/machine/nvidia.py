@@ -7,13 +7,13 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
-from costroute_rt.error import BackendError
+from costroute_rt.error import BackendError, Reason
 
 CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 """What the driver brings for CUDA."""
 NO_DRIVER = f"no NVIDIA driver on this machine: it has no {CUDA_LIBRARY}"
-DRIVER_REMEDY = "install the NVIDIA driver for this GPU; `costroute-rt doctor` shows what is there"
-GPU_REMEDY = "close what else uses the GPU; `costroute-rt doctor` shows what is there"
+DRIVER_REMEDY = "install the NVIDIA driver for this GPU"
+GPU_REMEDY = "close what else uses the GPU"
 _MAJOR, _MINOR = 75, 76
 """CUDA's numbers for the two parts of a compute capability."""
 _NAME_BYTES = 96
@@ -48,7 +48,8 @@ def find_driver() -> Driver | None:
     except ImportError as error:
         if not has_cuda_library():
             return None
-        raise BackendError("the NVIDIA driver's version", f"no usable pynvml module ({error})", "pip install nvidia-ml-py") from error
+        found = f"no usable pynvml module ({error})"
+        raise BackendError("the NVIDIA driver's version", found, "install nvidia-ml-py", ["nvidia-ml-py"]) from error
     try:
         pynvml.nvmlInit()
         try:
@@ -76,11 +77,11 @@ def find_gpu() -> Gpu:
     """The GPU that engines run on; raises BackendError where CUDA has none, or its name or driver version is unknown."""
     library = _load(CUDA_LIBRARY)
     if library is None:
-        raise BackendError("an NVIDIA GPU", NO_DRIVER, DRIVER_REMEDY)
+        raise BackendError("an NVIDIA GPU", NO_DRIVER, DRIVER_REMEDY, reason=Reason.DRIVER)
     device, major, minor, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
     status = library.cuInit(0) or library.cuDeviceGet(ctypes.byref(device), 0)
     if status != 0:
-        raise BackendError("an NVIDIA GPU", f"none that CUDA can use (error {status})", DRIVER_REMEDY)
+        raise BackendError("an NVIDIA GPU", f"none that CUDA can use (error {status})", DRIVER_REMEDY, reason=Reason.DRIVER)
     buffer = ctypes.create_string_buffer(_NAME_BYTES)
     failed = [
         library.cuDeviceGetName(buffer, _NAME_BYTES, device),

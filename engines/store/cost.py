@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, EngineKey
+from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
 from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import store_errors, write_file
-from costroute_rt.error import EngineError
+from costroute_rt.error import EngineError, Reason
 
 COSTS = "costs.json"
-PROFILE = "costroute-rt profile"
 _VERSION = 1
 
 
@@ -87,15 +86,12 @@ def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost)
         write_file(folder / COSTS, canonical_json({"costs": body, "sha256": _digest(body)}))
 
 
-def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str, command: str = PROFILE) -> EngineCost:
-    """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity.
-
-    command: what measures it.
-    """
+def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str) -> EngineCost:
+    """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity."""
     path = folder / COSTS
 
     def fail(problem: str) -> NoReturn:
-        raise EngineError(path, problem, command)
+        raise EngineError(problem, reason=Reason.NOT_MEASURED, path=path)
 
     try:
         data = path.read_bytes()

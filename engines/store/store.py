@@ -5,7 +5,7 @@
 
 A directory with its final name is complete: it was written under another name, synced, and renamed. An engine that is replaced
 lies in .DIGEST.*/old meanwhile, from where it comes back should its builder die between the two renames. Builders of one key wait for
-each other. An engine that proved wrong or slow is set aside: its manifest stays, with the reason, and its files go.
+each other. An engine that proved wrong or slow is quarantined: its manifest stays, with the reason, and its files go.
 """
 
 from __future__ import annotations
@@ -24,20 +24,16 @@ from typing import Any, NoReturn
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, DIGEST_LENGTH, EngineKey, FieldDifference
-from costroute_rt.engines.bundle.bundle import bundle_options
+from costroute_rt.engines.backends.key import DIGEST_LENGTH, EngineKey, FieldDifference
 from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import FileEntry, check_path
 from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, shorten
 from costroute_rt.engines.machine.durable import store_errors, sync_files, sync_folder
 from costroute_rt.engines.store.cost import COSTS
-from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.error import ConfigError, EngineError, Reason
 
 FORMAT, FORMAT_VERSION = "costroute-engine", 1
 MANIFEST, MANIFEST_SHA256 = "manifest.json", "manifest.sha256"
-BUILD = "costroute-rt build-engines"
-REBUILD = f"{BUILD} --force"
-"""The remedy of those who do not know the bundle; whoever does puts `build_command` in its place."""
 _REPLACED, _REMOVED = "old", "removed"
 _RENAME_S = 5.0
 """How long a reader waits for an engine that is being replaced; that takes two renames."""
@@ -72,6 +68,10 @@ class StoredEngine:
     def size_bytes(self) -> int:
         return sum(entry.bytes for entry in self.files.values())
 
+    def make_error(self, problem: str, reason: Reason, path: Path | None = None) -> EngineError:
+        """About this engine, or a file of it."""
+        return EngineError(problem, reason=reason, path=path or self.path, setup=self.key.setup)
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
@@ -79,9 +79,15 @@ class Verified:
 
     digest: str
     graph: str
-    problem: str | None
-    remedy: str | None
-    """What mends it; None where it is not damaged: an engine that was set aside is as it should be."""
+    damage: EngineError | None
+    """With the engine's setup and bundle where its manifest can be read."""
+    quarantined: str | None
+    """Why an engine whose files are as they should be must not be used."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether its files are as they were written, and it may be used."""
+        return self.damage is None and self.quarantined is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +118,17 @@ class Store:
             return None
         stored = load_stored(path)
         if stored.key != key:
-            raise EngineError(path, "its manifest belongs to another engine", build_command(key, "--force", bundle=stored.source))
+            problem = "its manifest belongs to another engine"
+            raise EngineError(problem, reason=Reason.DAMAGED, path=path, setup=key.setup)
         return stored
 
     def find(self, key: EngineKey) -> StoredEngine | None:
-        """As `peek`, with every file hashed; raises EngineError for an engine that is damaged or was set aside."""
+        """As `peek`, with every file hashed; raises EngineError for an engine that is damaged or quarantined."""
         stored = self.peek(key)
         if stored is not None:
             check_files(stored)
             if stored.quarantined:
-                raise EngineError(
-                    stored.path, f"the engine was set aside: {stored.quarantined}", build_command(key, "--force", bundle=stored.source)
-                )
+                raise stored.make_error(f"the engine is quarantined: {stored.quarantined}", Reason.QUARANTINED)
         return stored
 
     def engines(self) -> list[StoredEngine]:
@@ -160,9 +165,8 @@ class Store:
         """Remove the engine whose digest starts so; raises EngineError for none, or several, and filelock.Timeout as `lock` does."""
         paths = [path for path in self._folders() if digest and path.name.startswith(digest)]
         if len(paths) != 1:
-            raise EngineError(
-                self.folder, f"{len(paths) or 'no'} engines have a digest that starts with {digest!r}", "costroute-rt engines list"
-            )
+            problem = f"{len(paths) or 'no'} engines have a digest that starts with {digest!r}"
+            raise EngineError(problem, reason=Reason.AMBIGUOUS, path=self.folder)
         (path,) = paths
         with self.lock(path.name, timeout_s), store_errors(path):
             stored = _describe(path)
@@ -260,17 +264,11 @@ class Store:
         return [path / _REPLACED for path in self.folder.glob(f".{digest}.*") if (path / _REPLACED).is_dir()]
 
 
-def build_command(key: EngineKey, *more: str, bundle: str | os.PathLike[str]) -> str:
-    """The command that builds such engines of the bundle at the path `bundle`."""
-    target = ("--target", key.device) if key.driver == ANY_DRIVER else ()
-    return " ".join([BUILD, *key.as_options(), *target, *bundle_options(bundle), *more])
-
-
 def load_stored(path: Path) -> StoredEngine:
     """Read an engine's manifest; raises EngineError where it is missing, damaged or of another format."""
 
     def fail(problem: str) -> NoReturn:
-        raise EngineError(path / MANIFEST, problem, REBUILD)
+        raise EngineError(problem, reason=Reason.DAMAGED, path=path / MANIFEST)
 
     try:
         data, stated = (path / MANIFEST).read_bytes(), (path / MANIFEST_SHA256).read_bytes().strip()
@@ -288,18 +286,19 @@ def load_stored(path: Path) -> StoredEngine:
 
 def check_files(stored: StoredEngine) -> None:
     """Hash every file of an engine; raises EngineError naming the first that is not as built."""
-    remedy = build_command(stored.key, "--force", bundle=stored.source)
     paths = {stored.path / name: entry for name, entry in stored.files.items()}
     for path, entry in paths.items():
         if path.is_symlink() or not path.is_file():
-            raise EngineError(path, "a file of the engine is missing", remedy)
+            raise stored.make_error("a file of the engine is missing", Reason.DAMAGED, path)
         if path.stat().st_size != entry.bytes:
-            raise EngineError(path, f"it has {path.stat().st_size} bytes, the manifest says {entry.bytes}", remedy)
+            problem = f"it has {path.stat().st_size} bytes, the manifest says {entry.bytes}"
+            raise stored.make_error(problem, Reason.DAMAGED, path)
     with store_errors(stored.path):
         found = sha256_files(paths)
     for path, entry in paths.items():
         if found[path] != entry.sha256:
-            raise EngineError(path, f"its content is not what was built (SHA-256 begins {found[path][:12]})", remedy)
+            problem = f"its content is not what was built (SHA-256 begins {found[path][:12]})"
+            raise stored.make_error(problem, Reason.DAMAGED, path)
 
 
 def _stored(path: Path, section: Section, sha256: str) -> StoredEngine:
@@ -331,14 +330,15 @@ def _seal(folder: Path, entries: Mapping[str, Any]) -> None:
 
 
 def _verify(path: Path) -> Verified:
-    graph, remedy = "unknown", f"costroute-rt engines rm {path.name[:12]}"  # of which bundle it is nobody knows
     try:
         stored = load_stored(path)
-        graph, remedy = stored.key.graph, build_command(stored.key, bundle=stored.source)
+    except EngineError as error:
+        return Verified(path.name, "unknown", error, None)
+    try:
         check_files(stored)
     except EngineError as error:
-        return Verified(path.name, graph, f"{error.path}: {error.problem}", remedy)
-    return Verified(path.name, graph, f"set aside: {stored.quarantined}" if stored.quarantined else None, None)
+        return Verified(path.name, stored.key.graph, error.located(engine=stored.key.graph, bundle=stored.source), None)
+    return Verified(path.name, stored.key.graph, None, stored.quarantined)
 
 
 def _describe(path: Path) -> StoredEngine:

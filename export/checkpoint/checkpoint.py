@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from math import isfinite
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from costroute_rt.engines.bundle.bundle import seal_bundle
+from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import step_graph
+from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BundleError, OutputError
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
@@ -27,7 +28,6 @@ from costroute_rt.export.graph.compose import (
     compose_decode,
     compose_guided_step,
     compose_step,
-    graph_spec,
     keep_outputs,
     save_graph,
 )
@@ -250,7 +250,7 @@ class _Export:
     def _save(self, model: Any, path: Path) -> str:
         save_graph(model, path)
         name = path.relative_to(self._folder).as_posix()
-        self._graphs[name] = asdict(graph_spec(model))
+        self._graphs[name] = to_json(graph_spec(model))
         return name
 
     def _note(self, name: str, role: str, weights: Path, graphs: Mapping[str, str]) -> None:

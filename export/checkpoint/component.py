@@ -36,9 +36,7 @@ def write_weights(module: Any, path: Path) -> None:
                 stored[name] = tensor.clone().contiguous()
                 continue
             if not tensor.isfinite().all():
-                raise BundleError(
-                    path.parent.name, f"its tensor {name} holds values that are not finite", "train or download the checkpoint again"
-                )
+                raise BundleError(path, f"its tensor {name} holds values that are not finite", "train or download the checkpoint again")
             halved = tensor.half()
             stored[name] = (halved if halved.isfinite().all() else tensor.float().clone()).contiguous()
             tensor.copy_(stored[name])

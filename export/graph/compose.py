@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle.manifest import ROW, GraphSpec, TensorSpec
+from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BundleError
 
 if TYPE_CHECKING:
@@ -24,22 +25,6 @@ _COMPONENT = "net/"
 _LATENT_NAMES = ("sample", "hidden_states")
 _OLDEST_OPSET = 13
 _NOTHING: Mapping[str, TensorSpec] = {}
-
-
-def graph_spec(model: ModelProto) -> GraphSpec:
-    """What a graph takes and gives, in its order; a number for a fixed axis, a name for a free one."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = {value.name: tensor_spec(value) for value in model.graph.input if value.name not in constants}
-    return GraphSpec(inputs, {value.name: tensor_spec(value) for value in model.graph.output})
-
-
-def tensor_spec(value: ValueInfoProto) -> TensorSpec:
-    """A tensor's type, as `graph_spec` gives it."""
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    tensor = value.type.tensor_type
-    shape = [dim.dim_value or dim.dim_param or f"{value.name}_axis_{axis}" for axis, dim in enumerate(tensor.shape.dim)]
-    return TensorSpec(str(tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(shape))
 
 
 def condition_inputs(spec: GraphSpec) -> dict[str, TensorSpec]:
@@ -118,7 +103,7 @@ def compose_embedding(encoder: ModelProto, *, pooling: str | None, is_normalised
     graph, spec = _Composition(encoder), graph_spec(encoder)
     unknown = set(spec.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
     if unknown or "input_ids" not in spec.inputs:
-        raise BundleError("encoder", f"its graph takes {', '.join(spec.inputs)}", "an encoder takes input_ids and attention_mask")
+        raise BundleError(None, f"the encoder's graph takes {', '.join(spec.inputs)}", "an encoder takes input_ids and attention_mask")
     mask = graph.op("Cast", "attention_mask", to=_dtype("float32"))
     feeds = {"input_ids": "input_ids", "attention_mask": "attention_mask"}
     feeds["token_type_ids"] = graph.op("Mul", "input_ids", graph.constant(np.int64(0)))
@@ -180,12 +165,12 @@ def _latent_input(spec: GraphSpec) -> str:
     """The name of the input that takes the latent; raises BundleError where the graph is no denoiser we can drive."""
     name = next((name for name in _LATENT_NAMES if name in spec.inputs), None)
     if name is None or not {"timestep", "encoder_hidden_states"} <= set(spec.inputs) or len(spec.outputs) != 1:
-        problem = f"its graph has the inputs {', '.join(spec.inputs)} and the outputs {', '.join(spec.outputs)}"
-        raise BundleError("denoiser", problem, "a denoiser takes sample, timestep and encoder_hidden_states and gives one output")
+        problem = f"the denoiser's graph has the inputs {', '.join(spec.inputs)} and the outputs {', '.join(spec.outputs)}"
+        raise BundleError(None, problem, "a denoiser takes sample, timestep and encoder_hidden_states and gives one output")
     (given,) = spec.outputs.values()
     if isinstance(given.shape[1], int) and given.shape[1] != spec.inputs[name].shape[1]:
-        problem = f"it takes {spec.inputs[name].shape[1]} channels and gives {given.shape[1]}"
-        raise BundleError("denoiser", problem, "denoisers that also predict a variance, and inpainting denoisers, are not supported")
+        problem = f"the denoiser takes {spec.inputs[name].shape[1]} channels and gives {given.shape[1]}"
+        raise BundleError(None, problem, "denoisers that also predict a variance, and inpainting denoisers, are not supported")
     return name
 
 
@@ -238,7 +223,7 @@ class _Composition:
 
         self._opset = next(entry.version for entry in component.opset_import if entry.domain in ("", "ai.onnx"))
         if self._opset < _OLDEST_OPSET:
-            raise BundleError("component", f"its graph is of opset {self._opset}", f"export it with opset {_OLDEST_OPSET} or later")
+            raise BundleError(None, f"the component's graph is of opset {self._opset}", f"export it with opset {_OLDEST_OPSET} or later")
         self._model = add_prefix(component, _COMPONENT)
         self._inner = list(self._model.graph.node)
         self._nodes: list[Any] = []
@@ -349,6 +334,4 @@ def save_graph(model: ModelProto, path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BundleError(
-            path, f"the graph is not valid: {error}", "this is a bug in the export: report it with the checkpoint's name"
-        ) from error
+        raise BundleError(path, f"the graph is not valid: {error}", "this checkpoint cannot be exported") from error

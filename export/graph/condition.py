@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costroute_rt.engines.bundle.manifest import TensorSpec
-from costroute_rt.export.graph.compose import condition_inputs, graph_spec, tensor_spec
+from costroute_rt.engines.bundle.onnx_model import graph_spec, tensor_spec
+from costroute_rt.export.graph.compose import condition_inputs
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from costroute_rt.error import ConfigError, LabelError
+from costroute_rt.error import ConfigError, LabelError, Reason
 from costroute_rt.export.router.labels import LabelTable
 
 
@@ -18,7 +18,8 @@ def choose_anchors(table: LabelTable, count: int, new: tuple[str, ...]) -> list[
         raise ConfigError("anchors", count, "1 or more")
     others = [name for name in table.candidates if name not in new]
     if not others:
-        raise LabelError(table.path, "it has no labels of other candidates to anchor to", "label all candidates without --anchors")
+        problem = "it has no labels of other candidates to anchor to"
+        raise LabelError(table.path, problem, "label all candidates without anchors", reason=Reason.LABELS)
     cells = table.cells(others)
     ease = np.nanmean(cells.mean - np.nanmean(cells.mean, axis=0), axis=1)
     order = np.lexsort((np.array(cells.prompt_ids), ease))

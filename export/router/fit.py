@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.error import ConfigError
+from costroute_rt.error import ConfigError, Reason
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import (
     DIMENSIONS,
@@ -210,4 +210,4 @@ def _check(cells: Cells, folds: int) -> None:
         raise ConfigError("folds", folds, "2 or more")
     empty = [name for name, count in zip(cells.candidates, (cells.count > 0).sum(0), strict=True) if not count]
     if empty:
-        raise ConfigError("labels", f"none of {', '.join(empty)}", "labels of every candidate (costroute-rt label makes them)")
+        raise ConfigError("labels", f"none of {', '.join(empty)}", "labels of every candidate", reason=Reason.LABELS)

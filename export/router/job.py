@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.setup import USUAL, Setup
-from costroute_rt.engines.building.specification import make_spec, router_graphs
+from costroute_rt.engines.building.specification import router_graphs
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
-from costroute_rt.error import LabelError, OutputError
+from costroute_rt.error import LabelError, OutputError, Reason
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import ESTIMATORS, complete_prompts
@@ -88,7 +89,7 @@ def fit_bundle(
     BackendError (no torch side where it is needed), OutputError (before any work where `output` exists).
     """
     if os.path.lexists(output) and not force:
-        raise OutputError(output, "it exists already (--force replaces it)")
+        raise OutputError(output, "it exists already", reason=Reason.EXISTS)
     if "transformer" in estimators:
         import_torch()
     table = source.open(bundle)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.section import canonical_json
-from costroute_rt.error import ConfigError, LabelError, PromptError
+from costroute_rt.error import ConfigError, LabelError, PromptError, Reason
 from costroute_rt.export.router.anchors import choose_anchors
 from costroute_rt.export.router.label_file import MARK, LabelFile, open_label_file
 from costroute_rt.export.router.labels import LabelTable
@@ -186,7 +186,7 @@ def _choose(table: LabelFile, prompts: Sequence[PromptRow] | None, request: Requ
             raise ConfigError("prompts", None, "a table of prompts, or anchors")
         return [_completed(row, table) for row in prompts]
     if not table.content.done:
-        raise LabelError(table.path, "it has no labels to anchor to", "label all candidates first, without --anchors")
+        raise LabelError(table.path, "it has no labels to anchor to", "label all candidates first, without anchors", reason=Reason.LABELS)
     known = table.content.prompts if prompts is None else {row.prompt_id: _completed(row, table) for row in prompts}
     found = choose_anchors(LabelTable.open(table.path), request.anchors, request.candidates)
     missing = [prompt_id for prompt_id in found if prompt_id not in known]

@@ -12,7 +12,7 @@ from typing import NoReturn
 import numpy as np
 
 from costroute_rt.engines.bundle.digest import sha256_file
-from costroute_rt.error import LabelError
+from costroute_rt.error import LabelError, Reason
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.csv_file import opened
 from costroute_rt.export.router.label_file import MARK
@@ -62,7 +62,7 @@ class LabelTable:
         """
         path = Path(path)
         rows = _Rows(path, score, category)
-        with opened(path, "costroute-rt label makes one") as lines:
+        with opened(path, "label some prompts first", Reason.LABELS) as lines:
             rows.read(lines)
         table = cls(path, sha256_file(path), score, category, rows)
         table._check_repeats(rows)
@@ -110,7 +110,7 @@ class LabelTable:
         unknown = [name for name in names if name not in self.candidates]
         if unknown:
             problem = f"it has no labels of {', '.join(unknown)}, only of {', '.join(self.candidates)}"
-            raise LabelError(self.path, problem, "costroute-rt label makes them")
+            raise LabelError(self.path, problem, "label these candidates", reason=Reason.LABELS)
         place = np.full(len(self.candidates), -1, dtype=np.int64)
         place[[self.candidates.index(name) for name in names]] = np.arange(len(names))
         keep = place[self._candidate] >= 0
@@ -176,9 +176,8 @@ class _Rows:
         except csv.Error as error:
             self._fail(reader.line_num, f"it is no CSV: {error}")
         if not self.score:
-            raise LabelError(
-                self._path, f"it has no labels: no row has a value in column {self._score_column}", "costroute-rt label makes them"
-            )
+            problem = f"it has no labels: no row has a value in column {self._score_column}"
+            raise LabelError(self._path, problem, "label some prompts first", reason=Reason.LABELS)
 
     def _columns(self, header: list[str]) -> dict[str, int]:
         """Position of each column; raises LabelError where one is missing or comes twice."""

@@ -128,7 +128,7 @@ def _axes(name: str, width: float, height: float) -> Iterator[tuple[Any, list[st
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise BackendError("matplotlib", "nothing of that name", "pip install 'costroute-rt[report]'") from error
+        raise BackendError("matplotlib", "nothing of that name", "install the report extra", ["costroute-rt[report]"]) from error
     out: list[str] = []
     style: Any = {**_STYLE, "svg.hashsalt": name}  # ids in one page must differ from plot to plot
     with matplotlib.rc_context(style):

@@ -87,7 +87,9 @@ class ClipScorer:
         try:
             from transformers import CLIPModel, CLIPProcessor
         except ImportError as error:
-            raise BackendError("the CLIP scorer", f"no torch side: {error}", "pip install 'costroute-rt[export]'") from error
+            raise BackendError(
+                "the CLIP scorer", f"no torch side: {error}", "install the export extra", ["costroute-rt[export]"]
+            ) from error
         if not (folder / "config.json").is_file():
             raise ConfigError("scorer", f"clip:{folder}", "a folder with a CLIP model as transformers saves it")
         try:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BackendError, ConfigError, CostrouteError
 from costroute_rt.export.checkpoint.component import export_graph, write_weights
-from costroute_rt.export.graph.compose import compose_embedding, graph_spec, keep_outputs, save_graph
+from costroute_rt.export.graph.compose import compose_embedding, keep_outputs, save_graph
 from costroute_rt.routing.prompt_encoder import TOKENIZER
 from costroute_rt.routing.router_network import encoder_network
 
@@ -109,7 +110,7 @@ def _import_transformers() -> None:
         import optimum.exporters.onnx  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise BackendError("a sentence encoder", f"no torch side: {error}", "pip install 'costroute-rt[export]'") from error
+        raise BackendError("a sentence encoder", f"no torch side: {error}", "install the export extra", ["costroute-rt[export]"]) from error
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

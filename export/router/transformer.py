@@ -146,7 +146,9 @@ def import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise BackendError("the transformer estimator", f"no torch side: {error}", "pip install 'costroute-rt[export]'") from error
+        raise BackendError(
+            "the transformer estimator", f"no torch side: {error}", "install the export extra", ["costroute-rt[export]"]
+        ) from error
     return torch
 
 

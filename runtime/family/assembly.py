@@ -18,7 +18,7 @@ from costroute_rt.engines.building.shape import has_one_size, known_size, with_s
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import MANIFEST
 from costroute_rt.engines.store.cost import EngineCost
-from costroute_rt.engines.store.store import Store, build_command
+from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError, ConfigError, EngineError
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.parts import Parts, Profiles, Tables, engine_names
@@ -101,8 +101,8 @@ def find_profiles(bundle: Bundle, store: Store, setup: Setup, names: Sequence[st
     """For which sizes the engines called `names` are there and measured; the usual ones count as there where no others are."""
     built = {known_size(bundle, stored.key.shapes) for stored in store.engines()} if not has_one_size(bundle) else set()
     sizes = {size for size in built if size is not None and setup.is_ready(bundle, store, with_size(bundle, names, size))}
-    build = build_command(setup.key(bundle, names[0]), bundle=bundle.root)
-    return Profiles(frozenset(sizes), has_usual=not sizes or setup.is_ready(bundle, store, names), build=build)
+    has_usual = not sizes or setup.is_ready(bundle, store, names)
+    return Profiles(frozenset(sizes), has_usual=has_usual, setup=setup.key(bundle, names[0]).setup)
 
 
 def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[str], progress: Progress | None) -> Setup:

@@ -12,11 +12,10 @@ import numpy as np
 from costroute_rt.candidate import Candidate, Pool
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
-from costroute_rt.engines.building.shape import Size, size_options, with_size
+from costroute_rt.engines.building.shape import Size, with_size
 from costroute_rt.engines.building.specification import router_graphs
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.store.store import BUILD, build_command
-from costroute_rt.error import EngineError
+from costroute_rt.error import EngineError, Reason
 from costroute_rt.family.conditioning import NegativeStates
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.prompt import Tokenizer
@@ -88,20 +87,21 @@ class Profiles:
     """Those that have engines of their own."""
     has_usual: bool = True
     """Whether there are the engines that take any size the bundle makes."""
-    build: str = BUILD
-    """The command that builds such engines."""
+    setup: Mapping[str, str] = field(default_factory=dict)
+    """Backend, provider, precision and target of such engines, as errors carry them."""
 
     def resolve(self, bundle: Bundle, name: str, size: Size) -> str:
         """Name of the engine of a graph, component/graph, for images of that size.
 
-        Raises EngineError, with the nearest size and the command that builds this one, where there is none.
+        Raises EngineError, with the nearest size, where there is none.
         """
         if size in self.sizes:
             return with_size(bundle, [name], size)[0]
         if not self.has_usual:
             near = min(self.sizes, key=lambda each: abs(each[0] - size[0]) + abs(each[1] - size[1]))
             problem = f"no engines make images of {size[0]}x{size[1]}; the nearest size they were built for is {near[0]}x{near[1]}"
-            raise EngineError(bundle.root, problem, f"{self.build} --height {size[0]} --width {size[1]}")
+            engine = f"{bundle.family}/{name}@{size[0]}x{size[1]}"
+            raise EngineError(problem, reason=Reason.SIZE_MISSING, engine=engine, setup=self.setup, bundle=bundle.root)
         return name
 
     def first(self, bundle: Bundle) -> Size:
@@ -158,12 +158,11 @@ class Parts:
         """Name of the engine that is called for images of that size; raises EngineError where there is none."""
         return self.profiles.resolve(self.bundle, name, size)
 
-    def rebuild_command(self, name: str) -> str:
-        """The command that builds the engine called `name` again, of the backend and for the size of the one in use."""
-        engine = self.engines.find(name)
-        if engine is None or engine.key is None:
-            return f"{self.profiles.build} --force"
-        return build_command(engine.key, *size_options(name), "--force", bundle=self.bundle.root)
+    def locate(self, error: EngineError) -> EngineError:
+        """The error with bundle and setup, that of the engine it names where this is in use."""
+        engine = self.engines.find((error.engine or "").removeprefix(f"{self.bundle.family}/"))
+        key = None if engine is None else engine.key
+        return error.located(setup=self.profiles.setup if key is None else key.setup, bundle=self.bundle.root)
 
     def swap_in(self) -> None:
         """Put engines that became ready in the place of those in use; to be called between two requests."""

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import Observed, Work
 from costroute_rt.engines.bundle.bundle import PreviewSpec
-from costroute_rt.engines.store.store import REBUILD
-from costroute_rt.error import CancelledError, EngineError
+from costroute_rt.error import CancelledError, EngineError, Reason
 from costroute_rt.family.conditioning import States, as_text_states, condition_text, encode_text
 from costroute_rt.family.parts import Parts
 from costroute_rt.family.prompt import Tokens
@@ -155,7 +154,7 @@ class Generation:
             )
             self._check_cancelled()
         if row is None or not np.isfinite(engine.to_host(row.latent)).all():
-            raise EngineError(work.step, "it made numbers that are not finite", REBUILD)
+            raise EngineError("it made numbers that are not finite", reason=Reason.FAILED, engine=f"{parts.bundle.family}/{work.step}")
         self._left_out += work.rows - row.total
         return row.latent
 

@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.store.store import REBUILD
-from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.error import ConfigError, EngineError, Reason
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import Float32Array, TextStates
 from costroute_rt.routing.router_network import Network, OpenEngine, estimator_network, no_engine
@@ -344,7 +343,7 @@ class Transformer:
             outputs = engine.run({name: engine.to_device(np.ascontiguousarray(array)) for name, array in feeds.items()})
             mean[start : start + step] = engine.to_host(outputs["mean"])
         if not np.isfinite(mean).all():
-            raise EngineError(self._network.engine, "it made numbers that are not finite", REBUILD)
+            raise EngineError(f"{self._network.engine} made numbers that are not finite", reason=Reason.FAILED)
         return mean, np.broadcast_to(self.standard_error, mean.shape).copy()
 
     def to_json(self) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.store.store import REBUILD
-from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.error import ConfigError, EngineError, Reason
 from costroute_rt.family.prompt import Tokenizer
 from costroute_rt.routing.router_network import Network, OpenEngine, encoder_network, no_engine
 
@@ -229,7 +228,7 @@ class EngineEncoder:
             outputs = engine.run({name: engine.to_device(np.ascontiguousarray(array)) for name, array in feeds.items()})
             row[:] = engine.to_host(outputs["embedding"])[0]
         if not np.isfinite(features).all():
-            raise EngineError(network.engine, "it made numbers that are not finite", REBUILD)
+            raise EngineError(f"{network.engine} made numbers that are not finite", reason=Reason.FAILED)
         return features
 
     def to_json(self) -> dict[str, Any]:

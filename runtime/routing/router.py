@@ -17,13 +17,13 @@ from threadpoolctl import ThreadpoolController
 
 from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.engines.bundle.section import Section, canonical_json, shorten
-from costroute_rt.error import BundleError, ConfigError
+from costroute_rt.error import ConfigError
 from costroute_rt.routing.estimator import AnyArray, Average, Estimator, FloatArray, find_knn, load_estimator, within
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import Float32Array, PromptEncoder, TextStates, load_encoder
 from costroute_rt.routing.quality import Judgement, Neighbour
 from costroute_rt.routing.reduction import Reduction
-from costroute_rt.routing.router_file import REMEDY, ROUTER_ARRAYS, ROUTER_JSON, read_arrays, read_settings, write_arrays
+from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON, read_arrays, read_settings, router_error, write_arrays
 from costroute_rt.routing.router_network import Network, OpenEngine, no_engine
 
 FORMAT, FORMAT_VERSION = "costroute-router", 1
@@ -199,12 +199,12 @@ class Router:
         section = read_settings(path)
         _check_format(section)
         if not (folder / ROUTER_ARRAYS).is_file() or sha256_file(folder / ROUTER_ARRAYS) != section.sha256("arrays_sha256"):
-            raise BundleError(folder / ROUTER_ARRAYS, f"it is missing or not the one {ROUTER_JSON} was written with", REMEDY)
+            raise router_error(folder / ROUTER_ARRAYS, f"it is missing or not the one {ROUTER_JSON} was written with")
         arrays = read_arrays(folder / ROUTER_ARRAYS)
         try:
             return _build(cls, section, folder, arrays, open_engine)
         except (ConfigError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise BundleError(path, f"it is no usable router: {error or type(error).__name__}", REMEDY) from error
+            raise router_error(path, f"it is no usable router: {error or type(error).__name__}") from error
 
 
 def describe_pool(pool: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:

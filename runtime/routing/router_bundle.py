@@ -6,17 +6,17 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
+from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import MANIFEST, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
-from costroute_rt.error import BundleError, OutputError
+from costroute_rt.error import BundleError, OutputError, Reason
 from costroute_rt.routing.prompt_encoder import TOKENIZER, EngineEncoder
 from costroute_rt.routing.router import Router, pool_difference
-from costroute_rt.routing.router_file import REMEDY, ROUTER_ARRAYS, ROUTER_JSON
+from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON, router_error
 from costroute_rt.routing.router_network import OpenEngine, no_engine
 
 FOLDER = "router"
@@ -28,18 +28,18 @@ def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
     open_engine: asked for the engines of its networks whenever it judges.
     """
     if bundle.router is None:
-        raise BundleError(bundle.root / MANIFEST, "it has no router", "fit one with costroute-rt fit-router")
+        raise BundleError(bundle.root / MANIFEST, "it has no router", "fit one to it", reason=Reason.ROUTER)
     path, arrays = bundle.path(bundle.router["file"]), bundle.path(bundle.router["arrays"])
     if path.name != ROUTER_JSON or arrays != path.with_name(ROUTER_ARRAYS):
-        raise BundleError(path, f"expected {ROUTER_JSON} and {ROUTER_ARRAYS} in one folder", REMEDY)
+        raise router_error(path, f"expected {ROUTER_JSON} and {ROUTER_ARRAYS} in one folder")
     router = Router.load(path.parent, open_engine=open_engine)
     check_router(router, bundle, path)
     if isinstance(router.encoder, EngineEncoder) and bundle.router.get("tokenizer") != f"{FOLDER}/{TOKENIZER}":
-        raise BundleError(path, f"expected {FOLDER}/{TOKENIZER} to be the router's tokenizer", REMEDY)
+        raise router_error(path, f"expected {FOLDER}/{TOKENIZER} to be the router's tokenizer")
     for network in router.networks:
         component = bundle.components.get(network.role)
         if component is None or bundle.graphs[component.graphs[network.graph]] != network.spec:
-            raise BundleError(path, f"the bundle's {network.engine} is not the network it was fitted with", REMEDY)
+            raise router_error(path, f"the bundle's {network.engine} is not the network it was fitted with")
     return router
 
 
@@ -49,7 +49,8 @@ def check_router(router: Router, bundle: Bundle, path: Path) -> None:
     if difference is None and router.text_encoder not in (None, text_encoder_sha256(bundle)):
         difference = "it was fitted on the states of another text encoder"
     if difference is not None:
-        raise BundleError(path, f"the router does not belong to this bundle: {difference}", "fit one with costroute-rt fit-router")
+        problem = f"the router does not belong to this bundle: {difference}"
+        raise BundleError(path, problem, "fit one to it", reason=Reason.ROUTER)
 
 
 def text_encoder_sha256(bundle: Bundle) -> str:
@@ -70,11 +71,11 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
     files = _router_files(router)
     for name in files:
         if not (router_folder / name).is_file():
-            raise BundleError(router_folder / name, "the router needs this file", REMEDY)
+            raise router_error(router_folder / name, "the router needs this file")
     for network in router.networks:
         read_stored_tensors(router_folder / network.weights)
     if os.path.lexists(target) and not force:
-        raise OutputError(target, "it exists already (--force replaces it)")
+        raise OutputError(target, "it exists already", reason=Reason.EXISTS)
     if os.path.lexists(target) and not (target / MANIFEST).is_file():
         raise OutputError(target, "it is no bundle, so it is not replaced")
     try:
@@ -140,7 +141,7 @@ def _manifest(bundle: Bundle, router: Router) -> dict[str, Any]:
     for network in router.networks:
         file, weights = (f"{FOLDER}/{name}" for name in (network.file, network.weights))
         components[network.role] = {"role": network.role, "graphs": {network.graph: file}, "weights": weights}
-        graphs[file] = asdict(network.spec)
+        graphs[file] = to_json(network.spec)
     section: dict[str, Any] = {"file": f"{FOLDER}/{ROUTER_JSON}", "arrays": f"{FOLDER}/{ROUTER_ARRAYS}"}
     if isinstance(router.encoder, EngineEncoder):
         section |= {"tokenizer": f"{FOLDER}/{TOKENIZER}", "max_length": router.encoder.max_length}

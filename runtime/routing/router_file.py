@@ -12,15 +12,19 @@ import numpy.typing as npt
 
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.bundle.section import Section, parse_section
-from costroute_rt.error import BundleError
+from costroute_rt.error import BundleError, Reason
 
 AnyArray = npt.NDArray[Any]
 
 ROUTER_JSON, ROUTER_ARRAYS = "router.json", "router.safetensors"
-REMEDY = "fit it again with costroute-rt fit-router, or get the bundle again"
 _KINDS: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 _ALIGNMENT = 8
 _JSON_LIMIT_BYTES = 256 << 20
+
+
+def router_error(path: Path, problem: str) -> BundleError:
+    """About a router, or a file of it, that cannot be used."""
+    return BundleError(path, problem, "fit it again, or get the bundle again", reason=Reason.ROUTER)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
@@ -45,16 +49,16 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BundleError(path, f"it cannot be read: {error.strerror or error}", REMEDY) from error
+        raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
     arrays = {}
     for name, tensor in stored.items():
         kind = _KINDS.get(tensor.dtype)
         if kind is None or not all(isinstance(axis, int) and axis >= 0 for axis in tensor.shape):
-            raise BundleError(path, f"its array {name} is {tensor.dtype}{list(tensor.shape)}: expected F16 or F32", REMEDY)
+            raise router_error(path, f"its array {name} is {tensor.dtype}{list(tensor.shape)}: expected F16 or F32")
         bytes_ = data[tensor.offset : tensor.offset + tensor.length]
         arrays[name] = np.frombuffer(bytes_, dtype=kind).reshape(tensor.shape).astype(np.float32)
         if not np.isfinite(arrays[name]).all():
-            raise BundleError(path, f"its array {name} holds numbers that are not finite", REMEDY)
+            raise router_error(path, f"its array {name} holds numbers that are not finite")
     return arrays
 
 
@@ -62,12 +66,12 @@ def read_settings(path: Path) -> Section:
     """The JSON object in `path`; raises BundleError."""
 
     def fail(problem: str) -> Any:
-        raise BundleError(path, problem, REMEDY)
+        raise router_error(path, problem)
 
     try:
         if path.stat().st_size > _JSON_LIMIT_BYTES:
             fail(f"it is larger than {_JSON_LIMIT_BYTES >> 20} MiB")
         data = path.read_bytes()
     except OSError as error:
-        raise BundleError(path, f"it cannot be read: {error.strerror or error}", REMEDY) from error
+        raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
     return parse_section(data, fail)

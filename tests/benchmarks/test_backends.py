@@ -35,7 +35,7 @@ def test_a_backend_that_is_not_there_is_a_row(
     monkeypatch.setattr(backends, "PROMPTS", ("a starry night",))
     assert backends.main(["--quick", "--json", "--bundle", str(tiny_bundle), "--home", str(engine_home)]) == 1
     rows = {row["scenario"]["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
-    assert "pip install 'costroute-rt[openvino]'" in rows["openvino float32"]["error"]
+    assert "install the openvino extra" in rows["openvino float32"]["error"]
     assert rows[backends.BASIS]["good"]
 
 

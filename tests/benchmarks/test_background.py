@@ -28,7 +28,7 @@ def test_images_before_during_and_after_a_build(
     tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background, "SLOWDOWN_TARGET", Target(high=1e6))
-    at_once = "from costroute_rt.engines import background; background.NICENESS = 0; "  # not after all else on a busy machine
+    at_once = "from costroute_rt.engines.building import background; background.NICENESS = 0; "  # not after all else on a busy machine
     monkeypatch.setattr(background, "COMMAND", ("-c", at_once + background.COMMAND[1]))
     monkeypatch.setattr(background, "SWAP_TARGET", Target())  # on a busy machine a race may be lost
     assert background.main(["--quick", "--json", "--bundle", str(tiny_bundle)]) == 0

@@ -91,13 +91,13 @@ def test_engines_verify_finds_a_flipped_byte(run: Run, own_home: Path, tiny_bund
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
     done = run("engines", "verify", "--json")
-    remedy = f"costroute-rt build-engines --bundle {tiny_bundle}"
+    command = f"costroute-rt build-engines --bundle {tiny_bundle}"
     assert done.exit_code == 5
-    assert f"1 of 1 engines damaged ({remedy})" in done.stderr
+    assert f"1 of 1 engines are damaged ({command})" in done.stderr
     (engine,) = json.loads(done.stdout)["engines"]
     assert "model.onnx: its content is not what was built" in engine["problem"]
-    assert engine["remedy"] == remedy
-    assert remedy in [problem["remedy"] for problem in json.loads(run("doctor", "--json").stdout)["problems"]]
+    assert engine["command"] == command
+    assert command in [problem["command"] for problem in json.loads(run("doctor", "--json").stdout)["problems"]]
 
 
 def test_an_engine_whose_manifest_cannot_be_read_is_to_be_removed(run: Run, own_home: Path) -> None:
@@ -178,7 +178,10 @@ def test_doctor_finds_two_distributions_of_onnx_runtime(run: Run, built: Path, m
     monkeypatch.setattr("costroute_rt.engines.backends.onnxruntime.providers.installed_distributions", lambda: both)
     done = run("doctor")
     assert done.exit_code == 1
-    assert "mend: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu" in done.stdout
+    assert (
+        "fix: uninstall them, and install one of them again (pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu)"
+        in done.stdout
+    )
 
 
 def test_doctor_names_the_other_backends(run: Run, built: Path) -> None:
@@ -187,30 +190,30 @@ def test_doctor_names_the_other_backends(run: Run, built: Path) -> None:
 
 
 @pytest.fixture
-def set_aside(own_home: Path) -> str:
-    """The only engine of a store, set aside; its digest."""
+def quarantined(own_home: Path) -> str:
+    """The only engine of a store, quarantined; its digest."""
     from costroute_rt.engines.store.store import Store
-    from tests.engines.conftest import set_aside as mark
+    from tests.engines.conftest import quarantine
 
     store = Store.open(own_home)
     (stored,) = store.engines()
-    mark(store, stored.key, "it is slower than that of abacus")
+    quarantine(store, stored.key, "it is slower than that of abacus")
     return stored.digest
 
 
-def test_an_engine_set_aside_is_shown_with_the_reason_and_is_no_damage(run: Run, set_aside: str, tiny_bundle: Path) -> None:
-    assert "set aside: it is slower than that of abacus" in run("engines", "list", "--bundle", tiny_bundle).stdout
+def test_a_quarantined_engine_is_shown_with_the_reason_and_is_no_damage(run: Run, quarantined: str, tiny_bundle: Path) -> None:
+    assert "quarantined: it is slower than that of abacus" in run("engines", "list", "--bundle", tiny_bundle).stdout
     assert run("engines", "verify").exit_code == 0
     assert "1 engines, " in run("doctor").stdout
-    assert ", 1 set aside" in run("doctor").stdout
-    assert "set aside: it is slower" in run("engines", "explain", "--bundle", tiny_bundle).stdout
+    assert ", 1 quarantined" in run("doctor").stdout
+    assert "quarantined: it is slower" in run("engines", "explain", "--bundle", tiny_bundle).stdout
     planned = json.loads(run("build-engines", "--bundle", tiny_bundle, "--graph", "vae/decode", "--dry-run", "--json").stdout)
-    assert [(each["builds"], each["why"]) for each in planned["engines"]] == [(False, "set aside: it is slower than that of abacus")]
+    assert [(each["builds"], each["why"]) for each in planned["engines"]] == [(False, "quarantined: it is slower than that of abacus")]
     done = run("build-engines", "--bundle", tiny_bundle, "--graph", "vae/decode", "--json")
     assert done.exit_code == 5
-    assert json.loads(done.stdout)["engines"][0]["set_aside"] == "it is slower than that of abacus"
-    assert "the engine of vae/decode was set aside: it is slower than that of abacus" in done.stderr
-    assert "--force builds it again" in done.stderr
+    assert json.loads(done.stdout)["engines"][0]["quarantined"] == "it is slower than that of abacus"
+    assert "the engine of vae/decode is quarantined: it is slower than that of abacus" in done.stderr
+    assert f"costroute-rt build-engines --bundle {tiny_bundle} --force)" in done.stderr
     assert run("build-engines", "--bundle", tiny_bundle, "--graph", "vae/decode", "--force").exit_code == 0
 
 

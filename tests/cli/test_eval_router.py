@@ -115,7 +115,7 @@ def test_labels_that_cannot_be_used_are_told_in_one_line(judge: Run, text: str, 
 def test_a_bundle_without_a_router_is_told(judge: Run, tiny_bundle: Path) -> None:
     done = judge("--bundle", tiny_bundle)
     assert done.exit_code == 4
-    assert done.stderr.splitlines()[-1].endswith("it has no router (fit one with costroute-rt fit-router)")
+    assert done.stderr.splitlines()[-1].endswith("it has no router; fit one to it (costroute-rt fit-router)")
 
 
 def test_a_page_that_cannot_be_written_is_told(judge: Run) -> None:

@@ -17,6 +17,7 @@ from costroute_rt.error import (
     EngineError,
     OutputError,
     PromptError,
+    Reason,
 )
 
 FAILURES = [
@@ -24,7 +25,7 @@ FAILURES = [
     (PromptError("the prompt is empty"), 2),
     (BudgetError(1, "turbo@1", 31), 3),
     (BundleError("b", "broken\nin two lines", "copy it again"), 4),
-    (EngineError("e", "missing", "costroute-rt build-engines"), 5),
+    (EngineError("missing", reason=Reason.MISSING, path="e"), 5),
     (BackendError("cuda", "cpu", "install it"), 6),
     (OutputError("x.png", "read-only"), 7),
     (CancelledError(), 130),
@@ -54,7 +55,7 @@ def test_budget_error_names_the_fastest_candidate_and_its_time(capsys: pytest.Ca
         raise BudgetError(1, "turbo@1", 31)
 
     exit_code_of(fail)
-    assert "turbo@1, needs about 31 ms (--or-fastest runs it anyway)" in capsys.readouterr().err
+    assert "turbo@1, needs about 31 ms; allow more time or ask for the fastest (--or-fastest runs it anyway)" in capsys.readouterr().err
 
 
 def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.engines.backends.engine import EngineKey
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle
@@ -56,8 +56,8 @@ def relist(bundle: Path, name: str) -> None:
     rewrite_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))
 
 
-def set_aside(store: Store, key: EngineKey, reason: str) -> StoredEngine:
-    """Keep of a stored engine only that it must not be used, and why, as a build does whose engine fails its check."""
+def quarantine(store: Store, key: EngineKey, reason: str) -> StoredEngine:
+    """Keep of a stored engine only the reason why it must not be used, as a build does with an engine that fails its check."""
     stored = store.peek(key)
     assert stored is not None
     entries = {"built_at": stored.built_at, "build_s": stored.build_s, "source": stored.source, "gate": dict(stored.gate)}

@@ -1,30 +1,89 @@
-"""Each error says what failed, what was found and what to do, and has an exit code of its own."""
+"""Each error says what failed, what was found and what to do, has an exit code, and can go from one process to another."""
 
 from __future__ import annotations
+
+import copy
+import pickle
+from threading import Lock
 
 import pytest
 
 from costroute_rt import error
+from costroute_rt.error import Reason
 
+SETUP = {"backend": "openvino", "provider": "gpu", "precision": "float16", "target": ""}
 CASES = [
     (error.ConfigError("threads", 0, "1 or more"), 2, "threads is 0: expected 1 or more"),
     (error.PromptError("the prompt is empty"), 2, "the prompt is empty"),
     (
         error.BudgetError(5, "tiny@1", 11.6),
         3,
-        "nothing fits in 5 ms: the fastest candidate, tiny@1, needs about 12 ms (--or-fastest runs it anyway)",
+        "nothing fits in 5 ms: the fastest candidate, tiny@1, needs about 12 ms; allow more time or ask for the fastest",
     ),
-    (error.LabelError("/l.csv", "line 3: score is nan", "label again"), 2, "/l.csv: line 3: score is nan (label again)"),
-    (error.BundleError("/b", "it is damaged", "copy it again"), 4, "/b: it is damaged (copy it again)"),
-    (error.EngineError("/e", "it is stale", "costroute-rt build-engines"), 5, "/e: it is stale (costroute-rt build-engines)"),
-    (error.StoreFullError("/e", "there is no room", "free some"), 5, "/e: there is no room (free some)"),
-    (error.BackendError("provider cuda", "only cpu", "pip install x"), 6, "asked for provider cuda, found only cpu (pip install x)"),
+    (error.LabelError("/l.csv", "line 3: score is nan", "label again"), 2, "/l.csv: line 3: score is nan; label again"),
+    (error.BundleError("/b", "it is damaged", "copy it again", reason=Reason.ROUTER), 4, "/b: it is damaged; copy it again"),
+    (error.BundleError(None, "the denoiser is odd", "export another"), 4, "the denoiser is odd; export another"),
+    (
+        error.EngineError("its content is odd", reason=Reason.DAMAGED, engine="tiny/vae/decode@64x96", path="/e", setup=SETUP, bundle="/b"),
+        5,
+        "tiny/vae/decode@64x96 (/e): its content is odd; build the engine again",
+    ),
+    (error.EngineError("there is none", reason=Reason.MISSING, engine="a/vae/decode"), 5, "a/vae/decode: there is none; build the engines"),
+    (error.EngineError("it is odd", reason=Reason.NO_MEMORY), 5, "it is odd; free some of the device's memory"),
+    (
+        error.StoreFullError("there is no room", reason=Reason.FULL, path="/e"),
+        5,
+        "/e: there is no room; free some space, or set COSTROUTE_HOME to another disk",
+    ),
+    (
+        error.BackendError("provider cuda", "only cpu", "install x", ["x[cuda]"], uninstall=["y"], instead={"provider": "cpu"}),
+        6,
+        "asked for provider cuda, found only cpu; install x",
+    ),
     (error.OutputError("/o.png", "the disk is full"), 7, "cannot write /o.png: the disk is full"),
     (error.CancelledError(), 130, "cancelled"),
-]
+]  # fmt: skip
+ERRORS = [case[0] for case in CASES]
 
 
-@pytest.mark.parametrize(("raised", "exit_code", "text"), CASES, ids=[type(case[0]).__name__ for case in CASES])
+@pytest.mark.parametrize(("raised", "exit_code", "text"), CASES, ids=[type(each).__name__ for each in ERRORS])
 def test_text_and_exit_code(raised: error.CostrouteError, exit_code: int, text: str) -> None:
     assert (raised.exit_code, str(raised)) == (exit_code, text)
     assert isinstance(raised, error.CostrouteError)
+
+
+def test_the_cases_are_all_classes() -> None:
+    classes = {each for each in vars(error).values() if isinstance(each, type) and issubclass(each, error.CostrouteError)}
+    assert {type(each) for each in ERRORS} == {each for each in classes if each.__name__ not in ("CostrouteError", "_FileError")}
+
+
+@pytest.mark.parametrize("raised", ERRORS, ids=[type(each).__name__ for each in ERRORS])
+@pytest.mark.parametrize(
+    "send", [lambda each: pickle.loads(pickle.dumps(each)), copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"]
+)
+def test_a_copy_has_the_same_text_and_fields(raised: error.CostrouteError, send: object) -> None:
+    found = send(raised)  # type: ignore[operator]
+    assert type(found) is type(raised)
+    assert (str(found), found.args, vars(found)) == (str(raised), raised.args, vars(raised))
+
+
+def test_a_wrong_value_that_cannot_be_pickled_travels_as_text() -> None:
+    found = pickle.loads(pickle.dumps(error.ConfigError("prompt", Lock(), "text")))
+    assert str(found).startswith("prompt is <unlocked")
+    assert found.found.startswith("<unlocked")
+
+
+def test_a_located_error_has_what_was_missing_and_keeps_what_it_knew() -> None:
+    raised = error.StoreFullError("there is no room", reason=Reason.FULL, path="/e")
+    found = raised.located(engine="tiny/vae/decode", path="/other", setup=SETUP, bundle="/b")
+    assert type(found) is error.StoreFullError
+    assert (found.problem, found.reason, found.engine, found.path) == ("there is no room", Reason.FULL, "tiny/vae/decode", "/e")
+    assert (found.setup, found.bundle) == (SETUP, "/b")
+    assert raised.engine is None
+    again = found.located(engine="tiny/base/step", setup={}, bundle="/c")
+    assert (again.engine, again.setup, again.bundle) == (found.engine, SETUP, "/b")
+
+
+@pytest.mark.parametrize("reason", [each for each in Reason if each not in (Reason.EXISTS, Reason.ROUTER, Reason.LABELS, Reason.DRIVER)])
+def test_every_reason_of_an_engine_error_has_a_remedy(reason: Reason) -> None:
+    assert error.EngineError("it is odd", reason=reason).remedy

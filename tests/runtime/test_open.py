@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt import BackendError, BundleError, EngineError, Runtime
+from costroute_rt import BackendError, BundleError, EngineError, Reason, Runtime
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle
@@ -61,9 +61,12 @@ def test_a_flipped_byte_in_the_weights_is_noticed_although_the_engines_are_built
         Runtime.open(copy, home=store, threads=1)
 
 
-def test_missing_engines_name_the_command_that_builds_them(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="costroute-rt build-engines"):
+def test_missing_engines_are_named_with_their_setup_and_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="build the engines") as caught:
         Runtime.open(tiny_bundle, home=tmp_path)
+    assert (caught.value.reason, caught.value.engine) == (Reason.MISSING, "tiny/text_encoder/encode")
+    assert caught.value.setup == {"backend": "onnxruntime", "provider": "cpu", "precision": "float32", "target": ""}
+    assert caught.value.bundle == str(tiny_bundle)
 
 
 def test_engines_of_another_kind_name_the_difference(tiny_bundle: Path, store: Path) -> None:
@@ -71,12 +74,13 @@ def test_engines_of_another_kind_name_the_difference(tiny_bundle: Path, store: P
         Runtime.open(tiny_bundle, home=store, threads=2)
 
 
-def test_engines_that_were_not_measured_name_the_command_that_measures_them(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_engines_that_were_not_measured_are_named(tiny_bundle: Path, tmp_path: Path) -> None:
     Runtime.open(tiny_bundle, home=tmp_path, threads=1, build=True, preload=False).close()
     for costs in tmp_path.rglob("costs.json"):
         costs.unlink()
-    with pytest.raises(EngineError, match="costroute-rt profile"):
+    with pytest.raises(EngineError, match=r"tiny/text_encoder/encode .*not been measured.*profile the engines") as caught:
         Runtime.open(tiny_bundle, home=tmp_path, threads=1)
+    assert caught.value.reason is Reason.NOT_MEASURED
 
 
 @pytest.mark.parametrize(("section", "key", "value"), [("schedulers", "_class_name", "Other"), ("pool", "num_inference_steps", 5000)])
@@ -114,17 +118,18 @@ def test_images_of_a_size_that_has_engines_of_its_own_are_made_by_these(tiny_bun
         runtime.generate("a lake", seed=1, candidate="tiny-base@4", height=32, width=32)
 
 
-def test_a_size_outside_of_every_profile_names_the_nearest_and_the_command(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_size_without_engines_is_named_with_the_nearest(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle, verify=False), Store.open(tmp_path)
     for size in ((64, 96), (128, 128)):
         build_engines(bundle, store, Setup(threads=1), size=size)
     with Runtime.open(tiny_bundle, home=tmp_path, threads=1) as runtime:
         assert runtime.generate("a lake", seed=1, height=64, width=96).pixels.shape == (1, 64, 96, 3)
         for call in (runtime.generate, runtime.route):
-            with pytest.raises(
-                EngineError, match=r"of 64x64; the nearest size.*is 64x96 .*build-engines --bundle .* --height 64 --width 64"
-            ):
+            with pytest.raises(EngineError, match=r"of 64x64; the nearest size.*is 64x96; build engines for this size") as caught:
                 call("a lake")
+            assert caught.value.reason is Reason.SIZE_MISSING
+            assert str(caught.value.engine).endswith("@64x64")
+            assert (caught.value.setup or {})["backend"] == "onnxruntime"
         with pytest.raises(EngineError, match=r"nearest.*is 128x128"):
             runtime.generate("a lake", height=112, width=128)
 

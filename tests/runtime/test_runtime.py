@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.backends.engine import EngineKey
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.error import BudgetError, CancelledError, ConfigError, EngineError, OutputError, PromptError
+from costroute_rt.error import BudgetError, CancelledError, ConfigError, EngineError, OutputError, PromptError, Reason
 from costroute_rt.png import read_settings
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.routing.prompt_encoder import TextStates
@@ -283,7 +282,7 @@ def test_time_a_callback_takes_counts_against_the_deadline(device: FakeDevice) -
 
 def test_an_engine_that_fails_ends_the_request_only(device: FakeDevice) -> None:
     def fail(name: str) -> None:
-        raise EngineError(name, "it broke", "repair it")
+        raise EngineError("it broke", reason=Reason.FAILED, engine=name)
 
     device.on_call.append(fail)
     with pytest.raises(EngineError, match="it broke"):
@@ -296,26 +295,25 @@ def test_numbers_that_are_not_finite_are_an_error_not_a_grey_image(device: FakeD
     engine = device.engines["turbo/step"]
     nothing = np.full((1, 4, 4, 4), np.nan, np.float32)
     monkeypatch.setattr(engine, "run", lambda feeds: {"next_latent": nothing, "denoised": nothing})
-    with pytest.raises(EngineError, match=r"turbo/step: .*not finite \(costroute-rt build-engines --force\)"):
+    with pytest.raises(EngineError, match=r"/turbo/step: .*not finite; build the engine again"):
         device.runtime.generate("a red house", candidate="turbo@1", seed=1)
 
 
-def test_an_engine_that_is_to_be_built_again_is_named_with_its_backend_and_bundle(
-    device: FakeDevice, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_failed_is_named_with_its_setup_and_bundle(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
-        raise EngineError(where, "it failed while running", "costroute-rt build-engines --force")
+        raise EngineError("it failed while running", reason=Reason.FAILED, engine=engine)
 
     device.on_call.append(fail)
     key = EngineKey(
         **{**dict.fromkeys(EngineKey.__dataclass_fields__, "any"), "backend": "openvino", "provider": "gpu", "precision": "float16"}
     )
     monkeypatch.setattr(device.engines["text_encoder/encode"], "key", key)
-    bundle = device.parts.bundle.root
-    own = f"build-engines --backend openvino --provider gpu --precision float16 --target any --bundle {bundle} --force"
-    for where, command in (("text_encoder/encode", own), ("/store/engines/0123", "build-engines --force")):
-        with pytest.raises(EngineError, match=re.escape(f"{where}: it failed while running (costroute-rt {command})")):
+    own = {"backend": "openvino", "provider": "gpu", "precision": "float16", "target": "any"}
+    for engine, setup in (("tiny/text_encoder/encode", own), (None, dict(device.parts.profiles.setup))):
+        with pytest.raises(EngineError, match="it failed while running; build the engine again") as caught:
             device.runtime.generate("a red house", seed=1)
+        assert (caught.value.engine, caught.value.setup) == (engine, setup)
+        assert caught.value.bundle == str(device.parts.bundle.root)
 
 
 def test_a_request_within_a_request_is_refused_instead_of_waiting_for_ever(device: FakeDevice) -> None:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.backends.engine import BuildProgress, BuildSpec, EngineKey, Value, check_feeds, describe_array
+from costroute_rt.engines.backends.engine import BuildProgress, Value
+from costroute_rt.engines.backends.feed import check_feeds, describe_array
 from costroute_rt.engines.backends.half_precision import RULES, to_float16
+from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.backends.onnxruntime.providers import (
     DEVICE_TYPES,
     PROVIDERS,
@@ -28,10 +30,12 @@ from costroute_rt.engines.backends.onnxruntime.providers import (
     real_provider,
     shorten_error,
 )
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.onnx_file import read_graph_spec
+from costroute_rt.engines.bundle.onnx_model import fix_model_axes
 from costroute_rt.engines.machine import device
-from costroute_rt.error import BackendError, ConfigError, EngineError
+from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -98,7 +102,7 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _SMALLEST_EXTERNAL_BYTES)
         for axis, length in spec.shapes:
             options.add_free_dimension_override_by_name(axis, length)
-        self._session(graph, options, ["CPUExecutionProvider"], "the graph cannot be built")
+        self._session(graph, options, ["CPUExecutionProvider"], "the graph cannot be built", Reason.CANNOT_BUILD)
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OnnxRuntimeEngine:
         """Open an engine and make sure that what was asked for is what runs."""
@@ -113,22 +117,22 @@ class OnnxRuntimeBackend:
 
     def _open_session(self, path: Path, options: SessionOptions, providers: list[str]) -> tuple[InferenceSession, bool]:
         """The session, and whether it replays one recorded CUDA graph: where all shapes are fixed and all of it runs on the card."""
-        problem = "the engine cannot be opened"
+        problem, reason = "the engine cannot be opened", Reason.CANNOT_OPEN
         if providers[0] != PROVIDERS["cuda"] or not _is_static(path):
-            return self._session(path, options, _with_options(providers), problem), False
+            return self._session(path, options, _with_options(providers), problem, reason), False
         try:
-            return self._session(path, options, _with_options(providers, enable_cuda_graph="1"), problem), True
+            return self._session(path, options, _with_options(providers, enable_cuda_graph="1"), problem, reason), True
         except EngineError as error:
             if "graph" not in error.problem.lower():
                 raise
             _log.info("%s runs without a CUDA graph: %s", path.parent.name, error.problem)
-            return self._session(path, options, _with_options(providers), problem), False
+            return self._session(path, options, _with_options(providers), problem, reason), False
 
     def run_reference(self, graph: Path, feeds: Mapping[str, npt.NDArray[Any]]) -> ReferenceRun:
         """The graph as it is in the bundle, unoptimised, on the CPU."""
         options = self._session_options(BuildSpec(threads=device.default_threads()))
         options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = self._session(graph, options, ["CPUExecutionProvider"], "the reference graph cannot be opened")
+        session = self._session(graph, options, ["CPUExecutionProvider"], "the reference graph cannot be opened", Reason.CANNOT_BUILD)
         return ReferenceRun(OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None), dict(feeds))
 
     def _session_options(self, spec: BuildSpec) -> SessionOptions:
@@ -160,11 +164,13 @@ class OnnxRuntimeBackend:
             load_cuda_packages()
         return list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
 
-    def _session(self, path: Path, options: SessionOptions, providers: Sequence[Provider], problem: str) -> InferenceSession:
+    def _session(
+        self, path: Path, options: SessionOptions, providers: Sequence[Provider], problem: str, reason: Reason
+    ) -> InferenceSession:
         try:
             return self._ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
-            raise EngineError(path, f"{problem}: {shorten_error(error)}", "costroute-rt build-engines") from error
+            raise EngineError(f"{problem}: {shorten_error(error)}", reason=reason, path=path) from error
 
 
 class OnnxRuntimeEngine:
@@ -193,14 +199,12 @@ class OnnxRuntimeEngine:
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         if self._session is None:
-            raise EngineError(self._folder, "the engine is closed", "open it again")
+            raise self._fail("the engine is closed", Reason.CLOSED)
         check_feeds(self.inputs, {name: self._describe(value) for name, value in feeds.items()})
         try:
             results = self._run_bound(self._session, feeds) if self._device_type else self._session.run(self._names, dict(feeds))
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
-            raise EngineError(
-                self._folder, f"it failed while running: {shorten_error(error)}", "costroute-rt build-engines --force"
-            ) from error
+            raise self._fail(f"it failed while running: {shorten_error(error)}", Reason.FAILED) from error
         return dict(zip(self._names, results, strict=True))
 
     def to_device(self, array: npt.NDArray[Any]) -> Value:
@@ -219,6 +223,9 @@ class OnnxRuntimeEngine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _fail(self, problem: str, reason: Reason) -> EngineError:
+        return make_engine_error(problem, reason, self._folder, self.key)
 
     def _describe(self, value: Value) -> tuple[str, tuple[int, ...]]:
         if self._device_type is None:
@@ -310,21 +317,17 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise BackendError("onnx, to build float16 engines", f"no usable onnx module ({error})", "pip install onnx") from error
+        raise BackendError("onnx, to build float16 engines", f"no usable onnx module ({error})", "install onnx", ["onnx"]) from error
 
     try:
         model = to_float16(onnx.load(str(graph), load_external_data=False))
         _load_weights(model, graph.parent)
-        lengths = dict(spec.shapes)
-        for value in (*model.graph.input, *model.graph.output):
-            for axis in value.type.tensor_type.shape.dim:
-                if axis.dim_param in lengths:
-                    axis.dim_value = lengths[axis.dim_param]
+        fix_model_axes(model, dict(spec.shapes))
         onnx.save(model, str(target / MODEL), save_as_external_data=True, location=DATA, size_threshold=int(_SMALLEST_EXTERNAL_BYTES))
     except OSError:
         raise
     except Exception as error:  # onnx and protobuf have classes of their own
-        raise EngineError(graph, f"the graph cannot be built: {shorten_error(error)}", "costroute-rt build-engines") from error
+        raise EngineError(f"the graph cannot be built: {shorten_error(error)}", reason=Reason.CANNOT_BUILD, path=graph) from error
 
 
 def _load_weights(model: ModelProto, folder: Path) -> None:

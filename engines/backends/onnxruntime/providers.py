@@ -10,9 +10,9 @@ import ctypes
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -21,8 +21,10 @@ from types import ModuleType
 import numpy as np
 
 from costroute_rt.engines.bundle.onnx_file import RELU
+from costroute_rt.engines.machine.diagnosis import Finding, version_of
+from costroute_rt.engines.machine.library import Fix, find_fix
 from costroute_rt.engines.machine.nvidia import NO_DRIVER, has_cuda_library
-from costroute_rt.error import BackendError
+from costroute_rt.error import BackendError, Reason
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -31,12 +33,12 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-_REMEDIES = {
-    "cpu": "pip install 'costroute-rt[cpu]'",
-    "cuda": "pip install 'costroute-rt[cuda]', and the NVIDIA driver, CUDA and cuDNN it needs; `costroute-rt doctor` shows what is there",
-    "tensorrt": "pip install 'costroute-rt[cuda]' and TensorRT's libraries; `costroute-rt doctor` shows what is there",
-    "directml": "pip install onnxruntime-directml, on Windows",
-    "coreml": "pip install 'costroute-rt[cpu]', on macOS",
+_FIXES = {
+    "cpu": Fix("install the cpu extra", ("costroute-rt[cpu]",)),
+    "cuda": Fix("install the cuda extra, and the NVIDIA driver, CUDA and cuDNN it needs", ("costroute-rt[cuda]",), reason=Reason.DRIVER),
+    "tensorrt": Fix("install the cuda extra and TensorRT's libraries", ("costroute-rt[cuda]",), reason=Reason.DRIVER),
+    "directml": Fix("install onnxruntime-directml, on Windows", ("onnxruntime-directml",)),
+    "coreml": Fix("install the cpu extra, on macOS", ("costroute-rt[cpu]",)),
 }
 DEVICE_TYPES = {"cuda": "cuda", "tensorrt": "cuda"}
 """Providers whose tensors live elsewhere than in host memory, and where."""
@@ -75,6 +77,27 @@ def check_provider(ort: ModuleType, name: str) -> ProviderCheck:
     return ProviderCheck(name, found == full, None if found == full else _library_problem(name) or f"{found} runs instead")
 
 
+def diagnose() -> Iterator[Finding]:
+    """One distribution, since all install the same module; then the providers that run a tiny graph, and those only listed."""
+    installed = installed_distributions()
+    if not installed:
+        yield Finding("onnx runtime", "none", "ONNX Runtime is not installed", Fix("install the cpu extra", ("costroute-rt[cpu]",)))
+        return
+    found = " and ".join(f"{name} {version_of(name)}" for name in installed)
+    if len(installed) > 1:
+        fix = Fix("uninstall them, and install one of them again", install=(installed[-1],), uninstall=tuple(installed))
+        yield Finding("onnx runtime", found, "they install the same module: the one installed last is used", fix)
+        return
+    yield Finding("onnx runtime", found)
+    for check in check_providers():
+        yield _describe(check)
+
+
+def _describe(check: ProviderCheck) -> Finding:
+    fix = None if check.works else find_fix(check.problem or "") or Fix(f"install what {check.name} needs, or use another provider")
+    return Finding(f"provider {check.name}", "works" if check.works else "listed, does not work", check.problem, fix)
+
+
 @cache
 def prove_provider(name: str) -> None:
     """Run a graph of one node on it; raises BackendError where that fails. Only what works is remembered."""
@@ -92,9 +115,7 @@ def load_cuda_packages() -> None:
 
 def _make_unusable_error(name: str, problem: str) -> BackendError:
     """About a provider that ONNX Runtime has, and that does not run; the remedy is what brings the library named in the problem."""
-    from costroute_rt.engines.machine.diagnosis import mend_library  # which imports this file
-
-    return BackendError(f"provider {name}", problem, mend_library(problem) or _REMEDIES[name])
+    return (find_fix(problem) or _FIXES[name]).make_error(f"provider {name}", problem)
 
 
 def make_absent_error(name: str, listed: Iterable[str]) -> BackendError:
@@ -104,8 +125,10 @@ def make_absent_error(name: str, listed: Iterable[str]) -> BackendError:
     found = f"{_names(listed)}: {who} has no {_library_name(name) if name in DEVICE_TYPES else PROVIDERS[name]}"
     if name in DEVICE_TYPES and not has_cuda_library():
         found += f", and there is {NO_DRIVER}"
-    replaced = f"pip uninstall -y {' '.join(installed)}, then " if installed and name in DEVICE_TYPES else ""  # they share one module
-    return BackendError(f"provider {name}", found, replaced + _REMEDIES[name])
+    fix = _FIXES[name]
+    if installed and name in DEVICE_TYPES:  # they share one module
+        fix = replace(fix, remedy=f"uninstall {', '.join(installed)}, then {fix.remedy}", uninstall=tuple(installed))
+    return fix.make_error(f"provider {name}", found)
 
 
 def _library_name(name: str) -> str:
@@ -147,12 +170,12 @@ def import_onnxruntime() -> ModuleType:
     """The module; raises BackendError where it is not installed, or installed twice."""
     installed = installed_distributions()
     if len(installed) > 1:
-        remedy = f"they overwrite each other: pip uninstall -y {' '.join(installed)}, then install one of them"
-        raise BackendError("one ONNX Runtime", " and ".join(installed), remedy)
+        remedy = "they overwrite each other: uninstall them, then install one of them"
+        raise BackendError("one ONNX Runtime", " and ".join(installed), remedy, uninstall=installed)
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendError("ONNX Runtime", f"no usable onnxruntime module ({error})", _REMEDIES["cpu"]) from error
+        raise _FIXES["cpu"].make_error("ONNX Runtime", f"no usable onnxruntime module ({error})") from error
     module: ModuleType = onnxruntime
     return module
 

@@ -12,7 +12,7 @@ import logging
 import mmap
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,14 +21,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, AxisRange, BuildProgress, BuildSpec, EngineKey
+from costroute_rt.engines.backends.engine import BuildProgress
 from costroute_rt.engines.backends.half_precision import RULES, to_float16
+from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
+from costroute_rt.engines.backends.spec import AxisRange, BuildSpec
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory, open_cuda
 from costroute_rt.engines.backends.tensorrt.engine import Interface, Loaded, RuntimeCache, TensorRtEngine, fit_weights
 from costroute_rt.engines.bundle.manifest import GraphSpec
+from costroute_rt.engines.bundle.onnx_model import fix_model_axes, graph_spec
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import write_file
-from costroute_rt.error import BackendError, ConfigError, EngineError
+from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -99,7 +102,7 @@ class TensorRtBackend:
         model = _prepare(graph, spec)
         ranges = _ranges_of(model, spec)
         configure = self._configure(spec, target, streams=_weight_bytes(model, spec) >= _STREAMED_FROM_BYTES)
-        job = _Job(self._trt, graph, model.SerializeToString(), configure, ranges)
+        job = _Job(self._trt, graph, model.SerializeToString(), graph_spec(model), configure, ranges)
         with ThreadPoolExecutor(max_workers=1) as pool:
             future = pool.submit(job.compile)
             try:
@@ -114,7 +117,7 @@ class TensorRtBackend:
             progress(1.0)
         with open(target / PLAN, "wb") as file:
             file.write(plan)
-        Interface(_graph_spec(model), ranges).write(target)
+        Interface(graph_spec(model), ranges).write(target)
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> TensorRtEngine:
         """Load an engine onto the first GPU; raises BackendError without an NVIDIA driver, or where the GPU cannot be named."""
@@ -131,13 +134,13 @@ class TensorRtBackend:
             self._check_validity(runtime, plan, folder)
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError(folder, f"the engine cannot be loaded: {log.reason()}", "costroute-rt build-engines --force")
+            raise EngineError(f"the engine cannot be loaded: {log.reason()}", reason=Reason.CANNOT_OPEN, path=folder)
         streamed = fit_weights(engine, memory, folder.name if key is None else key.graph)
         cache = RuntimeCache.load(engine, folder) if self._is_rtx else None
         config = self._runtime_config(engine, cache)
         context = engine.create_execution_context(config) if config is not None else engine.create_execution_context()
         if context is None:
-            raise EngineError(folder, f"the engine cannot be started: {log.reason()}", "free some of the GPU's memory")
+            raise EngineError(f"the engine cannot be started: {log.reason()}", reason=Reason.NO_MEMORY, path=folder)
         size = (folder / PLAN).stat().st_size - streamed + int(engine.device_memory_size_v2)
         loaded = Loaded(runtime, engine, context, cache, log)
         return TensorRtEngine(memory, loaded, interface, folder, size, key, captures=not self._is_rtx)
@@ -181,7 +184,7 @@ class TensorRtBackend:
             return
         validity, diagnosis = runtime.get_engine_validity(plan)
         if validity == self._trt.EngineValidity.INVALID:
-            raise EngineError(folder, f"the engine is not for this device: {diagnosis}", "costroute-rt build-engines --force")
+            raise EngineError(f"the engine is not for this device: {diagnosis}", reason=Reason.CANNOT_OPEN, path=folder)
 
     def _runtime_config(self, engine: Any, cache: RuntimeCache | None) -> Any:
         if cache is None:
@@ -198,6 +201,7 @@ class _Job:
     trt: ModuleType
     graph: Path
     model: bytes
+    spec: GraphSpec
     configure: Callable[[Any], Callable[[], None]]
     ranges: tuple[AxisRange, ...]
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -224,12 +228,12 @@ class _Job:
         return plan
 
     def _fail(self, reason: str) -> NoReturn:
-        raise EngineError(self.graph, f"the graph cannot be built: {reason}", "this is a bug, please report it with the bundle's name")
+        raise EngineError(f"the graph cannot be built: {reason}", reason=Reason.CANNOT_BUILD, path=self.graph)
 
     def _add_profile(self, builder: Any, network: Any, config: Any) -> None:
         """The lengths that free axes may have: least, usual, most."""
         lengths = {axis: each for axis, *each in self.ranges}
-        specs = {name: port.shape for name, port in _graph_spec(self.model).inputs.items()}
+        specs = {name: port.shape for name, port in self.spec.inputs.items()}
         profile, is_needed = builder.create_optimization_profile(), False
         for index in range(network.num_inputs):
             tensor = network.get_input(index)
@@ -248,7 +252,8 @@ def _import(name: str) -> ModuleType:
         return import_module(_MODULES[name])
     except ImportError as error:
         found = f"no usable {_MODULES[name]} module ({error})"
-        raise BackendError(f"backend {name}", found, f"pip install 'costroute-rt[cpu,{name}]'") from error
+        remedy = f"install the {name} extra, and cpu beside it"
+        raise BackendError(f"backend {name}", found, remedy, [f"costroute-rt[cpu,{name}]"]) from error
 
 
 def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
@@ -256,22 +261,15 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
     try:
         import onnx
     except ImportError as error:
-        raise BackendError("onnx, to prepare graphs", f"no usable onnx module ({error})", "pip install onnx") from error
+        raise BackendError("onnx, to prepare graphs", f"no usable onnx module ({error})", "install onnx", ["onnx"]) from error
 
     try:
         model = onnx.load(str(graph), load_external_data=False)
-        _fix_axes(model, dict(spec.shapes))
+        fix_model_axes(model, dict(spec.shapes))
         _cast_to_bytes_last(model)
         return to_float16(model) if spec.precision == "float16" else model
     except Exception as error:  # onnx and protobuf have classes of their own
-        raise EngineError(graph, f"the graph cannot be prepared: {_shorten(str(error))}", "export the bundle again") from error
-
-
-def _fix_axes(model: ModelProto, lengths: Mapping[str, int]) -> None:
-    for value in [*model.graph.input, *model.graph.output]:
-        for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param in lengths:
-                dimension.dim_value = lengths[dimension.dim_param]
+        raise EngineError(f"the graph cannot be prepared: {_shorten(str(error))}", reason=Reason.CANNOT_BUILD, path=graph) from error
 
 
 def _cast_to_bytes_last(model: ModelProto) -> None:
@@ -299,14 +297,6 @@ def _cast_type(node: Any) -> int:
     return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")
 
 
-def _graph_spec(model: ModelProto | bytes) -> GraphSpec:
-    from onnx import ModelProto
-
-    from costroute_rt.export.graph.compose import graph_spec
-
-    return graph_spec(ModelProto.FromString(model) if isinstance(model, bytes) else model)
-
-
 def _weight_bytes(model: ModelProto, spec: BuildSpec) -> int:
     """About as much memory as the weights take in the precision asked for."""
     return sum(int(prod(tensor.dims)) for tensor in model.graph.initializer) * (2 if spec.precision == "float16" else 4)
@@ -315,7 +305,7 @@ def _weight_bytes(model: ModelProto, spec: BuildSpec) -> int:
 def _ranges_of(model: ModelProto, spec: BuildSpec) -> tuple[AxisRange, ...]:
     """The ranges of the axes that are still free; raises ConfigError for one of which nothing is known."""
     known = {each[0]: each for each in spec.ranges}
-    free = dict.fromkeys(axis for port in _graph_spec(model).inputs.values() for axis in port.shape if isinstance(axis, str))
+    free = dict.fromkeys(axis for port in graph_spec(model).inputs.values() for axis in port.shape if isinstance(axis, str))
     for axis in free:
         if axis not in known:
             raise ConfigError("shapes", f"without {axis}", f"a length or a range for each free axis: {', '.join(free)}")

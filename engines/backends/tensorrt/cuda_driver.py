@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from costroute_rt.engines.machine.nvidia import GPU_REMEDY
-from costroute_rt.error import BackendError
+from costroute_rt.error import BackendError, Reason
 
 
 class CudaDriver:
@@ -101,5 +101,5 @@ class CudaDriver:
         """What a function of the driver returns: nothing, a value, or several. Raises BackendError where it fails."""
         result, *values = getattr(self._bindings, name)(*arguments)
         if result != self._bindings.CUresult.CUDA_SUCCESS:
-            raise BackendError(f"CUDA's {name}", result.name, GPU_REMEDY)
+            raise BackendError(f"CUDA's {name}", result.name, GPU_REMEDY, reason=Reason.DRIVER)
         return values[0] if len(values) == 1 else tuple(values)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from costroute_rt.engines.backends.tensorrt.cuda_driver import CudaDriver
 from costroute_rt.engines.backends.tensorrt.pycuda_driver import PycudaDriver
 from costroute_rt.engines.machine.nvidia import DRIVER_REMEDY, GPU_REMEDY, NO_DRIVER, has_cuda_library
-from costroute_rt.error import BackendError
+from costroute_rt.error import BackendError, Reason
 
 _PAGEABLE_BYTES = 64 << 10
 """Up to this size the driver takes a copy of host memory before it returns; larger arrays go through pinned memory."""
@@ -35,7 +35,7 @@ def _cuda_errors() -> Iterator[None]:
     except BackendError:
         raise
     except Exception as error:
-        raise BackendError("work on the NVIDIA GPU", str(error), GPU_REMEDY) from error
+        raise BackendError("work on the NVIDIA GPU", str(error), GPU_REMEDY, reason=Reason.DRIVER) from error
 
 
 @dataclass(slots=True)
@@ -194,11 +194,13 @@ def open_cuda() -> CudaMemory:
     try:
         return CudaMemory(_open_driver())
     except ImportError as error:
-        raise BackendError("CUDA from Python", f"no usable cuda.core ({error})", "pip install cuda-core cuda-bindings") from error
+        found, packages = f"no usable cuda.core ({error})", ["cuda-core", "cuda-bindings"]
+        raise BackendError("CUDA from Python", found, "install cuda-core and cuda-bindings", packages) from error
     except BackendError:
         raise
     except Exception as error:  # of classes that `_cuda_errors` describes
-        raise BackendError("an NVIDIA GPU", str(error) if has_cuda_library() else NO_DRIVER, DRIVER_REMEDY) from error
+        found = str(error) if has_cuda_library() else NO_DRIVER
+        raise BackendError("an NVIDIA GPU", found, DRIVER_REMEDY, reason=Reason.DRIVER) from error
 
 
 def _open_driver() -> CudaDriver | PycudaDriver:

@@ -13,12 +13,16 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.backends.engine import AxisRange, EngineKey, Value, check_feeds
+from costroute_rt.engines.backends.engine import Value
+from costroute_rt.engines.backends.feed import check_feeds
+from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.spec import AxisRange
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CapturedGraph, CudaMemory, DeviceArray
-from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec
-from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section
+from costroute_rt.engines.bundle.graph_spec import to_json
+from costroute_rt.engines.bundle.manifest import GraphSpec, parse_graph_spec
+from costroute_rt.engines.bundle.section import canonical_json, parse_section
 from costroute_rt.engines.machine.durable import write_file
-from costroute_rt.error import BackendError, ConfigError, EngineError
+from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +64,7 @@ class TensorRtEngine:
 
     def _run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         if self._loaded is None:
-            raise EngineError(self._folder, "the engine is closed", "open it again")
+            raise make_engine_error("the engine is closed", Reason.CLOSED, self._folder, self.key)
         check_feeds(self.inputs, {name: _describe(value) for name, value in feeds.items()})
         shapes = {name: tuple(value.shape) for name, value in feeds.items()}
         if self._binding is None or self._binding.shapes != shapes:
@@ -102,19 +106,19 @@ class TensorRtEngine:
                 least, most = ranges.get(str(axis), (length, length))
                 if not least <= length <= most:
                     nearest = least if length < least else most
-                    others = "`costroute-rt build-engines --height H --width W` builds others"
-                    expected = f"{axis} from {least} to {most}, the nearest being {nearest} ({others})"
-                    raise ConfigError(name, f"{axis} {length}", expected)
+                    expected = f"{axis} from {least} to {most}, the nearest being {nearest}; engines for other sizes have to be built"
+                    raise ConfigError(name, f"{axis} {length}", expected, reason=Reason.SIZE_MISSING)
 
     def _bind(self, loaded: Loaded, shapes: Mapping[str, tuple[int, ...]]) -> _Binding:
         """Buffers for one set of shapes."""
         context = loaded.context
         for name, shape in shapes.items():
             if not context.set_input_shape(name, shape):
-                raise EngineError(self._folder, f"it does not take {name} of shape {list(shape)}: {loaded.log.reason()}", "see the message")
+                problem = f"it does not take {name} of shape {list(shape)}: {loaded.log.reason()}"
+                raise make_engine_error(problem, Reason.FAILED, self._folder, self.key)
         missing = context.infer_shapes()
         if missing:
-            raise EngineError(self._folder, f"it does not say the shapes of {', '.join(missing)}", "costroute-rt build-engines --force")
+            raise make_engine_error(f"it does not say the shapes of {', '.join(missing)}", Reason.FAILED, self._folder, self.key)
         inputs = {name: DeviceArray(self._memory, np.dtype(self.inputs[name].dtype), shape) for name, shape in shapes.items()}
         outputs = {
             name: DeviceArray(self._memory, np.dtype(spec.dtype), tuple(context.get_tensor_shape(name)))
@@ -122,7 +126,7 @@ class TensorRtEngine:
         }
         for name, buffer in (inputs | outputs).items():
             context.set_tensor_address(name, buffer.pointer)
-        return _Binding(self._memory, loaded, self._folder, dict(shapes), inputs, outputs, captures=self._captures)
+        return _Binding(self._memory, loaded, self._folder, self.key, dict(shapes), inputs, outputs, captures=self._captures)
 
     def _unbind(self) -> None:
         if self._binding is not None:
@@ -138,6 +142,7 @@ class _Binding:
     memory: CudaMemory
     loaded: Loaded
     folder: Path
+    key: EngineKey | None
     shapes: dict[str, tuple[int, ...]]
     inputs: dict[str, DeviceArray]
     outputs: dict[str, DeviceArray]
@@ -180,7 +185,7 @@ class _Binding:
     def _enqueue(self) -> None:
         if not self.loaded.context.execute_async_v3(self.memory.stream_handle):
             problem = f"it failed while running: {self.loaded.log.reason()}"
-            raise EngineError(self.folder, problem, "costroute-rt build-engines --force")
+            raise make_engine_error(problem, Reason.FAILED, self.folder, self.key)
 
 
 def fit_weights(engine: Any, memory: CudaMemory, name: str) -> int:
@@ -255,12 +260,8 @@ class Interface:
     ranges: tuple[AxisRange, ...]
 
     def write(self, folder: Path) -> None:
-        sides = {"inputs": self.spec.inputs, "outputs": self.spec.outputs}
-        ports = {
-            side: {name: {"dtype": port.dtype, "shape": list(port.shape)} for name, port in each.items()} for side, each in sides.items()
-        }
-        order = {side: list(each) for side, each in sides.items()}
-        (folder / INTERFACE).write_bytes(canonical_json({**ports, "order": order, "ranges": [list(each) for each in self.ranges]}))
+        """Into a file beside the engine."""
+        (folder / INTERFACE).write_bytes(canonical_json({**to_json(self.spec), "ranges": [list(each) for each in self.ranges]}))
 
     @classmethod
     def read(cls, folder: Path) -> Interface:
@@ -268,21 +269,14 @@ class Interface:
         path = folder / INTERFACE
 
         def fail(problem: str) -> NoReturn:
-            raise EngineError(path, problem, "costroute-rt build-engines --force")
+            raise EngineError(problem, reason=Reason.CANNOT_OPEN, path=path)
 
         try:
             section = parse_section(path.read_bytes(), fail)
         except OSError as error:
             fail(f"a file of the engine cannot be read: {error.strerror}")
-        inputs, outputs = (_read_ports(section, side) for side in ("inputs", "outputs"))
         ranges = tuple((str(axis), int(least), int(usual), int(most)) for axis, least, usual, most in section.items("ranges"))
-        return cls(GraphSpec(inputs, outputs), ranges)
-
-
-def _read_ports(section: Section, side: str) -> dict[str, TensorSpec]:
-    order = section.section("order").items(side)
-    ports = {name: TensorSpec(port.text("dtype"), tuple(port.items("shape"))) for name, port in section.sections(side)}
-    return {name: ports[name] for name in order}
+        return cls(parse_graph_spec(section), ranges)
 
 
 def _describe(value: object) -> tuple[str, tuple[int, ...]]:

@@ -77,7 +77,8 @@ class PycudaDriver:
         return int(free), int(total)
 
     def capture(self, work: Callable[[], object]) -> NoReturn:
-        raise BackendError("a recorded CUDA graph", "pycuda, which records none", "pip install cuda-core cuda-bindings")
+        remedy, packages = "install cuda-core and cuda-bindings", ["cuda-core", "cuda-bindings"]
+        raise BackendError("a recorded CUDA graph", "pycuda, which records none", remedy, packages)
 
 
 def _host(address: int, nbytes: int) -> Any:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.backends.engine import Backend, Engine, get_backend
+from costroute_rt.engines.backends.engine import Backend, Engine
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import make_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
@@ -183,7 +184,7 @@ def test_an_engine_that_cannot_be_read_says_so(backend: Backend, tmp_path: Path)
     obstacle = backend.obstacle()
     if obstacle is not None:
         pytest.skip(str(obstacle))
-    with pytest.raises(EngineError, match=r"the engine cannot be opened: .*build-engines"):
+    with pytest.raises(EngineError, match=r"the engine cannot be opened: .*build the engine again"):
         backend.open(tmp_path, make_spec(threads=1))
 
 

@@ -16,7 +16,7 @@ from costroute_rt.engines.backends.tensorrt import cuda_memory
 from costroute_rt.engines.backends.tensorrt.cuda_driver import CudaDriver
 from costroute_rt.engines.backends.tensorrt.cuda_memory import open_cuda
 from costroute_rt.engines.backends.tensorrt.pycuda_driver import PycudaDriver
-from costroute_rt.error import BackendError
+from costroute_rt.error import BackendError, Reason
 from tests.engines import fake_cuda
 from tests.engines.fake_cuda import FakeBindings, FakeGpu, FakePycuda, make_memory, needs_cuda_core, needs_no_driver
 
@@ -103,8 +103,9 @@ def test_unused_memory_is_returned_to_the_system_before_there_is_too_little(thro
         kept = [memory.allocate(512)]
         memory.allocate(256)  # and released at once
         kept.append(memory.allocate(400))
-        with pytest.raises(BackendError, match=r"work on the NVIDIA GPU, found .*memory.* \(close what else uses the GPU"):
+        with pytest.raises(BackendError, match=r"work on the NVIDIA GPU, found .*memory.*; close what else uses the GPU") as caught:
             memory.allocate(512)
+    assert caught.value.reason is Reason.DRIVER
 
 
 def test_recorded_work_is_done_at_each_launch_and_not_before() -> None:
@@ -176,8 +177,9 @@ def test_the_gpu_is_current_while_it_is_used_and_what_was_before_is_again_afterw
 def test_a_call_of_the_driver_that_fails_is_named() -> None:
     memory, _ = make_memory()
     memory.driver._bindings.result = FakeBindings.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS  # type: ignore[union-attr]
-    with pytest.raises(BackendError, match="CUDA's cuCtxGetCurrent, found CUDA_ERROR_ILLEGAL_ADDRESS"), memory.using():
+    with pytest.raises(BackendError, match="CUDA's cuCtxGetCurrent, found CUDA_ERROR_ILLEGAL_ADDRESS") as caught, memory.using():
         pass
+    assert caught.value.reason is Reason.DRIVER
 
 
 def install_pycuda(monkeypatch: pytest.MonkeyPatch, cuda: FakePycuda | None) -> None:
@@ -198,8 +200,9 @@ def test_pycuda_is_taken_where_cuda_core_is_missing(monkeypatch: pytest.MonkeyPa
     assert memory.stream_handle == 7
     assert memory.room_bytes() == (1 << 29, 1 << 30)
     assert gpu.contexts == ["the application's"]
-    with pytest.raises(BackendError, match=r"found pycuda, which records none \(pip install cuda-core cuda-bindings\)"):
+    with pytest.raises(BackendError, match="found pycuda, which records none; install cuda-core and cuda-bindings") as caught:
         memory.capture(lambda: None)
+    assert caught.value.install == ("cuda-core", "cuda-bindings")
 
 
 @pytest.mark.usefixtures("fresh")
@@ -222,14 +225,15 @@ def test_a_gpu_that_cannot_be_opened_is_reported_with_the_librarys_reason(monkey
 def test_a_missing_driver_is_named() -> None:
     with pytest.raises(BackendError, match=r"an NVIDIA GPU, found no NVIDIA driver.*install the NVIDIA driver") as caught:
         open_cuda()
-    assert caught.value.exit_code == 6
+    assert (caught.value.exit_code, caught.value.reason) == (6, Reason.DRIVER)
 
 
 @pytest.mark.usefixtures("fresh")
 def test_without_cuda_core_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     install_pycuda(monkeypatch, None)
-    with pytest.raises(BackendError, match=r"no usable cuda.core \(.*cuda.*\) \(pip install cuda-core cuda-bindings"):
+    with pytest.raises(BackendError, match=r"no usable cuda.core \(.*cuda.*\); install cuda-core and cuda-bindings") as caught:
         open_cuda()
+    assert caught.value.install == ("cuda-core", "cuda-bindings")
 
 
 def test_it_is_opened_once_for_the_process(monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:

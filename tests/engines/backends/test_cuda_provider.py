@@ -15,9 +15,9 @@ import pytest
 from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.onnxruntime import backend as ort_backend
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import compare
-from costroute_rt.engines.building.specification import make_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import ConfigError, EngineError
 

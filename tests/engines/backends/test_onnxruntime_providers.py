@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from costroute_rt.engines.backends.engine import get_backend
 from costroute_rt.engines.backends.onnxruntime import providers as providers
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck, check_provider, check_providers, list_distributions
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import make_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine import device, nvidia
 from costroute_rt.engines.store.store import Store
@@ -33,10 +33,10 @@ def _missing() -> str:
 
 def test_a_provider_that_is_not_there_is_an_error_with_the_remedy(tiny_bundle: Path, tmp_path: Path) -> None:
     name, bundle, store, told = _missing(), Bundle.open(tiny_bundle), Store.open(tmp_path), list[str]()
-    with pytest.raises(BackendError, match=f"provider {name}, found only .*cpu.*pip install") as caught:
+    with pytest.raises(BackendError, match=f"provider {name}, found only .*cpu.*install") as caught:
         build_engines(bundle, store, Setup(provider=name, threads=1), progress=lambda graph, *_: told.append(graph))
     assert told == []
-    assert caught.value.exit_code == 6
+    assert caught.value.install
     assert Store.open(tmp_path).verify() == []
 
 
@@ -62,15 +62,16 @@ def _list_providers(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 @pytest.mark.usefixtures("no_cuda")
 def test_the_library_that_a_cpu_build_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     lacks = re.escape(f"found only cpu: onnxruntime 1.99 has no {providers._library_name('cuda')}")
-    replaced = "pip uninstall -y onnxruntime, then pip install 'costroute-rt\\[cuda\\]'"
+    replaced = "uninstall onnxruntime, then install the cuda extra"
     with pytest.raises(
-        BackendError, match=rf"provider cuda, {lacks}, and there is no NVIDIA driver .* no (libcuda.so.1|nvcuda.dll) \({replaced}"
-    ):
+        BackendError, match=rf"provider cuda, {lacks}, and there is no NVIDIA driver .* no (libcuda.so.1|nvcuda.dll); {replaced}"
+    ) as caught:
         OnnxRuntimeBackend().device(make_spec("cuda"))
+    assert (caught.value.uninstall, caught.value.install) == (("onnxruntime",), ("costroute-rt[cuda]",))
     monkeypatch.setattr(providers, "has_cuda_library", lambda: True)
-    with pytest.raises(BackendError, match=rf"{lacks} \({replaced}"):
+    with pytest.raises(BackendError, match=rf"{lacks}; {replaced}"):
         OnnxRuntimeBackend().device(make_spec("cuda"))
-    with pytest.raises(BackendError, match=r"onnxruntime 1.99 has no DmlExecutionProvider \(pip install onnxruntime-directml"):
+    with pytest.raises(BackendError, match=r"onnxruntime 1.99 has no DmlExecutionProvider; install onnxruntime-directml"):
         OnnxRuntimeBackend().device(make_spec("directml"))
 
 
@@ -96,13 +97,13 @@ def broken_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(providers.ctypes, "CDLL", fail)
     session = SimpleNamespace(run=lambda *_: None, get_providers=lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: session)
-    monkeypatch.setattr("costroute_rt.engines.machine.diagnosis.find_driver", lambda: None)
+    monkeypatch.setattr("costroute_rt.engines.machine.library.find_driver", lambda: None)
 
 
 @pytest.mark.usefixtures("broken_cuda")
 def test_the_library_that_could_not_be_loaded_is_named_with_the_package_that_brings_it(built_home: Path) -> None:
     library = providers._library_name("cuda")
-    problem = rf"provider cuda, found a {library} that cannot be loaded: libcudnn.so.9: .*\(pip install nvidia-cudnn-cu12"
+    problem = rf"provider cuda, found a {library} that cannot be loaded: libcudnn.so.9: .*; install nvidia-cudnn-cu12"
     with pytest.raises(BackendError, match=problem):
         OnnxRuntimeBackend().device(make_spec("cuda"))
     with pytest.raises(BackendError, match=problem):
@@ -213,15 +214,17 @@ def test_two_packages_of_one_module_are_found(tmp_path: Path) -> None:
 
 def test_two_packages_of_one_module_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "installed_distributions", lambda: ["onnxruntime", "onnxruntime-gpu"])
-    with pytest.raises(BackendError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
+    with pytest.raises(BackendError, match="onnxruntime and onnxruntime-gpu; they overwrite each other") as caught:
         get_backend("onnxruntime")
+    assert caught.value.uninstall == ("onnxruntime", "onnxruntime-gpu")
 
 
 def test_no_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "installed_distributions", list)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(BackendError, match=re.escape("pip install 'costroute-rt[cpu]'")):
+    with pytest.raises(BackendError, match="install the cpu extra") as caught:
         get_backend("onnxruntime")
+    assert caught.value.install == ("costroute-rt[cpu]",)
 
 
 def test_providers_are_tried_not_only_listed() -> None:

@@ -17,8 +17,10 @@ import onnx
 import pytest
 
 from costroute_rt import Runtime
-from costroute_rt.engines.backends.engine import BuildSpec, Engine, get_backend
+from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
 from costroute_rt.engines.backends.tensorrt.backend import TensorRtBackend
 from costroute_rt.engines.backends.tensorrt.engine import Interface, Loaded, TensorRtEngine
@@ -31,6 +33,7 @@ from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.shape import known_size
 from costroute_rt.engines.building.usage import survey
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
 from tests.engines.conftest import rewrite_manifest
@@ -84,7 +87,7 @@ def test_an_engine_built_without_a_driver_is_kept_unproved_and_says_so(tiny_bund
     reports = build(bundle, store)
     assert [(each.proved, each.max_abs_error, each.median_ms) for each in reports] == [(False, None, None)] * len(GRAPHS)
     assert [stored.gate for stored in store.engines()] == [{}] * len(GRAPHS)
-    assert all(found.problem is None for found in store.verify())
+    assert all(found.is_good for found in store.verify())
     with pytest.raises(BackendError, match=r"an NVIDIA GPU, found .*install the NVIDIA driver"):
         open_engine(bundle, store, "base/guided_step", Setup.of(NAME, threads=1))
 
@@ -184,7 +187,8 @@ def test_a_cancelled_builder_stops_at_its_next_step(tiny_bundle: Path, tmp_path:
     graph = bundle.path("unet_turbo/step.onnx")
     model = tensorrt_backend._prepare(graph, spec)
     ranges = tensorrt_backend._ranges_of(model, spec)
-    job = tensorrt_backend._Job(backend._trt, graph, model.SerializeToString(), backend._configure(spec, tmp_path), ranges)
+    configure = backend._configure(spec, tmp_path)
+    job = tensorrt_backend._Job(backend._trt, graph, model.SerializeToString(), graph_spec(model), configure, ranges)
     job.cancelled.set()
     with pytest.raises(EngineError, match=r"cannot be built.*[Cc]ancel"):
         job.compile()
@@ -238,8 +242,9 @@ def test_an_axis_of_which_nothing_is_known_is_named(tiny_bundle: Path, tmp_path:
 
 def test_a_library_that_is_not_there_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(BackendError, match=r"backend tensorrt, found .*pip install 'costroute-rt\[cpu,tensorrt\]'"):
+    with pytest.raises(BackendError, match=r"backend tensorrt, found .*install the tensorrt extra") as caught:
         get_backend("tensorrt")
+    assert caught.value.install == ("costroute-rt[cpu,tensorrt]",)
 
 
 class Proving:
@@ -285,25 +290,27 @@ def test_opening_proves_first_and_sets_a_wrong_engine_aside(tiny_bundle: Path, r
     Proving(monkeypatch, problem="output denoised differs")
     bundle = Bundle.open(tiny_bundle)
     for _ in range(2):
-        with pytest.raises(EngineError, match="set aside: output denoised differs"):
+        with pytest.raises(EngineError, match="quarantined: output denoised differs"):
             open_engine(bundle, rtx_store, "turbo/step", Setup.of(NAME, threads=1))
 
 
 @needs_library
-def test_what_another_card_set_aside_is_built_again_here(tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_quarantined_on_another_card_is_built_again_here(
+    tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = Proving(monkeypatch, problem="output denoised differs")
     bundle = Bundle.open(tiny_bundle)
     how = {"graphs": ["turbo/step"], "measure": False}
     for _ in range(2):
-        with pytest.raises(EngineError, match="turbo/step was set aside: output denoised differs"):
+        with pytest.raises(EngineError, match="turbo/step is quarantined: output denoised differs"):
             build(tiny_bundle, rtx_store, **how)
     assert device.checked == 1
 
     device.card, device.problem = ("Another Card sm_120", "600.1"), None
     (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], Setup.of(NAME, threads=1))
-    assert (planned.builds, planned.why) == (True, "set aside on another device: output denoised differs")
+    assert (planned.builds, planned.why) == (True, "quarantined on another device: output denoised differs")
     (report,) = build(tiny_bundle, rtx_store, **how)
-    assert (report.built, report.proved, report.set_aside) == (True, True, None)
+    assert (report.built, report.proved, report.quarantined) == (True, True, None)
 
 
 @needs_library

@@ -1,4 +1,4 @@
-"""Building: what is good is kept, what is wrong is set aside, and two builders do not harm each other."""
+"""Building: what is good is kept, what is wrong is quarantined, and two builders do not harm each other."""
 
 from __future__ import annotations
 
@@ -106,30 +106,30 @@ def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path
     assert list((tmp_path / "home/engines").iterdir()) == []
 
 
-def test_a_wrong_engine_is_set_aside_with_the_reason(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_engine_is_quarantined_with_the_reason(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
     monkeypatch.setattr(gate, "compare", lambda *_: (0.5, 0.1, "output pixels differs from the reference by 0.5, more than 0.1"))
-    with pytest.raises(EngineError, match="set aside: output pixels differs"):
+    with pytest.raises(EngineError, match="is quarantined: output pixels differs"):
         build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"])
-    with pytest.raises(EngineError, match=r"set aside.*--force"):
+    with pytest.raises(EngineError, match=r"quarantined.*force a build"):
         open_engine(bundle, store, "vae/decode", Setup(threads=1))
-    assert "set aside" in str(store.verify()[0].problem)
+    assert "output pixels differs" in str(store.verify()[0].quarantined)
     assert store.engines()[0].size_bytes == 0
-    assert "set aside" in str(next(e.problem for e in explain_engines(bundle, store, Setup(threads=1)) if e.graph == "vae/decode"))
+    assert "quarantined" in str(next(e.problem for e in explain_engines(bundle, store, Setup(threads=1)) if e.graph == "vae/decode"))
     monkeypatch.undo()
-    with pytest.raises(EngineError, match=r"set aside: output pixels differs.*--force builds it again"):
+    with pytest.raises(EngineError, match=r"quarantined: output pixels differs.*force a build to try it again"):
         build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"])
     assert build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"], force=True)[0].built
 
 
-def test_an_engine_that_is_set_aside_does_not_stop_the_others(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quarantined_engine_does_not_stop_the_others(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, store, real = Bundle.open(tiny_bundle), Store.open(tmp_path), gate.compare
 
     def compare_all_but_pixels(expected: Any, *rest: Any) -> Any:
         return (0.5, 0.1, "output pixels differs") if "pixels" in expected else real(expected, *rest)
 
     monkeypatch.setattr(gate, "compare", compare_all_but_pixels)
-    with pytest.raises(EngineError, match="the engine of vae/decode was set aside: output pixels differs"):
+    with pytest.raises(EngineError, match="the engine of vae/decode is quarantined: output pixels differs"):
         build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode", "turbo/step"])
     with open_engine(bundle, store, "turbo/step", Setup(threads=1)):
         pass
@@ -238,7 +238,7 @@ def test_two_builders_at_once_end_with_one_good_engine(tiny_bundle: Path, tmp_pa
     store = Store.open(tmp_path)
     assert [builder.returncode for builder in builders] == [0, 0]
     assert sum(counts) == 5
-    assert [found.problem for found in store.verify()] == [None] * 5
+    assert [found.is_good for found in store.verify()] == [True] * 5
     assert not list(store.folder.glob(".*"))
 
 

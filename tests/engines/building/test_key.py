@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.backends.engine import ANY_DRIVER, EngineKey, get_backend
+from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, explain_engines, open_engine
 from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import engine_key, make_spec
-from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
-from costroute_rt.engines.store.store import Store, build_command
-from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.engines.building.specification import engine_key
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import ConfigError, EngineError, Reason
 from costroute_rt.family.assembly import find_profiles
 from tests import gated_backend
-from tests.engines.conftest import set_aside
+from tests.engines.conftest import quarantine
 
 KEY = EngineKey(**{field.name: f"some {field.name}" for field in fields(EngineKey)})
 EXPECTED = {
@@ -42,71 +45,49 @@ def test_the_digest_is_stable_and_fit_for_a_file_name() -> None:
     assert re.fullmatch("[0-9a-f]{32}", KEY.digest)
 
 
-def test_a_miss_names_the_field_and_the_command(tiny_bundle: Path, built_home: Path) -> None:
-    with pytest.raises(EngineError, match=r"options: wanted threads=3.*stored threads=1.*build-engines") as caught:
+def test_a_miss_names_the_field(tiny_bundle: Path, built_home: Path) -> None:
+    with pytest.raises(EngineError, match=r"options: wanted threads=3.*stored threads=1.*build the engines") as caught:
         open_engine(Bundle.open(tiny_bundle), Store.open(built_home), "base/guided_step", Setup(threads=3))
-    assert caught.value.exit_code == 5
+    assert (caught.value.reason, caught.value.engine) == (Reason.MISSING, "tiny/base/guided_step")
 
 
-@pytest.mark.parametrize(
-    ("backend", "provider", "precision", "driver", "command"),
-    [
-        ("onnxruntime", "cpu", "float32", "none", "costroute-rt build-engines --force"),
-        ("onnxruntime", "cuda", "float32", "560.1", "costroute-rt build-engines --provider cuda --force"),
-        ("onnxruntime", "cuda", "float16", "560.1", "costroute-rt build-engines --provider cuda --precision float16 --force"),
-        ("openvino", "cpu", "float32", "none", "costroute-rt build-engines --backend openvino --provider cpu --precision float32 --force"),
-        (
-            "tensorrt-rtx", "cuda", "float16", ANY_DRIVER,
-            "costroute-rt build-engines --backend tensorrt-rtx --provider cuda --precision float16 --target ampere+ --force",
-        ),
-    ],
-)  # fmt: skip
-def test_the_command_asks_for_engines_like_the_one_that_is_missing(
-    backend: str, provider: str, precision: str, driver: str, command: str
-) -> None:
-    key = replace(KEY, backend=backend, provider=provider, precision=precision, driver=driver, device="ampere+")
-    assert build_command(key, "--force", bundle=shipped_bundle()) == command
-    own = str(Path("my bundle").resolve())
-    assert build_command(key, "--force", bundle="my bundle") == command.replace("--force", f"--bundle '{own}' --force")
+def test_a_key_says_with_which_setup_such_engines_are_asked_for() -> None:
+    names = ("backend", "provider", "precision")
+    assert KEY.setup == {**{name: f"some {name}" for name in names}, "target": ""}
+    portable = replace(KEY, backend="tensorrt-rtx", provider="cuda", precision="float16", driver=ANY_DRIVER, device="ampere+")
+    assert portable.setup == {"backend": "tensorrt-rtx", "provider": "cuda", "precision": "float16", "target": "ampere+"}
 
 
 def _refuse(backend: object, folder: Path, *_: object) -> None:
-    raise EngineError(folder, "the engine cannot be opened", "costroute-rt build-engines")
+    raise EngineError("the engine cannot be opened", reason=Reason.CANNOT_OPEN, path=folder)
 
 
-def test_each_remedy_names_the_backend(tiny_bundle: Path, store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_error_knows_engine_setup_and_bundle(tiny_bundle: Path, store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     gated_backend.install(monkeypatch.setattr)
     monkeypatch.setenv(gated_backend.GATE, str(store_copy.root))
     (store_copy.root / "all").touch()
     bundle, setup = Bundle.open(tiny_bundle), Setup(backend="gated", threads=1)
-    build = f"costroute-rt build-engines --backend gated --provider cpu --precision float32 --bundle {tiny_bundle}"
-    with pytest.raises(EngineError) as caught:
-        open_engine(bundle, store_copy, "vae/decode@64x96", Setup.of("gated", threads=1))
-    assert caught.value.remedy == f"{build} --height 64 --width 96"
-    with pytest.raises(EngineError) as caught:
-        setup.cost(bundle, store_copy, "vae/decode")
-    assert caught.value.remedy == build
-    build_engines(bundle, store_copy, Setup.of("gated", threads=1), graphs=["vae/decode"], measure=False)
-    with pytest.raises(EngineError) as caught:
-        setup.cost(bundle, store_copy, "vae/decode")
-    assert caught.value.remedy == build.replace("build-engines", "profile")
+
+    def check(call: Callable[[], object], reason: Reason, engine: str = "tiny/vae/decode") -> None:
+        with pytest.raises(EngineError) as caught:
+            call()
+        assert (caught.value.reason, caught.value.engine) == (reason, engine)
+        assert caught.value.setup == {"backend": "gated", "provider": "cpu", "precision": "float32", "target": ""}
+        assert caught.value.bundle == str(bundle.root)
+
+    sized = "vae/decode@64x96"
+    check(lambda: open_engine(bundle, store_copy, sized, setup), Reason.MISSING, f"tiny/{sized}")
+    check(lambda: setup.cost(bundle, store_copy, "vae/decode"), Reason.MISSING)
+    build_engines(bundle, store_copy, setup, graphs=["vae/decode"], measure=False)
+    check(lambda: setup.cost(bundle, store_copy, "vae/decode"), Reason.NOT_MEASURED)
     with monkeypatch.context() as patch:
         patch.setattr(gated_backend.GatedBackend, "open", _refuse)
-        with pytest.raises(EngineError) as caught:
-            open_engine(bundle, store_copy, "vae/decode", setup)
-    assert (caught.value.problem, caught.value.remedy) == ("the engine cannot be opened", f"{build} --force")
-    key = setup.key(bundle, "vae/decode")
-    set_aside(store_copy, key, "it is wrong")
-    with pytest.raises(EngineError) as caught:
-        open_engine(bundle, store_copy, "vae/decode", setup)
-    assert caught.value.remedy == f"{build} --force"
-    with pytest.raises(EngineError) as caught:
-        build_engines(bundle, store_copy, Setup.of("gated", threads=1), graphs=["vae/decode"])
-    assert caught.value.remedy.startswith(f"{build} --force builds it again")
-    profiles = find_profiles(bundle, store_copy, setup, ["vae/decode"])
-    with pytest.raises(EngineError) as caught:
-        replace(profiles, sizes=frozenset([(64, 96)]), has_usual=False).resolve(bundle, "vae/decode", (96, 64))
-    assert caught.value.remedy == f"{build} --height 96 --width 64"
+        check(lambda: open_engine(bundle, store_copy, "vae/decode", setup), Reason.CANNOT_OPEN)
+    quarantine(store_copy, setup.key(bundle, "vae/decode"), "it is wrong")
+    check(lambda: open_engine(bundle, store_copy, "vae/decode", setup), Reason.QUARANTINED)
+    check(lambda: build_engines(bundle, store_copy, setup, graphs=["vae/decode"]), Reason.QUARANTINED)
+    profiles = replace(find_profiles(bundle, store_copy, setup, ["vae/decode"]), sizes=frozenset([(64, 96)]), has_usual=False)
+    check(lambda: profiles.resolve(bundle, "vae/decode", (96, 64)), Reason.SIZE_MISSING, "tiny/vae/decode@96x64")
 
 
 def test_nothing_built_is_said_too(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.backends.engine import EngineKey
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.building.build import build_each, build_engines, explain_engines
 from costroute_rt.engines.building.plan import PlannedBuild, plan_builds
 from costroute_rt.engines.building.setup import Setup
@@ -15,7 +15,7 @@ from costroute_rt.engines.building.specification import pool_graphs
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import EngineError
-from tests.engines.conftest import flip_byte, relist, set_aside
+from tests.engines.conftest import flip_byte, quarantine, relist
 
 ONE = Setup(threads=1)
 
@@ -44,7 +44,7 @@ def test_what_is_there_is_not_built_unless_forced(bundle: Bundle, built_home: Pa
     assert {(each.builds, each.why, each.build_s, each.disk_bytes) for each in planned.values()} == {(False, "it is there", 0.0, 0)}
     forced = plan(bundle, store, force=True)
     recorded = {stored.key.graph.partition("/")[2]: stored for stored in store.engines()}
-    assert {each.why for each in forced.values()} == {"--force"}
+    assert {each.why for each in forced.values()} == {"forced"}
     assert {name: each.build_s for name, each in forced.items()} == {name: each.build_s for name, each in recorded.items()}
     assert {name: each.disk_bytes for name, each in forced.items()} == {name: each.size_bytes for name, each in recorded.items()}
 
@@ -114,23 +114,25 @@ def test_hashes_are_told_by_their_beginning(bundle: Bundle, built_home: Path) ->
     assert str(difference) == f"weights_sha256: wanted {'a' * 12}, stored {key.weights_sha256[:12]}"
 
 
-def test_an_engine_that_was_set_aside_is_not_built_until_its_key_changes(
+def test_a_quarantined_engine_is_not_built_until_its_key_changes(
     bundle: Bundle, store_copy: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = ONE.key(bundle, "vae/decode")
     before = store_copy.find(key)
     assert before is not None
-    stored = set_aside(store_copy, key, "it is slower than that of abacus")
+    stored = quarantine(store_copy, key, "it is slower than that of abacus")
     assert (stored.quarantined, stored.size_bytes) == ("it is slower than that of abacus", 0)
     assert (stored.built_at, stored.build_s, stored.gate) == (before.built_at, before.build_s, before.gate)
     assert sorted(path.name for path in stored.path.iterdir()) == ["manifest.json", "manifest.sha256"]
 
-    assert plan(bundle, store_copy)["vae/decode"].why == "set aside: it is slower than that of abacus"
+    assert plan(bundle, store_copy)["vae/decode"].why == "quarantined: it is slower than that of abacus"
     reports = build_each(bundle, store_copy, pool_graphs(bundle), ONE)
-    assert [(each.graph, each.built, each.set_aside) for each in reports if each.set_aside] == [
+    assert [(each.graph, each.built, each.quarantined) for each in reports if each.quarantined] == [
         ("vae/decode", False, "it is slower than that of abacus")
     ]
-    with pytest.raises(EngineError, match=r"vae/decode was set aside: it is slower.*--force builds it again.*until something in its key"):
+    with pytest.raises(
+        EngineError, match=r"vae/decode is quarantined: it is slower.*force a build to try it again.*until something in its key"
+    ):
         build_engines(bundle, store_copy, ONE)
     assert plan(bundle, store_copy, Setup(threads=2))["vae/decode"].builds
     build_engines(bundle, store_copy, ONE, graphs=["vae/decode"], force=True, measure=False)

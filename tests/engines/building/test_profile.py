@@ -38,20 +38,20 @@ def test_profiling_measures_each_engine_again(tiny_bundle: Path, store_copy: Sto
 
 
 def test_profiling_needs_engines(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"to measure.*build-engines"):
+    with pytest.raises(EngineError, match=r"to measure; build the engines"):
         profile_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(threads=1))
 
 
-def test_an_unmeasured_engine_says_which_command(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_unmeasured_engine_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
     build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"], measure=False)
-    with pytest.raises(EngineError, match=r"turbo/step has not been measured.*costroute-rt profile"):
+    with pytest.raises(EngineError, match=r"turbo/step has not been measured.*; profile the engines"):
         Setup(threads=1).cost(bundle, store, "turbo/step")
 
 
 def test_costs_of_another_power_mode_are_refused(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "power_mode", lambda: "on battery")
-    with pytest.raises(EngineError, match=r"another power_mode: then .*, now on battery.*costroute-rt profile"):
+    with pytest.raises(EngineError, match=r"another power_mode: then .*, now on battery.*; profile the engines"):
         Setup(threads=1).cost(Bundle.open(tiny_bundle), Store.open(built_home), "vae/decode")
 
 

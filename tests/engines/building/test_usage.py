@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.backends.engine import Backend, EngineKey, get_backend
+from costroute_rt.engines.backends.engine import Backend
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.usage import collect_garbage, survey
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store, StoredEngine
-from costroute_rt.error import BackendError, EngineError
+from costroute_rt.error import BackendError, EngineError, Reason
 from tests.engines.conftest import flip_byte
 
 
@@ -62,7 +64,7 @@ def test_each_engine_says_what_uses_it(bundle: Bundle, store_copy: Store, keys: 
     assert found["other/turbo/step", version, "onnxruntime", "float32"].state == "stale: another graph"
     assert found["tiny/turbo/step", version, "abacus", "float32"].state == "stale: another backend"
     wrong = found["tiny/turbo/step", version, "onnxruntime", "float16"]
-    assert (wrong.state, wrong.used_by) == ("set aside: it is wrong", ())
+    assert (wrong.state, wrong.used_by) == ("quarantined: it is wrong", ())
 
 
 def test_the_oldest_that_nobody_needs_goes_first(bundle: Bundle, store_copy: Store, keys: dict[str, EngineKey]) -> None:
@@ -181,7 +183,7 @@ def test_engines_that_another_collection_removed_are_gone(bundle: Bundle, store_
 
 def test_an_engine_that_cannot_be_removed_is_an_error(bundle: Bundle, store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> StoredEngine:
-        raise EngineError(store_copy.root, "no permission", "ask for it")
+        raise EngineError("no permission", reason=Reason.STORE, path=store_copy.root)
 
     monkeypatch.setattr(Store, "remove", fail)
     with pytest.raises(EngineError, match="no permission"):

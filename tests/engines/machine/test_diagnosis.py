@@ -1,4 +1,4 @@
-"""What does not work is named, with the command that mends it."""
+"""What does not work is named, with its fix."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.engines.backends import openvino as openvino_backend
-from costroute_rt.engines.backends.engine import BuildSpec
 from costroute_rt.engines.backends.onnxruntime import backend as onnxruntime_backend
-from costroute_rt.engines.backends.onnxruntime import providers as onnxruntime_providers
-from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
 from costroute_rt.engines.machine import device, diagnosis, nvidia
-from costroute_rt.engines.machine.diagnosis import Finding, check_backends, check_nvidia, check_onnxruntime
+from costroute_rt.engines.machine.diagnosis import Finding, check_nvidia
+from costroute_rt.engines.machine.library import Fix, find_fix
 from costroute_rt.engines.machine.nvidia import Driver
 from costroute_rt.error import BackendError
 from tests.engines.fake_cuda import make_memory, needs_no_driver
@@ -30,32 +28,6 @@ def find(findings: Iterable[Finding], name: str) -> Finding:
     return next(finding for finding in findings if finding.name == name)
 
 
-@pytest.mark.parametrize(
-    ("problem", "remedy"),
-    [
-        ("libcudnn.so.9: cannot open shared object file", "pip install nvidia-cudnn-cu12"),
-        ("libcublasLt.so.12: cannot open shared object file", "pip install nvidia-cublas-cu12"),
-        ("libcublasLt.so.13: cannot open shared object file", "pip install nvidia-cublas"),
-        ("libcudart.so.13: cannot open shared object file", "pip install nvidia-cuda-runtime"),
-        ('"cublas64_12.dll" which is missing', "pip install nvidia-cublas-cu12"),
-        ("libnvinfer.so.10: cannot open shared object file", "pip install tensorrt-cu12"),
-        (
-            "Failed to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.12: cannot open shared object file",
-            "pip install nvidia-cublas-cu12",
-        ),
-        ('Error loading "C:\\x\\onnxruntime_providers_cuda.dll" which depends on "cudnn64_9.dll"', "pip install nvidia-cudnn-cu12"),
-        ("libcuda.so.1: cannot open shared object file", "install the NVIDIA driver"),
-        ("libodd.so.3: cannot open shared object file", "install what brings libodd.so.3"),
-        ("CPUExecutionProvider runs instead", "install what cuda needs, or use another provider"),
-    ],
-)
-def test_a_missing_library_is_mended_by_the_package_that_brings_it(monkeypatch: pytest.MonkeyPatch, problem: str, remedy: str) -> None:
-    monkeypatch.setattr(diagnosis, "find_driver", lambda: None)
-    monkeypatch.setattr(onnxruntime_providers, "check_providers", lambda: [ProviderCheck("cuda", False, problem)])
-    finding = find(check_onnxruntime(), "provider cuda")
-    assert (finding.value, finding.problem, finding.remedy) == ("listed, does not work", problem, remedy)
-
-
 def test_a_driver_too_old_for_a_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "find_driver", lambda: OLD)
     versions = {"cuda-bindings": "13.0.1", "tensorrt-cu13": "11.0", "tensorrt": "11.0"}
@@ -65,8 +37,8 @@ def test_a_driver_too_old_for_a_package_is_named(monkeypatch: pytest.MonkeyPatch
     assert find(findings, "gpu 0").value == "NVIDIA GeForce RTX 4090"
     found = find(findings, "cuda-bindings and driver")
     assert found.problem == "cuda-bindings 13.0.1 is for CUDA 13, driver 550.54.15 supports up to 12.4"
-    assert found.remedy == "install a newer NVIDIA driver, or pip install 'cuda-bindings<13'"
-    assert str(find(findings, "tensorrt-cu13 and driver").remedy).endswith("pip install tensorrt-cu12")
+    assert found.fix == Fix("install a newer NVIDIA driver, or cuda-bindings<13", install=("cuda-bindings<13",))
+    assert find(findings, "tensorrt-cu13 and driver").fix == Fix("install a newer NVIDIA driver, or tensorrt-cu12", ("tensorrt-cu12",))
     monkeypatch.setattr(diagnosis, "find_driver", lambda: Driver("580.65", (13, 0), ()))
     assert not [finding for finding in check_nvidia() if finding.problem]
 
@@ -76,7 +48,7 @@ def test_no_driver_is_a_fact_not_a_problem(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(diagnosis, "_installed", lambda: {"cuda-bindings": "13.0.1"})
     assert [(each.name, each.value, each.problem) for each in check_nvidia()] == [
         ("nvidia driver", "none", None), ("cuda-bindings", "13.0.1", None), ("cuda-core", "not installed", None),
-        ("pycuda", "not installed", None),
+        ("nvidia-ml-py", "not installed", None), ("pycuda", "not installed", None),
     ]  # fmt: skip
 
 
@@ -87,41 +59,8 @@ def test_parts_of_several_tensorrt_versions_are_named(monkeypatch: pytest.Monkey
     found = [finding for finding in check_nvidia() if finding.problem]
     assert [each.name for each in found] == ["tensorrt"]
     assert "tensorrt 11.0, tensorrt-cu13 11.0, tensorrt-cu13-libs 10.9" in str(found[0].problem)
-    assert found[0].remedy == "pip uninstall -y tensorrt tensorrt-cu13 tensorrt-cu13-libs && pip install tensorrt"
-
-
-def fake_backend(monkeypatch: pytest.MonkeyPatch, obstacle: BackendError | None = None) -> None:
-    """OpenVINO 9.9 is installed, and nothing else beside ONNX Runtime; its GPU does not work."""
-    problems = {"cpu": None, "gpu": "libOpenCL.so.1: cannot open shared object file", "npu": None}
-    monkeypatch.setattr(openvino_backend, "check_devices", lambda: problems)
-    monkeypatch.setattr(diagnosis, "find_spec", lambda module: object() if module == "openvino" else None)
-    monkeypatch.setattr(diagnosis, "get_backend", lambda name: SimpleNamespace(version="9.9", obstacle=lambda: obstacle))
-
-
-def test_other_backends_are_opened_or_told_with_what_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_backend(monkeypatch)
-    assert [(each.name, each.value, each.problem) for each in check_backends()] == [
-        ("backend openvino", "9.9, works on cpu, npu", None),
-        ("openvino gpu", "listed, does not work", "libOpenCL.so.1: cannot open shared object file"),
-        ("backend tensorrt", 'not installed (pip install "costroute-rt[tensorrt]")', None),
-        ("backend tensorrt-rtx", 'not installed (pip install "costroute-rt[tensorrt-rtx]")', None),
-    ]
-
-
-def test_a_backend_that_builds_and_cannot_run_is_a_fact_not_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_backend(monkeypatch, BackendError("an NVIDIA GPU", "no NVIDIA driver", "install one"))
-    found = find(check_backends(), "backend openvino")
-    assert (found.value, found.problem) == ("9.9, builds engines, cannot run them: no NVIDIA driver (install one)", None)
-
-
-def test_a_backend_that_cannot_be_opened_says_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str) -> None:
-        raise BackendError("openvino", "version 9.9", "pip install 'openvino<9'")
-
-    fake_backend(monkeypatch)
-    monkeypatch.setattr(diagnosis, "get_backend", fail)
-    found = find(check_backends(), "backend openvino")
-    assert (found.value, found.problem, found.remedy) == ("does not work", "version 9.9", "pip install 'openvino<9'")
+    parts = ("tensorrt", "tensorrt-cu13", "tensorrt-cu13-libs")
+    assert found[0].fix == Fix("uninstall them, and install tensorrt again", install=("tensorrt",), uninstall=parts)
 
 
 class Nvml:
@@ -177,7 +116,7 @@ def test_without_pynvml_a_driver_is_reported_with_what_to_install(monkeypatch: p
     monkeypatch.setattr(nvidia, "has_cuda_library", lambda: False)
     assert nvidia.find_driver() is None
     monkeypatch.setattr(nvidia, "has_cuda_library", lambda: True)
-    assert find(check_nvidia(), "nvidia driver").remedy == "pip install nvidia-ml-py"
+    assert find(check_nvidia(), "nvidia driver").fix == Fix("install nvidia-ml-py", install=("nvidia-ml-py",))
 
 
 def test_the_installed_pynvml_has_what_is_asked_of_it() -> None:
@@ -200,9 +139,10 @@ def test_a_driver_that_does_not_answer_is_a_problem_with_what_it_says(monkeypatc
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(Nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))  # type: ignore[arg-type]
     found = find(check_nvidia(), "nvidia driver")
     assert (found.value, found.problem) == ("does not work", "reason 18 (NVML error 18)")
-    assert str(found.remedy).startswith("restart the machine")
-    monkeypatch.setattr(onnxruntime_providers, "check_providers", lambda: [ProviderCheck("cuda", False, "libcudnn.so.9: cannot open")])
-    assert find(check_onnxruntime(), "provider cuda").remedy == "pip install nvidia-cudnn-cu12"
+    assert found.fix is not None
+    assert found.fix.remedy.startswith("restart the machine")
+    fix = Fix("install nvidia-cudnn-cu12", install=("nvidia-cudnn-cu12",))
+    assert find_fix("libcudnn.so.9: cannot open") == fix  # and the version of CUDA is the usual one
 
 
 class Cuda:
@@ -254,7 +194,7 @@ def test_the_gpu_is_the_one_cuda_takes(machine: SimpleNamespace) -> None:
         (
             Cuda(),
             Nvml.NVML_ERROR_LIBRARY_NOT_FOUND,
-            "the GPU's name and driver, found a driver that does not report them .*compute,utility",
+            "the GPU's name and driver, found a driver that does not report them; .*compute,utility",
         ),
         (Cuda(), 18, "the NVIDIA driver, found reason 18"),
     ],
@@ -275,7 +215,7 @@ def test_a_gpu_that_cannot_be_named_is_an_error_for_what_runs_on_it(
 
 def test_a_gpu_without_pynvml_is_an_error_that_says_what_to_install(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(BackendError, match=r"the NVIDIA driver's version, found no usable pynvml module .*pip install nvidia-ml-py"):
+    with pytest.raises(BackendError, match=r"the NVIDIA driver's version, found no usable pynvml module .*; install nvidia-ml-py"):
         nvidia.find_gpu()
 
 

@@ -17,7 +17,7 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine import durable
 from costroute_rt.engines.store import store as store_module
 from costroute_rt.engines.store.store import Store
-from costroute_rt.error import ConfigError, EngineError, StoreFullError
+from costroute_rt.error import ConfigError, EngineError, Reason, StoreFullError
 from tests.engines.conftest import flip_byte
 
 
@@ -42,13 +42,13 @@ def test_a_built_store_is_listed_and_verified(built_home: Path) -> None:
     store = Store.open(built_home)
     graphs = [stored.key.graph for stored in store.engines()]
     assert graphs == ["tiny/base/condition", "tiny/base/guided_step", "tiny/text_encoder/encode", "tiny/turbo/step", "tiny/vae/decode"]
-    assert all(found.problem is None for found in store.verify())
+    assert all(found.is_good for found in store.verify())
     assert 0 < sum(stored.size_bytes for stored in store.engines()) < store.size_bytes()
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.data", "manifest.json", "manifest.sha256"])
 @pytest.mark.parametrize("damage", ["flip first", "flip", "flip last", "truncate", "remove"])
-def test_a_damaged_engine_is_named_not_loaded_and_mended_by_a_build(tiny_bundle: Path, store_copy: Store, name: str, damage: str) -> None:
+def test_a_damaged_engine_is_named_not_loaded_and_repaired_by_a_build(tiny_bundle: Path, store_copy: Store, name: str, damage: str) -> None:
     path, bundle = _folder(store_copy) / name, Bundle.open(tiny_bundle, verify=False)
     if damage == "remove":
         path.unlink()
@@ -59,26 +59,27 @@ def test_a_damaged_engine_is_named_not_loaded_and_mended_by_a_build(tiny_bundle:
     if (name, damage) == ("manifest.sha256", "flip last"):
         open_engine(bundle, store_copy, "base/guided_step", Setup(threads=1)).close()  # the newline at the end means nothing
         return
-    with pytest.raises(EngineError, match="costroute-rt build-engines") as caught:
+    with pytest.raises(EngineError, match="build the engine again") as caught:
         open_engine(bundle, store_copy, "base/guided_step", Setup(threads=1))
-    assert "manifest" in caught.value.path if "manifest" in name else path.name in caught.value.path
-    assert [found.digest for found in store_copy.verify() if found.problem] == [path.parent.name]
+    assert ("manifest" if "manifest" in name else path.name) in str(caught.value.path)
+    assert (caught.value.reason, caught.value.engine) == (Reason.DAMAGED, "tiny/base/guided_step")
+    assert [found.digest for found in store_copy.verify() if found.damage] == [path.parent.name]
 
     reports = build_engines(bundle, store_copy, Setup(threads=1), measure=False)
     assert [report.graph for report in reports if report.built] == ["base/guided_step"]
     open_engine(bundle, store_copy, "base/guided_step", Setup(threads=1)).close()
 
 
-def test_damaged_costs_are_refused_with_the_command(tiny_bundle: Path, store_copy: Store) -> None:
+def test_damaged_costs_are_refused(tiny_bundle: Path, store_copy: Store) -> None:
     path, bundle = _folder(store_copy) / "costs.json", Bundle.open(tiny_bundle)
     whole = path.read_bytes()
     for at in (0.0, 0.2, 0.4, 0.6, 0.8, 0.95):
         flip_byte(path, at)
-        with pytest.raises(EngineError, match=r"costs\.json.*costroute-rt profile"):
+        with pytest.raises(EngineError, match=r"costs\.json.*profile the engines"):
             Setup(threads=1).cost(bundle, store_copy, "base/guided_step")
         path.write_bytes(whole)
     path.write_bytes(whole[:-20])
-    with pytest.raises(EngineError, match="costroute-rt profile"):
+    with pytest.raises(EngineError, match="profile the engines"):
         Setup(threads=1).cost(bundle, store_copy, "base/guided_step")
 
 

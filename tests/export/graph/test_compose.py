@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BundleError
 from costroute_rt.export.graph.compose import (
     compose_condition,
@@ -15,7 +16,6 @@ from costroute_rt.export.graph.compose import (
     compose_embedding,
     compose_guided_step,
     compose_step,
-    graph_spec,
     keep_outputs,
     save_graph,
     strip_notes,

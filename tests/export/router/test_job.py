@@ -44,7 +44,7 @@ def test_a_fitted_bundle_holds_the_router_and_says_what_it_was_fitted_to(source:
 
 
 def test_an_output_that_exists_is_refused_before_the_labels_are_read(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="--force replaces it"):
+    with pytest.raises(OutputError, match="exists already"):
         fit_bundle(Bundle.open(tiny_bundle), Source(labels="nothing.csv"), tmp_path)
 
 

@@ -96,7 +96,7 @@ def test_intervals_read_well() -> None:
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(BackendError, match=r"costroute-rt\[report\]"):
+    with pytest.raises(BackendError, match="install the report extra"):
         write_page(judge(make(30)), title="t", reason="r")
 
 

@@ -24,7 +24,7 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.runtime import StepEvent
 from tests import gated_backend
-from tests.engines.conftest import set_aside
+from tests.engines.conftest import quarantine
 from tests.runtime.fakes import CALL_MS, FakeDevice, FakeEngine, engine_cost, steady
 
 PROMPT = "a red house by a lake"
@@ -377,7 +377,7 @@ def test_one_engine_that_is_wrong_does_not_keep_the_others_from_being_used(
         assert upgrade_of(runtime).wait(OPEN_S)
     store = Store.open(tmp_path / "home")
     (wrong,) = (each for each in store.engines() if (each.key.backend, each.key.graph) == ("gated", "tiny/vae/decode"))
-    set_aside(store, wrong.key, "it is wrong")
+    quarantine(store, wrong.key, "it is wrong")
     with open_gated() as runtime:
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.building is not None

@@ -383,7 +383,7 @@ def test_states_of_something_else_are_refused_by_a_transformer() -> None:
 def test_a_network_that_gives_no_numbers_is_an_engine_error() -> None:
     estimator, engine, world = transformer()
     engine.run = lambda feeds: {"mean": np.array([[0.5, np.nan, 0.5]])}  # type: ignore[method-assign]
-    with pytest.raises(EngineError, match="router_estimator/estimate: it made numbers that are not finite"):
+    with pytest.raises(EngineError, match="router_estimator/estimate made numbers that are not finite"):
         judge(estimator, world.features[:1])
 
 

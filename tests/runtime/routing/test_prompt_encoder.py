@@ -154,7 +154,7 @@ def test_a_prompt_without_a_known_word_is_encoded_too(tmp_path: Path, prompt: st
 def test_an_embedding_that_is_not_finite_is_an_engine_error(tmp_path: Path) -> None:
     encoder, engine = small_encoder(tmp_path)
     engine.table[:] = np.nan
-    with pytest.raises(EngineError, match="router_encoder/encode: it made numbers that are not finite"):
+    with pytest.raises(EngineError, match="router_encoder/encode made numbers that are not finite"):
         encoder.encode(["a lake"])
 
 

@@ -1,0 +1,130 @@
+"""Every command line that a message names, composed from the data of the error it is about."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from costroute_rt.engines.machine.library import Fix
+    from costroute_rt.error import BackendError, BundleError, CostrouteError, EngineError
+
+PROGRAM = "costroute-rt"
+_SIZE = re.compile(r".+@(\d+)x(\d+)")
+_PLAIN = re.compile(r"[\w.=+-]+")
+
+
+def command_for(error: CostrouteError) -> str | None:
+    """What to type after this error: a command, an option, or several; None if nothing of that kind helps."""
+    from costroute_rt.error import BackendError, BudgetError, BundleError, EngineError, Reason
+
+    if isinstance(error, EngineError):
+        return _after_engine_error(error)
+    if isinstance(error, BackendError):
+        return fix_command(error)
+    if isinstance(error, BudgetError):
+        return "--or-fastest runs it anyway"
+    commands = {
+        Reason.EXISTS: "--force replaces it",
+        Reason.ROUTER: f"{PROGRAM} fit-router",
+        Reason.LABELS: f"{PROGRAM} label",
+        Reason.SIZE_MISSING: f"{PROGRAM} build-engines --height H --width W",
+    }
+    if error.reason in commands:
+        return commands[error.reason]
+    return _reinstall(error) if isinstance(error, BundleError) else None
+
+
+def _after_engine_error(error: EngineError) -> str | None:
+    from costroute_rt.error import Reason
+
+    if error.reason in (Reason.MISSING, Reason.SIZE_MISSING, Reason.CANNOT_BUILD):
+        return build_engines(error.setup, error.bundle, error.engine)
+    if error.reason in (Reason.DAMAGED, Reason.QUARANTINED, Reason.CANNOT_OPEN, Reason.FAILED):
+        return build_engines(error.setup, error.bundle, error.engine, force=True)
+    if error.reason is Reason.NOT_MEASURED:
+        return profile(error.setup, error.bundle, error.engine)
+    return f"{PROGRAM} engines list" if error.reason is Reason.AMBIGUOUS else None
+
+
+def build_engines(setup: Mapping[str, str] | None, bundle: str | None, engine: str | None = None, *, force: bool = False) -> str:
+    """Builds engines of this setup and bundle, for the size in the name of `engine` if it has one."""
+    target = (setup or {}).get("target")
+    options = [*_setup_options(setup), *(("--target", target) if target else ()), *_bundle_options(bundle), *_size_options(engine)]
+    return " ".join([PROGRAM, "build-engines", *options, *(["--force"] if force else [])])
+
+
+def profile(setup: Mapping[str, str] | None, bundle: str | None, engine: str | None = None) -> str:
+    """Measures engines of this setup and bundle."""
+    return " ".join([PROGRAM, "profile", *_setup_options(setup), *_bundle_options(bundle), *_size_options(engine)])
+
+
+def remove_engine(digest: str) -> str:
+    """Removes one engine from the store."""
+    return f"{PROGRAM} engines rm {digest[:12]}"
+
+
+def repair_engine(digest: str, damage: EngineError) -> str:
+    """Builds a damaged engine again, or removes it if it is unknown what engine it was."""
+    return build_engines(damage.setup, damage.bundle, damage.engine) if damage.setup else remove_engine(digest)
+
+
+def fix_command(fix: BackendError | Fix) -> str | None:
+    """Installs what is missing, shows the state of the device, or asks for something else."""
+    from costroute_rt.error import Reason
+
+    parts = [pip_command(fix.install, fix.uninstall, again=fix.reason is Reason.DAMAGED)]
+    parts += [f"{PROGRAM} doctor"] if fix.reason is Reason.DRIVER else []
+    parts += [f"--{name} {value}" for name, value in fix.instead.items()]
+    return "; ".join(filter(None, parts)) or None
+
+
+def pip_command(install: Iterable[str], uninstall: Sequence[str] = (), *, again: bool = False) -> str:
+    """`pip uninstall -y onnxruntime && pip install "costroute-rt[cuda]"`; empty if there is nothing to do.
+
+    again: replace files of packages that are installed already.
+    """
+    parts = [f"pip uninstall -y {' '.join(uninstall)}"] if uninstall else []
+    requirements = [name if _PLAIN.fullmatch(name) else f'"{name}"' for name in install]
+    if requirements:
+        parts.append(f"pip install {'--force-reinstall --no-deps ' if again else ''}{' '.join(requirements)}")
+    return " && ".join(parts)
+
+
+def _reinstall(error: BundleError) -> str | None:
+    """For a file of the shipped bundle only."""
+    from pathlib import Path
+
+    from costroute_rt import shipped_bundle
+
+    is_shipped = error.path is not None and Path(error.path).resolve().is_relative_to(shipped_bundle())
+    return pip_command([PROGRAM], again=True) if is_shipped else None
+
+
+def _setup_options(setup: Mapping[str, str] | None) -> list[str]:
+    """None for the usual engines; for other backends all of them, as their usual values differ."""
+    if setup is None:
+        return []
+    is_usual = setup["backend"] == "onnxruntime"
+    asked = (("provider", "cpu"), ("precision", "float32"))
+    options = [] if is_usual else ["--backend", setup["backend"]]
+    return options + [part for name, usual in asked if not is_usual or setup[name] != usual for part in (f"--{name}", setup[name])]
+
+
+def _bundle_options(bundle: str | None) -> list[str]:
+    """None for the shipped bundle."""
+    from pathlib import Path
+
+    from costroute_rt import shipped_bundle
+
+    if bundle is None or Path(bundle).resolve() == shipped_bundle():
+        return []
+    return ["--bundle", shlex.quote(str(Path(bundle).resolve()))]
+
+
+def _size_options(engine: str | None) -> list[str]:
+    """The size in an engine's name, such as family/base/step@512x768."""
+    sized = _SIZE.fullmatch(engine or "")
+    return ["--height", sized[1], "--width", sized[2]] if sized else []

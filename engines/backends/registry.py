@@ -1,0 +1,57 @@
+"""The backends by name, and which of them work on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from costroute_rt.engines.backends.engine import Backend
+from costroute_rt.engines.machine.diagnosis import Finding
+from costroute_rt.engines.machine.library import Fix
+from costroute_rt.error import BackendError, ConfigError
+
+BACKENDS = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Beside ONNX Runtime: the module that each needs."""
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name; raises ConfigError for an unknown one and BackendError where its library is not installed."""
+    if name == "onnxruntime":
+        from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend()
+    if name == "openvino":
+        from costroute_rt.engines.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend()
+    if name in ("tensorrt", "tensorrt-rtx"):
+        from costroute_rt.engines.backends.tensorrt.backend import TensorRtBackend
+
+        return TensorRtBackend(name)
+    raise ConfigError("backend", name, "one of onnxruntime, openvino, tensorrt, tensorrt-rtx")
+
+
+def check_backends() -> Iterator[Finding]:
+    """The other backends: installed or not, opened where they are.
+
+    One that builds engines and cannot run them is no problem on a machine that builds for others.
+    """
+    for name, module in BACKENDS.items():
+        title = f"backend {name}"
+        if find_spec(module) is None:
+            yield Finding(title, "not installed", fix=Fix(f"install the {name} extra", (f"costroute-rt[{name}]",)))
+            continue
+        try:
+            backend = get_backend(name)
+        except BackendError as error:
+            yield Finding(title, "does not work", error.found, Fix.of(error))
+            continue
+        obstacle = backend.obstacle()
+        if obstacle is not None:
+            yield Finding(title, f"{backend.version}, builds engines, cannot run them: {obstacle.found}; {obstacle.remedy}")
+        elif name == "openvino":
+            from costroute_rt.engines.backends import openvino
+
+            yield from openvino.diagnose(title, backend.version)
+        else:
+            yield Finding(title, f"{backend.version}, works")
