@@ -23,7 +23,6 @@ from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
 from costroute_rt.engines.backends.tensorrt.backend import TensorRtBackend
-from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory, find_obstacle
 from costroute_rt.engines.backends.tensorrt.engine import Interface, Loaded, TensorRtEngine
 from costroute_rt.engines.building import build as build_module
 from costroute_rt.engines.building.build import build_engines, explain_engines, open_engine
@@ -38,15 +37,12 @@ from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
 from tests.engines.conftest import rewrite_manifest
-from tests.engines.fake_cuda import FakeContext, FakeDriver, FakeEngine, make_memory
+from tests.engines.fake_cuda import FakeContext, FakeEngine, gpu_of, make_memory, needs_cuda_core, needs_no_driver
 from tests.tiny_bundle import write_tiny_bundle
 
 NAME, MB = "tensorrt-rtx", 1_000_000
 needs_library = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"
-)
-needs_no_driver = pytest.mark.skipif(
-    find_spec("cuda") is None or find_obstacle() is None, reason="tells what happens without an NVIDIA driver, and there is one"
 )
 ANY_SIZE = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
 GRAPHS = [*ANY_SIZE, "turbo/step@64x64", "base/guided_step@64x64", "vae/decode@64x64"]
@@ -84,6 +80,7 @@ def test_every_graph_the_pool_needs_is_built_with_progress_and_only_once(tiny_bu
 
 
 @needs_library
+@needs_cuda_core
 @needs_no_driver
 def test_an_engine_built_without_a_driver_is_kept_unproved_and_says_so(tiny_bundle: Path, rtx_home: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(rtx_home)
@@ -96,6 +93,7 @@ def test_an_engine_built_without_a_driver_is_kept_unproved_and_says_so(tiny_bund
 
 
 @needs_library
+@needs_cuda_core
 @needs_no_driver
 @pytest.mark.parametrize("how", ["build", "background_build"])
 def test_a_runtime_that_could_not_run_builds_nothing(tiny_bundle: Path, tmp_path: Path, how: str) -> None:
@@ -350,13 +348,12 @@ def engine(request: pytest.FixtureRequest, tiny_bundle: Path, tmp_path: Path) ->
 
 
 def make_engine(bundle_path: Path, *, captures: bool) -> TensorRtEngine:
-    bundle, driver = Bundle.open(bundle_path, verify=False), FakeDriver()
-    context = FakeContext(driver, str(bundle.path("unet/guided_step.onnx")))
+    bundle, (memory, gpu) = Bundle.open(bundle_path, verify=False), make_memory()
+    context = FakeContext(gpu, str(bundle.path("unet/guided_step.onnx")))
     log = SimpleNamespace(reason=lambda: "no reason")
     loaded = Loaded(None, None, context, None, log)
     ranges = (("batch", 1, 1, 2), ("height", 1, 4, 8), ("width", 1, 4, 8))
     interface = Interface(bundle.graphs["unet/guided_step.onnx"], ranges)
-    memory = CudaMemory(driver, context=1, stream=7)  # type: ignore[arg-type]
     return TensorRtEngine(memory, loaded, interface, bundle_path, 1 << 20, None, captures=captures)
 
 
@@ -402,18 +399,18 @@ def test_between_noise_and_result_only_the_row_crosses_to_the_device(engine: Ten
 def test_steps_after_the_first_are_launches_of_one_recorded_graph(tiny_bundle: Path) -> None:
     engine = make_engine(tiny_bundle, captures=True)
     feeds = {name: engine.to_device(a) for name, a in example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx").items()}
-    driver, context = engine._memory.driver, engine._loaded.context  # type: ignore[union-attr]
+    context = engine._loaded.context  # type: ignore[union-attr]
     for _ in range(5):
         engine.run(feeds)
     assert context.enqueued == 2  # once as it is, once recorded
-    assert driver.calls.count("cuGraphLaunch") == 4  # type: ignore[attr-defined]
+    assert gpu_of(engine._memory).calls.count("cuGraphLaunch") == 4
 
 
 def test_a_run_returns_when_the_gpu_is_done(engine: TensorRtEngine, tiny_bundle: Path) -> None:
     feeds = {name: engine.to_device(a) for name, a in example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx").items()}
     for _ in range(3):
         engine.run(feeds)
-        assert engine._memory.driver.calls[-1] == "cuStreamSynchronize"  # type: ignore[attr-defined]
+        assert not gpu_of(engine._memory).pending
 
 
 def test_a_call_waits_while_another_thread_has_the_stream(
@@ -431,15 +428,15 @@ def test_a_call_waits_while_another_thread_has_the_stream(
         lambda: backend.open(tmp_path, BuildSpec()),
         engine.close,
     ]
-    driver = engine._memory.driver
+    gpu = gpu_of(engine._memory)
     for call in calls:
         done = threading.Event()
         thread = threading.Thread(target=lambda call=call, done=done: [call(), done.set()])
         with engine._memory.lock:
-            before = len(driver.calls)  # type: ignore[attr-defined]
+            before = len(gpu.calls)
             thread.start()
             assert not done.wait(0.05)
-            assert len(driver.calls) == before  # type: ignore[attr-defined]
+            assert len(gpu.calls) == before
         assert done.wait(30)
         thread.join()
 
@@ -493,8 +490,8 @@ def test_weights_that_the_gpu_has_no_room_for_stay_in_the_computers_memory(
     kept: int,
 ) -> None:
     bundle = Bundle.open(tiny_bundle, verify=False)
-    memory, driver = make_memory(capacity_bytes=800 * MB, free_bytes=free)
-    context = FakeContext(driver, str(bundle.path("unet/guided_step.onnx")))
+    memory, gpu = make_memory(capacity_bytes=800 * MB, free_bytes=free)
+    context = FakeContext(gpu, str(bundle.path("unet/guided_step.onnx")))
     found = FakeEngine(context, weights, workspace=100 * MB, scratch=30 * MB)
     monkeypatch.setattr(tensorrt_backend, "_import", lambda _: FakeLibrary(found))
     monkeypatch.setattr(tensorrt_backend, "open_cuda", lambda: memory)
@@ -542,7 +539,7 @@ def test_a_closed_engine_holds_no_memory_of_the_device(engine: TensorRtEngine, t
     del results
     engine.close()
     engine.close()
-    assert engine._memory.driver.buffers == {}  # type: ignore[attr-defined]
+    assert gpu_of(engine._memory).buffers == {}
     with pytest.raises(EngineError, match="closed"):
         engine.run({})
 
