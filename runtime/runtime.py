@@ -100,7 +100,7 @@ class Runtime:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The pool, in its order."""
-        return self._resources.pool.candidates
+        return self._resources.pool
 
     @property
     def family(self) -> str:
@@ -248,7 +248,7 @@ class Runtime:
         """One request at a time: times of two at once would predict nothing. Gives the milliseconds it waited."""
         clock, me = self._resources.clock, threading.get_ident()
         if self._owner == me:
-            raise ConfigError("runtime", "in use by an unfinished stream of this thread", "that stream to be finished or closed first")
+            raise ConfigError("runtime", "asked from within a request of its own", "the running request to be finished, or its stream closed, first")
         started = clock()
         with self._turn:
             self._check_open()

@@ -2,15 +2,16 @@
 
     python tests/patchwork_bundle.py DIRECTORY
 
-Two tokenizers (one padded on the left, one with a template whose first tokens are cut off), two text encoders, one with a pooled output, a condition
-that depends on the image size, embedded guidance, latents that are packed into patches inside the denoiser, a carried latent, a shift that
-depends on the number of tokens, two decoders, and weights in two bfloat16 shards. `reference` draws the same image in NumPy.
+Two tokenizers (one padded on the left, one with a template whose first tokens are cut off), two text encoders, one with a pooled output, a
+condition that depends on the image size, embedded guidance, latents that are packed into patches inside the denoiser, a carried latent, a
+shift that depends on the number of tokens, two decoders, and weights in two bfloat16 shards. `reference` draws the same image in NumPy.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 
-WORDS = ("<pad>", "<unk>", "say", "this", "a", "red", "house", "by", "lake", "green", "boat", "night")
+WORDS = ("<pad>", "<unk>", "say", "this", "a", "red", "house", "by", "lake", "green", "boat", "night", "moon", "hill", "tree", "road")
 LENGTHS = {"words": 10, "letters": 14}
 TEMPLATE, DROP = ("say this ", " night"), 2
 CHANNELS, FACTOR, PATCH, HIDDEN = 4, 8, 2, 12
@@ -98,7 +99,7 @@ def reference(prompt: str, *, seed: int, steps: int, guidance_scale: float, deco
     sigmas = np.append(np.exp(mu) / (np.exp(mu) + 1 / times - 1), 0.0)
     generator = np.random.Generator(np.random.Philox(seed))
     x = generator.standard_normal((CHANNELS, rows, columns), dtype=np.float32).astype(np.float64)
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, after in pairwise(sigmas):
         velocity = _denoise(weights, x, now * 1000, guidance_scale, context)
         x = x + (after - now) * velocity
     if decoder == "full":

@@ -262,7 +262,7 @@ def _manifest(graphs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _component(role: str, folder: str, weights: str, **graphs: str) -> dict[str, Any]:
-    return {"role": role, "graphs": {use: f"{folder}/{name}" for use, name in graphs.items()}, "weights": f"{folder}/{weights}"}
+    return {"role": role, "graphs": {use: f"{folder}/{name}" for use, name in graphs.items()}, "weights": [f"{folder}/{weights}"]}
 
 
 def _candidate(name: str, denoiser: str, steps: int, guidance_scale: float) -> dict[str, Any]:

@@ -97,8 +97,8 @@ class Family:
     def size(self, request: Request) -> Size:
         """Height and width of a request's images in pixels; raises ConfigError for a size that the family cannot make."""
         image = self.bundle.image
-        size = request.height or image.height, request.width or image.width
-        return size if size in image.sizes else check_bundle_size(image, *size)
+        height, width = request.height, request.width
+        return check_bundle_size(image, image.height if height is None else height, image.width if width is None else width)
 
     def plan(self, candidate: Candidate, size: Size) -> Plan:
         """How the candidate makes images of that size, compiled once; raises EngineError if no engine makes that size."""

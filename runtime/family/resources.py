@@ -97,9 +97,8 @@ class Resources:
 
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in, as far as they are known."""
-        if error.engine is None:
-            return error
-        family, engine = self.families.get(error.engine.partition("/")[0], self.main_family), self.engines.find(error.engine)
+        name = error.engine or ""
+        family, engine = self.families.get(name.partition("/")[0], self.main_family), self.engines.find(name)
         setup = {"backend": self.backend, "precision": self.precision} if engine is None or engine.key is None else engine.key.setup
         return error.located(setup=setup, bundle=family.bundle.root)
 

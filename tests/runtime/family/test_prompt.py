@@ -8,12 +8,13 @@ import pytest
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.error import ConfigError, PromptError
-from costroute_rt.family.prompt import check_prompt, check_text
+from costroute_rt.family.family import open_tokenizers
+from costroute_rt.request import check_prompt, check_text
 
 
 @pytest.fixture(scope="module")
 def tokenizer(bundle: Bundle) -> Tokenizer:
-    return Tokenizer.from_bundle(bundle)
+    return open_tokenizers(bundle)["tokenizer"]
 
 
 @pytest.mark.parametrize("prompt", ["", "   ", "\n\t", "\u3000"])

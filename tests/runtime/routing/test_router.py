@@ -539,7 +539,7 @@ def test_a_routers_engines_are_loaded_within_the_request_and_counted(open_device
     result = device.runtime.generate("a lake", seed=1)
     assert result.route.chosen.name == "turbo@1"
     assert result.timings.swap_ms == pytest.approx(4 * LOAD_MS)
-    assert "base/condition" in device.engines
+    assert "tiny/base/condition" in device.engines
 
 
 def test_the_first_guess_at_overhead_grows_by_the_routers_engines() -> None:

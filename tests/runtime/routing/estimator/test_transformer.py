@@ -44,7 +44,7 @@ def test_states_of_something_else_are_refused_by_a_transformer() -> None:
 def test_output_that_is_not_finite_is_an_engine_error() -> None:
     estimator, engine, world = make_transformer()
     engine.run = lambda feeds: {"mean": np.array([[0.5, np.nan, 0.5]])}  # type: ignore[method-assign]
-    with pytest.raises(EngineError, match="router_estimator/estimate: it made numbers that are not finite"):
+    with pytest.raises(EngineError, match="router_estimator/estimate made numbers that are not finite"):
         estimate(estimator, world.features[:1])
 
 
