@@ -13,7 +13,8 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
-from costroute_rt.export.router.curve import Curve, FloatArray, Interval, Routed
+from costroute_rt.export.router.curve import Curve, Interval, Routed
+from costroute_rt.routing.array import FloatArray
 
 LEVELS = 5
 """Mean costs, evenly spaced, at which the selection shares are told; fewer where the router has fewer to offer."""
@@ -181,8 +182,8 @@ def _figures(routed: Routed, cells: Cells, resamples: int) -> dict[str, Interval
     gain = curve.bootstrap_mean(cells.mean[rows, routed.choice[0]] - cells.mean[:, best], cells.groups)
     if not cells.has_cost:
         return {"gain": gain}
-    judge = curve.figures_by_weight(routed, cells.cost_ms, cells.mean)
-    return {**curve.bootstrap(judge, cells.groups, resamples=resamples), "gain": gain}
+    measure = curve.figures_by_weight(routed, cells.cost_ms, cells.mean)
+    return {**curve.bootstrap(measure, cells.groups, resamples=resamples), "gain": gain}
 
 
 def _candidates(cells: Cells, estimates: Estimates, routed: Routed) -> list[dict[str, Any]]:

@@ -22,9 +22,10 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.error import LabelError, OutputError
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
-from costroute_rt.export.router.cross_validation import ESTIMATORS, complete_prompts
+from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
 from costroute_rt.export.router.fit import fit_router
+from costroute_rt.export.router.grid import ESTIMATORS, FitOptions
 from costroute_rt.export.router.labelling import fingerprints
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.report import Example, write_page
@@ -89,6 +90,7 @@ def fit_bundle(
     """
     if os.path.lexists(output) and not force:
         raise OutputError(output, "it exists already (--force replaces it)")
+    options = FitOptions(estimators=tuple(estimators))
     if "transformer" in estimators:
         import_torch()
     table = source.open(bundle)
@@ -113,7 +115,7 @@ def fit_bundle(
             pool=bundle.pool,
             labels=about,
             text_encoder=text_encoder_sha256(bundle),
-            estimators=estimators,
+            options=options,
             progress=say,
         )
         save_router(router, folder)

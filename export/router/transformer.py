@@ -18,8 +18,7 @@ from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.error import BackendError, ConfigError
 from costroute_rt.export.checkpoint.component import trace_graph, write_weights
 from costroute_rt.export.graph.compose import save_graph
-from costroute_rt.export.router.cells import IntArray
-from costroute_rt.routing.array import FloatArray
+from costroute_rt.routing.array import FloatArray, IntArray
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.label_weight import label_weights
 from costroute_rt.routing.estimator.mean import Mean

@@ -14,6 +14,7 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.router import cross_validation as cv
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.fit import decide, describe, fit_router, learn, trust_range
+from costroute_rt.export.router.grid import ESTIMATORS, FitOptions
 from costroute_rt.routing.prompt_encoder import HashedEncoder
 from costroute_rt.routing.router import Router
 
@@ -80,7 +81,7 @@ def test_the_gain_of_chance_is_found_about_as_often_as_its_interval_says() -> No
     found = 0
     for seed in range(60):
         cells = make(60, signal=0, seeds=1, seed=seed)
-        found += cv.cross_validate(cells, features(cells), estimators=["linear"], dimensions=16).gain.low > 0
+        found += cv.cross_validate(cells, features(cells), options=FitOptions(estimators=("linear",), dimensions=16)).gain.low > 0
     assert found <= 6
 
 
@@ -110,7 +111,7 @@ def test_one_candidate_is_nothing_to_choose() -> None:
         cost_ms=cells.cost_ms[:1],
     )
     learned = learn(single, features(single))
-    assert (learned.routes_on, learned.reason) == ("average", "there is one candidate only, animals: nothing to choose")
+    assert (learned.routes_on, learned.reason) == ("average", "there is only one candidate, animals")
 
 
 def test_equal_texts_never_cross_folds() -> None:
@@ -178,19 +179,21 @@ def test_costs_make_the_gain_one_over_tradeoffs() -> None:
 
 
 def test_an_unknown_estimator_is_named() -> None:
-    cells = make(30)
     with pytest.raises(ConfigError, match=r"'magic'.*knn, linear, mean, transformer"):
-        learn(cells, features(cells), estimators=["magic", "knn"])
+        FitOptions(estimators=("magic", "knn"))
     with pytest.raises(ConfigError, match="estimator"):
-        learn(cells, features(cells), estimators=[])
+        FitOptions(estimators=())
+
+
+def test_a_single_fold_is_refused() -> None:
     with pytest.raises(ConfigError, match="folds is 1"):
-        learn(cells, features(cells), folds=1)
+        FitOptions(folds=1)
 
 
 def test_only_the_estimators_asked_for_are_chosen_from() -> None:
     cells = make(60)
-    for name in cv.ESTIMATORS:
-        assert cv.cross_validate(cells, features(cells), estimators=[name]).chosen.kind == name
+    for name in ESTIMATORS:
+        assert cv.cross_validate(cells, features(cells), options=FitOptions(estimators=(name,))).chosen.kind == name
 
 
 def test_a_candidate_without_labels_is_named() -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BackendError, ConfigError
-from costroute_rt.export.router import cross_validation as cv
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.fit import learn
+from costroute_rt.export.router.grid import FitOptions, Setting, grid_of
 from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle
 from costroute_rt.export.router.transformer import fit_transformer
 from costroute_rt.routing.estimator.average import Average
@@ -83,10 +83,10 @@ def test_without_torch_nothing_is_begun(tiny_bundle: Path, tmp_path: Path, monke
 
 def test_a_transformer_is_fitted_where_asked_for_alone_and_not_without_states() -> None:
     cells, _ = make(30)
-    assert {setting.kind for setting in cv.grid_of(["mean"])} == {"knn", "linear"}
-    assert {setting.kind for setting in cv.grid_of(["mean", "transformer"])} == {"knn", "linear", "transformer"}
+    assert {setting.kind for setting in grid_of(["mean"])} == {"knn", "linear"}
+    assert {setting.kind for setting in grid_of(["mean", "transformer"])} == {"knn", "linear", "transformer"}
     with pytest.raises(ConfigError, match="text states, which a transformer reads"):
-        learn(cells, HashedEncoder(64).encode(cells.prompts), estimators=["transformer"])
+        learn(cells, HashedEncoder(64).encode(cells.prompts), options=FitOptions(estimators=("transformer",)))
 
 
 class TestFitted:
@@ -145,13 +145,14 @@ class TestFitted:
     def test_cross_validation_chooses_it_where_it_predicts_best(self) -> None:
         cells, states = make(100)
         features = HashedEncoder(64).encode(cells.prompts)
-        learned = learn(cells, features, states=states, estimators=["linear", "transformer", "mean"], folds=3)
+        options = FitOptions(estimators=("linear", "transformer", "mean"), folds=3)
+        learned = learn(cells, features, states=states, options=options)
         assert learned.routes_on == "prompt"
         assert learned.estimator.needs_states
         assert "transformer (width 64)" in learned.reason
         assert learned.validation is not None
         assert any(name.startswith("mean of ") for name in learned.validation.losses) or learned.validation.chosen.kind == "transformer"
-        assert isinstance(cv.Setting((("knn", 15), ("transformer", 64))).fit(features, cells.mean, cells.variance, states), Mean)
+        assert isinstance(Setting((("knn", 15), ("transformer", 64))).fit(features, cells.mean, cells.variance, states), Mean)
 
     @pytest.mark.slow
     def test_a_bundle_fitted_with_a_transformer_routes_by_it_without_torch(self, tiny_bundle: Path, tmp_path: Path, home: Path) -> None:
