@@ -1,4 +1,4 @@
-"""Text states of many prompts: what the family's text encoder says of them, for encoders and estimators that read it."""
+"""Text states of many prompts, for encoders and estimators that read them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from costroute_rt.family.parts import encode_name
 from costroute_rt.family.prompt import check_prompt
 from costroute_rt.routing.prompt_encoder import TextStates
 
-SAY_EVERY = 1000
+REPORT_EVERY = 1000
 
 
 def read_states(
@@ -29,9 +29,9 @@ def read_states(
     setup: Setup = USUAL,
     progress: Callable[[str], None] = lambda _: None,
 ) -> TextStates:
-    """One call of the text encoder for each prompt; its engine is built where it is missing.
+    """The text encoder's states, by one call per prompt; its engine is built if it is missing.
 
-    Raises PromptError that names a prompt the runtime would refuse, and as building and opening engines do.
+    Raises PromptError, naming the prompt, for one that the runtime would refuse, and errors of building and opening engines.
     """
     store, name = Store.open(home), encode_name(bundle)
     build_engines(bundle, store, setup, graphs=[name], measure=False)
@@ -47,7 +47,7 @@ def read_states(
     try:
         for done, each in enumerate(tokens, 1):
             states.append(encode_text(engine, each)[0])
-            if done % SAY_EVERY == 0:
+            if done % REPORT_EVERY == 0:
                 progress(f"{done} of {len(tokens)} prompts encoded")
     finally:
         engine.close()

@@ -134,7 +134,7 @@ def test_one_run_at_a_time(path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_score_that_is_no_number_names_its_scorer(path: Path, value: float) -> None:
     odd = FakeScorer("odd", lambda pixels, prompt: value if prompt.prompt_id == "p1" else 1.0)
-    with pytest.raises(LabelError, match=rf"scorer odd gave {value} for 'p1' \(fast@1, seed 0\)"):
+    with pytest.raises(LabelError, match=rf"scorer odd returned {value} for 'p1' \(fast@1, seed 0\)"):
         label(path, make_prompts(3), scorers=(FakeScorer(), odd))
     assert keys(path) == [("p0", "fast@1", 0), ("p0", "slow@8", 0)]
 
@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_and_leaves_whole_rows(path: Path, monkeypatch: pyte
 
     with monkeypatch.context() as patch:
         patch.setattr(label_file, "LabelFile", OnFullDisk)
-        with pytest.raises(OutputError, match=r"there is no room: .* the rows so far are kept"):
+        with pytest.raises(OutputError, match=r"free some space .* the rows so far are kept"):
             label(path, make_prompts(6))
     assert path.read_bytes().endswith(b"\n")
     assert len(keys(path)) > 3
@@ -210,16 +210,16 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 FOREIGN = {
-    "no table": ("some notes", "it is no label table"),
+    "no table": ("some notes", "it is not a label table"),
     "other columns": ("a,b\n1,2\n", "its columns are a, b"),
     "damaged in the middle": ("prompt,candidate,score\nx,a,1\nx,b\ny,a,1\n", "line 3: it has 2 fields instead of 3"),
-    "bad quotes in the middle": ('prompt,candidate,score\n"x"y,a,1\ny,a,1\n', "line 2: it is no CSV"),
+    "bad quotes in the middle": ('prompt,candidate,score\n"x"y,a,1\ny,a,1\n', "line 2: it is not CSV"),
     "last line open": ("prompt,candidate,score,seed,category,prompt_id\nx,a,1,0,c,p", "its last line has no line break"),
     "open quote far up": ('prompt_id,prompt,candidate,score,fingerprint\np,"x,a,1,m\n' + "p,x,a,1,m\n" * 9000, "it is damaged"),
     "not utf-8": ("prompt,candidate,score\n\udce9,a,1\n", "UTF-8"),
     "columns missing": ("prompt,candidate,score\nx,a,1\n", "it has no column prompt_id, seed, category"),
     "no seed": ("prompt_id,prompt,candidate,score,seed,category\nq,x,a,1,s,c\n", "line 2: seed is 's'"),
-    "another text": ("prompt_id,prompt,candidate,score,seed,category\np0,x,a,1,0,c\n", "prompt_id 'p0' is 'x' there"),
+    "another text": ("prompt_id,prompt,candidate,score,seed,category\np0,x,a,1,0,c\n", "prompt_id 'p0' is 'x' in the table"),
 }
 
 
@@ -237,7 +237,7 @@ def test_a_file_that_does_not_fit_is_left_alone(path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"scorers": (FakeScorer("other"),)}, "its score is by mean, and other comes first now"),
+        ({"scorers": (FakeScorer("other"),)}, "its score is by mean, but other is the first scorer now"),
         ({"scorers": (FakeScorer(), FakeScorer("more"))}, "it has no column score_more"),
         ({"fingerprints": dict.fromkeys(CANDIDATES, "new")}, "labels of fast@1 were made with other weights or settings"),
     ],
@@ -252,7 +252,7 @@ def test_rows_that_would_not_belong_together_are_not_mixed(path: Path, changes: 
 
 def test_a_scorer_forgotten_is_missed(path: Path) -> None:
     label(path, make_prompts(1), scorers=(FakeScorer(), FakeScorer("more")))
-    with pytest.raises(LabelError, match="it has score_more, which no scorer asked for would fill"):
+    with pytest.raises(LabelError, match="it has score_more, which no chosen scorer fills"):
         label(path, make_prompts(2))
 
 
@@ -301,7 +301,7 @@ def test_anchors_need_labels_of_others(path: Path) -> None:
     label(path, make_prompts(3))
     with pytest.raises(LabelError, match="no labels of other candidates"):
         label(path, None, anchors=2)
-    with pytest.raises(LabelError, match="not among the prompts given"):
+    with pytest.raises(LabelError, match="not among the given prompts"):
         label(path, make_prompts(1), candidates=("new@4",), anchors=3)
 
 

@@ -85,18 +85,18 @@ BAD = {
     "no score in any row": (HEADER + "p,x,a,0,,,\n", "no row has a value in column score"),
     "missing columns": ("prompt,score\nx,1\n", "no column candidate, only prompt, score"),
     "column twice": ("prompt,candidate,score,score\nx,a,1,2\n", "two columns have the same name"),
-    "nan": (HEADER + ROWS + "p3,x,fast,0,nan,,\n", "line 9: score is nan, which is no finite number"),
+    "nan": (HEADER + ROWS + "p3,x,fast,0,nan,,\n", "line 9: score is nan, which is not finite"),
     "infinite": (HEADER + "p3,x,fast,0,-inf,,\n", "line 2: score is -inf"),
-    "no number": (HEADER + "p3,x,fast,0,good,,\n", "line 2: score is 'good', which is no number"),
+    "no number": (HEADER + "p3,x,fast,0,good,,\n", "line 2: score is 'good', which is not a number"),
     "line after a text of two lines": (HEADER + 'p3,"x\ny",fast,0,1,,\np4,z,fast,0,nan,,\n', "line 4: score is nan"),
     "negative cost": (HEADER + "p3,x,fast,0,1,-4,\n", "line 2: cost_ms is -4, below zero"),
     "cost no number": (HEADER + "p3,x,fast,0,1,soon,\n", "cost_ms is 'soon'"),
-    "seed no number": (HEADER + "p3,x,fast,1.5,1,,\n", "seed is '1.5', which is no whole number"),
+    "seed no number": (HEADER + "p3,x,fast,1.5,1,,\n", "seed is '1.5', which is not a whole number"),
     "seed below zero": (HEADER + "p3,x,fast,-1,1,,\n", "seed is -1"),
     "two texts": (HEADER + "p0,x,fast,0,1,,\np0,y,slow,0,1,,\n", "line 3: prompt_id 'p0' has two texts: 'x' and 'y'"),
-    "duplicate": (HEADER + ROWS + "p0,a red house,fast,1,0.7,110,short\n", "lines 3 and 9 are the same label twice (fast, seed 1, 'p0')"),
-    "cut off": (HEADER + "p0,x,fast,0,1,,\np0,x,fa", "line 3: it has 3 fields instead of 7; was a run cut off there?"),
-    "open quote": (HEADER + 'p0,"x,fast,0,1,,\n', "it is no CSV"),
+    "duplicate": (HEADER + ROWS + "p0,a red house,fast,1,0.7,110,short\n", "lines 3 and 9 have the same label (fast, seed 1, 'p0')"),
+    "cut off": (HEADER + "p0,x,fast,0,1,,\np0,x,fa", "line 3: it has 3 fields instead of 7; was a run interrupted there?"),
+    "open quote": (HEADER + 'p0,"x,fast,0,1,,\n', "it is not CSV"),
     "empty prompt": (HEADER + "p0, ,fast,0,1,,\n", "the prompt is empty"),
     "empty candidate": (HEADER + "p0,x,,0,1,,\n", "the candidate is empty"),
     "wrong column": ("prompt,candidate,score\n" + "".join(f"x,c{n},1\n" for n in range(1001)), "more than 1000 candidates"),
@@ -113,14 +113,14 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_line(path: Path, name: 
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="no such file"):
+    with pytest.raises(LabelError, match="it does not exist"):
         LabelTable.open(tmp_path / "none.csv")
     with pytest.raises(LabelError, match="cannot be read"):
         LabelTable.open(tmp_path)
     for name, data, problem in (
         ("latin.csv", b"prompt,candidate,score\n\xe9t\xe9,a,1\n", "UTF-8"),
-        ("cut.csv.gz", gzip.compress((HEADER + ROWS).encode())[:-12], "no whole .gz"),
-        ("text.csv.gz", (HEADER + ROWS).encode(), "no whole .gz"),
+        ("cut.csv.gz", gzip.compress((HEADER + ROWS).encode())[:-12], "not a complete .gz"),
+        ("text.csv.gz", (HEADER + ROWS).encode(), "not a complete .gz"),
         ("binary.csv", bytes(range(1, 120)) * 20, "line"),
     ):
         (tmp_path / name).write_bytes(data)

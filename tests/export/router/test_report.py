@@ -113,8 +113,8 @@ def test_cheap_routes_stand_beside_costly_ones_where_there_are_two() -> None:
     pytest.importorskip("matplotlib")
     examples = [Example(prompt=f"prompt {name}", candidate=name, ms=1.0, png=PNG) for name in ("cheap", "dear")]
     page = write_page(judge(make(30)), title="t", reason="r", examples=examples)
-    places = [page.index(text) for text in ("Sent to a cheap candidate", "prompt cheap", "Sent to a costly one", "prompt dear")]
+    places = [page.index(text) for text in ("Routed to a cheap candidate", "prompt cheap", "Routed to an expensive one", "prompt dear")]
     assert places == sorted(places)
     alone = write_page(judge(make(30)), title="t", reason="r", examples=examples[:1] * 2)
-    assert "All sent to cheap" in alone
-    assert "Sent to a costly one" not in alone
+    assert "All routed to cheap" in alone
+    assert "Routed to an expensive one" not in alone

@@ -63,7 +63,7 @@ def test_a_function_in_the_working_folder_scores(module: str, bundle: Bundle) ->
         ("no_such_module:score", "ModuleNotFoundError"),
         ("my_scorers:missing", "AttributeError"),
         ("broken_scorers:score", "ValueError: not today"),
-        ("my_scorers:value", "it is of type int"),
+        ("my_scorers:value", "a function, not an object of type int"),
     ],
 )
 @pytest.mark.usefixtures("module")
@@ -73,7 +73,7 @@ def test_what_is_no_scorer_is_refused(spec: str, problem: str, bundle: Bundle) -
 
 
 def test_two_scorers_of_one_name_are_refused(module: str, bundle: Bundle) -> None:
-    with pytest.raises(ConfigError, match="names that differ"):
+    with pytest.raises(ConfigError, match="scorers with different names"):
         open_scorers([f"{module}:other", f"{module}:other"], bundle)
 
 
@@ -97,10 +97,10 @@ def test_the_postcard_scorer_is_the_mean_over_what_is_stated() -> None:
 @pytest.mark.parametrize(
     ("stated", "problem"),
     [
-        (None, "it states nothing"),
-        ({}, "it states nothing"),
-        ({"dragon": "red"}, "it states dragon 'red', and the postcard scorer knows sky"),
-        ({"house": "purple"}, "it states house 'purple', and the postcard scorer knows none, red"),
+        (None, "it has no value in the column `stated`"),
+        ({}, "it has no value in the column `stated`"),
+        ({"dragon": "red"}, "it states dragon 'red', but the postcard scorer knows sky"),
+        ({"house": "purple"}, "it states house 'purple', but the postcard scorer knows none, red"),
         ({"house": ["red"]}, "it states house"),
     ],
 )
