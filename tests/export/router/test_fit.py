@@ -53,7 +53,7 @@ def features(cells: Cells) -> np.ndarray:
     return HashedEncoder(512).encode(cells.prompts, None)
 
 
-def test_what_the_words_tell_is_found_and_routed_by() -> None:
+def test_a_signal_in_the_words_is_found_and_routed_by() -> None:
     cells = make()
     learned = learn(cells, features(cells))
     assert learned.routes_on == "prompt"
@@ -68,7 +68,7 @@ def test_what_the_words_tell_is_found_and_routed_by() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_luck_is_not_routed_by(seed: int) -> None:
+def test_noise_is_not_routed_by(seed: int) -> None:
     cells = make(120, signal=0, seed=seed)
     learned = learn(cells, features(cells))
     assert learned.routes_on == "average"
@@ -76,7 +76,7 @@ def test_luck_is_not_routed_by(seed: int) -> None:
     assert np.ptp(learned.estimate(features(cells)), axis=0).max() == 0
 
 
-def test_the_gain_of_chance_is_found_about_as_often_as_its_interval_says() -> None:
+def test_noise_looks_like_a_gain_as_rarely_as_the_interval_promises() -> None:
     """One-sided 2.5 %; allows for folds that share prompts."""
     found = 0
     for seed in range(60):
@@ -86,7 +86,7 @@ def test_the_gain_of_chance_is_found_about_as_often_as_its_interval_says() -> No
 
 
 @pytest.mark.parametrize("count", [1, 3, 19])
-def test_a_few_prompts_give_averages_and_say_so(count: int) -> None:
+def test_too_few_prompts_give_averages_and_the_reason(count: int) -> None:
     cells = make(count)
     learned = learn(cells, features(cells))
     assert (learned.routes_on, learned.validation) == ("average", None)
@@ -100,7 +100,7 @@ def test_the_same_text_many_times_is_one_prompt() -> None:
     assert learn(cells, features(cells)).reason.startswith("1 prompts")
 
 
-def test_one_candidate_is_nothing_to_choose() -> None:
+def test_a_single_candidate_gives_averages() -> None:
     cells = make(40)
     single = replace(
         cells,
@@ -121,7 +121,7 @@ def test_equal_texts_never_cross_folds() -> None:
     assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
 
 
-def test_memorised_repeats_are_not_taken_for_a_gain() -> None:
+def test_memorised_repeats_are_not_a_gain() -> None:
     """Every text comes twice with the same luck: only folds that keep them together show that there is nothing to learn."""
     cells = make(80, signal=0, noise=0.3, seeds=1)
     twice = cells.select(np.tile(np.arange(80), 2))
@@ -130,7 +130,7 @@ def test_memorised_repeats_are_not_taken_for_a_gain() -> None:
     assert cv.cross_validate(apart, features(apart)).gain.low > 0.05
 
 
-def test_a_category_left_out_shows_what_is_the_kind_of_prompt() -> None:
+def test_leaving_a_category_out_shows_the_gain_on_unseen_kinds() -> None:
     cells = make()
     found = cv.cross_validate(cells, features(cells))
     assert found.leave_category_out is not None
@@ -138,7 +138,7 @@ def test_a_category_left_out_shows_what_is_the_kind_of_prompt() -> None:
     assert cv.cross_validate(replace(cells, categories=None), features(cells)).leave_category_out is None
 
 
-def test_missing_labels_take_part_where_they_are_there() -> None:
+def test_prompts_with_missing_labels_are_used() -> None:
     cells = make()
     mean, count = cells.mean.copy(), cells.count.copy()
     hidden = np.random.default_rng(0).random(mean.shape) < 0.2
@@ -151,7 +151,7 @@ def test_missing_labels_take_part_where_they_are_there() -> None:
     assert np.isfinite(learned.validation.estimate).all()
 
 
-def test_noisy_cells_weigh_less_in_the_choice() -> None:
+def test_noisy_cells_have_less_weight_in_the_choice() -> None:
     cells = make(50)
     wrong = cells.mean.copy()
     wrong[0, 0] += 1
@@ -160,7 +160,7 @@ def test_noisy_cells_weigh_less_in_the_choice() -> None:
     assert cv.squared_errors(unsure, wrong)[0] < sure / 3
 
 
-def test_an_error_all_candidates_share_is_none_to_routing() -> None:
+def test_an_error_shared_by_all_candidates_does_not_count() -> None:
     cells = make(50)
     assert cv.squared_errors(cells, cells.mean + 7.0) == pytest.approx(np.zeros(50), abs=1e-9)
 
@@ -190,7 +190,7 @@ def test_a_single_fold_is_refused() -> None:
         FitOptions(folds=1)
 
 
-def test_only_the_estimators_asked_for_are_chosen_from() -> None:
+def test_only_the_given_estimators_are_chosen_from() -> None:
     cells = make(60)
     for name in ESTIMATORS:
         assert cv.cross_validate(cells, features(cells), options=FitOptions(estimators=(name,))).chosen.kind == name
@@ -260,7 +260,7 @@ def test_a_router_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     assert loaded.reason == router.reason
 
 
-def test_a_router_that_routes_on_averages_says_so_when_asked() -> None:
+def test_a_judgement_by_averages_has_the_reason() -> None:
     router = fit_router(make(3), HashedEncoder(512), None, pool=POOL, labels={})
     judgement = router.judge("cat dog", None)
     assert "3 prompts are labelled for every candidate" in judgement.basis

@@ -55,7 +55,7 @@ def test_every_prompt_candidate_and_seed_gets_a_row(path: Path) -> None:
     assert 95 <= table.cells().cost_ms[0] < 125
 
 
-def test_candidates_share_their_noise_and_prompts_do_not(path: Path) -> None:
+def test_candidates_share_noise_and_prompts_do_not(path: Path) -> None:
     runtime = FakeRuntime()
     label(path, make_prompts(4), runtime)
     seeds = {(prompt, seed) for prompt, _, seed in runtime.calls}
@@ -63,7 +63,7 @@ def test_candidates_share_their_noise_and_prompts_do_not(path: Path) -> None:
     assert all(int(row.extra["image_seed"]) == image_seed(row.prompt, row.seed) for row in LabelTable.open(path).labels)
 
 
-def test_a_second_run_does_nothing_and_a_wider_one_only_what_is_new(path: Path) -> None:
+def test_a_second_run_adds_only_missing_rows(path: Path) -> None:
     label(path, make_prompts(3))
     before = path.read_bytes()
     runtime = FakeRuntime()
@@ -75,7 +75,7 @@ def test_a_second_run_does_nothing_and_a_wider_one_only_what_is_new(path: Path) 
     assert len(set(keys(path))) == 22
 
 
-def test_a_table_cut_off_at_any_byte_ends_the_same(path: Path) -> None:
+def test_a_table_truncated_at_any_byte_is_completed(path: Path) -> None:
     label(path, make_prompts(3))
     whole = path.read_bytes()
     for length in [*range(0, 120, 5), *range(120, len(whole), 17), len(whole) - 1]:
@@ -132,7 +132,7 @@ def test_one_run_at_a_time(path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_names_its_scorer(path: Path, value: float) -> None:
+def test_a_score_that_is_not_finite_names_its_scorer(path: Path, value: float) -> None:
     odd = FakeScorer("odd", lambda pixels, prompt: value if prompt.prompt_id == "p1" else 1.0)
     with pytest.raises(LabelError, match=rf"scorer odd returned {value} for 'p1' \(fast@1, seed 0\)"):
         label(path, make_prompts(3), scorers=(FakeScorer(), odd))
@@ -144,7 +144,7 @@ def test_a_scorer_that_fails_is_named(path: Path) -> None:
         label(path, make_prompts(1), scorers=(FakeScorer("broken", lambda pixels, prompt: 1 / 0),))
 
 
-def test_prompts_a_scorer_cannot_do_with_are_refused_before_the_first_image(path: Path) -> None:
+def test_prompts_that_a_scorer_refuses_are_reported_before_the_first_image(path: Path) -> None:
     runtime = FakeRuntime()
     with pytest.raises(LabelError, match="prompt 'p0': it says nothing"):
         label(path, make_prompts(1), runtime, scorers=(FakeScorer(lacks="it says nothing"),))
@@ -159,7 +159,7 @@ def test_several_scorers_fill_a_column_each(path: Path) -> None:
     assert len({row.score for row in LabelTable.open(path).labels}) > 4
 
 
-def test_impossible_prompts_are_passed_over_and_told(path: Path) -> None:
+def test_refused_prompts_are_skipped_and_reported(path: Path) -> None:
     prompts = [*make_prompts(1), PromptRow(prompt_id="x", prompt="impossible", extra={"category": "a"}), PromptRow(
         prompt_id="y", prompt="long", extra={"category": "a"})]  # fmt: skip
     report = label(path, prompts)
@@ -168,7 +168,7 @@ def test_impossible_prompts_are_passed_over_and_told(path: Path) -> None:
     assert {prompt_id for prompt_id, _, _ in keys(path)} == {"p0", "y"}
 
 
-def test_a_full_disk_is_told_and_leaves_whole_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_complete_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FullDisk:
         """A file on a disk with room for 700 bytes."""
 
@@ -200,7 +200,7 @@ def test_a_full_disk_is_told_and_leaves_whole_rows(path: Path, monkeypatch: pyte
     assert len(set(keys(path))) == 24
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_place_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     for bad in (tmp_path / "folder.csv", tmp_path / "none" / "labels.csv"):
         with pytest.raises(OutputError, match=r"cannot write .*\.csv"):
@@ -250,13 +250,13 @@ def test_rows_that_would_not_belong_together_are_not_mixed(path: Path, changes: 
     assert path.read_bytes() == before
 
 
-def test_a_scorer_forgotten_is_missed(path: Path) -> None:
+def test_a_column_that_no_scorer_fills_is_an_error(path: Path) -> None:
     label(path, make_prompts(1), scorers=(FakeScorer(), FakeScorer("more")))
     with pytest.raises(LabelError, match="it has score_more, which no chosen scorer fills"):
         label(path, make_prompts(2))
 
 
-def test_a_table_made_elsewhere_can_be_gone_on_with(path: Path) -> None:
+def test_a_table_from_elsewhere_can_be_extended(path: Path) -> None:
     path.write_text("prompt,rater,candidate,score,category\r\nx,ann,fast@1,0.5,c\r\nx,bob,slow@8,,c\r\n", encoding="utf-8", newline="")
     prompts = [PromptRow(prompt_id=text, prompt=text, extra={}) for text in "xy"]
     report = label(path, prompts, seeds=(0,))
@@ -305,7 +305,7 @@ def test_anchors_need_labels_of_others(path: Path) -> None:
         label(path, make_prompts(1), candidates=("new@4",), anchors=3)
 
 
-def test_fingerprints_change_with_what_a_candidate_draws(tiny_bundle: Path) -> None:
+def test_fingerprints_depend_on_everything_that_changes_images(tiny_bundle: Path) -> None:
     from dataclasses import replace
 
     bundle = Bundle.open(tiny_bundle, verify=False)

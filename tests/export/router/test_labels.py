@@ -36,7 +36,7 @@ def opened(path: Path, text: str, **options: str) -> LabelTable:
     return LabelTable.open(path, **options)
 
 
-def test_rows_come_back_as_they_are_without_those_that_have_no_score(path: Path) -> None:
+def test_rows_with_a_score_are_read_as_they_are(path: Path) -> None:
     table = opened(path, HEADER + ROWS)
     assert len(table) == len(table.labels) == 6
     label = table.labels[3]
@@ -49,14 +49,14 @@ def test_rows_come_back_as_they_are_without_those_that_have_no_score(path: Path)
     assert table.sha256 == sha256_file(path)
 
 
-def test_a_packed_table_and_one_from_a_spreadsheet_are_the_same(path: Path) -> None:
+def test_compressed_tables_and_byte_order_marks_are_read(path: Path) -> None:
     table = opened(path, HEADER + ROWS)
     packed = path.with_suffix(".csv.gz")
     packed.write_bytes(gzip.compress(b"\xef\xbb\xbf" + (HEADER + ROWS).replace("\n", "\r\n").encode()))
     assert LabelTable.open(packed).labels == table.labels
 
 
-def test_a_table_says_what_each_candidate_was_made_with(path: Path) -> None:
+def test_a_table_lists_the_fingerprints_of_each_candidate(path: Path) -> None:
     table = opened(path, "score,candidate,prompt,fingerprint\n1,a,x,old\n,b,x,unscored\n0,b,x,\n1,a,y,new\n1,c,y,new\n")
     assert table.fingerprints == {"a": {"old", "new"}, "b": frozenset(), "c": {"new"}}
     assert opened(path, HEADER + ROWS).fingerprints == {"fast": frozenset(), "slow": frozenset()}
@@ -136,7 +136,7 @@ def test_a_category_belongs_to_a_prompt(path: Path) -> None:
         opened(path, HEADER + "p0,x,fast,0,1,,short\np0,x,slow,0,1,,long\n", category="category")
 
 
-def test_cells_are_means_over_seeds_with_what_is_missing(path: Path) -> None:
+def test_cells_are_means_over_seeds_with_missing_values(path: Path) -> None:
     cells = opened(path, HEADER + ROWS).cells()
     np.testing.assert_allclose(cells.mean, [[0.6, 0.9], [0.2, 0.8], [0.4, np.nan]])
     assert cells.count.tolist() == [[2, 1], [1, 1], [1, 0]]
@@ -185,7 +185,7 @@ def test_variance_is_the_candidates_pooled_one_over_the_number_of_labels(path: P
     assert Average.fit(cells.mean, cells.variance).mean[1] == pytest.approx(np.nanmean(cells.mean[:, 1]))
 
 
-def test_seeds_that_never_differ_tell_no_noise(path: Path) -> None:
+def test_seeds_that_never_differ_have_no_noise(path: Path) -> None:
     cells = opened(path, "prompt,candidate,seed,score\nx,a,0,1\nx,a,1,1\ny,a,0,2\n").cells()
     assert not cells.has_noise
     assert cells.variance.tolist() == [[1], [1]]
@@ -227,7 +227,7 @@ def test_too_few_anchors_fill_nothing(path: Path) -> None:
     assert np.isnan(cells.fill().mean[19:, 2]).all()
 
 
-def test_cells_missing_here_and_there_are_filled_from_those_that_are_there(path: Path) -> None:
+def test_scattered_missing_cells_are_filled_from_the_known_ones(path: Path) -> None:
     cells, truth = make_related(path, prompts=300, anchors=300)
     holes = np.random.default_rng(1).uniform(size=cells.mean.shape) < 0.1
     holes[np.argmax(holes.all(1))] = True  # nothing to go by

@@ -16,7 +16,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "prompts.csv"
 
 
-def test_columns_are_kept_and_stated_is_understood(path: Path) -> None:
+def test_extra_columns_are_kept_and_stated_is_parsed(path: Path) -> None:
     text = 'category,prompt,stated,prompt_id\nshort,"a house, red","{""house"": ""red"", ""birds"": 1}",p0\nlong,a lake,,p1\n'
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     first, second = read_prompts(path)
@@ -28,7 +28,7 @@ def test_columns_are_kept_and_stated_is_understood(path: Path) -> None:
     assert read_prompts(packed) == [first, second]
 
 
-def test_a_prompt_without_an_id_is_its_own_and_counts_once(path: Path) -> None:
+def test_a_prompt_is_its_own_id_by_default_and_counts_once(path: Path) -> None:
     path.write_text("prompt\nx\ny\nx\n", encoding="utf-8")
     assert [(row.prompt_id, row.prompt) for row in read_prompts(path)] == [("x", "x"), ("y", "y")]
 
@@ -60,6 +60,6 @@ def test_a_table_that_cannot_be_used_is_refused(path: Path, name: str) -> None:
     assert problem in str(caught.value)
 
 
-def test_a_missing_table_is_told(path: Path) -> None:
+def test_a_missing_table_is_a_label_error(path: Path) -> None:
     with pytest.raises(LabelError, match="it does not exist"):
         read_prompts(path)

@@ -54,13 +54,13 @@ def page() -> str:
     return write_page(found, title="Router of <postcard>", reason="routes by prompt: it gains", examples=examples)
 
 
-def test_the_page_needs_nothing_beside_itself(page: str) -> None:
+def test_the_page_is_self_contained(page: str) -> None:
     assert all(link.startswith(("#", "data:")) for link in check(page).loaded)
     assert "@import" not in page
     assert "url(http" not in page
 
 
-def test_every_plot_is_there_and_their_ids_differ(page: str) -> None:
+def test_all_plots_exist_and_their_ids_differ(page: str) -> None:
     checker = check(page)
     assert page.count("<svg") == 4
     clips = [name for name in checker.ids if re.fullmatch(r"p[0-9a-f]{10}", name)]
@@ -68,7 +68,7 @@ def test_every_plot_is_there_and_their_ids_differ(page: str) -> None:
     assert len(set(clips)) == len(clips)
 
 
-def test_texts_of_others_are_escaped(page: str) -> None:
+def test_texts_are_escaped(page: str) -> None:
     assert "a &lt;house&gt; &amp; &quot;lake&quot;" in page
     assert "Router of &lt;postcard&gt;" in page
     assert "<house>" not in page
@@ -100,7 +100,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
         write_page(judge(make(30)), title="t", reason="r")
 
 
-def test_names_lose_the_word_they_share_and_colours_differ() -> None:
+def test_names_lose_a_shared_first_word_and_colours_differ() -> None:
     pytest.importorskip("matplotlib")
     names = [f"postcard-{kind}@{steps}" for kind in ("turbo", "small", "base") for steps in (1, 2, 4, 8)]
     assert plot.short_names(names)[:2] == ["turbo@1", "turbo@2"]
@@ -109,7 +109,7 @@ def test_names_lose_the_word_they_share_and_colours_differ() -> None:
     assert len(set(plot.shades(names))) == len(names)
 
 
-def test_cheap_routes_stand_beside_costly_ones_where_there_are_two() -> None:
+def test_cheap_and_expensive_routes_are_shown_side_by_side() -> None:
     pytest.importorskip("matplotlib")
     examples = [Example(prompt=f"prompt {name}", candidate=name, ms=1.0, png=PNG) for name in ("cheap", "dear")]
     page = write_page(judge(make(30)), title="t", reason="r", examples=examples)

@@ -108,7 +108,7 @@ class TestExported:
         np.testing.assert_allclose(embed(bert, tmp_path / "out"), expected, atol=1e-4, rtol=0)
 
     @pytest.mark.parametrize(("pooling", "more"), [("mean_tokens", ("Normalize",)), ("cls_token", ()), ("lasttoken", ("Normalize",))])
-    def test_modules_are_put_together_as_sentence_transformers_does(
+    def test_modules_are_combined_as_in_sentence_transformers(
         self, bert: Path, tmp_path: Path, pooling: str, more: tuple[str, ...]
     ) -> None:
         from transformers import BertModel
@@ -216,7 +216,7 @@ def write_modules(folder: Path, *kinds: str) -> None:
 
 
 @pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
-def test_folders_that_say_nothing_usable_are_refused(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+def test_unusable_folders_are_refused(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -226,7 +226,7 @@ def test_folders_that_say_nothing_usable_are_refused(tmp_path: Path, damage: Cal
         read_layout(folder)
 
 
-def test_without_the_torch_side_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_and_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.setitem(sys.modules, "optimum.exporters.onnx", None)
     with pytest.raises(BackendError, match=r"pip install 'costroute-rt\[export\]'"):

@@ -65,14 +65,14 @@ def test_few_prompts_give_the_average_and_no_network(count: int, monkeypatch: py
     assert isinstance(found, Average)
 
 
-def test_without_torch_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     cells, states = make(20)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match=r"pip install 'costroute-rt\[export\]'"):
         fit(cells, states)
 
 
-def test_without_torch_nothing_is_begun(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_nothing_is_started(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, said = Bundle.open(tiny_bundle), list[str]()
     write_labels(tmp_path / "labels.csv", [row["name"] for row in bundle.pool])
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -81,7 +81,7 @@ def test_without_torch_nothing_is_begun(tiny_bundle: Path, tmp_path: Path, monke
     assert not said
 
 
-def test_a_transformer_is_fitted_where_asked_for_alone_and_not_without_states() -> None:
+def test_a_transformer_is_fitted_on_request_only_and_needs_states() -> None:
     cells, _ = make(30)
     assert {setting.kind for setting in grid_of(["mean"])} == {"knn", "linear"}
     assert {setting.kind for setting in grid_of(["mean", "transformer"])} == {"knn", "linear", "transformer"}
@@ -92,7 +92,7 @@ def test_a_transformer_is_fitted_where_asked_for_alone_and_not_without_states() 
 class TestFitted:
     pytestmark = needs_export
 
-    def test_what_the_tokens_tell_is_learned_and_the_same_each_time(self) -> None:
+    def test_a_signal_in_the_tokens_is_learned_reproducibly(self) -> None:
         (cells, states), (held_out, unseen) = make(), make(60, seed=1)
         first, second = fit(cells, states), fit(cells, states)
         found = judge(first, unseen)
@@ -102,7 +102,7 @@ class TestFitted:
         assert (first.standard_error > 0.001).all()
         assert (first.standard_error < 0.1).all()
 
-    def test_the_exported_network_gives_what_the_fitted_one_gave(self, tmp_path: Path) -> None:
+    def test_the_exported_network_matches_the_fitted_one(self, tmp_path: Path) -> None:
         from costroute_rt.engines.backends.engine import BuildSpec
         from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 
@@ -119,7 +119,7 @@ class TestFitted:
             padded = TextStates(np.pad(states.states, ((0, 0), (0, 3), (0, 0)), constant_values=1e4), states.lengths)
             np.testing.assert_allclose(judge(opened, padded), judge(fitted, states), atol=1e-4, rtol=0)
 
-    def test_missing_cells_take_no_part(self) -> None:
+    def test_missing_cells_are_ignored(self) -> None:
         cells, states = make(100)
         hidden = np.random.default_rng(0).random(cells.mean.shape) < 0.3
         mean, variance = np.where(hidden, np.nan, cells.mean), np.where(hidden, np.nan, cells.variance)
@@ -142,7 +142,7 @@ class TestFitted:
         assert isinstance(fit(cells, states, groups=np.arange(30) // 4), Average)
         assert isinstance(fit(cells, states, groups=np.arange(30) // 2), Transformer)
 
-    def test_cross_validation_chooses_it_where_it_predicts_best(self) -> None:
+    def test_cross_validation_chooses_a_transformer_that_predicts_best(self) -> None:
         cells, states = make(100)
         features = HashedEncoder(64).encode(cells.prompts)
         options = FitOptions(estimators=("linear", "transformer", "mean"), folds=3)
