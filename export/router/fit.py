@@ -155,9 +155,9 @@ def trust_range(reduced: Float32Array, seed: int = 0) -> tuple[float, float]:
     count = len(reduced)
     if count < 2:
         return 0.0, 1.0
-    asked = np.random.default_rng(seed).permutation(count)[:_SAMPLE]
-    similarity = Neighbours(reduced).search(reduced[asked], NEAREST_COUNTED + 1)[1][:, -1]  # the nearest one is the prompt itself
-    known = np.minimum(1, np.linalg.norm(reduced[asked], axis=1))
+    sampled = np.random.default_rng(seed).permutation(count)[:_SAMPLE]
+    similarity = Neighbours(reduced).search(reduced[sampled], NEAREST_COUNTED + 1)[1][:, -1]  # the nearest one is the prompt itself
+    known = np.minimum(1, np.linalg.norm(reduced[sampled], axis=1))
     near = float(np.clip(np.quantile(1 - similarity * known, NEAR_SHARE), 0, _FARTHEST))
     return near, (1 + near) / 2
 

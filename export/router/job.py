@@ -187,10 +187,10 @@ def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None,
 
 def time_router(router: Router, prompts: Sequence[str], states: TextStates | None, clock: Callable[[], float] = time.perf_counter) -> float:
     """Median milliseconds to judge one prompt whose states are known, over some of the prompts."""
-    asked = np.linspace(0, len(prompts) - 1, min(len(prompts), TIMED_PROMPTS)).astype(int)
+    rows = np.linspace(0, len(prompts) - 1, min(len(prompts), TIMED_PROMPTS)).astype(int)
     router.judge(prompts[0], None if states is None else states.select([0]))
     times = []
-    for row in asked:
+    for row in rows:
         own = None if states is None else states.select([row])
         started = clock()
         router.judge(prompts[row], own)

@@ -12,7 +12,7 @@ COST = np.array([1.0, 2.0, 4.0])
 
 
 def two_kinds(count: int = 100) -> np.ndarray:
-    """Half of the prompts are served as well by the cheapest candidate, the other half only by the dearest."""
+    """Half of the prompts are served as well by the cheapest candidate, the other half only by the most expensive one."""
     easy, hard = [0.8, 0.8, 0.8], [0.2, 0.4, 1.0]
     return np.array([easy if index % 2 else hard for index in range(count)])
 

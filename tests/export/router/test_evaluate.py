@@ -1,4 +1,4 @@
-"""Verdicts on routers whose worth is known."""
+"""Evaluations of routers whose quality is known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES, COST = ("cheap", "dear"), np.array([10.0, 40.0])
 
 
 def make(count: int = 200, *, seeds: tuple[int, ...] = (0, 1, 2, 3), noise: float = 0.05, costs: bool = True) -> Cells:
-    """Every other prompt is long and only well served by the dear candidate."""
+    """Every other prompt is long and served well by the expensive candidate only."""
     prompt, candidate, seed = (index.ravel() for index in np.indices((count, 2, len(seeds))))
     hard = prompt % 2 == 1
     truth = np.where(hard, np.where(candidate == 1, 0.9, 0.3), np.where(candidate == 1, 0.8, 0.82))
@@ -37,8 +37,8 @@ def estimates(cells: Cells, *, know: bool = True) -> ev.Estimates:
     """A router that knows the kind of prompt, or one that knows averages."""
     average = np.array([0.56, 0.85])
     hard = np.array([name == "hard" for name in cells.categories or ()])
-    told = np.where(hard[:, None], [0.3, 0.9], [0.82, 0.8])
-    mean = told if know else np.broadcast_to(average, told.shape)
+    perfect = np.where(hard[:, None], [0.3, 0.9], [0.82, 0.8])
+    mean = perfect if know else np.broadcast_to(average, perfect.shape)
     return ev.Estimates(mean=mean, standard_error=np.full(mean.shape, 0.05), trust=np.ones(len(cells)), average=average)
 
 

@@ -23,7 +23,7 @@ NAMES = ("animals", "colours", "neither")
 
 
 def make_prompts(count: int, seed: int = 0) -> list[tuple[str, int]]:
-    """Texts of two kinds, told apart by their words."""
+    """Texts of two kinds that differ in their words."""
     rng = np.random.default_rng(seed)
     kinds = rng.integers(0, 2, count)
     return [(" ".join(rng.choice(KINDS[kind], 3)) + f" {index}", int(kind)) for index, kind in enumerate(kinds)]
@@ -32,7 +32,7 @@ def make_prompts(count: int, seed: int = 0) -> list[tuple[str, int]]:
 def make(
     count: int = 200, *, signal: float = 0.3, noise: float = 0.1, seeds: int = 3, cost: Sequence[float] = (np.nan,) * 3, seed: int = 0
 ) -> Cells:
-    """Labels where the first candidate is better for one kind of prompt and the second for the other; with signal 0 all are luck."""
+    """Labels where the first candidate is better for one kind of prompt and the second for the other; with signal 0 there is noise only."""
     rng = np.random.default_rng(seed)
     prompts = make_prompts(count, seed)
     truth = np.array([[0.5 + signal * (kind == 0), 0.5 + signal * (kind == 1), 0.5] for _, kind in prompts])
@@ -122,7 +122,7 @@ def test_equal_texts_never_cross_folds() -> None:
 
 
 def test_memorised_repeats_are_not_a_gain() -> None:
-    """Every text comes twice with the same luck: only folds that keep them together show that there is nothing to learn."""
+    """Every text appears twice with the same noise, so a gain vanishes only if folds keep equal texts together."""
     cells = make(80, signal=0, noise=0.3, seeds=1)
     twice = cells.select(np.tile(np.arange(80), 2))
     assert cv.cross_validate(twice, features(twice)).gain.low <= 0
@@ -166,7 +166,7 @@ def test_an_error_shared_by_all_candidates_does_not_count() -> None:
 
 
 def test_costs_make_the_gain_one_over_tradeoffs() -> None:
-    """All candidates are as good for the second kind of prompt: the cheapest should have them."""
+    """All candidates are equally good for the second kind of prompt, so the cheapest should get it."""
     cells = make(cost=[10.0, 20.0, 5.0])
     assert cells.has_cost
     lams = cv.tradeoffs(cells)

@@ -1,4 +1,4 @@
-"""From files to files: fitting a bundle's router, and judging it."""
+"""From files to files: fitting a bundle's router, and evaluating it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def source(tmp_path: Path, engine_home: Path) -> Source:
 
 
 def test_a_fitted_bundle_holds_the_router_and_its_record(source: Source, tiny_bundle: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    router = fit_bundle(Bundle.open(tiny_bundle), source, tmp_path / "routed", encoder="states", say=told.append)
+    messages: list[str] = []
+    router = fit_bundle(Bundle.open(tiny_bundle), source, tmp_path / "routed", encoder="states", say=messages.append)
     loaded = open_router(Bundle.open(tmp_path / "routed"))
     assert loaded.prompts == router.prompts
     assert loaded.record["labels"]["file"] == "labels.csv"
     assert loaded.record["labels"]["sha256"] == source.open(Bundle.open(tiny_bundle)).sha256
     assert loaded.record["cross_validation"]["leave_category_out"] is not None
     assert Bundle.open(tiny_bundle).router is None
-    assert any(line.startswith("fold 1 of") for line in told)
+    assert any(line.startswith("fold 1 of") for line in messages)
 
 
 def test_an_output_that_exists_is_refused_before_the_labels_are_read(tiny_bundle: Path, tmp_path: Path) -> None:

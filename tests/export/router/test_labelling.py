@@ -1,4 +1,4 @@
-"""The labelling job: what it writes, that it can be stopped at any moment, and what it refuses."""
+"""The labelling job: the table it writes, interruptions at any moment, and refusals."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def keys(path: Path) -> list[tuple[str, str, int]]:
 
 def test_every_prompt_candidate_and_seed_gets_a_row(path: Path) -> None:
     runtime, prompts = FakeRuntime(), make_prompts(5)
-    told: list[Progress] = []
-    report = label_prompts(runtime, prompts, path, make_request(), progress=told.append, clock=iter(range(100)).__next__)
+    reported: list[Progress] = []
+    report = label_prompts(runtime, prompts, path, make_request(), progress=reported.append, clock=iter(range(100)).__next__)
     assert (report.written, report.kept, report.prompts) == (20, 0, 5)
     assert Counter(keys(path)) == Counter((row.prompt_id, name, seed) for row in prompts for name in CANDIDATES for seed in (0, 1))
-    assert [(each.done, each.total) for each in told] == [(n, 20) for n in range(1, 21)]
-    assert told[-1].remaining_s == 0 < told[5].remaining_s
+    assert [(each.done, each.total) for each in reported] == [(n, 20) for n in range(1, 21)]
+    assert reported[-1].remaining_s == 0 < reported[5].remaining_s
     table = LabelTable.open(path, category="category")
     first = table.labels[0]
     assert first.prompt == prompts[0].prompt
@@ -146,8 +146,8 @@ def test_a_scorer_that_fails_is_named(path: Path) -> None:
 
 def test_prompts_that_a_scorer_refuses_are_reported_before_the_first_image(path: Path) -> None:
     runtime = FakeRuntime()
-    with pytest.raises(LabelError, match="prompt 'p0': it says nothing"):
-        label(path, make_prompts(1), runtime, scorers=(FakeScorer(lacks="it says nothing"),))
+    with pytest.raises(LabelError, match="prompt 'p0': it states nothing"):
+        label(path, make_prompts(1), runtime, scorers=(FakeScorer(lacks="it states nothing"),))
     assert not runtime.calls
     assert not path.exists()
 

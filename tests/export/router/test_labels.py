@@ -1,4 +1,4 @@
-"""Label tables: what is read, what is refused, and the cells made of them."""
+"""Label tables: reading, refusals, and cells."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_selecting_prompts_keeps_their_groups(path: Path) -> None:
 
 
 def test_variance_is_the_candidates_pooled_one_over_the_number_of_labels(path: Path) -> None:
-    """Scores that cannot exceed 1 spread less where they are high; were that weighed, the average would be moved upwards."""
+    """Bounded scores spread less near the bound; weights from that spread would bias the average upwards."""
     rng = np.random.default_rng(0)
     spread = {"quiet": 0.1, "loud": 0.5}
     rows = [

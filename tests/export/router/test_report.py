@@ -1,4 +1,4 @@
-"""The page an evaluation becomes."""
+"""The HTML page of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from costroute_rt.export.router.curve import Interval
 from costroute_rt.export.router.report import Example, show_interval, write_page
 from tests.export.router.test_evaluate import estimates, judge, make
 
-PNG = b"\x89PNG\r\n\x1a\nnot much of a picture"
+PNG = b"\x89PNG\r\n\x1a\nnot much of an image"
 VOID = {"meta", "img", "br", "link"}
 
 
 class Checker(HTMLParser):
-    """Whether every element that is opened is closed, and what is loaded from elsewhere."""
+    """Checks that every element is closed, and collects references to other files."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Scorers: what they say of a picture, and what is told where one cannot be had."""
+"""Scorers: their scores, and errors where one is not available."""
 
 from __future__ import annotations
 

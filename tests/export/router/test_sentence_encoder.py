@@ -26,7 +26,7 @@ LINES = ("a red house by a lake with snowy mountains behind", "three pine trees 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights that float16 holds, so that nothing is lost by rounding them."""
+    """Rounds the weights to float16, so that export loses nothing."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -62,7 +62,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def embed(model: Path, folder: Path) -> np.ndarray:
-    """By an engine, with the runtime's code alone."""
+    """Embeddings from an engine, with the runtime's code only."""
     folder.mkdir()
     with _sentence_encoder(model, folder, Source(labels="none")) as encoder:
         assert (encoder.max_length, encoder.name) == (TOKENS, model.name)
@@ -70,7 +70,7 @@ def embed(model: Path, folder: Path) -> np.ndarray:
 
 
 def forward(model: Any, folder: Path) -> tuple[Any, Any]:
-    """What transformers gives for the padded prompts, and their mask."""
+    """Output of transformers for the padded prompts, and their mask."""
     import torch
     from transformers import AutoTokenizer
 

@@ -40,6 +40,6 @@ def test_a_prompt_that_cannot_be_used_is_named_before_any_engine_runs(tiny_bundl
 
 def test_progress_is_reported(tiny_bundle: Path, engine_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(states, "REPORT_EVERY", 2)
-    told: list[str] = []
-    read_states(Bundle.open(tiny_bundle), ["a", "b", "c", "d", "e"], home=engine_home, progress=told.append)
-    assert told == ["2 of 5 prompts encoded", "4 of 5 prompts encoded"]
+    messages: list[str] = []
+    read_states(Bundle.open(tiny_bundle), ["a", "b", "c", "d", "e"], home=engine_home, progress=messages.append)
+    assert messages == ["2 of 5 prompts encoded", "4 of 5 prompts encoded"]

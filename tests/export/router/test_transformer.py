@@ -1,4 +1,4 @@
-"""The transformer: what it learns, that it is exported as it was fitted, and what it does with little or nothing."""
+"""The transformer: fitting, export, and few or no labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKENS, WIDTH = 6, 12
 
 
 def make(count: int = 120, seed: int = 0) -> tuple[Cells, TextStates]:
-    """Which candidate is better depends on whether a marked token stands anywhere in the prompt, which no average of states tells well."""
+    """Which candidate is better depends on a marked token anywhere in the prompt, which an average of states hardly shows."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, TOKENS + 1, count)
     states = rng.normal(size=(count, TOKENS, WIDTH)).astype(np.float32)
@@ -73,12 +73,12 @@ def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_torch_nothing_is_started(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, said = Bundle.open(tiny_bundle), list[str]()
+    bundle, messages = Bundle.open(tiny_bundle), list[str]()
     write_labels(tmp_path / "labels.csv", [row["name"] for row in bundle.pool])
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match=r"pip install 'costroute-rt\[export\]'"):
-        fit_bundle(bundle, Source(labels=tmp_path / "labels.csv"), tmp_path / "out", estimators=["transformer"], say=said.append)
-    assert not said
+        fit_bundle(bundle, Source(labels=tmp_path / "labels.csv"), tmp_path / "out", estimators=["transformer"], say=messages.append)
+    assert not messages
 
 
 def test_a_transformer_is_fitted_on_request_only_and_needs_states() -> None:
@@ -184,7 +184,7 @@ def write_labels(path: Path, pool: list[str]) -> None:
 
 
 def route_without_torch(bundle: Path, prompt: str) -> str:
-    """Name of the candidate that a process gets in which nothing of the torch side can be imported."""
+    """Name of the candidate in a process that cannot import torch and its kind."""
     code = f"""
 import sys
 for name in ("torch", "transformers", "optimum", "onnx"):

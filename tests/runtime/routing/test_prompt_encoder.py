@@ -1,4 +1,4 @@
-"""Prompt encoders: what they tell apart, and what they refuse."""
+"""Prompt encoders: which prompts they distinguish, and what they refuse."""
 
 from __future__ import annotations
 

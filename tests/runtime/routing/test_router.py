@@ -96,7 +96,7 @@ def test_a_router_without_a_gain_returns_averages_and_the_reason(bundle: Bundle)
 
 def test_one_prompt_is_judged_on_one_thread_and_the_limit_is_restored(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     if not blas_threads():
-        pytest.skip("NumPy's library for matrices is none whose threads can be told")
+        pytest.skip("the threads of NumPy's matrix library cannot be determined")
     seen = []
     estimate = Mean.estimate
 
@@ -116,7 +116,7 @@ def test_one_prompt_is_judged_on_one_thread_and_the_limit_is_restored(router: Ro
 def test_two_threads_that_judge_at_once_restore_the_limit(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     before = blas_threads()
     if max(before, default=1) == 1:
-        pytest.skip("NumPy's library for matrices has one thread here, or none whose threads can be told")
+        pytest.skip("NumPy's matrix library has one thread here, or its threads cannot be determined")
     first_inside, second_inside, first_done, estimate = threading.Event(), threading.Event(), threading.Event(), Mean.estimate
 
     def slow(self: Mean, *arguments: Any) -> Any:

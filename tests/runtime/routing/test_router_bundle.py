@@ -129,9 +129,9 @@ def test_an_opened_runtime_routes_by_the_bundles_router(router: Router, bundle: 
     with Runtime.open(made.root, build=True) as runtime:
         short, long = runtime.route("a red bird"), runtime.route("a blue tree at night, with snow")
         assert (short.chosen.name, long.chosen.name) == ("tiny-turbo@1", "tiny-base@8")
-        told = short.to_json()["router"]
-        assert told["nearest"][0]["prompt"] == "a red bird"
-        assert told["basis"].startswith("mean estimator")
+        data = short.to_json()["router"]
+        assert data["nearest"][0]["prompt"] == "a red bird"
+        assert data["basis"].startswith("mean estimator")
         assert runtime.generate("a red bird", seed=1).route.chosen.name == "tiny-turbo@1"
 
 
