@@ -20,7 +20,8 @@ from benchmarks.held_out import HeldOut, add_options, open_held_out
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import ABOVE_ZERO, Figure, Measured, Outcome, Scenario, attempt
 from costroute_rt.cost.allocation import allocate
-from costroute_rt.export.router.curve import FloatArray, IntArray, bootstrap_mean
+from costroute_rt.export.router.curve import bootstrap_mean
+from costroute_rt.routing.array import FloatArray, IntArray
 
 SHARES = (0.25, 0.5, 0.75)
 """Of the way from the cheapest for all to the best for each."""

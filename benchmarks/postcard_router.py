@@ -15,6 +15,7 @@ from costroute_rt.cost.allocation import allocate
 from costroute_rt.export.postcard.captions import BANDS
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.evaluate import Evaluation, evaluate
+from costroute_rt.routing.array import FloatArray, IntArray
 
 NAMES = {"router": "router", "length": "longer prompts get more", "average": "averages"}
 ORACLE = "chosen on other seeds"
@@ -96,7 +97,7 @@ def show(name: str, found: curve.Interval) -> list[Figure]:
     return [Figure(name=TITLES[name], value=found.value, unit=UNITS[name], low=low, high=high)]
 
 
-def choose(held: HeldOut, mean_ms: float) -> curve.IntArray:
+def choose(held: HeldOut, mean_ms: float) -> IntArray:
     """int64[prompts]: the candidates that `gen --prompts FILE --mean-ms` would give."""
     cells = held.cells
     return allocate(held.estimates.mean, cells.cost_ms, max(mean_ms, float(cells.cost_ms.min())) * len(cells)).choice
@@ -111,7 +112,7 @@ def longer_costs_more(held: HeldOut) -> Figure:
     if not ((bands == first).any() and (bands == last).any()):
         raise ValueError(f"the labels have no prompts of category {first} or {last}")
 
-    def measure(weight: curve.FloatArray) -> dict[str, float]:
+    def measure(weight: FloatArray) -> dict[str, float]:
         means = [float(spent[bands == band] @ weight[bands == band] / max(weight[bands == band].sum(), 1e-9)) for band in (first, last)]
         return {"more": means[1] - means[0]}
 

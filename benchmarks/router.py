@@ -39,6 +39,7 @@ from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts, cross_validate, split_folds
 from costroute_rt.export.router.fit import learn
 from costroute_rt.export.router.labels import LabelTable
+from costroute_rt.routing.array import FloatArray
 from costroute_rt.routing.prompt_encoder import HashedEncoder
 
 DATA = Path("../shared/data")
@@ -110,7 +111,7 @@ def measure(args: argparse.Namespace, dataset: Dataset, scenario: Scenario) -> M
     return Measured(figures=figures, notes=notes)
 
 
-def route_folds(cells: Cells, features: np.ndarray) -> tuple[curve.FloatArray, list[str]]:
+def route_folds(cells: Cells, features: np.ndarray) -> tuple[FloatArray, list[str]]:
     """Estimates of every prompt by a router fitted without its fold, and what each router says it routes on."""
     fold = split_folds(cells.groups, FOLDS, seed=1)
     estimate, reasons = np.empty_like(cells.mean), []
@@ -123,7 +124,7 @@ def route_folds(cells: Cells, features: np.ndarray) -> tuple[curve.FloatArray, l
     return estimate, reasons
 
 
-def judge(cells: Cells, estimate: curve.FloatArray) -> list[Figure]:
+def judge(cells: Cells, estimate: FloatArray) -> list[Figure]:
     """The gain over the best single candidate, and over the hull at assumed costs."""
     scored, best = cells.mean, int(cells.mean.mean(0).argmax())
     choice = curve.route(estimate, cells.cost_ms, [0.0]).choice[0]
@@ -142,7 +143,7 @@ def judge(cells: Cells, estimate: curve.FloatArray) -> list[Figure]:
     return [*figures, Figure(name="naive oracle", value=naive, unit="score")]
 
 
-def assumed_cost(quality: curve.FloatArray) -> curve.FloatArray:
+def assumed_cost(quality: FloatArray) -> FloatArray:
     """1, 2, 3 ... in the order of mean quality."""
     cost = np.empty(len(quality))
     cost[np.argsort(quality)] = np.arange(1, len(quality) + 1)

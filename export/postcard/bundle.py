@@ -18,7 +18,7 @@ from typing import Any
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.export.checkpoint.checkpoint import export_bundle
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
-from costroute_rt.export.router.cross_validation import ALL_ESTIMATORS
+from costroute_rt.export.router.grid import ALL_ESTIMATORS
 from costroute_rt.export.router.job import Source, fit_bundle
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Text states of many prompts: what the family's text encoder says of them, for encoders and estimators that read it."""
+"""Text states of many prompts, for encoders and estimators that read them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from costroute_rt.request import check_prompt
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.router_bundle import states_source
 
-SAY_EVERY = 1000
+REPORT_EVERY = 1000
 
 
 def read_states(
@@ -31,9 +31,9 @@ def read_states(
     setup: Setup = USUAL,
     progress: Callable[[str], None] = lambda _: None,
 ) -> TextStates:
-    """One call of the text encoder for each prompt; its engine is built where it is missing.
+    """The text encoder's states, by one call per prompt; its engine is built if it is missing.
 
-    Raises PromptError that names a prompt the runtime would refuse, and as building and opening engines do.
+    Raises PromptError, naming the prompt, for one that the runtime would refuse, and errors of building and opening engines.
     """
     store, (encoder, output) = Store.open(home), states_source(bundle)
     tokenizers, name = open_tokenizers(bundle), f"{encoder}/encode"
@@ -50,7 +50,7 @@ def read_states(
         for done, each in enumerate(tokens, 1):
             tensors = encode_text(bundle, tokenizers, encoder, each, partial(run_on_host, engine))
             found.append(text_states(bundle, (encoder, output), tensors, each, tokenizers))
-            if done % SAY_EVERY == 0:
+            if done % REPORT_EVERY == 0:
                 progress(f"{done} of {len(tokens)} prompts encoded")
     finally:
         engine.close()

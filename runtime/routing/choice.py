@@ -11,7 +11,7 @@ from costroute_rt.judgement import Judgement
 from costroute_rt.route import Option, Route
 
 FASTEST = "the fastest candidate, because nothing fits the budget"
-"""The reason where no option fits and the fastest one was asked for."""
+"""The reason if no option fits and `or_fastest` is set."""
 
 
 def choose(

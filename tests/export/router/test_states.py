@@ -38,8 +38,8 @@ def test_a_prompt_that_cannot_be_used_is_named_before_any_engine_runs(tiny_bundl
         read_states(Bundle.open(tiny_bundle), ["birds", "  "], home=engine_home)
 
 
-def test_progress_is_told(tiny_bundle: Path, engine_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states, "SAY_EVERY", 2)
-    told: list[str] = []
-    read_states(Bundle.open(tiny_bundle), ["a", "b", "c", "d", "e"], home=engine_home, progress=told.append)
-    assert told == ["2 of 5 prompts encoded", "4 of 5 prompts encoded"]
+def test_progress_is_reported(tiny_bundle: Path, engine_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "REPORT_EVERY", 2)
+    messages: list[str] = []
+    read_states(Bundle.open(tiny_bundle), ["a", "b", "c", "d", "e"], home=engine_home, progress=messages.append)
+    assert messages == ["2 of 5 prompts encoded", "4 of 5 prompts encoded"]

@@ -37,7 +37,7 @@ def test_errors_of_a_linear_fit_cover_the_truth() -> None:
     assert 0.9 < np.mean(inside) < 0.99
 
 
-def test_a_far_prompt_is_less_certain_to_a_linear_fit() -> None:
+def test_a_linear_fit_is_less_certain_about_a_far_prompt() -> None:
     world = World()
     _, error = Linear.fit(world.features, world.mean, world.variance).estimate(
         np.stack([world.features.mean(0), 9 + world.features[0]]), None

@@ -22,7 +22,7 @@ def test_the_mean_is_that_of_its_members() -> None:
     assert find_knn(members[1]) is None
 
 
-def test_a_mean_reads_states_where_a_member_does() -> None:
+def test_a_mean_reads_states_if_a_member_does() -> None:
     class Reader(Average):
         needs_states = True  # type: ignore[misc]
 

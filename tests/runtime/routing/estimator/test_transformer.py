@@ -13,7 +13,7 @@ from costroute_rt.routing.prompt_encoder import TextStates
 from tests.runtime.routing.estimator.world import estimate, make_transformer, states_of
 
 
-def test_a_network_reads_no_more_tokens_than_there_are() -> None:
+def test_padding_beyond_the_longest_prompt_is_not_passed_to_the_network() -> None:
     estimator, engine, world = make_transformer()
     rows = np.flatnonzero(states_of(world.features).lengths <= 2)[:9]
     estimate(estimator, world.features[rows])
@@ -28,7 +28,7 @@ def test_a_network_of_fixed_size_is_called_for_each_prompt() -> None:
     assert engine.shapes == [(1, 3, 8)] * 5
 
 
-def test_states_of_something_else_are_refused_by_a_transformer() -> None:
+def test_a_transformer_refuses_states_of_other_prompts_or_width() -> None:
     estimator, _, world = make_transformer()
     states = states_of(world.features[:3])
     for wrong in (
