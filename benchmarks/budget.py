@@ -108,7 +108,7 @@ def summarise(results: Sequence[Result], scenario: Scenario) -> Measurement:
         Figure(name="no candidate fitted", value=sum(not result.route.option.fits for result in results), unit="count"),
     ]
     chosen = Counter(result.route.chosen.name.removeprefix("postcard-") for result in results)
-    return Measurement(figures=figures, notes={"chosen": ", ".join(f"{name} {count}" for name, count in chosen.most_common())})
+    return Measurement(figures=figures, notes={"chosen candidates": ", ".join(f"{name} {count}" for name, count in chosen.most_common())})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ TOTAL_TARGET = Target(high=1.0)
 FORBIDDEN_MODULES = {"--help": "numpy", "import costroute_rt": "onnxruntime"}
 """The module that each of these processes must not load."""
 TIMEOUT_S = 120.0
-REPORTED_MODULES = ("numpy", "onnxruntime", "PIL", "tokenizers", "click", "torch")
+HEAVY_MODULES = ("numpy", "onnxruntime", "PIL", "tokenizers", "click", "torch")
 
 HELP = """
 import json, sys
@@ -45,7 +45,7 @@ import json, sys
 import costroute_rt
 """
 LOADED = f"""
-print(json.dumps([name for name in {REPORTED_MODULES!r} if name in sys.modules]), file=sys.stderr)
+print(json.dumps([name for name in {HEAVY_MODULES!r} if name in sys.modules]), file=sys.stderr)
 """
 STAGES = """
 import time
@@ -151,7 +151,7 @@ def summarise(runs_by_name: Mapping[str, list[ProcessRun] | Exception], scenario
         loaded = json.loads(runs[0].stderr.strip().splitlines()[-1])
         module = FORBIDDEN_MODULES[scenario.name]
         figures.append(Figure(name=f"loads {module}", value=float(module in loaded), unit="count"))
-        return Measurement(figures=figures, notes={f"loaded of {', '.join(REPORTED_MODULES)}": ", ".join(loaded) or "none"})
+        return Measurement(figures=figures, notes={"heavy modules loaded": ", ".join(loaded) or "none"})
     if scenario.name == "stages":
         each = [stages(run) for run in runs]
         figures += [median_figure(name, [stage[name] for stage in each], "s") for name in each[0]]

@@ -24,7 +24,7 @@ import numpy as np
 
 import costroute_rt
 from benchmarks.backends import PSNR_TARGETS
-from benchmarks.peer import NAME, Job, Pixels, TimedImage, open_ours, psnr_db, with_steps
+from benchmarks.peer import NAME, Job, Pixels, TimedImage, count_steps, open_ours, psnr_db, with_steps
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import (
     PAUSE_S,
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> list[Outcome]:
         outcomes.append(run_scenario(make_scenario(args, "denoising loop", targets), partial(measure_loop, root, args, engine_options)))
         for count in steps:
             outcomes.append(
-                run_scenario(make_scenario(args, f"{count} steps", {}), partial(measure_image, root, args, engine_options, count))
+                run_scenario(make_scenario(args, count_steps(count), {}), partial(measure_image, root, args, engine_options, count))
             )
     return outcomes + compare_with_torch(Bundle.open(args.sd15) if args.sd15 else bundle, args)
 

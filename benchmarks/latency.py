@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import costroute_rt
-from benchmarks.peer import Job, Peer, TimedImage, open_diffusers, open_optimum, open_ours, psnr_db, with_steps
+from benchmarks.peer import Job, Peer, TimedImage, count_steps, open_diffusers, open_optimum, open_ours, psnr_db, with_steps
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import (
     PAUSE_S,
@@ -93,13 +93,13 @@ def make_scenario(name: str, job: Job, denoiser: str, threads: int, *, quick: bo
         "threads": threads,
     }
     warm_up, repeats = (1, 2) if quick else (2, 15)
-    return Scenario(name=f"{name}, {count} steps", settings=settings, warm_up=warm_up, repeats=repeats, targets=targets)
+    return Scenario(name=f"{name}, {count_steps(count)}", settings=settings, warm_up=warm_up, repeats=repeats, targets=targets)
 
 
 def measure(scenarios: Mapping[str, Scenario], peers: Mapping[str, Peer], job: Job) -> list[Outcome]:
     """Runs all programs interleaved at one number of steps."""
     first = scenarios[OURS]
-    log(f"{job.num_inference_steps} steps: {first.warm_up} + {first.repeats} interleaved calls of {', '.join(scenarios)}")
+    log(f"{count_steps(job.num_inference_steps)}: {first.warm_up} + {first.repeats} interleaved calls of {', '.join(scenarios)}")
     calls = {name: partial(peer, job) for name, peer in peers.items()}
     images = run_interleaved(calls, warm_up=first.warm_up, repeats=first.repeats, pause_s=PAUSE_S)
     return [run_scenario(scenario, partial(summarise, images, name)) for name, scenario in scenarios.items()]

@@ -53,6 +53,11 @@ class TimedImage:
 Peer = Callable[[Job], TimedImage]
 
 
+def count_steps(count: int) -> str:
+    """`1 step`, `4 steps`."""
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
 def psnr_db(image: Pixels, other: Pixels) -> float:
     """Peak signal-to-noise ratio of two images in dB; 99 where they are equal."""
     error = float(np.mean((image.astype(np.float64) - other.astype(np.float64)) ** 2))

@@ -136,7 +136,7 @@ def report_lines(benchmark: str, outcomes: Sequence[Outcome], facts: dict[str, A
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table: the first column and texts aligned left, numbers right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    is_text = [not any(row[index][:1].isdigit() for row in rows[1:]) for index in range(len(widths))]
+    is_text = [not any(row[index].lstrip("-")[:1].isdigit() for row in rows[1:]) for index in range(len(widths))]
     lines = []
     for row in rows:
         cells = [

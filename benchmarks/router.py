@@ -32,6 +32,7 @@ import numpy as np
 
 from benchmarks import postcard_router, router_time
 from benchmarks.held_out import add_options
+from benchmarks.postcard_router import ORACLE, TITLES
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import ABOVE_ZERO, Figure, Measurement, Outcome, Scenario, Target, interval_figure, log, run_scenario
 from costroute_rt.export.router import curve
@@ -45,7 +46,7 @@ from costroute_rt.routing.prompt_encoder import HashedEncoder
 DATA = Path("../shared/data")
 FOLDS = 5
 QUICK_PROMPTS = 120
-AREA, ORACLE = "area above random mixing", "oracle by held-out seeds (upper bound)"
+GAIN, AREA = TITLES["gain"], TITLES["area"]
 Rows = Iterator[dict[str, str]]
 
 
@@ -135,9 +136,9 @@ def routing_figures(cells: Cells, estimate: curve.FloatArray) -> list[Figure]:
     area = curve.bootstrap(lambda weight: {"area": curve.judge_weighted(routed, cost, scored)(weight)["area"]}, cells.groups)["area"]
     figures = [
         Figure(name="best single candidate", value=float(scored[:, best].mean()), unit="score"),
-        interval_figure("gain", gain, "score"),
-        Figure(name="gain, upper bound", value=gain.high, unit="score"),
-        Figure(name="gain, lower bound", value=gain.low, unit="score"),
+        interval_figure(GAIN, gain, "score"),
+        Figure(name=f"{GAIN}, upper bound", value=gain.high, unit="score"),
+        Figure(name=f"{GAIN}, lower bound", value=gain.low, unit="score"),
         interval_figure(AREA, area, "score"),
     ]
     same_labels = float((scored.max(1) - scored[:, best]).mean())
@@ -158,7 +159,7 @@ def oracle_figures(table: LabelTable, prompt_ids: set[str]) -> list[Figure]:
         return []
     first, second = (half.select([row for row, key in enumerate(half.prompt_ids) if key in prompt_ids]) for half in halves)
     figures = []
-    for name, is_shrunk in ((ORACLE, False), (f"{ORACLE}, shrunk", True)):
+    for name, is_shrunk in ((ORACLE, False), (f"{ORACLE}, shrunk labels", True)):
         pairs = [(curve.shrink(a.mean, a.variance) if is_shrunk else a.mean, b.mean) for a, b in ((first, second), (second, first))]
         figures.append(Figure(name=name, value=curve.oracle(pairs, first.cost_ms)[1], unit="score"))
     return figures
@@ -209,13 +210,13 @@ def read_table(path: Path) -> Rows:
 
 OWN: dict[str, Callable[[argparse.Namespace], list[Outcome]]] = {"postcard": postcard_router.run, "time": router_time.run}
 """Benchmarks of this project's own routers."""
-_NO_HARM = {"gain, upper bound": Target(low=0.0)}
+_NO_HARM = {f"{GAIN}, upper bound": Target(low=0.0)}
 DATASETS = {
     "geckonum": Dataset(
         about="people's scores, 0 to 1, five seeds, five raters each",
         files=("scores_geckonum.csv.gz", "scores_geckonum_per_image.csv.gz"),
         rows=read_geckonum,
-        targets={"gain": Target(low=0.030), "gain, lower bound": ABOVE_ZERO, AREA: Target(low=0.055)},
+        targets={GAIN: Target(low=0.030), f"{GAIN}, lower bound": ABOVE_ZERO, AREA: Target(low=0.055)},
     ),
     "agiqa3k align": Dataset(
         about="mos_align, 0 to 4.5, one seed",

@@ -26,7 +26,7 @@ def judge(results: list[Any]) -> Outcome:
 def test_met_budgets_and_good_predictions_meet_the_targets() -> None:
     outcome = judge([result(100.0)] * 97 + [result(121.0)] * 3)
     assert outcome.is_good
-    assert outcome.notes == {"chosen": "base@8 100"}
+    assert outcome.notes == {"chosen candidates": "base@8 100"}
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,7 @@ def test_a_slow_program_misses_its_target_and_a_missing_peer_is_reported_as_fail
     assert rows["diffusers, 8 steps"]["missing"] == ["PSNR to ours", "time relative to ours"]
     assert not rows["costroute-rt, 8 steps"]["good"]
     assert rows["costroute-rt, 8 steps"]["error"] is None
-    assert {row["scenario"]["settings"]["threads"] for row in rows.values()} == {
-        rows["optimum, 1 steps"]["scenario"]["settings"]["threads"]
-    }
+    assert {row["scenario"]["settings"]["threads"] for row in rows.values()} == {rows["optimum, 1 step"]["scenario"]["settings"]["threads"]}
 
 
 def test_a_peer_is_compared_with_ours() -> None:

@@ -39,7 +39,7 @@ def test_routing_gains_where_the_best_model_depends_on_the_words(tmp_path: Path,
     write_tifa(tmp_path, signal=1.0)
     code, [row] = run(capsys, "tifa160", "--data", tmp_path)
     assert (code, row["error"]) == (0, None)
-    assert figures(row)["gain"] == pytest.approx(0.5, abs=0.1)
+    assert figures(row)[router.GAIN] == pytest.approx(0.5, abs=0.1)
     assert row["notes"]["routes on"].startswith("prompts in 5 of 5 folds")
 
 
@@ -60,7 +60,7 @@ def test_missing_data_is_reported_as_skipped(tmp_path: Path, capsys: pytest.Capt
 def test_a_gain_below_its_target_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write_tifa(tmp_path, signal=1.0)
     tifa = router.DATASETS["tifa160"]
-    strict = router.Dataset(about=tifa.about, files=tifa.files, rows=tifa.rows, targets={"gain": router.Target(low=0.9)})
+    strict = router.Dataset(about=tifa.about, files=tifa.files, rows=tifa.rows, targets={router.GAIN: router.Target(low=0.9)})
     monkeypatch.setitem(router.DATASETS, "tifa160", strict)
     code, [row] = run(capsys, "tifa160", "--data", tmp_path)
     assert (code, row["good"]) == (1, False)
