@@ -24,7 +24,7 @@ from costroute_rt.export.router.curve import FloatArray, IntArray, bootstrap_mea
 
 SHARES = (0.25, 0.5, 0.75)
 """Positions of the budgets between the cheapest candidate for every prompt (0) and the best predicted one for each (1)."""
-TARGETS = {"gain, lower bound": ABOVE_ZERO}
+TARGETS = {"gain over equal shares, lower bound": ABOVE_ZERO}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,8 +62,8 @@ def compare(held: HeldOut, total_ms: float, scenario: Scenario) -> Measurement:
         Figure(name="prompts", value=len(cells), unit="count"),
         Figure(name="allocated", value=float(cells.mean[rows, allocated].mean()), unit="score"),
         Figure(name="equal shares", value=float(cells.mean[rows, equal].mean()), unit="score"),
-        interval_figure("gain", gain, "score"),
-        Figure(name="gain, lower bound", value=gain.low, unit="score"),
+        interval_figure("gain over equal shares", gain, "score"),
+        Figure(name="gain over equal shares, lower bound", value=gain.low, unit="score"),
         Figure(name="budget used, allocated", value=float(cells.cost_ms[allocated].mean() / mean_ms), unit="share"),
         Figure(name="budget used, equal shares", value=float(cells.cost_ms[equal].mean() / mean_ms), unit="share"),
     ]

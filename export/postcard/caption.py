@@ -281,7 +281,7 @@ OPENERS = ("a ", "an ", "the ", "one ", "two ", "three ", "four ", "2 ", "3 ", "
 """Beginnings of phrases that can follow 'draw me' or 'a picture of'."""
 
 
-def merged(speaker: Speaker, keep: set[str]) -> tuple[bool, bool]:
+def merge_phrases(speaker: Speaker, keep: set[str]) -> tuple[bool, bool]:
     """Whether to merge ground with season, and sky with sun or moon, into one phrase; removes the second of each from `keep`."""
     rng, scene = speaker.rng, speaker.scene
     season = {"ground", "season"} <= keep and (scene["ground"], scene["season"]) in w.SEASON_GROUNDS and rng.random() < 0.45
@@ -299,7 +299,7 @@ def merged(speaker: Speaker, keep: set[str]) -> tuple[bool, bool]:
 def flowing(speaker: Speaker, keep: set[str]) -> str:
     """'a red house and two pines by a lake with a white boat, snowy mountains behind, at sunset'."""
     rng = speaker.rng
-    season, light = merged(speaker, keep)
+    season, light = merge_phrases(speaker, keep)
     subjects = [name for name in SUBJECTS if name in keep]
     rng.shuffle(subjects)
     around = [rng.choice(("with {}", "with {}", "{}")).format(speaker.noun(name)) for name in OVERHEAD if name in keep]
@@ -373,7 +373,7 @@ def listing(parts: Sequence[str], rng: random.Random) -> str:
 def keyword_list(speaker: Speaker, keep: set[str]) -> str:
     """'red house, lake, sunset, snowy mountains'."""
     rng = speaker.rng
-    season, light = merged(speaker, keep)
+    season, light = merge_phrases(speaker, keep)
     parts = [speaker.noun(name, bare=True) for name in (*SUBJECTS, *OVERHEAD, "mountains") if name in keep]
     if "ground" in keep:
         parts.append(speaker.place(2, season))
@@ -389,30 +389,30 @@ def keyword_list(speaker: Speaker, keep: set[str]) -> str:
 def sentences(speaker: Speaker, keep: set[str]) -> str:
     """'There is a small yellow cottage on the left. Behind it you can see rocky peaks. The sun is shining.'."""
     rng = speaker.rng
-    season, light = merged(speaker, keep)
+    season, light = merge_phrases(speaker, keep)
     names = [name for name in SUBJECTS if name in keep]
     rng.shuffle(names)
     place = ""
     if "ground" in keep:
         place = " " + speaker.place(0, season) if names else speaker.place(1, season)
-    said = []
+    lines = []
     if names:
         first, rest = names[:2], names[2:]
         text = listing([speaker.noun(name) for name in first], rng)
         there = "There are" if text.startswith(MANY) else "There is"
-        said.append(rng.choice((there + " {}{}", there + " {}{}", "We see {}{}", "{}{}", "You can see {}{}")).format(text, place))
+        lines.append(rng.choice((there + " {}{}", there + " {}{}", "We see {}{}", "{}{}", "You can see {}{}")).format(text, place))
         if rest:
             text = listing([speaker.noun(name) for name in rest], rng)
-            said.append(rng.choice(("There is also {}", "Nearby there is {}", "Also {}", "I also want {}")).format(text))
+            lines.append(rng.choice(("There is also {}", "Nearby there is {}", "Also {}", "I also want {}")).format(text))
     elif place:
-        said.append(
+        lines.append(
             rng.choice(
                 ("It shows {}", "The picture shows {}", "This is {}", "We are at {}" if place.startswith("the ") else "We see {}")
             ).format(place)
         )
     if "mountains" in keep:
         text = speaker.noun("mountains")
-        said.append(
+        lines.append(
             rng.choice(
                 (
                     "Behind it you can see {}",
@@ -421,24 +421,24 @@ def sentences(speaker: Speaker, keep: set[str]) -> str:
                 )
             ).format(text)
         )
-    said += overhead_sentences(speaker, keep, light)
+    lines += overhead_sentences(speaker, keep, light)
     if "season" in keep:
         speaker.state("season")
-        said.append(f"It is {speaker.scene['season']}")
-    return ". ".join(part[0].upper() + part[1:] for part in said) + "."
+        lines.append(f"It is {speaker.scene['season']}")
+    return ". ".join(part[0].upper() + part[1:] for part in lines) + "."
 
 
 def overhead_sentences(speaker: Speaker, keep: set[str], light: bool) -> list[str]:
     """Sentences about the sky."""
-    rng, said = speaker.rng, []
+    rng, lines = speaker.rng, []
     above = [name for name in OVERHEAD if name in keep]
     rng.shuffle(above)
     if above == ["celestial"] and rng.random() < 0.6:
         speaker.state("celestial")
-        said.append(f"The {speaker.scene['celestial']} is {rng.choice(('shining', 'out', 'in the sky'))}")
+        lines.append(f"The {speaker.scene['celestial']} is {rng.choice(('shining', 'out', 'in the sky'))}")
     elif above:
         text = listing([speaker.noun(name) for name in above], rng)
-        said.append(rng.choice(("Above there is {}", "Overhead you see {}", "There is {} above it all", "High up, {}")).format(text))
+        lines.append(rng.choice(("Above there is {}", "Overhead you see {}", "There is {} above it all", "High up, {}")).format(text))
     if "sky" in keep:
         when = speaker.time(0, light)
         forms = (
@@ -446,8 +446,8 @@ def overhead_sentences(speaker: Speaker, keep: set[str], light: bool) -> list[st
             if when.startswith(("at ", "on ", "in "))
             else ("The scene is set {}", "All this {}")
         )
-        said.append(rng.choice(forms).format(when))
-    return said
+        lines.append(rng.choice(forms).format(when))
+    return lines
 
 
 # -- finishing

@@ -111,7 +111,7 @@ def test_an_allocated_budget_beats_equal_shares(run: Callable[..., tuple[int, Ro
     assert len(rows) == 3
     for row in rows.values():
         found = figures(row)
-        assert found["gain"] == pytest.approx(found["allocated"] - found["equal shares"], abs=1e-5)
+        assert found["gain over equal shares"] == pytest.approx(found["allocated"] - found["equal shares"], abs=1e-5)
         assert found["budget used, allocated"] <= 1
         assert found["budget used, equal shares"] <= 1
 
