@@ -159,10 +159,10 @@ def mean_figure(name: str, values: Sequence[float], unit: str, *, table: str = "
     return Figure(name=name, value=float(array.mean()), unit=unit, low=low, high=high, table=table)
 
 
-def ratio_figure(name: str, values: Sequence[float], baseline: Sequence[float]) -> Figure:
-    """How many times the baseline, by interleaved calls: ratio of the medians, with the quartiles of the ratios call by call."""
-    ratios = median_figure(name, [value / base for value, base in zip(values, baseline, strict=True)], "ratio")
-    return replace(ratios, value=float(np.median(values) / np.median(baseline)))
+def ratio_figure(name: str, numerators: Sequence[float], denominators: Sequence[float]) -> Figure:
+    """Ratio of the medians of interleaved measurements, with the quartiles of their ratios call by call."""
+    ratios = median_figure(name, [above / below for above, below in zip(numerators, denominators, strict=True)], "ratio")
+    return replace(ratios, value=float(np.median(numerators) / np.median(denominators)))
 
 
 def interval_figure(name: str, interval: Interval, unit: str) -> Figure:
