@@ -248,7 +248,9 @@ class Runtime:
         """One request at a time: times of two at once would predict nothing. Gives the milliseconds it waited."""
         clock, me = self._resources.clock, threading.get_ident()
         if self._owner == me:
-            raise ConfigError("runtime", "asked from within a request of its own", "the running request to be finished, or its stream closed, first")
+            raise ConfigError(
+                "runtime", "asked from within a request of its own", "that request to be finished, or its stream closed, first"
+            )
         started = clock()
         with self._turn:
             self._check_open()

@@ -259,8 +259,9 @@ def _manifest(graphs: dict[str, Any]) -> dict[str, Any]:
         paths = {use: f"{folder}/{use}.onnx" for use in uses}
         return {"role": role, "graphs": paths, "weights": [f"{folder}/{name}" for name in weights], **more}
 
+    shared = {"denoiser": "denoiser", "guidance_scale": 3.5}
     pool = [
-        {"name": name, "denoiser": "denoiser", "scheduler": scheduler, "num_inference_steps": steps, "guidance_scale": 3.5, "decoder": decoder}
+        {"name": name, "scheduler": scheduler, "num_inference_steps": steps, "decoder": decoder, **shared}
         for name, scheduler, steps, decoder in (
             ("patchwork@2", "flow", 2, "tiny"), ("patchwork@4", "flow", 4, "full"), ("patchwork-unipc@4", "unipc", 4, "full"),
         )

@@ -110,7 +110,7 @@ def test_the_postcard_scorer_names_what_a_prompt_lacks(stated: Any, problem: str
 
 
 def test_a_bundle_without_the_postcard_scorer_is_refused(bundle: Bundle, home: Path) -> None:
-    with pytest.raises(BundleError, match="the postcard family's attributes are needed here"):
+    with pytest.raises(BundleError, match="use a bundle of the postcard family"):
         open_scorers(["postcard"], bundle, home)
 
 

@@ -159,4 +159,3 @@ def test_noise_of_an_image_depends_on_its_own_seed_alone() -> None:
     for _ in range(3):
         np.testing.assert_array_equal(alone.draw()[0], together.draw()[1])
     assert together.draw().dtype == np.float32
-
