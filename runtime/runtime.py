@@ -249,7 +249,7 @@ class Runtime:
         clock, me = self._resources.clock, threading.get_ident()
         if self._owner == me:
             raise ConfigError(
-                "runtime", "asked from within a request of its own", "that request to be finished, or its stream closed, first"
+                "runtime", "asked from within a request of its own", "that request to be finished, or its stream closed"
             )
         started = clock()
         with self._turn:

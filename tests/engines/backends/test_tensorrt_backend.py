@@ -447,7 +447,7 @@ def test_text_that_stays_is_copied_into_place_once(tiny_bundle: Path, monkeypatc
     engine.run(feeds)
     copies: list[int] = []
     monkeypatch.setattr(engine._memory, "copy", lambda source, target, nbytes: copies.append(source))
-    engine.run({**feeds, "row": engine.to_device(np.zeros(8, np.float32))})
+    engine.run({**feeds, "row": engine.to_device(np.zeros(9, np.float32))})
     assert len(copies) == 1 + len(engine.outputs)
 
 

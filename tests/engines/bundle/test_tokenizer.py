@@ -18,7 +18,8 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 @pytest.fixture
 def tokenizer(bundle: Bundle) -> Tokenizer:
-    return Tokenizer.from_bundle(bundle)
+    spec = bundle.tokenizers["tokenizer"]
+    return Tokenizer.open(bundle.path(spec.file), max_length=spec.max_length, pad=spec.pad_id)
 
 
 def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokenizer) -> None:
@@ -43,6 +44,34 @@ def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path, bundle: Bundl
     with pytest.raises(BundleError, match="tokenizer"):
         Tokenizer.open(broken, max_length=16, pad="<|endoftext|>")
     with pytest.raises(BundleError, match="padding"):
-        Tokenizer.open(bundle.path(bundle.tokenizer.file), max_length=16, pad="<no-such-token>")
-    with pytest.raises(BundleError, match="the 1 tokens"):
-        Tokenizer.open(bundle.path(bundle.tokenizer.file), max_length=1, pad="<|endoftext|>")
+        Tokenizer.open(bundle.path(bundle.tokenizers["tokenizer"].file), max_length=16, pad="<no-such-token>")
+    with pytest.raises(BundleError, match="more than the 1 tokens"):
+        Tokenizer.open(bundle.path(bundle.tokenizers["tokenizer"].file), max_length=1, pad="<|endoftext|>")
+
+
+def test_padding_comes_first_where_the_bundle_says_so(bundle: Bundle) -> None:
+    path = bundle.path("tokenizer/tokenizer.json")
+    left, right = (Tokenizer.open(path, max_length=16, pad="<|endoftext|>", pad_side=side).encode("a red house") for side in ("left", "right"))
+    assert left.length == right.length < 16
+    assert left.ids[0, -left.length :].tolist() == right.ids[0, : right.length].tolist()
+    assert left.attention_mask[0].tolist() == right.attention_mask[0, ::-1].tolist()
+
+
+def test_a_template_stands_around_the_prompt_which_may_not_end_it(bundle: Bundle) -> None:
+    path = bundle.path("tokenizer/tokenizer.json")
+    plain = Tokenizer.open(path, max_length=16, pad="<|endoftext|>")
+    tokenizer = Tokenizer.open(path, max_length=16, pad="<|endoftext|>", template=("draw ", " now"), drop=2)
+    assert tokenizer.encode("a Red house").ids.tolist() == plain.encode("draw a Red house now").ids.tolist()
+    assert tokenizer.drop == 2
+
+
+def test_special_tokens_are_refused_within_a_template_only(bundle: Bundle) -> None:
+    path = bundle.path("tokenizer/tokenizer.json")
+    from tokenizers import Tokenizer as Inner
+
+    inner = Inner.from_file(str(path))
+    special = next((token.content for token in inner.get_added_tokens_decoder().values() if token.special), None)
+    assert special is not None
+    Tokenizer.open(path, max_length=16, pad="<|endoftext|>").encode(f"a house {special}")
+    with pytest.raises(PromptError, match="remove it"):
+        Tokenizer.open(path, max_length=16, pad="<|endoftext|>", template=("draw ", "")).encode(f"a house {special}")

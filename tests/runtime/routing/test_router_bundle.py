@@ -43,7 +43,7 @@ def test_an_existing_bundle_is_replaced_only_with_force(router: Router, bundle: 
     router.save(tmp_path / "fitted")
     target = tmp_path / "bundle"
     shutil.copytree(bundle.root, target)
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="exists already"):
         with_router(bundle, tmp_path / "fitted", target)
     first = with_router(Bundle.open(target), tmp_path / "fitted", target, force=True)  # the bundle itself
     again = with_router(first, tmp_path / "fitted", target, force=True)
