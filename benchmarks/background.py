@@ -99,7 +99,7 @@ def measure(args: argparse.Namespace, build_s: float, images: int, scenario: Sce
             before_ms = _time_images(generate, WARM_UP + images, lambda: False)[WARM_UP:]
         os.environ[BUILD_S_VARIABLE] = str(build_s)
         with Runtime.open(bundle, home=home, backend=ArtificialBackend.name, background_build=True) as runtime:
-            upgrade = runtime._parts.upgrade
+            upgrade = runtime._resources.upgrade
             if upgrade is None:
                 raise RuntimeError("no engine needs to be built")
             generate = partial(runtime.generate, PROMPT, seed=SEED, candidate=candidate)

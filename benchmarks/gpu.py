@@ -108,7 +108,7 @@ def generate_images(bundle: Bundle, args: argparse.Namespace, engine_options: di
 def measure_loop(root: Any, args: argparse.Namespace, engine_options: dict[str, Any], scenario: Scenario) -> Measurement:
     """Copies between host and device from the first step to the last, and the time outside engine calls."""
     with Runtime.open(root, home=args.home, build=True, **engine_options) as runtime:
-        engine = runtime._parts.engines.get("base/guided_step")
+        engine = runtime._resources.engines.get(f"{runtime.family}/base/guided_step")
         transfers = count_transfers(engine)
         counts = []
         for event in runtime.stream(PROMPTS[0], seed=SEED, candidate=NAME.format(TIMED_STEPS)):
@@ -229,7 +229,7 @@ def torch_denoiser(bundle: Bundle, args: argparse.Namespace) -> tuple[Any, dict[
     image, config = bundle.image, unet.config
     side = image.vae_scale_factor
     sample = torch.randn(2, config.in_channels, image.height // side, image.width // side, **where)
-    states = torch.randn(2, bundle.tokenizer.max_length, config.cross_attention_dim, **where)
+    states = torch.randn(2, bundle.tokenizers["tokenizer"].max_length, config.cross_attention_dim, **where)
     return unet.eval().to(where["device"]), {"sample": sample, "timestep": 500, "encoder_hidden_states": states}
 
 

@@ -123,8 +123,8 @@ def choose_captions(fitted: Sequence[str], count: int) -> list[PromptRow]:
 def make_labels(bundle: Bundle, prompts: Sequence[PromptRow], args: argparse.Namespace) -> Path:
     """Labels these prompts, as far as they are not labelled yet; returns the table, one per set of weights and settings."""
     prints = fingerprints(bundle)
-    scorer = bundle.components["scorer"].weights
-    digest = hashlib.sha256(canonical_json([prints, scorer and bundle.files[scorer].sha256])).hexdigest()[:12]
+    scorer = [bundle.files[path].sha256 for path in bundle.components["scorer"].weights]
+    digest = hashlib.sha256(canonical_json([prints, *scorer])).hexdigest()[:12]
     path = Store.open(args.home).root / "benchmarks" / f"held-out-{digest}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     log(f"labelling {len(prompts)} captions, except those already in {path}")
