@@ -248,9 +248,7 @@ class Runtime:
         """One request at a time: times of two at once would predict nothing. Gives the milliseconds it waited."""
         clock, me = self._resources.clock, threading.get_ident()
         if self._owner == me:
-            raise ConfigError(
-                "runtime", "asked from within a request of its own", "that request to be finished, or its stream closed"
-            )
+            raise ConfigError("runtime", "asked from within a request of its own", "that request to be finished, or its stream closed")
         started = clock()
         with self._turn:
             self._check_open()

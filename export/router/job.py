@@ -144,9 +144,9 @@ def opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
     graphs = router_graphs(bundle)
     if graphs:
         build_engines(bundle, store, source.setup, graphs=graphs, measure=False)
-    engines = EngineSet(lambda component, graph: open_engine(bundle, store, f"{component}/{graph}", source.setup))
+    engines = EngineSet(lambda name: open_engine(bundle, store, name.partition("/")[2], source.setup))
     try:
-        yield open_router(bundle, lambda component, graph: engines.get(f"{component}/{graph}"))
+        yield open_router(bundle, engines.of_family(bundle.family))
     finally:
         engines.close()
 

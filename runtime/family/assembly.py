@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-import costroute_rt
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.building.shape import has_one_size, known_size, with_size
-from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError
@@ -25,6 +24,7 @@ from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.routing.quality import AverageQuality, QualityEstimator
 from costroute_rt.routing.router_bundle import open_router
+from costroute_rt.version import read_version
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,7 +46,7 @@ def open_resources(
     """The resources of a runtime, no engine opened yet; arguments and errors are those of `Runtime.open`."""
     if build and background_build:
         raise ConfigError("build and background_build", (build, background_build), "one of them")
-    bundle = Bundle.open(costroute_rt.shipped_bundle() if path is None else path, verify=False)
+    bundle = Bundle.open(shipped_bundle() if path is None else path, verify=False)
     bundle.check_hashes()
     family, store = Family.open(bundle), Store.open(home)
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
@@ -76,7 +76,7 @@ def open_resources(
         backend=source.setup.backend,
         precision=source.setup.precision,
         fallback=wanted.fallback,
-        versions={"costroute-rt": costroute_rt.__version__, **_versions(source.setup, wanted), "numpy": np.__version__},
+        versions={"costroute-rt": read_version(), **_versions(source.setup, wanted), "numpy": np.__version__},
         upgrade=start_upgrade(source, wanted, names) if source.setup != wanted else None,
     )
 

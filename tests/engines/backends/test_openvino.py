@@ -171,7 +171,7 @@ def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path
 def test_an_engine_that_is_not_its_interface_is_refused(folder: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
     shutil.copy(folder / BLOB, tmp_path)
     (tmp_path / INTERFACE).write_bytes((folder / INTERFACE).read_bytes().replace(b"text_encoder.last", b"text_encoder.lost"))
-    with pytest.raises(EngineError, match="the engine cannot be opened: it knows nothing of text_encoder.lost"):
+    with pytest.raises(EngineError, match=r"the engine cannot be opened: it knows nothing of text_encoder\.lost"):
         backend.open(tmp_path, make_spec(threads=1))
 
 

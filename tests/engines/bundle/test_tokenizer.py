@@ -51,7 +51,8 @@ def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path, bundle: Bundl
 
 def test_padding_comes_first_where_the_bundle_says_so(bundle: Bundle) -> None:
     path = bundle.path("tokenizer/tokenizer.json")
-    left, right = (Tokenizer.open(path, max_length=16, pad="<|endoftext|>", pad_side=side).encode("a red house") for side in ("left", "right"))
+    tokenizers = [Tokenizer.open(path, max_length=16, pad="<|endoftext|>", pad_side=side) for side in ("left", "right")]
+    left, right = (tokenizer.encode("a red house") for tokenizer in tokenizers)
     assert left.length == right.length < 16
     assert left.ids[0, -left.length :].tolist() == right.ids[0, : right.length].tolist()
     assert left.attention_mask[0].tolist() == right.attention_mask[0, ::-1].tolist()
