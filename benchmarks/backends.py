@@ -28,10 +28,10 @@ from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, att
 from costroute_rt import Bundle, Runtime
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.example import example_feeds
-from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.machine.device import default_threads
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError
@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> list[Outcome]:
     bundle, store = Bundle.open(args.bundle or costroute_rt.shipped_bundle()), Store.open(args.home)
     source = bundle.verify_graph(args.denoiser, "guided_step")
     feeds = example_feeds(bundle, bundle.graph_path(args.denoiser, "guided_step"))
-    expected = OnnxRuntimeBackend().run_reference(source, feeds).outputs()
+    with OnnxRuntimeBackend().open_reference(source) as reference:
+        expected = reference.run(feeds)
     plans = {way: plan(way, args.denoiser, quick=args.quick) for way in WAYS}
     able = [way for way in WAYS if plans[way].targets]
     with ExitStack() as stack:
@@ -132,8 +133,8 @@ def open_step(way: str, bundle: Bundle, store: Store, denoiser: str, feeds: Arra
     """A call of the guided step, its outputs back in host memory."""
     backend, precision = way.split()
     say(f"opening {way}")
-    setup, name = Setup.of(backend, precision=precision), f"{denoiser}/guided_step"
-    build_engines(bundle, store, setup, graphs=[name], measure=False)
+    setup, name = Setup.of(backend, precision=precision), f"{bundle.family}/{denoiser}/guided_step"
+    build_engines(bundle, store, [name], setup, measure=False)
     engine = stack.enter_context(open_engine(bundle, store, name, setup))
     values = {name: engine.to_device(array) for name, array in feeds.items()}
 

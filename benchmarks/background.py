@@ -36,7 +36,7 @@ WARM_UP, IMAGES, QUICK_IMAGES = 3, 30, 3
 SLOWDOWN_TARGET = Target(high=1.25)
 SWAP_TARGET = Target(low=1, high=1)
 SECONDS = "COSTROUTE_ARTIFICIAL_BUILD_S"
-MODULES = ("building.setup",)
+MODULES = ("backends.setup",)
 COMMAND = ("-c", "from benchmarks.background import build_as_child; build_as_child()")
 END_S = 300.0
 

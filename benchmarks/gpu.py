@@ -30,9 +30,9 @@ from benchmarks.peer import Job as Request
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, run_in_turns, say, spread
 from costroute_rt import Bundle, Runtime, StepEvent
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.example import example_feeds
-from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.store.store import Store
 
@@ -100,7 +100,7 @@ def draw(bundle: Bundle, args: argparse.Namespace, how: dict[str, Any]) -> list[
 def loop(root: Any, args: argparse.Namespace, how: dict[str, Any], scenario: Scenario) -> Measured:
     """Copies between host and device from the first step to the last, and the time that is spent outside engines."""
     with Runtime.open(root, home=args.home, build=True, **how) as runtime:
-        engine = runtime._parts.engines.get("base/guided_step")
+        engine = runtime._parts.engines.get(f"{runtime.family}/base/guided_step")
         moved = count_transfers(engine)
         seen = []
         for event in runtime.stream(PROMPTS[0], seed=SEED, candidate=NAME.format(TIMED_STEPS)):
@@ -179,9 +179,10 @@ def beside_torch(bundle: Bundle, args: argparse.Namespace) -> list[Outcome]:
 def open_step(bundle: Bundle, args: argparse.Namespace, stack: ExitStack) -> Callable[[], float]:
     """A call of our guided step; gives milliseconds until its latent could be read."""
     setup, store = Setup.of(args.backend, args.provider, args.precision), Store.open(args.home)
-    say(f"building base/guided_step of {bundle.family}")
-    build_engines(bundle, store, setup, graphs=["base/guided_step"], measure=False)
-    engine = stack.enter_context(open_engine(bundle, store, "base/guided_step", setup))
+    name = f"{bundle.family}/base/guided_step"
+    say(f"building {name}")
+    build_engines(bundle, store, [name], setup, measure=False)
+    engine = stack.enter_context(open_engine(bundle, store, name, setup))
     arrays = example_feeds(bundle, bundle.graph_path("base", "guided_step"))
     feeds = {name: engine.to_device(array) for name, array in arrays.items()}
 

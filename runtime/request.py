@@ -6,8 +6,8 @@ import math
 import operator
 from dataclasses import dataclass
 
-from costroute_rt.engines.building.shape import check_bundle_size
 from costroute_rt.engines.bundle.bundle import ImageSpec
+from costroute_rt.engines.bundle.size import check_bundle_size
 from costroute_rt.error import ConfigError
 from costroute_rt.family.prompt import check_prompt, check_text
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.building.build import build_engines, open_engine
-from costroute_rt.engines.building.setup import USUAL, Setup
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import PromptError
@@ -33,7 +33,7 @@ def read_states(
     Raises PromptError that names a prompt the runtime would refuse, and as building and opening engines do.
     """
     store, name = Store.open(home), encode_name(bundle)
-    build_engines(bundle, store, setup, graphs=[name], measure=False)
+    build_engines(bundle, store, [name], setup, measure=False)
     tokenizer = Tokenizer.from_bundle(bundle)
     tokens = []
     for number, prompt in enumerate(prompts, 1):

@@ -100,14 +100,8 @@ class CostModel:
         self._correction.forget(lambda key: key == engine or key.startswith(f"{engine} "))
 
     def batches(self, step: str, count: int) -> tuple[int, ...]:
-        """`count` images split into batches of the measured sizes that cost least per image; the smaller one when equal."""
-        costs = self._measured[step].batch
-        parts = []
-        while count:
-            size = min((n for n in costs if n <= count), key=lambda n: (costs[n].median_ms / n, n), default=1)
-            parts.append(size)
-            count -= size
-        return tuple(parts)
+        """`count` images, each in a call of its own."""
+        return (1,) * count
 
     def expected_ms(self, engine: str, batch: int = 1, area: float = 1.0) -> float:
         """One call, corrected by what was observed."""
@@ -172,9 +166,8 @@ class CostModel:
 
 
 def _call(cost: EngineCost, batch: int) -> CallCost:
-    """Of one call, by what one image takes where that batch was not measured."""
-    costs = cost.batch
-    return costs[batch] if batch in costs else costs[1].scaled(batch)
+    """Of one call, by what one image takes."""
+    return cost.call if batch == 1 else cost.call.scaled(batch)
 
 
 def _key(engine: str, batch: int, area: float) -> str:

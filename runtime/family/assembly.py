@@ -12,16 +12,26 @@ from costroute_rt.candidate import Pool
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.backends.engine import Engine
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_engines, open_engine
-from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.shape import has_one_size, known_size, with_size
+from costroute_rt.engines.building.lookup import (
+    engine_key,
+    find_recorded_cost,
+    find_rejection,
+    is_ready,
+    may_replace,
+    names_to_build,
+    read_cost,
+)
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import MANIFEST
+from costroute_rt.engines.bundle.size import has_one_size, known_size, with_size
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError, ConfigError, EngineError
+from costroute_rt.family.calls import engine_names, image_calls
 from costroute_rt.family.engine_set import EngineSet
-from costroute_rt.family.parts import Parts, Profiles, Tables, engine_names
+from costroute_rt.family.parts import Parts, Profiles, Tables
 from costroute_rt.family.prompt import Tokenizer
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.routing.quality import AverageQuality
@@ -52,30 +62,30 @@ def assemble_parts(
     pool, store = Pool.from_bundle(bundle), Store.open(home)
     tables = _compile_tables(bundle, pool)
     setup = wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
-    names = engine_names(bundle, pool)
+    names = engine_names(bundle)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
     if background_build:
         setup = choose_start(bundle, store, wanted, names, progress)
     elif build:
-        build_engines(bundle, store, wanted, progress=progress)
+        build_engines(bundle, store, names_to_build(bundle, names, wanted), wanted, progress=progress)
 
-    def open_one(component: str, graph: str) -> Engine:
-        return open_engine(bundle, store, f"{component}/{graph}", setup)
+    def open_one(name: str) -> Engine:
+        return open_engine(bundle, store, name, setup)
 
-    def read_cost(name: str) -> EngineCost:
+    def find_cost(name: str) -> EngineCost:
         try:
-            return setup.cost(bundle, store, name)
+            return read_cost(bundle, store, name, setup)
         except EngineError:
             open_engine(bundle, store, name, setup).close()  # where the engine itself is missing, this says what differs
             raise
 
     profiles = find_profiles(bundle, store, setup, names)
     found = [*(names if profiles.has_usual else ()), *(name for size in profiles.sizes for name in with_size(bundle, names, size))]
-    costs = {name: read_cost(name) for name in dict.fromkeys(found)}
+    costs = {name: find_cost(name) for name in dict.fromkeys(found)}
     engines = EngineSet(open_one)
     quality = (
-        open_router(bundle, lambda component, graph: engines.get(f"{component}/{graph}"))
+        open_router(bundle, lambda component, graph: engines.get(f"{bundle.family}/{component}/{graph}"))
         if bundle.router
         else AverageQuality.from_bundle(bundle, pool)
     )
@@ -85,7 +95,7 @@ def assemble_parts(
         tokenizer=Tokenizer.from_bundle(bundle),
         tables=tables,
         engines=engines,
-        costs=CostModel(costs, clock, routing_ms=sum(costs[name].batch[1].median_ms for name in quality.engines)),
+        costs=CostModel(costs, clock, routing_ms=sum(costs[f"{bundle.family}/{name}"].call.median_ms for name in quality.engines)),
         quality=quality,
         clock=clock,
         backend=setup.backend,
@@ -100,9 +110,9 @@ def assemble_parts(
 def find_profiles(bundle: Bundle, store: Store, setup: Setup, names: Sequence[str]) -> Profiles:
     """For which sizes the engines called `names` are there and measured; the usual ones count as there where no others are."""
     built = {known_size(bundle, stored.key.shapes) for stored in store.engines()} if not has_one_size(bundle) else set()
-    sizes = {size for size in built if size is not None and setup.is_ready(bundle, store, with_size(bundle, names, size))}
-    has_usual = not sizes or setup.is_ready(bundle, store, names)
-    return Profiles(frozenset(sizes), has_usual=has_usual, setup=setup.key(bundle, names[0]).setup)
+    sizes = {size for size in built if size is not None and is_ready(bundle, store, with_size(bundle, names, size), setup)}
+    has_usual = not sizes or is_ready(bundle, store, names, setup)
+    return Profiles(frozenset(sizes), has_usual=has_usual, setup=engine_key(bundle, names[0], setup).setup)
 
 
 def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[str], progress: Progress | None) -> Setup:
@@ -111,20 +121,20 @@ def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[st
     Where none is, ONNX Runtime on the CPU, which takes seconds to build. Where engines of `wanted` lost races, or were not in all of them
     yet, those they ran against.
     """
-    wanted.key(bundle, names[0])  # raises where the backend or provider is not there: building would be in vain
+    engine_key(bundle, names[0], wanted)  # raises where the backend or provider is not there: building would be in vain
     stored = {(each.key.backend, each.key.provider, each.key.precision) for each in store.engines()}
     others = [
         Setup(backend=backend, provider=provider, precision=precision, threads=wanted.threads)
         for backend, provider, precision in sorted(stored)
     ]
-    ready = [setup for setup in others if setup != wanted and setup.is_ready(bundle, store, names)]
-    ready.sort(key=lambda setup: sum(setup.cost(bundle, store, name).batch[1].median_ms for name in names))
-    if wanted.is_ready(bundle, store, names):
-        return next((setup for setup in ready if not all(wanted.is_proved(bundle, store, name, setup) for name in names)), wanted)
+    ready = [setup for setup in others if setup != wanted and is_ready(bundle, store, names, setup)]
+    ready.sort(key=lambda setup: sum(read_cost(bundle, store, name, setup).call.median_ms for name in names))
+    if is_ready(bundle, store, names, wanted):
+        return next((setup for setup in ready if not all(may_replace(bundle, store, name, wanted, setup) for name in names)), wanted)
     if ready:
         return ready[0]
     base = Setup(backend="onnxruntime", threads=wanted.threads)
-    build_engines(bundle, store, base, progress=progress)
+    build_engines(bundle, store, names, base, progress=progress)
     return base
 
 
@@ -135,26 +145,26 @@ def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, nam
     from costroute_rt.engines.building.profile import example_call
 
     planned = plan_builds(bundle, store, names, wanted)
-    there = [each.graph for each in planned if not each.builds]
-    rejected = {name: why for name in there if (why := wanted.rejection(bundle, store, name, setup)) is not None}
+    there = [each.engine for each in planned if not each.builds]
+    rejected = {name: why for name in there if (why := find_rejection(bundle, store, name, wanted, setup)) is not None}
     wanting = [name for name in names if name not in rejected]
-    recorded = {name: cost for name in names if (cost := wanted.recorded_cost(bundle, store, name)) is not None}
+    recorded = {name: cost for name in names if (cost := find_recorded_cost(bundle, store, name, wanted)) is not None}
 
     def open_ready(name: str) -> Engine:
         engine = open_engine(bundle, store, name, wanted)
         try:
-            example_call(engine, bundle, name, wanted.spec(bundle))()
+            example_call(engine, bundle, name, wanted)()
         except BaseException:
             engine.close()
             raise
         return engine
 
     return Upgrade(
-        start_builder(bundle, store, wanting, wanted, setup) if wanting else None,
+        start_builder(bundle, store, wanting, wanted, setup, image_calls(bundle)) if wanting else None,
         open_ready,
-        lambda name: wanted.cost(bundle, store, name),
+        lambda name: read_cost(bundle, store, name, wanted),
         setup=wanted,
-        expected_s={each.graph: each.build_s for each in planned},
+        expected_s={each.engine: each.build_s for each in planned},
         recorded=recorded,
         rejected=rejected,
     )

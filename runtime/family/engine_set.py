@@ -13,13 +13,13 @@ _log = logging.getLogger(__name__)
 
 
 class EngineSet:
-    """Engines by name, `component/graph` or `component/graph@HEIGHTxWIDTH`; one that is open is resident.
+    """Engines by name, such as `postcard/base/step`; one that is open is resident.
 
     Not safe to open from several threads at once.
     """
 
-    def __init__(self, open_engine: Callable[[str, str], Engine]) -> None:
-        """open_engine: called with component and graph; raises EngineError where there is no such engine."""
+    def __init__(self, open_engine: Callable[[str], Engine]) -> None:
+        """open_engine: called with a name; raises EngineError where there is no such engine."""
         self._open_engine = open_engine
         self._resident: dict[str, Engine] = {}
         self._replaced: set[str] = set()
@@ -28,8 +28,7 @@ class EngineSet:
         """The engine, opened if need be."""
         engine = self._resident.get(name)
         if engine is None:
-            component, graph = name.split("/")
-            engine = self._resident[name] = self._open_engine(component, graph)
+            engine = self._resident[name] = self._open_engine(name)
             _log.info("loaded engine %s on %s", name, engine.provider)
         return engine
 

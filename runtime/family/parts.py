@@ -12,9 +12,9 @@ import numpy as np
 from costroute_rt.candidate import Candidate, Pool
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
-from costroute_rt.engines.building.shape import Size, with_size
-from costroute_rt.engines.building.specification import router_graphs
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.name import EngineName, Size
+from costroute_rt.engines.bundle.size import with_size
 from costroute_rt.error import EngineError, Reason
 from costroute_rt.family.conditioning import NegativeStates
 from costroute_rt.family.engine_set import EngineSet
@@ -91,7 +91,7 @@ class Profiles:
     """Backend, provider, precision and target of such engines, as errors carry them."""
 
     def resolve(self, bundle: Bundle, name: str, size: Size) -> str:
-        """Name of the engine of a graph, component/graph, for images of that size.
+        """Name of the engine of the same graph for images of that size.
 
         Raises EngineError, with the nearest size, where there is none.
         """
@@ -100,8 +100,8 @@ class Profiles:
         if not self.has_usual:
             near = min(self.sizes, key=lambda each: abs(each[0] - size[0]) + abs(each[1] - size[1]))
             problem = f"no engines make images of {size[0]}x{size[1]}; the nearest size they were built for is {near[0]}x{near[1]}"
-            engine = f"{bundle.family}/{name}@{size[0]}x{size[1]}"
-            raise EngineError(problem, reason=Reason.SIZE_MISSING, engine=engine, setup=self.setup, bundle=bundle.root)
+            engine = EngineName.parse(name)._replace(size=size)
+            raise EngineError(problem, reason=Reason.SIZE_MISSING, engine=str(engine), setup=self.setup, bundle=bundle.root)
         return name
 
     def first(self, bundle: Bundle) -> Size:
@@ -148,11 +148,16 @@ class Parts:
 
     def step(self, candidate: Candidate) -> str:
         """Name of the candidate's step engine."""
-        return step_name(candidate)
+        return step_name(self.bundle, candidate)
 
     def decode(self, candidate: Candidate) -> str:
         """Name of the candidate's decoder engine."""
-        return decode_name(candidate)
+        return decode_name(self.bundle, candidate)
+
+    @property
+    def router_engines(self) -> tuple[str, ...]:
+        """Names of the engines that the router runs."""
+        return tuple(f"{self.bundle.family}/{name}" for name in self.quality.engines)
 
     def at(self, name: str, size: Size) -> str:
         """Name of the engine that is called for images of that size; raises EngineError where there is none."""
@@ -160,7 +165,7 @@ class Parts:
 
     def locate(self, error: EngineError) -> EngineError:
         """The error with bundle and setup, that of the engine it names where this is in use."""
-        engine = self.engines.find((error.engine or "").removeprefix(f"{self.bundle.family}/"))
+        engine = self.engines.find(error.engine or "")
         key = None if engine is None else engine.key
         return error.located(setup=self.profiles.setup if key is None else key.setup, bundle=self.bundle.root)
 
@@ -172,32 +177,22 @@ class Parts:
             self.costs.replace(name, cost)
 
 
-def engine_names(bundle: Bundle, pool: Pool) -> tuple[str, ...]:
-    """Every engine the pool and the router need, once."""
-    return tuple(dict.fromkeys([*(name for candidate in pool for name in needed_names(bundle, candidate)), *router_graphs(bundle)]))
-
-
-def needed_names(bundle: Bundle, candidate: Candidate) -> tuple[str, ...]:
-    """Every engine one candidate needs, in the order in which they are called."""
-    names = (encode_name(bundle), condition_name(bundle, candidate), step_name(candidate), decode_name(candidate))
-    return tuple(name for name in names if name is not None)
-
-
 def encode_name(bundle: Bundle) -> str:
     """Engine of the text encoder, which every bundle has."""
-    return next(f"{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder")
+    return next(f"{bundle.family}/{name}/encode" for name, component in bundle.components.items() if component.role == "text_encoder")
 
 
 def condition_name(bundle: Bundle, candidate: Candidate) -> str | None:
-    """Engine of what the candidate's denoiser makes of the text alone; None where its steps do all of it."""
-    return f"{candidate.denoiser}/condition" if "condition" in bundle.components[candidate.denoiser].graphs else None
+    """Engine of the part of the candidate's denoiser that depends on the text alone; None where its steps do all of it."""
+    has_condition = "condition" in bundle.components[candidate.denoiser].graphs
+    return f"{bundle.family}/{candidate.denoiser}/condition" if has_condition else None
 
 
-def step_name(candidate: Candidate) -> str:
+def step_name(bundle: Bundle, candidate: Candidate) -> str:
     """Engine of the candidate's denoiser."""
-    return f"{candidate.denoiser}/{candidate.step_graph}"
+    return f"{bundle.family}/{candidate.denoiser}/{candidate.step_graph}"
 
 
-def decode_name(candidate: Candidate) -> str:
+def decode_name(bundle: Bundle, candidate: Candidate) -> str:
     """Engine of the candidate's decoder."""
-    return f"{candidate.decoder}/decode"
+    return f"{bundle.family}/{candidate.decoder}/decode"

@@ -54,7 +54,7 @@ class Generation:
             positive = parts.tokenizer.encode(self._request.prompt)
             negative = parts.tokenizer.encode(self._request.negative_prompt)
         states = self._encode(positive) if parts.quality.needs_states else None
-        for name in parts.quality.engines:
+        for name in parts.router_engines:
             self._engine(name)
         with watch.stage("route"):
             known = None if states is None else as_text_states(states, positive)
@@ -154,7 +154,7 @@ class Generation:
             )
             self._check_cancelled()
         if row is None or not np.isfinite(engine.to_host(row.latent)).all():
-            raise EngineError("it made numbers that are not finite", reason=Reason.FAILED, engine=f"{parts.bundle.family}/{work.step}")
+            raise EngineError("it made numbers that are not finite", reason=Reason.FAILED, engine=work.step)
         self._left_out += work.rows - row.total
         return row.latent
 

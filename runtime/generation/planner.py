@@ -36,7 +36,7 @@ def plan_work(parts: Parts, request: Request, candidate: Candidate) -> Work:
     encode, condition = parts.encode, parts.condition(candidate)
     step, decode = (parts.at(name, size) for name in (parts.step(candidate), parts.decode(candidate)))
     is_own = size in parts.profiles.sizes
-    needed = (*parts.quality.engines, encode, condition, step, decode)
+    needed = (*parts.router_engines, encode, condition, step, decode)
     asks_negative = candidate.is_guided and request.negative_prompt not in parts.negatives
     return Work(
         encode=encode,
@@ -161,7 +161,7 @@ def _reason(allocation: Allocation, total_ms: float, prompts: int) -> str:
 def _memory_bytes(parts: Parts, work: Work) -> int:
     """Of its resident engines, and the weights of the components that have others, as these share them out among their engines."""
     engines = {name: parts.engines.find(name) for name in work.engines}
-    absent = {name.split("/")[0] for name, engine in engines.items() if engine is None}
+    absent = {name.split("/")[1] for name, engine in engines.items() if engine is None}
     weights = [parts.bundle.components[name].weights for name in absent]
     stored = sum(parts.bundle.files[file].bytes for file in weights if file)
     return _FLOAT32_PER_STORED * stored + sum(int(engine.resident_bytes) for engine in engines.values() if engine is not None)

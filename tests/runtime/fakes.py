@@ -19,7 +19,13 @@ from costroute_rt.family.prompt import Tokenizer
 from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.runtime import Runtime
 
-CALL_MS = {"text_encoder/encode": 4.0, "turbo/step": 20.0, "base/condition": 1.0, "base/guided_step": 50.0, "vae/decode": 10.0}
+CALL_MS = {
+    "tiny/text_encoder/encode": 4.0,
+    "tiny/turbo/step": 20.0,
+    "tiny/base/condition": 1.0,
+    "tiny/base/guided_step": 50.0,
+    "tiny/vae/decode": 10.0,
+}
 LOAD_MS = 30.0
 POOL = (
     ("turbo@1", "turbo", 1, 1.0, 0.5),
@@ -75,7 +81,7 @@ class FakeEngine:
         batch = feeds["latent" if "latent" in feeds else next(iter(feeds))].shape[0]
         self.clock.pass_ms(self.ms(self.name) * batch)
         graphs = {"encode": encode, "condition": condition, "step": step, "guided_step": step, "decode": decode}
-        return graphs[self.name.split("/")[1]](feeds)
+        return graphs[self.name.split("/")[2]](feeds)
 
 
 def encode(feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,8 +143,8 @@ def open_fake_runtime(
         for each in on_call:
             each(name)
 
-    def open_engine(component: str, graph: str) -> Any:
-        name = f"{component}/{graph}"
+    def open_engine(name: str) -> Any:
+        _, component, graph = name.split("/")
         clock.pass_ms(LOAD_MS * slowdown.get("load", 1.0))
         engines[name] = FakeEngine(name, clock, call_ms, check, inputs=bundle.graphs[bundle.graph_path(component, graph)].inputs)
         return engines[name]
@@ -166,12 +172,12 @@ def open_fake_runtime(
 
 def steady(ms: float, *, p95: float = 1.0) -> EngineCost:
     """The cost of an engine that takes `ms` per image, and `p95` times that at the 95th percentile."""
-    return engine_cost({1: call_cost(ms, p95 * ms)})
+    return engine_cost(call_cost(ms, p95 * ms))
 
 
-def engine_cost(batch: dict[int, CallCost]) -> EngineCost:
+def engine_cost(call: CallCost) -> EngineCost:
     """What profile would have written."""
-    return EngineCost(graph="fake/graph", digest="0" * 32, batch=batch, load=call_cost(LOAD_MS, LOAD_MS))
+    return EngineCost(engine="fake/component/graph", digest="0" * 32, call=call, load=call_cost(LOAD_MS, LOAD_MS))
 
 
 def call_cost(median_ms: float, p95_ms: float) -> CallCost:

@@ -19,7 +19,7 @@ from costroute_rt.png import read_settings
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.quality import Judgement
-from tests.runtime.fakes import CALL_MS, POOL, FakeDevice, call_cost, engine_cost, steady
+from tests.runtime.fakes import POOL, FakeDevice
 
 STOCHASTIC = {"_class_name": "EulerAncestralDiscreteScheduler", "prediction_type": "epsilon", "timestep_spacing": "trailing"}
 
@@ -76,16 +76,6 @@ def test_three_images_are_those_of_three_seeds(open_device: Callable[..., FakeDe
     assert len(together.images) == 3
 
 
-def test_images_go_in_batches_where_that_was_measured_to_be_cheaper(open_device: Callable[..., FakeDevice]) -> None:
-    measured = {name: steady(ms) for name, ms in CALL_MS.items()}
-    measured["turbo/step"] = engine_cost({1: call_cost(20, 20), 2: call_cost(30, 30)})
-    device = open_device(measured=measured)
-    result = device.runtime.generate("a red house", seed=7, count=3, candidate="turbo@2")
-    assert len(result.timings.denoise_ms) == 4  # two rows with two images, two with one
-    assert result.pixels.shape == (3, 64, 64, 3)
-    np.testing.assert_array_equal(result.pixels[2], device.runtime.generate("a red house", seed=9, candidate="turbo@2").pixels[0])
-
-
 def test_a_random_seed_is_reported_and_can_be_used_again(device: FakeDevice) -> None:
     first, second = device.runtime.generate("a red house"), device.runtime.generate("a red house")
     assert first.seed != second.seed
@@ -119,10 +109,10 @@ def test_sizes_follow_the_request(device: FakeDevice) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused_and_does_no_harm(device: FakeDevice, arguments: dict[str, Any], error: type[Exception]) -> None:
-    calls = device.engines["base/guided_step"].calls
+    calls = device.engines["tiny/base/guided_step"].calls
     with pytest.raises(error):
         device.runtime.generate(**{"prompt": "a red house", **arguments})
-    assert device.engines["base/guided_step"].calls == calls
+    assert device.engines["tiny/base/guided_step"].calls == calls
     assert device.runtime.generate("a red house", seed=1).pixels.any()
 
 
@@ -151,7 +141,7 @@ def test_or_fastest_runs_in_full_and_reports_the_miss(device: FakeDevice) -> Non
 
 
 def test_a_late_run_is_replanned_and_meets_its_budget(device: FakeDevice) -> None:
-    device.slowdown["base/guided_step"] = 1.5
+    device.slowdown["tiny/base/guided_step"] = 1.5
     result = device.runtime.generate("a red house", max_ms=430, seed=1)
     assert result.route.chosen.name == "base@8"
     assert result.replanned == 8 - len(result.timings.denoise_ms) > 0
@@ -160,7 +150,7 @@ def test_a_late_run_is_replanned_and_meets_its_budget(device: FakeDevice) -> Non
 
 
 def test_later_images_of_a_late_request_are_replanned_too(device: FakeDevice) -> None:
-    device.slowdown["base/guided_step"] = 1.3
+    device.slowdown["tiny/base/guided_step"] = 1.3
     result = device.runtime.generate("a red house", max_ms=1280, seed=1, count=3)
     assert result.route.chosen.name == "base@8"
     assert result.met
@@ -177,7 +167,7 @@ def test_an_engine_that_is_not_resident_is_loaded_within_the_budget(open_device:
     assert cold.predicted_ms == pytest.approx(125)
     warm = device.runtime.generate("a red house", candidate="turbo@1", max_ms=200, seed=1)
     assert warm.timings.swap_ms == 0
-    assert sorted(device.engines) == ["text_encoder/encode", "turbo/step", "vae/decode"]
+    assert sorted(device.engines) == ["tiny/text_encoder/encode", "tiny/turbo/step", "tiny/vae/decode"]
 
 
 def test_a_new_negative_prompt_costs_one_text_call_and_the_next_time_none(device: FakeDevice) -> None:
@@ -191,7 +181,7 @@ def test_a_new_negative_prompt_costs_one_text_call_and_the_next_time_none(device
 
 
 def test_what_depends_on_the_text_alone_is_computed_once_per_request(device: FakeDevice) -> None:
-    engine = device.engines["base/condition"]
+    engine = device.engines["tiny/base/condition"]
     calls = engine.calls
     result = device.runtime.generate("a red house", candidate="base@4", seed=1, count=3)
     assert engine.calls == calls + 1
@@ -238,7 +228,7 @@ def test_bad_arguments_of_a_stream_raise_at_once(device: FakeDevice) -> None:
 @pytest.mark.parametrize("how", ["on_step", "event", "event before", "close", "drop"])
 def test_cancelling_takes_effect_within_one_call_and_the_runtime_goes_on(device: FakeDevice, how: str) -> None:
     expected = device.runtime.generate("a red house", seed=1).pixels
-    engine, cancel = device.engines["base/guided_step"], threading.Event()
+    engine, cancel = device.engines["tiny/base/guided_step"], threading.Event()
     calls = engine.calls
     if how in ("close", "drop"):
         events = device.runtime.stream("a red house", seed=1)
@@ -292,7 +282,7 @@ def test_an_engine_that_fails_ends_the_request_only(device: FakeDevice) -> None:
 
 
 def test_numbers_that_are_not_finite_are_an_error_not_a_grey_image(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = device.engines["turbo/step"]
+    engine = device.engines["tiny/turbo/step"]
     nothing = np.full((1, 4, 4, 4), np.nan, np.float32)
     monkeypatch.setattr(engine, "run", lambda feeds: {"next_latent": nothing, "denoised": nothing})
     with pytest.raises(EngineError, match=r"/turbo/step: .*not finite; build the engine again"):
@@ -307,7 +297,7 @@ def test_an_engine_that_failed_is_named_with_its_setup_and_bundle(device: FakeDe
     key = EngineKey(
         **{**dict.fromkeys(EngineKey.__dataclass_fields__, "any"), "backend": "openvino", "provider": "gpu", "precision": "float16"}
     )
-    monkeypatch.setattr(device.engines["text_encoder/encode"], "key", key)
+    monkeypatch.setattr(device.engines["tiny/text_encoder/encode"], "key", key)
     own = {"backend": "openvino", "provider": "gpu", "precision": "float16", "target": "any"}
     for engine, setup in (("tiny/text_encoder/encode", own), (None, dict(device.parts.profiles.setup))):
         with pytest.raises(EngineError, match="it failed while running; build the engine again") as caught:
@@ -367,7 +357,7 @@ def test_closing_with_an_unfinished_stream_does_not_wait_for_it(device: FakeDevi
     events = device.runtime.stream("a red house", seed=1)
     next(events)
     device.runtime.close()
-    assert device.engines["vae/decode"].is_closed
+    assert device.engines["tiny/vae/decode"].is_closed
     events.close()
 
 

@@ -36,7 +36,7 @@ def profile(noise: Noise, factor: float) -> dict[str, EngineCost]:
     costs = {}
     for name, ms in CALL_MS.items():
         times = [factor * ms * noise(name) for _ in range(40)]
-        costs[name] = engine_cost({1: call_cost(median(times), quantiles(times, n=20)[-1])})
+        costs[name] = engine_cost(call_cost(median(times), quantiles(times, n=20)[-1]))
     return costs
 
 

@@ -6,13 +6,18 @@ import pytest
 
 from costroute_rt.cost.correction import MARGIN_HIGH, MARGIN_LOW, Window
 from costroute_rt.cost.cost_model import Cost, CostModel, Observed, Work
-from tests.runtime.fakes import FakeClock, call_cost, engine_cost, steady
+from tests.runtime.fakes import FakeClock, steady
 
-MEASURED = {"text/encode": steady(4, p95=1.5), "base/step": steady(50, p95=1.1), "turbo/step": steady(20), "vae/decode": steady(10)}
+MEASURED = {
+    "text/encode": steady(4, p95=1.5),
+    "tiny/base/step": steady(50, p95=1.1),
+    "tiny/turbo/step": steady(20),
+    "tiny/vae/decode": steady(10),
+}
 
 
-def make_work(step: str = "base/step", rows: int = 4, **changes: object) -> Work:
-    plain = {"encode": "text/encode", "text_calls": 1, "decode": "vae/decode", "batches": (1,)}
+def make_work(step: str = "tiny/base/step", rows: int = 4, **changes: object) -> Work:
+    plain = {"encode": "text/encode", "text_calls": 1, "decode": "tiny/vae/decode", "batches": (1,)}
     return Work(step=step, rows=rows, **{**plain, **changes})  # type: ignore[arg-type]
 
 
@@ -29,7 +34,7 @@ def model(clock: FakeClock) -> CostModel:
 def run(model: CostModel, clock: FakeClock, work: Work, factor: float, *, extra_ms: float = 0.0) -> None:
     """A request whose calls take `factor` times what was measured."""
     predicted, observed, total_ms = model.predict(work), Observed(), 1.0 + extra_ms
-    calls = [(work.encode, 4)] + [(work.step, MEASURED[work.step].batch[1].median_ms)] * work.rows + [(work.decode, 10)]
+    calls = [(work.encode, 4)] + [(work.step, MEASURED[work.step].call.median_ms)] * work.rows + [(work.decode, 10)]
     for name, ms in calls:
         model.record_call(observed, name, ms * factor)
         total_ms += ms * factor
@@ -38,8 +43,8 @@ def run(model: CostModel, clock: FakeClock, work: Work, factor: float, *, extra_
 
 
 def test_what_the_denoiser_makes_of_the_text_counts_as_text(clock: FakeClock) -> None:
-    model = CostModel({**MEASURED, "base/condition": steady(3)}, clock)
-    costs = [model.predict(make_work(condition="base/condition", passes=passes)) for passes in (1, 2)]
+    model = CostModel({**MEASURED, "tiny/base/condition": steady(3)}, clock)
+    costs = [model.predict(make_work(condition="tiny/base/condition", passes=passes)) for passes in (1, 2)]
     assert [cost.text_ms for cost in costs] == [7, 10]
     assert costs[0].denoise_ms == model.predict(make_work()).denoise_ms
 
@@ -57,20 +62,13 @@ def test_spreads_of_calls_add_in_quadrature(model: CostModel) -> None:
 
 
 def test_loading_and_a_second_text_are_part_of_the_cost(model: CostModel) -> None:
-    cost = model.predict(make_work(text_calls=2, loads=("base/step", "vae/decode")))
+    cost = model.predict(make_work(text_calls=2, loads=("tiny/base/step", "tiny/vae/decode")))
     assert (cost.text_ms, cost.swap_ms) == (8, 60)
 
 
 def test_cost_grows_with_the_area_and_the_number_of_images(model: CostModel) -> None:
     assert model.predict(make_work(area=1.5)).denoise_ms == pytest.approx(300)
     assert model.predict(make_work(batches=(1, 1, 1))).decode_ms == 30
-
-
-def test_batches_are_those_measured_that_cost_least_per_image(clock: FakeClock) -> None:
-    cost = engine_cost({1: call_cost(10, 10), 2: call_cost(15, 15), 4: call_cost(40, 40)})
-    model = CostModel({"base/step": cost, "turbo/step": steady(10)}, clock)
-    assert model.batches("base/step", 5) == (2, 2, 1)
-    assert model.batches("turbo/step", 3) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.4, 3.0])
@@ -88,17 +86,17 @@ def test_one_slow_image_among_many_changes_little(model: CostModel, clock: FakeC
 
 def test_a_slow_device_is_expected_to_be_slow_with_other_engines_too(model: CostModel, clock: FakeClock) -> None:
     for _ in range(5):
-        run(model, clock, make_work("base/step"), 2.0)
-    assert model.predict(make_work("turbo/step")).denoise_ms == pytest.approx(160, rel=0.1)
+        run(model, clock, make_work("tiny/base/step"), 2.0)
+    assert model.predict(make_work("tiny/turbo/step")).denoise_ms == pytest.approx(160, rel=0.1)
 
 
 def test_an_engine_that_is_not_used_is_expected_to_recover_with_those_that_are(model: CostModel, clock: FakeClock) -> None:
     for _ in range(40):
-        run(model, clock, make_work("base/step"), 2.0)
+        run(model, clock, make_work("tiny/base/step"), 2.0)
     for _ in range(40):
-        run(model, clock, make_work("turbo/step"), 1.0)
+        run(model, clock, make_work("tiny/turbo/step"), 1.0)
     clock.pass_ms(601_000)
-    assert model.predict(make_work("base/step")).denoise_ms == pytest.approx(200)
+    assert model.predict(make_work("tiny/base/step")).denoise_ms == pytest.approx(200)
 
 
 def test_observations_are_forgotten_so_that_a_refused_budget_is_tried_again(model: CostModel, clock: FakeClock) -> None:
@@ -120,10 +118,10 @@ def test_the_margin_follows_late_images_within_limits(model: CostModel, clock: F
 
 
 def test_loading_times_are_learned_apart(model: CostModel, clock: FakeClock) -> None:
-    work = make_work(loads=("base/step",))
+    work = make_work(loads=("tiny/base/step",))
     for _ in range(8):
         observed = Observed()
-        model.record_load(observed, "base/step", 90.0)
+        model.record_load(observed, "tiny/base/step", 90.0)
         model.observe(model.predict(work), observed, actual_ms=300, overhead_ms=1)
     cost = model.predict(work)
     assert cost.swap_ms == pytest.approx(90)

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from costroute_rt import ConfigError, Runtime
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.gate import Race
-from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
+from costroute_rt.family.calls import image_calls
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.runtime import StepEvent
 from tests import gated_backend
@@ -70,7 +71,7 @@ class Upgraded:
         self.runtime = Runtime(self.parts)
 
     def _open(self, name: str) -> FakeEngine:
-        spec = self.parts.bundle.graphs[self.parts.bundle.graph_path(*name.split("/"))]
+        spec = self.parts.bundle.graphs[self.parts.bundle.graph_path(*name.split("/")[1:])]
         engine = FakeEngine(name, self.device.clock, lambda name: CALL_MS[name] / 10, lambda _: None, inputs=spec.inputs)
         self.engines[name] = engine
         return engine
@@ -78,8 +79,8 @@ class Upgraded:
     def make_ready(self, *names: str) -> None:
         """The builder tells, and the upgrade has noted it."""
         for name in names:
-            self.script.told.put({"graph": name, "state": "building"})
-            self.script.told.put({"graph": name, "state": "ready"})
+            self.script.told.put({"engine": name, "state": "building"})
+            self.script.told.put({"engine": name, "state": "ready"})
         wanted = self.upgrade.status().done + len(names)
         while self.upgrade.status().done < wanted:
             threading.Event().wait(0.001)
@@ -100,21 +101,21 @@ def upgraded(device: FakeDevice) -> Iterator[Upgraded]:
 
 
 def test_the_swap_happens_between_two_images(upgraded: Upgraded) -> None:
-    old = upgraded.device.engines["base/guided_step"]
+    old = upgraded.device.engines["tiny/base/guided_step"]
     before = old.calls
 
     def in_the_middle(event: StepEvent) -> None:
         if event.index == 2:
-            upgraded.finish("base/guided_step")
+            upgraded.finish("tiny/base/guided_step")
 
     first = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1, on_step=in_the_middle)
     assert old.calls == before + 4
-    assert upgraded.engines["base/guided_step"].calls == 0
+    assert upgraded.engines["tiny/base/guided_step"].calls == 0
     assert not old.is_closed
     second = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1)
     assert old.calls == before + 4
     assert old.is_closed
-    assert upgraded.engines["base/guided_step"].calls == 4
+    assert upgraded.engines["tiny/base/guided_step"].calls == 4
     np.testing.assert_array_equal(first.pixels, second.pixels)
     assert (first.predicted_ms, second.predicted_ms) == pytest.approx((216.0, 36.0), abs=1.5)
     assert second.actual_ms == pytest.approx(4 * 5 + 10 + 5, abs=1.5)
@@ -135,7 +136,7 @@ def test_values_move_between_engines_that_cannot_read_each_other_s(upgraded: Upg
             return {name: {"boxed": value} for name, value in made.items()}
 
     want = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1).pixels
-    for name in ("base/guided_step", "base/condition", "vae/decode"):
+    for name in ("tiny/base/guided_step", "tiny/base/condition", "tiny/vae/decode"):
         engine = upgraded._open(name)
         boxed = Boxed(name, engine.clock, engine.ms, engine.fail, inputs=engine.inputs)
         upgraded.parts.zeros.clear()
@@ -153,7 +154,7 @@ def test_a_route_shows_both_costs(upgraded: Upgraded) -> None:
     assert route.option.building_ms is None
     assert route.building is not None
     assert (route.building.done, route.building.total, route.building.remaining_s) == (0, 5, 15.0)
-    upgraded.make_ready("turbo/step", "vae/decode", "text_encoder/encode")
+    upgraded.make_ready("tiny/turbo/step", "tiny/vae/decode", "tiny/text_encoder/encode")
     route = upgraded.runtime.route(PROMPT, candidate="turbo@1")
     assert route.option.ms == pytest.approx(35.0, abs=1.5)
     assert route.option.building_ms == pytest.approx(4.4, abs=1.5)
@@ -185,10 +186,10 @@ def test_recorded_builds_say_what_is_to_be_expected(device: FakeDevice) -> None:
 
 
 def test_what_was_observed_on_the_old_engine_does_not_count_for_the_new_one(upgraded: Upgraded) -> None:
-    upgraded.device.slowdown["base/guided_step"] = 3.0
+    upgraded.device.slowdown["tiny/base/guided_step"] = 3.0
     for _ in range(6):
         upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1)
-    upgraded.finish("base/guided_step")
+    upgraded.finish("tiny/base/guided_step")
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.runtime.route(PROMPT, candidate="base@4").option.ms == pytest.approx(36.0, abs=4)
 
@@ -198,61 +199,64 @@ def test_an_engine_that_fails_its_check_or_cannot_be_opened_leaves_the_one_in_us
         raise RuntimeError("no such device")
 
     upgraded.upgrade._open_ready = fail
-    upgraded.script.told.put({"graph": "turbo/step", "state": "rejected", "reason": "it is slower"})
-    upgraded.script.told.put({"graph": "vae/decode", "state": "ready"})
+    upgraded.script.told.put({"engine": "tiny/turbo/step", "state": "rejected", "reason": "it is slower"})
+    upgraded.script.told.put({"engine": "tiny/vae/decode", "state": "ready"})
     upgraded.script.told.put({"state": "done"})
     upgraded.script.told.put(None)
     assert upgraded.upgrade.wait(OPEN_S)
     assert upgraded.script.is_released
     assert upgraded.runtime.building is not None
-    assert upgraded.runtime.building.rejected == {"turbo/step": "it is slower", "vae/decode": "RuntimeError: no such device"}
+    assert upgraded.runtime.building.rejected == {"tiny/turbo/step": "it is slower", "tiny/vae/decode": "RuntimeError: no such device"}
     assert upgraded.runtime.building.is_over
     assert "turbo/step for better gpu float16 is not used: it is slower" in caplog.text
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
-    assert upgraded.device.engines["turbo/step"].calls > 0
+    assert upgraded.device.engines["tiny/turbo/step"].calls > 0
 
 
 def test_all_engines_are_used_at_once_or_none(upgraded: Upgraded) -> None:
-    upgraded.make_ready("turbo/step", "text_encoder/encode")
-    upgraded.script.told.put({"graph": "vae/decode", "state": "building"})
+    upgraded.make_ready("tiny/turbo/step", "tiny/text_encoder/encode")
+    upgraded.script.told.put({"engine": "tiny/vae/decode", "state": "building"})
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.engines == {}
     assert not upgraded.upgrade.status().is_over
-    upgraded.finish("vae/decode")
+    upgraded.finish("tiny/vae/decode")
     assert upgraded.upgrade.status().is_over
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert {name: engine.calls for name, engine in upgraded.engines.items()} == {
-        "turbo/step": 1, "text_encoder/encode": 1, "vae/decode": 1,
+        "tiny/turbo/step": 1, "tiny/text_encoder/encode": 1, "tiny/vae/decode": 1,
     }  # fmt: skip
 
 
 def test_engines_that_are_slower_together_are_not_used(upgraded: Upgraded) -> None:
-    upgraded.make_ready("turbo/step", "vae/decode")
-    for name in ("turbo/step", "vae/decode"):
-        upgraded.script.told.put({"graph": name, "state": "rejected", "reason": "pictures are slower with it"})
+    upgraded.make_ready("tiny/turbo/step", "tiny/vae/decode")
+    for name in ("tiny/turbo/step", "tiny/vae/decode"):
+        upgraded.script.told.put({"engine": name, "state": "rejected", "reason": "images are slower with it"})
     upgraded.finish()
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.engines == {}
     status = upgraded.upgrade.status()
-    assert (status.done, status.is_over, set(status.rejected.values())) == (2, True, {"pictures are slower with it"})
+    assert (status.done, status.is_over, set(status.rejected.values())) == (2, True, {"images are slower with it"})
     assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms is None
 
 
 def test_where_one_cannot_be_opened_none_is_used_and_those_that_were_are_closed(upgraded: Upgraded) -> None:
     def fail_second(name: str) -> Any:
-        if name == "vae/decode":
+        if name == "tiny/vae/decode":
             raise RuntimeError("no memory")
         return upgraded._open(name)
 
     upgraded.upgrade._open_ready = fail_second
-    upgraded.finish("turbo/step", "vae/decode")
+    upgraded.finish("tiny/turbo/step", "tiny/vae/decode")
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
-    assert upgraded.engines["turbo/step"].is_closed
-    assert upgraded.upgrade.status().rejected == {"turbo/step": "RuntimeError: no memory", "vae/decode": "RuntimeError: no memory"}
+    assert upgraded.engines["tiny/turbo/step"].is_closed
+    assert upgraded.upgrade.status().rejected == {
+        "tiny/turbo/step": "RuntimeError: no memory",
+        "tiny/vae/decode": "RuntimeError: no memory",
+    }
 
 
 def test_what_was_ready_is_not_used_where_the_builder_was_killed(upgraded: Upgraded) -> None:
-    upgraded.make_ready("turbo/step")
+    upgraded.make_ready("tiny/turbo/step")
     upgraded.script.told.put({"state": "failed", "reason": "the building process was killed (SIGKILL)"})
     upgraded.script.told.put(None)
     assert upgraded.upgrade.wait(OPEN_S)
@@ -262,18 +266,18 @@ def test_what_was_ready_is_not_used_where_the_builder_was_killed(upgraded: Upgra
 
 
 def test_closing_ends_the_builder_and_closes_what_nobody_took(upgraded: Upgraded) -> None:
-    upgraded.finish("turbo/step")
+    upgraded.finish("tiny/turbo/step")
     upgraded.runtime.close()
     assert upgraded.script.is_closed
     assert upgraded.script.is_released
-    assert upgraded.engines["turbo/step"].is_closed
+    assert upgraded.engines["tiny/turbo/step"].is_closed
     with pytest.raises(ConfigError, match="closed"):
         upgraded.runtime.generate(PROMPT)
 
 
 def test_costs_of_another_engine_scale() -> None:
-    cost = engine_cost({1: replace(steady(10.0, p95=1.5).batch[1], spread_ms=2.0)}).scaled("turbo/step", "1" * 32, 0.5, 2.0)
-    assert (cost.batch[1].median_ms, cost.batch[1].p95_ms, cost.batch[1].spread_ms) == (5.0, 7.5, 1.0)
+    cost = engine_cost(replace(steady(10.0, p95=1.5).call, spread_ms=2.0)).scaled("tiny/turbo/step", "1" * 32, 0.5, 2.0)
+    assert (cost.call.median_ms, cost.call.p95_ms, cost.call.spread_ms) == (5.0, 7.5, 1.0)
     assert (cost.load.median_ms, cost.relative_to, cost.digest) == (60.0, "0" * 32, "1" * 32)
 
 
@@ -315,7 +319,7 @@ def upgrade_of(runtime: Runtime) -> Upgrade:
 
 def test_images_are_made_on_what_is_ready_until_better_engines_are_built(open_gated: Callable[..., Runtime], gate: Path) -> None:
     with open_gated() as runtime:
-        assert upgrade_of(runtime).foresee(["turbo/step"]) is None
+        assert upgrade_of(runtime).foresee(["tiny/turbo/step"]) is None
         before = runtime.generate(PROMPT, seed=3, candidate="tiny-base@4")
         assert before.settings["backend"] == "onnxruntime"
         (gate / "all").touch()
@@ -381,10 +385,13 @@ def test_one_engine_that_is_wrong_does_not_keep_the_others_from_being_used(
     with open_gated() as runtime:
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.building is not None
-        assert (runtime.building.is_over, runtime.building.rejected) == (True, {"vae/decode": "it is wrong"})
+        assert (runtime.building.is_over, runtime.building.rejected) == (True, {"tiny/vae/decode": "it is wrong"})
         runtime.generate(PROMPT, seed=3, candidate="tiny-base@4")
-        used = {name: runtime._parts.engines.get(name).key for name in ("base/guided_step", "vae/decode")}
-        assert {name: key and key.backend for name, key in used.items()} == {"base/guided_step": "gated", "vae/decode": "onnxruntime"}
+        used = {name: runtime._parts.engines.get(name).key for name in ("tiny/base/guided_step", "tiny/vae/decode")}
+        assert {name: key and key.backend for name, key in used.items()} == {
+            "tiny/base/guided_step": "gated",
+            "tiny/vae/decode": "onnxruntime",
+        }
 
 
 def test_an_engine_that_is_proved_is_neither_built_nor_raced_again(
@@ -409,33 +416,23 @@ def test_an_engine_that_is_proved_is_neither_built_nor_raced_again(
         races.append(1)
         return Race((1.0,) * 3, (1.0,) * 3)
 
-    races, bundle = list[int](), Bundle.open(tiny_bundle)
+    races = list[int]()
     monkeypatch.setattr(background, "run_race", note_race)
     assert [each["state"] for each in background.build_job(job)] == ["building", "ready"] * 5
-    assert len(races) == len(background.pictures(bundle))  # of whole pictures only: each by itself is proved
+    assert len(races) == len(image_calls(Bundle.open(tiny_bundle)))  # of whole images only: each by itself is proved
 
 
-def test_pictures_are_the_fastest_of_each_choice_of_engines(tiny_bundle: Path) -> None:
-    from costroute_rt.engines.building.background import pictures
-
-    start, end = ["text_encoder/encode"], ["vae/decode"]
-    assert pictures(Bundle.open(tiny_bundle)) == {
-        "tiny-turbo@1": [*start, "turbo/step", *end],
-        "tiny-base@4": [*start, "base/condition", *["base/guided_step"] * 4, *end],
-    }
-
-
-def test_engines_with_which_pictures_are_slower_replace_none_and_are_not_tried_again(
+def test_engines_with_which_images_are_slower_replace_none_and_are_not_tried_again(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path
 ) -> None:
     (gate / "all").touch()
-    (gate / "slow pictures").touch()
+    (gate / "slow images").touch()
     for attempt in range(2):
         with open_gated() as runtime:
             assert upgrade_of(runtime).wait(OPEN_S)
             assert runtime.building is not None
             assert len(runtime.building.rejected) == 5
-            assert all(why.startswith("pictures are slower with it among the engines of onnxruntime cpu float32 that stay: by tiny-")
+            assert all(why.startswith("images are slower with it among the engines of onnxruntime cpu float32 that stay: by tiny-")
                        for why in runtime.building.rejected.values())  # fmt: skip
             assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
             assert (upgrade_of(runtime)._builder is None) is (attempt == 1)
@@ -443,14 +440,14 @@ def test_engines_with_which_pictures_are_slower_replace_none_and_are_not_tried_a
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
 
 
-def test_engines_whose_pictures_were_not_raced_yet_are_used_after_that(open_gated: Callable[..., Runtime], gate: Path) -> None:
-    for name in ("all", "crash before pictures"):
+def test_engines_whose_images_were_not_raced_yet_are_used_after_that(open_gated: Callable[..., Runtime], gate: Path) -> None:
+    for name in ("all", "crash before images"):
         (gate / name).touch()
     with open_gated() as runtime:
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.building is not None
         assert (runtime.building.done, runtime.building.problem) == (5, "the building process ended with exit code 7")
-    (gate / "crash before pictures").unlink()
+    (gate / "crash before images").unlink()
     with open_gated() as runtime:
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
@@ -464,8 +461,8 @@ def test_building_at_once_and_in_the_background_exclude_each_other(tiny_bundle: 
 
 
 def test_a_builder_that_cannot_be_followed_is_said_and_ended(upgraded: Upgraded, caplog: Any) -> None:
-    upgraded.script.told.put({"graph": "turbo/step", "state": "building"})
-    upgraded.script.told.put({"graph": "turbo/step"})
+    upgraded.script.told.put({"engine": "tiny/turbo/step", "state": "building"})
+    upgraded.script.told.put({"engine": "tiny/turbo/step"})
     assert upgraded.upgrade.wait(OPEN_S)
     building = upgraded.runtime.building
     assert building is not None

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from costroute_rt.engines.building.specification import free_axes
 from costroute_rt.engines.building.usage import survey
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
+from costroute_rt.engines.bundle.size import free_axes
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError, ConfigError, OutputError
+from costroute_rt.family.calls import engine_names
 from costroute_rt.routing.estimator import Average, Knn, Mean
 from costroute_rt.routing.prompt_encoder import HashedEncoder, StatesEncoder, TextStates
 from costroute_rt.routing.quality import AverageQuality
@@ -27,6 +28,7 @@ from costroute_rt.routing.router import Router, describe_pool, fingerprint, pool
 from costroute_rt.routing.router_bundle import open_router, text_encoder_sha256, with_router
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON
 from costroute_rt.runtime import Runtime
+from tests.engines.conftest import users
 from tests.runtime.fakes import LOAD_MS, FakeDevice
 from tests.small_network import expect, make_estimator, open_encoder, write_encoder, write_estimator
 from tests.small_router import PROMPTS, make_router
@@ -434,8 +436,8 @@ def test_an_opened_runtime_routes_by_a_routers_own_networks(bundle: Bundle, tmp_
         assert all(option.resident for option in route.options)
         assert runtime.generate("a red house", seed=1).route.chosen == runtime.candidates[int(expected.argmax())]
         assert [round_.chosen for round_ in runtime.plan(["a red house"] * 2, mean_ms=1e6)] == [route.chosen] * 2
-    users = {each.stored.key.graph: each.used_by for each in survey(made, Store.open())}
-    assert {users["tiny/router_encoder/encode"], users["tiny/router_estimator/estimate"]} == {tuple(row["name"] for row in made.pool)}
+    used_by = {each.engine: each.used_by for each in survey(made, Store.open(), users(made))}
+    assert {used_by["tiny/router_encoder/encode"], used_by["tiny/router_estimator/estimate"]} == {tuple(row["name"] for row in made.pool)}
     with Runtime.open(made.root, preload=False) as runtime:
         assert runtime.generate("a red house", seed=1).timings.swap_ms > 0
 
@@ -489,7 +491,6 @@ NETWORK_DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_damaged_networks_are_bundle_errors(bundle: Bundle, damage: Callable[[Path], object], tmp_path: Path, home: Path) -> None:
     pytest.importorskip("onnxruntime")
     from costroute_rt.engines.building.build import build_engines
-    from costroute_rt.engines.building.specification import router_graphs
     from costroute_rt.engines.store.store import Store
 
     write_network_router(bundle, tmp_path / "fitted")
@@ -497,7 +498,7 @@ def test_damaged_networks_are_bundle_errors(bundle: Bundle, damage: Callable[[Pa
 
     def build() -> None:
         made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
-        build_engines(made, Store.open(home), graphs=router_graphs(made), measure=False)
+        build_engines(made, Store.open(home), [name for name in engine_names(made) if "/router_" in name], measure=False)
 
     with pytest.raises(BundleError):
         build()
@@ -537,7 +538,7 @@ def test_a_routers_engines_are_loaded_within_the_request_and_counted(open_device
     result = device.runtime.generate("a lake", seed=1)
     assert result.route.chosen.name == "turbo@1"
     assert result.timings.swap_ms == pytest.approx(4 * LOAD_MS)
-    assert "base/condition" in device.engines
+    assert "tiny/base/condition" in device.engines
 
 
 def test_the_first_guess_at_overhead_grows_by_the_routers_engines() -> None:
