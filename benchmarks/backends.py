@@ -40,10 +40,10 @@ from benchmarks.scenario import (
 from costroute_rt import Bundle, Runtime
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.example import example_feeds
-from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.machine.device import default_threads
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError
@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> list[Outcome]:
     bundle, store = Bundle.open(args.bundle or costroute_rt.shipped_bundle()), Store.open(args.home)
     source = bundle.verify_graph(args.denoiser, "guided_step")
     feeds = example_feeds(bundle, bundle.graph_path(args.denoiser, "guided_step"))
-    expected = OnnxRuntimeBackend().run_reference(source, feeds).outputs()
+    with OnnxRuntimeBackend().open_reference(source) as reference:
+        expected = reference.run(feeds)
     scenarios = {variant: make_scenario(variant, args.denoiser, quick=args.quick) for variant in VARIANTS}
     supported = [variant for variant in VARIANTS if scenarios[variant].targets]
     baseline = scenarios[BASELINE]
@@ -131,8 +132,8 @@ def open_step(variant: str, bundle: Bundle, store: Store, denoiser: str, feeds: 
     """Builds and opens the guided step; returns a function that runs it and copies its outputs to host memory."""
     backend, precision = variant.split()
     log(f"opening {variant}")
-    setup, name = Setup.of(backend, precision=precision), f"{denoiser}/guided_step"
-    build_engines(bundle, store, setup, graphs=[name], measure=False)
+    setup, name = Setup.of(backend, precision=precision), f"{bundle.family}/{denoiser}/guided_step"
+    build_engines(bundle, store, [name], setup, measure=False)
     engine = stack.enter_context(open_engine(bundle, store, name, setup))
     values = {name: engine.to_device(array) for name, array in feeds.items()}
 

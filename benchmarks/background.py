@@ -37,7 +37,7 @@ SLOWDOWN_TARGET = Target(high=1.25)
 SWAP_TARGET = Target(low=1, high=1)
 BUILD_S_VARIABLE = "COSTROUTE_ARTIFICIAL_BUILD_S"
 """Environment variable: seconds that the artificial build keeps the cores busy."""
-MODULES = ("building.setup",)
+MODULES = ("backends.setup",)
 """Modules of costroute_rt.engines in which `get_backend` is replaced."""
 COMMAND = ("-c", "from benchmarks.background import build_as_child; build_as_child()")
 TIMEOUT_S = 300.0

@@ -25,9 +25,11 @@ from benchmarks.process import run_process
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, run_scenario
 from costroute_rt import Bundle
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_engines
-from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.building.lookup import names_to_build
 from costroute_rt.engines.store.store import Store
+from costroute_rt.family.calls import engine_names
 
 TIME_TARGET = Target(high=60.0)
 MEMORY_TARGET = Target(high=8.0)
@@ -76,12 +78,14 @@ def measure(bundle: Path, graphs: tuple[str, ...], scenario: Scenario) -> Measur
 
 def print_build(bundle: str, home: str, backend: str, *graphs: str) -> None:
     """Builds in this process and prints as JSON: seconds, CPU seconds, peak memory in GB, and the engines."""
-    opened, started, cpu_started = Bundle.open(bundle, verify=False), time.perf_counter(), time.process_time()
-    reports = build_engines(opened, Store.open(home), Setup.of(backend), graphs=graphs or None, measure=False)
+    opened, setup = Bundle.open(bundle, verify=False), Setup.of(backend)
+    names = [f"{opened.family}/{graph}" for graph in graphs] or names_to_build(opened, engine_names(opened), setup)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    reports = build_engines(opened, Store.open(home), names, setup, measure=False)
     report: dict[str, Any] = {"build_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu_started}
     unit = 1 if sys.platform == "darwin" else 1024
     report["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    report["engines"] = {each.graph: {"build_s": each.build_s, "size_bytes": each.size_bytes, "proved": each.proved} for each in reports}
+    report["engines"] = {each.engine: {"build_s": each.build_s, "size_bytes": each.size_bytes, "proved": each.proved} for each in reports}
     print(json.dumps(report))
 
 

@@ -41,9 +41,9 @@ from benchmarks.scenario import (
     run_scenario,
 )
 from costroute_rt import Bundle, Runtime, StepEvent
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.example import example_feeds
-from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.store.store import Store
 
@@ -188,9 +188,10 @@ def compare_with_torch(bundle: Bundle, args: argparse.Namespace) -> list[Outcome
 def open_step(bundle: Bundle, args: argparse.Namespace, stack: ExitStack) -> Callable[[], float]:
     """Returns a function that runs our guided step and returns the milliseconds until its latent is in host memory."""
     setup, store = Setup.of(args.backend, args.provider, args.precision), Store.open(args.home)
-    log(f"building base/guided_step of {bundle.family}")
-    build_engines(bundle, store, setup, graphs=["base/guided_step"], measure=False)
-    engine = stack.enter_context(open_engine(bundle, store, "base/guided_step", setup))
+    name = f"{bundle.family}/base/guided_step"
+    log(f"building {name}")
+    build_engines(bundle, store, [name], setup, measure=False)
+    engine = stack.enter_context(open_engine(bundle, store, name, setup))
     arrays = example_feeds(bundle, bundle.graph_path("base", "guided_step"))
     feeds = {name: engine.to_device(array) for name, array in arrays.items()}
 

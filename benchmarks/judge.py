@@ -25,8 +25,9 @@ class Judge(ScorerJudge):
         return Autoencoder(encode, decode, bundle.image.latent_channels, *_scaling(bundle))
 
     def _open(self, graph: str) -> Engine:
-        build_engines(self._bundle, self._store, graphs=[f"vae/{graph}"], measure=False)
-        engine = open_engine(self._bundle, self._store, f"vae/{graph}")
+        name = f"{self._bundle.family}/vae/{graph}"
+        build_engines(self._bundle, self._store, [name], measure=False)
+        engine = open_engine(self._bundle, self._store, name)
         self._opened.append(engine)
         return engine
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from costroute_rt.cli import option
+from costroute_rt.cli.choice import EngineChoice, choose_names
 from costroute_rt.cli.failure import say
 from costroute_rt.cli.progress import building_notice, share_notice
 from costroute_rt.cli.table import format_bytes, show_json, show_table
@@ -14,9 +15,9 @@ from costroute_rt.cli.table import format_bytes, show_json, show_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.building.build import BuildReport
     from costroute_rt.engines.building.plan import PlannedBuild
-    from costroute_rt.engines.building.setup import Setup
 
 
 @click.command("build-engines")
@@ -34,11 +35,7 @@ def build_engines(
     dry_run: bool,
     height: int | None,
     width: int | None,
-    bundle: str | None,
-    backend: str,
-    provider: str,
-    precision: str,
-    allow_fallback: bool,
+    engine: EngineChoice,
     as_json: bool,
 ) -> None:
     """Build, check and measure a bundle's engines.
@@ -58,16 +55,12 @@ def build_engines(
     costroute-rt build-engines --graph base/guided_step --force
     costroute-rt build-engines --backend tensorrt-rtx --target ampere+
     """
-    from costroute_rt import Bundle, shipped_bundle
     from costroute_rt.engines.building.build import build_each, raise_quarantined
     from costroute_rt.engines.building.plan import plan_builds
-    from costroute_rt.engines.building.setup import Setup
-    from costroute_rt.engines.building.specification import graph_names
     from costroute_rt.engines.store.store import Store
 
-    opened, store = Bundle.open(bundle or shipped_bundle()), Store.open()
-    setup = Setup.of(backend, provider, precision, target=target, allow_fallback=allow_fallback)
-    names = graph_names(opened, graphs or None, option.check_both(height, width), setup.tool())
+    opened, store, setup = engine.open_bundle(), Store.open(), engine.setup(target)
+    names = choose_names(opened, setup, graphs, option.check_both(height, width))
     if dry_run:
         _show_plan(plan_builds(opened, store, names, setup, force=force), setup, as_json=as_json)
         return
@@ -78,7 +71,7 @@ def build_engines(
 
 def _show_reports(reports: Sequence[BuildReport], setup: Setup, *, as_json: bool) -> None:
     names = ("graph", "engine", "built", "build_s", "size_bytes", "proved", "max_abs_error", "median_ms")
-    rows = [(r.graph, r.digest[:12], r.built, r.build_s, r.size_bytes, r.proved, r.max_abs_error, r.median_ms) for r in reports]
+    rows = [(r.engine, r.digest[:12], r.built, r.build_s, r.size_bytes, r.proved, r.max_abs_error, r.median_ms) for r in reports]
     if as_json:
         engines = [
             {**dict(zip(names, row, strict=True)), "quarantined": report.quarantined} for row, report in zip(rows, reports, strict=True)
@@ -105,7 +98,7 @@ def _show_plan(planned: Sequence[PlannedBuild], setup: Setup, *, as_json: bool) 
     if as_json:
         engines = [
             {
-                "graph": each.graph,
+                "graph": each.engine,
                 "engine": each.digest,
                 "builds": each.builds,
                 "why": each.why,
@@ -119,7 +112,7 @@ def _show_plan(planned: Sequence[PlannedBuild], setup: Setup, *, as_json: bool) 
         return
     rows = [
         (
-            each.graph,
+            each.engine,
             each.digest[:12],
             each.builds,
             "unknown" if each.build_s is None else f"{each.build_s:.1f}",

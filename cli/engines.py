@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from costroute_rt.cli import option
+from costroute_rt.cli.choice import EngineChoice, open_bundle
 from costroute_rt.cli.command import repair_engine
 from costroute_rt.cli.failure import say, say_error
 from costroute_rt.cli.table import format_bytes, show_json, show_table
@@ -43,13 +44,12 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     costroute-rt engines list
     costroute-rt engines list --json
     """
-    from costroute_rt import Bundle, shipped_bundle
     from costroute_rt.engines.building.usage import survey
     from costroute_rt.engines.store.store import Store
+    from costroute_rt.family.calls import candidate_names
 
-    store = Store.open()
-    opened = Bundle.open(bundle or shipped_bundle(), verify=False)
-    found = survey(opened, store)
+    store, opened = Store.open(), open_bundle(bundle, verify=False)
+    found = survey(opened, store, candidate_names(opened))
     if as_json:
         show_json({"store": str(store.root), "engines": [_to_json(each) for each in found]})
         return
@@ -57,12 +57,12 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     rows = [
         (
             each.stored.digest[:DIGEST_SHOWN],
-            each.stored.key.graph,
+            each.engine,
             _how(each),
             format_bytes(each.disk_bytes),
             _age(each.stored.built_at, now_s),
             _ago(now_s - each.stored.used_at_s),
-            None if each.cost is None else each.cost.batch[1].median_ms,
+            None if each.cost is None else each.cost.call.median_ms,
             _users(each.used_by, len(opened.pool)),
             each.state,
         )
@@ -81,15 +81,7 @@ def _users(names: Sequence[str], candidates: int) -> str | None:
 
 def _how(usage: Usage) -> str:
     key = usage.stored.key
-    return " ".join(filter(None, (key.backend, key.backend_version, key.provider, key.precision, _size_in(key.shapes))))
-
-
-def _size_in(shapes: str) -> str:
-    """`512x768` for an engine that knows its size."""
-    from costroute_rt.engines.building.shape import fixed_size
-
-    size = fixed_size(shapes)
-    return "" if size is None else f"{size[0]}x{size[1]}"
+    return " ".join((key.backend, key.backend_version, key.provider, key.precision))
 
 
 def _age(built_at: str, now_s: float) -> str:
@@ -113,7 +105,7 @@ def _to_json(usage: Usage) -> dict[str, Any]:
     stored, key = usage.stored, usage.stored.key
     return {
         "engine": stored.digest,
-        "graph": key.graph,
+        "graph": usage.engine,
         "backend": f"{key.backend} {key.backend_version} {key.provider}",
         "precision": key.precision,
         "shapes": key.shapes,
@@ -121,7 +113,7 @@ def _to_json(usage: Usage) -> dict[str, Any]:
         "built_at": stored.built_at,
         "build_s": stored.build_s,
         "used_at_s": round(stored.used_at_s, 3),
-        "median_ms": None if usage.cost is None else usage.cost.batch[1].median_ms,
+        "median_ms": None if usage.cost is None else usage.cost.call.median_ms,
         "used_by": list(usage.used_by),
         "differences": [{"field": d.field, "wanted": d.wanted, "found": d.found} for d in usage.differences],
         "state": usage.state,
@@ -144,25 +136,24 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
     costroute-rt engines gc --max-gb 20 --dry-run
     costroute-rt engines gc --max-gb 20
     """
-    from costroute_rt import Bundle, shipped_bundle
     from costroute_rt.engines.building.usage import collect_garbage
     from costroute_rt.engines.store.store import Store
+    from costroute_rt.family.calls import candidate_names
 
-    store = Store.open()
-    done = collect_garbage(Bundle.open(bundle or shipped_bundle(), verify=False), store, int(max_gb * 1e9), dry_run=dry_run)
+    store, opened, max_bytes = Store.open(), open_bundle(bundle, verify=False), int(max_gb * 1e9)
+    done = collect_garbage(opened, store, candidate_names(opened), max_bytes, dry_run=dry_run)
     if as_json:
-        removed = [{**_to_json(each.usage), "why": each.why} for each in done.removed]
-        sizes = {"before_bytes": done.before_bytes, "after_bytes": done.after_bytes, "max_bytes": done.max_bytes}
+        removed = [{**_to_json(usage), "why": why} for usage, why in done.removed]
+        sizes = {"before_bytes": done.before_bytes, "after_bytes": done.after_bytes, "max_bytes": max_bytes}
         show_json({"dry_run": dry_run, "removed": removed, **sizes})
         return
     would = "would remove" if dry_run else "removed"
-    for each in done.removed:
-        stored = each.usage.stored
-        click.echo(f"{would} {stored.digest[:DIGEST_SHOWN]} {stored.key.graph} ({format_bytes(each.usage.disk_bytes)}): {each.why}")
+    for usage, why in done.removed:
+        click.echo(f"{would} {usage.stored.digest[:DIGEST_SHOWN]} {usage.engine} ({format_bytes(usage.disk_bytes)}): {why}")
     left = "would be left" if dry_run else "left"
     click.echo(f"{len(done.removed)} engines; {format_bytes(done.after_bytes)} of {format_bytes(done.before_bytes)} {left}")
-    if done.after_bytes > done.max_bytes:
-        say(f"note: what cannot go now takes more than {format_bytes(done.max_bytes)}")
+    if done.after_bytes > max_bytes:
+        say(f"note: engines that cannot be removed now take more than {format_bytes(max_bytes)}")
 
 
 @engines.command()
@@ -203,25 +194,24 @@ def problem_of(state: Verified) -> str | None:
 @engines.command()
 @option.engine
 @option.as_json()
-def explain(bundle: str | None, backend: str, provider: str, precision: str, allow_fallback: bool, as_json: bool) -> None:
+def explain(engine: EngineChoice, as_json: bool) -> None:
     """Say which engines would be found, and in which field of their key the nearest stored ones differ from now.
 
     \b
     costroute-rt engines explain
     """
-    from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.building.build import explain_engines
-    from costroute_rt.engines.building.setup import Setup
+    from costroute_rt.engines.building.lookup import explain_engines
     from costroute_rt.engines.store.store import Store
+    from costroute_rt.family.calls import engine_names
 
-    opened, setup = Bundle.open(bundle or shipped_bundle()), Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
-    found = explain_engines(opened, Store.open(), setup)
+    opened, setup = engine.open_bundle(), engine.setup()
+    found = explain_engines(opened, Store.open(), engine_names(opened), setup)
     if as_json:
         entries = [
             {
-                "graph": entry.graph,
+                "graph": entry.engine,
                 "engine": entry.digest,
-                "found": entry.found,
+                "found": entry.problem is None,
                 "problem": entry.problem,
                 "differences": [{"field": d.field, "wanted": d.wanted, "found": d.found} for d in entry.differences],
             }
@@ -229,7 +219,9 @@ def explain(bundle: str | None, backend: str, provider: str, precision: str, all
         ]
         show_json({"fallback": setup.fallback, "engines": entries})
         return
-    show_table(("graph", "engine", "found", "why not"), [(e.graph, e.digest[:DIGEST_SHOWN], e.found, e.problem or "") for e in found])
+    show_table(
+        ("graph", "engine", "found", "why not"), [(e.engine, e.digest[:DIGEST_SHOWN], e.problem is None, e.problem or "") for e in found]
+    )
 
 
 @engines.command("rm")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from costroute_rt.cli import option
+from costroute_rt.cli.choice import EngineChoice
 from costroute_rt.cli.failure import say
 from costroute_rt.cli.table import show_json, show_table
 
@@ -34,11 +35,7 @@ def eval_router(
     score: str,
     category: str | None,
     html: str | None,
-    bundle: str | None,
-    backend: str,
-    provider: str,
-    precision: str,
-    allow_fallback: bool,
+    engine: EngineChoice,
     as_json: bool,
 ) -> None:
     """Judge a bundle's router on labels kept aside.
@@ -52,13 +49,11 @@ def eval_router(
     """
     from pathlib import Path
 
-    from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.building.setup import Setup
     from costroute_rt.export.router.job import Source, evaluate_bundle
 
-    setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
+    setup = engine.setup()
     source = Source(labels=labels, score=score, category=category, setup=setup)
-    found = evaluate_bundle(Bundle.open(bundle or shipped_bundle()), source, html=Path(html) if html else None, say=say)
+    found = evaluate_bundle(engine.open_bundle(), source, html=Path(html) if html else None, say=say)
     if as_json:
         show_json({"fallback": setup.fallback, **found.to_json()})
     else:

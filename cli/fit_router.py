@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from costroute_rt.cli import option
+from costroute_rt.cli.choice import EngineChoice
 from costroute_rt.cli.failure import say
 from costroute_rt.cli.table import show_json, show_table
 
@@ -43,11 +44,7 @@ def fit_router(
     score: str,
     category: str | None,
     force: bool,
-    bundle: str | None,
-    backend: str,
-    provider: str,
-    precision: str,
-    allow_fallback: bool,
+    engine: EngineChoice,
     as_json: bool,
 ) -> None:
     """Learn from labels which candidate a prompt needs.
@@ -62,13 +59,11 @@ def fit_router(
     """
     from pathlib import Path
 
-    from costroute_rt import Bundle, shipped_bundle
-    from costroute_rt.engines.building.setup import Setup
     from costroute_rt.export.router.job import Source, fit_bundle
 
-    setup = Setup.of(backend, provider, precision, allow_fallback=allow_fallback)
+    setup = engine.setup()
     source = Source(labels=labels, score=score, category=category, setup=setup)
-    opened = Bundle.open(bundle or shipped_bundle())
+    opened = engine.open_bundle()
     router = fit_bundle(opened, source, Path(output), encoder=encoder, estimators=estimators or KINDS, force=force, say=say)
     if as_json:
         show_json({"fallback": setup.fallback, **describe(router, output)})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from costroute_rt.cli import option
 from costroute_rt.cli.batch import Budget, check_budget
+from costroute_rt.cli.choice import EngineChoice, ImageChoice
 from costroute_rt.cli.failure import say, say_error
 from costroute_rt.cli.output import Job, plan_jobs
 from costroute_rt.cli.progress import building_notice, step_bar
@@ -35,7 +36,7 @@ SEED_LIMIT = 2**32
 @click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), help="The same seed gives the same image.  [default: random]")
 @click.option("--overwrite", is_flag=True, help="With --prompts: make images again that exist already.")
 @click.option("--no-build", is_flag=True, help="Fail where engines are missing instead of building them.")
-@option.routing
+@option.image
 @option.engine
 @option.as_json("Print one JSON object for each prompt, one a line.")
 def gen(
@@ -47,14 +48,9 @@ def gen(
     seed: int | None,
     overwrite: bool,
     no_build: bool,
-    count: int,
-    bundle: str | None,
-    backend: str,
-    provider: str,
-    precision: str,
-    allow_fallback: bool,
+    image: ImageChoice,
+    engine: EngineChoice,
     as_json: bool,
-    **request: Any,
 ) -> None:
     """Make an image of PROMPT within a time budget.
 
@@ -71,25 +67,21 @@ def gen(
     costroute-rt gen --prompts lines.txt --max-ms 500 -o postcards/
     costroute-rt gen --prompts lines.txt --total-s 60 -o postcards/
     """
-    check_budget(total_s, mean_ms, has_file=prompts is not None, request=request)
-    jobs = plan_jobs(*_read(prompt, prompts, seed, count), count, output, many=prompts is not None)
+    check_budget(total_s, mean_ms, has_file=prompts is not None, image=image)
+    jobs = plan_jobs(*_read(prompt, prompts, seed, image.count), image.count, output, many=prompts is not None)
     todo = jobs if overwrite or prompts is None else [job for job in jobs if not all(path.exists() for path in job.paths)]
     if len(todo) < len(jobs):
         click.echo(f"{len(jobs) - len(todo)} of {len(jobs)} exist already (--overwrite makes them again)", err=True)
     if not todo:
         return
-    from costroute_rt import Runtime
-
-    notice = building_notice("first use: building")
     # Without anything that weighs time, only the engines of the chosen candidate are loaded.
-    weighs_time = any((total_s, mean_ms, *(request[name] for name in ("max_ms", "lam", "tolerance"))))
-    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "allow_fallback": allow_fallback}
-    with Runtime.open(bundle, **how, build=not no_build, preload=weighs_time, progress=notice) as runtime:
+    weighs_time = any((total_s, mean_ms, image.max_ms, image.lam, image.tolerance))
+    with engine.open_runtime(building_notice("first use: building"), build=not no_build, preload=weighs_time) as runtime:
         budget = Budget.start(total_s, mean_ms, len(todo))
         if budget is None:
-            failed = _make_all(runtime, todo, {"count": count, **request}, as_json=as_json)
+            failed = _make_all(runtime, todo, image, as_json=as_json)
         else:
-            failed = _make_planned(runtime, todo, {"count": count, **request}, budget, as_json=as_json)
+            failed = _make_planned(runtime, todo, image, budget, as_json=as_json)
     if failed:
         raise click.exceptions.Exit(failed)
 
@@ -126,14 +118,14 @@ def _read_lines(file: TextIO) -> list[tuple[int, str]]:
     return numbered
 
 
-def _make_all(runtime: Runtime, jobs: Sequence[Job], request: dict[str, Any], *, as_json: bool) -> int:
-    """Generates every job; among several, a prompt that cannot be used is told and passed over. Returns the exit code."""
+def _make_all(runtime: Runtime, jobs: Sequence[Job], image: ImageChoice, *, as_json: bool) -> int:
+    """Generates every job; among several, a prompt that cannot be used is reported and skipped. Returns the exit code."""
     from costroute_rt.error import PromptError
 
     failed = 0
     for job in jobs:
         try:
-            _make(runtime, job, request, as_json=as_json, with_bar=len(jobs) == 1)
+            _make(runtime, job, image, as_json=as_json, with_bar=len(jobs) == 1)
         except PromptError as error:
             if len(jobs) == 1:
                 raise
@@ -142,20 +134,20 @@ def _make_all(runtime: Runtime, jobs: Sequence[Job], request: dict[str, Any], *,
     return failed
 
 
-def _make_planned(runtime: Runtime, jobs: Sequence[Job], request: dict[str, Any], budget: Budget, *, as_json: bool) -> int:
+def _make_planned(runtime: Runtime, jobs: Sequence[Job], image: ImageChoice, budget: Budget, *, as_json: bool) -> int:
     """`_make_all` within one budget for all jobs."""
-    usable, failed = budget.judge(runtime, jobs, request)
-    shares = budget.shares(runtime, [route for _, route in usable], request)
+    usable, failed = budget.judge(runtime, jobs, image)
+    shares = budget.shares(runtime, [route for _, route in usable], image)
     for (job, _), share in zip(usable, shares, strict=True):
-        _make(runtime, job, {**request, **share}, as_json=as_json, with_bar=len(jobs) == 1)
+        _make(runtime, job, share, as_json=as_json, with_bar=len(jobs) == 1)
     if usable:
         say(budget.describe(len(usable)))
     return failed
 
 
-def _make(runtime: Runtime, job: Job, request: dict[str, Any], *, as_json: bool, with_bar: bool) -> None:
+def _make(runtime: Runtime, job: Job, image: ImageChoice, *, as_json: bool, with_bar: bool) -> None:
     with step_bar("steps", hidden=not with_bar) as on_step:
-        result = runtime.generate(job.prompt, seed=job.seed, on_step=on_step, **request)
+        result = image.generate(runtime, job.prompt, job.seed, on_step)
     for index, path in enumerate(job.paths):
         _save(result, path, index)
     if result.truncated:

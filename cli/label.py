@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from costroute_rt.cli import option
+from costroute_rt.cli.choice import EngineChoice
 from costroute_rt.cli.failure import say, say_error
 from costroute_rt.cli.progress import building_notice, is_on_terminal
 from costroute_rt.cli.table import show_json
@@ -45,11 +46,7 @@ def label(
     first_seed: int,
     scorers: tuple[str, ...],
     anchors: int | None,
-    bundle: str | None,
-    backend: str,
-    provider: str,
-    precision: str,
-    allow_fallback: bool,
+    engine: EngineChoice,
     as_json: bool,
 ) -> None:
     """Score every candidate on prompts, for a router to learn from.
@@ -66,21 +63,18 @@ def label(
         raise click.UsageError("give --prompts FILE", click.get_current_context())
     if anchors is not None and not candidates:
         raise click.UsageError("--anchors needs --candidate NAME: which candidate is new", click.get_current_context())
-    from costroute_rt import Bundle, Runtime, shipped_bundle
     from costroute_rt.export.router import labelling
     from costroute_rt.export.router.prompts import read_prompts
     from costroute_rt.export.router.scorers import open_scorers
 
     rows = None if prompts is None else read_prompts(prompts)
-    opened = Bundle.open(bundle or shipped_bundle(), verify=False)
+    opened = engine.open_bundle(verify=False)
     marks = labelling.fingerprints(opened)
     names = tuple(dict.fromkeys(candidates)) or tuple(marks)
     labelling.check_candidates(names, marks)
     judges = open_scorers(scorers or ("postcard",), opened)
-    notice = building_notice("first use: building")
     try:
-        how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "allow_fallback": allow_fallback}
-        with Runtime.open(opened.root, **how, build=True, progress=notice) as runtime, watched() as progress:
+        with engine.open_runtime(building_notice("first use: building")) as runtime, watched() as progress:
             request = labelling.Request(
                 candidates=names, seeds=tuple(range(first_seed, first_seed + seeds)), scorers=tuple(judges), fingerprints=marks,
                 anchors=anchors,

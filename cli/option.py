@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
+
+from costroute_rt.cli.choice import EngineChoice, ImageChoice
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,11 +25,11 @@ def bundle(command: Command) -> Command:
     )(command)
 
 
-def engine(command: Command) -> Command:
-    """--bundle, --backend, --provider, --precision and --allow-fallback: what runs, on what, in which numbers."""
+def engine(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--bundle, --backend, --provider, --precision and --allow-fallback, as one `engine: EngineChoice`."""
     options = (
         click.option(
-            "--allow-fallback", is_flag=True, help="Where that cannot run on this machine, run ONNX Runtime on the CPU, and say so."
+            "--allow-fallback", is_flag=True, help="Where that cannot run on this machine, run ONNX Runtime on the CPU, and report it."
         ),
         click.option(
             "--precision",
@@ -40,7 +44,7 @@ def engine(command: Command) -> Command:
         click.option("--backend", default="onnxruntime", show_default=True, metavar="NAME", help="What compiles and runs the engines."),
         bundle,
     )
-    return _apply(options, command)
+    return _apply(options, _collected(command, "engine", EngineChoice))
 
 
 def size(command: Command) -> Command:
@@ -61,8 +65,8 @@ def check_both(height: int | None, width: int | None) -> tuple[int, int] | None:
     return height, width
 
 
-def routing(command: Command) -> Command:
-    """What decides the candidate: the budget, what to trade, what is asked for."""
+def image(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The budget, what to trade for it, and what the image is to be, as one `image: ImageChoice`."""
     options = (
         click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="Image width.  [default: the bundle's]"),
         click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="Image height.  [default: the bundle's]"),
@@ -81,7 +85,7 @@ def routing(command: Command) -> Command:
             type=click.FloatRange(min=0),
             default=0.0,
             show_default=True,
-            help="Quality given up for one millisecond less.",
+            help="Quality that one millisecond is worth (lambda in quality - lambda x cost).",
         ),
         click.option("--candidate", metavar="NAME", help="Use this candidate instead of routing (`costroute-rt route` lists them)."),
         click.option("--or-fastest", is_flag=True, help="Where nothing fits the budget, run the fastest candidate."),
@@ -91,7 +95,19 @@ def routing(command: Command) -> Command:
             help="Budget in milliseconds, from the prompt to the pixels.  [default: none, the best candidate]",
         ),
     )
-    return _apply(options, command)
+    return _apply(options, _collected(command, "image", ImageChoice))
+
+
+def _collected(command: Callable[..., Any], name: str, kind: type[EngineChoice] | type[ImageChoice]) -> Callable[..., Any]:
+    """The command, called with the values of these options as one object."""
+    names = [field.name for field in fields(kind)]
+
+    @wraps(command)
+    def call(**values: Any) -> Any:
+        values[name] = kind(**{each: values.pop(each) for each in names})
+        return command(**values)
+
+    return call
 
 
 def _apply(options: tuple[Callable[[Any], Any], ...], command: Command) -> Command:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from costroute_rt.cli import option
+from costroute_rt.cli.choice import EngineChoice, ImageChoice
 from costroute_rt.cli.failure import say
 from costroute_rt.cli.progress import building_notice
 from costroute_rt.cli.table import format_bytes, show_json, show_table
@@ -17,24 +18,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("prompt")
-@option.routing
+@option.image
 @option.engine
 @option.as_json()
-def route(
-    prompt: str, bundle: str | None, backend: str, provider: str, precision: str, allow_fallback: bool, as_json: bool, **request: Any
-) -> None:
+def route(prompt: str, image: ImageChoice, engine: EngineChoice, as_json: bool) -> None:
     """Show which candidate PROMPT would get, and why.
 
     \b
     costroute-rt route "a red house by a lake" --max-ms 300
     costroute-rt route "a red house by a lake" --max-ms 300 --json
     """
-    from costroute_rt import Runtime
-
-    notice = building_notice("first use: building")
-    how: dict[str, Any] = {"backend": backend, "provider": provider, "precision": precision, "allow_fallback": allow_fallback}
-    with Runtime.open(bundle, **how, build=True, progress=notice) as runtime:
-        decision = runtime.route(prompt, **request)
+    with engine.open_runtime(building_notice("first use: building")) as runtime:
+        decision = image.route(runtime, prompt)
     if as_json:
         show_json({"fallback": runtime.fallback, **decision.to_json()})
     else:

@@ -16,7 +16,7 @@ from costroute_rt.engines.building.gate import Race
 
 GATE = "COSTROUTE_TEST_GATE"
 """Environment variable with a folder: a build of graph.onnx goes on when there is a file graph.onnx or `all` in it."""
-MODULES = ("building.setup",)
+MODULES = ("backends.setup",)
 COMMAND = ("-c", "from tests.gated_backend import main; main()")
 """What to start instead of `costroute_rt.engines.building.background.COMMAND`."""
 
@@ -68,17 +68,17 @@ def win(ours: Callable[[], object], theirs: Callable[[], object]) -> Race:
 def main() -> None:
     """The building process; at low priority where the gate holds a file `nice`, as on a busy machine tests would wait for minutes.
 
-    Races are won at once, except where it holds a file `slow`: then they are run; or `slow pictures`: those of whole pictures are lost;
-    or `crash before pictures`: it ends before these.
+    Races are won at once, except where it holds a file `slow`: then they are run; or `slow images`: those of whole images are lost;
+    or `crash before images`: it ends before these.
     """
     background = import_module("costroute_rt.engines.building.background")
     if not (Path(os.environ[GATE]) / "nice").exists():
         background.NICENESS = 0  # type: ignore[attr-defined]
     if not (Path(os.environ[GATE]) / "slow").exists():
         background.run_race = win  # type: ignore[attr-defined]
-    if (Path(os.environ[GATE]) / "slow pictures").exists():
-        background._race_pictures = lambda *_: Race((2.0,) * 3, (1.0,) * 3)  # type: ignore[attr-defined]
-    if (Path(os.environ[GATE]) / "crash before pictures").exists():
-        background._race_pictures = lambda *_: os._exit(7)  # type: ignore[attr-defined]
+    if (Path(os.environ[GATE]) / "slow images").exists():
+        background._race_images = lambda *_: Race((2.0,) * 3, (1.0,) * 3)  # type: ignore[attr-defined]
+    if (Path(os.environ[GATE]) / "crash before images").exists():
+        background._race_images = lambda *_: os._exit(7)  # type: ignore[attr-defined]
     install(setattr)
     raise SystemExit(background.main())

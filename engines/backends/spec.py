@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from costroute_rt.engines.bundle.size import AxisRange
 from costroute_rt.engines.machine import device
 from costroute_rt.error import ConfigError
 
-AxisRange = tuple[str, int, int, int]
-"""A free axis by name, and the lengths it may have: least, usual, most."""
 AUTO = "auto"
 """Provider or precision: the one the backend is best at."""
 PRECISIONS = ("float32", "bfloat16", "float16")

@@ -1,6 +1,6 @@
 """Building in another process, at low priority, while this one works: `python -m costroute_rt.engines.building.background JOB`.
 
-The process gets its job as JSON and answers with one JSON object a line: {"graph": ..., "state": "building" | "ready" | "rejected",
+The process gets its job as JSON and answers with one JSON object a line: {"engine": name, "state": "building" | "ready" | "rejected",
 "reason": ...}, and at the end {"state": "done"}, when all that is ready may be used, or {"state": "failed", "reason": ...}. It ends
 when its standard input does, so that it never outlives who started it.
 """
@@ -15,18 +15,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from costroute_rt.engines.backends.engine import Engine
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_each, open_engine
 from costroute_rt.engines.building.gate import Race, run_race
+from costroute_rt.engines.building.lookup import engine_key, find_rejection, is_ready, read_cost
 from costroute_rt.engines.building.profile import example_call
-from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import router_graphs, row_graphs, sized_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.cost import identity, write_costs
 from costroute_rt.engines.store.store import Store
@@ -39,6 +39,8 @@ NICENESS = 19
 _END_S = 5.0
 
 Event = dict[str, str]
+Images = Mapping[str, Sequence[tuple[str, int]]]
+"""By candidate: the engines called for one image, in order, and how often."""
 
 
 class Builder:
@@ -54,7 +56,7 @@ class Builder:
         return self._process.pid
 
     def events(self) -> Iterator[Event]:
-        """What it tells, until it ends; last comes `done` or `failed`, whatever became of it."""
+        """What it reports, until it ends; last comes `done` or `failed`, even where it was killed."""
         last = ""
         for line in self._process.stdout or ():
             if line.endswith("\n"):  # else it was killed in the middle of it
@@ -92,9 +94,10 @@ class Builder:
         return f"the building process ended with exit code {code}{': ' + lines[-1] if lines else ''}"
 
 
-def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, replaced: Setup) -> Builder:
+def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, replaced: Setup, images: Images) -> Builder:
     """Start building the engines called `names` of `setup`, each to be proved against that of `replaced`.
 
+    images: the calls by which all of them are proved together.
     Raises EngineError where there is no interpreter to start, or the system does not start it.
     """
     if not sys.executable or getattr(sys, "frozen", False):
@@ -106,6 +109,7 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
         "names": list(names),
         "setup": setup.to_json(),
         "replaced": replaced.to_json(),
+        "images": {candidate: [list(call) for call in calls] for candidate, calls in images.items()},
     }
     flags = 0
     if sys.platform == "win32":
@@ -132,13 +136,13 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
 def build_job(job: dict[str, Any]) -> Iterator[Event]:
     """Build, check and prove one engine after another, then all that are ready together.
 
-    An engine that cannot be built is told, and the others go on. Where pictures are slower with those that are ready, these are rejected.
+    An engine that cannot be built is reported, and the others go on. If images are slower with those that are ready, these are rejected.
     """
     bundle, store = Bundle.open(job["bundle"], verify=False), Store(Path(job["store"]))
     setup, replaced = Setup(**job["setup"]), Setup(**job["replaced"])
     ready = []
     for name in job["names"]:
-        yield {"graph": name, "state": "building"}
+        yield {"engine": name, "state": "building"}
         try:
             (report,) = build_each(bundle, store, [name], setup, measure=False)
             reason = report.quarantined or prove_faster(bundle, store, name, setup, replaced)
@@ -148,86 +152,78 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
             reason = str(error)
         if reason is None:
             ready.append(name)
-        yield {"graph": name, "state": "rejected", "reason": reason} if reason else {"graph": name, "state": "ready"}
-    reason = prove_pictures(bundle, store, ready, setup, replaced) if ready else None
+        yield {"engine": name, "state": "rejected", "reason": reason} if reason else {"engine": name, "state": "ready"}
+    reason = prove_images(bundle, store, ready, setup, replaced, job["images"]) if ready else None
     if reason is not None:
-        yield from ({"graph": name, "state": "rejected", "reason": reason} for name in ready)
+        yield from ({"engine": name, "state": "rejected", "reason": reason} for name in ready)
 
 
 def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup) -> str | None:
     """Time an engine in turns with the one it is to replace, unless its costs are known; returns why it must not replace it.
 
     Its costs become those of the other times how much longer it takes: the machine is busy, and times of their own would say how busy.
-    That it is slower stands beside them: it is as good as any where nobody asks for the faster one.
+    That it is slower is kept with them: it may be used where nobody asks for the faster one.
     """
-    if setup.is_ready(bundle, store, [name]):
-        return setup.rejection(bundle, store, name, replaced)
+    if is_ready(bundle, store, [name], setup):
+        return find_rejection(bundle, store, name, setup, replaced)
     old, old_load_s = _open(bundle, store, name, replaced)
     with old:
         new, new_load_s = _open(bundle, store, name, setup)
         with new:
-            race = run_race(_call(bundle, name, new, setup), _call(bundle, name, old, replaced))
-    stored = store.find(setup.key(bundle, name))
+            race = run_race(example_call(new, bundle, name, setup), example_call(old, bundle, name, replaced))
+    stored = store.find(engine_key(bundle, name, setup))
     if stored is None:
         return "somebody removed it"
-    cost = replaced.cost(bundle, store, name).scaled(name, stored.digest, race.ratio, new_load_s / old_load_s, race.is_lost)
+    known = read_cost(bundle, store, name, replaced)
+    cost = known.scaled(name, stored.digest, race.ratio, new_load_s / old_load_s, race.is_lost)
     with store.lock(stored.digest):
         write_costs(stored.path, identity(stored.key, stored.sha256), cost)
-    return setup.rejection(bundle, store, name, replaced)
+    return find_rejection(bundle, store, name, setup, replaced)
 
 
-def prove_pictures(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, replaced: Setup) -> str | None:
-    """Time the calls of whole pictures in turns, with the engines called `names` among the others and without; returns why to go without.
+def prove_images(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, replaced: Setup, images: Images) -> str | None:
+    """Time the calls of whole images in turns, with the engines called `names` among the others and without; returns why to go without.
 
-    The threads of two libraries stand in each other's way, so that pictures may be slower where each engine is faster by itself. What is
-    found is kept with the costs of these engines, by which `Setup.rejection` and `Setup.is_proved` go.
+    The threads of two libraries get in each other's way, so that images may be slower where each engine is faster by itself. The result
+    is kept with the costs of these engines, where `find_rejection` and `may_replace` read it.
     """
-    for candidate, order in pictures(bundle).items():
-        mine = [name for name in dict.fromkeys(order) if name in names]
+    for candidate, calls in images.items():
+        mine = [name for name in dict.fromkeys(name for name, _ in calls) if name in names]
         if not mine:
             continue
-        race = _race_pictures(bundle, store, order, mine, setup, replaced)
+        race = _race_images(bundle, store, calls, mine, setup, replaced)
         if race.is_lost:
             times = f"{min(race.engine_ms):.2f} ms, without {min(race.other_ms):.2f} ms"
-            reason = f"pictures are slower with it among the engines of {replaced} that stay: by {candidate} {times}"
+            reason = f"images are slower with it among the engines of {replaced} that stay: by {candidate} {times}"
             for name in names:
-                _note_pictures(bundle, store, name, setup, replaced, reason)
+                _note_images(bundle, store, name, setup, replaced, reason)
             return reason
     for name in names:
-        _note_pictures(bundle, store, name, setup, replaced, None)
+        _note_images(bundle, store, name, setup, replaced, None)
     return None
 
 
-def _race_pictures(bundle: Bundle, store: Store, order: Sequence[str], mine: Sequence[str], setup: Setup, replaced: Setup) -> Race:
-    """The calls in `order`, those of `mine` by engines of `setup`, in turns with the same calls all by engines of `replaced`."""
+def _race_images(
+    bundle: Bundle, store: Store, calls: Sequence[tuple[str, int]], mine: Sequence[str], setup: Setup, replaced: Setup
+) -> Race:
+    """One image's calls, those of `mine` by engines of `setup`, in turns with the same calls all by engines of `replaced`."""
     with ExitStack() as stack:
 
         def opened(name: str, how: Setup) -> Callable[[], object]:
-            return _call(bundle, name, stack.enter_context(open_engine(bundle, store, name, how)), how)
+            return example_call(stack.enter_context(open_engine(bundle, store, name, how)), bundle, name, how)
 
-        old = {name: opened(name, replaced) for name in dict.fromkeys(order)}
+        old = {name: opened(name, replaced) for name in dict.fromkeys(name for name, _ in calls)}
         new = old | {name: opened(name, setup) for name in mine}
+        order = [name for name, times in calls for _ in range(times)]
         return run_race(lambda: [new[name]() for name in order], lambda: [old[name]() for name in order])
 
 
-def pictures(bundle: Bundle) -> dict[str, list[str]]:
-    """The calls of a picture, by its candidate: the fastest one of each choice of engines."""
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in sorted(bundle.pool, key=lambda row: int(row["num_inference_steps"])):
-        found.setdefault(tuple(row_graphs(bundle, row)), dict(row))
-    calls = {}
-    for graphs, row in found.items():
-        *before, step, decode = graphs
-        calls[str(row["name"])] = [*router_graphs(bundle), *before, *[step] * row["num_inference_steps"], decode]
-    return calls
-
-
-def _note_pictures(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup, slower: str | None) -> None:
-    stored = store.peek(setup.key(bundle, name))
+def _note_images(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup, slower: str | None) -> None:
+    stored = store.peek(engine_key(bundle, name, setup))
     if stored is not None:
-        against, is_slower = replaced.cost(bundle, store, name).digest, slower is not None
-        cost = setup.cost(bundle, store, name)
-        cost = replace(cost, relative_to=against, is_slower=is_slower, slower_pictures=slower, is_proved=not is_slower)
+        against, is_slower = read_cost(bundle, store, name, replaced).digest, slower is not None
+        cost = read_cost(bundle, store, name, setup)
+        cost = replace(cost, relative_to=against, is_slower=is_slower, slower_images=slower, is_proved=not is_slower)
         with store.lock(stored.digest):
             write_costs(stored.path, identity(stored.key, stored.sha256), cost)
 
@@ -238,30 +234,26 @@ def _open(bundle: Bundle, store: Store, name: str, setup: Setup) -> tuple[Engine
     return engine, time.perf_counter() - started
 
 
-def _call(bundle: Bundle, name: str, engine: Engine, setup: Setup) -> Callable[[], object]:
-    return example_call(engine, bundle, name, sized_spec(bundle, name, setup.spec(bundle)))
-
-
 def main() -> int:
-    """Do the job in the command line, telling on standard output how it goes."""
+    """Do the job in the command line, reporting on standard output how it goes."""
     if hasattr(os, "nice"):
         os.nice(max(0, NICENESS - os.nice(0)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches the starter too, which ends us
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as told:
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # what a library prints is no answer of ours
 
-        def tell(event: Event) -> None:
-            told.write(json.dumps(event) + "\n")
-            told.flush()
+        def report(event: Event) -> None:
+            answers.write(json.dumps(event) + "\n")
+            answers.flush()
 
         threading.Thread(target=_end_with_starter, daemon=True).start()
         try:
             for event in build_job(json.loads(sys.argv[1])):
-                tell(event)
+                report(event)
         except CostrouteError as error:
-            tell({"state": "failed", "reason": str(error)})
+            report({"state": "failed", "reason": str(error)})
             return error.exit_code
-        tell({"state": "done"})
+        report({"state": "done"})
     return 0
 
 

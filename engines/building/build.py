@@ -14,37 +14,37 @@ from pathlib import Path
 from typing import Any
 
 from costroute_rt.engines.backends.engine import Backend, BuildProgress, Engine
-from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey, FieldDifference
+from costroute_rt.engines.backends.key import EngineKey
+from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import GateResult, check_engine, unusable_output
+from costroute_rt.engines.building.lookup import describe_miss, engine_key, locate
 from costroute_rt.engines.building.profile import measure_missing
 from costroute_rt.engines.building.progress import Detail, Progress
-from costroute_rt.engines.building.setup import USUAL, Setup
-from costroute_rt.engines.building.shape import Size, split_name
-from costroute_rt.engines.building.specification import graph_names, locate, pool_graphs, room_needed, sized_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import TensorSpec
-from costroute_rt.engines.machine import device
+from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.machine.durable import check_room, is_full
-from costroute_rt.engines.store.store import Store, StoredEngine, check_files, load_stored
+from costroute_rt.engines.store.store import Store, StoredEngine, check_files, load_stored, portable_device
 from costroute_rt.error import BundleError, EngineError, Reason, StoreFullError
 
 _log = logging.getLogger(__name__)
 
 _UNWRITTEN = "Failed to write"
 """How a backend says that a file could not be written, where a quota or limit is met that free space does not show."""
+_ROOM = 2.5
+"""Bytes an engine may need for each byte of its weights: float16 becomes float32, and some layouts are padded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
-    """What happened to one graph."""
+    """What happened to one engine."""
 
-    graph: str
-    """component/graph"""
+    engine: str
     digest: str
     built: bool
-    """False: a good engine was there already."""
+    """False: a good engine existed already."""
     build_s: float
     size_bytes: int
     max_abs_error: float | None
@@ -58,37 +58,51 @@ class BuildReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """Whether one graph's engine would be found, and why not."""
+class _Wanted:
+    """One engine that is to be built or opened."""
 
-    graph: str
-    digest: str
-    found: bool
-    differences: list[FieldDifference]
-    problem: str | None
+    bundle: Bundle
+    name: str
+    key: EngineKey
+    tool: Backend
+    spec: BuildSpec
+
+    @classmethod
+    def of(cls, bundle: Bundle, name: str, setup: Setup) -> _Wanted:
+        return cls(bundle, name, engine_key(bundle, name, setup), setup.tool(), setup.spec(bundle, name))
+
+    @property
+    def path(self) -> str:
+        """The graph's, in the bundle."""
+        component, graph = EngineName.parse(self.name)[1:3]
+        return self.bundle.graph_path(component, graph)
+
+    def is_done(self, stored: StoredEngine | None) -> bool:
+        """Whether nothing is to be done for an engine: it was checked on this machine's device, or cannot be checked here."""
+        return stored is not None and (stored.was_checked or self.tool.obstacle() is not None)
+
+    def locate(self, error: EngineError) -> EngineError:
+        return locate(error, self.bundle, self.name, self.key)
 
 
 def build_engines(
     bundle: Bundle,
     store: Store,
+    names: Sequence[str],
     setup: Setup = USUAL,
     *,
-    graphs: Iterable[str] | None = None,
-    size: Size | None = None,
     force: bool = False,
     measure: bool = True,
     progress: Progress | None = None,
     detail: Detail | None = None,
 ) -> list[BuildReport]:
-    """Build what is missing or damaged among `graphs` (component/graph; None: what the pool needs), check it, measure it.
+    """Build the engines that are missing or damaged among `names`, check them, measure them.
 
-    size: build engines that know this height and width, in pixels, for the graphs that depend on it. None: those that take any, with
-    TensorRT also those that know the bundle's usual size.
+    force: also those that exist already or are quarantined.
     An engine built where it cannot run is neither checked nor measured before it can: by this function, or when it is first opened.
     Raises BundleError (files damaged, weights that give no numbers), EngineError (an engine that fails its check is quarantined with the
     reason, and not built again until something in its key changes), StoreFullError, BackendError, ConfigError.
     """
-    names = graph_names(bundle, graphs, size, setup.tool())
     reports = build_each(bundle, store, names, setup, force=force, measure=measure, progress=progress, detail=detail)
     raise_quarantined(bundle, store, reports)
     return reports
@@ -105,22 +119,21 @@ def build_each(
     progress: Progress | None = None,
     detail: Detail | None = None,
 ) -> list[BuildReport]:
-    """`build_engines` for engines by name, where one that is quarantined is reported instead of raised."""
-    tool, spec = setup.tool(), setup.spec(bundle)
-    keys = {name: setup.key(bundle, name) for name in names}
+    """`build_engines`, where a quarantined engine is reported instead of raised."""
+    all_wanted = [_Wanted.of(bundle, name, setup) for name in names]
     store.sweep()
-    wanted = [name for name in names if force or not _is_ready(_present(store, keys[name]), tool)]
+    todo = [wanted for wanted in all_wanted if force or not wanted.is_done(_find_intact(store, wanted.key))]
     built: dict[str, StoredEngine] = {}
-    for index, name in enumerate(wanted):
+    for index, wanted in enumerate(todo):
         if progress is not None:
-            progress(name, index, len(wanted))
-        share = partial(detail, name) if detail is not None else None
-        stored = _build_one(bundle, store, name, keys[name], tool, sized_spec(bundle, name, spec), force=force, share=share)
+            progress(wanted.name, index, len(todo))
+        share = partial(detail, wanted.name) if detail is not None else None
+        stored = _build_one(store, wanted, force=force, share=share)
         if stored is not None:
-            built[name] = stored
-    found = {name: built.get(name) or store.peek(keys[name]) for name in names}
+            built[wanted.name] = stored
+    found = {wanted.name: built.get(wanted.name) or store.peek(wanted.key) for wanted in all_wanted}
     good = [name for name, stored in found.items() if stored is not None and not stored.quarantined]
-    costs = measure_missing(bundle, store, good, setup) if measure and tool.obstacle() is None else {}
+    costs = measure_missing(bundle, store, good, setup) if measure and setup.tool().obstacle() is None else {}
     return [_report(name, found[name], name in built, costs) for name in names]
 
 
@@ -128,59 +141,44 @@ def raise_quarantined(bundle: Bundle, store: Store, reports: Iterable[BuildRepor
     """Raise EngineError where engines are quarantined, now or by an earlier build."""
     bad = [report for report in reports if report.quarantined]
     if bad:
-        problem = "; ".join(f"the engine of {each.graph} is quarantined: {each.quarantined}" for each in bad)
+        problem = "; ".join(f"the engine {each.engine} is quarantined: {each.quarantined}" for each in bad)
         key = load_stored(store.folder / bad[0].digest).key
-        raise locate(EngineError(problem, reason=Reason.QUARANTINED, path=store.folder), bundle, bad[0].graph, key)
+        raise locate(EngineError(problem, reason=Reason.QUARANTINED, path=store.folder), bundle, bad[0].engine, key)
 
 
 def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -> Engine:
-    """Open the engine called `name`, component/graph, which may name a size; one that was built where it could not run is checked first.
+    """Open an engine; one that was built where it could not run is checked first.
 
     Raises EngineError, naming what differs from the nearest stored one, where there is none.
     """
-    tool, spec, key = setup.tool(), sized_spec(bundle, name, setup.spec(bundle)), setup.key(bundle, name)
+    wanted = _Wanted.of(bundle, name, setup)
     try:
-        stored = store.find(key)
-        if stored is not None and not _is_ready(stored, tool):
-            _build_one(bundle, store, name, key, tool, spec)
-            stored = store.find(key)
-        engine = None if stored is None else tool.open(stored.path, spec, key)
+        stored = store.find(wanted.key)
+        if stored is not None and not wanted.is_done(stored):
+            _build_one(store, wanted)
+            stored = store.find(wanted.key)
+        if stored is None:
+            problem = f"there is no such engine ({describe_miss(store.explain(wanted.key))})"
+            raise EngineError(problem, reason=Reason.MISSING, path=store.folder)
+        engine = wanted.tool.open(stored.path, wanted.spec, wanted.key)
+        if engine.inputs.keys() != bundle.graphs[wanted.path].inputs.keys():
+            engine.close()
+            problem = f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's"
+            raise EngineError(problem, reason=Reason.DAMAGED, path=stored.path)
     except EngineError as error:
-        raise locate(error, bundle, name, key) from error
-    if stored is None or engine is None:
-        problem = f"there is no such engine ({describe_miss(store.explain(key))})"
-        raise locate(EngineError(problem, reason=Reason.MISSING, path=store.folder), bundle, name, key)
-    if engine.inputs.keys() != bundle.graphs[bundle.graph_path(*split_name(name))].inputs.keys():
-        engine.close()
-        problem = f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's"
-        raise locate(EngineError(problem, reason=Reason.DAMAGED, path=stored.path), bundle, name, key)
+        raise wanted.locate(error) from error
     store.note_use(stored)
     return engine
 
 
-def explain_engines(bundle: Bundle, store: Store, setup: Setup = USUAL) -> list[Explanation]:
-    """For each graph the pool needs: would its engine be found, and if not, why."""
-    return [_explain(store, name, setup.key(bundle, name)) for name in pool_graphs(bundle)]
+def room_needed(bundle: Bundle, name: str) -> int:
+    """The most bytes that an engine may need."""
+    _, component, graph, _ = EngineName.parse(name)
+    stored = bundle.files[bundle.graph_path(component, graph)].bytes + bundle.weights_bytes(component)
+    return int(_ROOM * stored)
 
 
-def _explain(store: Store, name: str, key: EngineKey) -> Explanation:
-    try:
-        found = store.find(key) is not None
-    except EngineError as error:
-        return Explanation(name, key.digest, False, [], str(error))
-    differences = [] if found else store.explain(key)
-    return Explanation(name, key.digest, found, differences, None if found else describe_miss(differences))
-
-
-def describe_miss(differences: Iterable[FieldDifference]) -> str:
-    """Why an engine is not there, from how the nearest stored one differs."""
-    found = {each.field: each for each in differences}
-    if "backend" in found:  # all else differs too, and says nothing
-        return f"built by {found['backend'].found}"
-    return "; ".join(map(str, found.values())) or "none was built"
-
-
-def _present(store: Store, key: EngineKey) -> StoredEngine | None:
+def _find_intact(store: Store, key: EngineKey) -> StoredEngine | None:
     """The stored engine, good or quarantined; a damaged one is to be built again, so it counts as missing."""
     try:
         stored = store.peek(key)
@@ -192,83 +190,45 @@ def _present(store: Store, key: EngineKey) -> StoredEngine | None:
     return stored
 
 
-def _is_ready(stored: StoredEngine | None, tool: Backend) -> bool:
-    """Whether nothing is to be done for an engine: it was checked on this machine's device, or cannot be checked here."""
-    return stored is not None and (was_checked(stored) or tool.obstacle() is not None)
-
-
-def is_proved(stored: StoredEngine) -> bool:
-    """Whether it passed its check, on the device of this machine where it is for more than one."""
-    return stored.quarantined is None and was_checked(stored)
-
-
-def was_checked(stored: StoredEngine) -> bool:
-    """Whether it was checked, good or not, on the device of this machine where it is for more than one."""
-    return bool(stored.gate) and stored.gate.get("device") == _portable_device(stored.key.driver)
-
-
-def _portable_device(driver: str) -> str | None:
-    """The device and driver that run an engine made for any driver; None for one whose key names them."""
-    return " ".join(device.gpu()) if driver == ANY_DRIVER else None
-
-
-def _build_one(
-    bundle: Bundle,
-    store: Store,
-    name: str,
-    key: EngineKey,
-    tool: Backend,
-    spec: BuildSpec,
-    *,
-    force: bool = False,
-    share: BuildProgress | None = None,
-) -> StoredEngine | None:
+def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, share: BuildProgress | None = None) -> StoredEngine | None:
     """Build one engine under its lock, or only check it where that could not be done when it was built; one that fails is quarantined.
 
     None where another process did it meanwhile.
     """
+    bundle, key = wanted.bundle, wanted.key
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with store.lock(key.digest):
-        old = None if force else _present(store, key)
-        if _is_ready(old, tool):
+        old = None if force else _find_intact(store, key)
+        if wanted.is_done(old):
             return None
-        source = bundle.verify_graph(*split_name(name))
-        check_room(store.root, room_needed(bundle, name))
+        source = bundle.verify_graph(*EngineName.parse(wanted.name)[1:3])
+        check_room(store.root, room_needed(bundle, wanted.name))
 
         def fill(folder: Path) -> dict[str, Any]:
-            if old is None or old.quarantined:  # on another device: of such an engine the files are gone
-                return _fill(bundle, name, source, folder, tool, spec, started, lambda: tool.build(source, folder, spec, share))
-            entries = _fill(bundle, name, source, folder, tool, spec, started, lambda: _copy_engine(old, folder))
+            if old is None or old.quarantined:  # on another device: the files of such an engine are gone
+                return _fill(wanted, source, folder, started, lambda: wanted.tool.build(source, folder, wanted.spec, share))
+            entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder))
             return {**entries, "built_at": old.built_at, "build_s": old.build_s}
 
         try:
             stored = store.write(key, fill)
         except EngineError as error:
-            raise locate(error, bundle, name, key) from error
+            raise wanted.locate(error) from error
     if stored.quarantined:
-        _log.warning("the engine of %s is quarantined: %s", name, stored.quarantined)
+        _log.warning("the engine %s is quarantined: %s", wanted.name, stored.quarantined)
     else:
-        _log.info("built %s in %.1f s", key.graph, stored.build_s)
+        _log.info("built %s in %.1f s", wanted.name, stored.build_s)
     return stored
 
 
-def _fill(
-    bundle: Bundle,
-    name: str,
-    source: Path,
-    folder: Path,
-    tool: Backend,
-    spec: BuildSpec,
-    started: str,
-    make: Callable[[], object],
-) -> dict[str, Any]:
+def _fill(wanted: _Wanted, source: Path, folder: Path, started: str, make: Callable[[], object]) -> dict[str, Any]:
     """The manifest entries of an engine that `make` writes into `folder`, checked where it can run."""
     begin = time.perf_counter()
     try:
         make()
-        gate = _check(bundle, name, source, folder, tool, spec) if tool.obstacle() is None else None
+        gate = _check(wanted, source, folder) if wanted.tool.obstacle() is None else None
         if gate is not None and gate.problem is not None:
-            for path in folder.iterdir():  # what is kept of it is the reason
+            for path in folder.iterdir():  # only the reason is kept
                 path.unlink()
     except EngineError as error:
         if is_full(folder) or _UNWRITTEN in error.problem:
@@ -277,14 +237,14 @@ def _fill(
     return {
         "built_at": started,
         "build_s": round(time.perf_counter() - begin, 3),
-        "gate": {} if gate is None else _gate_json(gate, tool, spec),
-        "source": str(bundle.root),
+        "gate": {} if gate is None else _gate_json(gate, wanted),
+        "source": str(wanted.bundle.root),
         "quarantined": None if gate is None else gate.problem,
     }
 
 
-def _gate_json(gate: GateResult, tool: Backend, spec: BuildSpec) -> dict[str, Any]:
-    device_now = _portable_device(tool.device(spec)[1])
+def _gate_json(gate: GateResult, wanted: _Wanted) -> dict[str, Any]:
+    device_now = portable_device(wanted.key.driver)
     return gate.to_json() if device_now is None else {**gate.to_json(), "device": device_now}
 
 
@@ -296,20 +256,20 @@ def _copy_engine(stored: StoredEngine, folder: Path) -> None:
             shutil.copyfile(stored.path / name, folder / name)
 
 
-def _check(bundle: Bundle, name: str, source: Path, folder: Path, tool: Backend, spec: BuildSpec) -> GateResult:
+def _check(wanted: _Wanted, source: Path, folder: Path) -> GateResult:
     """Run the gate on a freshly written engine; raises BundleError where already the reference gives no numbers."""
     from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 
-    path = bundle.graph_path(*split_name(name))
-    feeds = example_feeds(bundle, path, sizes=dict(spec.shapes))
-    reference = OnnxRuntimeBackend().run_reference(source, feeds)
-    _check_interface(bundle, path, reference.engine)
-    broken = unusable_output(reference.outputs())
-    if broken is not None:
-        weights = next(iter(bundle.components[split_name(name)[0]].weights), path)
-        raise BundleError(bundle.root / weights, f"its numbers make {broken} of {path} NaN or infinite", "export the bundle again")
-    with tool.open(folder, spec) as engine:
-        return check_engine(engine, feeds, reference.outputs, spec.precision)
+    bundle, path, spec = wanted.bundle, wanted.path, wanted.spec
+    feeds = example_feeds(bundle, path, dict(spec.shapes))
+    with OnnxRuntimeBackend().open_reference(source) as reference:
+        _check_interface(bundle, path, reference)
+        broken = unusable_output(reference.run(feeds))
+        if broken is not None:
+            weights = next(iter(bundle.components[EngineName.parse(wanted.name).component].weights), path)
+            raise BundleError(bundle.root / weights, f"its numbers make {broken} of {path} NaN or infinite", "export the bundle again")
+        with wanted.tool.open(folder, spec) as engine:
+            return check_engine(engine, feeds, lambda: reference.run(feeds), spec.precision)
 
 
 def _check_interface(bundle: Bundle, path: str, engine: Engine) -> None:
@@ -336,13 +296,13 @@ def _report(name: str, stored: StoredEngine | None, built: bool, costs: Mapping[
         raise EngineError("it vanished while others were built", reason=Reason.MISSING, engine=name)
     error = stored.gate.get("max_abs_error")
     return BuildReport(
-        graph=name,
+        engine=name,
         digest=stored.digest,
         built=built,
         build_s=stored.build_s,
         size_bytes=stored.size_bytes,
         max_abs_error=None if error is None else float(error),
-        proved=is_proved(stored),
+        proved=stored.is_proved,
         median_ms=costs.get(name),
         quarantined=stored.quarantined,
     )

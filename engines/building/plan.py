@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from costroute_rt.engines.backends.key import EngineKey, FieldDifference
-from costroute_rt.engines.building.build import describe_miss, was_checked
-from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import room_needed
+from costroute_rt.engines.backends.setup import Setup
+from costroute_rt.engines.building.build import room_needed
+from costroute_rt.engines.building.lookup import describe_miss, engine_key
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store, StoredEngine, check_files
 from costroute_rt.error import EngineError
@@ -16,24 +16,23 @@ from costroute_rt.error import EngineError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedBuild:
-    """What would happen to one graph."""
+    """What would happen to one engine."""
 
-    graph: str
-    """component/graph, with the size where the engine has one of its own."""
+    engine: str
     digest: str
     builds: bool
     why: str
     differences: tuple[FieldDifference, ...]
     """From the nearest stored engine of the graph; empty where it would not be built, or none was ever built."""
     build_s: float | None
-    """From recorded builds of the same graph, else of others by the same backend, by size; None: there are none. 0: not built."""
+    """From recorded builds of the same graph, else of others by the same backend, by size; None without records, 0 if not built."""
     disk_bytes: int
-    """Of the last such engine; where there was none, the most it may need. 0: not built."""
+    """Of the last such engine; where there was none, the most it may need; 0 if not built."""
 
 
 def plan_builds(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, *, force: bool = False) -> list[PlannedBuild]:
     """What `build_each` would do now with the same arguments, one entry for each name."""
-    keys = {name: setup.key(bundle, name) for name in names}
+    keys = {name: engine_key(bundle, name, setup) for name in names}
     records = store.engines()
     can_run = setup.tool().obstacle() is None
     return [_plan(bundle, store, name, key, records, can_run=can_run, force=force) for name, key in keys.items()]
@@ -46,7 +45,7 @@ def _plan(
     alike = _alike(key, records)
     disk_bytes = next((record.size_bytes for record in alike if record.size_bytes), room_needed(bundle, name))
     return PlannedBuild(
-        graph=name,
+        engine=name,
         digest=key.digest,
         builds=builds,
         why=why,
@@ -69,10 +68,10 @@ def _decide(store: Store, key: EngineKey, can_run: bool, force: bool) -> tuple[b
         return True, describe_miss(differences), tuple(differences)
     if force:
         return True, "forced", ()
-    is_new_here = can_run and not was_checked(stored)
+    is_new_here = can_run and not stored.was_checked
     if stored.quarantined:
         return is_new_here, f"quarantined{' on another device' if is_new_here else ''}: {stored.quarantined}", ()
-    return False, "it is there, and will be checked on this device" if is_new_here else "it is there", ()
+    return False, "it exists, and will be checked on this device" if is_new_here else "it exists", ()
 
 
 def _alike(key: EngineKey, records: Sequence[StoredEngine]) -> list[StoredEngine]:

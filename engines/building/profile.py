@@ -6,20 +6,19 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 from filelock import Timeout
 
 from costroute_rt.engines.backends.engine import Backend, Engine
+from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import Clock
+from costroute_rt.engines.building.lookup import engine_key, locate, read_cost
 from costroute_rt.engines.building.progress import Progress
-from costroute_rt.engines.building.setup import USUAL, Setup
-from costroute_rt.engines.building.shape import Size, split_name
-from costroute_rt.engines.building.specification import graph_names, locate, sized_spec
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.store.cost import COSTS, CallCost, EngineCost, identity, write_costs
 from costroute_rt.engines.store.store import Store, StoredEngine
 from costroute_rt.error import EngineError, Reason
@@ -34,42 +33,21 @@ _MEASURING = "measuring"
 """The lock of whoever measures in a store: two at once would find each other's load."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostRow:
-    """One measured engine at one batch size, for showing."""
-
-    graph: str
-    digest: str
-    batch: int
-    median_ms: float
-    p95_ms: float
-    spread_ms: float
-    calls: int
-    load_ms: float
-
-
 def profile_engines(
-    bundle: Bundle, store: Store, setup: Setup = USUAL, *, size: Size | None = None, progress: Progress | None = None
-) -> list[CostRow]:
-    """Measure every engine that `build_engines` builds for the pool, again; raises EngineError where one is missing.
+    bundle: Bundle,
+    store: Store,
+    names: Iterable[str],
+    setup: Setup = USUAL,
+    *,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[EngineCost]:
+    """Time the engines in turns, as generating an image uses them, and write each one's costs.json.
 
-    size: those that know this height and width, in pixels.
+    Waits for others who measure in this store. Raises EngineError where an engine is missing.
     """
-    costs = measure_engines(bundle, store, graph_names(bundle, size=size, tool=setup.tool()), setup, progress=progress)
-    return [
-        CostRow(
-            graph=cost.graph,
-            digest=cost.digest,
-            batch=batch,
-            median_ms=call.median_ms,
-            p95_ms=call.p95_ms,
-            spread_ms=call.spread_ms,
-            calls=call.calls,
-            load_ms=cost.load.median_ms,
-        )
-        for cost in costs
-        for batch, call in cost.batch.items()
-    ]
+    with _measuring(store):
+        return _measure(bundle, store, names, setup, progress, clock)
 
 
 def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> dict[str, float]:
@@ -81,23 +59,10 @@ def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: S
     with _measuring(store):
         costs, missing = _known_costs(bundle, store, names, setup)  # who had the lock may have measured the same
         for name, problem in list(missing.items())[:1]:
-            if (store.folder / setup.key(bundle, name).digest / COSTS).exists():  # it takes seconds, and nobody asked for it
+            if (store.folder / engine_key(bundle, name, setup).digest / COSTS).exists():  # it takes seconds, and nobody asked for it
                 _log.warning("measuring again: %s", problem)
         measured = _measure(bundle, store, missing, setup, limit_s=_FIRST_LIMIT_S, repeats=_FIRST_LOADS) if missing else []
-    return costs | {cost.graph: cost.batch[1].median_ms for cost in measured}
-
-
-def measure_engines(
-    bundle: Bundle,
-    store: Store,
-    names: Iterable[str],
-    setup: Setup,
-    progress: Progress | None = None,
-    clock: Clock = time.perf_counter,
-) -> list[EngineCost]:
-    """Time the engines in turns, as generating an image uses them, and write each one's costs.json; waits for others who measure."""
-    with _measuring(store):
-        return _measure(bundle, store, names, setup, progress, clock)
+    return costs | {cost.engine: cost.call.median_ms for cost in measured}
 
 
 @contextmanager
@@ -121,17 +86,16 @@ def _measure(
     limit_s: float = _LIMIT_S,
     repeats: int = _LOADS,
 ) -> list[EngineCost]:
-    tool, spec = setup.tool(), setup.spec(bundle)
-    stored = {name: _stored(bundle, store, name, setup) for name in names}
+    tool, stored = setup.tool(), {name: _stored(bundle, store, name, setup) for name in names}
     with ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {}
         loads: dict[str, list[float]] = {}
         for index, (name, entry) in enumerate(stored.items()):
             if progress is not None:
                 progress(name, index, len(stored))
-            own = sized_spec(bundle, name, spec)
-            engine, loads[name] = _load(tool, entry, own, clock, repeats)
-            calls[name] = example_call(stack.enter_context(engine), bundle, name, own)
+            spec = setup.spec(bundle, name)
+            engine, loads[name] = _load(tool, entry, spec, clock, repeats)
+            calls[name] = example_call(stack.enter_context(engine), bundle, name, setup)
         times = _time_in_turns(calls, clock, limit_s)
     return [_write(store, name, stored[name], times[name], loads[name]) for name in stored]
 
@@ -168,15 +132,16 @@ def _load(tool: Backend, stored: StoredEngine, spec: BuildSpec, clock: Clock, re
     return engine, times
 
 
-def example_call(engine: Engine, bundle: Bundle, name: str, spec: BuildSpec) -> Callable[[], object]:
+def example_call(engine: Engine, bundle: Bundle, name: str, setup: Setup) -> Callable[[], object]:
     """One call as generating makes it, on the example inputs: outputs back in host memory, which also waits for the device."""
-    arrays = example_feeds(bundle, bundle.graph_path(*split_name(name)), sizes=dict(spec.shapes))
+    _, component, graph, _ = EngineName.parse(name)
+    arrays = example_feeds(bundle, bundle.graph_path(component, graph), dict(setup.spec(bundle, name).shapes))
     feeds = {key: engine.to_device(array) for key, array in arrays.items()}
     return lambda: [engine.to_host(value) for value in engine.run(feeds).values()]
 
 
 def _stored(bundle: Bundle, store: Store, name: str, setup: Setup) -> StoredEngine:
-    key = setup.key(bundle, name)
+    key = engine_key(bundle, name, setup)
     stored = store.peek(key)
     if stored is None or stored.quarantined:
         error = EngineError("there is no such engine to measure", reason=Reason.MISSING, path=store.folder)
@@ -189,14 +154,14 @@ def _known_costs(bundle: Bundle, store: Store, names: Iterable[str], setup: Setu
     costs, missing = dict[str, float](), dict[str, EngineError]()
     for name in names:
         try:
-            costs[name] = setup.cost(bundle, store, name).batch[1].median_ms
+            costs[name] = read_cost(bundle, store, name, setup).call.median_ms
         except EngineError as error:
             missing[name] = error
     return costs, missing
 
 
 def _write(store: Store, name: str, stored: StoredEngine, times: list[float], loads: list[float]) -> EngineCost:
-    cost = EngineCost(graph=name, digest=stored.digest, batch={1: summarize(times)}, load=summarize(loads))
+    cost = EngineCost(engine=name, digest=stored.digest, call=summarize(times), load=summarize(loads))
     with store.lock(stored.digest):
         write_costs(stored.path, identity(stored.key, stored.sha256), cost)
     return cost

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from filelock import Timeout
 
-from costroute_rt.engines.backends.key import ANY_DRIVER, FieldDifference
-from costroute_rt.engines.building.build import is_proved
-from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.shape import known_size, with_size
-from costroute_rt.engines.building.specification import router_graphs, row_graphs
+from costroute_rt.engines.backends.key import FieldDifference
+from costroute_rt.engines.backends.setup import Setup
+from costroute_rt.engines.building.lookup import engine_key
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.name import find_graph
+from costroute_rt.engines.bundle.size import known_size, with_size
 from costroute_rt.engines.machine.durable import store_errors
 from costroute_rt.engines.store.cost import EngineCost, identity, read_cost_file
 from costroute_rt.engines.store.store import Store, StoredEngine
-from costroute_rt.error import BackendError, BundleError, ConfigError, EngineError
+from costroute_rt.error import BackendError, ConfigError, EngineError
 
 DAMAGED = "damaged"
 
@@ -26,15 +27,17 @@ class Usage:
     """One engine in the store, seen from a bundle on this machine as they are now."""
 
     stored: StoredEngine
+    engine: str
+    """Its name, with the size that it knows."""
     disk_bytes: int
     used_by: tuple[str, ...]
-    """Candidates of the bundle that need it; empty where its key is not what it would be now."""
+    """Candidates of the bundle that need it; empty where it is stale."""
     differences: tuple[FieldDifference, ...]
-    """In what its key is not what it would be now: wanted is now, found is the engine's."""
+    """Fields in which its key is not what it would be now: wanted is now, found is the engine's."""
     cost: EngineCost | None
-    """None where it was not measured, or not as things are now."""
+    """None where it was not measured on this machine as it is now."""
     unknown: str | None = None
-    """Why it cannot be told now whether it is as it would be: its backend or its device is not there."""
+    """Why staleness cannot be determined: backend or device missing."""
 
     @property
     def state(self) -> str:
@@ -44,60 +47,64 @@ class Usage:
         if self.differences:
             return f"stale: another {', '.join(d.field for d in self.differences)}"
         if self.unknown is not None:
-            return f"cannot tell now: {self.unknown}"
-        return "ready" if is_proved(self.stored) else "not proved"
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """An engine that went, or would go, and why."""
-
-    usage: Usage
-    why: str
+            return f"unknown: {self.unknown}"
+        return "ready" if self.stored.is_proved else "not proved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collection:
     """What `collect_garbage` did, or would do."""
 
-    removed: list[Removal]
+    removed: list[tuple[Usage, str]]
+    """Each with the reason."""
     before_bytes: int
     after_bytes: int
-    max_bytes: int
 
 
-def survey(bundle: Bundle, store: Store, threads: int | None = None) -> list[Usage]:
+def survey(bundle: Bundle, store: Store, users: Mapping[str, Container[str]], threads: int | None = None) -> list[Usage]:
     """Every directory of the store, damaged ones too, by graph.
 
+    users: the engines that each candidate needs, by name, without sizes.
     threads: of the engines that the bundle uses; None: this machine's default.
     """
-    rows = {row["name"]: [*row_graphs(bundle, row), *router_graphs(bundle)] for row in bundle.pool}
-    found = []
-    for stored in store.everything():
-        differences, unknown = _compare_with_now(bundle, stored, threads)
-        name = stored.key.graph.partition("/")[2]
-        users = () if differences or unknown or stored.quarantined else tuple(row for row, graphs in rows.items() if name in graphs)
-        usage = Usage(
-            stored=stored,
-            disk_bytes=_disk_bytes(stored),
-            used_by=users,
-            differences=differences,
-            cost=_cost(stored, name),
-            unknown=unknown,
-        )
-        found.append(usage)
-    return found
+    return [_describe(bundle, stored, users, threads) for stored in store.everything()]
 
 
-def collect_garbage(bundle: Bundle, store: Store, max_bytes: int, *, threads: int | None = None, dry_run: bool = False) -> Collection:
+def _describe(bundle: Bundle, stored: StoredEngine, users: Mapping[str, Container[str]], threads: int | None) -> Usage:
+    graph, size = stored.key.graph, known_size(bundle, stored.key.shapes)
+    name = graph
+    with suppress(ConfigError):  # it is none of this bundle's
+        name = with_size(bundle, [graph], size)[0] if size is not None else str(find_graph(bundle, graph))
+    differences, unknown = _compare_with_now(bundle, stored, name, threads)
+    is_usable = not (differences or unknown or stored.quarantined)
+    return Usage(
+        stored=stored,
+        engine=name,
+        disk_bytes=_disk_bytes(stored),
+        used_by=tuple(candidate for candidate, names in users.items() if is_usable and graph in names),
+        differences=differences,
+        cost=_cost(stored, name),
+        unknown=unknown,
+    )
+
+
+def collect_garbage(
+    bundle: Bundle,
+    store: Store,
+    users: Mapping[str, Container[str]],
+    max_bytes: int,
+    *,
+    threads: int | None = None,
+    dry_run: bool = False,
+) -> Collection:
     """Remove engines until the store has at most `max_bytes`: damaged ones, then those not used for longest.
 
-    What the bundle uses stays, unless it alone needs more, and so does that of which this cannot be told now. Records of engines that
-    are quarantined stay: they are small, and without them these would be built again. An engine that somebody is building stays too.
+    Engines in use are kept unless they alone exceed the limit; so are engines of which it is unknown whether they are stale. Records of
+    quarantined engines stay: they are small, and without them these would be built again. An engine that somebody is building stays too.
     """
     if not dry_run:
         store.sweep()
-    found = survey(bundle, store, threads)
+    found = survey(bundle, store, users, threads)
     before = after = sum(each.disk_bytes for each in found)
     removed = []
     for each in _by_worth(found):
@@ -106,14 +113,14 @@ def collect_garbage(bundle: Bundle, store: Store, max_bytes: int, *, threads: in
         try:
             if not dry_run:
                 store.remove(each.stored.digest, timeout_s=0)
-            removed.append(Removal(each, _why(each)))
+            removed.append((each, _why(each)))
         except Timeout:
             continue
         except EngineError:
             if each.stored.path.exists():
                 raise
         after -= each.disk_bytes  # also where somebody else removed it
-    return Collection(removed=removed, before_bytes=before, after_bytes=after, max_bytes=max_bytes)
+    return Collection(removed=removed, before_bytes=before, after_bytes=after)
 
 
 def _by_worth(found: Sequence[Usage]) -> list[Usage]:
@@ -124,23 +131,25 @@ def _by_worth(found: Sequence[Usage]) -> list[Usage]:
 
 def _why(usage: Usage) -> str:
     if usage.used_by or usage.unknown is not None:
-        return "what the bundle uses alone needs more"
+        return "the engines in use alone exceed the limit"
     return usage.state if usage.differences or usage.stored.quarantined else "the bundle does not use it"
 
 
-def _compare_with_now(bundle: Bundle, stored: StoredEngine, threads: int | None) -> tuple[tuple[FieldDifference, ...], str | None]:
-    """Its key beside the one that the same graph, backend, provider, precision and size would have now; why this cannot be told, else."""
+def _compare_with_now(
+    bundle: Bundle, stored: StoredEngine, name: str, threads: int | None
+) -> tuple[tuple[FieldDifference, ...], str | None]:
+    """Its key beside the one that such an engine would have now; else why that is unknown."""
     key = stored.key
-    family, _, name = key.graph.partition("/")
-    if family != bundle.family:
+    if not key.graph.startswith(f"{bundle.family}/"):
         return (FieldDifference("graph", f"one of {bundle.family}", key.graph),), None
-    size = known_size(bundle, key.shapes)
     try:
-        target = key.device if key.driver == ANY_DRIVER else ""
-        setup = Setup(backend=key.backend, provider=key.provider, precision=key.precision, threads=threads, target=target)
-        now = setup.key(bundle, with_size(bundle, [name], size)[0] if size is not None else name)
-    except BundleError:
+        find_graph(bundle, name)
+    except ConfigError:
         return (FieldDifference("graph", "one of the bundle", key.graph),), None
+    target = key.setup["target"]
+    setup = Setup(backend=key.backend, provider=key.provider, precision=key.precision, threads=threads, target=target)
+    try:
+        now = engine_key(bundle, name, setup)
     except BackendError as error:
         return (), error.found
     except ConfigError as error:
@@ -148,7 +157,7 @@ def _compare_with_now(bundle: Bundle, stored: StoredEngine, threads: int | None)
     differences = tuple(now.differences(key))
     is_away = now.device == "none" != key.device
     if is_away and {each.field for each in differences} <= {"device", "driver"}:
-        return (), f"{key.device} is not there"
+        return (), f"{key.device} is missing"
     return differences, None
 
 

@@ -1,34 +1,50 @@
-"""Names of engines: which graph of which component of which family, and the image size that an engine of its own knows."""
+"""Names of engines: family/component/graph, with @HEIGHTxWIDTH for one that knows the size of its images."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from costroute_rt.error import ConfigError
+
+if TYPE_CHECKING:
+    from costroute_rt.engines.bundle.bundle import Bundle
 
 Size = tuple[int, int]
 """Height and width of an image, in pixels."""
 
-_NAME = re.compile(r"(?P<family>[^/@]+)/(?P<component>[^/]+)/(?P<graph>[^/@]+)(?:@(?P<height>\d+)x(?P<width>\d+))?")
+_SIZED = re.compile(r"(.+)@(\d+)x(\d+)")
 
 
 class EngineName(NamedTuple):
-    """`family/component/graph`, or `family/component/graph@HEIGHTxWIDTH`."""
+    """`postcard/base/guided_step` or `postcard/base/guided_step@512x768`, taken apart."""
 
     family: str
     component: str
     graph: str
     size: Size | None = None
-    """None: the engine of the graph's usual profile."""
+    """The size that the engine knows; None for one that takes any size its bundle makes, or whose bundle makes one size only."""
 
     def __str__(self) -> str:
-        name = f"{self.family}/{self.component}/{self.graph}"
-        return name if self.size is None else f"{name}@{self.size[0]}x{self.size[1]}"
+        size = "" if self.size is None else f"@{self.size[0]}x{self.size[1]}"
+        return f"{self.family}/{self.component}/{self.graph}{size}"
 
     @classmethod
     def parse(cls, name: str) -> EngineName:
-        """The parts of a name; raises ValueError for text of another form."""
-        found = _NAME.fullmatch(name)
-        if found is None:
-            raise ValueError(f"{name!r} is not the name of an engine: expected family/component/graph")
-        size = None if found["height"] is None else (int(found["height"]), int(found["width"]))
-        return cls(found["family"], found["component"], found["graph"], size)
+        """The parts of a name; raises ConfigError where it is none."""
+        parts = name.split("/", 2)
+        if len(parts) < 3 or not all(parts):
+            raise ConfigError("engine", name, "family/component/graph, such as postcard/base/guided_step")
+        family, component, graph = parts
+        sized = _SIZED.fullmatch(graph)
+        return cls(family, component, graph) if sized is None else cls(family, component, sized[1], (int(sized[2]), int(sized[3])))
+
+
+def find_graph(bundle: Bundle, name: str) -> EngineName:
+    """The parts of the name of an engine of the bundle; raises ConfigError where it has no such graph."""
+    found = EngineName.parse(name)
+    component = bundle.components.get(found.component)
+    if found.family != bundle.family or component is None or found.graph not in component.graphs:
+        known = [f"{bundle.family}/{each.name}/{graph}" for each in bundle.components.values() for graph in each.graphs]
+        raise ConfigError("engine", name, f"family/component/graph, one of {', '.join(known)}")
+    return found

@@ -15,7 +15,7 @@ from costroute_rt.engines.machine.durable import store_errors, write_file
 from costroute_rt.error import EngineError, Reason
 
 COSTS = "costs.json"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,32 +39,25 @@ class CallCost:
 class EngineCost:
     """Times of one engine file on this device."""
 
-    graph: str
-    """component/graph"""
+    engine: str
     digest: str
-    batch: Mapping[int, CallCost]
-    """Cost of a call, by batch size."""
+    call: CallCost
+    """Cost of a call that makes one image."""
     load: CallCost
     """Cost of opening the engine."""
     relative_to: str | None = None
     """Digest of the engine beside which it was timed while the machine was busy: its costs, times how much longer this one takes."""
     is_slower: bool = False
-    """Whether it lost the race against that engine, so that it is not to replace it; it may be used by itself."""
-    slower_pictures: str | None = None
-    """How it was slower where it was not by itself: in whole pictures, beside the engines that stay."""
+    """Whether it lost the race against that engine, so that it must not replace it; it may be used by itself."""
+    slower_images: str | None = None
+    """Why it lost the race of whole images, beside the engines that stay, although it won alone."""
     is_proved: bool = False
-    """Whether whole pictures were no slower with it than with that engine."""
+    """Whether whole images were no slower with it than with that engine."""
 
-    @property
-    def call(self) -> CallCost:
-        """Of one image."""
-        return self.batch[1]
-
-    def scaled(self, graph: str, digest: str, call_ratio: float, load_ratio: float, is_slower: bool = False) -> EngineCost:
+    def scaled(self, engine: str, digest: str, call_ratio: float, load_ratio: float, is_slower: bool = False) -> EngineCost:
         """The costs of another engine that takes so many times as long."""
-        batch = {size: call.scaled(call_ratio) for size, call in self.batch.items()}
-        load = self.load.scaled(load_ratio)
-        return EngineCost(graph=graph, digest=digest, batch=batch, load=load, relative_to=self.digest, is_slower=is_slower)
+        call, load = self.call.scaled(call_ratio), self.load.scaled(load_ratio)
+        return EngineCost(engine=engine, digest=digest, call=call, load=load, relative_to=self.digest, is_slower=is_slower)
 
 
 def identity(key: EngineKey, engine_sha256: str) -> dict[str, str]:
@@ -78,20 +71,20 @@ def write_costs(folder: Path, identity_now: Mapping[str, str], cost: EngineCost)
     body: dict[str, Any] = {
         "format_version": _VERSION,
         "identity": dict(identity_now),
-        "graph": cost.graph,
+        "engine": cost.engine,
+        "call_ms": _call_json(cost.call),
         "load_ms": _call_json(cost.load),
     }
     if cost.relative_to is not None:
-        names = ("relative_to", "is_slower", "slower_pictures", "is_proved")
+        names = ("relative_to", "is_slower", "slower_images", "is_proved")
         body |= {name: getattr(cost, name) for name in names}
-    body["batch"] = {str(size): _call_json(call) for size, call in cost.batch.items()}
     with store_errors(folder):
         for leftover in folder.glob(f".{COSTS}.*"):
             leftover.unlink()
         write_file(folder / COSTS, canonical_json({"costs": body, "sha256": _digest(body)}))
 
 
-def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, digest: str) -> EngineCost:
+def read_cost_file(folder: Path, identity_now: Mapping[str, str], engine: str, digest: str) -> EngineCost:
     """Costs of the engine in `folder`; raises EngineError where they are missing, damaged, or measured under another identity."""
     path = folder / COSTS
 
@@ -101,7 +94,7 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, di
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        fail(f"the engine {graph} has not been measured on this device")
+        fail(f"the engine {engine} has not been measured on this device")
     except OSError as error:
         fail(f"measured costs cannot be read: {error.strerror}")
     section = parse_section(data, fail)
@@ -111,19 +104,16 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], graph: str, di
     measured = body.texts("identity")
     for name, value in identity_now.items():
         if measured.get(name) != value:
-            fail(f"costs of {graph} were measured with another {name}: then {measured.get(name)}, now {value}")
-    batch = {int(size): _call(call) for size, call in body.sections("batch") if size.isdecimal()}
-    if 1 not in batch:
-        fail(f"costs of {graph} do not tell those of a single image")
+            fail(f"costs of {engine} were measured with another {name}: then {measured.get(name)}, now {value}")
     relative_to = body.text("relative_to") if "relative_to" in body.values else None
     return EngineCost(
-        graph=graph,
+        engine=engine,
         digest=digest,
-        batch=batch,
+        call=_call(body.section("call_ms")),
         load=_call(body.section("load_ms")),
         relative_to=relative_to,
         is_slower=body.values.get("is_slower") is True,
-        slower_pictures=body.text("slower_pictures") if body.values.get("slower_pictures") is not None else None,
+        slower_images=body.text("slower_images") if body.values.get("slower_images") is not None else None,
         is_proved=body.values.get("is_proved") is True,
     )
 

@@ -24,10 +24,11 @@ from typing import Any, NoReturn
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
-from costroute_rt.engines.backends.key import DIGEST_LENGTH, EngineKey, FieldDifference
+from costroute_rt.engines.backends.key import ANY_DRIVER, DIGEST_LENGTH, EngineKey, FieldDifference
 from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import FileEntry, check_path
 from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, shorten
+from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import store_errors, sync_files, sync_folder
 from costroute_rt.engines.store.cost import COSTS
 from costroute_rt.error import ConfigError, EngineError, Reason
@@ -67,6 +68,16 @@ class StoredEngine:
     @property
     def size_bytes(self) -> int:
         return sum(entry.bytes for entry in self.files.values())
+
+    @property
+    def was_checked(self) -> bool:
+        """Whether it was checked, good or not; one that is for several devices, on the device of this machine."""
+        return bool(self.gate) and self.gate.get("device") == portable_device(self.key.driver)
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether it passed its check; one that is for several devices, on the device of this machine."""
+        return self.quarantined is None and self.was_checked
 
     def make_error(self, problem: str, reason: Reason, path: Path | None = None) -> EngineError:
         """About this engine, or a file of it."""
@@ -262,6 +273,11 @@ class Store:
 
     def _replaced(self, digest: str) -> list[Path]:
         return [path / _REPLACED for path in self.folder.glob(f".{digest}.*") if (path / _REPLACED).is_dir()]
+
+
+def portable_device(driver: str) -> str | None:
+    """The device and driver that run an engine made for any driver; None for one whose key names them."""
+    return " ".join(device.gpu()) if driver == ANY_DRIVER else None
 
 
 def load_stored(path: Path) -> StoredEngine:

@@ -32,8 +32,9 @@ class Judge:
     def open(cls: type[AnyJudge], bundle: Bundle, home: Path | None) -> AnyJudge:
         """Builds the scorer's engine if it is missing; raises BundleError for a bundle without the postcard family's scorer."""
         store = Store.open(home)
-        build_engines(bundle, store, graphs=["scorer/score"], measure=False)
-        scorer = open_engine(bundle, store, "scorer/score")
+        name = f"{bundle.family}/scorer/score"
+        build_engines(bundle, store, [name], measure=False)
+        scorer = open_engine(bundle, store, name)
         sizes = {name: spec.shape[-1] for name, spec in scorer.outputs.items()}
         expected = {name: len(values) for name, values in ATTRIBUTES.items()}
         if sizes != expected:

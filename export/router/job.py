@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
-from costroute_rt.engines.building.setup import USUAL, Setup
-from costroute_rt.engines.building.specification import router_graphs
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import LabelError, OutputError, Reason
@@ -141,12 +140,13 @@ def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[Eng
 def opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
     """The bundle's router with its engines, which are built if they are missing."""
     store = Store.open(source.home)
-    graphs = router_graphs(bundle)
-    if graphs:
-        build_engines(bundle, store, source.setup, graphs=graphs, measure=False)
-    engines = EngineSet(lambda name: open_engine(bundle, store, name.partition("/")[2], source.setup))
+    engines = EngineSet(lambda name: open_engine(bundle, store, name, source.setup))
+    router = open_router(bundle, engines.of_family(bundle.family))
+    names = [f"{bundle.family}/{network.engine}" for network in router.networks]
+    if names:
+        build_engines(bundle, store, names, source.setup, measure=False)
     try:
-        yield open_router(bundle, engines.of_family(bundle.family))
+        yield router
     finally:
         engines.close()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.building.build import build_engines, open_engine
-from costroute_rt.engines.building.setup import USUAL, Setup
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import PromptError
@@ -36,8 +36,8 @@ def read_states(
     Raises PromptError, naming the prompt, for one that the runtime would refuse, and errors of building and opening engines.
     """
     store, (encoder, output) = Store.open(home), states_source(bundle)
-    tokenizers, name = open_tokenizers(bundle), f"{encoder}/encode"
-    build_engines(bundle, store, setup, graphs=[name], measure=False)
+    tokenizers, name = open_tokenizers(bundle), f"{bundle.family}/{encoder}/encode"
+    build_engines(bundle, store, [name], setup, measure=False)
     tokens = []
     for number, prompt in enumerate(prompts, 1):
         try:

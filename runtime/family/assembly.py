@@ -10,14 +10,23 @@ import numpy as np
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.backends.engine import Engine
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_engines, open_engine
-from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.shape import has_one_size, known_size, with_size
+from costroute_rt.engines.building.lookup import (
+    engine_key,
+    find_recorded_cost,
+    find_rejection,
+    is_ready,
+    may_replace,
+    names_to_build,
+    read_cost,
+)
 from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
+from costroute_rt.engines.bundle.size import has_one_size, known_size, with_size
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError
-from costroute_rt.family.calls import engine_names, router_calls
+from costroute_rt.family.calls import engine_names, image_calls, router_calls
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.family import EngineSizes, Family
 from costroute_rt.family.resources import Resources
@@ -57,7 +66,7 @@ def open_resources(
     if background_build:
         source = choose_start(source, names, progress)
     elif build:
-        source.build(names, progress)
+        source.build(names_to_build(bundle, names, wanted), progress)
     family = family.with_sizes(find_sizes(source, names))
     engines = EngineSet(source.open)
     quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
@@ -87,18 +96,18 @@ class EngineSource:
     def __init__(self, bundle: Bundle, store: Store, setup: Setup) -> None:
         self.bundle, self.store, self.setup = bundle, store, setup
 
-    def build(self, names: Iterable[str], progress: Progress | None = None) -> None:
+    def build(self, names: Sequence[str], progress: Progress | None = None) -> None:
         """Build and measure what is missing."""
-        build_engines(self.bundle, self.store, self.setup, graphs=[_local(name) for name in names], progress=progress)
+        build_engines(self.bundle, self.store, names, self.setup, progress=progress)
 
     def open(self, name: str) -> Engine:
         """The engine of that name; raises EngineError."""
-        return open_engine(self.bundle, self.store, _local(name), self.setup)
+        return open_engine(self.bundle, self.store, name, self.setup)
 
     def cost(self, name: str) -> EngineCost:
         """What it costs on this device; raises EngineError, which says how the nearest stored engine differs."""
         try:
-            return self.setup.cost(self.bundle, self.store, _local(name))
+            return read_cost(self.bundle, self.store, name, self.setup)
         except EngineError:
             self.open(name).close()  # if the engine itself is missing, this reports what differs
             raise
@@ -110,11 +119,7 @@ class EngineSource:
 
     def is_ready(self, names: Iterable[str]) -> bool:
         """Whether all of them exist, are measured, and can run."""
-        return self.setup.is_ready(self.bundle, self.store, [_local(name) for name in names])
-
-
-def _local(name: str) -> str:
-    return name.partition("/")[2]
+        return is_ready(self.bundle, self.store, names, self.setup)
 
 
 def find_sizes(source: EngineSource, names: Sequence[str]) -> EngineSizes:
@@ -132,7 +137,7 @@ def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress 
     engines that they run against.
     """
     bundle, store, threads = wanted.bundle, wanted.store, wanted.setup.threads
-    wanted.setup.key(bundle, _local(names[0]))  # raises if the backend or provider is missing: building would be in vain
+    engine_key(bundle, names[0], wanted.setup)  # raises if the backend or provider is missing: building would be in vain
     stored = {(each.key.backend, each.key.provider, each.key.precision) for each in store.engines()}
     setups = [
         Setup(backend=backend, provider=provider, precision=precision, threads=threads) for backend, provider, precision in sorted(stored)
@@ -140,7 +145,7 @@ def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress 
     ready = [source for setup in setups if setup != wanted.setup and (source := EngineSource(bundle, store, setup)).is_ready(names)]
     ready.sort(key=lambda source: sum(source.cost(name).call.median_ms for name in names))
     if wanted.is_ready(names):
-        return next((each for each in ready if not _is_proved(wanted, each, names)), wanted)
+        return next((each for each in ready if not _may_replace(wanted, each, names)), wanted)
     if ready:
         return ready[0]
     base = EngineSource(bundle, store, Setup(backend="onnxruntime", threads=threads))
@@ -148,8 +153,8 @@ def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress 
     return base
 
 
-def _is_proved(wanted: EngineSource, replaced: EngineSource, names: Sequence[str]) -> bool:
-    return all(wanted.setup.is_proved(wanted.bundle, wanted.store, _local(name), replaced.setup) for name in names)
+def _may_replace(wanted: EngineSource, replaced: EngineSource, names: Sequence[str]) -> bool:
+    return all(may_replace(wanted.bundle, wanted.store, name, wanted.setup, replaced.setup) for name in names)
 
 
 def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> Upgrade:
@@ -159,27 +164,27 @@ def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> 
     from costroute_rt.engines.building.profile import example_call
 
     bundle, store = source.bundle, source.store
-    planned = plan_builds(bundle, store, [_local(name) for name in names], wanted)
-    complete = [each.graph for each in planned if not each.builds]
-    rejected = {name: why for name in complete if (why := wanted.rejection(bundle, store, name, source.setup)) is not None}
-    remaining = [name for name in map(_local, names) if name not in rejected]
-    recorded = {name: cost for name in names if (cost := wanted.recorded_cost(bundle, store, _local(name))) is not None}
+    planned = plan_builds(bundle, store, names, wanted)
+    complete = [each.engine for each in planned if not each.builds]
+    rejected = {name: why for name in complete if (why := find_rejection(bundle, store, name, wanted, source.setup)) is not None}
+    remaining = [name for name in names if name not in rejected]
+    recorded = {name: cost for name in names if (cost := find_recorded_cost(bundle, store, name, wanted)) is not None}
 
     def open_ready(name: str) -> Engine:
-        engine = open_engine(bundle, store, _local(name), wanted)
+        engine = open_engine(bundle, store, name, wanted)
         try:
-            example_call(engine, bundle, _local(name), wanted.spec(bundle))()
+            example_call(engine, bundle, name, wanted)()
         except BaseException:
             engine.close()
             raise
         return engine
 
     return Upgrade(
-        start_builder(bundle, store, remaining, wanted, source.setup) if remaining else None,
+        start_builder(bundle, store, remaining, wanted, source.setup, image_calls(bundle)) if remaining else None,
         open_ready,
-        lambda name: wanted.cost(bundle, store, _local(name)),
+        lambda name: read_cost(bundle, store, name, wanted),
         setup=wanted,
-        expected_s={f"{bundle.family}/{each.graph}": each.build_s for each in planned},
+        expected_s={each.engine: each.build_s for each in planned},
         recorded=recorded,
         rejected=rejected,
     )

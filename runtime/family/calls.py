@@ -54,9 +54,10 @@ def engine_names(bundle: Bundle) -> list[str]:
     return list(dict.fromkeys(call.engine for call in (*ordered, *router_calls(bundle))))
 
 
-def candidate_names(bundle: Bundle, candidate: Candidate) -> list[str]:
-    """Every engine that a candidate needs, the router's included."""
-    return list(dict.fromkeys(call.engine for call in (*candidate_calls(bundle, candidate), *router_calls(bundle))))
+def candidate_names(bundle: Bundle) -> dict[str, list[str]]:
+    """The engines that each candidate needs, by its name, in the order in which they are called, the router's first."""
+    calls = {each.name: (*router_calls(bundle), *candidate_calls(bundle, each)) for each in read_pool(bundle)}
+    return {name: list(dict.fromkeys(call.engine for call in each)) for name, each in calls.items()}
 
 
 def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
-from costroute_rt.engines.building.shape import check_bundle_size, with_size
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST
 from costroute_rt.engines.bundle.name import EngineName, Size
+from costroute_rt.engines.bundle.size import check_bundle_size, with_size
 from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.error import BundleError, ConfigError, EngineError, Reason
 from costroute_rt.family.calls import call_graph, candidate_calls, encoders_of, read_pool, sources_of

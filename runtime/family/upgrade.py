@@ -13,7 +13,7 @@ from costroute_rt.error import CostrouteError
 
 if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
-    from costroute_rt.engines.building.setup import Setup
+    from costroute_rt.engines.backends.setup import Setup
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Upgrade:
             self._builder.release()
 
     def _note(self, event: Mapping[str, str]) -> None:
-        name, state = event.get("graph"), event["state"]
+        name, state = event.get("engine"), event["state"]
         if state == "done" and not self._is_closed:
             self._open_all()
         with self._lock:

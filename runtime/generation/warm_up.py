@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from costroute_rt.call import Call
-from costroute_rt.engines.building.example import axis_lengths, example_feeds
+from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.bundle.name import EngineName, Size
+from costroute_rt.engines.bundle.size import axis_lengths
 from costroute_rt.family.conditioning import encode_text, tokenize
 from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.family import Family
@@ -33,8 +34,8 @@ def warm_up(resources: Resources) -> None:
 
 def _run_once(resources: Resources, family: Family, call: Call, size: Size) -> None:
     bundle, name = family.bundle, EngineName.parse(call.engine)
-    lengths = {**axis_lengths(bundle, size=size), "rows": call.rows}
-    run_on_host(resources.engines.get(call.engine), example_feeds(bundle, bundle.graph_path(name.component, name.graph), sizes=lengths))
+    lengths = {**axis_lengths(bundle, size), "rows": call.rows}
+    run_on_host(resources.engines.get(call.engine), example_feeds(bundle, bundle.graph_path(name.component, name.graph), lengths))
 
 
 def _keep_empty_text(resources: Resources, family: Family, encoder: str) -> None:

@@ -10,13 +10,16 @@ import pytest
 
 from costroute_rt.cli import batch
 from costroute_rt.cli.batch import Budget
+from costroute_rt.cli.choice import ImageChoice
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.judgement import Judgement
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.runtime import Runtime
 from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
-REQUEST = {"count": 1, "negative_prompt": "", "height": None, "width": None, "or_fastest": False}
+IMAGE = ImageChoice(
+    max_ms=None, or_fastest=False, candidate=None, lam=0.0, tolerance=0.0, count=1, negative_prompt="", height=None, width=None
+)  # fmt: skip
 PROMPTS = ["a lake", "a long and winding road to a house behind the hills"] * 20
 
 
@@ -42,9 +45,8 @@ def spend(device: FakeDevice, total_s: float, prompts: list[str]) -> tuple[Budge
     budget = Budget.start(total_s, None, len(prompts))
     assert budget is not None
     got: list[tuple[str, str]] = []
-    for prompt, share in zip(prompts, budget.shares(device.runtime, routes, REQUEST), strict=True):
-        arguments: dict[str, Any] = {"or_fastest": False, **share}
-        got.append((prompt, device.runtime.generate(prompt, seed=1, **arguments).route.chosen.name))
+    for prompt, share in zip(prompts, budget.shares(device.runtime, routes, IMAGE), strict=True):
+        got.append((prompt, share.generate(device.runtime, prompt, 1, None).route.chosen.name))
     return budget, got
 
 

@@ -24,7 +24,7 @@ def test_engines_built_for_other_cards_are_told_from_proved_ones(tiny_bundle: Pa
     found = invoke(*ASKED, "--bundle", tiny_bundle)
     assert found.exit_code == 0, found.output
     assert "not proved: these engines cannot run on this machine" in found.stderr
-    assert "of turbo/step" in found.stderr
+    assert "of tiny/turbo/step" in found.stderr
 
     again = invoke(*ASKED, "--bundle", tiny_bundle, "--json")
     (engine,) = json.loads(again.stdout)["engines"]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from costroute_rt.engines.backends.key import EngineKey
-from costroute_rt.engines.building.build import build_engines
-from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.backends.setup import USUAL, Setup
+from costroute_rt.engines.building.build import BuildReport, build_engines
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.size import with_size
 from costroute_rt.engines.store.store import Store, StoredEngine
+from costroute_rt.family.calls import engine_names
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -24,7 +26,7 @@ Edit = Callable[[dict[str, Any]], object]
 def built_home(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the tiny bundle's engines; tests that change it copy it first."""
     home = tmp_path_factory.mktemp("built")
-    build_engines(Bundle.open(tiny_bundle), Store.open(home), Setup(threads=1))
+    build(Bundle.open(tiny_bundle), Store.open(home), Setup(threads=1))
     return home
 
 
@@ -38,6 +40,20 @@ def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
 def store_copy(built_home: Path, tmp_path: Path) -> Store:
     """A built store to break."""
     return Store.open(shutil.copytree(built_home, tmp_path / "store"))
+
+
+def build(
+    bundle: Bundle,
+    store: Store,
+    setup: Setup = USUAL,
+    *,
+    names: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    **how: Any,
+) -> list[BuildReport]:
+    """Build these engines, else all that the bundle's candidates need; size: those that know it."""
+    names = engine_names(bundle) if names is None else names
+    return build_engines(bundle, store, names if size is None else with_size(bundle, names, size), setup, **how)
 
 
 def rewrite_manifest(bundle: Path, edit: Edit) -> None:

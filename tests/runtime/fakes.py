@@ -173,7 +173,7 @@ def open_fake_runtime(
 
 def steady(ms: float, *, p95: float = 1.0) -> EngineCost:
     """The cost of an engine that takes `ms` per image, and `p95` times that at the 95th percentile."""
-    return EngineCost(graph="fake/graph", digest="0" * 32, batch={1: call_cost(ms, p95 * ms)}, load=call_cost(LOAD_MS, LOAD_MS))
+    return EngineCost(engine="fake/engine/graph", digest="0" * 32, call=call_cost(ms, p95 * ms), load=call_cost(LOAD_MS, LOAD_MS))
 
 
 def call_cost(median_ms: float, p95_ms: float) -> CallCost:

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 
 from costroute_rt import BackendError, BundleError, EngineError, Reason, Runtime
-from costroute_rt.engines.building.build import build_engines
-from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.family.family import EngineSizes
-from tests.engines.conftest import flip_byte
+from tests.engines.conftest import build, flip_byte
 
 pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
 
@@ -105,7 +104,7 @@ def test_what_is_no_bundle_is_a_bundle_error(tmp_path: Path) -> None:
 
 def test_images_of_a_size_that_has_engines_of_its_own_are_made_by_these(tiny_bundle: Path, store: Path, tmp_path: Path) -> None:
     home = shutil.copytree(store, tmp_path / "home")
-    build_engines(Bundle.open(tiny_bundle, verify=False), Store.open(home), Setup(threads=1), size=(64, 96))
+    build(Bundle.open(tiny_bundle, verify=False), Store.open(home), Setup(threads=1), size=(64, 96))
     with Runtime.open(tiny_bundle, home=store, threads=1, preload=False) as usual:
         want = usual.generate("a lake", seed=1, candidate="tiny-base@4", height=64, width=96).pixels
     with Runtime.open(tiny_bundle, home=home, threads=1) as runtime:
@@ -121,7 +120,7 @@ def test_images_of_a_size_that_has_engines_of_its_own_are_made_by_these(tiny_bun
 def test_a_size_without_engines_is_named_with_the_nearest(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle, verify=False), Store.open(tmp_path)
     for size in ((64, 96), (128, 128)):
-        build_engines(bundle, store, Setup(threads=1), size=size)
+        build(bundle, store, Setup(threads=1), size=size)
     with Runtime.open(tiny_bundle, home=tmp_path, threads=1) as runtime:
         assert runtime.generate("a lake", seed=1, height=64, width=96).pixels.shape == (1, 64, 96, 3)
         for call in (runtime.generate, runtime.route):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -128,12 +127,12 @@ class OnnxRuntimeBackend:
             _log.info("%s runs without a CUDA graph: %s", path.parent.name, error.problem)
             return self._session(path, options, _with_options(providers), problem, reason), False
 
-    def run_reference(self, graph: Path, feeds: Mapping[str, npt.NDArray[Any]]) -> ReferenceRun:
+    def open_reference(self, graph: Path) -> OnnxRuntimeEngine:
         """The graph as it is in the bundle, unoptimised, on the CPU."""
         options = self._session_options(BuildSpec(threads=device.default_threads()))
         options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = self._session(graph, options, ["CPUExecutionProvider"], "the reference graph cannot be opened", Reason.CANNOT_BUILD)
-        return ReferenceRun(OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None), dict(feeds))
+        return OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None)
 
     def _session_options(self, spec: BuildSpec) -> SessionOptions:
         options = self._ort.SessionOptions()
@@ -279,17 +278,6 @@ class _Replay:
         for name, value in results.items():
             value.update_inplace(self._outputs[name])
         return list(results.values())
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceRun:
-    """The unoptimised graph with the inputs to compare on."""
-
-    engine: OnnxRuntimeEngine
-    feeds: Mapping[str, npt.NDArray[Any]]
-
-    def outputs(self) -> dict[str, npt.NDArray[Any]]:
-        return self.engine.run(self.feeds)
 
 
 def _is_host(spec: BuildSpec) -> bool:

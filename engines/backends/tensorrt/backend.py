@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from costroute_rt.engines.backends.engine import BuildProgress
 from costroute_rt.engines.backends.half_precision import RULES, to_float16
 from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
-from costroute_rt.engines.backends.spec import AxisRange, BuildSpec
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory, open_cuda
 from costroute_rt.engines.backends.tensorrt.engine import Interface, Loaded, RuntimeCache, TensorRtEngine, fit_weights
 from costroute_rt.engines.bundle.manifest import GraphSpec
 from costroute_rt.engines.bundle.onnx_model import fix_model_axes, graph_spec
+from costroute_rt.engines.bundle.size import AxisRange
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import write_file
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason

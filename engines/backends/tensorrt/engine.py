@@ -16,11 +16,11 @@ import numpy.typing as npt
 from costroute_rt.engines.backends.engine import Value
 from costroute_rt.engines.backends.feed import check_feeds
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
-from costroute_rt.engines.backends.spec import AxisRange
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CapturedGraph, CudaMemory, DeviceArray
 from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import GraphSpec, parse_graph_spec
 from costroute_rt.engines.bundle.section import canonical_json, parse_section
+from costroute_rt.engines.bundle.size import AxisRange
 from costroute_rt.engines.machine.durable import write_file
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 

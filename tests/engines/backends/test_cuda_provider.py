@@ -106,7 +106,7 @@ def test_a_replay_computes_what_its_graph_says_again_and_again(replayed: Engine,
     second = replayed.run({**values, "latent": first["next_latent"], "denoised_before": first["denoised"]})
     again = {**feeds, "latent": replayed.to_host(first["next_latent"]), "denoised_before": replayed.to_host(first["denoised"])}
     for inputs, found in ((feeds, first), (again, second)):
-        expected = OnnxRuntimeBackend().run_reference(tiny_bundle / "unet/guided_step.onnx", inputs).outputs()
+        expected = OnnxRuntimeBackend().open_reference(tiny_bundle / "unet/guided_step.onnx").run(inputs)
         for name, want in expected.items():
             np.testing.assert_allclose(replayed.to_host(found[name]), want, rtol=1e-4, atol=1e-4)
 
@@ -132,7 +132,7 @@ def test_float16_is_written_into_the_engine(tiny_bundle: Path, tmp_path: Path, b
     model = onnx.load(folder / "model.onnx", load_external_data=False)
     assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in model.graph.initializer}
     feeds = example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx")
-    expected = backend.run_reference(tiny_bundle / "unet/guided_step.onnx", feeds).outputs()
+    expected = backend.open_reference(tiny_bundle / "unet/guided_step.onnx").run(feeds)
     with backend.open(folder, make_spec("cuda", 1, precision="float16")) as engine:
         assert engine.inputs["latent"].shape == (1, 4, 4, 4)
         found = engine.run({name: engine.to_device(array) for name, array in feeds.items()})

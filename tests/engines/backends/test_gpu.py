@@ -10,11 +10,11 @@ import pytest
 from costroute_rt import Runtime, StepEvent
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 from costroute_rt.engines.backends.onnxruntime.providers import check_providers
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_each, open_engine
 from costroute_rt.engines.building.example import example_feeds
-from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import graph_names
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.size import with_size
 from costroute_rt.engines.store.store import Store
 
 pytestmark = pytest.mark.gpu
@@ -35,7 +35,7 @@ def cuda() -> None:
 def test_a_step_is_that_of_the_reference(tiny_bundle: Path, tmp_path: Path, precision: str, tolerance: float, is_fixed: bool) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
     setup = Setup(provider="cuda", precision=precision, threads=1)
-    (name,) = graph_names(bundle, ["base/guided_step"], (64, 64) if is_fixed else None)
+    (name,) = with_size(bundle, ["tiny/base/guided_step"], (64, 64)) if is_fixed else ["tiny/base/guided_step"]
     build_each(bundle, store, [name], setup, measure=False)
     feeds = example_feeds(bundle, "unet/guided_step.onnx")
     with open_engine(bundle, store, name, setup) as engine:
@@ -43,7 +43,7 @@ def test_a_step_is_that_of_the_reference(tiny_bundle: Path, tmp_path: Path, prec
         assert (engine._replay is not None) is is_fixed  # type: ignore[attr-defined]
         found = {name: engine.to_device(array) for name, array in feeds.items()}
         for _ in range(3):  # the first calls of a fixed one record its graph, later ones replay it
-            expected = OnnxRuntimeBackend().run_reference(tiny_bundle / "unet/guided_step.onnx", feeds).outputs()
+            expected = OnnxRuntimeBackend().open_reference(tiny_bundle / "unet/guided_step.onnx").run(feeds)
             outputs = engine.run(found)
             for name, want in expected.items():
                 np.testing.assert_allclose(

@@ -52,7 +52,7 @@ def test_a_graph_in_float16_computes_what_it_did(tiny_bundle: Path, tmp_path: Pa
     onnx.checker.check_model(str(folder / "half.onnx"), full_check=True)
     assert [value.SerializeToString() for value in half.graph.input] == [value.SerializeToString() for value in source.graph.input]
 
-    feeds = example_feeds(bundle, path, batch=2)
+    feeds = example_feeds(bundle, path, {"batch": 2, "batch_size": 2})
     sessions = [onnxruntime.InferenceSession(str(folder / file)) for file in (Path(path).name, "half.onnx")]
     for want, have in zip(*(session.run(None, feeds) for session in sessions), strict=True):
         assert have.dtype == want.dtype

@@ -14,13 +14,13 @@ from costroute_rt.engines.backends.onnxruntime import providers as providers
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck, check_provider, check_providers, list_distributions
 from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import make_spec
-from costroute_rt.engines.building.build import build_engines
-from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine import device, nvidia
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError
+from tests.engines.conftest import build
 
 
 def _missing() -> str:
@@ -34,7 +34,7 @@ def _missing() -> str:
 def test_a_provider_that_is_not_there_is_an_error_with_the_remedy(tiny_bundle: Path, tmp_path: Path) -> None:
     name, bundle, store, told = _missing(), Bundle.open(tiny_bundle), Store.open(tmp_path), list[str]()
     with pytest.raises(BackendError, match=f"provider {name}, found only .*cpu.*install") as caught:
-        build_engines(bundle, store, Setup(provider=name, threads=1), progress=lambda graph, *_: told.append(graph))
+        build(bundle, store, Setup(provider=name, threads=1), progress=lambda graph, *_: told.append(graph))
     assert told == []
     assert caught.value.install
     assert Store.open(tmp_path).verify() == []
@@ -153,7 +153,7 @@ def test_an_engine_that_builds_and_cannot_run_here_falls_back_too(monkeypatch: p
     obstacle = BackendError("an NVIDIA GPU", "none", "install one")
     builds = SimpleNamespace(default_provider="cuda", default_precision="float16", device=lambda spec: ("", ""), obstacle=lambda: obstacle)
     monkeypatch.setattr(
-        "costroute_rt.engines.building.setup.get_backend", lambda name: builds if name == "tensorrt-rtx" else get_backend(name)
+        "costroute_rt.engines.backends.setup.get_backend", lambda name: builds if name == "tensorrt-rtx" else get_backend(name)
     )
     assert Setup.of("tensorrt-rtx", "auto", "auto", 1).fallback is None
     assert Setup.of("tensorrt-rtx", "auto", "auto", 1, allow_fallback=True).fallback == str(obstacle)
@@ -181,7 +181,7 @@ def test_cards_to_build_for_are_refused_where_engines_are_for_this_machine(backe
     pytest.importorskip(backend)
     for allow_fallback in (False, True):
         with pytest.raises(ConfigError, match=f"target is 'ampere\\+': expected none with the backend {backend}"):
-            build_engines(
+            build(
                 Bundle.open(tiny_bundle),
                 Store.open(tmp_path),
                 Setup.of(backend, threads=1, target="ampere+", allow_fallback=allow_fallback),
@@ -198,12 +198,12 @@ def test_a_session_that_fell_back_by_itself_is_an_error(tiny_bundle: Path, built
 
 def test_an_unknown_provider_names_the_known_ones(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cpu, cuda, tensorrt, directml, coreml"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(provider="abacus", threads=1))
+        build(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(provider="abacus", threads=1))
 
 
 def test_a_precision_that_is_not_built_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="precision is 'bfloat16': expected float32 with onnxruntime's provider cpu"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(precision="bfloat16", threads=1))
+        build(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(precision="bfloat16", threads=1))
 
 
 def test_two_packages_of_one_module_are_found(tmp_path: Path) -> None:

@@ -15,14 +15,15 @@ import pytest
 from costroute_rt.engines.backends import openvino as openvino_backend
 from costroute_rt.engines.backends.openvino import BLOB, INTERFACE, OpenVinoBackend
 from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import BuildSpec, make_spec
-from costroute_rt.engines.building.build import build_engines, open_engine
+from costroute_rt.engines.building.build import open_engine
 from costroute_rt.engines.building.example import example_feeds
-from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.building.lookup import engine_key
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
-from tests.engines.conftest import relist
+from tests.engines.conftest import build, relist
 
 pytest.importorskip("openvino", reason="needs openvino")
 
@@ -36,7 +37,7 @@ def backend() -> OpenVinoBackend:
 def folder(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small engine; tests that change it copy it."""
     store = Store.open(tmp_path_factory.mktemp("openvino"))
-    build_engines(Bundle.open(tiny_bundle), store, Setup.of("openvino", threads=1), graphs=["base/condition"], measure=False)
+    build(Bundle.open(tiny_bundle), store, Setup.of("openvino", threads=1), names=["tiny/base/condition"], measure=False)
     return store.engines()[0].path
 
 
@@ -49,16 +50,16 @@ def needs(precision: str, backend: OpenVinoBackend) -> None:
 
 def test_half_the_bits_are_another_engine_that_passes_its_gate(tiny_bundle: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
     needs("bfloat16", backend)
-    bundle, store, name = Bundle.open(tiny_bundle), Store.open(tmp_path), "base/guided_step"
+    bundle, store, name = Bundle.open(tiny_bundle), Store.open(tmp_path), "tiny/base/guided_step"
     found = {}
     feeds = example_feeds(bundle, "unet/guided_step.onnx")
     setups = {each: Setup(backend="openvino", precision=each, threads=1) for each in ("float32", "bfloat16")}
     for precision, setup in setups.items():
-        (report,) = build_engines(bundle, store, setup, graphs=[name], measure=False)
+        (report,) = build(bundle, store, setup, names=[name], measure=False)
         assert report.built
         with open_engine(bundle, store, name, setup) as engine:
             found[precision] = engine.run(feeds)["denoised"]
-    keys = [setup.key(bundle, name) for setup in setups.values()]
+    keys = [engine_key(bundle, name, setup) for setup in setups.values()]
     assert [difference.field for difference in keys[0].differences(keys[1])] == ["precision"]
     difference = np.abs(found["float32"] - found["bfloat16"]).max()
     assert 1e-4 < difference < 0.06 * max(1.0, np.abs(found["float32"]).max())

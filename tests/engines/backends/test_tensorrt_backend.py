@@ -20,22 +20,25 @@ from costroute_rt import Runtime
 from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
 from costroute_rt.engines.backends.tensorrt.backend import TensorRtBackend
 from costroute_rt.engines.backends.tensorrt.engine import Interface, Loaded, TensorRtEngine
 from costroute_rt.engines.building import build as build_module
-from costroute_rt.engines.building.build import build_engines, explain_engines, open_engine
+from costroute_rt.engines.building.build import open_engine
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import GateResult
+from costroute_rt.engines.building.lookup import engine_key, explain_engines, names_to_build
 from costroute_rt.engines.building.plan import plan_builds
-from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.shape import known_size
 from costroute_rt.engines.building.usage import survey
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.onnx_model import graph_spec
+from costroute_rt.engines.bundle.size import known_size, with_size
+from costroute_rt.engines.machine import device as device_module
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
+from costroute_rt.family.calls import candidate_names, engine_names
 from tests.engines.conftest import rewrite_manifest
 from tests.engines.fake_cuda import FakeContext, FakeEngine, gpu_of, make_memory, needs_cuda_core, needs_no_driver
 from tests.tiny_bundle import write_tiny_bundle
@@ -44,13 +47,22 @@ NAME, MB = "tensorrt-rtx", 1_000_000
 needs_library = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"
 )
-ANY_SIZE = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
-GRAPHS = [*ANY_SIZE, "turbo/step@64x64", "base/guided_step@64x64", "vae/decode@64x64"]
+ANY_SIZE = ["tiny/text_encoder/encode", "tiny/turbo/step", "tiny/base/condition", "tiny/base/guided_step", "tiny/vae/decode"]
+GRAPHS = [*ANY_SIZE, "tiny/turbo/step@64x64", "tiny/base/guided_step@64x64", "tiny/vae/decode@64x64"]
 
 
-def build(bundle: Path | Bundle, home: Path | Store, setup: dict[str, str] | None = None, **how: Any) -> list[build_module.BuildReport]:
+def build(
+    bundle: Path | Bundle,
+    home: Path | Store,
+    setup: dict[str, str] | None = None,
+    names: list[str] | None = None,
+    size: tuple[int, int] | None = None,
+    **how: Any,
+) -> list[build_module.BuildReport]:
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    return build_engines(bundle, home if isinstance(home, Store) else Store.open(home), Setup.of(NAME, threads=1, **(setup or {})), **how)
+    store, asked = home if isinstance(home, Store) else Store.open(home), Setup.of(NAME, threads=1, **(setup or {}))
+    names = names_to_build(bundle, engine_names(bundle), asked) if names is None else names
+    return build_module.build_engines(bundle, store, names if size is None else with_size(bundle, names, size), asked, **how)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +82,7 @@ def rtx_store(rtx_home: Path, tmp_path: Path) -> Store:
 def test_every_graph_the_pool_needs_is_built_with_progress_and_only_once(tiny_bundle: Path, tmp_path: Path) -> None:
     shares: list[tuple[str, float]] = []
     first = build(tiny_bundle, tmp_path, detail=lambda graph, share: shares.append((graph, share)), measure=False)
-    assert [(report.graph, report.built) for report in first] == [(name, True) for name in GRAPHS]
+    assert [(report.engine, report.built) for report in first] == [(name, True) for name in GRAPHS]
     assert all(0 <= share <= 1 for _, share in shares)
     assert [graph for graph, share in shares if share == 1] == GRAPHS
     shares.clear()
@@ -89,7 +101,7 @@ def test_an_engine_built_without_a_driver_is_kept_unproved_and_says_so(tiny_bund
     assert [stored.gate for stored in store.engines()] == [{}] * len(GRAPHS)
     assert all(found.is_good for found in store.verify())
     with pytest.raises(BackendError, match=r"an NVIDIA GPU, found .*install the NVIDIA driver"):
-        open_engine(bundle, store, "base/guided_step", Setup.of(NAME, threads=1))
+        open_engine(bundle, store, "tiny/base/guided_step", Setup.of(NAME, threads=1))
 
 
 @needs_library
@@ -106,12 +118,12 @@ def test_a_runtime_that_could_not_run_builds_nothing(tiny_bundle: Path, tmp_path
 @needs_library
 def test_the_key_says_what_the_engine_is_for(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
-    key = Setup.of(NAME, threads=1).key(bundle, "base/guided_step")
+    key = engine_key(bundle, "tiny/base/guided_step", Setup.of(NAME, threads=1))
     assert (key.backend, key.provider, key.precision, key.device, key.driver) == (NAME, "cuda", "float16", "ampere+", "any")
     assert key.backend_version == get_backend(NAME).version
-    assert "batch=1..1..2" in key.shapes
+    assert key.shapes.startswith("batch=1 batch_size=1 ")
     assert "height=1..4..8" in key.shapes
-    condition = Setup.of(NAME, threads=1).key(bundle, "base/condition")
+    condition = engine_key(bundle, "tiny/base/condition", Setup.of(NAME, threads=1))
     assert "rows=1..2..2" in condition.shapes
     assert "height" not in condition.shapes
 
@@ -127,14 +139,14 @@ def test_the_key_says_what_the_engine_is_for(tiny_bundle: Path) -> None:
 )
 def test_what_is_asked_for_differently_is_another_engine(tiny_bundle: Path, rtx_store: Store, change: dict[str, Any], field: str) -> None:
     before = {stored.digest for stored in rtx_store.engines()}
-    reports = build(tiny_bundle, rtx_store, graphs=["turbo/step", "vae/decode"], measure=False, **change)
+    reports = build(tiny_bundle, rtx_store, names=["tiny/turbo/step", "tiny/vae/decode"], measure=False, **change)
     assert all(report.built for report in reports)
     assert before < {stored.digest for stored in rtx_store.engines()}
     assert not any(report.built for report in build(tiny_bundle, rtx_store, measure=False))
     if "setup" in change:
         asked = Setup.of(NAME, threads=1, **change["setup"])
-        found = explain_engines(Bundle.open(tiny_bundle), Store.open(rtx_store.root), asked)
-        assert {each.found for each in found if each.graph in ("turbo/step", "vae/decode")} == {True}
+        found = explain_engines(Bundle.open(tiny_bundle), Store.open(rtx_store.root), engine_names(Bundle.open(tiny_bundle)), asked)
+        assert {each.problem for each in found if each.engine in ("tiny/turbo/step", "tiny/vae/decode")} == {None}
         assert {difference.field for each in found for difference in each.differences} == {field}
 
 
@@ -151,13 +163,14 @@ def test_changed_weights_and_versions_build_exactly_what_depends_on_them(
         name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in Bundle.open(tiny_bundle).files.items() if name in names
     }
     rewrite_manifest(tmp_path / "other", lambda manifest: manifest["files"].update(files))
-    missing = [each for each in explain_engines(Bundle.open(tmp_path / "other"), rtx_store, Setup.of(NAME, threads=1)) if not each.found]
-    assert [(each.graph, [d.field for d in each.differences]) for each in missing] == [("turbo/step", ["weights_sha256"])]
+    changed, setup = Bundle.open(tmp_path / "other"), Setup.of(NAME, threads=1)
+    missing = [each for each in explain_engines(changed, rtx_store, engine_names(changed), setup) if each.problem]
+    assert [(each.engine, [d.field for d in each.differences]) for each in missing] == [("tiny/turbo/step", ["weights_sha256"])]
 
     monkeypatch.setattr(importlib.import_module("tensorrt_rtx"), "__version__", "99.0")
-    missing = explain_engines(Bundle.open(tiny_bundle), rtx_store, Setup.of(NAME, threads=1))
+    missing = explain_engines(Bundle.open(tiny_bundle), rtx_store, engine_names(Bundle.open(tiny_bundle)), Setup.of(NAME, threads=1))
     assert {d.field for each in missing for d in each.differences} == {"backend_version"}
-    assert not any(each.found for each in missing)
+    assert all(each.problem for each in missing)
 
 
 @needs_library
@@ -173,7 +186,7 @@ def test_a_stop_in_the_middle_of_a_build_leaves_nothing(
             raise error
 
     with pytest.raises(error if isinstance(error, type) else type(error)):
-        build(tiny_bundle, tmp_path, graphs=["base/guided_step"], detail=stop)
+        build(tiny_bundle, tmp_path, names=["tiny/base/guided_step"], detail=stop)
     store = Store.open(tmp_path)
     assert store.engines() == []
     assert not list(store.folder.iterdir())
@@ -183,7 +196,7 @@ def test_a_stop_in_the_middle_of_a_build_leaves_nothing(
 @needs_library
 def test_a_cancelled_builder_stops_at_its_next_step(tiny_bundle: Path, tmp_path: Path) -> None:
     backend, bundle = TensorRtBackend(NAME), Bundle.open(tiny_bundle)
-    spec = Setup.of(NAME, threads=1).spec(bundle)
+    spec = Setup.of(NAME, threads=1).spec(bundle, "tiny/turbo/step")
     graph = bundle.path("unet_turbo/step.onnx")
     model = tensorrt_backend._prepare(graph, spec)
     ranges = tensorrt_backend._ranges_of(model, spec)
@@ -205,14 +218,14 @@ def test_a_graph_it_cannot_take_is_an_error_with_its_reason(bundle_copy: Path, t
     path.write_bytes(model.SerializeToString())
     relist(bundle_copy, "vae/decode.onnx")
     with pytest.raises(EngineError, match="Teleport"):
-        build(bundle_copy, tmp_path / "home", graphs=["vae/decode"])
+        build(bundle_copy, tmp_path / "home", names=["tiny/vae/decode"])
     assert not list((tmp_path / "home/engines").iterdir())
 
 
 @needs_library
 @pytest.mark.parametrize("target", ["turing", "ampere", "ada", "blackwell"])
 def test_engines_are_built_for_other_cards(tiny_bundle: Path, tmp_path: Path, target: str) -> None:
-    (report,) = build(tiny_bundle, tmp_path, graphs=["turbo/step"], setup={"target": target}, measure=False)
+    (report,) = build(tiny_bundle, tmp_path, names=["tiny/turbo/step"], setup={"target": target}, measure=False)
     (stored,) = Store.open(tmp_path).engines()
     assert report.built
     assert stored.key.device == target
@@ -254,7 +267,7 @@ class Proving:
         self.checked = 0
         self.problem, self.card = problem, ("Some Card sm_89", "600.1")
         monkeypatch.setattr(TensorRtBackend, "obstacle", lambda *_: None)
-        monkeypatch.setattr(build_module.device, "gpu", lambda: self.card)
+        monkeypatch.setattr(device_module, "gpu", lambda: self.card)
         monkeypatch.setattr(build_module, "_check", self.check)
 
     def check(self, *_: Any) -> GateResult:
@@ -286,12 +299,12 @@ def test_where_it_can_run_it_is_proved_once_without_being_built_again(
 
 
 @needs_library
-def test_opening_proves_first_and_sets_a_wrong_engine_aside(tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opening_proves_first_and_quarantines_a_wrong_engine(tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     Proving(monkeypatch, problem="output denoised differs")
     bundle = Bundle.open(tiny_bundle)
     for _ in range(2):
         with pytest.raises(EngineError, match="quarantined: output denoised differs"):
-            open_engine(bundle, rtx_store, "turbo/step", Setup.of(NAME, threads=1))
+            open_engine(bundle, rtx_store, "tiny/turbo/step", Setup.of(NAME, threads=1))
 
 
 @needs_library
@@ -300,27 +313,27 @@ def test_what_was_quarantined_on_another_card_is_built_again_here(
 ) -> None:
     device = Proving(monkeypatch, problem="output denoised differs")
     bundle = Bundle.open(tiny_bundle)
-    how = {"graphs": ["turbo/step"], "measure": False}
+    how = {"names": ["tiny/turbo/step"], "measure": False}
     for _ in range(2):
         with pytest.raises(EngineError, match="turbo/step is quarantined: output denoised differs"):
             build(tiny_bundle, rtx_store, **how)
     assert device.checked == 1
 
     device.card, device.problem = ("Another Card sm_120", "600.1"), None
-    (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], Setup.of(NAME, threads=1))
+    (planned,) = plan_builds(bundle, rtx_store, ["tiny/turbo/step"], Setup.of(NAME, threads=1))
     assert (planned.builds, planned.why) == (True, "quarantined on another device: output denoised differs")
     (report,) = build(tiny_bundle, rtx_store, **how)
     assert (report.built, report.proved, report.quarantined) == (True, True, None)
 
 
 @needs_library
-def test_a_plan_tells_that_an_unproved_engine_is_checked_not_built(
+def test_a_plan_says_that_an_unproved_engine_is_checked_not_built(
     tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
     Proving(monkeypatch)
-    (planned,) = plan_builds(bundle, rtx_store, ["turbo/step"], Setup.of(NAME, threads=1))
-    assert (planned.builds, planned.why, planned.build_s) == (False, "it is there, and will be checked on this device", 0.0)
+    (planned,) = plan_builds(bundle, rtx_store, ["tiny/turbo/step"], Setup.of(NAME, threads=1))
+    assert (planned.builds, planned.why, planned.build_s) == (False, "it exists, and will be checked on this device", 0.0)
 
 
 @needs_library
@@ -328,17 +341,17 @@ def test_an_engine_that_knows_its_size_is_found_by_it(tiny_bundle: Path) -> None
     bundle = Bundle.open(tiny_bundle)
     setup = Setup.of(NAME, "auto", "auto", 1)
     assert (setup.provider, setup.precision) == ("cuda", "float16")
-    assert known_size(bundle, setup.key(bundle, "base/guided_step@64x96").shapes) == (64, 96)
-    assert known_size(bundle, setup.key(bundle, "base/guided_step").shapes) is None
+    assert known_size(bundle, engine_key(bundle, "tiny/base/guided_step@64x96", setup).shapes) == (64, 96)
+    assert known_size(bundle, engine_key(bundle, "tiny/base/guided_step", setup).shapes) is None
 
 
 @needs_library
 def test_the_list_tells_what_is_not_proved_and_what_uses_it(tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.open(tiny_bundle)
-    assert {(each.state, bool(each.used_by)) for each in survey(bundle, rtx_store)} == {("not proved", True)}
+    assert {(each.state, bool(each.used_by)) for each in survey(bundle, rtx_store, candidate_names(bundle))} == {("not proved", True)}
     Proving(monkeypatch)
     build(tiny_bundle, rtx_store, measure=False)
-    assert {each.state for each in survey(bundle, rtx_store)} == {"ready"}
+    assert {each.state for each in survey(bundle, rtx_store, candidate_names(bundle))} == {"ready"}
 
 
 @pytest.fixture(params=["captured", "by the library"])
@@ -358,13 +371,13 @@ def make_engine(bundle_path: Path, *, captures: bool) -> TensorRtEngine:
 
 
 def expected(bundle: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return OnnxRuntimeBackend().run_reference(bundle / "unet/guided_step.onnx", feeds).outputs()
+    return OnnxRuntimeBackend().open_reference(bundle / "unet/guided_step.onnx").run(feeds)
 
 
 def test_an_engine_computes_on_what_it_is_fed_at_every_call(engine: TensorRtEngine, tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle, verify=False)
     for batch, height in ((1, 4), (1, 4), (2, 6), (1, 4)):
-        feeds = example_feeds(bundle, "unet/guided_step.onnx", batch, {"height": height})
+        feeds = example_feeds(bundle, "unet/guided_step.onnx", {"batch": batch, "height": height})
         values = {name: engine.to_device(array) for name, array in feeds.items()}
         for turn in range(4):
             feeds["latent"] = np.asarray(feeds["latent"] + np.float32(turn))
@@ -453,7 +466,7 @@ def test_text_that_stays_is_copied_into_place_once(tiny_bundle: Path, monkeypatc
 
 def test_a_length_outside_its_range_names_the_nearest(engine: TensorRtEngine, tiny_bundle: Path) -> None:
     for sizes, message in (({"batch": 3}, "batch from 1 to 2, the nearest being 2"), ({"height": 9}, "height from 1 to 8")):
-        arrays = example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx", sizes=sizes)
+        arrays = example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx", sizes)
         with pytest.raises(ConfigError, match=message):
             engine.run({name: engine.to_device(array) for name, array in arrays.items()})
 
@@ -516,7 +529,7 @@ def test_only_engines_of_many_weights_are_built_to_leave_some_off_the_card(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: bool
 ) -> None:
     backend, bundle, found = TensorRtBackend(NAME), Bundle.open(tiny_bundle), []
-    spec = Setup.of(NAME, threads=1).spec(bundle)
+    spec = Setup.of(NAME, threads=1).spec(bundle, "tiny/vae/decode")
     graph = bundle.path("vae/decode.onnx")
     weights = tensorrt_backend._weight_bytes(tensorrt_backend._prepare(graph, spec), spec)
     assert weights == 2 * sum(int(np.prod(each.dims)) for each in onnx.load(graph, load_external_data=False).graph.initializer)

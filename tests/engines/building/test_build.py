@@ -12,24 +12,27 @@ import numpy as np
 import onnx
 import pytest
 
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building import build as build_module
 from costroute_rt.engines.building import gate
-from costroute_rt.engines.building.build import build_engines, explain_engines, open_engine
+from costroute_rt.engines.building.build import open_engine
 from costroute_rt.engines.building.gate import check_engine, compare
-from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import pool_graphs
+from costroute_rt.engines.building.lookup import explain_engines
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError, EngineError
-from tests.engines.conftest import relist
+from costroute_rt.family.calls import engine_names
+from tests.engines.conftest import build, relist
 
 BUILDER = """
 import sys
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.store.store import Store
-reports = build_engines(Bundle.open(sys.argv[1]), Store.open(sys.argv[2]), Setup(threads=1), measure=False)
+from costroute_rt.family.calls import engine_names
+bundle = Bundle.open(sys.argv[1])
+reports = build_engines(bundle, Store.open(sys.argv[2]), engine_names(bundle), Setup(threads=1), measure=False)
 print(sum(report.built for report in reports))
 """
 
@@ -40,24 +43,24 @@ def test_what_the_pool_needs_is_built_once(tiny_bundle: Path, tmp_path: Path) ->
     def progress(graph: str, index: int, total: int) -> None:
         seen.append((graph, index, total))
 
-    first = build_engines(bundle, store, Setup(threads=1), progress=progress)
-    names = ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
-    assert pool_graphs(bundle) == names
+    first = build(bundle, store, Setup(threads=1), progress=progress)
+    names = ["tiny/text_encoder/encode", "tiny/turbo/step", "tiny/base/condition", "tiny/base/guided_step", "tiny/vae/decode"]
+    assert engine_names(bundle) == names
     assert seen == [(name, index, 5) for index, name in enumerate(names)]
     assert all(report.built and report.median_ms and report.size_bytes for report in first)
 
     seen.clear()
-    assert not any(report.built for report in build_engines(bundle, store, Setup(threads=1), progress=progress))
+    assert not any(report.built for report in build(bundle, store, Setup(threads=1), progress=progress))
     assert seen == []
-    forced = build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"], force=True, progress=progress)
-    assert [(report.graph, report.built) for report in forced] == [("vae/decode", True)]
+    forced = build(bundle, store, Setup(threads=1), names=["tiny/vae/decode"], force=True, progress=progress)
+    assert [(report.engine, report.built) for report in forced] == [("tiny/vae/decode", True)]
 
 
 def test_any_graph_can_be_built_by_name(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
-    build_engines(bundle, store, Setup(threads=1), graphs=["scorer/score", "vae/encode", "turbo/guided_step"], measure=False)
-    with open_engine(bundle, store, "scorer/score", Setup(threads=1)) as engine:
-        scores = engine.run({"pixels": np.zeros((2, 64, 64, 3), np.uint8)})
+    build(bundle, store, Setup(threads=1), names=["tiny/scorer/score", "tiny/vae/encode", "tiny/turbo/guided_step"], measure=False)
+    with open_engine(bundle, store, "tiny/scorer/score", Setup(threads=1)) as engine:
+        scores = engine.run({"pixels": np.zeros((1, 64, 64, 3), np.uint8)})
     np.testing.assert_allclose(scores["sky"].sum(axis=1), 1, rtol=1e-5)
 
 
@@ -66,7 +69,7 @@ def test_the_report_of_a_stop_is_the_stop(tiny_bundle: Path, tmp_path: Path) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(threads=1), progress=progress)
+        build(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(threads=1), progress=progress)
     assert Store.open(tmp_path).engines() == []
 
 
@@ -78,7 +81,7 @@ def test_weights_that_give_no_numbers_are_named(bundle_copy: Path, tmp_path: Pat
     relist(bundle_copy, name)
     store = Store.open(tmp_path / "home")
     with pytest.raises(BundleError, match=r"unet_turbo.*NaN or infinite") as caught:
-        build_engines(Bundle.open(bundle_copy), store, Setup(threads=1))
+        build(Bundle.open(bundle_copy), store, Setup(threads=1))
     assert caught.value.path.endswith(name)
     assert "tiny/turbo/step" not in [stored.key.graph for stored in store.engines()]
     assert not list(store.folder.glob(".*"))
@@ -92,7 +95,7 @@ def test_a_foreign_graph_under_a_right_hash_is_refused(bundle_copy: Path, tmp_pa
     path.write_bytes(onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]).SerializeToString())
     relist(bundle_copy, "vae/decode.onnx")
     with pytest.raises(BundleError, match=r"decode\.onnx.*its inputs are anything float32.*the manifest says latent float32"):
-        build_engines(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), Setup(threads=1), graphs=["vae/decode"])
+        build(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), Setup(threads=1), names=["tiny/vae/decode"])
 
 
 def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path, tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path
     path.write_bytes(model.SerializeToString())
     relist(bundle_copy, "vae/decode.onnx")
     with pytest.raises(EngineError, match="Teleport"):
-        build_engines(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), Setup(threads=1), graphs=["vae/decode"])
+        build(Bundle.open(bundle_copy), Store.open(tmp_path / "home"), Setup(threads=1), names=["tiny/vae/decode"])
     assert list((tmp_path / "home/engines").iterdir()) == []
 
 
@@ -110,16 +113,17 @@ def test_a_wrong_engine_is_quarantined_with_the_reason(tiny_bundle: Path, tmp_pa
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
     monkeypatch.setattr(gate, "compare", lambda *_: (0.5, 0.1, "output pixels differs from the reference by 0.5, more than 0.1"))
     with pytest.raises(EngineError, match="is quarantined: output pixels differs"):
-        build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"])
+        build(bundle, store, Setup(threads=1), names=["tiny/vae/decode"])
     with pytest.raises(EngineError, match=r"quarantined.*force a build"):
-        open_engine(bundle, store, "vae/decode", Setup(threads=1))
+        open_engine(bundle, store, "tiny/vae/decode", Setup(threads=1))
     assert "output pixels differs" in str(store.verify()[0].quarantined)
     assert store.engines()[0].size_bytes == 0
-    assert "quarantined" in str(next(e.problem for e in explain_engines(bundle, store, Setup(threads=1)) if e.graph == "vae/decode"))
+    (found,) = explain_engines(bundle, store, ["tiny/vae/decode"], Setup(threads=1))
+    assert "quarantined" in str(found.problem)
     monkeypatch.undo()
     with pytest.raises(EngineError, match=r"quarantined: output pixels differs.*force a build to try it again"):
-        build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"])
-    assert build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode"], force=True)[0].built
+        build(bundle, store, Setup(threads=1), names=["tiny/vae/decode"])
+    assert build(bundle, store, Setup(threads=1), names=["tiny/vae/decode"], force=True)[0].built
 
 
 def test_a_quarantined_engine_does_not_stop_the_others(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,9 +133,9 @@ def test_a_quarantined_engine_does_not_stop_the_others(tiny_bundle: Path, tmp_pa
         return (0.5, 0.1, "output pixels differs") if "pixels" in expected else real(expected, *rest)
 
     monkeypatch.setattr(gate, "compare", compare_all_but_pixels)
-    with pytest.raises(EngineError, match="the engine of vae/decode is quarantined: output pixels differs"):
-        build_engines(bundle, store, Setup(threads=1), graphs=["vae/decode", "turbo/step"])
-    with open_engine(bundle, store, "turbo/step", Setup(threads=1)):
+    with pytest.raises(EngineError, match="the engine tiny/vae/decode is quarantined: output pixels differs"):
+        build(bundle, store, Setup(threads=1), names=["tiny/vae/decode", "tiny/turbo/step"])
+    with open_engine(bundle, store, "tiny/turbo/step", Setup(threads=1)):
         pass
 
 

@@ -14,21 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.engines.building.build import build_engines, open_engine
-from costroute_rt.engines.building.setup import Setup
-from costroute_rt.engines.building.specification import pool_graphs
+from costroute_rt.engines.backends.setup import Setup
+from costroute_rt.engines.building.build import open_engine
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
+from costroute_rt.family.calls import engine_names
+from tests.engines.conftest import build
 
 KILLS = 20
-GRAPHS = ("base/guided_step", "turbo/step")
+GRAPHS = ("tiny/base/guided_step", "tiny/turbo/step")
 BUILDER = """
 import sys
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.store.store import Store
-build_engines(Bundle.open(sys.argv[1]), Store.open(sys.argv[2]), Setup(threads=1), graphs=sys.argv[3:], force=True)
+build_engines(Bundle.open(sys.argv[1]), Store.open(sys.argv[2]), sys.argv[3:], Setup(threads=1), force=True)
 """
 NURSERY = f"""
 import os, sys
@@ -93,8 +94,8 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_loads_wrong(nursery: N
             assert store.find(stored.key) is not None
     assert endings.count(-signal.SIGKILL) > KILLS / 2
     assert set(endings) <= {-signal.SIGKILL, 0}
-    build_engines(bundle, store, Setup(threads=1), measure=False)
-    for name in pool_graphs(bundle):
+    build(bundle, store, Setup(threads=1), measure=False)
+    for name in engine_names(bundle):
         open_engine(bundle, store, name, Setup(threads=1)).close()
     assert not list(store.folder.glob(".*"))
 

@@ -9,50 +9,53 @@ from typing import Any
 
 import pytest
 
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building import profile
-from costroute_rt.engines.building.build import build_engines
+from costroute_rt.engines.building.lookup import read_cost
 from costroute_rt.engines.building.profile import profile_engines, summarize
-from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.store import cost
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import EngineError
+from costroute_rt.family.calls import engine_names
+from tests.engines.conftest import build
 
 
 def test_costs_of_a_built_engine_can_be_read(tiny_bundle: Path, built_home: Path) -> None:
-    found = Setup(threads=1).cost(Bundle.open(tiny_bundle), Store.open(built_home), "base/guided_step")
-    assert found.graph == "base/guided_step"
-    assert found.batch[1].calls >= 20
-    assert 0 < found.batch[1].median_ms <= found.batch[1].p95_ms
+    found = read_cost(Bundle.open(tiny_bundle), Store.open(built_home), "tiny/base/guided_step", Setup(threads=1))
+    assert found.engine == "tiny/base/guided_step"
+    assert found.call.calls >= 20
+    assert 0 < found.call.median_ms <= found.call.p95_ms
     assert found.load.median_ms > 0
 
 
 def test_profiling_measures_each_engine_again(tiny_bundle: Path, store_copy: Store) -> None:
     seen: list[str] = []
     bundle = Bundle.open(tiny_bundle)
-    rows = profile_engines(bundle, store_copy, Setup(threads=1), progress=lambda graph, index, total: seen.append(graph))
-    assert [row.graph for row in rows] == seen == ["text_encoder/encode", "turbo/step", "base/condition", "base/guided_step", "vae/decode"]
-    read = Setup(threads=1).cost(bundle, store_copy, "vae/decode")
-    assert read.batch[1].median_ms == pytest.approx(rows[4].median_ms, abs=1e-4)
+    names = engine_names(bundle)
+    costs = profile_engines(bundle, store_copy, names, Setup(threads=1), progress=lambda name, index, total: seen.append(name))
+    assert [cost.engine for cost in costs] == seen == names
+    read = read_cost(bundle, store_copy, "tiny/vae/decode", Setup(threads=1))
+    assert read.call.median_ms == pytest.approx(costs[4].call.median_ms, abs=1e-4)
 
 
 def test_profiling_needs_engines(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"to measure; build the engines"):
-        profile_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(threads=1))
+        profile_engines(Bundle.open(tiny_bundle), Store.open(tmp_path), engine_names(Bundle.open(tiny_bundle)), Setup(threads=1))
 
 
 def test_an_unmeasured_engine_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
-    build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"], measure=False)
+    build(bundle, store, Setup(threads=1), names=["tiny/turbo/step"], measure=False)
     with pytest.raises(EngineError, match=r"turbo/step has not been measured.*; profile the engines"):
-        Setup(threads=1).cost(bundle, store, "turbo/step")
+        read_cost(bundle, store, "tiny/turbo/step", Setup(threads=1))
 
 
 def test_costs_of_another_power_mode_are_refused(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "power_mode", lambda: "on battery")
     with pytest.raises(EngineError, match=r"another power_mode: then .*, now on battery.*; profile the engines"):
-        Setup(threads=1).cost(Bundle.open(tiny_bundle), Store.open(built_home), "vae/decode")
+        read_cost(Bundle.open(tiny_bundle), Store.open(built_home), "tiny/vae/decode", Setup(threads=1))
 
 
 @pytest.mark.parametrize("name", ["engine_sha256", "device", "driver", "os", "power_mode"])
@@ -67,19 +70,19 @@ def test_costs_are_refused_when_what_they_depend_on_changed(built_home: Path, na
 
 def test_a_rebuilt_engine_is_measured_again(tiny_bundle: Path, store_copy: Store) -> None:
     bundle = Bundle.open(tiny_bundle)
-    (report,) = build_engines(bundle, store_copy, Setup(threads=1), graphs=["vae/decode"], force=True)
+    (report,) = build(bundle, store_copy, Setup(threads=1), names=["tiny/vae/decode"], force=True)
     assert report.median_ms is not None
-    assert Setup(threads=1).cost(bundle, store_copy, "vae/decode").batch[1].median_ms == pytest.approx(report.median_ms, abs=1e-4)
+    assert read_cost(bundle, store_copy, "tiny/vae/decode", Setup(threads=1)).call.median_ms == pytest.approx(report.median_ms, abs=1e-4)
 
 
 def test_costs_that_are_no_longer_believed_are_measured_again_and_that_is_said(
     tiny_bundle: Path, store_copy: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
-    build_engines(bundle, store_copy, Setup(threads=1))
+    build(bundle, store_copy, Setup(threads=1))
     assert caplog.messages == []
     monkeypatch.setattr("costroute_rt.engines.machine.device.power_mode", lambda: "another")
-    build_engines(bundle, store_copy, Setup(threads=1))
+    build(bundle, store_copy, Setup(threads=1))
     assert len(caplog.messages) == 1
     assert "measuring again" in caplog.text
     assert "power_mode" in caplog.text
@@ -123,7 +126,7 @@ def test_only_one_measures_in_a_store_and_the_next_takes_its_costs(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
-    build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"], measure=False)
+    build(bundle, store, Setup(threads=1), names=["tiny/turbo/step"], measure=False)
     is_measuring, others, timed = threading.Event(), list[threading.Thread](), list[str]()
     real = profile._time_in_turns
 
@@ -131,7 +134,7 @@ def test_only_one_measures_in_a_store_and_the_next_takes_its_costs(
         assert not is_measuring.is_set()
         is_measuring.set()
         timed.extend(calls)
-        rival = threading.Thread(target=lambda: build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"]))
+        rival = threading.Thread(target=lambda: build(bundle, store, Setup(threads=1), names=["tiny/turbo/step"]))
         rival.start()
         others.append(rival)
         rival.join(0.2)
@@ -140,9 +143,9 @@ def test_only_one_measures_in_a_store_and_the_next_takes_its_costs(
         return found
 
     monkeypatch.setattr(profile, "_time_in_turns", time_with_a_rival)
-    build_engines(bundle, store, Setup(threads=1), graphs=["turbo/step"])
+    build(bundle, store, Setup(threads=1), names=["tiny/turbo/step"])
     others[0].join(60)
-    assert timed == ["turbo/step"]
+    assert timed == ["tiny/turbo/step"]
     assert "waiting for another process that is measuring" in caplog.text
 
 

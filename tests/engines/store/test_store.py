@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.engines.building.build import build_engines, open_engine
-from costroute_rt.engines.building.setup import Setup
+from costroute_rt.engines.backends.setup import Setup
+from costroute_rt.engines.building.build import open_engine
+from costroute_rt.engines.building.lookup import read_cost
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine import durable
 from costroute_rt.engines.store import store as store_module
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError, Reason, StoreFullError
-from tests.engines.conftest import flip_byte
+from tests.engines.conftest import build, flip_byte
 
 
 def _folder(store: Store, graph: str = "tiny/base/guided_step") -> Path:
@@ -57,17 +58,17 @@ def test_a_damaged_engine_is_named_not_loaded_and_repaired_by_a_build(tiny_bundl
     else:
         flip_byte(path, {"flip first": 0.0, "flip": 0.5, "flip last": 1.0}[damage])
     if (name, damage) == ("manifest.sha256", "flip last"):
-        open_engine(bundle, store_copy, "base/guided_step", Setup(threads=1)).close()  # the newline at the end means nothing
+        open_engine(bundle, store_copy, "tiny/base/guided_step", Setup(threads=1)).close()  # the newline at the end means nothing
         return
     with pytest.raises(EngineError, match="build the engine again") as caught:
-        open_engine(bundle, store_copy, "base/guided_step", Setup(threads=1))
+        open_engine(bundle, store_copy, "tiny/base/guided_step", Setup(threads=1))
     assert ("manifest" if "manifest" in name else path.name) in str(caught.value.path)
     assert (caught.value.reason, caught.value.engine) == (Reason.DAMAGED, "tiny/base/guided_step")
     assert [found.digest for found in store_copy.verify() if found.damage] == [path.parent.name]
 
-    reports = build_engines(bundle, store_copy, Setup(threads=1), measure=False)
-    assert [report.graph for report in reports if report.built] == ["base/guided_step"]
-    open_engine(bundle, store_copy, "base/guided_step", Setup(threads=1)).close()
+    reports = build(bundle, store_copy, Setup(threads=1), measure=False)
+    assert [report.engine for report in reports if report.built] == ["tiny/base/guided_step"]
+    open_engine(bundle, store_copy, "tiny/base/guided_step", Setup(threads=1)).close()
 
 
 def test_damaged_costs_are_refused(tiny_bundle: Path, store_copy: Store) -> None:
@@ -76,11 +77,11 @@ def test_damaged_costs_are_refused(tiny_bundle: Path, store_copy: Store) -> None
     for at in (0.0, 0.2, 0.4, 0.6, 0.8, 0.95):
         flip_byte(path, at)
         with pytest.raises(EngineError, match=r"costs\.json.*profile the engines"):
-            Setup(threads=1).cost(bundle, store_copy, "base/guided_step")
+            read_cost(bundle, store_copy, "tiny/base/guided_step", Setup(threads=1))
         path.write_bytes(whole)
     path.write_bytes(whole[:-20])
     with pytest.raises(EngineError, match="profile the engines"):
-        Setup(threads=1).cost(bundle, store_copy, "base/guided_step")
+        read_cost(bundle, store_copy, "tiny/base/guided_step", Setup(threads=1))
 
 
 def test_an_engine_moved_under_another_key_is_refused(tiny_bundle: Path, store_copy: Store) -> None:
@@ -88,7 +89,7 @@ def test_an_engine_moved_under_another_key_is_refused(tiny_bundle: Path, store_c
     shutil.rmtree(right)
     wrong.rename(right)
     with pytest.raises(EngineError, match="belongs to another engine"):
-        open_engine(Bundle.open(tiny_bundle), store_copy, "base/guided_step", Setup(threads=1))
+        open_engine(Bundle.open(tiny_bundle), store_copy, "tiny/base/guided_step", Setup(threads=1))
 
 
 def test_remove_wants_one_engine(store_copy: Store) -> None:
@@ -154,7 +155,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tiny_bundle: Path, tmp_path: Path, 
 
     monkeypatch.setattr(store_module, "sync_files", full)
     with pytest.raises(StoreFullError, match=r"no room to write.*COSTROUTE_HOME") as caught:
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
+        build(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
     assert caught.value.exit_code == 5
     assert list((tmp_path / "home/engines").iterdir()) == []
 
@@ -163,20 +164,20 @@ def test_too_little_room_is_said_before_building(tiny_bundle: Path, tmp_path: Pa
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(durable.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(StoreFullError, match="0 MiB free, 1 MiB needed"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
+        build(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")
 def test_a_store_that_cannot_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(EngineError, match="COSTROUTE_HOME"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
+        build(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
 
 
 def test_a_store_that_is_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     with pytest.raises(EngineError, match=r"the store cannot be used.*COSTROUTE_HOME"):
-        build_engines(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
+        build(Bundle.open(tiny_bundle), Store.open(tmp_path / "home"), Setup(threads=1))
 
 
 def test_an_engine_is_found_while_another_takes_its_place(store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:

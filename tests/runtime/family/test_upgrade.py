@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from costroute_rt import ConfigError, Runtime
+from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.gate import Race
-from costroute_rt.engines.building.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
+from costroute_rt.family.calls import image_calls
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.runtime import StepEvent
 from tests import gated_backend
@@ -80,8 +81,8 @@ class Upgraded:
     def make_ready(self, *names: str) -> None:
         """The builder tells, and the upgrade has noted it."""
         for name in names:
-            self.script.told.put({"graph": name, "state": "building"})
-            self.script.told.put({"graph": name, "state": "ready"})
+            self.script.told.put({"engine": name, "state": "building"})
+            self.script.told.put({"engine": name, "state": "ready"})
         wanted = self.upgrade.status().done + len(names)
         while self.upgrade.status().done < wanted:
             threading.Event().wait(0.001)
@@ -202,8 +203,8 @@ def test_an_engine_that_fails_its_check_or_cannot_be_opened_leaves_the_one_in_us
         raise RuntimeError("no such device")
 
     upgraded.upgrade._open_ready = fail
-    upgraded.script.told.put({"graph": "tiny/turbo/step", "state": "rejected", "reason": "it is slower"})
-    upgraded.script.told.put({"graph": "tiny/vae/decode", "state": "ready"})
+    upgraded.script.told.put({"engine": "tiny/turbo/step", "state": "rejected", "reason": "it is slower"})
+    upgraded.script.told.put({"engine": "tiny/vae/decode", "state": "ready"})
     upgraded.script.told.put({"state": "done"})
     upgraded.script.told.put(None)
     assert upgraded.upgrade.wait(OPEN_S)
@@ -218,7 +219,7 @@ def test_an_engine_that_fails_its_check_or_cannot_be_opened_leaves_the_one_in_us
 
 def test_all_engines_are_used_at_once_or_none(upgraded: Upgraded) -> None:
     upgraded.make_ready("tiny/turbo/step", "tiny/text_encoder/encode")
-    upgraded.script.told.put({"graph": "tiny/vae/decode", "state": "building"})
+    upgraded.script.told.put({"engine": "tiny/vae/decode", "state": "building"})
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.engines == {}
     assert not upgraded.upgrade.status().is_over
@@ -233,12 +234,12 @@ def test_all_engines_are_used_at_once_or_none(upgraded: Upgraded) -> None:
 def test_engines_that_are_slower_together_are_not_used(upgraded: Upgraded) -> None:
     upgraded.make_ready("tiny/turbo/step", "tiny/vae/decode")
     for name in ("tiny/turbo/step", "tiny/vae/decode"):
-        upgraded.script.told.put({"graph": name, "state": "rejected", "reason": "pictures are slower with it"})
+        upgraded.script.told.put({"engine": name, "state": "rejected", "reason": "images are slower with it"})
     upgraded.finish()
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.engines == {}
     status = upgraded.upgrade.status()
-    assert (status.done, status.is_over, set(status.rejected.values())) == (2, True, {"pictures are slower with it"})
+    assert (status.done, status.is_over, set(status.rejected.values())) == (2, True, {"images are slower with it"})
     assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms is None
 
 
@@ -277,8 +278,8 @@ def test_closing_ends_the_builder_and_closes_what_nobody_took(upgraded: Upgraded
 
 def test_costs_of_another_engine_scale() -> None:
     measured = steady(10.0, p95=1.5)
-    cost = replace(measured, batch={1: replace(measured.call, spread_ms=2.0)}).scaled("tiny/turbo/step", "1" * 32, 0.5, 2.0)
-    assert (cost.batch[1].median_ms, cost.batch[1].p95_ms, cost.batch[1].spread_ms) == (5.0, 7.5, 1.0)
+    cost = replace(measured, call=replace(measured.call, spread_ms=2.0)).scaled("tiny/turbo/step", "1" * 32, 0.5, 2.0)
+    assert (cost.call.median_ms, cost.call.p95_ms, cost.call.spread_ms) == (5.0, 7.5, 1.0)
     assert (cost.load.median_ms, cost.relative_to, cost.digest) == (60.0, "0" * 32, "1" * 32)
 
 
@@ -414,33 +415,23 @@ def test_an_engine_that_is_proved_is_neither_built_nor_raced_again(
         races.append(1)
         return Race((1.0,) * 3, (1.0,) * 3)
 
-    races, bundle = list[int](), Bundle.open(tiny_bundle)
+    races = list[int]()
     monkeypatch.setattr(background, "run_race", note_race)
     assert [each["state"] for each in background.build_job(job)] == ["building", "ready"] * 5
-    assert len(races) == len(background.pictures(bundle))  # of whole pictures only: each by itself is proved
+    assert len(races) == len(image_calls(Bundle.open(tiny_bundle)))  # of whole images only: each by itself is proved
 
 
-def test_pictures_are_the_fastest_of_each_choice_of_engines(tiny_bundle: Path) -> None:
-    from costroute_rt.engines.building.background import pictures
-
-    start, end = ["tiny/text_encoder/encode"], ["tiny/vae/decode"]
-    assert pictures(Bundle.open(tiny_bundle)) == {
-        "tiny-turbo@1": [*start, "tiny/turbo/step", *end],
-        "tiny-base@4": [*start, "tiny/base/condition", *["tiny/base/guided_step"] * 4, *end],
-    }
-
-
-def test_engines_with_which_pictures_are_slower_replace_none_and_are_not_tried_again(
+def test_engines_with_which_images_are_slower_replace_none_and_are_not_tried_again(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path
 ) -> None:
     (gate / "all").touch()
-    (gate / "slow pictures").touch()
+    (gate / "slow images").touch()
     for attempt in range(2):
         with open_gated() as runtime:
             assert upgrade_of(runtime).wait(OPEN_S)
             assert runtime.building is not None
             assert len(runtime.building.rejected) == 5
-            assert all(why.startswith("pictures are slower with it among the engines of onnxruntime cpu float32 that stay: by tiny-")
+            assert all(why.startswith("images are slower with it among the engines of onnxruntime cpu float32 that stay: by tiny-")
                        for why in runtime.building.rejected.values())  # fmt: skip
             assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
             assert (upgrade_of(runtime)._builder is None) is (attempt == 1)
@@ -448,14 +439,14 @@ def test_engines_with_which_pictures_are_slower_replace_none_and_are_not_tried_a
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
 
 
-def test_engines_whose_pictures_were_not_raced_yet_are_used_after_that(open_gated: Callable[..., Runtime], gate: Path) -> None:
-    for name in ("all", "crash before pictures"):
+def test_engines_whose_images_were_not_raced_yet_are_used_after_that(open_gated: Callable[..., Runtime], gate: Path) -> None:
+    for name in ("all", "crash before images"):
         (gate / name).touch()
     with open_gated() as runtime:
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.building is not None
         assert (runtime.building.done, runtime.building.problem) == (5, "the building process ended with exit code 7")
-    (gate / "crash before pictures").unlink()
+    (gate / "crash before images").unlink()
     with open_gated() as runtime:
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
@@ -469,8 +460,8 @@ def test_building_at_once_and_in_the_background_exclude_each_other(tiny_bundle: 
 
 
 def test_a_builder_that_cannot_be_followed_is_said_and_ended(upgraded: Upgraded, caplog: Any) -> None:
-    upgraded.script.told.put({"graph": "tiny/turbo/step", "state": "building"})
-    upgraded.script.told.put({"graph": "tiny/turbo/step"})
+    upgraded.script.told.put({"engine": "tiny/turbo/step", "state": "building"})
+    upgraded.script.told.put({"engine": "tiny/turbo/step"})
     assert upgraded.upgrade.wait(OPEN_S)
     building = upgraded.runtime.building
     assert building is not None

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.engines.building.specification import free_axes
 from costroute_rt.engines.building.usage import survey
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
+from costroute_rt.engines.bundle.size import free_axes
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError, OutputError
+from costroute_rt.family.calls import candidate_names, engine_names
 from costroute_rt.routing.router import Router
 from costroute_rt.routing.router_bundle import open_router, with_router
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON
@@ -152,7 +153,7 @@ def test_an_opened_runtime_routes_by_the_routers_networks(bundle: Bundle, tmp_pa
         assert all(option.resident for option in route.options)
         assert runtime.generate("a red house", seed=1).route.chosen == runtime.candidates[int(expected.argmax())]
         assert [round_.chosen for round_ in runtime.plan(["a red house"] * 2, mean_ms=1e6)] == [route.chosen] * 2
-    users = {each.stored.key.graph: each.used_by for each in survey(made, Store.open())}
+    users = {each.engine: each.used_by for each in survey(made, Store.open(), candidate_names(made))}
     assert {users["tiny/router_encoder/encode"], users["tiny/router_estimator/estimate"]} == {tuple(row["name"] for row in made.pool)}
     with Runtime.open(made.root, preload=False) as runtime:
         assert runtime.generate("a red house", seed=1).timings.swap_ms > 0
@@ -207,7 +208,6 @@ NETWORK_DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_damaged_networks_are_bundle_errors(bundle: Bundle, damage: Callable[[Path], object], tmp_path: Path, home: Path) -> None:
     pytest.importorskip("onnxruntime")
     from costroute_rt.engines.building.build import build_engines
-    from costroute_rt.engines.building.specification import router_graphs
     from costroute_rt.engines.store.store import Store
 
     write_network_router(bundle, tmp_path / "fitted")
@@ -215,7 +215,7 @@ def test_damaged_networks_are_bundle_errors(bundle: Bundle, damage: Callable[[Pa
 
     def build() -> None:
         made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
-        build_engines(made, Store.open(home), graphs=router_graphs(made), measure=False)
+        build_engines(made, Store.open(home), [name for name in engine_names(made) if "/router_" in name], measure=False)
 
     with pytest.raises(BundleError):
         build()

@@ -1,0 +1,160 @@
+"""Sizes of images that engines are built for, and the lengths of axes that follow from them.
+
+A bundle of one size has engines that know every length. Another has, for each graph whose inputs depend on the size, one engine that
+takes any size and, for sizes that were asked for, one more that knows theirs: `family/base/step` and `family/base/step@512x768`. Rows of
+text stay free in both, so that one engine serves a prompt alone and, with guidance, beside a negative prompt. One call makes one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.manifest import ImageSpec
+from costroute_rt.engines.bundle.name import EngineName, Size, find_graph
+from costroute_rt.error import BundleError, ConfigError
+
+AxisRange = tuple[str, int, int, int]
+"""A free axis by name, and the lengths it may have: least, usual, most."""
+PROMPT_TOKENS = 16
+"""A usual length of `prompt_tokens`, an axis that is never fixed: the tokens of a router's own tokenizer."""
+_ONE = ("batch", "batch_size")
+"""Axes that count images."""
+
+
+def has_one_size(bundle: Bundle) -> bool:
+    """Whether all images of the bundle have the same size, so that its engines know every length."""
+    return not bundle.image.any_size and len(bundle.image.sizes) == 1
+
+
+def check_bundle_size(image: ImageSpec, height: int, width: int) -> Size:
+    """Height and width, where the bundle can make such images; raises ConfigError."""
+    if (height, width) in image.sizes:
+        return height, width
+    if not image.any_size:
+        known = ", ".join(f"{h}x{w}" for h, w in image.sizes)
+        raise ConfigError("height x width", f"{height}x{width}", f"one of the sizes this bundle makes: {known}")
+    factor = image.vae_scale_factor * image.patch_size
+    for name, value, default in (("height", height, image.height), ("width", width, image.width)):
+        if not factor <= value <= 2 * default or value % factor:
+            raise ConfigError(name, value, f"a multiple of {factor} from {factor} to {2 * default}")
+    return height, width
+
+
+def axis_lengths(bundle: Bundle, size: Size | None = None) -> dict[str, int]:
+    """Lengths of the free axes for one image, by the names that exporters give them.
+
+    size: height and width of the image in pixels; None: the bundle's usual ones.
+    """
+    image = bundle.image
+    height, width = size or (image.height, image.width)
+    sides = {"height": height, "width": width}
+    pixels = {f"{prefix}_{side}": length for prefix in ("image", "sample") for side, length in sides.items()}
+    latent = {f"{prefix}{side}": length // image.vae_scale_factor for prefix in ("", "latent_") for side, length in sides.items()}
+    return {**dict.fromkeys(_ONE, 1), **latent, **pixels, **token_axes(bundle)}
+
+
+def token_axes(bundle: Bundle) -> dict[str, int]:
+    """Lengths of the axes of tokens, by the names they have in the text encoders and in the graphs that take their outputs.
+
+    `tokens` is the first encoder's, for a router that reads its states. Raises BundleError where one name stands for two lengths.
+    """
+    found: dict[str, int] = {}
+
+    def note(axis: int | str, length: int) -> None:
+        if isinstance(axis, str) and found.setdefault(axis, length) != length:
+            problem = f"the axis {axis} of its graphs stands for {found[axis]} and for {length} tokens"
+            raise BundleError(bundle.root, problem, "export it again with a name for each length")
+
+    encoders = [each for each in bundle.components.values() if each.role == "text_encoder"]
+    kept: dict[str, int] = {}
+    for encoder in encoders:
+        tokenizer = bundle.tokenizers[str(encoder.tokenizer)]
+        graph = bundle.graphs[encoder.graphs["encode"]]
+        note(graph.inputs["input_ids"].shape[1], tokenizer.max_length)
+        left = tokenizer.max_length - tokenizer.drop
+        kept |= {f"{encoder.name}.{name}": left for name, spec in graph.outputs.items() if len(spec.shape) > 2}
+        kept[f"{encoder.tokenizer}.attention_mask"] = left
+    for component in bundle.components.values():
+        for path in component.graphs.values() if component.role == "denoiser" else ():
+            for name, spec in bundle.graphs[path].inputs.items():
+                if name in kept:
+                    note(spec.shape[1], kept[name])
+    found.setdefault("tokens", bundle.tokenizers[str(encoders[0].tokenizer)].max_length)
+    return found
+
+
+def fixed_axes(bundle: Bundle) -> dict[str, int]:
+    """Lengths of the axes that are always the same: one image, and all others where the bundle makes images of one size only.
+
+    An engine that knows all of them has a third fewer nodes, loads in two thirds of the time and takes 7 % less for a guided step of
+    the postcard family on two cores.
+    """
+    lengths = axis_lengths(bundle)
+    return lengths if has_one_size(bundle) else {axis: lengths[axis] for axis in _ONE}
+
+
+def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
+    """The lengths that axes may have where they stay free: those of one image of any size the bundle makes; one text or two.
+
+    Beside them the tokens of a prompt by the router's own tokenizer.
+    """
+    image, sizes = bundle.image, list(bundle.image.sizes)
+    factor = image.vae_scale_factor * image.patch_size
+    if image.any_size:
+        sizes += [(factor, factor), (2 * image.height, 2 * image.width)]
+    sides = [axis_lengths(bundle, size) for size in sizes]
+    ranges = {
+        axis: (min(each[axis] for each in sides), length, max(each[axis] for each in sides))
+        for axis, length in axis_lengths(bundle).items()
+        if axis not in _ONE
+    }
+    ranges["rows"] = (1, 2, 2)
+    if bundle.router is not None and "max_length" in bundle.router:
+        most = bundle.router["max_length"]
+        ranges["prompt_tokens"] = (1, min(PROMPT_TOKENS, most), most)
+    return tuple((axis, *lengths) for axis, lengths in sorted(ranges.items()))
+
+
+def depends_on_size(bundle: Bundle, name: str) -> bool:
+    """Whether an input of the engine's graph grows with the image."""
+    found, image = find_graph(bundle, name), bundle.image
+    usual, larger = axis_lengths(bundle), axis_lengths(bundle, (2 * image.height, 2 * image.width))
+    changing = {axis for axis, length in usual.items() if larger[axis] != length}
+    inputs = bundle.graphs[bundle.graph_path(found.component, found.graph)].inputs.values()
+    return any(axis in changing for spec in inputs for axis in spec.shape)
+
+
+def with_size(bundle: Bundle, names: Iterable[str], size: Size) -> list[str]:
+    """Engines of the same graphs that know `size`, by name; those of graphs that do not depend on it keep theirs.
+
+    Raises ConfigError for a size the bundle cannot make.
+    """
+    size = check_bundle_size(bundle.image, *size)
+    if has_one_size(bundle):
+        return list(names)
+    return [str(EngineName.parse(name)._replace(size=size)) if depends_on_size(bundle, name) else name for name in names]
+
+
+def known_size(bundle: Bundle, shapes: str) -> Size | None:
+    """The size for which an engine was built, by the text in its key; None where it is none of this bundle's."""
+    fixed, size = _fixed_lengths(shapes), _fixed_size(shapes)
+    if size is None:
+        return None
+    with suppress(ConfigError):
+        check_bundle_size(bundle.image, *size)
+        return size if fixed == axis_lengths(bundle, size) else None
+    return None
+
+
+def _fixed_size(shapes: str) -> Size | None:
+    """The size in the text of a key; None where the engine takes several."""
+    fixed = _fixed_lengths(shapes)
+    return (fixed["image_height"], fixed["image_width"]) if {"image_height", "image_width"} <= fixed.keys() else None
+
+
+def _fixed_lengths(shapes: str) -> dict[str, int]:
+    """Axes of one length in the text of a key, which may have ranges of others beside them."""
+    pairs = (pair.partition("=")[::2] for pair in shapes.split())
+    return {axis: int(length) for axis, length in pairs if length.isdecimal()}
