@@ -122,7 +122,8 @@ class Runtime:
         resources, request = self._resources, self._check(make_request(prompt, **options))
         if not resources.quality.needs_states and not resources.router_calls:
             self._check_open()
-            return route_request(resources, request, plan_calls(resources, request), None)
+            with self._locating_errors():
+                return route_request(resources, request, plan_calls(resources, request), None)
         with self._take_turn():
             plans = plan_calls(resources, request)
             return route_request(
@@ -255,11 +256,18 @@ class Runtime:
             self._resources.swap_in()
             self._owner = me
             try:
-                yield (clock() - started) * 1000
-            except EngineError as error:
-                raise self._resources.located(error) from error.__cause__
+                with self._locating_errors():
+                    yield (clock() - started) * 1000
             finally:
                 self._owner = None
+
+    @contextmanager
+    def _locating_errors(self) -> Iterator[None]:
+        """Errors of engines leave with the bundle and setup of the engine filled in."""
+        try:
+            yield
+        except EngineError as error:
+            raise self._resources.located(error) from error.__cause__
 
     def _check_open(self) -> None:
         if self._is_closed:

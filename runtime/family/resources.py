@@ -34,10 +34,8 @@ class Resources:
     router_calls: tuple[Call, ...] = ()
     """Engine runs that judging a prompt takes beside the text encoder's."""
     clock: Clock
-    backend: str
-    """Name of the backend the engines were built with."""
-    precision: str
-    """Precision in which they compute."""
+    setup: Mapping[str, str]
+    """Backend, provider, precision and target that the engines were built by, as errors carry them."""
     fallback: str | None = None
     """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
     versions: Mapping[str, str]
@@ -99,7 +97,7 @@ class Resources:
         """The error with the bundle and setup of its engine filled in, as far as they are known."""
         name = error.engine or ""
         family, engine = self.families.get(name.partition("/")[0], self.main_family), self.engines.find(name)
-        setup = {"backend": self.backend, "precision": self.precision} if engine is None or engine.key is None else engine.key.setup
+        setup = dict(self.setup) if engine is None or engine.key is None else engine.key.setup
         return error.located(setup=setup, bundle=family.bundle.root)
 
     def swap_in(self) -> None:

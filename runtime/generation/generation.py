@@ -217,7 +217,7 @@ class Generation:
     def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
         resources, request, candidate = self._resources, self._request, plan.candidate
         engine = resources.engines.get(plan.step.engine)
-        built = resources if engine.key is None else engine.key
+        setup = resources.setup if engine.key is None else engine.key.setup
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
@@ -232,9 +232,9 @@ class Generation:
             "width": plan.size[1],
             "family": family.name,
             "revision": family.bundle.revision,
-            "backend": built.backend,
+            "backend": setup["backend"],
             "provider": engine.provider,
-            "precision": built.precision,
+            "precision": setup["precision"],
             "fallback": resources.fallback,
             "version": resources.versions.get("costroute-rt", "unknown"),
             "versions": dict(resources.versions),

@@ -130,4 +130,4 @@ def _memory_bytes(resources: Resources, candidate: Candidate, calls: Sequence[Ca
     bundle = resources.family(candidate).bundle
     stored = sum(bundle.weights_bytes(component) for component in absent if component in bundle.components)
     resident = sum(int(engine.resident_bytes) for engine in engines.values() if engine is not None)
-    return int(_GROWTH.get(resources.precision, 1.0) * stored) + resident
+    return int(_GROWTH.get(resources.setup["precision"], 1.0) * stored) + resident

@@ -161,8 +161,7 @@ def open_fake_runtime(
         quality=quality,
         router_calls=tuple(Call(f"tiny/{name}", Stage.ROUTE) for name in quality.engines),
         clock=clock,
-        backend="fake",
-        precision="float32",
+        setup={"backend": "fake", "provider": "cpu", "precision": "float32", "target": ""},
         versions={"costroute-rt": "0.0.test"},
     )
     runtime = Runtime(resources)

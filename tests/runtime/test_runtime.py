@@ -299,7 +299,7 @@ def test_an_engine_that_failed_is_named_with_its_setup_and_bundle(device: FakeDe
     )
     monkeypatch.setattr(device.engines["tiny/text_encoder/encode"], "key", key)
     own = {"backend": "openvino", "provider": "gpu", "precision": "float16", "target": "any"}
-    for engine, setup in (("tiny/text_encoder/encode", own), (None, {"backend": "fake", "precision": "float32"})):
+    for engine, setup in (("tiny/text_encoder/encode", own), (None, dict(device.resources.setup))):
         with pytest.raises(EngineError, match="it failed while running; build the engine again") as caught:
             device.runtime.generate("a red house", seed=1)
         assert (caught.value.engine, caught.value.setup) == (engine, setup)
