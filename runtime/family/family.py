@@ -98,6 +98,8 @@ class Family:
         """Height and width of a request's images in pixels; raises ConfigError for a size that the family cannot make."""
         image = self.bundle.image
         height, width = request.height, request.width
+        if height is None and width is None:
+            return image.height, image.width
         return check_bundle_size(image, image.height if height is None else height, image.width if width is None else width)
 
     def plan(self, candidate: Candidate, size: Size) -> Plan:

@@ -217,7 +217,7 @@ class Generation:
     def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
         resources, request, candidate = self._resources, self._request, plan.candidate
         engine = resources.engines.get(plan.step.engine)
-        setup = resources.setup if engine.key is None else engine.key.setup
+        built = engine.key
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
@@ -232,9 +232,9 @@ class Generation:
             "width": plan.size[1],
             "family": family.name,
             "revision": family.bundle.revision,
-            "backend": setup["backend"],
+            "backend": resources.setup["backend"] if built is None else built.backend,
             "provider": engine.provider,
-            "precision": setup["precision"],
+            "precision": resources.setup["precision"] if built is None else built.precision,
             "fallback": resources.fallback,
             "version": resources.versions.get("costroute-rt", "unknown"),
             "versions": dict(resources.versions),
