@@ -13,11 +13,11 @@ from costroute_rt.export.router.evaluate import Evaluation
 
 _ROUTERS = {"router": "this router", "length": "longer prompts get more time", "average": "averages only"}
 _FIGURES = {
-    "area": ("area over mixing", "mean height above random mixing of single candidates"),
+    "area": ("area above random mixing", "mean height above random mixing of single candidates"),
     "qnc": ("QNC", "least cost that equals the best single candidate, relative to its cost"),
     "gain": ("gain", "over the best single candidate, without a cost limit"),
     "gain_at_mean_cost": ("gain at mean cost", "over the candidate of mean cost, at its cost"),
-    "over_hull_at_mean_cost": ("gain over mixing", "over random mixing at that cost"),
+    "over_hull_at_mean_cost": ("gain over random mixing", "over random mixing at that cost"),
 }
 _CSS = """
 :root{color-scheme:light;--ink:#1d2433;--quiet:#6b7486;--line:#e4e8ef;--accent:#2563eb}
