@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _OTHER_RULES = {"max_ms": "--max-ms", "candidate": "--candidate", "lam": "--lambda", "tolerance": "--tolerance"}
 _LEAST_MS = 1.0
 _PLANS = 64
-"""Of more prompts than this, the rest is planned again after every so many-th part of them, as a plan takes time too."""
+"""A plan of more prompts than this is renewed after each such part of it, not after each image: planning takes time."""
 
 
 def check_budget(total_s: float | None, mean_ms: float | None, *, has_file: bool, image: ImageChoice) -> None:
-    """Raises UsageError where a budget for all prompts meets options it cannot be combined with."""
+    """Raises UsageError if a budget for all prompts comes with options that it excludes."""
     if total_s is None and mean_ms is None:
         return
     if total_s is not None and mean_ms is not None:
@@ -45,7 +45,7 @@ class Budget:
 
     @classmethod
     def start(cls, total_s: float | None, mean_ms: float | None, prompts: int) -> Budget | None:
-        """The clock starts now; None where neither was asked for."""
+        """The clock starts now; None if there is no such budget."""
         if total_s is None and mean_ms is None:
             return None
         return cls(1000 * total_s if total_s is not None else prompts * (mean_ms or 0.0), time.perf_counter())
@@ -64,7 +64,7 @@ class Budget:
         return usable, failed
 
     def shares(self, runtime: Runtime, routes: Sequence[Route], image: ImageChoice) -> Iterator[ImageChoice]:
-        """What each of the routes' prompts is generated with, decided when it is asked for, in the time that is then left.
+        """The choice for each of the routes' prompts, made when it is its turn, for the time that is then left.
 
         The last one has the rest as a budget of its own. Once images were made, the fastest candidates finish the job.
         """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--graph", "graphs", multiple=True, metavar="NAME", help="Build this graph only, such as base/guided_step; may be repeated.")
 @click.option("--target", default="", metavar="CARDS", help="Build for these cards instead of this machine's, such as ampere+ (TensorRT).")
 @click.option("--force", is_flag=True, help="Build again what exists already or is quarantined.")
-@click.option("--dry-run", is_flag=True, help="Say what would be built, why, how long it takes and the disk it needs; build nothing.")
+@click.option("--dry-run", is_flag=True, help="Report what would be built, why, how long it takes and the disk it needs; build nothing.")
 @option.size
 @option.engine
 @option.as_json()
@@ -42,12 +42,12 @@ def build_engines(
 
     Each engine that the candidates need is compared with its reference graph on fixed inputs and timed on this
     machine. One that is wrong or slow is quarantined with the reason, and not built again until something it depends on
-    changes. Engines that are there and valid are kept. Engines that can be built but not run here are checked and
-    measured by this command on a machine where they can.
+    changes. Valid engines are kept. Engines that can be built but not run here are checked and measured by this
+    command on a machine that can run them.
 
-    The engines of a bundle that makes images of several sizes take any of them. With --height and --width more are
-    built that know one size, which is faster; images of that size use them. For the bundle's usual size, the backends
-    tensorrt and tensorrt-rtx build both.
+    The engines of a bundle that makes images of several sizes take any of them. With --height and --width, faster
+    engines for that size are built beside them. For the bundle's usual size, the backends tensorrt and tensorrt-rtx
+    build both.
 
     \b
     costroute-rt build-engines
@@ -83,7 +83,7 @@ def _show_reports(reports: Sequence[BuildReport], setup: Setup, *, as_json: bool
             [(*row[:4], format_bytes(row[4]), *row[5:]) for row in rows],
         )
     if not all(report.proved or report.quarantined for report in reports):
-        say("not proved: these engines cannot run on this machine; where they can, this command or opening them checks them first")
+        say("not proved: these engines cannot run on this machine; on one that can, they are checked before they are used")
 
 
 def _how(setup: Setup) -> dict[str, str | None]:
@@ -122,6 +122,6 @@ def _show_plan(planned: Sequence[PlannedBuild], setup: Setup, *, as_json: bool) 
         for each in planned
     ]
     show_table(("graph", "engine", "builds", "build s", "disk", "why"), rows)
-    took = "how long is not known yet" if total_s is None else f"in about {total_s:.1f} s and what measuring takes"
+    took = "in an unknown time" if total_s is None else f"in about {total_s:.1f} s plus measuring"
     needs = f", {took}, on {format_bytes(total_bytes)} of disk" if building else ""
     click.echo(f"\n{len(building)} of {len(planned)} engines would be built{needs}")

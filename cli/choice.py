@@ -1,4 +1,4 @@
-"""What the options that several commands share add up to: which engines, and what kind of image."""
+"""The values of options that several commands share: which engines, and what kind of image."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def open_bundle(path: str | None, *, verify: bool = True) -> Bundle:
 
 
 def choose_names(bundle: Bundle, setup: Setup, graphs: Sequence[str] = (), size: tuple[int, int] | None = None) -> list[str]:
-    """Full names of the engines that are asked for: by graph, such as base/guided_step, else all that the candidates need.
+    """Full names of the engines to work on: of these graphs, such as base/guided_step, else all that the candidates need.
 
-    size: of engines that know this height and width; None: those that take any, with some backends also those of the usual size.
+    size: engines built for this height and width; None: those that take any size, with some backends also those of the usual size.
     """
     from costroute_rt.engines.building.lookup import names_to_build
     from costroute_rt.engines.bundle.size import with_size

@@ -37,8 +37,8 @@ def engines(context: click.Context) -> None:
 def list_engines(bundle: str | None, as_json: bool) -> None:
     """List the engines in the store: size, age, cost, what uses them.
 
-    `used by` names candidates of the bundle. An engine whose key is not what it would be now is stale: the state names
-    what differs, or why that cannot be told now. A quarantined one is shown with the reason.
+    `used by` names candidates of the bundle. An engine whose key has changed is stale: the state names what differs. If
+    that cannot be determined, the state is unknown, with the reason. A quarantined engine is shown with the reason.
 
     \b
     costroute-rt engines list
@@ -73,7 +73,7 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
 
 
 def _users(names: Sequence[str], candidates: int) -> str | None:
-    """Which of so many candidates, in short; --json names each."""
+    """The candidates in short, of so many in all; --json names each."""
     if len(names) <= _USERS_SHOWN:
         return ", ".join(names) or None
     return f"all {candidates}" if len(names) == candidates else f"{', '.join(names[:_USERS_SHOWN])}, +{len(names) - _USERS_SHOWN}"
@@ -94,7 +94,7 @@ def _age(built_at: str, now_s: float) -> str:
 
 
 def _ago(seconds: float) -> str:
-    """`3 h`: how long ago, in the largest unit of which one has passed."""
+    """`3 h`: how long ago, in the largest unit that has passed."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
@@ -122,15 +122,15 @@ def _to_json(usage: Usage) -> dict[str, Any]:
 
 
 @engines.command()
-@click.option("--max-gb", type=click.FloatRange(min=0), required=True, metavar="GB", help="Most the store may hold, in 10^9 bytes.")
-@click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
+@click.option("--max-gb", type=click.FloatRange(min=0), required=True, metavar="GB", help="Size limit of the store, in 10^9 bytes.")
+@click.option("--dry-run", is_flag=True, help="Report what would be removed; remove nothing.")
 @option.bundle
 @option.as_json()
 def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
     """Remove engines until the store is small enough, those not used for longest first.
 
-    What the bundle uses stays, unless it alone is larger than --max-gb; so does what it may use when a device or
-    backend is there again. Records of quarantined engines stay.
+    Engines in use are kept, unless they alone exceed --max-gb; so are engines whose status is unknown because a device
+    or backend is missing. Records of quarantined engines are kept.
 
     \b
     costroute-rt engines gc --max-gb 20 --dry-run
@@ -159,7 +159,7 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
 @engines.command()
 @option.as_json()
 def verify(as_json: bool) -> None:
-    """Hash every file of every engine; exit code 5 where one is damaged.
+    """Hash every file of every engine; exit code 5 if one is damaged.
 
     \b
     costroute-rt engines verify
@@ -195,7 +195,7 @@ def problem_of(state: Verified) -> str | None:
 @option.engine
 @option.as_json()
 def explain(engine: EngineChoice, as_json: bool) -> None:
-    """Say which engines would be found, and in which field of their key the nearest stored ones differ from now.
+    """Show which engines would be found, and in which fields of their keys the nearest stored ones differ.
 
     \b
     costroute-rt engines explain
@@ -245,7 +245,7 @@ def remove(digests: tuple[str, ...], everything: bool, as_json: bool) -> None:
     for name in names:
         engine = store.remove(name)
         removed.append(engine.digest)
-        if not as_json:  # one by one: what is gone is said even where a later name is wrong
+        if not as_json:  # one by one: removals are reported even if a later name is wrong
             click.echo(f"removed {engine.digest[:DIGEST_SHOWN]} {engine.key.graph} ({format_bytes(engine.size_bytes)})")
     if as_json:
         show_json({"removed": removed})

@@ -1,4 +1,4 @@
-"""`costroute-rt eval-router`: what a bundle's router is worth on labels it has not seen."""
+"""`costroute-rt eval-router`: judge a bundle's router by labels it has not seen."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FIGURES = {
     "qnc": "QNC",
     "gain": "gain over the best",
     "gain_at_mean_cost": "gain at mean cost",
-    "over_hull_at_mean_cost": "gain over random mixing there",
+    "over_hull_at_mean_cost": "over mixing there",
 }
 
 
 @click.command("eval-router")
 @click.option("--labels", required=True, metavar="FILE", help="CSV of labels that the router was not fitted to.")
 @click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to judge by.")
-@click.option("--category", metavar="COLUMN", help="Also tell kinds of prompts apart.")
+@click.option("--category", metavar="COLUMN", help="Also report each kind of prompts.")
 @click.option("--html", metavar="FILE", help="Write a page with plots and example images.")
 @option.engine
 @option.as_json()
@@ -40,8 +40,8 @@ def eval_router(
 ) -> None:
     """Judge a bundle's router on labels kept aside.
 
-    It stands beside each single candidate, random mixing of these, giving longer prompts the dearer candidate, averages,
-    and a choice by other seeds' labels, which no router can know. Intervals are 95 % over prompts.
+    It is compared with each single candidate, random mixing of candidates, more expensive candidates for longer prompts,
+    averages, and an oracle that knows the labels of other seeds. Intervals are 95 % over prompts.
 
     \b
     costroute-rt eval-router --labels heldout.csv --bundle my-bundle
@@ -95,7 +95,7 @@ def _show(found: Evaluation) -> None:
 
 
 def _shares(found: Evaluation) -> tuple[list[str], list[list[object]]]:
-    """A column for each mean cost: what it buys, and the percentage of the prompts that each candidate gets, the cheapest first."""
+    """A column for each mean cost: its quality, and the percentage of the prompts that each candidate gets, the cheapest first."""
     rows: list[list[object]] = [["quality", *(level["quality"] for level in found.shares)]]
     for each in sorted(found.candidates, key=lambda row: row["cost_ms"]):
         parts = [level["candidates"][each["name"]]["share"] for level in found.shares]
@@ -108,9 +108,9 @@ def _lines(found: Evaluation) -> list[str]:
     lines = [f"{found.prompts} prompts" + (f", {found.left_out} left out for missing labels" if found.left_out else "")]
     lines.append(f"predicted quality: bias {about['bias']:+.4f}, root mean square error {about['rms_error']:.3f}")
     if found.oracle is not None:
-        lines.append(f"chosen by other seeds' labels: gain {found.oracle['gain']:+.4f}")
+        lines.append(f"oracle by other seeds' labels: gain {found.oracle['gain']:+.4f}")
     if found.reachable_share is not None:
-        lines.append(f"the router reaches {100 * found.reachable_share:.0f} % of what that choice does")
+        lines.append(f"the router reaches {100 * found.reachable_share:.0f} % of the oracle's gain")
     if found.router_ms is not None:
         lines.append(f"judging a prompt takes {found.router_ms:.3f} ms; mean trust {found.mean_trust:.2f}")
     router = found.facts["router"]

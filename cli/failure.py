@@ -1,4 +1,4 @@
-"""What a user sees when a command fails: one line on stderr and the exit code of its remedy, never a traceback."""
+"""What a user sees when a command fails: one line on stderr and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ class ReportingGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
         if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-            sys.stdout.reconfigure(errors="backslashreplace")  # names of files and prompts hold what not every console can show
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files and prompts may contain what a console cannot show
         sys.exit(exit_code_of(lambda: super(ReportingGroup, self).main(*args, **kwargs)))

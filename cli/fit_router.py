@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from costroute_rt.routing.router import Router
 
 KINDS = ("knn", "linear", "mean")
-"""What is tried where nothing else is asked for."""
+"""The estimators that are tried by default."""
 
 
 @click.command("fit-router")
@@ -23,17 +23,17 @@ KINDS = ("knn", "linear", "mean")
 @click.option("--output", "-o", required=True, metavar="FOLDER", help="Bundle to write: the given one with the new router.")
 @click.option(
     "--encoder", default="states", show_default=True, metavar="states|hashed|FOLDER",
-    help="What is read of a prompt: the text encoder's states, its words alone, or what the sentence encoder in FOLDER makes of it "
+    help="How prompts are read: by the text encoder's states, by their words alone, or by the sentence encoder in FOLDER "
     "(as transformers or sentence-transformers saved it, or CLIP's; fitting with one needs the export extra).",
 )  # fmt: skip
 @click.option(
     "--estimator", "estimators", multiple=True, type=click.Choice([*KINDS, "transformer"]),
-    help="Choose among these only; may be repeated. Where the transformer is among them (fitting it needs the export extra), a mean may be "
-    "one with it.  [default: knn, linear, mean]",
+    help="Choose among these only; may be repeated. With the transformer (fitting it needs the export extra), a mean may include it.  "
+    "[default: knn, linear, mean]",
 )  # fmt: skip
 @click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to learn.")
-@click.option("--category", metavar="COLUMN", help="Also say what is gained on kinds of prompts never seen.")
-@click.option("--force", is_flag=True, help="Replace OUTPUT where it exists.")
+@click.option("--category", metavar="COLUMN", help="Also report the gain on kinds of prompts never seen.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @option.engine
 @option.as_json()
 def fit_router(
@@ -49,9 +49,9 @@ def fit_router(
 ) -> None:
     """Learn from labels which candidate a prompt needs.
 
-    Cross-validation chooses the estimator. Where it shows no sure gain over choices that ignore the prompt, the router
-    goes by averages, and says so. The labels may come from elsewhere: columns prompt, candidate and score are enough;
-    prompt_id, seed and cost_ms are used where they are there.
+    Cross-validation chooses the estimator. If it shows no significant gain over choices that ignore the prompt, the
+    router uses averages per candidate, and reports that. The labels may come from elsewhere: columns prompt, candidate
+    and score are enough; prompt_id, seed and cost_ms are used if they exist.
 
     \b
     costroute-rt fit-router --labels labels.csv -o my-bundle
@@ -72,7 +72,7 @@ def fit_router(
 
 
 def describe(router: Router, output: str) -> dict[str, Any]:
-    """Plain data: what was fitted and what it gains."""
+    """Plain data: the router and its gain."""
     return {
         "bundle": output,
         "routes_on": router.routes_on,

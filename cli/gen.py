@@ -29,13 +29,13 @@ SEED_LIMIT = 2**32
     "--prompts", type=click.File(encoding="utf-8-sig"), metavar="FILE", help="One image for each line of FILE (-: standard input)."
 )
 @click.option("--total-s", type=click.FloatRange(min=0, min_open=True), help="With --prompts: seconds for all lines, divided by need.")
-@click.option("--mean-ms", type=click.FloatRange(min=0, min_open=True), help="With --prompts: --total-s as milliseconds a line.")
+@click.option("--mean-ms", type=click.FloatRange(min=0, min_open=True), help="With --prompts: --total-s as milliseconds per line.")
 @click.option(
     "-o", "--output", metavar="PATH", help="File, folder, or pattern of {slug} {seed} {line} {index}.  [default: {slug}-{seed}.png]"
 )
 @click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), help="The same seed gives the same image.  [default: random]")
-@click.option("--overwrite", is_flag=True, help="With --prompts: make images again that exist already.")
-@click.option("--no-build", is_flag=True, help="Fail where engines are missing instead of building them.")
+@click.option("--overwrite", is_flag=True, help="With --prompts: make existing images again.")
+@click.option("--no-build", is_flag=True, help="Fail if engines are missing instead of building them.")
 @option.image
 @option.engine
 @option.as_json("Print one JSON object for each prompt, one a line.")
@@ -55,11 +55,11 @@ def gen(
     """Make an image of PROMPT within a time budget.
 
     The candidate with the best expected quality among those that fit --max-ms is used. The budget covers everything
-    from the prompt to the pixels in memory; starting the program and writing the file come on top. The first call
-    builds the engines for this machine. A budget that was missed after all is reported; the image is written.
+    from the prompt to the pixels in memory, but not starting the program and writing the file. The first call builds
+    the engines for this machine. A missed budget is reported; the image is written nevertheless.
 
-    With --total-s or --mean-ms one budget serves a whole file: prompts that gain by it get more time than others, and
-    what is left is divided again as images are done. It runs from the first prompt to the last file written.
+    With --total-s or --mean-ms one budget serves a whole file: prompts that gain from it get more time than others, and
+    the rest is divided again as images are done. It runs from the first prompt to the last file written.
 
     \b
     costroute-rt gen "a red house by a lake at sunset" --max-ms 800 -o postcard.png
@@ -87,7 +87,7 @@ def gen(
 
 
 def _read(prompt: str | None, prompts: TextIO | None, seed: int | None, count: int) -> tuple[list[tuple[int, str]], list[int]]:
-    """The numbered prompts asked for and a seed for each."""
+    """The numbered prompts, and a seed for each."""
     if prompt is not None and prompts is None:
         numbered = [(1, prompt)]
     elif prompt is None and prompts is not None:
@@ -176,7 +176,7 @@ def _describe(result: Result, job: Job) -> str:
     names = ", ".join(map(str, job.paths))
     text = f"{names}: {result.route.chosen.name}, seed {result.seed}, {result.actual_ms:.0f} ms (predicted {result.predicted_ms:.0f})"
     if result.fallback is not None:
-        text += f", on {result.settings['backend']} {result.settings['provider']} instead of what was asked for"
+        text += f", on {result.settings['backend']} {result.settings['provider']} as a fallback"
     if result.replanned:
         text += f", {result.replanned} steps dropped to keep the deadline"
     if result.met is None:

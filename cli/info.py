@@ -54,9 +54,9 @@ def reproduce(settings: Mapping[str, Any]) -> str:
 
 
 def _caveat(settings: Mapping[str, Any]) -> str | None:
-    """Why the command alone would not make the same image, where it would not."""
+    """Why the command alone would not make the same image; None if it would."""
     if settings.get("replanned"):
-        return f"{settings['replanned']} steps were left out to keep a deadline; the command takes all of them"
+        return f"{settings['replanned']} steps were left out to keep a deadline; the command runs all of them"
     if settings.get("family") != SHIPPED_FAMILY:
         return f"add --bundle with the folder of the {settings.get('family')} bundle, revision {settings.get('revision')}"
     return None

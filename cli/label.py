@@ -1,4 +1,4 @@
-"""`costroute-rt label`: a table of what each candidate scores for each prompt, to fit a router to."""
+"""`costroute-rt label`: a table of the scores of each candidate for each prompt, to fit a router to."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PROMPT_EXIT = 2
 
 @click.command()
 @click.option(
-    "--prompts", metavar="FILE", help="CSV of prompts: column prompt, and maybe prompt_id, stated (JSON) and others, which are kept."
+    "--prompts", metavar="FILE", help="CSV of prompts: column prompt, and optionally prompt_id, stated (JSON) and others, which are kept."
 )
-@click.option("--labels", required=True, metavar="FILE", help="CSV to add the rows to; made where it is missing.")
+@click.option("--labels", required=True, metavar="FILE", help="CSV to add the rows to; created if it is missing.")
 @click.option("--candidate", "candidates", multiple=True, metavar="NAME", help="Only this candidate; may be repeated.  [default: all]")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Images of each prompt by each candidate.")
 @click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first of them.")
@@ -51,8 +51,8 @@ def label(
 ) -> None:
     """Score every candidate on prompts, for a router to learn from.
 
-    Each image becomes one row of the table, and is there before the next image begins: stop the run whenever you like and
-    give the same command again, and it goes on where it was. A new candidate needs labels on a few anchors only.
+    Each image becomes one row of the table, written before the next image begins: stop the run whenever you like, and
+    the same command continues it. A new candidate needs labels on a few anchors only.
 
     \b
     costroute-rt label --prompts captions.csv --labels labels.csv
@@ -62,7 +62,7 @@ def label(
     if anchors is None and prompts is None:
         raise click.UsageError("give --prompts FILE", click.get_current_context())
     if anchors is not None and not candidates:
-        raise click.UsageError("--anchors needs --candidate NAME: which candidate is new", click.get_current_context())
+        raise click.UsageError("--anchors needs --candidate NAME: the new candidate", click.get_current_context())
     from costroute_rt.export.router import labelling
     from costroute_rt.export.router.prompts import read_prompts
     from costroute_rt.export.router.scorers import open_scorers
@@ -81,7 +81,7 @@ def label(
             )  # fmt: skip
             report = labelling.label_prompts(runtime, rows, labels, request, progress=progress)
     except KeyboardInterrupt:
-        say(f"{labels} keeps every row so far: give the same command again to go on")
+        say(f"{labels} has every row so far: the same command continues it")
         raise
     finally:
         for judge in judges:
@@ -91,20 +91,20 @@ def label(
 
 @contextmanager
 def watched() -> Iterator[Callable[[Progress], None]]:
-    """A line that tells how far it is: on a terminal always the same one, in a pipe a new one each minute."""
-    told_s, width, on_terminal = time.monotonic(), 0, is_on_terminal()
+    """A line with the progress: on a terminal always the same one, in a pipe a new one each minute."""
+    shown_s, width, on_terminal = time.monotonic(), 0, is_on_terminal()
 
-    def tell(progress: Progress) -> None:
-        nonlocal told_s, width
+    def show(progress: Progress) -> None:
+        nonlocal shown_s, width
         now, is_last = time.monotonic(), progress.done == progress.total
-        if now - told_s < (0.2 if on_terminal else PIPE_EVERY_S) and not is_last:
+        if now - shown_s < (0.2 if on_terminal else PIPE_EVERY_S) and not is_last:
             return
-        told_s, line = now, describe(progress)
+        shown_s, line = now, describe(progress)
         click.echo(f"\r{line:<{width}}" if on_terminal else line, err=True, nl=not on_terminal)
         width = len(line)
 
     try:
-        yield tell
+        yield show
     finally:
         if width and on_terminal:
             say("")
@@ -128,6 +128,6 @@ def _show(report: Report, labels: str, fallback: str | None, *, as_json: bool) -
     if as_json:
         show_json({"labels": labels, "fallback": fallback, **report.to_json()})
     else:
-        click.echo(f"{labels}: {report.written} rows added, {report.kept} were there, {report.prompts} prompts")
+        click.echo(f"{labels}: {report.written} rows added, {report.kept} existed, {report.prompts} prompts")
     if report.refused:
         raise click.exceptions.Exit(PROMPT_EXIT)

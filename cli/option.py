@@ -29,26 +29,26 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
     """--bundle, --backend, --provider, --precision and --allow-fallback, as one `engine: EngineChoice`."""
     options = (
         click.option(
-            "--allow-fallback", is_flag=True, help="Where that cannot run on this machine, run ONNX Runtime on the CPU, and report it."
+            "--allow-fallback", is_flag=True, help="If that cannot run on this machine, run ONNX Runtime on the CPU, and report it."
         ),
         click.option(
             "--precision",
             default="auto",
             show_default=True,
             metavar="NAME",
-            help="What engines compute in: float32, bfloat16, float16; auto: float16 with TensorRT, else float32.",
+            help="Numbers that engines compute in: float32, bfloat16, float16; auto: float16 with TensorRT, else float32.",
         ),
         click.option(
             "--provider", default="auto", show_default=True, metavar="NAME", help="Execution provider of the backend; auto: its usual one."
         ),
-        click.option("--backend", default="onnxruntime", show_default=True, metavar="NAME", help="What compiles and runs the engines."),
+        click.option("--backend", default="onnxruntime", show_default=True, metavar="NAME", help="Library that builds and runs engines."),
         bundle,
     )
     return _apply(options, _collected(command, "engine", EngineChoice))
 
 
 def size(command: Command) -> Command:
-    """--height and --width: the size that engines know."""
+    """--height and --width: the size that engines are built for."""
     options = (
         click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="With --height: engines for images of this size only."),
         click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="With --width: engines for images of this size only."),
@@ -57,7 +57,7 @@ def size(command: Command) -> Command:
 
 
 def check_both(height: int | None, width: int | None) -> tuple[int, int] | None:
-    """The size asked for, None for the bundle's usual engines; raises UsageError for half a size."""
+    """The size, None for the bundle's usual engines; raises UsageError if only one side is given."""
     if height is None and width is None:
         return None
     if height is None or width is None:
@@ -66,12 +66,12 @@ def check_both(height: int | None, width: int | None) -> tuple[int, int] | None:
 
 
 def image(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The budget, what to trade for it, and what the image is to be, as one `image: ImageChoice`."""
+    """Budget, trade-offs and properties of the image, as one `image: ImageChoice`."""
     options = (
         click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="Image width.  [default: the bundle's]"),
         click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="Image height.  [default: the bundle's]"),
         click.option("--negative-prompt", metavar="TEXT", help="What to keep out of the image (guided candidates only)."),
-        click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Images to make of a prompt in one go."),
+        click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Images to make of each prompt."),
         click.option(
             "--tolerance",
             type=click.FloatRange(min=0),
@@ -88,7 +88,7 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Quality that one millisecond is worth (lambda in quality - lambda x cost).",
         ),
         click.option("--candidate", metavar="NAME", help="Use this candidate instead of routing (`costroute-rt route` lists them)."),
-        click.option("--or-fastest", is_flag=True, help="Where nothing fits the budget, run the fastest candidate."),
+        click.option("--or-fastest", is_flag=True, help="If nothing fits the budget, run the fastest candidate."),
         click.option(
             "--max-ms",
             type=click.FloatRange(min=0, min_open=True),

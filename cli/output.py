@@ -45,7 +45,7 @@ def plan_jobs(prompts: Sequence[tuple[int, str]], seeds: Sequence[int], count: i
     ]
     paths = [path for job in jobs for path in job.paths]
     if len(set(paths)) < len(paths):
-        raise ConfigError("--output", output, "a folder, or a pattern that names each image apart, such as 'out/{line}-{index}.png'")
+        raise ConfigError("--output", output, "a folder, or a pattern that gives each image another name, such as 'out/{line}-{index}.png'")
     for folder in {path.parent for path in paths}:
         _check_folder(folder, may_be_made=many)
     return jobs

@@ -22,7 +22,7 @@ def profile(
 ) -> None:
     """Measure the engines again, as this machine is now.
 
-    Budgets rest on these times: run it on an idle machine, and after a change of power mode.
+    Budgets depend on these times: run it on an idle machine, and after a change of power mode.
 
     \b
     costroute-rt profile

@@ -21,7 +21,7 @@ def is_on_terminal() -> bool:
 
 @contextmanager
 def step_bar(label: str, *, hidden: bool = False) -> Iterator[Callable[[StepEvent], None] | None]:
-    """A bar over denoiser calls, for `on_step`; None where nobody watches."""
+    """A bar over denoiser calls, for `on_step`; None without a terminal."""
     if hidden or not is_on_terminal():
         yield None
         return
@@ -35,26 +35,26 @@ def step_bar(label: str, *, hidden: bool = False) -> Iterator[Callable[[StepEven
 
 
 def building_notice(reason: str) -> Callable[[str, int, int], None]:
-    """What `build_engines` calls before each graph: says once that a build goes on, and on a terminal where it is."""
-    told = False
+    """Called by `build_engines` before each engine: announces the build once, and on a terminal each engine."""
+    is_announced = False
 
-    def notice(graph: str, index: int, total: int) -> None:
-        nonlocal told
-        if not told:
+    def notice(engine: str, index: int, total: int) -> None:
+        nonlocal is_announced
+        if not is_announced:
             say(f"{reason} {total} engines for this machine")
-            told = True
+            is_announced = True
         if is_on_terminal():
-            say(f"  {index + 1}/{total} {graph}")
+            say(f"  {index + 1}/{total} {engine}")
 
     return notice
 
 
 def share_notice() -> Callable[[str, float], None] | None:
-    """What `build_engines` calls while a graph is built: on a terminal, how much of it is done; None where nobody watches."""
+    """Called by `build_engines` while an engine is built, to show on a terminal how much of it is done; None without a terminal."""
     if not is_on_terminal():
         return None
 
-    def notice(graph: str, share: float) -> None:
-        click.echo(f"\r    {share:4.0%} of {graph}\x1b[K\r", err=True, nl=False)
+    def notice(engine: str, share: float) -> None:
+        click.echo(f"\r    {share:4.0%} of {engine}\x1b[K\r", err=True, nl=False)
 
     return notice

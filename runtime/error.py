@@ -173,7 +173,7 @@ class EngineError(CostrouteError):
         setup: Mapping[str, str] | None = None,
         bundle: str | PathLike[str] | None = None,
     ) -> None:
-        """engine: full name, family/component/graph, with @HEIGHTxWIDTH for one that knows a size.
+        """engine: full name, family/component/graph, with @HEIGHTxWIDTH for one built for that size.
 
         path: the file or directory concerned.
         setup: of such engines: `backend`, `provider`, `precision` and `target` as text.
@@ -197,7 +197,7 @@ class EngineError(CostrouteError):
         setup: Mapping[str, str] | None = None,
         bundle: str | PathLike[str] | None = None,
     ) -> _Located:
-        """The same error with those of the fields filled in that it lacks, for callers that know more."""
+        """The same error with its missing fields filled in, for callers that know more."""
         return type(self)(
             self.problem,
             reason=self.reason,

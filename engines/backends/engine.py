@@ -17,7 +17,7 @@ from costroute_rt.error import BackendError
 Value = Any
 """A tensor where the engine computes; only the engines of one backend and provider can read it."""
 BuildProgress = Callable[[float], object]
-"""Called now and then with how much of a build is done, 0 to 1; what it raises stops the build."""
+"""Called now and then with the finished share of a build, 0 to 1; what it raises stops the build."""
 
 
 class Engine(Protocol):
@@ -33,7 +33,7 @@ class Engine(Protocol):
     def resident_bytes(self) -> int: ...
     @property
     def provider(self) -> str:
-        """What really runs it."""
+        """The provider that actually runs it."""
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         """Compute all outputs, and return when that is done: callers time it; raises ConfigError for feeds that do not match `inputs`."""
@@ -67,12 +67,12 @@ class Backend(Protocol):
         """Device and driver as they stand in the key; raises ConfigError for an unknown provider, BackendError for one not installed."""
 
     def obstacle(self) -> BackendError | None:
-        """What `open` would raise on this machine, where engines can be built but not run; None: they can be run."""
+        """What `open` would raise on a machine that can build engines but not run them; None if it can run them."""
 
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Write an engine into the directory `target`; raises EngineError, StoreFullError, BackendError.
 
-        progress: called by backends that can tell, in the calling thread.
+        progress: called by backends that report it, in the calling thread.
         """
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> Engine:

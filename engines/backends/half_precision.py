@@ -135,7 +135,7 @@ class _Conversion:
         self._nodes.append(copy)
 
     def _name(self, name: str, half: bool) -> str:
-        """The tensor in the type wanted, cast where it is not there yet."""
+        """The tensor in the wanted type, cast where needed."""
         from onnx.helper import make_node
 
         wanted, other = (f"{name}/half", name) if half else (name, f"{name}/half")

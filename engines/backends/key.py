@@ -19,7 +19,7 @@ _HASH = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class FieldDifference:
-    """One field in which a stored engine is not the one asked for."""
+    """One field in which a stored engine differs from the wanted one."""
 
     field: str
     wanted: str
@@ -31,7 +31,7 @@ class FieldDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineKey:
-    """Everything that decides what an engine file holds and where it may run; any change makes another engine."""
+    """Everything that decides the content of an engine file and where it may run; any change makes another engine."""
 
     graph: str
     """family/component/graph, such as postcard/base/guided_step."""
@@ -77,10 +77,10 @@ class EngineKey:
 
 
 def make_engine_error(problem: str, reason: Reason, folder: Path, key: EngineKey | None) -> EngineError:
-    """About an open engine; key: None for one that has no place in the store."""
+    """The error about an open engine; key: None for one that is not in the store."""
     return EngineError(problem, reason=reason, path=folder, engine=key.graph if key else None, setup=key.setup if key else None)
 
 
 def _short(value: str) -> str:
-    """A value of a key as one reads it: of a hash the beginning."""
+    """A value of a key for a message: a hash is cut short."""
     return (value[:12] if _HASH.fullmatch(value) else value) or "none"

@@ -29,7 +29,7 @@ from costroute_rt.engines.machine.library import Fix
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 BLOB, INTERFACE = "model.blob", "interface.json"
-"""A blob may have several names for one input, and none for its axes: what they are called stands beside it."""
+"""A blob may have several names for one input, and none for its axes, so this file has the names."""
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 """OpenVINO's device by the name of our provider."""
 FIXES = {
@@ -70,7 +70,7 @@ class OpenVinoBackend:
         return " ".join(facts), " ".join(driver) or "none"
 
     def obstacle(self) -> BackendError | None:
-        """None: a device that is not there is an error before anything is built."""
+        """Always None: a missing device is an error before anything is built."""
         return None
 
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
@@ -87,11 +87,11 @@ class OpenVinoBackend:
         (target / INTERFACE).write_bytes(canonical_json(to_json(interface)))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OpenVinoEngine:
-        """Open an engine and make sure that what was asked for is what runs."""
+        """Open an engine, and check that the requested device and precision run it."""
         name = self._device(spec)
         try:
             interface = _read_interface(folder / INTERFACE)
-            # A blob does not keep the precision it was exported with: left out here, the device's favourite would be taken.
+            # A blob does not keep the precision it was exported with: left out here, the device would choose its own.
             compiled = self._core.import_model((folder / BLOB).read_bytes(), name, self._config(name, spec))
         except (RuntimeError, OSError) as error:
             raise EngineError(f"the engine cannot be opened: {_reason(error)}", reason=Reason.CANNOT_OPEN, path=folder) from error
@@ -99,12 +99,12 @@ class OpenVinoBackend:
         provider = _real_provider(compiled, spec)
         strangers = {*interface.inputs, *interface.outputs}.difference(*(port.names for port in (*compiled.inputs, *compiled.outputs)))
         if strangers:
-            problem = f"the engine cannot be opened: it knows nothing of {', '.join(sorted(strangers))}"
+            problem = f"the engine cannot be opened: it has no port named {', '.join(sorted(strangers))}"
             raise EngineError(problem, reason=Reason.CANNOT_OPEN, path=folder)
         return OpenVinoEngine(compiled, interface, provider, folder, (folder / BLOB).stat().st_size, key)
 
     def _device(self, spec: BuildSpec) -> str:
-        """OpenVINO's name of the device to use; raises ConfigError, or BackendError where it is not there."""
+        """OpenVINO's name of the device to use; raises ConfigError, or BackendError if it is missing."""
         wanted = DEVICES.get(spec.provider)
         if wanted is None:
             raise ConfigError("provider", spec.provider, f"one of {', '.join(DEVICES)}")
@@ -121,7 +121,7 @@ class OpenVinoBackend:
         return wanted
 
     def _config(self, name: str, spec: BuildSpec) -> dict[str, Any]:
-        """What is set for a device: always the precision, as OpenVINO takes bfloat16 of itself where the processor has it."""
+        """Settings of a device: always with the precision, as OpenVINO defaults to bfloat16 where the processor has it."""
         common = {"INFERENCE_PRECISION_HINT": _PRECISIONS[spec.precision][0], "PERFORMANCE_HINT": "LATENCY"}
         if name != "CPU":
             return common
@@ -176,7 +176,7 @@ def _import_openvino() -> ModuleType:
 
 
 def check_devices() -> dict[str, str | None]:
-    """By our name of each device that OpenVINO lists: what keeps it from running a graph of one node; None: nothing."""
+    """By our name of each device that OpenVINO lists: why it cannot run a graph of one node; None if it can."""
     return {name: _try_device(each) for name, each in DEVICES.items() if each in _found_devices()}
 
 
@@ -207,12 +207,12 @@ def _core() -> Any:
 
 @lru_cache(maxsize=1)
 def _found_devices() -> tuple[str, ...]:
-    """CPU, GPU, NPU as far as they are there; the second GPU counts as GPU."""
+    """The devices among CPU, GPU and NPU that were found; a second GPU counts as GPU."""
     return tuple(dict.fromkeys(name.split(".")[0] for name in _core().available_devices))
 
 
 def _why_absent(name: str) -> str:
-    """What OpenVINO says about a device that it does not list, such as the library that its plugin lacks."""
+    """Why OpenVINO does not list a device, such as a library that its plugin lacks."""
     try:
         _core().get_property(name, "AVAILABLE_DEVICES")
     except RuntimeError as error:
@@ -221,7 +221,7 @@ def _why_absent(name: str) -> str:
 
 
 def _check_precision(compiled: Any, spec: BuildSpec) -> None:
-    """Raise BackendError where the device settled on other numbers than were asked for."""
+    """Raise BackendError if the device computes in another precision than the requested one."""
     found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if found != _PRECISIONS[spec.precision][0]:
         instead = {"precision": "float32"}
@@ -229,7 +229,7 @@ def _check_precision(compiled: Any, spec: BuildSpec) -> None:
 
 
 def _real_provider(compiled: Any, spec: BuildSpec) -> str:
-    """Our name for the device that runs it; raises BackendError where it is not the one asked for."""
+    """Our name for the device that runs it; raises BackendError if it is not the requested one."""
     found = compiled.get_property("EXECUTION_DEVICES")[0].split(".")[0]
     real = next((name for name, each in DEVICES.items() if each == found), found)
     if real != spec.provider:
@@ -252,7 +252,7 @@ def _read_interface(path: Path) -> GraphSpec:
 
 
 def _reason(error: BaseException) -> str:
-    """What OpenVINO has to say, without its source positions."""
+    """The text of an OpenVINO error, without its source positions."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(_SOURCE_POSITIONS)]
-    return " ".join(told)[:_LONGEST_REASON] or type(error).__name__
+    kept = [line for line in lines if line and not line.startswith(_SOURCE_POSITIONS)]
+    return " ".join(kept)[:_LONGEST_REASON] or type(error).__name__

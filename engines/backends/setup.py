@@ -1,4 +1,4 @@
-"""What compiles and runs a bundle's engines, as one value that can be handed to another process."""
+"""What compiles and runs a bundle's engines, as one value that can be passed to another process."""
 
 from __future__ import annotations
 

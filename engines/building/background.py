@@ -1,4 +1,4 @@
-"""Building in another process, at low priority, while this one works: `python -m costroute_rt.engines.building.background JOB`.
+"""Building in another process, at low priority, while this one makes images: `python -m costroute_rt.engines.building.background JOB`.
 
 The process gets its job as JSON and answers with one JSON object a line: {"engine": name, "state": "building" | "ready" | "rejected",
 "reason": ...}, and at the end {"state": "done"}, when all that is ready may be used, or {"state": "failed", "reason": ...}. It ends
@@ -35,7 +35,7 @@ from costroute_rt.error import CostrouteError, EngineError, Reason, StoreFullErr
 COMMAND = ("-m", "costroute_rt.engines.building.background")
 """Arguments of the interpreter, before the job."""
 NICENESS = 19
-"""Of the building process, where there is such a thing; on Windows its priority is below normal."""
+"""Of the building process on POSIX; on Windows its priority is below normal."""
 _END_S = 5.0
 
 Event = dict[str, str]
@@ -59,7 +59,7 @@ class Builder:
         """What it reports, until it ends; last comes `done` or `failed`, even where it was killed."""
         last = ""
         for line in self._process.stdout or ():
-            if line.endswith("\n"):  # else it was killed in the middle of it
+            if line.endswith("\n"):  # else it was killed while writing
                 event: Event = json.loads(line)
                 last = event["state"]
                 yield event
@@ -79,7 +79,7 @@ class Builder:
             self._process.wait()
 
     def release(self) -> None:
-        """Close what it was read through; after the last event."""
+        """Close its pipes, after the last event."""
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
                 stream.close()
@@ -95,9 +95,9 @@ class Builder:
 
 
 def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, replaced: Setup, images: Images) -> Builder:
-    """Start building the engines called `names` of `setup`, each to be proved against that of `replaced`.
+    """Start building the engines called `names` of `setup`; each is raced against the same engine of `replaced`.
 
-    images: the calls by which all of them are proved together.
+    images: the calls of whole images, with which all of them are raced together.
     Raises EngineError where there is no interpreter to start, or the system does not start it.
     """
     if not sys.executable or getattr(sys, "frozen", False):
@@ -123,7 +123,10 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
             stderr=errors,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # as multiprocessing does: what we found, it finds
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },  # as multiprocessing does, so that it finds the same modules
             creationflags=flags,
         )
     except OSError as error:
@@ -161,8 +164,8 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
 def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup) -> str | None:
     """Time an engine in turns with the one it is to replace, unless its costs are known; returns why it must not replace it.
 
-    Its costs become those of the other times how much longer it takes: the machine is busy, and times of their own would say how busy.
-    That it is slower is kept with them: it may be used where nobody asks for the faster one.
+    Its costs are those of the other engine times the ratio of the race: the machine is busy, so that plain times would be too long.
+    A lost race is recorded with them; the engine may still be used on its own.
     """
     if is_ready(bundle, store, [name], setup):
         return find_rejection(bundle, store, name, setup, replaced)
@@ -238,9 +241,9 @@ def main() -> int:
     """Do the job in the command line, reporting on standard output how it goes."""
     if hasattr(os, "nice"):
         os.nice(max(0, NICENESS - os.nice(0)))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches the starter too, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the parent too, which ends this process
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
-        os.dup2(2, 1)  # what a library prints is no answer of ours
+        os.dup2(2, 1)  # keeps output of libraries out of the answers
 
         def report(event: Event) -> None:
             answers.write(json.dumps(event) + "\n")

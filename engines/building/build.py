@@ -32,7 +32,7 @@ from costroute_rt.error import BundleError, EngineError, Reason, StoreFullError
 _log = logging.getLogger(__name__)
 
 _UNWRITTEN = "Failed to write"
-"""How a backend says that a file could not be written, where a quota or limit is met that free space does not show."""
+"""Text of a backend's error when a file could not be written because of a quota or limit that free space does not show."""
 _ROOM = 2.5
 """Bytes an engine may need for each byte of its weights: float16 becomes float32, and some layouts are padded."""
 
@@ -50,7 +50,7 @@ class BuildReport:
     max_abs_error: float | None
     """None where it could not be checked."""
     proved: bool
-    """False: quarantined, or built where it cannot run; such an engine is checked when it is first opened, or built for, where it can."""
+    """False: quarantined, or built where it cannot run; such an engine is checked when it is first opened on a machine that can run it."""
     median_ms: float | None
     """None where it was not measured."""
     quarantined: str | None
@@ -59,7 +59,7 @@ class BuildReport:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """One engine that is to be built or opened."""
+    """One engine to build or to open."""
 
     bundle: Bundle
     name: str
@@ -78,7 +78,7 @@ class _Wanted:
         return self.bundle.graph_path(component, graph)
 
     def is_done(self, stored: StoredEngine | None) -> bool:
-        """Whether nothing is to be done for an engine: it was checked on this machine's device, or cannot be checked here."""
+        """Whether a stored engine is complete: it was checked on this machine's device, or cannot be checked here."""
         return stored is not None and (stored.was_checked or self.tool.obstacle() is not None)
 
     def locate(self, error: EngineError) -> EngineError:
@@ -100,8 +100,9 @@ def build_engines(
 
     force: also those that exist already or are quarantined.
     An engine built where it cannot run is neither checked nor measured before it can: by this function, or when it is first opened.
-    Raises BundleError (files damaged, weights that give no numbers), EngineError (an engine that fails its check is quarantined with the
-    reason, and not built again until something in its key changes), StoreFullError, BackendError, ConfigError.
+    An engine that fails its check is quarantined with the reason, and not built again until something in its key changes.
+    Raises BundleError (files damaged, weights that give NaN or infinity), EngineError (quarantined engines, too), StoreFullError,
+    BackendError, ConfigError.
     """
     reports = build_each(bundle, store, names, setup, force=force, measure=measure, progress=progress, detail=detail)
     raise_quarantined(bundle, store, reports)
@@ -141,9 +142,10 @@ def raise_quarantined(bundle: Bundle, store: Store, reports: Iterable[BuildRepor
     """Raise EngineError where engines are quarantined, now or by an earlier build."""
     bad = [report for report in reports if report.quarantined]
     if bad:
-        problem = "; ".join(f"the engine {each.engine} is quarantined: {each.quarantined}" for each in bad)
-        key = load_stored(store.folder / bad[0].digest).key
-        raise locate(EngineError(problem, reason=Reason.QUARANTINED, path=store.folder), bundle, bad[0].engine, key)
+        first, *others = bad
+        problem = "; ".join([f"it is quarantined: {first.quarantined}", *(f"{each.engine} too: {each.quarantined}" for each in others)])
+        key = load_stored(store.folder / first.digest).key
+        raise locate(EngineError(problem, reason=Reason.QUARANTINED, path=store.folder), bundle, first.engine, key)
 
 
 def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -> Engine:
@@ -257,7 +259,7 @@ def _copy_engine(stored: StoredEngine, folder: Path) -> None:
 
 
 def _check(wanted: _Wanted, source: Path, folder: Path) -> GateResult:
-    """Run the gate on a freshly written engine; raises BundleError where already the reference gives no numbers."""
+    """Run the gate on a freshly written engine; raises BundleError where the reference itself gives NaN or infinity."""
     from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     bundle, path, spec = wanted.bundle, wanted.path, wanted.spec
@@ -273,7 +275,7 @@ def _check(wanted: _Wanted, source: Path, folder: Path) -> GateResult:
 
 
 def _check_interface(bundle: Bundle, path: str, engine: Engine) -> None:
-    """Raise BundleError where a graph takes or gives something else than the manifest says."""
+    """Raise BundleError where inputs or outputs of a graph differ from the manifest."""
     spec = bundle.graphs[path]
     for side, stated, real in (("inputs", spec.inputs, engine.inputs), ("outputs", spec.outputs, engine.outputs)):
         if stated.keys() != real.keys() or not all(_agree(stated[name], real[name]) for name in stated):

@@ -21,7 +21,7 @@ _TOKENS = 16
 def example_feeds(bundle: Bundle, graph_path: str, lengths: Mapping[str, int] | None = None) -> dict[str, npt.NDArray[Any]]:
     """One array per input of the graph, the same on every machine.
 
-    lengths: of free axes by name, where those of the family's usual image are not wanted.
+    lengths: of free axes by name, instead of those of the family's usual image.
     """
     rng = np.random.Generator(np.random.Philox(0))
     lengths = {**axis_lengths(bundle), "prompt_tokens": PROMPT_TOKENS, **(lengths or {})}

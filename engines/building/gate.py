@@ -1,5 +1,5 @@
-"""The check an engine passes before it is used: it computes what its graph says, and no slower than without optimisation, nor than
-the engine it is to replace."""
+"""The check an engine passes before it is used: it matches the reference, and it is not slower than the unoptimised graph or than the
+engine it replaces."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _TOLERANCE = {"float32": 2e-3, "float16": 3e-2, "bfloat16": 6e-2}
 _LEVELS = {"float32": 1.0, "float16": 4.0, "bfloat16": 8.0}
 """Largest error of integer outputs such as pixels."""
 _SLOWER, _SLOWER_MS = 1.6, 2.0
-"""Slow is: this many times the unoptimised graph, and by more than this."""
+"""An engine is slow if it takes this many times as long as the unoptimised graph, and this many milliseconds more."""
 _ROUNDS, _MORE_ROUNDS = 3, 20
-"""Calls timed, and how many before an engine is called slow: something else may have held the processor."""
+"""Calls timed, and calls needed to call an engine slow: another process may have used the processor."""
 _PASSES, _PASS_TURNS, _PASS_S = 3, 10, 0.5
 """Timing passes of a race between two engines; a pass ends after so many calls of each, or so long."""
 _RACE_SLOWER = 1.05
@@ -32,7 +32,7 @@ _RACE_SLOWER = 1.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """What was found, and why the engine must not be used."""
+    """Error, times, and why the engine must not be used."""
 
     max_abs_error: float
     tolerance: float
@@ -80,7 +80,7 @@ class Race:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the engine is slower than the other: in every pass, since one may have been disturbed."""
+        """Whether the engine was slower than the other in every pass: a single pass may have been disturbed."""
         return all(ours > _RACE_SLOWER * theirs for ours, theirs in zip(self.engine_ms, self.other_ms, strict=True))
 
 
@@ -126,7 +126,7 @@ def compare(
 
 
 def unusable_output(outputs: Mapping[str, npt.NDArray[Any]]) -> str | None:
-    """The first output that is not finite, as broken weights make it."""
+    """The first output that is not finite, which broken weights cause."""
     return next((name for name, values in outputs.items() if not np.isfinite(values).all()), None)
 
 

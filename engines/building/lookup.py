@@ -20,10 +20,7 @@ from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 
 def names_to_build(bundle: Bundle, names: Sequence[str], setup: Setup) -> list[str]:
-    """The engines that serve these graphs best: backends that build for ranges of lengths do best with a single length.
-
-    With those, engines that know the bundle's usual size come after the ones that take any.
-    """
+    """These engines and, for backends that build for ranges of lengths, also those built for the bundle's usual size, which are faster."""
     usual = with_size(bundle, names, (bundle.image.height, bundle.image.width)) if setup.tool().needs_ranges else []
     return list(dict.fromkeys([*names, *usual]))
 
@@ -115,7 +112,7 @@ def find_rejection(bundle: Bundle, store: Store, name: str, setup: Setup, replac
 
 
 def may_replace(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup) -> bool:
-    """Whether the engine, which is stored, may replace that of `replaced`: it lost no race, and none is still to be run."""
+    """Whether the stored engine may replace that of `replaced`: it lost no race, and has no race left to run."""
     if find_rejection(bundle, store, name, setup, replaced) is not None:
         return False
     cost = read_cost(bundle, store, name, setup)
@@ -152,6 +149,6 @@ def _explain(store: Store, name: str, key: EngineKey) -> Explanation:
 def describe_miss(differences: Iterable[FieldDifference]) -> str:
     """Why an engine is missing, from how the nearest stored one differs."""
     found = {each.field: each for each in differences}
-    if "backend" in found:  # all else differs too, and says nothing
+    if "backend" in found:  # then everything else differs too, and means nothing
         return f"built by {found['backend'].found}"
     return "; ".join(map(str, found.values())) or "none was built"

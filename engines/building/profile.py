@@ -1,4 +1,4 @@
-"""Measuring engines on this device: how long each call and each loading takes."""
+"""Measuring engines on this device: how long a call takes, and loading."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _log = logging.getLogger(__name__)
 
 _WARM_UP, _CALLS, _LEAST_CALLS = 3, 40, 20
 _LIMIT_S, _FIRST_LIMIT_S = 20.0, 0.8
-"""Measuring stops after this long once every engine has its least number of calls: when asked for, and when somebody waits for a build."""
+"""Measuring stops after this long once every engine has its least number of calls: for `profile`, and within a build."""
 _LOADS, _FIRST_LOADS = 3, 2
 _MEASURING = "measuring"
-"""The lock of whoever measures in a store: two at once would find each other's load."""
+"""The lock of the process that measures in a store: two at once would disturb each other."""
 
 
 def profile_engines(
@@ -51,15 +51,15 @@ def profile_engines(
 
 
 def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> dict[str, float]:
-    """Measure the engines that have no costs to believe; returns the median of a call, in milliseconds, of each engine."""
+    """Measure the engines without valid costs; returns the median of a call, in milliseconds, of each engine."""
     names = list(names)
     costs, missing = _known_costs(bundle, store, names, setup)
     if not missing:
         return costs
     with _measuring(store):
-        costs, missing = _known_costs(bundle, store, names, setup)  # who had the lock may have measured the same
+        costs, missing = _known_costs(bundle, store, names, setup)  # the process that had the lock may have measured them
         for name, problem in list(missing.items())[:1]:
-            if (store.folder / engine_key(bundle, name, setup).digest / COSTS).exists():  # it takes seconds, and nobody asked for it
+            if (store.folder / engine_key(bundle, name, setup).digest / COSTS).exists():  # it takes seconds, so say why
                 _log.warning("measuring again: %s", problem)
         measured = _measure(bundle, store, missing, setup, limit_s=_FIRST_LIMIT_S, repeats=_FIRST_LOADS) if missing else []
     return costs | {cost.engine: cost.call.median_ms for cost in measured}
@@ -150,7 +150,7 @@ def _stored(bundle: Bundle, store: Store, name: str, setup: Setup) -> StoredEngi
 
 
 def _known_costs(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> tuple[dict[str, float], dict[str, EngineError]]:
-    """Medians of the engines that have costs to believe, and why the others have none."""
+    """Medians of the engines with valid costs, and why the others have none."""
     costs, missing = dict[str, float](), dict[str, EngineError]()
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""What is in the store, what uses it, and what may go when it grows too large."""
+"""What is in the store, what uses it, and what may be removed when it grows too large."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DAMAGED = "damaged"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """One engine in the store, seen from a bundle on this machine as they are now."""
+    """One engine in the store, compared with what a bundle needs on this machine now."""
 
     stored: StoredEngine
     engine: str
-    """Its name, with the size that it knows."""
+    """Its name, with the size that it is built for."""
     disk_bytes: int
     used_by: tuple[str, ...]
     """Candidates of the bundle that need it; empty where it is stale."""
@@ -41,7 +41,7 @@ class Usage:
 
     @property
     def state(self) -> str:
-        """In a few words."""
+        """Ready, stale, quarantined ... in a few words."""
         if self.stored.quarantined:
             return f"quarantined: {self.stored.quarantined}" if self.stored.sha256 else DAMAGED
         if self.differences:
@@ -99,8 +99,8 @@ def collect_garbage(
 ) -> Collection:
     """Remove engines until the store has at most `max_bytes`: damaged ones, then those not used for longest.
 
-    Engines in use are kept unless they alone exceed the limit; so are engines of which it is unknown whether they are stale. Records of
-    quarantined engines stay: they are small, and without them these would be built again. An engine that somebody is building stays too.
+    Engines in use are kept unless they alone exceed the limit; so are engines whose status is unknown. Records of quarantined engines
+    stay: they are small, and without them these engines would be built again. An engine that is being built stays too.
     """
     if not dry_run:
         store.sweep()
@@ -124,9 +124,9 @@ def collect_garbage(
 
 
 def _by_worth(found: Sequence[Usage]) -> list[Usage]:
-    """What may go, in the order in which it goes."""
-    going = [each for each in found if each.state == DAMAGED or not each.stored.quarantined]
-    return sorted(going, key=lambda each: (each.state != DAMAGED, bool(each.used_by or each.unknown), each.stored.used_at_s))
+    """What may be removed, in the order in which it is removed."""
+    removable = [each for each in found if each.state == DAMAGED or not each.stored.quarantined]
+    return sorted(removable, key=lambda each: (each.state != DAMAGED, bool(each.used_by or each.unknown), each.stored.used_at_s))
 
 
 def _why(usage: Usage) -> str:

@@ -1,4 +1,4 @@
-"""Names of engines: family/component/graph, with @HEIGHTxWIDTH for one that knows the size of its images."""
+"""Names of engines: family/component/graph, with @HEIGHTxWIDTH for one built for that size of images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EngineName(NamedTuple):
     component: str
     graph: str
     size: Size | None = None
-    """The size that the engine knows; None for one that takes any size its bundle makes, or whose bundle makes one size only."""
+    """The size that the engine is built for; None if it takes every size that its bundle makes."""
 
     def __str__(self) -> str:
         size = "" if self.size is None else f"@{self.size[0]}x{self.size[1]}"

@@ -1,7 +1,7 @@
 """Sizes of images that engines are built for, and the lengths of axes that follow from them.
 
 A bundle of one size has engines that know every length. Another has, for each graph whose inputs depend on the size, one engine that
-takes any size and, for sizes that were asked for, one more that knows theirs: `family/base/step` and `family/base/step@512x768`. Rows of
+takes any size and, for each size that was requested, one more built for it: `family/base/step` and `family/base/step@512x768`. Rows of
 text stay free in both, so that one engine serves a prompt alone and, with guidance, beside a negative prompt. One call makes one image.
 """
 
@@ -96,9 +96,9 @@ def fixed_axes(bundle: Bundle) -> dict[str, int]:
 
 
 def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
-    """The lengths that axes may have where they stay free: those of one image of any size the bundle makes; one text or two.
+    """The lengths that free axes may have: for one image of any size the bundle makes, and one or two rows of text.
 
-    Beside them the tokens of a prompt by the router's own tokenizer.
+    Also the number of tokens that the router's own tokenizer gives.
     """
     image, sizes = bundle.image, list(bundle.image.sizes)
     factor = image.vae_scale_factor * image.patch_size
@@ -127,7 +127,7 @@ def depends_on_size(bundle: Bundle, name: str) -> bool:
 
 
 def with_size(bundle: Bundle, names: Iterable[str], size: Size) -> list[str]:
-    """Engines of the same graphs that know `size`, by name; those of graphs that do not depend on it keep theirs.
+    """Names of the engines of the same graphs that are built for `size`; graphs that do not depend on it keep their names.
 
     Raises ConfigError for a size the bundle cannot make.
     """
@@ -138,7 +138,7 @@ def with_size(bundle: Bundle, names: Iterable[str], size: Size) -> list[str]:
 
 
 def known_size(bundle: Bundle, shapes: str) -> Size | None:
-    """The size for which an engine was built, by the text in its key; None where it is none of this bundle's."""
+    """The size for which an engine was built, by the text in its key; None if it is no size of this bundle."""
     fixed, size = _fixed_lengths(shapes), _fixed_size(shapes)
     if size is None:
         return None

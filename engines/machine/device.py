@@ -96,7 +96,7 @@ def usable_cores() -> int:
 
 @lru_cache(maxsize=1)
 def physical_cores() -> int:
-    """Cores without counting hyper-threads; all of them where that cannot be told."""
+    """Cores without counting hyper-threads; all logical cores where that is unknown."""
     siblings = {_read(str(path)) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")}
     counted = len(siblings - {""}) or int(_sysctl("hw.physicalcpu") or 0)
     return counted or os.cpu_count() or 1
@@ -108,7 +108,7 @@ def default_threads() -> int:
 
 
 def memory_bytes() -> int:
-    """Physical memory; 0 where that cannot be told."""
+    """Physical memory; 0 where that is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -116,7 +116,7 @@ def memory_bytes() -> int:
 
 
 def power_mode() -> str:
-    """What the power settings say, as one text to compare; `unknown` where nothing is readable."""
+    """The power settings as one text to compare; `unknown` where nothing is readable."""
     states = [_read(path) for path in _POWER_FILES]
     for supply in sorted(Path("/sys/class/power_supply").glob("*/online")):
         states.append("plugged in" if _read(str(supply)) == "1" else "on battery")
@@ -132,7 +132,7 @@ def os_name() -> str:
 
 
 def gpu() -> tuple[str, str]:
-    """Name with compute capability, and driver, of the NVIDIA GPU that engines run on; both `none` where there is none to be named."""
+    """Name with compute capability, and driver, of the NVIDIA GPU that engines run on; both `none` without such a GPU."""
     try:
         return named_gpu()
     except BackendError:
@@ -140,13 +140,13 @@ def gpu() -> tuple[str, str]:
 
 
 def named_gpu() -> tuple[str, str]:
-    """The same; raises BackendError where there is none to be named."""
+    """The same; raises BackendError without such a GPU."""
     found = _gpu()
     return f"{found.name} {found.capability}", found.driver
 
 
 def gpu_memory_bytes() -> int:
-    """Memory of that GPU; 0 where that cannot be told."""
+    """Memory of that GPU; 0 where that is unknown."""
     try:
         return _gpu().memory_bytes
     except BackendError:
@@ -155,7 +155,7 @@ def gpu_memory_bytes() -> int:
 
 @lru_cache(maxsize=1)
 def _gpu() -> nvidia.Gpu:
-    """Asked again as long as there is none: an error is not kept."""
+    """Only a GPU is remembered: an error is not cached, so the next call asks again."""
     return nvidia.find_gpu()
 
 
@@ -190,7 +190,7 @@ def _sysctl(name: str, values: bool = True) -> str:
 def _windows_features() -> Iterator[str]:
     import ctypes
 
-    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009  (not there on other systems)
+    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009  (missing on other systems)
     return (name for number, name in _WINDOWS_FEATURES.items() if kernel.IsProcessorFeaturePresent(number))
 
 
@@ -198,7 +198,7 @@ def _windows_power() -> str:
     import ctypes
 
     status = ctypes.create_string_buffer(12)
-    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009  (not there on other systems)
+    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009  (missing on other systems)
     if not kernel.GetSystemPowerStatus(status):
         return ""
     return {0: "on battery", 1: "plugged in"}.get(status.raw[0], "")

@@ -78,7 +78,7 @@ def _check_tensorrt_versions(versions: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def version_of(distribution: str) -> str | None:
-    """Installed version of a package; None where it is not there."""
+    """Installed version of a package; None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

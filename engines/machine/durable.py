@@ -18,7 +18,7 @@ _SCARCE_BYTES = 1 << 20
 
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system says into StoreFullError or EngineError with a remedy; a lock's timeout passes."""
+    """Turn errors of the file system into StoreFullError or EngineError with a remedy; a lock's timeout passes."""
     try:
         yield
     except TimeoutError:
@@ -40,7 +40,7 @@ def check_room(path: Path, needed_bytes: int) -> None:
 
 
 def is_full(path: Path) -> bool:
-    """Whether hardly a byte can be written below `path` any more."""
+    """Whether the disk below `path` is full."""
     return shutil.disk_usage(path).free < _SCARCE_BYTES
 
 

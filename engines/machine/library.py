@@ -24,7 +24,7 @@ _PACKAGES = {
 }
 """By a part of a missing library's name: the package that contains it, without the version of CUDA."""
 _WITH_VERSION = ("nvidia-cudnn", "tensorrt")
-"""Packages that have the CUDA version in their name for CUDA 13 too; for the others the last one with it is that of CUDA 12."""
+"""Packages that have the CUDA version in their name for CUDA 13 too; the others have it up to CUDA 12 only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Measured costs of one engine file, beside it in the store, and when they may be believed."""
+"""Measured costs of one engine file, kept beside it in the store, and the conditions under which they are valid."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], engine: str, d
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        fail(f"the engine {engine} has not been measured on this device")
+        fail("it has not been measured on this device")
     except OSError as error:
         fail(f"measured costs cannot be read: {error.strerror}")
     section = parse_section(data, fail)
@@ -106,7 +106,7 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], engine: str, d
     measured = body.texts("identity")
     for name, value in identity_now.items():
         if measured.get(name) != value:
-            fail(f"costs of {engine} were measured with another {name}: then {measured.get(name)}, now {value}")
+            fail(f"its costs were measured with another {name}: then {measured.get(name)}, now {value}")
     relative_to = body.text("relative_to") if "relative_to" in body.values else None
     return EngineCost(
         engine=engine,

@@ -4,7 +4,7 @@
     ROOT/locks/DIGEST.lock
 
 A directory with its final name is complete: it was written under another name, synced, and renamed. An engine that is replaced
-lies in .DIGEST.*/old meanwhile, from where it comes back should its builder die between the two renames. Builders of one key wait for
+lies in .DIGEST.*/old meanwhile, and is moved back if its builder dies between the two renames. Builders of one key wait for
 each other. An engine that proved wrong or slow is quarantined: its manifest stays, with the reason, and its files go.
 """
 
@@ -40,7 +40,7 @@ _RENAME_S = 5.0
 """How long a reader waits for an engine that is being replaced; that takes two renames."""
 _ENGINE = re.compile(f"[0-9a-f]{{{DIGEST_LENGTH}}}")
 _LEFTOVER = re.compile(rf"\.({_ENGINE.pattern})\..+")
-"""Directories of other names are somebody else's: they are neither listed nor removed."""
+"""Directories of other names are not ours: they are neither listed nor removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class Verified:
     damage: EngineError | None
     """With the engine's setup and bundle where its manifest can be read."""
     quarantined: str | None
-    """Why an engine whose files are as they should be must not be used."""
+    """Why an engine whose files are intact must not be used."""
 
     @property
     def is_good(self) -> bool:
@@ -143,20 +143,20 @@ class Store:
         return stored
 
     def engines(self) -> list[StoredEngine]:
-        """Every engine with a readable manifest, by graph."""
+        """Every engine with a readable manifest, sorted by graph."""
         found = []
         for path in self._folders():
             try:
                 found.append(load_stored(path))
-            except (EngineError, FileNotFoundError):  # the second: somebody removed it this moment
+            except (EngineError, FileNotFoundError):  # FileNotFoundError: it was removed this moment
                 continue
         return sorted(found, key=lambda stored: (stored.key.graph, stored.digest))
 
     def everything(self) -> list[StoredEngine]:
-        """As `engines`, with those whose manifest cannot be read: what is known of them, an empty `sha256`."""
+        """As `engines`, with those whose manifest cannot be read; they have an empty `sha256`."""
         found = []
         for path in self._folders():
-            with suppress(FileNotFoundError):  # somebody removed it this moment
+            with suppress(FileNotFoundError):  # it was removed this moment
                 found.append(_describe(path))
         return sorted(found, key=lambda stored: (stored.key.graph, stored.digest))
 
@@ -165,7 +165,7 @@ class Store:
         return [_verify(path) for path in self._folders()]
 
     def explain(self, key: EngineKey) -> list[FieldDifference]:
-        """In which fields the nearest stored engine of the same graph differs; empty where it is there, or there is none at all.
+        """The fields in which the nearest stored engine of the same graph differs; empty if that key is stored, or no engine of the graph.
 
         Nearest is one of the same backend and provider, then the one that differs in the fewest fields.
         """
@@ -173,7 +173,7 @@ class Store:
         return min(others, key=lambda found: (not {"backend", "provider"}.isdisjoint(d.field for d in found), len(found)), default=[])
 
     def remove(self, digest: str, timeout_s: float = -1) -> StoredEngine:
-        """Remove the engine whose digest starts so; raises EngineError for none, or several, and filelock.Timeout as `lock` does."""
+        """Remove the engine whose digest starts with this; raises EngineError if none or several do, filelock.Timeout as `lock` does."""
         paths = [path for path in self._folders() if digest and path.name.startswith(digest)]
         if len(paths) != 1:
             problem = f"{len(paths) or 'no'} engines have a digest that starts with {digest!r}"
@@ -185,7 +185,7 @@ class Store:
         return stored
 
     def note_use(self, stored: StoredEngine) -> None:
-        """Remember that an engine was opened now, by which `engines gc` decides; where nothing can be written that is not remembered."""
+        """Record that an engine was opened now, for the removal of unused ones; does nothing where the store cannot be written."""
         with suppress(OSError):
             os.utime(stored.path / MANIFEST)
 
@@ -195,7 +195,7 @@ class Store:
 
     @contextmanager
     def lock(self, digest: str, timeout_s: float = -1) -> Iterator[None]:
-        """Hold the one lock of a key; waits for whoever has it, at most `timeout_s` (negative: for ever), then raises filelock.Timeout."""
+        """Hold the lock of a key; waits for it at most `timeout_s` (negative: for ever), then raises filelock.Timeout."""
         with store_errors(self.root):
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / "locks" / f"{digest}.lock", timeout=timeout_s)
@@ -229,7 +229,7 @@ class Store:
         return load_stored(final)
 
     def sweep(self) -> list[Path]:
-        """Remove what killed builds left behind, where that is allowed and nobody is building that key; returns what was removed."""
+        """Remove what killed builds left behind, unless that key is being built or permission is missing; returns what was removed."""
         removed = []
         for path, match in self._matching(_LEFTOVER):
             try:
@@ -245,27 +245,27 @@ class Store:
         return [path for path, _ in self._matching(_ENGINE)]
 
     def _matching(self, name: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
-        """The directories in the store that are called so, in order."""
+        """The directories in the store with such a name, in order."""
         if not os.path.isdir(self.folder):
             return []
         with store_errors(self.folder):
             return [(path, found) for path in sorted(self.folder.iterdir()) if (found := name.fullmatch(path.name)) and path.is_dir()]
 
     def _move_away(self, path: Path, name: str) -> Path:
-        """Move a directory into a new one that nothing loads, under `name`; returns the new one."""
+        """Move a directory into a new one that is never loaded, under `name`; returns the new one."""
         away = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=self.folder))
         os.rename(path, away / name)
         return away
 
     def _bring_back(self, digest: str) -> bool:
-        """Whether an engine is there after all: one that is being replaced this moment, or whose builder died doing so."""
+        """Whether an engine exists after all: one that is being replaced this moment, or whose builder died while replacing it."""
         if self._replaced(digest):
             with suppress(Timeout, EngineError), self.lock(digest, _RENAME_S):
                 self._restore(digest)
         return os.path.isdir(self.folder / digest)
 
     def _restore(self, digest: str) -> None:
-        """Put an engine back in its place that was moved away for another which never came. The caller holds the key's lock."""
+        """Move an engine back that was moved away for a new one which was never completed. The caller holds the key's lock."""
         for path in self._replaced(digest):
             if not (self.folder / digest).exists():
                 with store_errors(path):
@@ -301,7 +301,7 @@ def load_stored(path: Path) -> StoredEngine:
 
 
 def check_files(stored: StoredEngine) -> None:
-    """Hash every file of an engine; raises EngineError naming the first that is not as built."""
+    """Hash every file of an engine; raises EngineError for the first that has changed."""
     paths = {stored.path / name: entry for name, entry in stored.files.items()}
     for path, entry in paths.items():
         if path.is_symlink() or not path.is_file():
@@ -358,7 +358,7 @@ def _verify(path: Path) -> Verified:
 
 
 def _describe(path: Path) -> StoredEngine:
-    """What is known about a directory that is to be removed, damaged or not."""
+    """What is known about a directory, damaged or not."""
     try:
         return load_stored(path)
     except EngineError:

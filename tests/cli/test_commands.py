@@ -64,7 +64,7 @@ def test_a_router_names_the_prompts_it_learned_from_and_says_when_there_are_none
     assert told["router"]["nearest"][0] == {"prompt": "a red bird", "similarity": 1.0}
 
 
-def test_build_engines_keeps_what_is_there(run: Run, built: Path, tiny_bundle: Path) -> None:
+def test_build_engines_keeps_valid_engines(run: Run, built: Path, tiny_bundle: Path) -> None:
     told = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
     assert told["engines"]
     assert not any(engine["built"] for engine in told["engines"])
@@ -117,7 +117,7 @@ def test_engines_explain_says_what_would_be_found(run: Run, own_home: Path, tiny
     assert run("engines", "explain", "--bundle", tiny_bundle).exit_code == 0
 
 
-def test_engines_explain_tells_of_another_backend_only_its_name(run: Run, own_home: Path, tiny_bundle: Path) -> None:
+def test_engines_explain_names_another_backend_only(run: Run, own_home: Path, tiny_bundle: Path) -> None:
     from costroute_rt.engines.store.store import Store
 
     store = Store.open(own_home)
@@ -132,7 +132,7 @@ def test_engines_explain_tells_of_another_backend_only_its_name(run: Run, own_ho
     assert [[each["field"] for each in one["differences"]] for one in told if "decode" in one["graph"]] == [["backend", "device"]]
 
 
-def test_users_of_an_engine_are_told_in_short() -> None:
+def test_users_of_an_engine_are_abbreviated() -> None:
     from costroute_rt.cli.engines import _users
 
     names = [f"base@{steps}" for steps in range(10)]
@@ -212,7 +212,7 @@ def test_a_quarantined_engine_is_shown_with_the_reason_and_is_no_damage(run: Run
     done = run("build-engines", "--bundle", tiny_bundle, "--graph", "vae/decode", "--json")
     assert done.exit_code == 5
     assert json.loads(done.stdout)["engines"][0]["quarantined"] == "it is slower than that of abacus"
-    assert "the engine tiny/vae/decode is quarantined: it is slower than that of abacus" in done.stderr
+    assert "it is quarantined: it is slower than that of abacus" in done.stderr
     assert f"costroute-rt build-engines --bundle {tiny_bundle} --force)" in done.stderr
     assert run("build-engines", "--bundle", tiny_bundle, "--graph", "vae/decode", "--force").exit_code == 0
 
@@ -231,7 +231,7 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(run: Run, own_hom
 def test_a_dry_run_without_records_says_unknown(run: Run, home: Path, tiny_bundle: Path) -> None:
     shown = run("build-engines", "--bundle", tiny_bundle, "--dry-run").stdout
     assert "unknown" in shown
-    assert "5 of 5 engines would be built, how long is not known yet" in shown
+    assert "5 of 5 engines would be built, in an unknown time" in shown
     assert json.loads(run("build-engines", "--bundle", tiny_bundle, "--dry-run", "--json").stdout)["build_s"] is None
 
 

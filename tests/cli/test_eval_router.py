@@ -54,10 +54,10 @@ def test_the_tables_fit_a_terminal(judge: Run) -> None:
     shares = done.stdout.split("at a mean of")[1].splitlines()
     assert [line.split("@")[0] for line in shares[2:6]] == ["tiny-turbo", "tiny-turbo", "tiny-base", "tiny-base"]
     assert shares[2].split()[2] == "100"
-    assert "chosen by other seeds' labels: gain +0.0" in done.stdout
+    assert "oracle by other seeds' labels: gain +0.0" in done.stdout
 
 
-def test_the_page_shows_routes_with_their_pictures(judge: Run) -> None:
+def test_the_page_shows_routes_with_their_images(judge: Run) -> None:
     pytest.importorskip("matplotlib")
     done = judge("--html", "pages/report.html")
     assert done.exit_code == 0, done.stderr
@@ -104,7 +104,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("text", "exit_code", "problem"), BAD.values(), ids=BAD.keys())
-def test_labels_that_cannot_be_used_are_told_in_one_line(judge: Run, text: str, exit_code: int, problem: str) -> None:
+def test_unusable_labels_are_reported_in_one_line(judge: Run, text: str, exit_code: int, problem: str) -> None:
     Path("heldout.csv").write_text(text)
     done = judge("--category", "category") if "category" in problem else judge()
     assert done.exit_code == exit_code, done.output
@@ -112,13 +112,13 @@ def test_labels_that_cannot_be_used_are_told_in_one_line(judge: Run, text: str, 
     assert not done.stdout
 
 
-def test_a_bundle_without_a_router_is_told(judge: Run, tiny_bundle: Path) -> None:
+def test_a_bundle_without_a_router_is_reported(judge: Run, tiny_bundle: Path) -> None:
     done = judge("--bundle", tiny_bundle)
     assert done.exit_code == 4
     assert done.stderr.splitlines()[-1].endswith("it has no router; fit one to it (costroute-rt fit-router)")
 
 
-def test_a_page_that_cannot_be_written_is_told(judge: Run) -> None:
+def test_a_page_that_cannot_be_written_is_reported(judge: Run) -> None:
     Path("file").write_text("")
     done = judge("--html", "file/report.html")
     assert done.exit_code == 7

@@ -40,7 +40,7 @@ def test_label_fit_and_eval_in_a_row(run: Run, built: Path, tiny_bundle: Path, u
         Path(f"{name}-prompts.csv").write_text("prompt_id,prompt,category\n" + "\n".join(rows) + "\n")
         options = ("--prompts", f"{name}-prompts.csv", "--labels", f"{name}.csv", "--scorer", user_scorer, "--seeds", 2)
         labelled = run("label", "--bundle", tiny_bundle, *options)
-        assert labelled.stdout == f"{name}.csv: {count * 8} rows added, 0 were there, {count} prompts\n", labelled.stderr
+        assert labelled.stdout == f"{name}.csv: {count * 8} rows added, 0 existed, {count} prompts\n", labelled.stderr
     fitted = run("fit-router", "--bundle", tiny_bundle, "--labels", "fit.csv", "--category", "category", "--output", "routed")
     assert fitted.exit_code == 0, fitted.stderr
     assert "routes on " in fitted.stdout
@@ -133,7 +133,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("text", "problem"), BAD.values(), ids=BAD.keys())
-def test_labels_that_cannot_be_used_are_told_in_one_line(fit: Run, text: str | None, problem: str) -> None:
+def test_unusable_labels_are_reported_in_one_line(fit: Run, text: str | None, problem: str) -> None:
     if text is not None:
         Path("labels.csv").write_bytes(text.encode("latin-1"))
     done = fit("--encoder", "states")

@@ -49,7 +49,7 @@ def test_gen_count_makes_one_file_for_each_seed(gen: Run) -> None:
     assert [read_settings(name)["seed"] for name in ("x-1.png", "x-2.png")] == [5, 6]
 
 
-def test_first_use_builds_the_engines_and_says_so(run: Run, home: Path, tiny_bundle: Path) -> None:
+def test_first_use_builds_the_engines_and_reports_it(run: Run, home: Path, tiny_bundle: Path) -> None:
     done = run("gen", "a lake", "--bundle", tiny_bundle, "--candidate", "tiny-turbo@1", "-o", "a.png")
     assert done.exit_code == 0, done.stderr
     assert "first use: building" in done.stderr
@@ -100,7 +100,7 @@ def test_one_budget_serves_a_file(gen: Run, budget: tuple[str, float]) -> None:
     assert len(images()) == 3
 
 
-def test_a_tight_budget_is_divided_and_told_when_missed(gen: Run) -> None:
+def test_a_tight_budget_is_divided_and_reported_when_missed(gen: Run) -> None:
     few = gen("--prompts", "-", "-o", "few", "--json", "--mean-ms", 0.01, "--or-fastest", stdin="a lake\na house\na tree\n")
     assert {json.loads(line)["settings"]["candidate"] for line in few.stdout.splitlines()} == {"tiny-turbo@1"}
     assert few.stderr.endswith("budget missed\n")
@@ -169,7 +169,7 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(code: int, arguments: l
 
 
 @pytest.mark.parametrize(("provider", "code"), [("abacus", 2), ("directml" if sys.platform != "win32" else "coreml", 6)])
-def test_providers_that_are_unknown_or_not_there(provider: str, code: int, gen: Run) -> None:
+def test_providers_that_are_unknown_or_missing(provider: str, code: int, gen: Run) -> None:
     done = gen("a lake", "--provider", provider)
     assert done.exit_code == code
     assert done.stderr.startswith("error: ")
@@ -208,7 +208,7 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_cuda")
-def test_cuda_that_is_not_there_is_an_error_that_names_the_library(gen: Run) -> None:
+def test_missing_cuda_is_an_error_that_names_the_library(gen: Run) -> None:
     done = gen("a lake", "--provider", "cuda", "-o", "a.png")
     assert done.exit_code == 6
     assert "onnxruntime_providers_cuda." in done.stderr
@@ -216,11 +216,11 @@ def test_cuda_that_is_not_there_is_an_error_that_names_the_library(gen: Run) -> 
 
 
 @pytest.mark.usefixtures("no_cuda")
-def test_an_allowed_fallback_is_told_by_the_result_and_the_picture(gen: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_allowed_fallback_is_recorded_in_the_result_and_the_image(gen: Run, caplog: pytest.LogCaptureFixture) -> None:
     asked = ("a lake", "--provider", "cuda", "--precision", "float16", "--allow-fallback", "--candidate", "tiny-turbo@1", "-o", "a.png")
     done = gen(*asked)
     assert done.exit_code == 0, done.stderr
-    assert ", on onnxruntime cpu instead of what was asked for" in done.stdout
+    assert ", on onnxruntime cpu as a fallback" in done.stdout
     (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert warning.startswith("running on onnxruntime cpu float32: asked for provider cuda, found only cpu")
     settings = read_settings("a.png")
@@ -233,7 +233,7 @@ def test_an_allowed_fallback_is_told_by_the_result_and_the_picture(gen: Run, cap
 
 
 @pytest.mark.usefixtures("no_cuda", "built")
-def test_commands_tell_a_fallback(run: Run, tiny_bundle: Path) -> None:
+def test_commands_report_a_fallback(run: Run, tiny_bundle: Path) -> None:
     for command in (("build-engines",), ("build-engines", "--dry-run"), ("profile",), ("engines", "explain"), ("route", "a lake")):
         refused = run(*command, "--bundle", tiny_bundle, "--provider", "cuda")
         assert refused.exit_code == 6

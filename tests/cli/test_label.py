@@ -40,12 +40,12 @@ def label(run: Run, built: Path, tiny_bundle: Path) -> Iterator[Run]:
 def test_labels_are_made_and_a_stopped_run_goes_on(label: Run) -> None:
     first = label("--prompts", "prompts.csv", "--candidate", "tiny-turbo@1", "--candidate", "tiny-base@4")
     assert first.exit_code == 0, first.stderr
-    assert first.stdout == "labels.csv: 12 rows added, 0 were there, 3 prompts\n"
+    assert first.stdout == "labels.csv: 12 rows added, 0 existed, 3 prompts\n"
     assert "12 of 12 rows" in first.stderr
     sys.modules["label_scorer"].stop_at = 12 + 5  # type: ignore[attr-defined]
     stopped = label("--prompts", "prompts.csv")
     assert stopped.exit_code == 130
-    assert "labels.csv keeps every row so far: give the same command again to go on" in stopped.stderr
+    assert "labels.csv has every row so far: the same command continues it" in stopped.stderr
     assert len(LabelTable.open("labels.csv")) == 16
     done = label("--prompts", "prompts.csv", "--json")
     assert done.exit_code == 0
@@ -60,7 +60,7 @@ def test_labels_are_made_and_a_stopped_run_goes_on(label: Run) -> None:
 def test_anchors_need_no_prompts(label: Run) -> None:
     assert label("--prompts", "prompts.csv", "--candidate", "tiny-turbo@1").exit_code == 0
     done = label("--candidate", "tiny-base@8", "--anchors", 2)
-    assert done.stdout == "labels.csv: 4 rows added, 0 were there, 2 prompts\n", done.stderr
+    assert done.stdout == "labels.csv: 4 rows added, 0 existed, 2 prompts\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_anchors_need_no_prompts(label: Run) -> None:
         (("--prompts", "prompts.csv", "--labels", "no/labels.csv"), 7, "no such folder"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(label: Run, arguments: tuple[object, ...], exit_code: int, problem: str) -> None:
+def test_what_cannot_be_done_is_reported_in_one_line(label: Run, arguments: tuple[object, ...], exit_code: int, problem: str) -> None:
     Path("odd.csv").write_text("prompt\nnan\n")
     done = label(*arguments)
     assert done.exit_code == exit_code
@@ -84,7 +84,7 @@ def test_what_cannot_be_done_is_told_in_one_line(label: Run, arguments: tuple[ob
     assert not done.stdout
 
 
-def test_a_prompt_that_is_too_long_is_told_and_the_others_are_labelled(label: Run) -> None:
+def test_a_prompt_that_is_too_long_is_reported_and_the_others_are_labelled(label: Run) -> None:
     Path("prompts.csv").write_text(f"prompt_id,prompt\np0,a lake\np1,{'very ' * 2000}long\n")
     done = label("--prompts", "prompts.csv", "--candidate", "tiny-turbo@1")
     assert done.exit_code == 2

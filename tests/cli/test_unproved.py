@@ -19,7 +19,7 @@ pytestmark = [
 ASKED = ["build-engines", "--backend", "tensorrt-rtx", "--graph", "turbo/step", "--target", "ada"]
 
 
-def test_engines_built_for_other_cards_are_told_from_proved_ones(tiny_bundle: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_built_for_other_cards_are_shown_as_not_proved(tiny_bundle: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "is_on_terminal", lambda: True)
     found = invoke(*ASKED, "--bundle", tiny_bundle)
     assert found.exit_code == 0, found.output

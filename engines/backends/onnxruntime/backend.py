@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
 
 Provider = str | tuple[str, dict[str, str]]
-"""A name of ONNX Runtime's, maybe with options."""
+"""A provider's name in ONNX Runtime, optionally with options."""
 
 _log = logging.getLogger(__name__)
 
 MODEL, DATA = "model.onnx", "model.data"
 _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
-"""Memory grows by what is needed: every engine has its own, and by powers of two they would not fit beside each other. And float32
-is float32: by default its products are of 10-bit fractions on cards since Ampere."""
+"""Memory grows by what is needed: every engine has its own, and growing by powers of two wastes it. TF32 is off, so that float32 keeps
+its 23-bit fraction on cards since Ampere."""
 _MEMORY_SHARE = 0.9
-"""Of the card's memory that one engine may take: beyond it some drivers go on in host memory, at a fraction of the speed."""
+"""Share of the card's memory that one engine may take: beyond it some drivers use host memory, which is many times slower."""
 _SMALLEST_EXTERNAL_BYTES = "1024"
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 _TYPES |= {"tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(bool)": "bool"}
@@ -85,11 +85,11 @@ class OnnxRuntimeBackend:
         return " ".join([device.cpu_name(), *device.cpu_features()]), "none"
 
     def obstacle(self) -> BackendError | None:
-        """None: a provider that is not there is an error before anything is built."""
+        """Always None: a missing provider is an error before anything is built."""
         return None
 
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
-        """Optimise `graph` into `target`; for providers that compile by themselves only what every device has in common."""
+        """Optimise `graph` into `target`; for providers that compile by themselves, with device-independent optimisations only."""
         if spec.precision == "float16":
             _write_half(graph, target, spec)
             return
@@ -104,7 +104,7 @@ class OnnxRuntimeBackend:
         self._session(graph, options, ["CPUExecutionProvider"], "the graph cannot be built", Reason.CANNOT_BUILD)
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OnnxRuntimeEngine:
-        """Open an engine and make sure that what was asked for is what runs."""
+        """Open an engine, and check that the requested provider runs it."""
         options = self._session_options(spec)
         if _is_host(spec):
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -148,7 +148,7 @@ class OnnxRuntimeBackend:
         return options
 
     def _requested(self, spec: BuildSpec) -> list[str]:
-        """The providers to open with; raises ConfigError, or BackendError where this ONNX Runtime was built without the one asked for."""
+        """The providers to open with; raises ConfigError, or BackendError if this ONNX Runtime was built without the requested one."""
         wanted = PROVIDERS.get(spec.provider)
         if wanted is None:
             raise ConfigError("provider", spec.provider, f"one of {', '.join(PROVIDERS)}")
@@ -296,7 +296,7 @@ def _is_static(path: Path) -> bool:
     try:
         spec = read_graph_spec(path)
     except (OSError, ValueError):
-        return False  # opening it says what is wrong
+        return False  # opening it reports the reason
     return all(isinstance(axis, int) for side in (spec.inputs, spec.outputs) for each in side.values() for axis in each.shape)
 
 
@@ -319,7 +319,7 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
 
 
 def _load_weights(model: ModelProto, folder: Path) -> None:
-    """Read the initializers that lie in another file: `onnx` does not where it has several names, as in a bundle made from another."""
+    """Read the initializers from their file; `onnx` refuses files with several hard links, as in a bundle made from another."""
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     for tensor in filter(uses_external_data, model.graph.initializer):

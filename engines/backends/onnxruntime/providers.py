@@ -1,4 +1,4 @@
-"""ONNX Runtime's providers: which are there, whether each really runs, and what brings one that does not.
+"""ONNX Runtime's providers: which are installed, whether each really runs, and how to install one that is missing.
 
 The only file that imports ONNX Runtime when it runs, inside a function, so that a bundle can be read where it is not installed; the backend
 names its types.
@@ -56,13 +56,13 @@ class ProviderCheck:
 
 
 def check_providers() -> list[ProviderCheck]:
-    """Open a graph of one node on each listed provider; being listed does not mean that its libraries are there."""
+    """Run a graph of one node on each listed provider; a listed provider may lack its libraries."""
     ort, short = import_onnxruntime(), _short_names()
     return [check_provider(ort, short[full]) for full in ort.get_available_providers() if full in short]
 
 
 def check_provider(ort: ModuleType, name: str) -> ProviderCheck:
-    """The same for one provider; ort: the module. What fails is in the answer, not raised."""
+    """The same for one provider; ort: the module. A failure is returned, not raised."""
     if name in DEVICE_TYPES:
         load_cuda_packages()
     full, options = PROVIDERS[name], ort.SessionOptions()
@@ -100,7 +100,7 @@ def _describe(check: ProviderCheck) -> Finding:
 
 @cache
 def prove_provider(name: str) -> None:
-    """Run a graph of one node on it; raises BackendError where that fails. Only what works is remembered."""
+    """Run a graph of one node on it; raises BackendError where that fails. Only success is cached."""
     check = check_provider(import_onnxruntime(), name)
     if not check.works:
         raise _make_unusable_error(name, check.problem or "")
@@ -108,25 +108,25 @@ def prove_provider(name: str) -> None:
 
 @cache
 def load_cuda_packages() -> None:
-    """Load the libraries of CUDA that pip installed (nvidia-cublas ...): they lie where the system's loader does not look for them."""
+    """Load the libraries of CUDA that pip installed (nvidia-cublas ...): the system's loader does not search their folders."""
     with redirect_stdout(sys.stderr):  # it prints what it does not find
         import_onnxruntime().preload_dlls()
 
 
 def _make_unusable_error(name: str, problem: str) -> BackendError:
-    """About a provider that ONNX Runtime has, and that does not run; the remedy is what brings the library named in the problem."""
+    """The error about a provider that ONNX Runtime has but cannot run; its remedy installs the library named in the problem."""
     return (find_fix(problem) or _FIXES[name]).make_error(f"provider {name}", problem)
 
 
 def make_absent_error(name: str, listed: Iterable[str]) -> BackendError:
-    """About a provider that this ONNX Runtime was built without: which library it lacks, and whether the driver would be there."""
+    """The error about a provider that this ONNX Runtime was built without: the library it lacks, and whether a driver is installed."""
     installed = installed_distributions()
     who = " and ".join(f"{each} {metadata.version(each)}" for each in installed) or "this onnxruntime"
     found = f"{_names(listed)}: {who} has no {_library_name(name) if name in DEVICE_TYPES else PROVIDERS[name]}"
     if name in DEVICE_TYPES and not has_cuda_library():
         found += f", and there is {NO_DRIVER}"
     fix = _FIXES[name]
-    if installed and name in DEVICE_TYPES:  # they share one module
+    if installed and name in DEVICE_TYPES:  # both install the same module
         fix = replace(fix, remedy=f"uninstall {', '.join(installed)}, then {fix.remedy}", uninstall=tuple(installed))
     return fix.make_error(f"provider {name}", found)
 
@@ -138,9 +138,9 @@ def _library_name(name: str) -> str:
 
 
 def _library_problem(name: str) -> str | None:
-    """What keeps a provider's library from being loaded, such as another that it needs: ONNX Runtime tells that its log alone.
+    """Why a provider's library cannot be loaded, such as another library that is missing: ONNX Runtime only logs that.
 
-    To be asked after ONNX Runtime failed: loaded before, the library would not find what ONNX Runtime has to give it.
+    To be called after ONNX Runtime failed: loaded earlier, the library would not find symbols of ONNX Runtime.
     """
     found = importlib.util.find_spec("onnxruntime")
     path = Path(found.origin).parent / "capi" / _library_name(name) if found is not None and found.origin else None
@@ -181,7 +181,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def real_provider(found: list[str], wanted: str) -> str:
-    """Our name for the provider that runs; raises BackendError where it is not the one asked for."""
+    """Our name for the provider that runs; raises BackendError if it is not the requested one."""
     real = _short_names().get(found[0], found[0])
     if real != wanted:
         raise _make_unusable_error(wanted, _library_problem(wanted) or f"{real} after opening")
@@ -199,6 +199,6 @@ def _names(providers: Iterable[str]) -> str:
 
 
 def shorten_error(error: BaseException) -> str:
-    """The last thing ONNX Runtime has to say, without its source positions and codes."""
+    """The last line of an ONNX Runtime error, without its source positions and codes."""
     lines = _PREFIX.split(str(error).strip())[-1].strip().splitlines()
     return lines[0][:_LONGEST_REASON] if lines else type(error).__name__

@@ -2,7 +2,7 @@
 
 The only file that imports them, inside functions. Both take precision from the graph, so a float32 graph is first rewritten
 (`half_precision`). TensorRT for RTX builds on any machine, for a family of GPUs, and compiles the last part on the card when an engine is
-opened; TensorRT builds for the card that is there.
+opened; TensorRT builds for the card in this machine.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ PLAN = "engine.plan"
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _PRECISIONS = ("float16", "float32")
 _RTX_TARGETS: dict[str, tuple[str, ...]] = {
-    "ampere+": (),  # what TensorRT for RTX builds for when told nothing
+    "ampere+": (),  # the default of TensorRT for RTX
     "turing": ("SM75",),
     "ampere": ("SM80", "SM86"),
     "ada": ("SM89",),
     "blackwell": ("SM120", "SM121"),
 }
-"""Cards an engine is built for, and the compute capabilities that are."""
+"""Cards an engine is built for, and their compute capabilities."""
 _TURING = "sm_75"
 _POLL_S = 0.1
 _STREAMED_FROM_BYTES = 1 << 30
@@ -97,7 +97,7 @@ class TensorRtBackend:
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Compile `graph` for the shapes of `spec`; a stop takes effect at the builder's next step, seconds later at most."""
         if not self._is_rtx:
-            obstacle = self.obstacle()  # it times kernels on the card
+            obstacle = self.obstacle()  # building measures kernels on the card
             if obstacle is not None:
                 raise obstacle
         model = _prepare(graph, spec)
@@ -110,7 +110,7 @@ class TensorRtBackend:
                 while not wait([future], timeout=_POLL_S).done:
                     if progress is not None:
                         progress(job.share)
-            except BaseException:  # whatever it is, Ctrl-C too, the builder has to end before its thread does
+            except BaseException:  # on any error, Ctrl-C too, the builder has to end before its thread does
                 job.cancelled.set()
                 raise
         plan = future.result()
@@ -146,10 +146,10 @@ class TensorRtBackend:
         loaded = Loaded(runtime, engine, context, cache, log)
         return TensorRtEngine(memory, loaded, interface, folder, size, key, captures=not self._is_rtx)
 
-    # What follows, with `open`, is all in which the two libraries differ.
+    # The two libraries differ only in what follows, and in `open`.
 
     def _target(self, spec: BuildSpec) -> str:
-        """The cards to build for; empty: the one that is there."""
+        """The cards to build for; empty: the one in this machine."""
         known = tuple(_RTX_TARGETS) if self._is_rtx else ("ampere+",)
         if spec.target and spec.target not in known:
             raise ConfigError("target", spec.target, f"one of {', '.join(known)} with the backend {self.name}")
@@ -158,7 +158,7 @@ class TensorRtBackend:
         return "turing" if device.gpu()[0].endswith(_TURING) else "ampere+"
 
     def _configure(self, spec: BuildSpec, folder: Path, *, streams: bool = False) -> Callable[[Any], Callable[[], None]]:
-        """Sets up a builder configuration; what it returns is called after the build. streams: weights need not all be on the card."""
+        """Sets up a builder configuration; the returned function is called after the build. streams: weights may stay off the card."""
         trt, target = self._trt, self._target(spec)
 
         def set_up(config: Any) -> Callable[[], None]:
@@ -207,7 +207,7 @@ class _Job:
     ranges: tuple[AxisRange, ...]
     cancelled: threading.Event = field(default_factory=threading.Event)
     share: float = 0.0
-    """Of the build's steps, how much is done: 0 to 1."""
+    """The finished share of the build's steps, 0 to 1."""
 
     def compile(self) -> Any:
         """The engine as one block of memory; raises EngineError where the graph cannot be parsed or built."""
@@ -258,7 +258,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
-    """The graph as the libraries take it: known lengths put in, bytes only at its edges, in the precision asked for."""
+    """The graph as the libraries accept it: known lengths put in, bytes only at its edges, in the requested precision."""
     try:
         import onnx
     except ImportError as error:
@@ -274,7 +274,7 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
 
 
 def _cast_to_bytes_last(model: ModelProto) -> None:
-    """Moves what rearranges bytes before the cast that makes them: in the middle of a graph neither library takes bytes."""
+    """Moves nodes that rearrange bytes before the cast to bytes: neither library accepts bytes in the middle of a graph."""
     from onnx import NodeProto, TensorProto
 
     nodes = model.graph.node
@@ -299,12 +299,12 @@ def _cast_type(node: Any) -> int:
 
 
 def _weight_bytes(model: ModelProto, spec: BuildSpec) -> int:
-    """About as much memory as the weights take in the precision asked for."""
+    """About how much memory the weights take in the requested precision."""
     return sum(int(prod(tensor.dims)) for tensor in model.graph.initializer) * (2 if spec.precision == "float16" else 4)
 
 
 def _ranges_of(model: ModelProto, spec: BuildSpec) -> tuple[AxisRange, ...]:
-    """The ranges of the axes that are still free; raises ConfigError for one of which nothing is known."""
+    """The ranges of the axes that are still free; raises ConfigError for an axis without a range."""
     known = {each[0]: each for each in spec.ranges}
     free = dict.fromkeys(axis for port in graph_spec(model).inputs.values() for axis in port.shape if isinstance(axis, str))
     for axis in free:
@@ -314,7 +314,7 @@ def _ranges_of(model: ModelProto, spec: BuildSpec) -> tuple[AxisRange, ...]:
 
 
 def _use_timing_cache(config: Any, path: Path) -> Callable[[], None]:
-    """Times of kernels measured by earlier builds on this card; what it returns keeps those of this one."""
+    """Load kernel times of earlier builds on this card; the returned function saves those of this build."""
     blob = path.read_bytes() if path.exists() else b""
     cache = config.create_timing_cache(blob)
     if not config.set_timing_cache(cache, False):
@@ -328,12 +328,12 @@ def _use_timing_cache(config: Any, path: Path) -> Callable[[], None]:
 
 
 def _card_digest(version: str) -> str:
-    """Times of one card, driver and version are never taken for another's."""
+    """Identifies card, driver and version, whose kernel times differ."""
     return hashlib.sha256(" ".join([*device.gpu(), version]).encode()).hexdigest()[:16]
 
 
 def _logger(trt: ModuleType) -> Any:
-    """What the library logs goes to ours; its errors are kept, to be told in exceptions."""
+    """Passes the library's log on to ours, and keeps its errors for exceptions."""
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -346,7 +346,7 @@ def _logger(trt: ModuleType) -> Any:
             _log.debug("%s", message)
 
         def reason(self) -> str:
-            return _shorten(self.errors[0] if self.errors else "it does not say why")
+            return _shorten(self.errors[0] if self.errors else "no reason given")
 
     return Log()
 
@@ -374,7 +374,7 @@ def _monitor(trt: ModuleType, job: _Job) -> Any:
             self.done.pop(phase_name, None)
 
         def share(self, name: str) -> float:
-            """Of the whole, where that phase is."""
+            """The finished share of the whole build, as of that phase."""
             parent, steps = self.phases[name]
             inner = self.done[name] / steps
             while parent in self.phases:

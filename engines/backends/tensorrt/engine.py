@@ -1,4 +1,4 @@
-"""An engine of TensorRT, or of TensorRT for RTX, at work: buffers that never move, and calls recorded as CUDA graphs."""
+"""Running an engine of TensorRT or TensorRT for RTX: buffers at fixed addresses, and calls recorded as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 INTERFACE, RUNTIME_CACHE = "interface.json", "runtime.cache"
 _KEPT_FREE = 1 / 8
-"""Of a card's memory, what an engine whose weights do not fit leaves to those that are opened after it."""
+"""Share of a card's memory that an engine whose weights do not fit leaves to those opened after it."""
 
 
 class TensorRtEngine:
@@ -118,7 +118,7 @@ class TensorRtEngine:
                 raise make_engine_error(problem, Reason.FAILED, self._folder, self.key)
         missing = context.infer_shapes()
         if missing:
-            raise make_engine_error(f"it does not say the shapes of {', '.join(missing)}", Reason.FAILED, self._folder, self.key)
+            raise make_engine_error(f"it does not give the shapes of {', '.join(missing)}", Reason.FAILED, self._folder, self.key)
         inputs = {name: DeviceArray(self._memory, np.dtype(self.inputs[name].dtype), shape) for name, shape in shapes.items()}
         outputs = {
             name: DeviceArray(self._memory, np.dtype(spec.dtype), tuple(context.get_tensor_shape(name)))
@@ -148,7 +148,7 @@ class _Binding:
     outputs: dict[str, DeviceArray]
     captures: bool
     fed: dict[str, DeviceArray] = field(default_factory=dict)
-    """What each input buffer is a copy of; the text is the same from step to step."""
+    """The value that each input buffer is a copy of; the text stays the same from step to step."""
     graph: CapturedGraph | None = None
     has_run: bool = False
 
@@ -202,7 +202,7 @@ def fit_weights(engine: Any, memory: CudaMemory, name: str) -> int:
     engine.weight_streaming_budget_v2 = weights
     if weights + int(engine.device_memory_size_v2) <= room:
         return 0
-    engine.weight_streaming_budget_v2 = 0  # so that the memory to work in counts where streamed weights are copied to
+    engine.weight_streaming_budget_v2 = 0  # so that the working memory includes the space that streamed weights are copied to
     kept = min(max(room - int(engine.device_memory_size_v2), 0), weights)
     engine.weight_streaming_budget_v2 = kept
     _log.warning(
@@ -227,7 +227,7 @@ class Loaded:
 
 @dataclass
 class RuntimeCache:
-    """What TensorRT for RTX compiled on this card, kept beside the engine; it refuses by itself what is from another card or driver."""
+    """What TensorRT for RTX compiled on this card, kept beside the engine; the library itself refuses that of another card or driver."""
 
     config: Any
     cache: Any
@@ -245,7 +245,7 @@ class RuntimeCache:
         return cls(config, cache, path, size)
 
     def save(self) -> None:
-        """Only beside a complete engine: in one that is being built every file counts."""
+        """Only beside a complete engine: an additional file would damage one that is being built."""
         blob = bytes(self.cache.serialize())
         if len(blob) != self.size and (self.path.parent / "manifest.json").exists():
             with suppress(OSError):
@@ -254,7 +254,7 @@ class RuntimeCache:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What an engine takes and gives, with the names of free axes, which the library does not keep."""
+    """Inputs and outputs of an engine, with the names of free axes, which the library does not keep."""
 
     spec: GraphSpec
     ranges: tuple[AxisRange, ...]

@@ -154,7 +154,7 @@ def test_a_missing_feed_and_a_plain_number_are_refused(engine: Engine, bundle: B
         engine.run({**feeds, "row": 3.0})
 
 
-def test_a_closed_engine_says_so(engine: Engine, bundle: Bundle) -> None:
+def test_a_closed_engine_cannot_run(engine: Engine, bundle: Bundle) -> None:
     with engine:
         pass
     with pytest.raises(EngineError, match="closed"):
@@ -180,7 +180,7 @@ def test_a_bundle_of_one_size_gets_engines_of_that_size(backend: Backend, bundle
         assert "height=4" in engine.key.shapes
 
 
-def test_an_engine_that_cannot_be_read_says_so(backend: Backend, tmp_path: Path) -> None:
+def test_an_engine_that_cannot_be_read_is_an_error(backend: Backend, tmp_path: Path) -> None:
     for name in ("model.onnx", "model.blob", "interface.json"):
         (tmp_path / name).write_bytes(b"no engine")
     obstacle = backend.obstacle()

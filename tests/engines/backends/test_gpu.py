@@ -53,7 +53,7 @@ def test_a_step_is_that_of_the_reference(tiny_bundle: Path, tmp_path: Path, prec
             feeds |= {"latent": engine.to_host(outputs["next_latent"]), "denoised_before": engine.to_host(outputs["denoised"])}
 
 
-def test_a_picture_is_that_of_the_processor_and_its_latent_stays_on_the_card(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_image_is_that_of_the_processor_and_its_latent_stays_on_the_card(tiny_bundle: Path, tmp_path: Path) -> None:
     from benchmarks.gpu import count_transfers
 
     pixels = []

@@ -32,7 +32,7 @@ def test_the_digest_is_stable_and_fit_for_a_file_name() -> None:
     assert re.fullmatch("[0-9a-f]{32}", KEY.digest)
 
 
-def test_a_key_says_with_which_setup_such_engines_are_asked_for() -> None:
+def test_a_key_names_the_setup_of_such_engines() -> None:
     names = ("backend", "provider", "precision")
     assert KEY.setup == {**{name: f"some {name}" for name in names}, "target": ""}
     portable = replace(KEY, backend="tensorrt-rtx", provider="cuda", precision="float16", driver=ANY_DRIVER, device="ampere+")

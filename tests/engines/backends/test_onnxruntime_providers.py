@@ -31,7 +31,7 @@ def _missing() -> str:
     return next(name for name, full in providers.PROVIDERS.items() if full not in listed)
 
 
-def test_a_provider_that_is_not_there_is_an_error_with_the_remedy(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_missing_provider_is_an_error_with_the_remedy(tiny_bundle: Path, tmp_path: Path) -> None:
     name, bundle, store, told = _missing(), Bundle.open(tiny_bundle), Store.open(tmp_path), list[str]()
     with pytest.raises(BackendError, match=f"provider {name}, found only .*cpu.*install") as caught:
         build(bundle, store, Setup(provider=name, threads=1), progress=lambda graph, *_: told.append(graph))
@@ -84,7 +84,7 @@ def test_the_driver_s_library_is_named_where_only_that_is_missing(monkeypatch: p
 
 @pytest.fixture
 def broken_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An ONNX Runtime for CUDA whose library needs another that is not there, which it tells its log and runs on the CPU."""
+    """An ONNX Runtime for CUDA whose library needs a missing one, which it only logs, and runs on the CPU."""
     _list_providers(monkeypatch, "CUDAExecutionProvider", "CPUExecutionProvider")
     monkeypatch.setattr(device, "named_gpu", lambda: ("card sm_89", "550"))
     (tmp_path / "capi").mkdir()
@@ -159,7 +159,7 @@ def test_an_engine_that_builds_and_cannot_run_here_falls_back_too(monkeypatch: p
     assert Setup.of("tensorrt-rtx", "auto", "auto", 1, allow_fallback=True).fallback == str(obstacle)
 
 
-def test_what_is_there_is_no_fallback_and_a_wrong_value_is_an_error_all_the_same() -> None:
+def test_what_works_is_no_fallback_and_a_wrong_value_is_an_error_all_the_same() -> None:
     assert Setup.of("onnxruntime", "auto", "auto", 1, allow_fallback=True).fallback is None
     with pytest.raises(ConfigError, match="backend is 'abacus'"):
         Setup.of("abacus", "auto", "auto", 1, allow_fallback=True)
@@ -168,7 +168,7 @@ def test_what_is_there_is_no_fallback_and_a_wrong_value_is_an_error_all_the_same
 
 
 @pytest.mark.parametrize(("precision", "threads", "name"), [("float64", 1, "precision"), ("auto", 0, "threads")])
-def test_a_wrong_value_for_a_backend_that_is_not_there_is_no_reason_to_fall_back(
+def test_a_wrong_value_for_a_missing_backend_is_no_reason_to_fall_back(
     precision: str, threads: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # not installed

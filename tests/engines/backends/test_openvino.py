@@ -79,16 +79,14 @@ def test_a_device_that_settled_on_another_precision_is_an_error(
         backend.open(folder, make_spec(threads=1))
 
 
-def test_a_device_that_is_not_the_one_asked_for_is_an_error(
-    folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_device_than_the_requested_one_is_an_error(folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_core", Stub(backend._core, EXECUTION_DEVICES=["GPU.0"]))
     with pytest.raises(BackendError, match="provider cpu, found gpu after opening"):
         backend.open(folder, make_spec(threads=1))
 
 
 class Stub:
-    """A core whose compiled models say what they are told to."""
+    """A core whose compiled models report given properties."""
 
     def __init__(self, core: Any, **properties: Any) -> None:
         self._core, self._properties = core, properties
@@ -122,9 +120,7 @@ def test_what_another_version_or_processor_compiled_is_refused(folder: Path, tmp
 
 
 @pytest.mark.parametrize("provider", ["gpu", "npu"])
-def test_a_device_that_is_not_there_names_its_remedy(
-    provider: str, folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_device_names_its_remedy(provider: str, folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str, what: str) -> None:
         raise RuntimeError("Exception from src/core.cpp:268:\nCannot load library: libOpenCL.so.1")
 
@@ -158,7 +154,7 @@ def test_no_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.install == ("costroute-rt[openvino]",)
 
 
-def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
+def test_a_graph_of_unknown_operators_is_an_error_that_names_them(bundle_copy: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
     path = bundle_copy / "vae/decode.onnx"
     model = onnx.load(path, load_external_data=False)
     model.graph.node[0].op_type = "Teleport"
@@ -172,11 +168,11 @@ def test_a_graph_of_unknown_operators_is_an_error_that_says_so(bundle_copy: Path
 def test_an_engine_that_is_not_its_interface_is_refused(folder: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
     shutil.copy(folder / BLOB, tmp_path)
     (tmp_path / INTERFACE).write_bytes((folder / INTERFACE).read_bytes().replace(b"text_encoder.last", b"text_encoder.lost"))
-    with pytest.raises(EngineError, match=r"the engine cannot be opened: it knows nothing of text_encoder\.lost"):
+    with pytest.raises(EngineError, match=r"the engine cannot be opened: it has no port named text_encoder\.lost"):
         backend.open(tmp_path, make_spec(threads=1))
 
 
-def test_a_call_that_fails_says_so(folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_fails_is_an_error(folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("Exception from src/a.cpp:1:\nCheck 'fits' failed at src/b.cpp:2:\nout of memory\n")
 

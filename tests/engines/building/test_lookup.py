@@ -62,7 +62,7 @@ def test_nothing_built_is_said_too(tiny_bundle: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_explain_tells_each_graph(tiny_bundle: Path, built_home: Path) -> None:
+def test_each_engine_is_explained(tiny_bundle: Path, built_home: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(built_home)
     assert [found.problem for found in explain_engines(bundle, store, engine_names(bundle), Setup(threads=1))] == [None] * 5
     missing = explain_engines(bundle, store, engine_names(bundle), Setup(threads=2))

@@ -98,7 +98,7 @@ def test_changed_weights_rebuild_exactly_what_reads_them(bundle_copy: Path, stor
     assert [report.engine for report in reports if report.built] == ["tiny/turbo/step"]
 
 
-def test_a_miss_is_explained_by_an_engine_of_the_same_backend_where_there_is_one(bundle: Bundle, store_copy: Store) -> None:
+def test_a_miss_is_explained_by_an_engine_of_the_same_backend_if_one_exists(bundle: Bundle, store_copy: Store) -> None:
     key = engine_key(bundle, "tiny/vae/decode", ONE)
     other = replace(key, backend="abacus")
     assert [d.field for d in store_copy.explain(other)] == ["backend"]
@@ -108,7 +108,7 @@ def test_a_miss_is_explained_by_an_engine_of_the_same_backend_where_there_is_one
     assert [d.field for d in store_copy.explain(other)] == ["backend_version", "device", "driver"]
 
 
-def test_hashes_are_told_by_their_beginning(bundle: Bundle, built_home: Path) -> None:
+def test_hashes_are_shortened(bundle: Bundle, built_home: Path) -> None:
     key = engine_key(bundle, "tiny/vae/decode", ONE)
     (difference,) = Store.open(built_home).explain(replace(key, weights_sha256="a" * 64))
     assert str(difference) == f"weights_sha256: wanted {'a' * 12}, stored {key.weights_sha256[:12]}"
@@ -131,7 +131,7 @@ def test_a_quarantined_engine_is_not_built_until_its_key_changes(
         ("tiny/vae/decode", False, "it is slower than that of abacus")
     ]
     with pytest.raises(
-        EngineError, match=r"vae/decode is quarantined: it is slower.*force a build to try it again.*until something in its key"
+        EngineError, match=r"vae/decode .*it is quarantined: it is slower.*force a build to try it again.*until something in its key"
     ):
         build(bundle, store_copy, ONE)
     assert plan(bundle, store_copy, Setup(threads=2))["tiny/vae/decode"].builds
