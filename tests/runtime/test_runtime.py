@@ -308,7 +308,7 @@ def test_an_engine_that_failed_is_named_with_its_setup_and_bundle(device: FakeDe
 
 def test_a_request_within_a_request_is_refused_instead_of_waiting_for_ever(device: FakeDevice) -> None:
     def ask_again(event: StepEvent) -> None:
-        with pytest.raises(ConfigError, match="from within a request"):
+        with pytest.raises(ConfigError, match="already running a request of this thread"):
             device.runtime.generate("another house", seed=2)
 
     assert device.runtime.generate("a red house", seed=1, on_step=ask_again).pixels.any()

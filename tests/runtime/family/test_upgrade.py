@@ -468,7 +468,7 @@ def test_a_builder_that_cannot_be_followed_is_said_and_ended(upgraded: Upgraded,
     assert (building.problem, building.is_over) == ("KeyError: 'state'", True)
     assert upgraded.script.is_closed
     assert upgraded.script.is_released
-    assert "no better engines will come" in caplog.text
+    assert "the background build ended" in caplog.text
 
 
 def test_a_process_that_the_system_does_not_start_is_an_error(open_gated: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,7 +488,7 @@ def test_killing_the_builder_leaves_generation_running_and_is_said(
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.building is not None
         assert runtime.building.problem == "the building process was killed (SIGKILL)"
-        assert "those in use stay: the building process was killed" in caplog.text
+        assert "the engines in use stay: the building process was killed" in caplog.text
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
     assert not list((tmp_path / "home/engines").glob(".*"))
 
