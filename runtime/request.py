@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 LAST_SEED = 2**63 - 1
+MOST_IMAGES = 10_000
+"""Of one request: their pixels are kept until its end."""
 _REFUSED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 """Control characters other than tab and line breaks, and unpaired surrogates."""
 
@@ -66,19 +68,21 @@ class Request:
         if self.negative_prompt is not None:
             check_text("negative prompt", self.negative_prompt)
         if self.max_ms is not None:
-            object.__setattr__(self, "max_ms", _number("max_ms", self.max_ms, "a number of milliseconds above 0"))
+            object.__setattr__(self, "max_ms", check_number("max_ms", self.max_ms, "a number of milliseconds above 0"))
             if self.max_ms <= 0:
                 raise ConfigError("max_ms", self.max_ms, "a number of milliseconds above 0")
         for name in ("lam", "tolerance"):
-            value = _number(name, getattr(self, name), "a finite number, 0 or more")
+            value = check_number(name, getattr(self, name), "a finite number, 0 or more")
             if value < 0:
                 raise ConfigError(name, value, "a finite number, 0 or more")
             object.__setattr__(self, name, value)
         for name in ("count", "seed", "height", "width"):
             if getattr(self, name) is not None or name == "count":
                 object.__setattr__(self, name, check_whole(name, getattr(self, name)))
-        if self.count < 1:
-            raise ConfigError("count", self.count, "1 or more")
+        if not 1 <= self.count <= MOST_IMAGES:
+            raise ConfigError("count", self.count, f"1 to {MOST_IMAGES}")
+        if self.candidate is not None and not isinstance(self.candidate, str):
+            raise ConfigError("candidate", self.candidate, "the name of a candidate")
         most = LAST_SEED - (self.count - 1)
         if self.seed is not None and not 0 <= self.seed <= most:
             raise ConfigError("seed", self.seed, f"a whole number from 0 to {most}")
@@ -119,7 +123,7 @@ def check_whole(name: str, value: object) -> int:
         raise ConfigError(name, value, "a whole number") from error
 
 
-def _number(name: str, value: object, expected: str) -> float:
+def check_number(name: str, value: object, expected: str) -> float:
     """`value` of any numeric type as a float; raises ConfigError if it is not a finite number."""
     try:
         if not isinstance(value, (bool, str)) and math.isfinite(value):  # type: ignore[arg-type]

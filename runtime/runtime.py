@@ -18,7 +18,7 @@ from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.generation import Generation
 from costroute_rt.generation.planner import plan_calls, route_batch, route_request
 from costroute_rt.judgement import Judgement
-from costroute_rt.request import Request, RequestOptions, make_request
+from costroute_rt.request import Request, RequestOptions, check_number, make_request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
 
@@ -154,6 +154,9 @@ class Runtime:
             raise ConfigError("prompts", prompts, "a list of prompts, not a single text")
         if (total_ms is None) == (mean_ms is None):
             raise ConfigError("total_ms and mean_ms", (total_ms, mean_ms), "one of them")
+        for name, value in (("total_ms", total_ms), ("mean_ms", mean_ms)):
+            if value is not None and check_number(name, value, "a number of milliseconds above 0") <= 0:
+                raise ConfigError(name, value, "a number of milliseconds above 0")
         if not prompts:
             return []
         each_ms = total_ms / len(prompts) if total_ms is not None else mean_ms
@@ -230,11 +233,13 @@ class Runtime:
         """
         if self._owner == threading.get_ident():  # this thread has an unfinished stream, which ends here
             self._release()
-        elif not self._is_closed:
-            with self._take_turn():
+        else:
+            with self._turn:
                 self._release()
 
     def _release(self) -> None:
+        if self._is_closed:
+            return
         self._is_closed = True
         if self._resources.upgrade is not None:
             self._resources.upgrade.close()

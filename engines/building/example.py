@@ -11,6 +11,7 @@ import numpy.typing as npt
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE, TensorSpec
 from costroute_rt.engines.bundle.size import PROMPT_TOKENS, axis_lengths
+from costroute_rt.error import BundleError
 
 _ROW = (1.0, 500.0, 3.0, 1.0, -0.5, 0.7, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
 """A plausible row of a step table: timestep 500, guidance 3, every term of the linear rule in use."""
@@ -21,15 +22,23 @@ _TOKENS = 16
 def example_feeds(bundle: Bundle, graph_path: str, lengths: Mapping[str, int] | None = None) -> dict[str, npt.NDArray[Any]]:
     """One array per input of the graph, the same on every machine.
 
-    lengths: of free axes by name, instead of those of the family's usual image.
+    lengths: of free axes by name, instead of those of the family's usual image. Raises BundleError for an axis of unknown length.
     """
     rng = np.random.Generator(np.random.Philox(0))
-    lengths = {**axis_lengths(bundle), "prompt_tokens": PROMPT_TOKENS, **(lengths or {})}
-    return {name: _example(name, spec, lengths, rng) for name, spec in bundle.graphs[graph_path].inputs.items()}
+    own = {f"{name}.length": tokenizer.max_length - tokenizer.drop for name, tokenizer in bundle.tokenizers.items()}
+    lengths = {**axis_lengths(bundle), **own, "rows": 1, "prompt_tokens": PROMPT_TOKENS, **(lengths or {})}
+    inputs = bundle.graphs[graph_path].inputs
+    for name, spec in inputs.items():
+        unknown = next((axis for axis in spec.shape if isinstance(axis, str) and axis not in lengths), None)
+        if unknown is not None:
+            problem = f"the input {name} has the axis {unknown}, whose length is not known"
+            remedy = f"export it again with a number there, or with one of the names {', '.join(sorted(lengths.keys() - own.keys()))}"
+            raise BundleError(bundle.root / graph_path, problem, remedy)
+    return {name: _example(name, spec, lengths, rng) for name, spec in inputs.items()}
 
 
 def _example(name: str, spec: TensorSpec, lengths: Mapping[str, int], rng: np.random.Generator) -> npt.NDArray[Any]:
-    shape = tuple(axis if isinstance(axis, int) else lengths.get(axis, 1) for axis in spec.shape)
+    shape = tuple(axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape)
     if name == "row":
         return np.array(_ROW[: shape[0]], dtype=spec.dtype)
     if name == IMAGE_SIZE:
@@ -37,7 +46,7 @@ def _example(name: str, spec: TensorSpec, lengths: Mapping[str, int], rng: np.ra
     if name.endswith("attention_mask"):
         return np.ones(shape, dtype=spec.dtype)
     if name == "lengths" or name.endswith(".length"):
-        return np.full(shape, lengths["tokens"], dtype=spec.dtype)
+        return np.full(shape, lengths.get(name, lengths["tokens"]), dtype=spec.dtype)
     if spec.dtype in ("float32", "float16"):
         return np.asarray(rng.standard_normal(shape)).astype(spec.dtype)
     if spec.dtype == "bool":

@@ -38,7 +38,9 @@ ROUTER_GRAPHS = {"router_encoder": "encode", "router_estimator": "estimate"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of families and graphs, without the @ that separates the size in names of engines."""
-_MOST_TOKENS, _LONGEST_SIDE_PX = 1 << 16, 1 << 16
+_MOST_TOKENS, _LARGEST_TOKEN, _LONGEST_SIDE_PX = 1 << 16, 2**31 - 1, 1 << 16
+BATCH_AXES = ("batch", "batch_size")
+"""Names of axes that count images."""
 """Limits beyond any known model, to refuse values that would exhaust the memory."""
 _REQUIRED_GRAPHS = {"text_encoder": {"encode"}, "decoder": {"decode"}, "scorer": {"score"}}
 _REQUIRED_GRAPHS |= {role: {graph} for role, graph in ROUTER_GRAPHS.items()}
@@ -309,10 +311,11 @@ class _Interfaces:
         components: Mapping[str, Component],
         graphs: Mapping[str, GraphSpec],
         image: ImageSpec,
-        tokenizers: Iterable[str],
+        tokenizers: Mapping[str, TokenizerSpec],
         fail: Fail,
     ) -> None:
         self._components, self._graphs, self._image, self._fail = components, graphs, image, fail
+        self._tokenizers = tokenizers
         self._sources = conditioning_sources(components, graphs, tokenizers)
 
     def check(self) -> None:
@@ -324,13 +327,19 @@ class _Interfaces:
             if component.role == "denoiser":
                 self._check_denoiser(component)
             elif component.role == "text_encoder":
-                self._check_encoder(component.graphs["encode"])
+                self._check_encoder(component.graphs["encode"], self._tokenizers[str(component.tokenizer)])
 
-    def _check_encoder(self, path: str) -> None:
+    def _check_encoder(self, path: str, tokenizer: TokenizerSpec) -> None:
         graph = self._graphs[path]
         unknown = sorted(graph.inputs.keys() - {"input_ids", "attention_mask"})
         if unknown or not graph.outputs:
             self._fail(f"{path} takes {', '.join(graph.inputs)}: a text encoder takes input_ids, maybe attention_mask, and has outputs")
+        for name, spec in graph.inputs.items():
+            rows, tokens = spec.shape if len(spec.shape) == 2 else (0, 0)
+            fits = rows == 1 or isinstance(rows, str), tokens == tokenizer.max_length or isinstance(tokens, str)
+            if not all(fits) or spec.dtype not in ("int32", "int64"):
+                expected = f"int64 with the axes rows and tokens, or [1, {tokenizer.max_length}]"
+                self._fail(f"{path} inputs: {name} is {_describe(spec)}, expected {expected}")
         for name, spec in graph.outputs.items():
             if len(spec.shape) < 2 or spec.dtype != "float32":
                 self._fail(f"{path} outputs: {name} is {_describe(spec)}, expected float32 with rows and one axis or more")
@@ -340,6 +349,7 @@ class _Interfaces:
         given, conditions = dict(self._sources), dict[str, TensorSpec]()
         if condition is not None:
             self._check_sources(f"{condition} inputs", self._graphs[condition].inputs, self._sources)
+            self._check_rows(f"{condition} inputs", self._graphs[condition].inputs, 2 if "guided_step" in component.graphs else 1)
             conditions = dict(self._graphs[condition].outputs)
             given |= {name: len(spec.shape) for name, spec in conditions.items()}
         for use in _STEPS:
@@ -349,13 +359,21 @@ class _Interfaces:
             graph = self._graphs[path]
             taken = {name: spec for name, spec in graph.inputs.items() if name not in (*LOOP_INPUTS, CARRIED)}
             self._check_sources(f"{path} inputs", taken, given)
+            self._check_rows(f"{path} inputs", taken, 2 if use == "guided_step" else 1)
             self._check_conditions(f"{path} inputs", conditions, taken)
             self._check_memory(path, graph)
 
     def _check_sources(self, where: str, taken: Mapping[str, TensorSpec], given: Mapping[str, int]) -> None:
         for name, spec in taken.items():
-            if given.get(name) != len(spec.shape):
+            dtype = "int64" if name == IMAGE_SIZE or name.endswith((".attention_mask", ".length")) else "float32"
+            if given.get(name) != len(spec.shape) or (name in self._sources and spec.dtype != dtype):
                 self._fail(f"{where}: {name} is {_describe(spec)}, which nothing provides; available: {', '.join(sorted(given))}")
+
+    def _check_rows(self, where: str, taken: Mapping[str, TensorSpec], texts: int) -> None:
+        """The first axis of conditioning tensors counts texts: with guidance the negative prompt and the prompt."""
+        for name, spec in taken.items():
+            if name != IMAGE_SIZE and spec.shape[0] != texts and (isinstance(spec.shape[0], int) or spec.shape[0] in BATCH_AXES):
+                self._fail(f"{where}: {name} is {_describe(spec)}, expected {texts} texts, or a free axis called rows, as its first axis")
 
     def _check_conditions(self, where: str, given: Mapping[str, TensorSpec], taken: Mapping[str, TensorSpec]) -> None:
         """Check that a step takes the outputs of `condition` with their dtypes and shapes, except for the number of rows."""
@@ -388,7 +406,9 @@ def _describe(spec: TensorSpec) -> str:
 
 
 def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpec:
-    max_length = section.integer("max_length", minimum=1)
+    max_length, pad_id = section.integer("max_length", minimum=1), section.integer("pad_id")
+    if pad_id > _LARGEST_TOKEN:
+        section.fail(f"manifest {section.at('pad_id')} is {shorten(pad_id)}: expected {_LARGEST_TOKEN} or less")
     if max_length > _MOST_TOKENS:
         section.fail(f"manifest {section.at('max_length')} is {shorten(max_length)}: expected {_MOST_TOKENS} or less")
     drop = section.integer("drop") if "drop" in section.values else 0
@@ -400,7 +420,7 @@ def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpe
     return TokenizerSpec(
         file=_listed(section, "file", files),
         max_length=max_length,
-        pad_id=section.integer("pad_id"),
+        pad_id=pad_id,
         pad_side=pad_side,
         prefix=_template(section, "prefix"),
         suffix=_template(section, "suffix"),
@@ -410,7 +430,10 @@ def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpe
 
 
 def _template(section: Section, key: str) -> str:
-    return str(section.get(key, str, "text")) if key in section.values else ""
+    text = str(section.get(key, str, "text")) if key in section.values else ""
+    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+        section.fail(f"manifest {section.at(key)} is {shorten(text)}: expected text without halves of surrogate pairs")
+    return text
 
 
 def _image(section: Section) -> ImageSpec:
@@ -491,6 +514,8 @@ def _check_candidate(section: Section, row: Mapping[str, Any], components: Mappi
 
 def _router(section: Section, files: Mapping[str, FileEntry]) -> Mapping[str, Any]:
     paths = {name: _listed(section, name, files) for name in ("file", "arrays")}
+    if "states" in section.values:
+        section.text("states")
     if section.values.get("tokenizer") is None:
         return {**section.values, **paths}
     own = {"tokenizer": _listed(section, "tokenizer", files), "max_length": section.integer("max_length", minimum=1)}

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import ImageSpec
+from costroute_rt.engines.bundle.manifest import BATCH_AXES, ImageSpec
 from costroute_rt.engines.bundle.name import EngineName, Size, find_graph
 from costroute_rt.error import BundleError, ConfigError
 
@@ -19,8 +19,6 @@ AxisRange = tuple[str, int, int, int]
 """Name of a free axis, and its minimum, usual and maximum length."""
 PROMPT_TOKENS = 16
 """Usual length of `prompt_tokens`, the tokens of a router's own tokenizer; this axis is never fixed."""
-_ONE = ("batch", "batch_size")
-"""Axes that count images."""
 
 
 def has_one_size(bundle: Bundle) -> bool:
@@ -52,7 +50,7 @@ def axis_lengths(bundle: Bundle, size: Size | None = None) -> dict[str, int]:
     sides = {"height": height, "width": width}
     pixels = {f"{prefix}_{side}": length for prefix in ("image", "sample") for side, length in sides.items()}
     latent = {f"{prefix}{side}": length // image.vae_scale_factor for prefix in ("", "latent_") for side, length in sides.items()}
-    return {**dict.fromkeys(_ONE, 1), **latent, **pixels, **token_axes(bundle)}
+    return {**dict.fromkeys(BATCH_AXES, 1), **latent, **pixels, **token_axes(bundle)}
 
 
 def token_axes(bundle: Bundle) -> dict[str, int]:
@@ -92,7 +90,7 @@ def fixed_axes(bundle: Bundle) -> dict[str, int]:
     two cores.
     """
     lengths = axis_lengths(bundle)
-    return lengths if has_one_size(bundle) else {axis: lengths[axis] for axis in _ONE}
+    return lengths if has_one_size(bundle) else {axis: lengths[axis] for axis in BATCH_AXES}
 
 
 def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
@@ -105,7 +103,7 @@ def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
     ranges = {
         axis: (min(each[axis] for each in sides), length, max(each[axis] for each in sides))
         for axis, length in axis_lengths(bundle).items()
-        if axis not in _ONE
+        if axis not in BATCH_AXES
     }
     ranges["rows"] = (1, 2, 2)
     if bundle.router is not None and "max_length" in bundle.router:

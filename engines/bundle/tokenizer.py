@@ -74,6 +74,10 @@ class Tokenizer:
         inner.enable_padding(direction=pad_side, length=max_length, pad_id=pad_id, pad_token=pad_token)
         if len(inner.encode("").ids) != max_length:
             raise BundleError(path, f"its start and end tokens alone are more than the {max_length} tokens of the manifest", _REMEDY)
+        own = inner.encode("".join(template))
+        if own.overflowing or (drop and sum(own.attention_mask) <= drop):
+            problem = f"its template alone has {sum(own.attention_mask)} tokens: expected more than {drop} and fewer than {max_length}"
+            raise BundleError(path, problem, _REMEDY)
         return cls(inner, max_length, template, drop=drop, lower_case=lower_case)
 
     @property
@@ -82,7 +86,7 @@ class Tokenizer:
         return self._max_length * _CHARACTERS_PER_TOKEN
 
     def encode(self, text: str) -> Tokens:
-        """Tokens of a text within the template; a text with too many tokens is truncated.
+        """Tokens of a text within the template; with too many tokens the end is cut, the template's suffix included, as in diffusers.
 
         Raises PromptError if the text is longer than `most_characters`, or if a tokenizer with a template finds one of its special tokens
         in it, which could end the template early.

@@ -79,8 +79,8 @@ class _StoredWeights:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._by_content: dict[str, dict[str, tuple[StoredTensor, str]]] = {}
-        self.references: dict[tuple[str, tuple[int, ...]], TensorProto] = {}
-        self.referenced_bytes: dict[str, int] = {}
+        self.references: dict[tuple[str, str, tuple[int, ...]], TensorProto] = {}
+        self.referenced_bytes: dict[tuple[str, str], int] = {}
         for path in paths:
             data = np.memmap(path, dtype=np.uint8, mode="r")
             for stored in read_stored_tensors(path).values():
@@ -101,15 +101,17 @@ class _StoredWeights:
         from onnx import TensorProto
 
         stored, location = found
-        tensor = self.references.get((stored.name, shape))
+        tensor = self.references.get((location, stored.name, shape))
         if tensor is None:
             view = "" if shape == stored.shape else "/" + "x".join(map(str, shape))
+            is_known = any(name == stored.name and file != location for file, name, _ in self.references)
+            file = f"{location}/" if is_known else ""  # two files may have a tensor of the same name
             kind = {"F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F32": TensorProto.FLOAT}[stored.dtype]
-            tensor = TensorProto(name=f"{_PREFIX}{stored.name}{view}", data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
+            tensor = TensorProto(name=f"{_PREFIX}{file}{stored.name}{view}", data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
             for key, value in (("location", location), ("offset", stored.offset), ("length", stored.length)):
                 tensor.external_data.add(key=key, value=str(value))
-            self.references[stored.name, shape] = tensor
-            self.referenced_bytes[stored.name] = stored.length
+            self.references[location, stored.name, shape] = tensor
+            self.referenced_bytes[location, stored.name] = stored.length
         return str(tensor.name)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import PromptError
-from costroute_rt.family.conditioning import encode_text, text_states, tokenize
-from costroute_rt.family.engine_set import run_on_host
-from costroute_rt.family.family import open_tokenizers
+from costroute_rt.family.calls import encoder_call
+from costroute_rt.family.conditioning import text_states, tokenize
+from costroute_rt.family.family import Family
 from costroute_rt.request import check_prompt
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.router_bundle import states_source
@@ -36,20 +35,21 @@ def read_states(
     Raises PromptError, naming the prompt, for one that the runtime would refuse, and errors of building and opening engines.
     """
     store, (encoder, output) = Store.open(home), states_source(bundle)
-    tokenizers, name = open_tokenizers(bundle), f"{bundle.family}/{encoder}/encode"
+    family, name = Family.open(bundle), encoder_call(bundle, encoder).engine
+    tokenizer = str(bundle.components[encoder].tokenizer)
     build_engines(bundle, store, [name], setup, measure=False)
     tokens = []
     for number, prompt in enumerate(prompts, 1):
         try:
-            tokens.append(tokenize(tokenizers, check_prompt(prompt)))
+            tokens.append(tokenize(family.tokenizers, check_prompt(prompt), [tokenizer]))
         except PromptError as error:
             raise PromptError(f"labelled prompt {number}, {prompt[:60]!r}: {error}") from error
     found = []
     engine = open_engine(bundle, store, name, setup)
     try:
         for done, each in enumerate(tokens, 1):
-            tensors = encode_text(bundle, tokenizers, encoder, each, partial(run_on_host, engine))
-            found.append(text_states(bundle, (encoder, output), tensors, each, tokenizers))
+            tensors = family.encode(encoder, each, engine)
+            found.append(text_states(bundle, (encoder, output), tensors, each, family.tokenizers))
             if done % REPORT_EVERY == 0:
                 progress(f"{done} of {len(tokens)} prompts encoded")
     finally:

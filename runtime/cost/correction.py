@@ -152,6 +152,7 @@ class Correction:
                 for key in [key for key in windows if keys(key)]:
                     del windows[key]
             self._images.drop(lambda calls: any(map(keys, calls)))
+            self._factors_until_s = -math.inf
 
     def _device(self) -> float:
         """Median over the last images of actual over expected time, with one prior image of factor 1.

@@ -28,7 +28,7 @@ def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = 
     """
     component = bundle.components[candidate.denoiser]
     passes = 2 if candidate.is_guided else 1
-    calls = [Call(_name(bundle, name, "encode"), Stage.TEXT) for name in encoders_of(bundle, candidate.denoiser)]
+    calls = [encoder_call(bundle, name) for name in _encoders(bundle, candidate)]
     if "condition" in component.graphs:
         calls.append(Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=passes))
     step = component.step_graph(candidate.guidance_scale)
@@ -47,16 +47,30 @@ def router_calls(bundle: Bundle) -> tuple[Call, ...]:
     return tuple(Call(_name(bundle, name, ROUTER_GRAPHS[role]), Stage.ROUTE) for name, role in roles.items())
 
 
+def encoder_call(bundle: Bundle, encoder: str) -> Call:
+    """One run of a text encoder."""
+    return Call(_name(bundle, encoder, "encode"), Stage.TEXT)
+
+
+def states_calls(bundle: Bundle) -> tuple[Call, ...]:
+    """The run of the text encoder whose states the bundle's router reads, if the manifest names it.
+
+    It comes on top of a candidate's calls only if the candidate does not use that text encoder.
+    """
+    encoder = str((bundle.router or {}).get("states", "")).partition(".")[0]
+    return (encoder_call(bundle, encoder),) if encoder in bundle.components else ()
+
+
 def engine_names(bundle: Bundle) -> list[str]:
     """Every engine that the bundle's pool and router need, once, ordered by stage; the router's come last."""
     calls = [call for candidate in read_pool(bundle) for call in candidate_calls(bundle, candidate)]
     ordered = sorted(calls, key=lambda call: call.stage is Stage.DECODE)
-    return list(dict.fromkeys(call.engine for call in (*ordered, *router_calls(bundle))))
+    return list(dict.fromkeys(call.engine for call in (*ordered, *states_calls(bundle), *router_calls(bundle))))
 
 
 def candidate_names(bundle: Bundle) -> dict[str, list[str]]:
     """The engines that each candidate needs, by candidate, in the order of their calls, the router's first."""
-    calls = {each.name: (*router_calls(bundle), *candidate_calls(bundle, each)) for each in read_pool(bundle)}
+    calls = {each.name: (*states_calls(bundle), *router_calls(bundle), *candidate_calls(bundle, each)) for each in read_pool(bundle)}
     return {name: list(dict.fromkeys(call.engine for call in each)) for name, each in calls.items()}
 
 
@@ -69,24 +83,22 @@ def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:
     return {name: calls for each in found.values() for name, calls in each.items()}
 
 
-def sources_of(bundle: Bundle, denoiser: str) -> tuple[str, ...]:
-    """Names of the conditioning tensors that a denoiser's graphs take (see `engines.bundle.manifest`)."""
-    graphs = {use: bundle.graphs[path] for use, path in bundle.components[denoiser].graphs.items()}
+def sources_of(bundle: Bundle, candidate: Candidate) -> tuple[str, ...]:
+    """Names of the conditioning tensors that the candidate's graphs take (see `engines.bundle.manifest`)."""
+    component = bundle.components[candidate.denoiser]
+    uses = [use for use in ("condition", component.step_graph(candidate.guidance_scale)) if use in component.graphs]
+    graphs = {use: bundle.graphs[component.graphs[use]] for use in uses}
     made = graphs["condition"].outputs if "condition" in graphs else {}
-    taken = [name for use in ("condition", "step", "guided_step") if use in graphs for name in graphs[use].inputs]
+    taken = [name for graph in graphs.values() for name in graph.inputs]
     return tuple(dict.fromkeys(name for name in taken if name not in (*LOOP_INPUTS, CARRIED, *made)))
 
 
-def call_graph(call: Call) -> tuple[str, str]:
-    """Component and graph of the engine that a call runs."""
-    name = EngineName.parse(call.engine)
-    return name.component, name.graph
-
-
-def encoders_of(bundle: Bundle, denoiser: str) -> tuple[str, ...]:
-    """Names of the text encoders whose outputs a denoiser's graphs take, in the bundle's order."""
-    taken = {name.rpartition(".")[0] for name in sources_of(bundle, denoiser)}
-    return tuple(name for name, component in bundle.components.items() if component.role == "text_encoder" and name in taken)
+def _encoders(bundle: Bundle, candidate: Candidate) -> list[str]:
+    """Names of the text encoders whose outputs the candidate's graphs take, in the bundle's order."""
+    taken = set(sources_of(bundle, candidate))
+    encoders = [each for each in bundle.components.values() if each.role == "text_encoder"]
+    outputs = {each.name: bundle.graphs[each.graphs["encode"]].outputs for each in encoders}
+    return [name for name, each in outputs.items() if any(f"{name}.{output}" in taken for output in each)]
 
 
 def _candidate(bundle: Bundle, row: Mapping[str, Any]) -> Candidate:

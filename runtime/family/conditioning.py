@@ -22,8 +22,8 @@ Tensors = dict[str, Array]
 RunEncoder = Callable[[Tensors], Mapping[str, Array]]
 """Runs a text encoder on arrays in host memory, and returns its outputs in host memory."""
 
-_KEPT = 16
-"""Capacity of the cache of negative prompts; applications use a few of them again and again."""
+_KEPT = 32
+"""Capacity of the cache, in texts times text encoders; applications use a few negative prompts again and again."""
 
 
 class Encodings:
@@ -36,6 +36,11 @@ class Encodings:
         """key: family, text encoder, text."""
         return key in self._kept
 
+    def forget(self, family: str, encoder: str) -> None:
+        """Drop what a text encoder computed: its engine was replaced."""
+        for key in [key for key in self._kept if key[:2] == (family, encoder)]:
+            del self._kept[key]
+
     def get(self, key: tuple[str, str, str], make: Callable[[], Tensors]) -> Tensors:
         """The cached encoding, or that of `make`; the least recently used encoding is dropped when the cache is full."""
         if key not in self._kept:
@@ -46,9 +51,9 @@ class Encodings:
         return self._kept[key]
 
 
-def tokenize(tokenizers: Mapping[str, Tokenizer], text: str) -> dict[str, Tokens]:
-    """Tokens of the text, by tokenizer. Raises PromptError if it is far too long."""
-    return {name: tokenizer.encode(text) for name, tokenizer in tokenizers.items()}
+def tokenize(tokenizers: Mapping[str, Tokenizer], text: str, names: Iterable[str]) -> dict[str, Tokens]:
+    """Tokens of the text, by the tokenizers called `names`. Raises PromptError if the text is far too long for one of them."""
+    return {name: tokenizers[name].encode(text) for name in names}
 
 
 def encode_text(
@@ -68,8 +73,8 @@ def encode_text(
 def token_tensors(tokenizers: Mapping[str, Tokenizer], tokens: Mapping[str, Tokens]) -> Tensors:
     """TOKENIZER.attention_mask: int64[1, tokens] and TOKENIZER.length: int64[1], without the leading tokens of a template."""
     found: Tensors = {}
-    for name, tokenizer in tokenizers.items():
-        mask = tokens[name].attention_mask[:, tokenizer.drop :]
+    for name, each in tokens.items():
+        mask = each.attention_mask[:, tokenizers[name].drop :]
         found |= {f"{name}.attention_mask": mask, f"{name}.length": mask.sum(1)}
     return found
 
@@ -79,11 +84,14 @@ def text_states(
 ) -> TextStates:
     """One prompt's states as a router reads them.
 
-    source: text encoder and output, as `Family.router_states`. tensors: outputs of that encoder.
+    source: text encoder and output, as `router_bundle.states_source` gives them. tensors: outputs of that encoder.
     """
     encoder, output = source
     name = str(bundle.components[encoder].tokenizer)
-    return TextStates(tensors[output], np.array([max(1, tokens[name].length - tokenizers[name].drop)]))
+    length, states = max(1, tokens[name].length - tokenizers[name].drop), tensors[output]
+    if bundle.tokenizers[name].pad_side == "left":
+        states = np.roll(states, length, axis=1)  # a router expects padding at the end
+    return TextStates(states, np.array([length]))
 
 
 def stack_rows(positive: Tensors, negative: Tensors | None, names: Iterable[str], size: tuple[int, int]) -> Tensors:

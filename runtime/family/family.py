@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST
 from costroute_rt.engines.bundle.name import EngineName, Size
-from costroute_rt.engines.bundle.size import check_bundle_size, with_size
-from costroute_rt.engines.bundle.tokenizer import Tokenizer
+from costroute_rt.engines.bundle.size import check_bundle_size, depends_on_size, with_size
+from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
 from costroute_rt.error import BundleError, ConfigError, EngineError, Reason
-from costroute_rt.family.calls import call_graph, candidate_calls, encoders_of, read_pool, sources_of
+from costroute_rt.family.calls import candidate_calls, read_pool, sources_of
+from costroute_rt.family.conditioning import Tensors, encode_text
+from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.plan import Plan
 from costroute_rt.request import Request
-from costroute_rt.routing.router_bundle import states_source
 from costroute_rt.sampling.step_table import StepTable
 from costroute_rt.sampling.tables import Tables
 
+if TYPE_CHECKING:
+    from costroute_rt.engines.backends.engine import Engine
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 _KEPT = 256
-"""Capacity of a family's cache of calls, which grows with the sizes and numbers of images requested."""
+"""Capacity of a family's caches of plans and of calls, which grow with the sizes and numbers of images requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class EngineSizes:
         """
         if size in self.sizes:
             return with_size(bundle, [name], size)[0]
-        if not self.has_usual:
+        if not self.has_usual and depends_on_size(bundle, name):
             near = min(self.sizes, key=lambda each: abs(each[0] - size[0]) + abs(each[1] - size[1]))
             problem = f"no engines make images of {size[0]}x{size[1]}; the nearest size they were built for is {near[0]}x{near[1]}"
             wanted = str(EngineName.parse(name)._replace(size=size))
@@ -62,8 +70,6 @@ class Family:
     tokenizers: Mapping[str, Tokenizer]
     tables: Tables
     sizes: EngineSizes = field(default_factory=EngineSizes)
-    router_states: tuple[str, str] | None = None
-    """Text encoder and output that the family's router reads, as ENCODER and ENCODER.OUTPUT; None if the bundle has no router."""
     _plans: dict[tuple[str, Size], Plan] = field(default_factory=dict, init=False, repr=False)
     _calls: dict[tuple[str, Size, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
 
@@ -77,12 +83,12 @@ class Family:
         try:
             tables = Tables(bundle.schedulers)
             for candidate in pool:
-                table = tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(image.height, image.width))
+                for size in image.sizes:
+                    table = tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size))
                 _check_memory(bundle, candidate, table)
         except ConfigError as error:
             raise BundleError(bundle.root / MANIFEST, f"a scheduler in it cannot be used: {error}", "export the bundle again") from error
-        states = states_source(bundle) if bundle.router is not None else None
-        return cls(bundle=bundle, pool=pool, tokenizers=open_tokenizers(bundle), tables=tables, router_states=states)
+        return cls(bundle=bundle, pool=pool, tokenizers=open_tokenizers(bundle), tables=tables)
 
     @property
     def name(self) -> str:
@@ -105,31 +111,39 @@ class Family:
     def plan(self, candidate: Candidate, size: Size) -> Plan:
         """The candidate's plan for images of that size, compiled once; raises EngineError if no engine makes that size."""
         key = candidate.name, size
-        if key not in self._plans:
-            self._plans[key] = self._compile(candidate, size)
-        return self._plans[key]
+        found = self._plans.get(key)
+        if found is None:
+            found = _keep(self._plans, key, self._compile(candidate, size))
+        return found
 
     def calls(self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1) -> tuple[Call, ...]:
         """Every engine run for `count` images, in order, cached; texts: 2 if the negative prompt has to be encoded too."""
         key = candidate.name, size, count, texts
-        if key not in self._calls:
-            if len(self._calls) >= _KEPT:
-                self._calls.clear()
-            self._calls[key] = self.plan(candidate, size).calls(count, texts)
-        return self._calls[key]
+        found = self._calls.get(key)
+        if found is None:
+            found = _keep(self._calls, key, self.plan(candidate, size).calls(count, texts))
+        return found
+
+    def encode(self, encoder: str, tokens: Mapping[str, Tokens], engine: Engine) -> Tensors:
+        """Outputs of a text encoder for one text, by the names that denoisers use; engine: its own. Records no time."""
+        return encode_text(self.bundle, self.tokenizers, encoder, tokens, partial(run_on_host, engine))
 
     def _compile(self, candidate: Candidate, size: Size) -> Plan:
         bundle, image = self.bundle, self.bundle.image
         table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size))
         calls = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
-        by_graph = {call_graph(call): call for call in calls}
+        by_name = {EngineName.parse(call.engine): call for call in calls}
+        encoders = {name.component: call for name, call in by_name.items() if name.graph == "encode"}
+        sources = sources_of(bundle, candidate)
         return Plan(
             candidate=candidate,
             size=size,
             latent_shape=(image.latent_channels, size[0] // image.vae_scale_factor, size[1] // image.vae_scale_factor),
-            sources=sources_of(bundle, candidate.denoiser),
-            encoders={name: by_graph[name, "encode"] for name in encoders_of(bundle, candidate.denoiser)},
-            condition=by_graph.get((candidate.denoiser, "condition")),
+            sources=sources,
+            tokenizers=tuple(name for name in self.tokenizers if self._reads(name, encoders, sources)),
+            image_calls=tuple(calls),
+            encoders=encoders,
+            condition=next((call for name, call in by_name.items() if name.graph == "condition"), None),
             step=next(call for call in calls if call.stage is Stage.DENOISE),
             decode=next(call for call in calls if call.stage is Stage.DECODE),
             table=table.with_guidance(candidate.guidance_scale),
@@ -143,17 +157,22 @@ class Family:
         grows = call.stage in (Stage.DENOISE, Stage.DECODE) and own == call.engine
         return replace(call, engine=own, area=size[0] * size[1] / usual if grows else 1.0)
 
-    def encoder_call(self, encoder: str) -> Call:
-        """One run of a text encoder."""
-        return Call(self.engine(encoder, "encode"), Stage.TEXT)
-
-    def engine(self, component: str, graph: str) -> str:
-        """Name of the usual engine of a graph."""
-        return f"{self.name}/{component}/{graph}"
+    def _reads(self, tokenizer: str, encoders: Iterable[str], sources: Iterable[str]) -> bool:
+        """Whether these text encoders, or a denoiser that takes `sources`, read the tokenizer's tokens."""
+        own = (f"{tokenizer}.attention_mask", f"{tokenizer}.length")
+        return any(self.bundle.components[name].tokenizer == tokenizer for name in encoders) or any(name in own for name in sources)
 
     def with_sizes(self, sizes: EngineSizes) -> Family:
         """The same family with engines for these sizes."""
         return replace(self, sizes=sizes)
+
+
+def _keep(cache: dict[Key, Value], key: Key, value: Value) -> Value:
+    """Store the value, which is returned: another thread may clear the cache at any time."""
+    if len(cache) >= _KEPT:
+        cache.clear()
+    cache[key] = value
+    return value
 
 
 def open_tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:

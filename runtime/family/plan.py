@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from costroute_rt.call import Call
+from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.name import Size
 from costroute_rt.sampling.scheduler import SchedulerConfig
@@ -23,6 +23,10 @@ class Plan:
     """Channels, height and width."""
     sources: tuple[str, ...]
     """Names of the conditioning tensors that the denoiser takes."""
+    tokenizers: tuple[str, ...]
+    """Names of the tokenizers whose tokens the text encoders or the denoiser take."""
+    image_calls: tuple[Call, ...]
+    """Every engine run for one image, in order; the fields below are taken from it."""
     encoders: Mapping[str, Call]
     """The call of each text encoder whose outputs the denoiser takes, by component."""
     condition: Call | None
@@ -36,6 +40,11 @@ class Plan:
 
     def calls(self, count: int, texts: int) -> tuple[Call, ...]:
         """Every engine run for `count` images, in order; texts: 2 if the negative prompt has to be encoded too."""
-        text = [replace(call, times=texts) for call in self.encoders.values()]
-        condition = [] if self.condition is None else [self.condition]
-        return (*text, *condition, replace(self.step, times=count * self.step.times), replace(self.decode, times=count))
+        encoders = set(self.encoders.values())
+
+        def times(call: Call) -> int:
+            if call.stage in (Stage.DENOISE, Stage.DECODE):
+                return count * call.times
+            return texts if call in encoders else 1
+
+        return tuple(replace(call, times=times(call)) for call in self.image_calls)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
-from costroute_rt.error import ConfigError, EngineError
-from costroute_rt.family.conditioning import Encodings, encode_text, text_states, tokenize
-from costroute_rt.family.engine_set import EngineSet, run_on_host
+from costroute_rt.error import EngineError
+from costroute_rt.family.calls import encoder_call
+from costroute_rt.family.conditioning import Encodings, text_states, tokenize
+from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.family import Family
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.request import Request
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.quality import QualityEstimator
+from costroute_rt.routing.router_bundle import states_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class Resources:
     quality: QualityEstimator
     router_calls: tuple[Call, ...] = ()
     """Engine runs that the router needs per prompt, besides the text encoder's."""
+    states_calls: tuple[Call, ...] = ()
+    """The run of the text encoder that the router reads, if its bundle names one: beyond those of candidates that do not use it."""
     clock: Clock
     setup: Mapping[str, str]
     """Backend, provider, precision and target of the engines, as errors carry them."""
@@ -65,7 +68,9 @@ class Resources:
             negative = self.negative_text(family, request)
             encoders = family.plan(candidate, size).encoders
             texts += negative is not None and not all((family.name, encoder, negative) in self.negatives for encoder in encoders)
-        return (*self.router_calls, *family.calls(candidate, size, request.count, texts))
+        calls = family.calls(candidate, size, request.count, texts)
+        extra = [call for call in self.states_calls if all(call.engine != each.engine for each in calls)]
+        return (*self.router_calls, *extra, *calls)
 
     def missing(self, calls: Iterable[Call]) -> tuple[str, ...]:
         """Names of the engines in `calls` that are not resident, in order."""
@@ -79,19 +84,15 @@ class Resources:
 
     def text_states(self, prompt: str) -> TextStates:
         """The prompt's states for the router, from one run of the text encoder. Raises PromptError if the prompt is far too long."""
-        family = self.main_family
-        bundle, tokenizers, source = family.bundle, family.tokenizers, self.states_source
-        tokens = tokenize(tokenizers, prompt)
-        run = partial(run_on_host, self.engines.get(family.engine(source[0], "encode")))
-        return text_states(bundle, source, encode_text(bundle, tokenizers, source[0], tokens, run), tokens, tokenizers)
+        family, source = self.main_family, self.states_source
+        tokens = tokenize(family.tokenizers, prompt, [str(family.bundle.components[source[0]].tokenizer)])
+        tensors = family.encode(source[0], tokens, self.engines.get(encoder_call(family.bundle, source[0]).engine))
+        return text_states(family.bundle, source, tensors, tokens, family.tokenizers)
 
     @property
     def states_source(self) -> tuple[str, str]:
-        """Text encoder and output that the router reads; raises ConfigError if the main family has no router."""
-        source = self.main_family.router_states
-        if source is None:
-            raise ConfigError("quality estimate", "one that reads text states", "a family with a router")
-        return source
+        """Text encoder and output that the router reads; raises BundleError if no text encoder has such an output."""
+        return states_source(self.main_family.bundle)
 
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in."""
@@ -105,3 +106,4 @@ class Resources:
         for name, (engine, cost) in (self.upgrade.take() if self.upgrade is not None else {}).items():
             self.engines.replace(name, engine)
             self.costs.replace(name, cost)
+            self.negatives.forget(*name.split("/")[:2])

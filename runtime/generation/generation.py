@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from costroute_rt.cost.cost_model import Observed
 from costroute_rt.engines.bundle.manifest import PreviewSpec
 from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import CancelledError, EngineError, Reason
-from costroute_rt.family.conditioning import Tensors, encode_text, stack_rows, text_states, token_tensors, tokenize
-from costroute_rt.family.engine_set import run_on_host
+from costroute_rt.family.calls import encoder_call
+from costroute_rt.family.conditioning import Tensors, stack_rows, text_states, token_tensors, tokenize
 from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
 
 Pixels = npt.NDArray[np.uint8]
-Prompt = Mapping[str, Mapping[str, Tokens]]
-"""The prompt's tokens, by family and tokenizer."""
 
 
 class Generation:
@@ -46,6 +44,8 @@ class Generation:
         self._resources, self._request, self._seed, self._waited_ms, self._cancel = resources, request, seed, waited_ms, cancel
         self._watch = Stopwatch(resources.clock)
         self._observed = Observed()
+        self._tokens: dict[tuple[str, str], Tokens] = {}
+        """The prompt's tokens, by family and tokenizer."""
         self._encoded: dict[str, Tensors] = {}
         """Outputs of text encoders for the prompt, by the name of their engine."""
         self._left_out = 0
@@ -54,15 +54,13 @@ class Generation:
     def events(self) -> Iterator[StepEvent | Result]:
         """A StepEvent after each denoiser call, then the Result. Raises BudgetError, CancelledError, EngineError."""
         calls = plan_calls(self._resources, self._request)
-        with self._watch.stage("tokenize"):
-            prompt = {name: tokenize(family.tokenizers, self._request.prompt) for name, family in self._resources.families.items()}
-        route = self._route(calls, prompt)
+        route = self._route(calls)
         family = self._resources.family(route.chosen)
         plan = family.plan(route.chosen, family.size(self._request))
         for call in calls[route.chosen.name]:
             self._engine(call.engine)
         self._check_cancelled()
-        denoiser = Denoiser(self._engine(plan.step.engine), self._condition(family, plan, prompt[family.name]))
+        denoiser = Denoiser(self._engine(plan.step.engine), self._condition(family, plan))
         pixels = []
         for index in range(self._request.count):
             self._check_cancelled()
@@ -80,26 +78,36 @@ class Generation:
             pixels.append(self._decode(run, plan))
         yield self._finish(route, family, plan, np.concatenate(pixels))
 
-    def _route(self, calls: Mapping[str, Sequence[Call]], prompt: Prompt) -> Route:
+    def _route(self, calls: Mapping[str, Sequence[Call]]) -> Route:
         """Choose a candidate for the prompt."""
-        resources, states = self._resources, None
-        if resources.quality.needs_states:
-            states = self._text_states(resources.main_family, prompt)
+        resources = self._resources
+        states = self._text_states(resources.main_family) if resources.quality.needs_states else None
         for call in resources.router_calls:
             self._engine(call.engine)
         with self._watch.stage("route"):
             return route_request(resources, self._request, calls, states)
 
-    def _text_states(self, family: Family, prompt: Prompt) -> TextStates:
+    def _text_states(self, family: Family) -> TextStates:
         """The prompt's states for the router."""
-        tokens, source = prompt[family.name], self._resources.states_source
-        return text_states(family.bundle, source, self._encode(family, source[0], tokens), tokens, family.tokenizers)
+        source = self._resources.states_source
+        tokens = self._tokenize(family, [str(family.bundle.components[source[0]].tokenizer)])
+        call = encoder_call(family.bundle, source[0])
+        return text_states(family.bundle, source, self._encode(family, call, source[0], tokens), tokens, family.tokenizers)
 
-    def _condition(self, family: Family, plan: Plan, tokens: Mapping[str, Tokens]) -> dict[str, Any]:
+    def _tokenize(self, family: Family, names: Iterable[str]) -> dict[str, Tokens]:
+        """The prompt's tokens by these tokenizers, computed once per request."""
+        missing = [name for name in names if (family.name, name) not in self._tokens]
+        with self._watch.stage("tokenize"):
+            for name, tokens in tokenize(family.tokenizers, self._request.prompt, missing).items():
+                self._tokens[family.name, name] = tokens
+        return {name: self._tokens[family.name, name] for name in names}
+
+    def _condition(self, family: Family, plan: Plan) -> dict[str, Any]:
         """The conditioning inputs of the step engine by name, on its device."""
+        tokens = self._tokenize(family, plan.tokenizers)
         positive = token_tensors(family.tokenizers, tokens)
-        for encoder in plan.encoders:
-            positive |= self._encode(family, encoder, tokens)
+        for encoder, call in plan.encoders.items():
+            positive |= self._encode(family, call, encoder, tokens)
         self._is_truncated = any(each.is_truncated for each in tokens.values())
         negative = self._negative(family, plan, positive) if plan.candidate.is_guided else None
         tensors = stack_rows(positive, negative, plan.sources, plan.size)
@@ -118,29 +126,27 @@ class Generation:
         """The tensors of the negative prompt: encoded text, or zeros if the family uses them for a missing negative prompt."""
         text = self._resources.negative_text(family, self._request)
         with self._watch.stage("tokenize"):
-            tokens = tokenize(family.tokenizers, text or "")
+            tokens = tokenize(family.tokenizers, text or "", plan.tokenizers)
         self._is_truncated |= any(each.is_truncated for each in tokens.values())
         found = token_tensors(family.tokenizers, tokens)
-        for encoder in plan.encoders:
+        for encoder, call in plan.encoders.items():
             if text is None:
                 found |= {name: np.zeros_like(array) for name, array in positive.items() if name.startswith(f"{encoder}.")}
             else:
-                make = partial(self._run_encoder, family, encoder, tokens)
+                make = partial(self._run_encoder, family, call, encoder, tokens)
                 found |= self._resources.negatives.get((family.name, encoder, text), make)
         return found
 
-    def _encode(self, family: Family, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
+    def _encode(self, family: Family, call: Call, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
         """Outputs of one text encoder for the prompt, computed once per request."""
-        name = family.engine(encoder, "encode")
-        if name not in self._encoded:
-            self._encoded[name] = self._run_encoder(family, encoder, tokens)
-        return self._encoded[name]
+        if call.engine not in self._encoded:
+            self._encoded[call.engine] = self._run_encoder(family, call, encoder, tokens)
+        return self._encoded[call.engine]
 
-    def _run_encoder(self, family: Family, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
-        call = family.encoder_call(encoder)
+    def _run_encoder(self, family: Family, call: Call, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
         engine = self._engine(call.engine)
         with self._watch.stage("text") as lap:
-            found = encode_text(family.bundle, family.tokenizers, encoder, tokens, partial(run_on_host, engine))
+            found = family.encode(encoder, tokens, engine)
         self._record(call, lap.ms)
         return found
 

@@ -8,7 +8,7 @@ from costroute_rt.call import Call
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.bundle.name import EngineName, Size
 from costroute_rt.engines.bundle.size import axis_lengths
-from costroute_rt.family.conditioning import encode_text, tokenize
+from costroute_rt.family.conditioning import tokenize
 from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.family import Family
 from costroute_rt.family.resources import Resources
@@ -23,23 +23,19 @@ def warm_up(resources: Resources) -> None:
     for candidate in resources.pool:
         family = resources.family(candidate)
         size = family.sizes.first(family.bundle)
-        for call in (*resources.router_calls, *family.calls(candidate, size)):
+        for call in (*resources.router_calls, *resources.states_calls, *family.calls(candidate, size)):
             if call.engine not in done:
                 done.add(call.engine)
                 _run_once(resources, family, call, size)
         if candidate.is_guided and not family.uses_zeros:
-            for encoder in family.plan(candidate, size).encoders:
-                _cache_empty_text(resources, family, encoder)
+            plan = family.plan(candidate, size)
+            tokens = tokenize(family.tokenizers, "", plan.tokenizers)
+            for encoder, call in plan.encoders.items():
+                encode = partial(family.encode, encoder, tokens, resources.engines.get(call.engine))
+                resources.negatives.get((family.name, encoder, ""), encode)
 
 
 def _run_once(resources: Resources, family: Family, call: Call, size: Size) -> None:
     bundle, name = family.bundle, EngineName.parse(call.engine)
     lengths = {**axis_lengths(bundle, size), "rows": call.rows}
     run_on_host(resources.engines.get(call.engine), example_feeds(bundle, bundle.graph_path(name.component, name.graph), lengths))
-
-
-def _cache_empty_text(resources: Resources, family: Family, encoder: str) -> None:
-    run = partial(run_on_host, resources.engines.get(family.engine(encoder, "encode")))
-    tokens = tokenize(family.tokenizers, "")
-    encode = partial(encode_text, family.bundle, family.tokenizers, encoder, tokens, run)
-    resources.negatives.get((family.name, encoder, ""), encode)

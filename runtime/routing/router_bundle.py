@@ -46,7 +46,7 @@ def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
 def check_router(router: Router, bundle: Bundle, path: Path) -> None:
     """Raises BundleError, naming the difference, if the router at `path` was fitted for another pool or text encoder."""
     difference = pool_difference(bundle.pool, router.pool)
-    if difference is None and router.text_encoder not in (None, text_encoder_sha256(bundle)):
+    if difference is None and router.text_encoder is not None and router.text_encoder != text_encoder_sha256(bundle):
         difference = "it was fitted on the states of another text encoder"
     if difference is not None:
         problem = f"the router does not belong to this bundle: {difference}"
@@ -140,4 +140,6 @@ def _manifest(bundle: Bundle, router: Router) -> dict[str, Any]:
     section: dict[str, Any] = {"file": f"{FOLDER}/{ROUTER_JSON}", "arrays": f"{FOLDER}/{ROUTER_ARRAYS}"}
     if isinstance(router.encoder, EngineEncoder):
         section |= {"tokenizer": f"{FOLDER}/{TOKENIZER}", "max_length": router.encoder.max_length}
+    if router.needs_states:
+        section["states"] = states_source(bundle)[1]
     return {**manifest, "components": components, "graphs": graphs, "router": section}

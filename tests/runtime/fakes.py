@@ -158,7 +158,7 @@ def open_fake_runtime(
     scheduler: Mapping[str, Any] | None = None,
     profile: Mapping[str, float] = CALL_MS,
     functions: Mapping[str, Function] = FUNCTIONS,
-    states: tuple[str, str] = ("text_encoder", STATES),
+    states: str | None = None,
 ) -> FakeDevice:
     """A runtime whose engines take the milliseconds of `profile`; noise(name) gives a call's factor on that."""
     clock, engines, slowdown, on_call = FakeClock(), {}, {}, []
@@ -177,10 +177,11 @@ def open_fake_runtime(
         engines[name] = FakeEngine(name, clock, call_ms, check, inputs=inputs, functions=functions)
         return engines[name]
 
-    family = Family.open(_with_pool(bundle, pool, scheduler))
+    bundle = _with_pool(bundle, pool, scheduler)
+    family = Family.open(bundle if states is None else replace(bundle, router={"states": states}))
     quality = quality or AverageQuality.from_bundle(family.bundle, family.pool)
     resources = Resources(
-        families={family.name: replace(family, router_states=states)},
+        families={family.name: family},
         pool=family.pool,
         engines=EngineSet(open_engine),
         costs=CostModel(measured or {name: steady(ms) for name, ms in profile.items()}, clock),

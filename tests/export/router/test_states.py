@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +27,7 @@ def test_states_are_those_the_runtime_routes_by(tiny_bundle: Path, engine_home: 
     assert found.states.dtype == np.float32
     assert found.lengths[0] > found.lengths[1] > 0
     with Runtime.open(tiny_bundle, home=engine_home, build=True) as runtime:
-        family = replace(runtime._resources.main_family, router_states=("text_encoder", "text_encoder.last_hidden_state"))
-        resources = replace(runtime._resources, families={family.name: family})
-        own = [resources.text_states(prompt) for prompt in prompts]
+        own = [runtime._resources.text_states(prompt) for prompt in prompts]
     np.testing.assert_array_equal(found.states, np.concatenate([each.states for each in own]))
     np.testing.assert_array_equal(found.lengths, np.concatenate([each.lengths for each in own]))
 

@@ -10,7 +10,7 @@ import pytest
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE
 from costroute_rt.family.conditioning import Encodings, stack_rows
 
-KEPT = 16
+KEPT = 32
 
 
 def fill(encodings: Encodings, texts: range, made: list[str] | None = None) -> None:

@@ -150,7 +150,7 @@ def test_a_router_may_read_the_second_encoder_whose_run_serves_the_denoiser_too(
             assert (states.states.shape, states.lengths.tolist()) == ((1, LENGTH - DROP, 2), [4])
             return Judgement(mean=np.array([0.1, 0.2, 0.9, 0.3, 0.2]), standard_error=np.zeros(5), basis="test")
 
-    device = open_two_encoders(bundle, quality=FavoursBase(), states=("text_encoder_2", PENULTIMATE))
+    device = open_two_encoders(bundle, quality=FavoursBase(), states=PENULTIMATE)
     result = device.runtime.generate(PROMPT, seed=1)
     assert result.route.chosen.name == device.runtime.route(PROMPT).chosen.name == "base@4"
     assert result.timings.text_ms == pytest.approx(4 + 7 + 2)
