@@ -1,4 +1,4 @@
-"""A runtime with engines of a few lines and a clock that only moves when they work."""
+"""A runtime with fake engines and a clock that advances only while they run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ POOL = (
 
 @dataclass
 class FakeClock:
-    """Seconds that pass when told to."""
+    """A clock that advances only when a test or a fake engine advances it, in seconds."""
 
     now: float = 100.0
 
@@ -52,7 +52,7 @@ class FakeClock:
 
 @dataclass
 class FakeEngine:
-    """Takes `ms()` of the fake clock per call and image, and computes something that depends on every input."""
+    """An engine that takes `ms()` of the fake clock per call and image, and computes values that depend on every input."""
 
     name: str
     clock: FakeClock
@@ -112,14 +112,14 @@ def decode(feeds: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class FakeDevice:
-    """A runtime on fake engines, and the handles a test turns."""
+    """A runtime on fake engines, with the settings that a test may change."""
 
     runtime: Runtime
     resources: Resources
     clock: FakeClock
     engines: dict[str, FakeEngine]
     slowdown: dict[str, float]
-    """Factor per engine name, on what the profile says; 1 where absent."""
+    """Factor on the profiled time, by engine name; 1 for engines that are not listed."""
     on_call: list[Callable[[str], None]]
     """Called with the engine's name before each call."""
 
@@ -134,7 +134,7 @@ def open_fake_runtime(
     quality: Any = None,
     scheduler: Mapping[str, Any] | None = None,
 ) -> FakeDevice:
-    """A runtime whose engines take CALL_MS; noise(name) gives a call's factor on that."""
+    """A runtime whose engines take CALL_MS; noise(name) returns a factor for each call."""
     clock, engines, slowdown, on_call = FakeClock(), {}, {}, []
 
     def call_ms(name: str) -> float:
