@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a tiny bundle, and a home of its own for everything the store writes."""
+"""Fixtures shared by all tests: a tiny bundle, and an empty home for the store."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A family that exists nowhere else, to show that a family is data: tiny random networks, written with numpy, onnx and tokenizers alone.
+"""A family made only for tests, to show that a family needs no code: tiny random networks, written with numpy, onnx and tokenizers alone.
 
     python tests/patchwork_bundle.py DIRECTORY
 
 Two tokenizers (one padded on the left, one with a template whose first tokens are cut off), two text encoders, one with a pooled output, a
 condition that depends on the image size, embedded guidance, latents that are packed into patches inside the denoiser, a carried latent, a
-shift that depends on the number of tokens, two decoders, and weights in two bfloat16 shards. `reference` draws the same image in NumPy.
+shift that depends on the number of tokens, two decoders, and weights in two bfloat16 shards. `reference` computes the same image in NumPy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COLUMNS = ("input_scale", "timestep", "guidance", "p", "q", "a", "b", "c", "s", 
 
 
 def make_weights(seed: int = 0) -> dict[str, np.ndarray]:
-    """float32 arrays whose values bfloat16 holds exactly, by name."""
+    """float32 arrays by name, with values that bfloat16 represents exactly."""
     rng = np.random.default_rng(seed)
     shapes = {
         "words": (len(WORDS), 6), "letters": (len(WORDS), 5), "pool": (5, 7), "states_in": (6, HIDDEN), "penultimate_in": (5, HIDDEN),
@@ -71,9 +71,9 @@ def write_patchwork_bundle(root: Path, seed: int = 0) -> Bundle:
 
 
 def reference(prompt: str, *, seed: int, steps: int, guidance_scale: float, decoder: str, size: tuple[int, int]) -> Any:
-    """The image in NumPy, uint8[height, width, 3], from the weights, the words and the formulas alone.
+    """The image, uint8[height, width, 3], computed in NumPy without any code of the package.
 
-    The scheduler is Euler along the flow, shifted by the number of tokens.
+    The scheduler is flow-matching Euler with a shift that depends on the number of tokens.
     """
     weights = make_weights()
     height, width = size
@@ -111,7 +111,7 @@ def reference(prompt: str, *, seed: int, steps: int, guidance_scale: float, deco
 
 
 def _denoise(weights: dict[str, np.ndarray], x: np.ndarray, timestep: float, guidance: float, context: np.ndarray) -> np.ndarray:
-    """Patches of the latent, each with its position, through one layer with the context; unpacked again."""
+    """The denoiser: packs the latent into patches, adds position and context, applies one layer, and unpacks."""
     channels, height, width = x.shape
     rows, columns = height // PATCH, width // PATCH
     patches = x.reshape(channels, rows, PATCH, columns, PATCH).transpose(1, 3, 0, 2, 4).reshape(rows * columns, -1)
@@ -122,7 +122,7 @@ def _denoise(weights: dict[str, np.ndarray], x: np.ndarray, timestep: float, gui
 
 
 class _Graph:
-    """Nodes of one ONNX graph; weights are bfloat16 initialisers in the component's file or files."""
+    """Builder of one ONNX graph; weights are bfloat16 initialisers in the component's file or files."""
 
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
         self._weights, self._nodes, self._constants, self._used = weights, list[Any](), list[Any](), list[str]()
@@ -235,7 +235,7 @@ def _step(graph: _Graph) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _decoder(graph: _Graph, name: str, factor: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """factor: pixels along each axis that the network makes of a cell; the others repeat them."""
+    """factor: pixels per latent cell and axis that the network computes; with 1, they are repeated to FACTOR pixels."""
     last = graph.op("MatMul", graph.op("Transpose", "latent", perm=[0, 2, 3, 1]), graph.weight(name))
     planes = graph.op("Transpose", last, perm=[0, 3, 1, 2])
     if factor > 1:
@@ -250,7 +250,7 @@ def _decoder(graph: _Graph, name: str, factor: int) -> tuple[dict[str, Any], dic
 
 
 def _sum(graph: _Graph, name: str) -> str:
-    """Over the tokens."""
+    """Sum over the tokens."""
     return graph.op("ReduceSum", name, graph.ints(1), keepdims=0)
 
 
@@ -300,12 +300,12 @@ def _manifest(graphs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _round(values: np.ndarray) -> np.ndarray:
-    """To bfloat16, as float32."""
+    """Values rounded towards zero to bfloat16, as float32."""
     return (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def _write_bfloat16(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, int]:
-    """Write a .safetensors file; returns where in the file each array begins."""
+    """Write a .safetensors file; returns the offset of each array in bytes."""
     header, at, parts = dict[str, Any](), 0, []
     for name, array in arrays.items():
         data = (np.ascontiguousarray(array).view(np.uint32) >> 16).astype("<u2").tobytes()

@@ -2,7 +2,7 @@
 
     python tests/tiny_bundle.py DIRECTORY
 
-Its networks are random but tame: outputs stay near unit size, and everything a real bundle has is there.
+Its networks have random weights, scaled such that outputs stay near 1; it has every part of a real bundle but a router.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PIXELS = ["batch", "image_height", "image_width", 3]
 
 
 class Graph:
-    """Collects the nodes of one ONNX graph; weights are named float16 arrays of the component's weight file."""
+    """Builder of one ONNX graph; weights are named float16 arrays of the component's weight file."""
 
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
         self.weights, self.nodes, self.constants = weights, list[Any](), list[Any]()
@@ -86,14 +86,14 @@ def write_tiny_bundle(root: Path, seed: int = 0) -> Bundle:
 
 
 def _in_order(trained: dict[str, Any]) -> models.BPE:
-    """The same tokens and merges, which training leaves in another order each time."""
+    """The trained tokens and merges in a fixed order, because training returns them in a different order each time."""
     words = [START, END, *sorted(trained["vocab"].keys() - {START, END}, key=lambda word: (len(word), word))]
     merges = sorted((tuple(pair) for pair in trained["merges"]), key=lambda pair: (len("".join(pair)), pair))
     return models.BPE({word: i for i, word in enumerate(words)}, merges, unk_token=END, end_of_word_suffix="</w>")
 
 
 def write_tokenizer(path: Path) -> int:
-    """Train a small byte-pair tokenizer in CLIP's form; returns its number of tokens."""
+    """Train a small byte-pair tokenizer in CLIP's format; returns its number of tokens."""
     tokenizer = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -114,7 +114,7 @@ def write_tokenizer(path: Path) -> int:
 
 
 def write_weights(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, int]:
-    """Write a .safetensors file; returns where in the file each array begins."""
+    """Write a .safetensors file; returns the offset of each array in bytes."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, array in arrays.items():
@@ -142,7 +142,7 @@ def _write_text(root: Path, rng: np.random.Generator, tokens: int) -> Iterator[t
 
 
 def _write_denoiser(folder: Path, rng: np.random.Generator, hidden: int, blocks: int, has_condition: bool) -> Iterator[tuple[str, Any]]:
-    """has_condition: what it makes of the text is a graph of its own."""
+    """has_condition: whether the part that depends on the text is a graph of its own."""
     weights = {"first": _random(rng, (9 * CHANNELS) ** -0.5, hidden, CHANNELS, 3, 3), "text": _random(rng, WIDTH**-0.5, WIDTH, hidden)}
     weights |= {f"block_{index}": _random(rng, 0.5 * (9 * hidden) ** -0.5, hidden, hidden, 3, 3) for index in range(blocks)}
     weights["last"] = _random(rng, 0.5 * (9 * hidden) ** -0.5, CHANNELS, hidden, 3, 3)
@@ -178,7 +178,7 @@ def _denoise(graph: Graph, blocks: int, sample: str, timestep: str, text: str) -
 
 
 def _step(graph: Graph, blocks: int, passes: int, text: str) -> None:
-    """The denoiser inside the linear rule, with (2 passes) or without guidance; text f32[passes,hidden]"""
+    """One row of a step table, with guidance (2 passes) or without; text f32[passes,hidden]"""
     fields = ("input_scale", "timestep", "guidance", "p", "q", "a", "b", "c", "s")
     cell = {name: graph.op("Gather", "row", graph.const(index), axis=0) for index, name in enumerate(fields)}
     x = graph.op("Mul", "latent", cell["input_scale"])

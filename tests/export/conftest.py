@@ -1,4 +1,4 @@
-"""The exported bundle that the tests of this folder look at; made once."""
+"""A small checkpoint and its exported bundle, made once per session."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ needs_export = [
     ),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
-"""Marks for a test module; warnings of the torch side are not ours to mend."""
+"""Marks of a test module; warnings of torch and its libraries are ignored."""
 
 
 def write_checkpoint(root: Path, *, addition_embed_type: str | None = "text") -> Path:
@@ -124,7 +124,7 @@ def _unet(widths: tuple[int, ...], addition_embed_type: str | None) -> Any:
 
 
 def _randomise(module: Any) -> Any:
-    """Moves every parameter off its initial value, so that no two tensors are equal by construction."""
+    """Add noise to every parameter, so that no two tensors are equal by construction."""
     import torch
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A scorer module to the `scorer` folder of a checkpoint."""
+"""Export of a scorer module to the `scorer` folder of a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ATTRIBUTES = {"sky": ("day", "night", "dusk"), "boat": ("no", "yes")}
 
 
 def make_scorer() -> Any:
-    """A network with what scorers have: convolutions, batch norms, a head per attribute."""
+    """A network with the parts of a scorer: convolutions, batch norms, one head per attribute."""
     import torch
     from torch import nn
 

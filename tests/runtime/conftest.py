@@ -19,7 +19,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 @pytest.fixture
 def device(bundle: Bundle) -> FakeDevice:
-    """A runtime whose calls take exactly what the profile says."""
+    """A runtime whose calls take exactly the profiled time."""
     return open_fake_runtime(bundle)
 
 

@@ -1,4 +1,4 @@
-"""A runtime with engines of a few lines and a clock that only moves when they work."""
+"""A runtime with fake engines and a clock that advances only while they run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ POOL = (
 
 @dataclass
 class FakeClock:
-    """Seconds that pass when told to."""
+    """A clock that advances only when a test or a fake engine advances it, in seconds."""
 
     now: float = 100.0
 
@@ -54,7 +54,7 @@ class FakeClock:
 
 @dataclass
 class FakeEngine:
-    """Takes `ms()` of the fake clock per call and image, and computes something that depends on every input."""
+    """An engine that takes `ms()` of the fake clock per call and image, and computes values that depend on every input."""
 
     name: str
     clock: FakeClock
@@ -135,14 +135,14 @@ FUNCTIONS: Mapping[str, Function] = {"encode": encode, "condition": condition, "
 
 @dataclass
 class FakeDevice:
-    """A runtime on fake engines, and the handles a test turns."""
+    """A runtime on fake engines, with the settings that a test may change."""
 
     runtime: Runtime
     resources: Resources
     clock: FakeClock
     engines: dict[str, FakeEngine]
     slowdown: dict[str, float]
-    """Factor per engine name, on what the profile says; 1 where absent."""
+    """Factor on the profiled time, by engine name; 1 for engines that are not listed."""
     on_call: list[Callable[[str], None]]
     """Called with the engine's name before each call."""
 

@@ -1,4 +1,4 @@
-"""Each error says what failed, what was found and what to do, has an exit code, and can go from one process to another."""
+"""Each error has a text with its remedy and an exit code, and can be pickled and copied."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_text_and_exit_code(raised: error.CostrouteError, exit_code: int, text: 
     assert isinstance(raised, error.CostrouteError)
 
 
-def test_the_cases_are_all_classes() -> None:
+def test_every_error_class_has_a_case() -> None:
     classes = {each for each in vars(error).values() if isinstance(each, type) and issubclass(each, error.CostrouteError)}
     assert {type(each) for each in ERRORS} == {each for each in classes if each.__name__ not in ("CostrouteError", "_FileError")}
 
@@ -67,13 +67,13 @@ def test_a_copy_has_the_same_text_and_fields(raised: error.CostrouteError, send:
     assert (str(found), found.args, vars(found)) == (str(raised), raised.args, vars(raised))
 
 
-def test_a_wrong_value_that_cannot_be_pickled_travels_as_text() -> None:
+def test_a_value_that_cannot_be_pickled_becomes_text() -> None:
     found = pickle.loads(pickle.dumps(error.ConfigError("prompt", Lock(), "text")))
     assert str(found).startswith("prompt is <unlocked")
     assert found.found.startswith("<unlocked")
 
 
-def test_a_located_error_has_what_was_missing_and_keeps_what_it_knew() -> None:
+def test_locating_an_error_fills_missing_fields_only() -> None:
     raised = error.StoreFullError("there is no room", reason=Reason.FULL, path="/e")
     found = raised.located(engine="tiny/vae/decode", path="/other", setup=SETUP, bundle="/b")
     assert type(found) is error.StoreFullError

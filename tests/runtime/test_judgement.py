@@ -1,4 +1,4 @@
-"""Judgements: when they warn, and how they compare."""
+"""Judgements: notes, JSON, and comparison."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def make_judgement(trust: float = 1.0) -> Judgement:
 
 
 @pytest.mark.parametrize(("trust", "warns"), [(1.0, False), (0.5, False), (0.49, True), (0.0, True)])
-def test_a_prompt_unlike_the_labelled_ones_gets_a_note(trust: float, warns: bool) -> None:
+def test_a_judgement_of_low_trust_has_a_note(trust: float, warns: bool) -> None:
     assert (make_judgement(trust).note is not None) == warns
 
 
-def test_a_judgement_is_plain_data() -> None:
+def test_a_judgement_can_be_written_as_json() -> None:
     data = json.loads(json.dumps(make_judgement(0.25).to_json(), allow_nan=False))
     assert data == {"basis": "test", "trust": 0.25, "nearest": [{"prompt": "a red house", "similarity": 0.9877}]}
 

@@ -37,7 +37,7 @@ def runtime(tiny_bundle: Path, store: Path) -> Iterator[Runtime]:
         yield runtime
 
 
-def test_images_are_made_bit_for_bit_again_by_another_runtime(runtime: Runtime, tiny_bundle: Path, store: Path) -> None:
+def test_another_runtime_reproduces_images_bit_for_bit(runtime: Runtime, tiny_bundle: Path, store: Path) -> None:
     first = runtime.generate("a red house by a lake", seed=7, count=2)
     with Runtime.open(tiny_bundle, home=store, threads=1, preload=False) as other:
         again = other.generate("a red house by a lake", seed=8)
@@ -53,14 +53,14 @@ def test_each_candidate_runs(runtime: Runtime) -> None:
         assert len(result.timings.denoise_ms) == candidate.num_inference_steps
 
 
-def test_a_flipped_byte_in_the_weights_is_noticed_although_the_engines_are_built(tiny_bundle: Path, store: Path, tmp_path: Path) -> None:
+def test_damaged_weights_are_refused_even_if_the_engines_are_built(tiny_bundle: Path, store: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     flip_byte(copy / "unet/diffusion_pytorch_model.safetensors")
     with pytest.raises(BundleError, match=r"diffusion_pytorch_model\.safetensors.*does not match"):
         Runtime.open(copy, home=store, threads=1)
 
 
-def test_missing_engines_are_named_with_their_setup_and_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_error_for_missing_engines_has_their_setup_and_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="build the engines") as caught:
         Runtime.open(tiny_bundle, home=tmp_path)
     assert (caught.value.reason, caught.value.engine) == (Reason.MISSING, "tiny/text_encoder/encode")
@@ -68,12 +68,12 @@ def test_missing_engines_are_named_with_their_setup_and_bundle(tiny_bundle: Path
     assert caught.value.bundle == str(tiny_bundle)
 
 
-def test_engines_of_another_kind_name_the_difference(tiny_bundle: Path, store: Path) -> None:
+def test_the_error_for_another_number_of_threads_names_the_difference(tiny_bundle: Path, store: Path) -> None:
     with pytest.raises(EngineError, match="threads=2"):
         Runtime.open(tiny_bundle, home=store, threads=2)
 
 
-def test_engines_that_were_not_measured_are_named(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_error_for_engines_without_costs_names_the_engine(tiny_bundle: Path, tmp_path: Path) -> None:
     Runtime.open(tiny_bundle, home=tmp_path, threads=1, build=True, preload=False).close()
     for costs in tmp_path.rglob("costs.json"):
         costs.unlink()
@@ -83,9 +83,7 @@ def test_engines_that_were_not_measured_are_named(tiny_bundle: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(("section", "key", "value"), [("schedulers", "_class_name", "Other"), ("pool", "num_inference_steps", 5000)])
-def test_a_scheduler_that_cannot_be_used_is_the_bundle_s_fault(
-    tiny_bundle: Path, tmp_path: Path, section: str, key: str, value: object
-) -> None:
+def test_an_unusable_scheduler_raises_a_bundle_error(tiny_bundle: Path, tmp_path: Path, section: str, key: str, value: object) -> None:
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest[section]["turbo" if section == "schedulers" else 0][key] = value
@@ -97,12 +95,12 @@ def test_a_scheduler_that_cannot_be_used_is_the_bundle_s_fault(
     assert not (tmp_path / "home").exists()
 
 
-def test_what_is_no_bundle_is_a_bundle_error(tmp_path: Path) -> None:
+def test_a_missing_bundle_directory_raises_a_bundle_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         Runtime.open(tmp_path / "missing", home=tmp_path)
 
 
-def test_images_of_a_size_that_has_engines_of_its_own_are_made_by_these(tiny_bundle: Path, store: Path, tmp_path: Path) -> None:
+def test_a_size_with_engines_of_its_own_uses_them(tiny_bundle: Path, store: Path, tmp_path: Path) -> None:
     home = shutil.copytree(store, tmp_path / "home")
     build(Bundle.open(tiny_bundle, verify=False), Store.open(home), Setup(threads=1), size=(64, 96))
     with Runtime.open(tiny_bundle, home=store, threads=1, preload=False) as usual:
@@ -117,7 +115,7 @@ def test_images_of_a_size_that_has_engines_of_its_own_are_made_by_these(tiny_bun
         runtime.generate("a lake", seed=1, candidate="tiny-base@4", height=32, width=32)
 
 
-def test_a_size_without_engines_is_named_with_the_nearest(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_size_without_engines_names_the_nearest_size(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle, verify=False), Store.open(tmp_path)
     for size in ((64, 96), (128, 128)):
         build(bundle, store, Setup(threads=1), size=size)
@@ -133,7 +131,7 @@ def test_a_size_without_engines_is_named_with_the_nearest(tiny_bundle: Path, tmp
             runtime.generate("a lake", height=112, width=128)
 
 
-def test_costs_of_engines_of_a_size_are_their_own(open_device: Any) -> None:
+def test_engines_built_for_a_size_have_their_own_costs(open_device: Any) -> None:
     from tests.runtime.fakes import CALL_MS, steady
 
     own = {f"{name}@64x96": steady(3 * ms) for name, ms in CALL_MS.items()}
@@ -144,7 +142,7 @@ def test_costs_of_engines_of_a_size_are_their_own(open_device: Any) -> None:
     assert runtime.route("a lake", candidate="turbo@1", height=64, width=128).option.cost.denoise_ms == 40.0
 
 
-def test_a_fallback_happens_only_where_allowed_and_every_result_says_why(
+def test_a_fallback_needs_permission_and_every_result_gives_its_reason(
     tiny_bundle: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])

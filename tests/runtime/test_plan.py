@@ -1,4 +1,4 @@
-"""Many prompts, one budget: what `Runtime.plan` promises."""
+"""`Runtime.plan`: one budget for many prompts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.runtime.fakes import FakeDevice
 PROMPTS = ["a lake"] * 5 + ["a long and winding road to a house behind the hills"] * 5
 
 
-class LikesLong:
-    """Long prompts gain by steps, short ones hardly do."""
+class FavoursLongPrompts:
+    """An estimate in which long prompts gain much from more steps, and short ones little."""
 
     def __init__(self, *, needs_states: bool = False) -> None:
         self.needs_states, self.asked = needs_states, 0
@@ -32,7 +32,7 @@ class LikesLong:
 
 @pytest.fixture
 def device(open_device: Callable[..., FakeDevice]) -> FakeDevice:
-    return open_device(quality=LikesLong())
+    return open_device(quality=FavoursLongPrompts())
 
 
 def total_ms(routes: Any) -> float:
@@ -48,13 +48,13 @@ def test_the_routes_fit_the_budget_together(device: FakeDevice, budget: float) -
     assert [route.chosen.name for route in again] == [route.chosen.name for route in routes]
 
 
-def test_the_time_goes_where_it_is_worth_most(device: FakeDevice) -> None:
+def test_prompts_that_gain_most_get_the_slow_candidates(device: FakeDevice) -> None:
     names = [route.chosen.name for route in device.runtime.plan(PROMPTS, total_ms=1300)]
     assert not any(name.startswith("base") for name in names[:5])
     assert sum(name.startswith("base") for name in names[5:]) >= 3
 
 
-def test_every_option_says_why_and_the_price_is_told(device: FakeDevice) -> None:
+def test_planned_routes_have_reasons_and_the_price_of_time(device: FakeDevice) -> None:
     route = device.runtime.plan(PROMPTS, total_ms=1300)[0]
     assert "best use of 1300 ms for 10 prompts" in route.reason
     assert route.lam > 0
@@ -64,7 +64,7 @@ def test_every_option_says_why_and_the_price_is_told(device: FakeDevice) -> None
 
 
 def test_planning_again_judges_no_prompt_twice(open_device: Callable[..., FakeDevice]) -> None:
-    quality = LikesLong(needs_states=True)
+    quality = FavoursLongPrompts(needs_states=True)
     device = open_device(quality=quality)
     routes = device.runtime.plan(PROMPTS, total_ms=1300)
     calls = device.engines["tiny/text_encoder/encode"].calls
@@ -74,7 +74,7 @@ def test_planning_again_judges_no_prompt_twice(open_device: Callable[..., FakeDe
     assert again[-1].chosen.name == "base@8"
 
 
-def test_what_observed_times_teach_changes_the_plan(device: FakeDevice) -> None:
+def test_observed_times_change_the_plan(device: FakeDevice) -> None:
     before = total_ms(device.runtime.plan(PROMPTS, total_ms=99999))
     device.slowdown[""] = 2.0
     for seed in range(8):
@@ -82,7 +82,7 @@ def test_what_observed_times_teach_changes_the_plan(device: FakeDevice) -> None:
     assert total_ms(device.runtime.plan(PROMPTS, total_ms=99999)) > 1.5 * before
 
 
-def test_too_little_time_is_an_error_or_the_fastest(device: FakeDevice) -> None:
+def test_a_budget_that_is_too_small_raises_or_plans_the_fastest(device: FakeDevice) -> None:
     with pytest.raises(BudgetError, match="10 prompts do not fit in 100 ms"):
         device.runtime.plan(PROMPTS, total_ms=100)
     routes = device.runtime.plan(PROMPTS, total_ms=100, or_fastest=True)
@@ -102,10 +102,10 @@ def test_too_little_time_is_an_error_or_the_fastest(device: FakeDevice) -> None:
         ({"total_ms": 5000, "prompts": ["a lake", ""]}, PromptError),
     ],
 )
-def test_what_cannot_be_planned_is_refused(device: FakeDevice, arguments: dict[str, Any], error: type[Exception]) -> None:
+def test_invalid_arguments_of_plan_are_refused(device: FakeDevice, arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         device.runtime.plan(**{"prompts": PROMPTS, **arguments})
 
 
-def test_no_prompts_need_no_plan(device: FakeDevice) -> None:
+def test_the_plan_of_no_prompts_is_empty(device: FakeDevice) -> None:
     assert device.runtime.plan([], total_ms=100) == []

@@ -1,4 +1,4 @@
-"""PNG files: settings go in and come out, and no half-written file is left."""
+"""PNG files: settings can be read back, and a failed write leaves no file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def test_settings_and_pixels_survive(tmp_path: Path) -> None:
+def test_settings_and_pixels_can_be_read_back(tmp_path: Path) -> None:
     path = write_png(tmp_path / "one.png", PIXELS, SETTINGS)
     assert read_settings(path) == read_settings(str(path)) == SETTINGS
     with Image.open(path) as image:
@@ -51,7 +51,7 @@ def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/one.png", "file/one.png", "folder.png", "\0.png", "x" * 300 + ".png"])
-def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path, name: str) -> None:
+def test_a_path_that_cannot_be_written_raises_an_output_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(OutputError, match="cannot write"):
@@ -66,9 +66,7 @@ def test_only_png_is_written(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     path = tmp_path / "one.png"
     path.write_text("old")
 
@@ -82,7 +80,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert path.read_text() == "old"
 
 
-def _foreign(path: Path, text: str | None) -> None:
+def _write_foreign_png(path: Path, text: str | None) -> None:
     chunks = PngImagePlugin.PngInfo()
     if text is not None:
         chunks.add_itxt("costroute", text)
@@ -90,13 +88,13 @@ def _foreign(path: Path, text: str | None) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "no JSON", "[1, 2]", '{"a": NaN}', '{"a": 1e999}', r'{"a": "\ud800"}', "[" * 100_000])
-def test_a_png_of_somebody_else_is_named_as_such(tmp_path: Path, text: str | None) -> None:
-    _foreign(tmp_path / "other.png", text)
+def test_a_png_without_settings_is_refused(tmp_path: Path, text: str | None) -> None:
+    _write_foreign_png(tmp_path / "other.png", text)
     with pytest.raises(ConfigError, match="written by costroute-rt"):
         read_settings(tmp_path / "other.png")
 
 
-def test_what_is_no_png_is_named_as_such(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_whole_png_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty.png").touch()
     Image.fromarray(PIXELS).save(tmp_path / "photo.jpg")

@@ -1,4 +1,4 @@
-"""The public surface: names, and what importing them costs."""
+"""The public names, and the modules that importing them loads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAVY = ("numpy", "onnxruntime", "PIL", "tokenizers", "click", "importlib.metada
 
 
 def loaded_by(code: str) -> set[str]:
-    """Which of the heavy modules a fresh interpreter has after running `code`."""
+    """The heavy modules that a new interpreter has loaded after running `code`."""
     script = f"{code}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
     return set(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split())
 
@@ -28,11 +28,11 @@ def test_the_runtime_class_loads_no_inference_library() -> None:
 
 
 @pytest.mark.parametrize("name", costroute_rt.__all__)
-def test_every_public_name_is_there(name: str) -> None:
+def test_every_public_name_exists(name: str) -> None:
     assert getattr(costroute_rt, name) is not None
     assert name in dir(costroute_rt)
 
 
-def test_another_name_is_an_attribute_error() -> None:
+def test_an_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Runtme'"):
         costroute_rt.Runtme  # noqa: B018

@@ -1,4 +1,4 @@
-"""Requests: what is refused before any work is done."""
+"""Requests: validation of their fields and sizes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_count_is_a_whole_number_from_one(count: object) -> None:
         request_with(count=count)
 
 
-def test_numpy_numbers_are_numbers() -> None:
+def test_numpy_numbers_become_python_numbers() -> None:
     request = request_with(max_ms=np.float32(300), count=np.int64(2), seed=np.uint32(7))
     assert (type(request.max_ms), type(request.count), type(request.seed), request.seed) == (float, int, int, 7)
 
@@ -48,20 +48,20 @@ def test_a_seed_out_of_range_is_refused(seed: Any) -> None:
         request_with(seed=seed)
 
 
-def test_the_last_image_has_a_seed_too() -> None:
+def test_the_seed_of_the_last_image_must_be_in_range() -> None:
     assert request_with(seed=LAST_SEED - 2, count=3).seed == LAST_SEED - 2
     with pytest.raises(ConfigError, match="seed"):
         request_with(seed=LAST_SEED - 1, count=3)
 
 
-def test_options_take_the_place_of_a_requests_own() -> None:
+def test_options_replace_fields_of_a_request() -> None:
     request = make_request(request_with(max_ms=300, seed=7), seed=8)
     assert (request.prompt, request.max_ms, request.seed) == ("a house", 300.0, 8)
     with pytest.raises(ConfigError, match="count"):
         make_request(request, count=0)
 
 
-def test_sizes_are_the_bundles_own_or_multiples(bundle: Bundle) -> None:
+def test_sizes_are_the_default_or_multiples_within_limits(bundle: Bundle) -> None:
     family = Family.open(bundle)
     assert family.size(request_with()) == (64, 64)
     assert family.size(request_with(height=128, width=16)) == (128, 16)
@@ -70,7 +70,7 @@ def test_sizes_are_the_bundles_own_or_multiples(bundle: Bundle) -> None:
             family.size(request_with(height=height, width=width))
 
 
-def test_a_bundle_may_allow_its_listed_sizes_only(bundle: Bundle) -> None:
+def test_without_any_size_only_listed_sizes_are_allowed(bundle: Bundle) -> None:
     family = Family.open(replace(bundle, image=replace(bundle.image, any_size=False)))
     assert family.size(request_with(height=64, width=96)) == (64, 96)
     with pytest.raises(ConfigError, match="64x64, 64x96"):

@@ -1,4 +1,4 @@
-"""The runtime as an application sees it, on fake engines."""
+"""The runtime's public methods, on fake engines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_result_holds_images_times_and_the_decision(device: FakeDevice) -> Non
     assert (result.replanned, result.truncated, result.seed) == (0, False, 7)
 
 
-def test_a_result_is_plain_data(device: FakeDevice) -> None:
+def test_a_result_can_be_written_as_json(device: FakeDevice) -> None:
     result = device.runtime.generate("a red house", max_ms=300, seed=7)
     data = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert data["actual_ms"] == pytest.approx(216)
@@ -46,7 +46,7 @@ def test_a_result_is_plain_data(device: FakeDevice) -> None:
     assert data["settings"]["candidate"] == data["route"]["chosen"] == "base@4"
 
 
-def test_without_a_budget_nothing_is_met_or_missed(device: FakeDevice) -> None:
+def test_met_is_none_without_a_budget(device: FakeDevice) -> None:
     result = device.runtime.generate("a red house", seed=7)
     assert result.route.chosen.name == "base@8"
     assert result.met is None
@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_pixels(device: FakeDevice) -> None:
     assert (first != other).any()
 
 
-def test_the_prompt_and_the_negative_prompt_matter_to_guided_candidates(device: FakeDevice) -> None:
+def test_the_negative_prompt_changes_the_pixels_of_guided_candidates_only(device: FakeDevice) -> None:
     def make(candidate: str, prompt: str = "a red house", negative_prompt: str = "") -> Any:
         return device.runtime.generate(prompt, negative_prompt=negative_prompt, candidate=candidate, seed=7).pixels
 
@@ -68,7 +68,7 @@ def test_the_prompt_and_the_negative_prompt_matter_to_guided_candidates(device: 
 
 
 @pytest.mark.parametrize("scheduler", [None, STOCHASTIC], ids=["flow", "stochastic"])
-def test_three_images_are_those_of_three_seeds(open_device: Callable[..., FakeDevice], scheduler: Any) -> None:
+def test_three_images_equal_those_of_three_consecutive_seeds(open_device: Callable[..., FakeDevice], scheduler: Any) -> None:
     runtime = open_device(scheduler=scheduler).runtime
     together = runtime.generate("a red house", seed=7, count=3)
     for index in range(3):
@@ -84,7 +84,7 @@ def test_a_random_seed_is_reported_and_can_be_used_again(device: FakeDevice) -> 
     np.testing.assert_array_equal(first.pixels, device.runtime.generate("a red house", seed=first.seed).pixels)
 
 
-def test_sizes_follow_the_request(device: FakeDevice) -> None:
+def test_images_have_the_requested_size(device: FakeDevice) -> None:
     result = device.runtime.generate("a red house", seed=7, height=96, width=32)
     assert result.pixels.shape == (1, 96, 32, 3)
     assert result.predicted_ms < 415  # fewer pixels than the default
@@ -109,7 +109,7 @@ def test_sizes_follow_the_request(device: FakeDevice) -> None:
         ({"candidate": "base@8", "max_ms": 100}, BudgetError),
     ],
 )
-def test_what_cannot_be_done_is_refused_and_does_no_harm(device: FakeDevice, arguments: dict[str, Any], error: type[Exception]) -> None:
+def test_an_invalid_request_raises_and_later_ones_work(device: FakeDevice, arguments: dict[str, Any], error: type[Exception]) -> None:
     calls = device.engines["tiny/base/guided_step"].calls
     with pytest.raises(error):
         device.runtime.generate(**{"prompt": "a red house", **arguments})
@@ -117,7 +117,7 @@ def test_what_cannot_be_done_is_refused_and_does_no_harm(device: FakeDevice, arg
     assert device.runtime.generate("a red house", seed=1).pixels.any()
 
 
-def test_an_unknown_candidate_is_told_the_names(device: FakeDevice) -> None:
+def test_the_error_for_an_unknown_candidate_lists_the_known_ones(device: FakeDevice) -> None:
     with pytest.raises(ConfigError, match="turbo@1, turbo@2, base@4, base@8"):
         device.runtime.route("a red house", candidate="turbo")
 
@@ -127,7 +127,7 @@ def test_long_prompts_and_emoji_make_an_image(device: FakeDevice) -> None:
     assert not device.runtime.generate("🏡 by a lake", seed=1).truncated
 
 
-def test_a_forced_candidate_is_the_only_one_weighed(device: FakeDevice) -> None:
+def test_a_named_candidate_is_the_only_option(device: FakeDevice) -> None:
     result = device.runtime.generate("a red house", candidate="turbo@2", max_ms=1000, seed=1)
     assert [option.candidate.name for option in result.route.options] == ["turbo@2"]
     assert result.met
@@ -181,7 +181,7 @@ def test_an_engine_that_is_not_resident_is_loaded_within_the_budget(open_device:
     assert sorted(device.engines) == ["tiny/text_encoder/encode", "tiny/turbo/step", "tiny/vae/decode"]
 
 
-def test_a_new_negative_prompt_costs_one_text_call_and_the_next_time_none(device: FakeDevice) -> None:
+def test_a_new_negative_prompt_is_encoded_once_and_then_cached(device: FakeDevice) -> None:
     def ask() -> Result:
         return device.runtime.generate("a red house", negative_prompt="snow", seed=1)
 
@@ -247,7 +247,7 @@ def test_engines_are_loaded_before_the_first_row(open_device: Callable[..., Fake
     assert seen[0] == ["tiny/text_encoder/encode", "tiny/turbo/step", "tiny/vae/decode"]
 
 
-def test_what_depends_on_the_text_alone_is_computed_once_per_request(device: FakeDevice) -> None:
+def test_the_condition_graph_runs_once_per_request(device: FakeDevice) -> None:
     engine = device.engines["tiny/base/condition"]
     calls = engine.calls
     result = device.runtime.generate("a red house", candidate="base@4", seed=1, count=3)
@@ -268,7 +268,7 @@ def test_the_condition_engine_is_loaded_with_the_others(open_device: Callable[..
     assert (cold.memory_bytes, warm.memory_bytes) == (2 * weights, 4000)
 
 
-def test_events_tell_the_progress_and_the_result_is_the_last(device: FakeDevice) -> None:
+def test_a_stream_yields_progress_events_and_then_the_result(device: FakeDevice) -> None:
     *steps, result = device.runtime.stream("a red house", candidate="base@4", seed=1)
     assert isinstance(result, Result)
     assert all(isinstance(event, StepEvent) for event in steps)
@@ -279,13 +279,13 @@ def test_events_tell_the_progress_and_the_result_is_the_last(device: FakeDevice)
     assert first.preview is None
 
 
-def test_a_preview_is_a_picture_of_the_images_size(device: FakeDevice) -> None:
+def test_a_preview_has_the_size_of_the_image(device: FakeDevice) -> None:
     seen: list[StepEvent] = []
     device.runtime.generate("a red house", candidate="base@4", seed=1, preview=True, width=96, on_step=seen.append)
     assert [event.preview.size for event in seen if event.preview is not None] == [(96, 64)] * 4
 
 
-def test_bad_arguments_of_a_stream_raise_at_once(device: FakeDevice) -> None:
+def test_invalid_arguments_of_a_stream_raise_before_the_first_event(device: FakeDevice) -> None:
     with pytest.raises(PromptError):
         device.runtime.stream("")
     with pytest.raises(ConfigError, match="candidate"):
@@ -293,7 +293,7 @@ def test_bad_arguments_of_a_stream_raise_at_once(device: FakeDevice) -> None:
 
 
 @pytest.mark.parametrize("how", ["on_step", "event", "event before", "close", "drop"])
-def test_cancelling_takes_effect_within_one_call_and_the_runtime_goes_on(device: FakeDevice, how: str) -> None:
+def test_cancelling_takes_effect_after_the_running_call_and_later_requests_work(device: FakeDevice, how: str) -> None:
     expected = device.runtime.generate("a red house", seed=1).pixels
     engine, cancel = device.engines["tiny/base/guided_step"], threading.Event()
     calls = engine.calls
@@ -317,7 +317,7 @@ def test_cancelling_takes_effect_within_one_call_and_the_runtime_goes_on(device:
     np.testing.assert_array_equal(device.runtime.generate("a red house", seed=1).pixels, expected)
 
 
-def test_an_error_in_a_callback_ends_the_request_only(device: FakeDevice) -> None:
+def test_an_error_in_a_callback_ends_only_its_request(device: FakeDevice) -> None:
     def fail(event: StepEvent) -> None:
         raise LookupError("mine")
 
@@ -329,7 +329,7 @@ def test_an_error_in_a_callback_ends_the_request_only(device: FakeDevice) -> Non
         pytest.fail("the error was lost")
 
 
-def test_time_a_callback_takes_counts_against_the_deadline(device: FakeDevice) -> None:
+def test_time_spent_in_callbacks_counts_against_the_deadline(device: FakeDevice) -> None:
     result = device.runtime.generate("a red house", seed=1, max_ms=430, on_step=lambda event: device.clock.pass_ms(20))
     assert result.route.chosen.name == "base@8"
     assert result.replanned > 0
@@ -337,7 +337,7 @@ def test_time_a_callback_takes_counts_against_the_deadline(device: FakeDevice) -
     assert result.timings.outside_ms == pytest.approx(20 * len(result.timings.denoise_ms))
 
 
-def test_an_engine_that_fails_ends_the_request_only(device: FakeDevice) -> None:
+def test_a_failing_engine_ends_only_its_request(device: FakeDevice) -> None:
     def fail(name: str) -> None:
         raise EngineError("it broke", reason=Reason.FAILED, engine=name)
 
@@ -348,7 +348,7 @@ def test_an_engine_that_fails_ends_the_request_only(device: FakeDevice) -> None:
     assert device.runtime.generate("a red house", seed=1).pixels.any()
 
 
-def test_numbers_that_are_not_finite_are_an_error_not_a_grey_image(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_latent_that_is_not_finite_raises_instead_of_giving_an_image(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = device.engines["tiny/turbo/step"]
     nothing = np.full((1, 4, 4, 4), np.nan, np.float32)
     monkeypatch.setattr(engine, "run", lambda feeds: {"next_latent": nothing, "denoised": nothing})
@@ -356,7 +356,7 @@ def test_numbers_that_are_not_finite_are_an_error_not_a_grey_image(device: FakeD
         device.runtime.generate("a red house", candidate="turbo@1", seed=1)
 
 
-def test_an_engine_that_failed_is_named_with_its_setup_and_bundle(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_failed_engine_has_its_setup_and_bundle(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
         raise EngineError("it failed while running", reason=Reason.FAILED, engine=engine)
 
@@ -373,7 +373,7 @@ def test_an_engine_that_failed_is_named_with_its_setup_and_bundle(device: FakeDe
         assert caught.value.bundle == str(device.resources.main_family.bundle.root)
 
 
-def test_a_request_within_a_request_is_refused_instead_of_waiting_for_ever(device: FakeDevice) -> None:
+def test_a_request_from_within_a_callback_raises_instead_of_deadlocking(device: FakeDevice) -> None:
     def ask_again(event: StepEvent) -> None:
         with pytest.raises(ConfigError, match="already running a request of this thread"):
             device.runtime.generate("another house", seed=2)
@@ -381,7 +381,7 @@ def test_a_request_within_a_request_is_refused_instead_of_waiting_for_ever(devic
     assert device.runtime.generate("a red house", seed=1, on_step=ask_again).pixels.any()
 
 
-def test_two_threads_take_turns_and_get_what_they_would_alone(device: FakeDevice) -> None:
+def test_requests_of_two_threads_do_not_overlap_and_give_the_same_pixels(device: FakeDevice) -> None:
     alone = {seed: device.runtime.generate("a red house", seed=seed).pixels for seed in range(6)}
     running, overlaps = [0], []
 
@@ -410,7 +410,7 @@ def test_two_threads_take_turns_and_get_what_they_would_alone(device: FakeDevice
         np.testing.assert_array_equal(found[seed], pixels)
 
 
-def test_a_closed_runtime_says_so(device: FakeDevice) -> None:
+def test_a_closed_runtime_raises_config_errors(device: FakeDevice) -> None:
     with device.runtime as runtime:
         runtime.generate("a red house", seed=1)
     assert all(engine.is_closed for engine in device.engines.values())
@@ -420,7 +420,7 @@ def test_a_closed_runtime_says_so(device: FakeDevice) -> None:
     runtime.close()
 
 
-def test_closing_with_an_unfinished_stream_does_not_wait_for_it(device: FakeDevice) -> None:
+def test_close_does_not_wait_for_an_unfinished_stream_of_the_same_thread(device: FakeDevice) -> None:
     events = device.runtime.stream("a red house", seed=1)
     next(events)
     device.runtime.close()
@@ -428,8 +428,8 @@ def test_closing_with_an_unfinished_stream_does_not_wait_for_it(device: FakeDevi
     events.close()
 
 
-def test_a_router_that_reads_states_gets_them(open_device: Callable[..., FakeDevice]) -> None:
-    class FavoursFew:
+def test_a_router_that_needs_text_states_gets_them(open_device: Callable[..., FakeDevice]) -> None:
+    class PrefersFewSteps:
         needs_states = True
         engines = ()
 
@@ -438,13 +438,13 @@ def test_a_router_that_reads_states_gets_them(open_device: Callable[..., FakeDev
             assert (states.states.shape, states.lengths.tolist()) == ((1, 16, 2), [5])
             return Judgement(mean=np.array([1.0, 0.9, 0.8, 0.7]), standard_error=np.zeros(4), basis="test")
 
-    device = open_device(quality=FavoursFew())
+    device = open_device(quality=PrefersFewSteps())
     result = device.runtime.generate("a red house", seed=1)
     assert result.route.chosen.name == device.runtime.route("a red house").chosen.name == "turbo@1"
-    assert result.timings.text_ms == pytest.approx(4)  # the router's states are the denoiser's
+    assert result.timings.text_ms == pytest.approx(4)  # the denoiser reuses the router's states
 
 
-def test_saved_images_say_how_they_were_made(device: FakeDevice, tmp_path: Path) -> None:
+def test_saved_images_contain_settings_that_reproduce_them(device: FakeDevice, tmp_path: Path) -> None:
     result = device.runtime.generate("a house 🏡", negative_prompt="snow", max_ms=700, seed=7, count=2)
     for index in range(2):
         path = result.save(tmp_path / f"{index}.png", index=index)
@@ -464,6 +464,6 @@ def test_saved_images_say_how_they_were_made(device: FakeDevice, tmp_path: Path)
         result.save(tmp_path / "missing" / "1.png")
 
 
-def test_the_pool_is_the_bundles(device: FakeDevice, bundle: Bundle) -> None:
+def test_the_runtime_has_the_bundles_pool_and_family(device: FakeDevice, bundle: Bundle) -> None:
     assert [candidate.name for candidate in device.runtime.candidates] == [name for name, *_ in POOL]
     assert device.runtime.family == bundle.family

@@ -1,4 +1,4 @@
-"""A bundle is opened only when everything in it is what its manifest says."""
+"""Opening a bundle checks its manifest and files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_good_bundle_opens_with_typed_sections(tiny_bundle: Path) -> None:
     assert bundle.path("tokenizer/tokenizer.json").is_file()
 
 
-def test_a_flipped_byte_in_any_file_is_noticed(bundle_copy: Path) -> None:
+def test_a_flipped_byte_in_any_file_is_detected(bundle_copy: Path) -> None:
     for path in sorted(path for path in bundle_copy.rglob("*") if path.is_file()):
         before = path.read_bytes()
         flip_byte(path)
@@ -43,7 +43,7 @@ def test_a_flipped_byte_in_any_file_is_noticed(bundle_copy: Path) -> None:
     Bundle.open(bundle_copy)
 
 
-def test_without_verify_a_flipped_byte_is_noticed_when_the_file_is_asked_for(bundle_copy: Path) -> None:
+def test_without_verify_a_flipped_byte_is_detected_by_verify_graph(bundle_copy: Path) -> None:
     flip_byte(bundle_copy / "unet/diffusion_pytorch_model.safetensors")
     bundle = Bundle.open(bundle_copy, verify=False)
 
@@ -53,7 +53,7 @@ def test_without_verify_a_flipped_byte_is_noticed_when_the_file_is_asked_for(bun
 
 
 @pytest.mark.parametrize("name", ["unet/step.onnx", "vae/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"])
-def test_a_truncated_or_missing_file_is_named(bundle_copy: Path, name: str) -> None:
+def test_the_error_names_a_truncated_or_missing_file(bundle_copy: Path, name: str) -> None:
     path = bundle_copy / name
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(BundleError, match=f"{path.name}.*the manifest says"):
@@ -63,7 +63,7 @@ def test_a_truncated_or_missing_file_is_named(bundle_copy: Path, name: str) -> N
         Bundle.open(bundle_copy, verify=False)
 
 
-def test_a_file_that_cannot_be_read_is_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_a_file_that_cannot_be_read(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.open(tiny_bundle, verify=False)
 
     def deny(path: Path) -> str:
@@ -74,7 +74,7 @@ def test_a_file_that_cannot_be_read_is_named(tiny_bundle: Path, monkeypatch: pyt
         bundle.verify("unet/step.onnx")
 
 
-def test_no_directory_and_no_manifest(tmp_path: Path, bundle_copy: Path) -> None:
+def test_a_missing_directory_or_manifest_is_refused(tmp_path: Path, bundle_copy: Path) -> None:
     with pytest.raises(BundleError, match="no bundle directory"):
         Bundle.open(tmp_path / "nothing")
     with pytest.raises(BundleError, match="no bundle directory"):
@@ -189,7 +189,7 @@ BROKEN: list[tuple[Edit, str]] = [
 
 
 @pytest.mark.parametrize(("edit", "message"), BROKEN, ids=[message for _, message in BROKEN])
-def test_a_wrong_manifest_is_refused_with_the_place(bundle_copy: Path, edit: Edit, message: str) -> None:
+def test_an_invalid_manifest_is_refused_with_the_entry(bundle_copy: Path, edit: Edit, message: str) -> None:
     rewrite_manifest(bundle_copy, edit)
     with pytest.raises(BundleError, match=message) as caught:
         Bundle.open(bundle_copy)
@@ -204,7 +204,7 @@ def test_guidance_needs_a_guided_graph(bundle_copy: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a": 1, "a": 2}', b'{"a": NaN}', b"\xff\xfe", b"[" * 100_000])
-def test_a_manifest_that_is_no_proper_json_is_refused(bundle_copy: Path, text: bytes) -> None:
+def test_a_manifest_that_is_not_valid_json_is_refused(bundle_copy: Path, text: bytes) -> None:
     import hashlib
 
     (bundle_copy / "manifest.json").write_bytes(text)
@@ -214,7 +214,7 @@ def test_a_manifest_that_is_no_proper_json_is_refused(bundle_copy: Path, text: b
 
 
 @pytest.mark.parametrize("location", ["../vae/diffusion_pytorch_model.safetensors", "/etc/passwd", "config.json", "x/../y"])
-def test_external_data_elsewhere_is_refused(bundle_copy: Path, location: str) -> None:
+def test_external_data_outside_the_weight_files_is_refused(bundle_copy: Path, location: str) -> None:
     path = bundle_copy / "unet/step.onnx"
     model = onnx.load(path, load_external_data=False)
     entry = next(entry for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location")
@@ -247,7 +247,7 @@ def test_a_file_that_is_not_onnx_is_refused(bundle_copy: Path, data: bytes) -> N
         Bundle.open(bundle_copy)
 
 
-def test_an_unlisted_name_is_refused(tiny_bundle: Path) -> None:
+def test_names_that_the_manifest_does_not_list_are_refused(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     with pytest.raises(BundleError, match="does not list the file secret"):
         bundle.path("secret")

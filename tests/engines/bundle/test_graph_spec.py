@@ -1,4 +1,4 @@
-"""Known lengths go in for free axes, in every form a graph has; and what a graph takes and gives survives JSON."""
+"""Graph specs: fixing free axes, agreement with ONNX models, and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from costroute_rt.engines.bundle.section import parse_section
 LENGTHS = {"batch": 2, "height": 4}
 
 
-def test_lengths_are_put_in_by_name(tiny_bundle: Path) -> None:
+def test_free_axes_are_fixed_by_name(tiny_bundle: Path) -> None:
     spec = Bundle.open(tiny_bundle).graphs["unet_turbo/step.onnx"]
     fixed = fix_axes(spec, LENGTHS)
     assert (spec.inputs["latent"].shape, fixed.inputs["latent"].shape) == (("batch", 4, "height", "width"), (2, 4, 4, "width"))
@@ -27,7 +27,7 @@ def test_lengths_are_put_in_by_name(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["unet_turbo/step.onnx", "vae/decode.onnx", "text_encoder/model.onnx"])
-def test_models_and_their_descriptions_agree(tiny_bundle: Path, name: str) -> None:
+def test_models_and_their_specs_agree_before_and_after_fixing_axes(tiny_bundle: Path, name: str) -> None:
     model = onnx.load(tiny_bundle / name, load_external_data=False)
     spec = graph_spec(model)
     assert spec == read_graph_spec(tiny_bundle / name)
@@ -35,7 +35,7 @@ def test_models_and_their_descriptions_agree(tiny_bundle: Path, name: str) -> No
     assert graph_spec(model) == fix_axes(spec, LENGTHS)
 
 
-def test_json_gives_the_same_again(tiny_bundle: Path) -> None:
+def test_a_spec_survives_json(tiny_bundle: Path) -> None:
     def fail(problem: str) -> NoReturn:
         raise AssertionError(problem)
 

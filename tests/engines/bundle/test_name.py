@@ -1,4 +1,4 @@
-"""Names of engines, put together and taken apart."""
+"""Names of engines: parsing and formatting."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_a_name_is_parsed_and_printed(text: str, name: EngineName) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "base/step", "/base/step", "tiny//step", "tiny/base/"])
-def test_what_is_no_name_is_an_error(text: str) -> None:
+def test_an_invalid_name_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="such as postcard/base/guided_step"):
         EngineName.parse(text)
 
 
-def test_a_graph_of_the_bundle_is_found(tiny_bundle: Path) -> None:
+def test_only_graphs_of_the_bundle_are_found(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle, verify=False)
     assert find_graph(bundle, "tiny/base/step@64x96").size == (64, 96)
     for name in ("other/base/step", "tiny/base/refine", "tiny/none/step"):

@@ -1,4 +1,4 @@
-"""Reading ONNX files without the onnx package says what that package says."""
+"""Reading ONNX files without the onnx package."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec
 from costroute_rt.engines.bundle.onnx_file import read_graph_spec
 
 
-def test_a_graph_takes_and_gives_what_its_manifest_says(tiny_bundle: Path) -> None:
+def test_specs_read_from_files_equal_those_of_the_manifest(tiny_bundle: Path) -> None:
     for name, spec in Bundle.open(tiny_bundle).graphs.items():
         assert read_graph_spec(tiny_bundle / name) == spec
 
 
 @pytest.mark.parametrize("keep", [0, -7, 40])
-def test_a_file_that_is_cut_short_is_no_graph(tiny_bundle: Path, tmp_path: Path, keep: int) -> None:
+def test_a_truncated_file_is_refused(tiny_bundle: Path, tmp_path: Path, keep: int) -> None:
     (tmp_path / "cut.onnx").write_bytes((tiny_bundle / "unet/step.onnx").read_bytes()[:keep])
     with pytest.raises(ValueError, match="not ONNX"):
         read_graph_spec(tmp_path / "cut.onnx")
 
 
-def test_axes_without_a_name_are_marked(tmp_path: Path) -> None:
+def test_axes_without_a_name_are_called_question_mark(tmp_path: Path) -> None:
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None, "batch", 3]) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "g.onnx")

@@ -22,7 +22,7 @@ from costroute_rt.error import BundleError
         struct.pack("<Q", 60) + b'{"a": {"dtype": "F16", "shape": [3], "data_offsets": [0, 4]}}' + b"1234",
     ],
 )
-def test_file_that_is_no_safetensors_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_safetensors_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
     with pytest.raises(BundleError, match="not a safetensors file"):

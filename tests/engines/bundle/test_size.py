@@ -1,4 +1,4 @@
-"""Which graphs depend on the size of the image, what engines for one size are called, and the sizes a bundle can make."""
+"""Image sizes: which graphs depend on them, and the names of engines built for one size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
     return Bundle.open(tiny_bundle, verify=False)
 
 
-def test_only_graphs_that_depend_on_the_size_get_one(bundle: Bundle) -> None:
+def test_only_graphs_that_depend_on_the_size_have_engines_per_size(bundle: Bundle) -> None:
     names = ["tiny/text_encoder/encode", "tiny/base/condition", "tiny/base/guided_step", "tiny/turbo/step", "tiny/vae/decode"]
     assert [name for name in names if depends_on_size(bundle, name)] == names[2:]
     assert with_size(bundle, names[1:3], SIZE) == ["tiny/base/condition", "tiny/base/guided_step@64x96"]
@@ -29,7 +29,7 @@ def test_only_graphs_that_depend_on_the_size_get_one(bundle: Bundle) -> None:
         with_size(bundle, names, (65, 64))
 
 
-def test_a_key_of_other_axes_is_no_profile(bundle: Bundle) -> None:
+def test_a_key_that_does_not_fix_all_axes_has_no_known_size(bundle: Bundle) -> None:
     assert known_size(bundle, "") is None
     assert known_size(bundle, "batch=1 height=4 width=4") is None
     assert known_size(bundle, "image_height=64 image_width=96") is None

@@ -1,4 +1,4 @@
-"""Tokenizers: token ids of one length, what is cut, and what is refused."""
+"""Tokenizers: padding, truncation, templates, and refused texts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokeni
 
 
 @pytest.mark.parametrize("text", ["a red house " * 3334, "a" * 1_000_000], ids=["ten thousand words", "one endless word"])
-def test_a_text_that_could_hardly_be_read_is_refused(tokenizer: Tokenizer, text: str) -> None:
+def test_a_text_beyond_the_character_limit_is_refused(tokenizer: Tokenizer, text: str) -> None:
     with pytest.raises(PromptError, match=f"{len(text):,} characters.* reads 16 tokens.* 512 characters at most"):
         tokenizer.encode(text)
 
@@ -55,7 +55,7 @@ def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path, bundle: Bundl
         Tokenizer.open(bundle.path(bundle.tokenizers["tokenizer"].file), max_length=1, pad="<|endoftext|>")
 
 
-def test_padding_comes_first_where_the_bundle_says_so(bundle: Bundle) -> None:
+def test_padding_may_be_on_the_left(bundle: Bundle) -> None:
     path = bundle.path("tokenizer/tokenizer.json")
     tokenizers = [Tokenizer.open(path, max_length=16, pad="<|endoftext|>", pad_side=side) for side in ("left", "right")]
     left, right = (tokenizer.encode("a red house") for tokenizer in tokenizers)
@@ -64,7 +64,7 @@ def test_padding_comes_first_where_the_bundle_says_so(bundle: Bundle) -> None:
     assert left.attention_mask[0].tolist() == right.attention_mask[0, ::-1].tolist()
 
 
-def test_a_template_stands_around_the_prompt_which_may_not_end_it(bundle: Bundle) -> None:
+def test_the_template_surrounds_the_prompt(bundle: Bundle) -> None:
     path = bundle.path("tokenizer/tokenizer.json")
     plain = Tokenizer.open(path, max_length=16, pad="<|endoftext|>")
     tokenizer = Tokenizer.open(path, max_length=16, pad="<|endoftext|>", template=("draw ", " now"), drop=2)
@@ -72,7 +72,7 @@ def test_a_template_stands_around_the_prompt_which_may_not_end_it(bundle: Bundle
     assert tokenizer.drop == 2
 
 
-def test_special_tokens_are_refused_within_a_template_only(bundle: Bundle) -> None:
+def test_special_tokens_in_a_prompt_are_refused_only_with_a_template(bundle: Bundle) -> None:
     path = bundle.path("tokenizer/tokenizer.json")
     inner = Inner.from_file(str(path))
     special = next((token.content for token in inner.get_added_tokens_decoder().values() if token.special), None)

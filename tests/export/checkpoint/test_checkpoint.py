@@ -1,4 +1,4 @@
-"""A checkpoint directory to a bundle: the graphs compute what torch computes, and every weight is stored once."""
+"""Export of a checkpoint as a bundle: the graphs compute the same as torch, and every weight is stored once."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def run(bundle: Bundle, component: str, graph: str, **feeds: Any) -> Any:
     return session.run(None, {name: np.asarray(value) for name, value in feeds.items()})
 
 
-def run_step(bundle: Bundle, component: str, graph: str, text_states: Any, **feeds: Any) -> Any:
-    """As generating does it: first what depends on the text alone, then the step with what it takes of that."""
+def run_step(bundle: Bundle, component: str, graph: str, states: Any, **feeds: Any) -> Any:
+    """Run the condition graph, then the step with its outputs, as a generation does."""
     session = open_session(bundle.path(bundle.graph_path(component, "condition")))
     names = [value.name for value in session.get_outputs()]
-    conditions = dict(zip(names, session.run(names, {STATES: text_states}), strict=True))
+    conditions = dict(zip(names, session.run(names, {STATES: states}), strict=True))
     taken = bundle.graphs[bundle.graph_path(component, graph)].inputs
-    given = {STATES: text_states, **conditions}
+    given = {STATES: states, **conditions}
     return run(bundle, component, graph, **feeds, **{name: value for name, value in given.items() if name in taken})
 
 
@@ -67,22 +67,31 @@ def denoise(unet: Any, sample: Any, timestep: float, states: Any) -> Any:
 
 
 @pytest.mark.parametrize(("component", "folder"), [("base", "unet"), ("small", "unet_small")])
+def test_the_denoiser_inside_a_step_equals_diffusers(exported: Exported, component: str, folder: str) -> None:
+    unet, states = load_unet(exported, folder), noise(2, 2, TOKENS, 32)
+    for batch, timestep in ((1, 999.0), (3, 37.25)):
+        sample, zeros = noise(1, batch, 16, 16, 16), np.zeros((batch, 16, 16, 16), np.float32)
+        row = np.float32((1, timestep, 1, 0, 1, 0, 0, 0, 0))  # D is the denoiser's output for the positive prompt
+        _, found = run_step(exported.bundle, component, "guided_step", states, latent=sample, denoised_before=zeros, noise=zeros, row=row)
+        np.testing.assert_allclose(found, denoise(unet, sample, timestep, states[[1] * batch]), atol=1e-4)
+
+
 @pytest.mark.parametrize("row", [ROW_PLAIN, ROW_FULL], ids=["plain", "full"])
-def test_guided_step_is_denoiser_and_row(exported: Exported, component: str, folder: str, row: tuple[float, ...]) -> None:
-    unet = load_unet(exported, folder)
+def test_guided_step_computes_denoiser_guidance_and_row(exported: Exported, row: tuple[float, ...]) -> None:
+    unet = load_unet(exported, "unet")
     scale, timestep, guidance, p, q, a, b, c, s = row
     latent, before, fresh = (noise(seed, 2, 16, 16, 12) for seed in (3, 4, 5))
     states = noise(6, 2, TOKENS, 32)
     after, denoised = run_step(
-        exported.bundle, component, "guided_step", states, latent=latent, denoised_before=before, noise=fresh, row=np.float32(row)
-    )  # fmt: skip
+        exported.bundle, "base", "guided_step", states, latent=latent, denoised_before=before, noise=fresh, row=np.float32(row)
+    )
     m_neg, m_pos = (denoise(unet, np.float32(scale) * latent, timestep, states[[index, index]]) for index in (0, 1))
     expected = p * latent.astype(np.float64) + q * (m_neg + guidance * (m_pos - m_neg))
     np.testing.assert_allclose(denoised, expected, atol=1e-4)
     np.testing.assert_allclose(after, a * latent.astype(np.float64) + b * expected + c * before + s * fresh, atol=1e-4)
 
 
-def test_step_is_denoiser_and_row(exported: Exported) -> None:
+def test_step_computes_denoiser_and_row(exported: Exported) -> None:
     scale, timestep, _, p, q, a, b, c, s = ROW_FULL
     latent, before, fresh, states = (*(noise(seed, 2, 16, 16, 16) for seed in (3, 4, 5)), noise(6, 1, TOKENS, 32))
     after, denoised = run_step(
@@ -94,7 +103,7 @@ def test_step_is_denoiser_and_row(exported: Exported) -> None:
     np.testing.assert_allclose(after, a * latent.astype(np.float64) + b * expected + c * before + s * fresh, atol=1e-4)
 
 
-def test_decode_is_vae_and_postprocessing(exported: Exported) -> None:
+def test_decode_equals_the_vae_and_diffusers_postprocessing(exported: Exported) -> None:
     import torch
 
     pipeline = exported.pipeline
@@ -109,7 +118,7 @@ def test_decode_is_vae_and_postprocessing(exported: Exported) -> None:
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-def test_encode_is_the_vae_encoder(exported: Exported) -> None:
+def test_encode_equals_the_vae_encoder(exported: Exported) -> None:
     import torch
 
     image = noise(8, 1, 3, 64, 64).clip(-1, 1)
@@ -119,7 +128,7 @@ def test_encode_is_the_vae_encoder(exported: Exported) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_text_encoder_gives_the_states_the_pipeline_uses(exported: Exported) -> None:
+def test_the_text_encoder_outputs_the_states_of_the_pipeline(exported: Exported) -> None:
     import torch
 
     prompts = ["the red cat's", "", "a very long prompt " * 40]
@@ -131,7 +140,7 @@ def test_text_encoder_gives_the_states_the_pipeline_uses(exported: Exported) -> 
     np.testing.assert_allclose(outputs[0], expected, atol=1e-4)
 
 
-def test_every_graph_loads_and_no_weight_is_cast_when_it_runs(exported: Exported, tmp_path: Path) -> None:
+def test_every_graph_loads_and_all_casts_of_weights_are_folded(exported: Exported, tmp_path: Path) -> None:
     import onnx
 
     for name in exported.bundle.graphs:
@@ -158,7 +167,7 @@ def test_weights_are_stored_once(exported: Exported) -> None:
         assert inline < 20_000, name
 
 
-def test_manifest_says_what_is_there(exported: Exported) -> None:
+def test_the_manifest_describes_the_exported_files(exported: Exported) -> None:
     bundle = exported.bundle
     assert {name: component.role for name, component in bundle.components.items()} == {
         "text_encoder": "text_encoder", "base": "denoiser", "small": "denoiser", "turbo": "denoiser", "vae": "decoder",
@@ -175,11 +184,11 @@ def test_manifest_says_what_is_there(exported: Exported) -> None:
     assert bundle.preview is not None
     for name, entry in bundle.files.items():
         assert hashlib.sha256(bundle.path(name).read_bytes()).hexdigest() == entry.sha256
-    there = {path.relative_to(bundle.root).as_posix() for path in bundle.root.rglob("*") if path.is_file()}
-    assert there == {*bundle.files, "manifest.json", "manifest.sha256"}
+    found = {path.relative_to(bundle.root).as_posix() for path in bundle.root.rglob("*") if path.is_file()}
+    assert found == {*bundle.files, "manifest.json", "manifest.sha256"}
 
 
-def test_no_file_says_where_the_checkpoint_lay(exported: Exported) -> None:
+def test_no_file_contains_the_path_of_the_checkpoint(exported: Exported) -> None:
     place = str(exported.checkpoint.parent).encode()
     for name in exported.bundle.files:
         content = exported.bundle.path(name).read_bytes()
@@ -198,7 +207,7 @@ def test_diffusers_makes_an_image_from_the_bundle(exported: Exported) -> None:
     assert image.shape == (1, 256, 256, 3)
 
 
-def test_target_that_exists_is_kept(exported: Exported, tmp_path: Path) -> None:
+def test_an_existing_target_is_not_overwritten(exported: Exported, tmp_path: Path) -> None:
     from costroute_rt.export.checkpoint.checkpoint import export_bundle
 
     (tmp_path / "bundle").mkdir()
@@ -207,7 +216,7 @@ def test_target_that_exists_is_kept(exported: Exported, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", ["text encoder", "manifest"])
-def test_interrupted_export_leaves_nothing(exported: Exported, tmp_path: Path, stop_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_export_changes_nothing(exported: Exported, tmp_path: Path, stop_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from costroute_rt.export.checkpoint import checkpoint
 
     def progress(name: str, index: int, total: int) -> None:
@@ -224,7 +233,7 @@ def test_interrupted_export_leaves_nothing(exported: Exported, tmp_path: Path, s
     assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "mine.txt"]
 
 
-def test_directories_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
+def test_directories_that_are_not_checkpoints_are_refused(tmp_path: Path) -> None:
     from costroute_rt.export.checkpoint.checkpoint import find_denoisers
 
     with pytest.raises(BundleError, match=r"no model_index\.json"):

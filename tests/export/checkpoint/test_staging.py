@@ -1,4 +1,4 @@
-"""An export that cannot take the place of an older bundle leaves it there."""
+"""An export that cannot replace an older bundle keeps it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from costroute_rt.export.checkpoint.checkpoint import _staging
 
 
-def test_a_bundle_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_replacement_keeps_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "bundle"
     target.mkdir()
     (target / "manifest.json").write_text("old")

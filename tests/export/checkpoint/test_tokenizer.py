@@ -27,7 +27,7 @@ def ids(tokenizer: Any, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("text", ODD, ids=ascii)
-def test_odd_texts_get_the_ids_of_transformers(exported: Exported, text: str) -> None:
+def test_unusual_texts_have_the_ids_of_transformers(exported: Exported, text: str) -> None:
     from tokenizers import Tokenizer
 
     ours = Tokenizer.from_file(str(exported.bundle.path("tokenizer/tokenizer.json")))
@@ -36,7 +36,7 @@ def test_odd_texts_get_the_ids_of_transformers(exported: Exported, text: str) ->
 
 
 @pytest.mark.parametrize("drop", ["", "zq~"], ids=["all_bytes", "bytes_missing"])
-def test_random_texts_get_the_ids_of_transformers(tmp_path: Path, drop: str) -> None:
+def test_random_texts_have_the_ids_of_transformers(tmp_path: Path, drop: str) -> None:
     from costroute_rt.export.checkpoint.tokenizer import convert_clip_tokenizer
 
     theirs = write_tokenizer(tmp_path, drop)

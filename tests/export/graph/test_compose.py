@@ -1,4 +1,4 @@
-"""Composition around components, on graphs small enough to check by hand."""
+"""Composition of graphs around components that are small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def texts(rows: int) -> Any:
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_guided_step_is_the_denoiser_and_the_row(row: tuple[float, ...], batch: int, tmp_path: Path) -> None:
+def test_guided_step_computes_denoiser_guidance_and_row(row: tuple[float, ...], batch: int, tmp_path: Path) -> None:
     feeds = latents(batch) | {"row": np.float32(row), STATES: texts(2)}
     found = run(compose_guided_step(make_denoiser(), SOURCES), tmp_path, feeds)
 
@@ -116,7 +116,7 @@ def test_guided_step_is_the_denoiser_and_the_row(row: tuple[float, ...], batch: 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("opset", [13, 18])
-def test_step_is_the_denoiser_and_the_row(row: tuple[float, ...], opset: int, tmp_path: Path) -> None:
+def test_step_computes_denoiser_and_row(row: tuple[float, ...], opset: int, tmp_path: Path) -> None:
     feeds = latents(2) | {"row": np.float32(row), STATES: texts(1)}
     found = run(compose_step(make_denoiser(opset=opset), SOURCES), tmp_path, feeds)
 
@@ -141,7 +141,7 @@ def test_a_step_with_memory_carries_a_latent(compose: Any, rows: int, tmp_path: 
 
 
 @pytest.mark.parametrize("timestep", ["int64[]", "int64[1]", "float[batch_size]", "double[1]"])
-def test_timestep_is_given_as_the_denoiser_reads_it(timestep: str, tmp_path: Path) -> None:
+def test_the_timestep_has_the_dtype_and_shape_of_the_denoisers_input(timestep: str, tmp_path: Path) -> None:
     row = ROWS["plain"]
     feeds = latents(2) | {"row": np.float32(row), STATES: texts(2)}
     found = run(compose_guided_step(make_denoiser(timestep), SOURCES), tmp_path, feeds)
@@ -149,7 +149,7 @@ def test_timestep_is_given_as_the_denoiser_reads_it(timestep: str, tmp_path: Pat
     np.testing.assert_allclose(found["denoised"], reference["denoised"], rtol=1e-6)
 
 
-def test_other_inputs_are_passed_on_one_row_per_condition(tmp_path: Path) -> None:
+def test_other_conditioning_inputs_are_passed_on_row_by_row(tmp_path: Path) -> None:
     row = ROWS["history"]
     denoiser = make_denoiser(extra=("text_embeds", "time_ids"))
     model = compose_guided_step(denoiser, SOURCES)
@@ -228,9 +228,9 @@ def make_attention_denoiser() -> Any:
             mean = ReduceMean <keepdims = 0> (encoder_hidden_states, one)
             pooled = MatMul (mean, to_pool)
             pooled_column = Unsqueeze (pooled, sides)
-            told = Add (attended, pooled_column)
+            with_text = Add (attended, pooled_column)
             timed = Mul (sample, timestep)
-            out_sample = Add (told, timed)
+            out_sample = Add (with_text, timed)
         }}
     """)
     rng = np.random.default_rng(3)
@@ -242,7 +242,7 @@ def make_attention_denoiser() -> Any:
 @pytest.mark.parametrize(("compose", "rows"), [(compose_step, 1), (compose_guided_step, 2)])
 @pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("is_folded", [False, True])
-def test_conditions_computed_once_change_nothing(compose: Any, rows: int, batch: int, is_folded: bool, tmp_path: Path) -> None:
+def test_a_separate_condition_graph_changes_nothing(compose: Any, rows: int, batch: int, is_folded: bool, tmp_path: Path) -> None:
     denoiser = make_attention_denoiser()
     feeds = latents(batch) | {"row": np.float32(ROWS["noise"])}
     expected = run(compose(denoiser, SOURCES), tmp_path, feeds | {STATES: texts(rows)})
@@ -258,7 +258,7 @@ def test_conditions_computed_once_change_nothing(compose: Any, rows: int, batch:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_steps_are_left_without_the_work_that_depends_on_the_text_alone() -> None:
+def test_steps_do_not_contain_the_nodes_of_the_condition_graph() -> None:
     denoiser = make_attention_denoiser()
     assert "keys_heads" not in find_crossing(denoiser)
     fold_quotients(denoiser)
@@ -280,7 +280,7 @@ def test_steps_are_left_without_the_work_that_depends_on_the_text_alone() -> Non
     assert graph_spec(step).inputs["condition_0"].shape == (2, 2, "tokens", 2)
 
 
-def test_a_condition_that_no_step_reads_any_more_is_not_asked_for() -> None:
+def test_steps_do_not_take_sources_that_only_the_condition_graph_reads() -> None:
     denoiser = make_denoiser(extra=("text_embeds",))
     crossing = find_crossing(denoiser)
     assert list(crossing) == ["text", "column_text_embeds"]
@@ -290,9 +290,9 @@ def test_a_condition_that_no_step_reads_any_more_is_not_asked_for() -> None:
     ]  # fmt: skip
 
 
-def test_denoisers_that_cannot_be_cut_are_left_whole() -> None:
+def test_denoisers_without_a_separable_part_have_no_crossing() -> None:
     mixed = make_attention_denoiser()
-    for node in mixed.graph.node:  # the text meets the latent before any work is done on it
+    for node in mixed.graph.node:  # the text is mixed with the timestep before any node that reads it alone
         node.input[:] = ["met" if name == "encoder_hidden_states" else name for name in node.input]
     mixed.graph.node.insert(0, onnx.helper.make_node("Mul", ["encoder_hidden_states", "timestep"], ["met"]))
     assert find_crossing(mixed) == {}
@@ -323,7 +323,7 @@ def test_decode_scales_the_latent_and_rounds_pixels(per_channel: bool, tmp_path:
     assert (found == expected).mean() > 0.99
 
 
-def test_graphs_that_are_no_denoiser_are_refused() -> None:
+def test_graphs_that_are_not_denoisers_are_refused() -> None:
     sample = "<ir_version: 8, opset_import: ['' : 18]> g (float[b, 2, h, w] sample) => (float[b, 2, h, w] out) { out = Identity (sample) }"
     with pytest.raises(BundleError, match="timestep"):
         compose_step(onnx.parser.parse_model(sample.replace("'", '"')), SOURCES)
@@ -337,14 +337,14 @@ def test_graphs_that_are_no_denoiser_are_refused() -> None:
         compose_step(make_denoiser(opset=12), SOURCES)
 
 
-def test_invalid_graph_is_not_kept_quiet(tmp_path: Path) -> None:
+def test_an_invalid_graph_is_refused(tmp_path: Path) -> None:
     model = make_denoiser()
     model.graph.node[0].input[0] = "nowhere"
     with pytest.raises(BundleError, match="not valid"):
         save_graph(model, tmp_path / "broken.onnx")
 
 
-def test_outputs_and_notes_can_be_dropped() -> None:
+def test_outputs_and_debugging_information_can_be_removed() -> None:
     model = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 18]>
         g (float[n] x) => (float[n] keep, float[n] drop) <float k = {2.0}, float d = {3.0}>
@@ -394,27 +394,27 @@ def embed(encoder: Any, path: Path, **options: Any) -> np.ndarray:
     ("pooling", "expected"),
     [("mean", [[5, 83 / 3], [2, 4]]), ("cls", [[5, 25], [2, 4]]), ("last", [[7, 49], [2, 4]])],
 )
-def test_an_embedding_is_pooled_over_a_prompts_own_tokens(tmp_path: Path, pooling: str, expected: list[list[float]]) -> None:
+def test_an_embedding_is_pooled_over_unmasked_tokens(tmp_path: Path, pooling: str, expected: list[list[float]]) -> None:
     np.testing.assert_allclose(embed(make_encoder(), tmp_path, pooling=pooling), expected, rtol=1e-6)
 
 
-def test_an_embedding_may_be_brought_to_length_one(tmp_path: Path) -> None:
+def test_an_embedding_can_be_normalised(tmp_path: Path) -> None:
     found = embed(make_encoder(), tmp_path, pooling="cls", is_normalised=True)
     np.testing.assert_allclose(found, np.array([[5, 25], [2, 4]]) / np.hypot([5, 2], [25, 4])[:, None], rtol=1e-6)
 
 
-def test_an_encoder_gets_its_mask_and_zeros_for_token_types(tmp_path: Path) -> None:
+def test_an_encoder_gets_the_mask_and_zeros_as_token_types(tmp_path: Path) -> None:
     others = ", int64[batch, tokens] attention_mask, int64[batch, tokens] token_type_ids"
     mask = "kept = Cast <to = 1> (attention_mask)  kinds = Cast <to = 1> (token_type_ids)  some = Mul (ids, kept)  own = Add (some, kinds)"
     np.testing.assert_allclose(embed(make_encoder(others, mask), tmp_path, pooling="mean"), [[5, 83 / 3], [2, 4]], rtol=1e-6)
 
 
-def test_an_encoder_without_a_mask_sees_filler_for_padding(tmp_path: Path) -> None:
+def test_an_encoder_without_a_mask_gets_filler_tokens_for_padding(tmp_path: Path) -> None:
     pooled = "largest = ReduceMax <keepdims = 1> (ids)  zero = Mul (ids, largest)  own = Identity (zero)"
     found = embed(make_encoder("", pooled), tmp_path, pooling="last", filler=9)
     np.testing.assert_allclose(found, [[63, 3969], [18, 324]])
 
 
-def test_a_graph_that_is_no_encoder_is_refused() -> None:
+def test_a_graph_that_is_not_an_encoder_is_refused() -> None:
     with pytest.raises(BundleError, match="input_ids and attention_mask"):
         compose_embedding(make_encoder(", float[batch] pixels"), pooling="mean", is_normalised=False)

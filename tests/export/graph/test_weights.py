@@ -1,4 +1,4 @@
-"""Graphs that keep their weights in a safetensors file."""
+"""Graphs whose weights are references to safetensors files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ort = pytest.importorskip("onnxruntime")
 
 
 def write_safetensors(path: Path, arrays: dict[str, Any], padding: int = 0) -> None:
-    """Header of whatever length, so that tensors begin at odd offsets too."""
+    """Write a safetensors file without alignment, so that tensors may begin at odd offsets."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, array in arrays.items():
@@ -73,7 +73,7 @@ def test_weights_are_read_from_the_safetensors_file(padding: int, tmp_path: Path
     save_graph(model, tmp_path / "g.onnx")
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # it warns that an optimised model is for this machine only
+    options.log_severity_level = 3  # else it warns that an optimised model is for this machine only
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     session = ort.InferenceSession(str(tmp_path / "g.onnx"), options, providers=["CPUExecutionProvider"])
     x = np.random.default_rng(1).standard_normal((8, 4)).astype(np.float32)
@@ -97,7 +97,7 @@ def test_tensors_of_equal_content_are_matched_by_name(tmp_path: Path) -> None:
     assert int(entries["offset"]) == read_stored_tensors(weights)["second"].offset
 
 
-def test_weights_lie_in_several_files_and_kinds(tmp_path: Path) -> None:
+def test_weights_may_be_in_several_files_and_dtypes(tmp_path: Path) -> None:
     """float16, bfloat16 and float32 tensors of two files, read back by ONNX Runtime."""
     arrays = make_arrays()
     upper = (np.random.default_rng(2).standard_normal(64).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
@@ -117,7 +117,7 @@ def test_weights_lie_in_several_files_and_kinds(tmp_path: Path) -> None:
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_large_constant_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
+def test_a_large_constant_that_equals_no_tensor_is_refused(tmp_path: Path) -> None:
     arrays = make_arrays()
     weights = tmp_path / "model.safetensors"
     write_safetensors(weights, arrays)

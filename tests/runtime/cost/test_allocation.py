@@ -1,4 +1,4 @@
-"""One budget over many prompts: never exceeded, well spent, and better than a share for each."""
+"""Allocation of one budget to many prompts: it is never exceeded, and spent better than in equal shares."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ COSTS = np.array([20.0, 50.0, 120.0, 400.0])
 
 
 def make_quality(prompts: int, seed: int = 0) -> np.ndarray:
-    """Rising with the cost, more steeply for some prompts than for others."""
+    """Qualities that rise with the cost, more steeply for some prompts than for others."""
     rng = np.random.default_rng(seed)
     return 0.5 + rng.uniform(0, 0.5, (prompts, 1)) * np.log(COSTS / 20) / 3 + 0.02 * rng.normal(size=(prompts, 4))
 
 
-def worth(quality: np.ndarray, choice: np.ndarray) -> float:
+def total_quality(quality: np.ndarray, choice: np.ndarray) -> float:
     return float(quality[np.arange(len(choice)), choice].sum())
 
 
-def test_with_time_for_everything_each_prompt_gets_its_best() -> None:
+def test_with_a_large_budget_each_prompt_gets_its_best_candidate() -> None:
     quality = make_quality(50)
     allocation = allocate(quality, COSTS, 50 * 400)
     np.testing.assert_array_equal(allocation.choice, quality.argmax(1))
@@ -31,44 +31,44 @@ def test_with_time_for_everything_each_prompt_gets_its_best() -> None:
 
 
 @pytest.mark.parametrize("total_ms", [1000, 1001, 2500, 6000, 15000])
-def test_the_budget_is_kept_and_spent(total_ms: float) -> None:
+def test_the_budget_is_kept_and_no_affordable_upgrade_is_left(total_ms: float) -> None:
     quality = make_quality(50)
     allocation = allocate(quality, COSTS, total_ms)
     assert COSTS[allocation.choice].sum() == pytest.approx(allocation.total_ms)
     assert allocation.total_ms <= total_ms
     gain = quality - quality[np.arange(50), allocation.choice, None]
     extra = COSTS - COSTS[allocation.choice][:, None]
-    assert not ((gain > 0) & (extra <= total_ms - allocation.total_ms)).any()  # no upgrade is left that fits
+    assert not ((gain > 0) & (extra <= total_ms - allocation.total_ms)).any()  # no upgrade fits the remaining time
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_small_budgets_are_divided_nearly_as_well_as_can_be(seed: int) -> None:
+def test_the_allocation_is_close_to_the_exhaustive_optimum(seed: int) -> None:
     quality = make_quality(6, seed)
     for total_ms in (130, 300, 600, 1100):
-        found = worth(quality, allocate(quality, COSTS, total_ms).choice)
+        found = total_quality(quality, allocate(quality, COSTS, total_ms).choice)
         every = (np.array(choice) for choice in product(range(4), repeat=6))
-        best = max(worth(quality, choice) for choice in every if COSTS[choice].sum() <= total_ms)
+        best = max(total_quality(quality, choice) for choice in every if COSTS[choice].sum() <= total_ms)
         assert best - 0.2 <= found <= best + 1e-9
 
 
 @pytest.mark.parametrize("share_ms", [50, 120, 200])
-def test_dividing_by_need_beats_a_share_for_each(share_ms: float) -> None:
+def test_the_allocation_beats_an_equal_share_per_prompt(share_ms: float) -> None:
     quality = make_quality(500)
     each = np.where(share_ms >= COSTS, quality, -np.inf).argmax(1)
-    assert worth(quality, allocate(quality, COSTS, 500 * share_ms).choice) > worth(quality, each) + 1
+    assert total_quality(quality, allocate(quality, COSTS, 500 * share_ms).choice) > total_quality(quality, each) + 1
 
 
-def test_the_multiplier_is_the_price_at_which_prompts_choose() -> None:
+def test_prompts_choosing_by_the_multiplier_alone_nearly_give_the_allocation() -> None:
     quality = make_quality(200)
     allocation = allocate(quality, COSTS, 200 * 100)
     alone = (quality - allocation.multiplier * COSTS).argmax(1)
     assert (alone != allocation.choice).mean() < 0.02
 
 
-def test_more_time_is_never_worse() -> None:
+def test_more_time_does_not_lower_the_quality() -> None:
     quality = make_quality(40)
-    worths = [worth(quality, allocate(quality, COSTS, total_ms).choice) for total_ms in range(800, 16000, 400)]
-    assert (np.diff(worths) > -0.05).all()
+    totals = [total_quality(quality, allocate(quality, COSTS, total_ms).choice) for total_ms in range(800, 16000, 400)]
+    assert (np.diff(totals) > -0.05).all()
 
 
 def test_costs_may_differ_between_prompts() -> None:
@@ -77,12 +77,12 @@ def test_costs_may_differ_between_prompts() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
-def test_quality_may_have_any_unit(scale: float) -> None:
+def test_the_allocation_does_not_depend_on_the_unit_of_quality(scale: float) -> None:
     quality = make_quality(30)
     np.testing.assert_array_equal(allocate(scale * quality, COSTS, 3000).choice, allocate(quality, COSTS, 3000).choice)
 
 
-def test_equal_and_nearly_equal_costs_are_no_trouble() -> None:
+def test_equal_and_nearly_equal_costs_are_handled() -> None:
     quality = make_quality(30)
     cost = np.array([20.0, 20.0, 20.0 + 1e-12, 400.0])
     allocation = allocate(quality, cost, 2000)
@@ -91,12 +91,12 @@ def test_equal_and_nearly_equal_costs_are_no_trouble() -> None:
     np.testing.assert_array_equal(allocate(quality[:, :1], cost[:1], 600).choice, 0)
 
 
-def test_too_little_time_names_what_is_needed() -> None:
+def test_the_error_for_too_little_time_names_the_time_needed() -> None:
     with pytest.raises(BudgetError, match=r"50 prompts do not fit in 999 ms.* 1000 ms"):
         allocate(make_quality(50), COSTS, 999)
 
 
 @pytest.mark.parametrize("quality", [np.full((2, 4), np.nan), np.zeros((2, 0)), np.zeros(4)])
-def test_what_is_no_table_of_numbers_is_refused(quality: np.ndarray) -> None:
+def test_quality_that_is_not_a_finite_table_is_refused(quality: np.ndarray) -> None:
     with pytest.raises(ConfigError):
         allocate(quality, COSTS if quality.shape[-1] else np.zeros(0), 1000)

@@ -1,4 +1,4 @@
-"""What the budget promises, kept on a simulated device whose calls vary."""
+"""Budgets are met on a simulated device whose call times vary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POOL += tuple((f"base@{steps}", "base", steps, 3.0, 0.7 + steps / 200) for steps
 
 
 class Noise:
-    """Factors on call times: each call's own, one shared by an image, and now and then a call that is interrupted."""
+    """Factors on call times: one per call, one shared by the calls of an image, and occasional interruptions of a call."""
 
     def __init__(self, seed: int, *, call: float = 0.04, image: float = 0.03, interrupted: float = 0.004) -> None:
         self._random = random.Random(seed)
@@ -32,7 +32,7 @@ class Noise:
 
 
 def profile(noise: Noise, factor: float) -> dict[str, EngineCost]:
-    """Costs as measured while the device took `factor` times as long as it will."""
+    """Costs as profiled on a device that took `factor` times as long as in the simulation."""
     costs = {}
     for name, ms in CALL_MS.items():
         times = [factor * ms * noise(name) for _ in range(40)]
@@ -41,7 +41,7 @@ def profile(noise: Noise, factor: float) -> dict[str, EngineCost]:
 
 
 def simulate(device: FakeDevice, choose_budget: Callable[[random.Random], float], images: int = 150) -> dict[str, float]:
-    """Requests with budgets as chosen, and how they went."""
+    """Run requests with budgets from `choose_budget`; returns statistics of their results."""
     rng = random.Random(5)
     results = []
     for _ in range(images):
@@ -69,7 +69,7 @@ def test_budgets_between_the_fastest_and_the_slowest_are_met(open_device: Callab
     assert found["used"] >= 0.6
 
 
-def test_budgets_that_a_candidate_only_just_fits_are_met_and_used(open_device: Callable[..., FakeDevice]) -> None:
+def test_budgets_equal_to_an_upper_estimate_are_met_and_used(open_device: Callable[..., FakeDevice]) -> None:
     noise = Noise(2)
     device = open_device(pool=POOL, noise=noise, measured=profile(noise, 1.0))
 
@@ -82,7 +82,7 @@ def test_budgets_that_a_candidate_only_just_fits_are_met_and_used(open_device: C
     assert found["used"] >= 0.85
 
 
-def test_a_device_that_turns_slow_keeps_deadlines_by_cheaper_routes(open_device: Callable[..., FakeDevice]) -> None:
+def test_on_a_device_that_becomes_slow_cheaper_routes_keep_deadlines(open_device: Callable[..., FakeDevice]) -> None:
     noise = Noise(3)
     device = open_device(pool=POOL, noise=noise, measured=profile(noise, 1.0))
     before = simulate(device, lambda rng: 500.0, images=20)

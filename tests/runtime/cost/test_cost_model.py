@@ -1,4 +1,4 @@
-"""The cost model: what it predicts from measured calls, and what it learns from observed ones."""
+"""The cost model: predictions from profiled calls, and corrections from observed ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model(clock: FakeClock) -> CostModel:
 
 
 def run(model: CostModel, clock: FakeClock, calls: Calls, factor: float, *, extra_ms: float = 0.0) -> None:
-    """A request whose calls take `factor` times what was measured."""
+    """Observe a request whose calls take `factor` times the profiled time."""
     predicted, observed, total_ms = model.predict(calls), Observed(), 1.0 + extra_ms
     for call in calls:
         ms = MEASURED[call.engine].call.median_ms * factor
@@ -48,7 +48,7 @@ def run(model: CostModel, clock: FakeClock, calls: Calls, factor: float, *, extr
     model.observe(predicted, observed, actual_ms=total_ms, overhead_ms=1.0)
 
 
-def test_what_the_denoiser_makes_of_the_text_counts_as_text(clock: FakeClock) -> None:
+def test_condition_calls_count_as_text(clock: FakeClock) -> None:
     model = CostModel(MEASURED, clock)
     costs = [model.predict((Call("tiny/base/condition", Stage.TEXT, rows=rows), *make_calls())) for rows in (1, 2)]
     assert [cost.text_ms for cost in costs] == [7, 10]
@@ -67,7 +67,7 @@ def test_spreads_of_calls_add_in_quadrature(model: CostModel) -> None:
     assert cost.p95_ms == pytest.approx(cost.total_ms + cost.spread_ms + MARGIN_LOW * cost.total_ms)
 
 
-def test_loading_and_a_second_text_are_part_of_the_cost(model: CostModel) -> None:
+def test_loads_and_a_second_text_add_to_the_cost(model: CostModel) -> None:
     cost = model.predict(make_calls(texts=2), ("tiny/base/step", "tiny/vae/decode"))
     assert (cost.text_ms, cost.swap_ms) == (8, 60)
 
@@ -96,7 +96,7 @@ def test_a_slow_device_is_expected_to_be_slow_with_other_engines_too(model: Cost
     assert model.predict(make_calls("tiny/turbo/step")).denoise_ms == pytest.approx(160, rel=0.1)
 
 
-def test_an_engine_that_is_not_used_is_expected_to_recover_with_those_that_are(model: CostModel, clock: FakeClock) -> None:
+def test_the_factor_of_an_unused_engine_returns_to_that_of_the_others(model: CostModel, clock: FakeClock) -> None:
     for _ in range(40):
         run(model, clock, make_calls("tiny/base/step"), 2.0)
     for _ in range(40):
@@ -105,7 +105,7 @@ def test_an_engine_that_is_not_used_is_expected_to_recover_with_those_that_are(m
     assert model.predict(make_calls("tiny/base/step")).denoise_ms == pytest.approx(200)
 
 
-def test_observations_are_forgotten_so_that_a_refused_budget_is_tried_again(model: CostModel, clock: FakeClock) -> None:
+def test_old_observations_expire(model: CostModel, clock: FakeClock) -> None:
     for _ in range(40):
         run(model, clock, make_calls(), 3.0)
     clock.pass_ms(601_000)
@@ -139,7 +139,7 @@ def test_the_runs_of_an_engine_in_one_request_are_added_up(model: CostModel) -> 
     assert observed.calls == {"tiny/base/step 1": (200.0, 400.0)}
 
 
-def test_loading_times_are_learned_apart(model: CostModel, clock: FakeClock) -> None:
+def test_load_times_are_corrected_apart_from_calls(model: CostModel, clock: FakeClock) -> None:
     calls, loads = make_calls(), ("tiny/base/step",)
     for _ in range(8):
         observed = Observed()
@@ -157,7 +157,7 @@ def test_calls_of_the_router_are_overhead_not_text(clock: FakeClock) -> None:
     assert with_router.overhead_ms == CostModel(MEASURED, clock).predict(make_calls()).overhead_ms + 3.0
 
 
-def test_sizes_and_numbers_of_texts_are_corrected_apart(model: CostModel, clock: FakeClock) -> None:
+def test_each_size_and_number_of_texts_has_its_own_correction(model: CostModel, clock: FakeClock) -> None:
     for _ in range(6):
         run(model, clock, make_calls(), 2.0)
     assert model.predict(make_calls()).denoise_ms == pytest.approx(400, rel=0.05)
@@ -167,7 +167,7 @@ def test_sizes_and_numbers_of_texts_are_corrected_apart(model: CostModel, clock:
     assert observed.calls == {"tiny/base/step 4": (200.0, 200.0)}
 
 
-def test_a_window_holds_its_size_and_forgets_with_age() -> None:
+def test_a_window_has_a_size_and_drops_old_values() -> None:
     clock = FakeClock()
     window = Window(clock, size=3, max_age_s=10, prior=(1.0,))
     for value in (5.0, 6.0, 7.0, 8.0):
@@ -178,7 +178,7 @@ def test_a_window_holds_its_size_and_forgets_with_age() -> None:
     assert window.median() == window.upper(0.98) == 1.0
 
 
-def test_a_cost_is_plain_data() -> None:
+def test_a_cost_as_json_has_both_estimates() -> None:
     cost = Cost(overhead_ms=1, text_ms=2, swap_ms=0, denoise_ms=3, decode_ms=4, spread_ms=1)
     assert cost.to_json()["total_ms"] == 10
     assert cost.to_json()["p95_ms"] == 11

@@ -1,4 +1,4 @@
-"""Which engines candidates call, in which order and how often."""
+"""The engines that candidates call, with order and number of runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_candidate_needs_its_own_denoiser(bundle: Bundle) -> None:
     assert names["tiny-base@4"] == [START, "tiny/base/condition", "tiny/base/guided_step", END]
 
 
-def test_images_are_those_of_the_fastest_candidate_of_each_choice_of_engines(bundle: Bundle) -> None:
+def test_image_calls_has_the_candidate_with_fewest_steps_for_each_set_of_engines(bundle: Bundle) -> None:
     assert image_calls(bundle) == {
         "tiny-turbo@1": [(START, 1), ("tiny/turbo/step", 1), (END, 1)],
         "tiny-base@4": [(START, 1), ("tiny/base/condition", 1), ("tiny/base/guided_step", 4), (END, 1)],

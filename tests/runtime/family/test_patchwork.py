@@ -1,4 +1,4 @@
-"""A family that exists nowhere else runs by its data alone: nothing in the runtime or the engines knows it."""
+"""A family that exists only in the tests runs from its bundle alone, without code for it in the runtime or the engines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def runtime(patchwork: Path, tmp_path_factory: pytest.TempPathFactory) -> Runtim
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96)])
 @pytest.mark.parametrize(("candidate", "steps", "decoder"), [("patchwork@2", 2, "tiny"), ("patchwork@4", 4, "full")])
-def test_its_image_is_the_reference_in_numpy(runtime: Runtime, candidate: str, steps: int, decoder: str, height: int, width: int) -> None:
+def test_images_equal_the_numpy_reference(runtime: Runtime, candidate: str, steps: int, decoder: str, height: int, width: int) -> None:
     found = runtime.generate(PROMPT, candidate=candidate, seed=5, height=height, width=width).pixels[0]
     expected = reference(PROMPT, seed=5, steps=steps, guidance_scale=3.5, decoder=decoder, size=(height, width))
     difference = np.abs(found.astype(int) - expected)
@@ -36,13 +36,13 @@ def test_its_image_is_the_reference_in_numpy(runtime: Runtime, candidate: str, s
     assert np.ptp(expected) > 60
 
 
-def test_the_size_of_the_image_changes_what_is_drawn(runtime: Runtime) -> None:
+def test_the_image_size_is_part_of_the_conditioning(runtime: Runtime) -> None:
     square, wide = (runtime.generate(PROMPT, candidate="patchwork@4", seed=5, width=width).pixels[0] for width in (64, 96))
     assert np.abs(square.astype(int) - wide[:, :64]).max() > 5
 
 
-def test_a_carried_latent_changes_the_steps(runtime: Runtime) -> None:
-    """UniPC and Euler start from the same noise and see the same text; only their tables differ."""
+def test_unipc_and_euler_give_different_images(runtime: Runtime) -> None:
+    """UniPC carries a latent, Euler does not; noise and text are the same, so only the step tables differ."""
     euler, unipc = (runtime.generate(PROMPT, candidate=name, seed=5).pixels[0] for name in ("patchwork@4", "patchwork-unipc@4"))
     assert unipc.shape == euler.shape
     assert np.abs(euler.astype(int) - unipc).max() > 1
@@ -53,8 +53,8 @@ def test_both_encoders_and_both_decoders_are_built_and_called(runtime: Runtime) 
     assert set(runtime._resources.engines._resident) >= names | {"patchwork/full/decode", "patchwork/tiny/decode"}
 
 
-def test_the_words_of_each_encoder_matter(runtime: Runtime) -> None:
-    """`by` is in both vocabularies, so another word changes what both encoders read; a word unknown to them is one token."""
+def test_another_word_changes_the_image(runtime: Runtime) -> None:
+    """Both encoders read `red` and `green` as different tokens."""
     first, second = (
         runtime.generate(prompt, candidate="patchwork@2", seed=5).pixels for prompt in (PROMPT, PROMPT.replace("red", "green"))
     )

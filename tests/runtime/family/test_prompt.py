@@ -1,4 +1,4 @@
-"""Prompts: what is refused, and what is not."""
+"""Prompts: which texts are accepted and which are refused."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def test_an_empty_prompt_is_refused(prompt: str) -> None:
 
 
 @pytest.mark.parametrize("character", ["\0", "\x07", "\x1b", "\x7f", "\x85"])
-def test_control_characters_are_refused_with_their_place(character: str) -> None:
+def test_the_error_for_a_control_character_has_its_position(character: str) -> None:
     with pytest.raises(PromptError, match=rf"U\+{ord(character):04X}, at position 3"):
         check_prompt(f"a b{character}c")
 
 
-def test_half_a_surrogate_pair_is_refused() -> None:
+def test_an_unpaired_surrogate_is_refused() -> None:
     with pytest.raises(PromptError, match="surrogate"):
         check_prompt("a house \ud83c")
 
@@ -37,14 +37,14 @@ def test_half_a_surrogate_pair_is_refused() -> None:
 @pytest.mark.parametrize(
     "prompt", ["a house 🏡", "👩‍👩‍👧 on a beach", "дом у озера", "湖边的红房子", "e\u0301", "two\nlines\tand a tab\r\n", "مرحبا"]
 )
-def test_any_other_unicode_is_welcome(prompt: str, tokenizer: Tokenizer) -> None:
+def test_any_other_unicode_is_accepted(prompt: str, tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode(check_prompt(prompt))
     assert tokens.ids.shape == (1, 16)
     assert tokens.ids.dtype == np.int64
 
 
 @pytest.mark.parametrize("prompt", [None, 7, b"a house", ["a house"]])
-def test_what_is_no_text_is_refused(prompt: object) -> None:
+def test_a_prompt_that_is_not_text_is_refused(prompt: object) -> None:
     with pytest.raises(ConfigError, match="text"):
         check_prompt(prompt)
 

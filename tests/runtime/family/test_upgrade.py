@@ -1,4 +1,4 @@
-"""Better engines are built in another process and swapped in between two images; whatever becomes of it, images go on."""
+"""Better engines are built in another process and swapped in between two requests; generation continues even if the build fails."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ OPEN_S = 60.0
 
 
 class Script:
-    """A builder that tells what a test puts into it."""
+    """A builder whose events a test puts into `queue`."""
 
     def __init__(self) -> None:
-        self.told: queue.Queue[dict[str, str] | None] = queue.Queue()
+        self.queue: queue.Queue[dict[str, str] | None] = queue.Queue()
         self.is_closed = self.is_released = False
 
     def events(self) -> Iterator[dict[str, str]]:
-        while (event := self.told.get()) is not None:
+        while (event := self.queue.get()) is not None:
             yield event
 
     def close(self) -> None:
         self.is_closed = True
-        self.told.put({"state": "failed", "reason": "closed"})
-        self.told.put(None)
+        self.queue.put({"state": "failed", "reason": "closed"})
+        self.queue.put(None)
 
     def release(self) -> None:
         self.is_released = True
 
 
 class Upgraded:
-    """A fake device whose better engines take a tenth of the time, and become ready when told."""
+    """A fake device whose better engines take a tenth of the time, and become ready when the test says so."""
 
     def __init__(self, device: FakeDevice, recorded: dict[str, Any] | None = None) -> None:
         self.device, self.script, self.opened = device, Script(), threading.Event()
@@ -79,19 +79,19 @@ class Upgraded:
         return engine
 
     def make_ready(self, *names: str) -> None:
-        """The builder tells, and the upgrade has noted it."""
+        """Send events that these engines are ready, and wait until the upgrade has processed them."""
         for name in names:
-            self.script.told.put({"engine": name, "state": "building"})
-            self.script.told.put({"engine": name, "state": "ready"})
+            self.script.queue.put({"engine": name, "state": "building"})
+            self.script.queue.put({"engine": name, "state": "ready"})
         wanted = self.upgrade.status().done + len(names)
         while self.upgrade.status().done < wanted:
             threading.Event().wait(0.001)
 
     def finish(self, *names: str) -> None:
-        """These are ready, and no more come."""
+        """Send events that these engines are ready and the build has ended, and wait for the upgrade."""
         self.make_ready(*names)
-        self.script.told.put({"state": "done"})
-        self.script.told.put(None)
+        self.script.queue.put({"state": "done"})
+        self.script.queue.put(None)
         assert self.upgrade.wait(OPEN_S)
 
 
@@ -102,7 +102,7 @@ def upgraded(device: FakeDevice) -> Iterator[Upgraded]:
     made.runtime.close()
 
 
-def test_the_swap_happens_between_two_images(upgraded: Upgraded) -> None:
+def test_engines_are_swapped_between_two_requests(upgraded: Upgraded) -> None:
     old = upgraded.device.engines["tiny/base/guided_step"]
     before = old.calls
 
@@ -123,7 +123,7 @@ def test_the_swap_happens_between_two_images(upgraded: Upgraded) -> None:
     assert second.actual_ms == pytest.approx(4 * 5 + 10 + 5, abs=1.5)
 
 
-def test_values_move_between_engines_that_cannot_read_each_other_s(upgraded: Upgraded) -> None:
+def test_values_are_converted_between_engines_of_different_backends(upgraded: Upgraded) -> None:
     want = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1).pixels
     for name in ("tiny/base/guided_step", "tiny/base/condition", "tiny/vae/decode"):
         engine = upgraded._open(name)
@@ -137,7 +137,7 @@ def test_values_move_between_engines_that_cannot_read_each_other_s(upgraded: Upg
     )
 
 
-def test_a_route_shows_both_costs(upgraded: Upgraded) -> None:
+def test_a_route_has_the_costs_of_current_and_future_engines(upgraded: Upgraded) -> None:
     route = upgraded.runtime.route(PROMPT, candidate="turbo@1")
     assert route.option.building_ms is None
     building = upgraded.runtime.building
@@ -147,36 +147,36 @@ def test_a_route_shows_both_costs(upgraded: Upgraded) -> None:
     route = upgraded.runtime.route(PROMPT, candidate="turbo@1")
     assert route.option.ms == pytest.approx(35.0, abs=1.5)
     assert route.option.building_ms == pytest.approx(4.4, abs=1.5)
-    told = route.to_json()
+    data = route.to_json()
     building = upgraded.runtime.building
     assert building is not None
     assert building.to_json() == {
         "backend": "better", "provider": "gpu", "precision": "float16", "graph": None, "done": 3, "total": 5, "rejected": {},
         "problem": None, "remaining_s": 6.0, "is_over": False,
     }  # fmt: skip
-    assert told["options"][0]["building_ms"] == round(route.option.building_ms, 3)
-    json.dumps(told)
+    assert data["options"][0]["building_ms"] == round(route.option.building_ms, 3)
+    json.dumps(data)
     (planned,) = upgraded.runtime.plan([PROMPT], total_ms=60000)
     assert next(option.building_ms for option in planned.options if option.candidate.name == "turbo@1") == route.option.building_ms
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
-    assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.ms == pytest.approx(35.0, abs=1.5)  # until all are there
+    assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.ms == pytest.approx(35.0, abs=1.5)  # until the build has ended
     upgraded.finish()
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     after = upgraded.runtime.route(PROMPT, candidate="turbo@1").option
     assert (after.ms, after.building_ms) == (pytest.approx(4.4, abs=1.5), None)
 
 
-def test_recorded_builds_say_what_is_to_be_expected(device: FakeDevice) -> None:
+def test_costs_of_earlier_builds_are_used_until_the_build_fails(device: FakeDevice) -> None:
     upgraded = Upgraded(device, {name: steady(ms / 10) for name, ms in CALL_MS.items()})
     assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms == pytest.approx(4.4, abs=1.5)
-    upgraded.script.told.put({"state": "failed", "reason": "the building process was killed (SIGKILL)"})
-    upgraded.script.told.put(None)
+    upgraded.script.queue.put({"state": "failed", "reason": "the building process was killed (SIGKILL)"})
+    upgraded.script.queue.put(None)
     assert upgraded.upgrade.wait(OPEN_S)
     assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms is None
     upgraded.runtime.close()
 
 
-def test_what_was_observed_on_the_old_engine_does_not_count_for_the_new_one(upgraded: Upgraded) -> None:
+def test_observations_of_a_replaced_engine_are_dropped(upgraded: Upgraded) -> None:
     upgraded.device.slowdown["tiny/base/guided_step"] = 3.0
     for _ in range(6):
         upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1)
@@ -185,15 +185,15 @@ def test_what_was_observed_on_the_old_engine_does_not_count_for_the_new_one(upgr
     assert upgraded.runtime.route(PROMPT, candidate="base@4").option.ms == pytest.approx(36.0, abs=4)
 
 
-def test_an_engine_that_fails_its_check_or_cannot_be_opened_leaves_the_one_in_use(upgraded: Upgraded, caplog: Any) -> None:
+def test_the_engine_in_use_stays_if_its_replacement_is_rejected_or_cannot_be_opened(upgraded: Upgraded, caplog: Any) -> None:
     def fail(name: str) -> Any:
         raise RuntimeError("no such device")
 
     upgraded.upgrade._open_ready = fail
-    upgraded.script.told.put({"engine": "tiny/turbo/step", "state": "rejected", "reason": "it is slower"})
-    upgraded.script.told.put({"engine": "tiny/vae/decode", "state": "ready"})
-    upgraded.script.told.put({"state": "done"})
-    upgraded.script.told.put(None)
+    upgraded.script.queue.put({"engine": "tiny/turbo/step", "state": "rejected", "reason": "it is slower"})
+    upgraded.script.queue.put({"engine": "tiny/vae/decode", "state": "ready"})
+    upgraded.script.queue.put({"state": "done"})
+    upgraded.script.queue.put(None)
     assert upgraded.upgrade.wait(OPEN_S)
     assert upgraded.script.is_released
     assert upgraded.runtime.building is not None
@@ -204,9 +204,9 @@ def test_an_engine_that_fails_its_check_or_cannot_be_opened_leaves_the_one_in_us
     assert upgraded.device.engines["tiny/turbo/step"].calls > 0
 
 
-def test_all_engines_are_used_at_once_or_none(upgraded: Upgraded) -> None:
+def test_new_engines_are_used_only_after_the_whole_build(upgraded: Upgraded) -> None:
     upgraded.make_ready("tiny/turbo/step", "tiny/text_encoder/encode")
-    upgraded.script.told.put({"engine": "tiny/vae/decode", "state": "building"})
+    upgraded.script.queue.put({"engine": "tiny/vae/decode", "state": "building"})
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.engines == {}
     assert not upgraded.upgrade.status().is_over
@@ -218,10 +218,10 @@ def test_all_engines_are_used_at_once_or_none(upgraded: Upgraded) -> None:
     }  # fmt: skip
 
 
-def test_engines_that_are_slower_together_are_not_used(upgraded: Upgraded) -> None:
+def test_engines_rejected_after_being_ready_are_not_used(upgraded: Upgraded) -> None:
     upgraded.make_ready("tiny/turbo/step", "tiny/vae/decode")
     for name in ("tiny/turbo/step", "tiny/vae/decode"):
-        upgraded.script.told.put({"engine": name, "state": "rejected", "reason": "images are slower with it"})
+        upgraded.script.queue.put({"engine": name, "state": "rejected", "reason": "images are slower with it"})
     upgraded.finish()
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.engines == {}
@@ -230,7 +230,7 @@ def test_engines_that_are_slower_together_are_not_used(upgraded: Upgraded) -> No
     assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms is None
 
 
-def test_where_one_cannot_be_opened_none_is_used_and_those_that_were_are_closed(upgraded: Upgraded) -> None:
+def test_if_one_engine_cannot_be_opened_all_are_rejected_and_closed(upgraded: Upgraded) -> None:
     def fail_second(name: str) -> Any:
         if name == "tiny/vae/decode":
             raise RuntimeError("no memory")
@@ -243,17 +243,17 @@ def test_where_one_cannot_be_opened_none_is_used_and_those_that_were_are_closed(
     assert upgraded.upgrade.status().rejected == dict.fromkeys(("tiny/turbo/step", "tiny/vae/decode"), "RuntimeError: no memory")
 
 
-def test_what_was_ready_is_not_used_where_the_builder_was_killed(upgraded: Upgraded) -> None:
+def test_ready_engines_are_not_used_if_the_builder_is_killed(upgraded: Upgraded) -> None:
     upgraded.make_ready("tiny/turbo/step")
-    upgraded.script.told.put({"state": "failed", "reason": "the building process was killed (SIGKILL)"})
-    upgraded.script.told.put(None)
+    upgraded.script.queue.put({"state": "failed", "reason": "the building process was killed (SIGKILL)"})
+    upgraded.script.queue.put(None)
     assert upgraded.upgrade.wait(OPEN_S)
     assert upgraded.upgrade.status().is_over
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     assert upgraded.engines == {}
 
 
-def test_closing_ends_the_builder_and_closes_what_nobody_took(upgraded: Upgraded) -> None:
+def test_closing_the_runtime_ends_the_builder_and_closes_untaken_engines(upgraded: Upgraded) -> None:
     upgraded.finish("tiny/turbo/step")
     upgraded.runtime.close()
     assert upgraded.script.is_closed
@@ -263,7 +263,7 @@ def test_closing_ends_the_builder_and_closes_what_nobody_took(upgraded: Upgraded
         upgraded.runtime.generate(PROMPT)
 
 
-def test_costs_of_another_engine_scale() -> None:
+def test_scaled_costs_are_relative_to_another_engine() -> None:
     measured = steady(10.0, p95=1.5)
     cost = replace(measured, call=replace(measured.call, spread_ms=2.0)).scaled("tiny/turbo/step", "1" * 32, 0.5, 2.0)
     assert (cost.call.median_ms, cost.call.p95_ms, cost.call.spread_ms) == (5.0, 7.5, 1.0)
@@ -272,7 +272,7 @@ def test_costs_of_another_engine_scale() -> None:
 
 @pytest.fixture
 def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The gated backend, known here and to the building process; builds go on when this folder says so."""
+    """Registers the gated backend here and in the building process; files in this folder let its builds continue."""
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
     folder = tmp_path / "gate"
     folder.mkdir()
@@ -306,7 +306,7 @@ def upgrade_of(runtime: Runtime) -> Upgrade:
     return runtime._resources.upgrade
 
 
-def test_images_are_made_on_what_is_ready_until_better_engines_are_built(open_gated: Callable[..., Runtime], gate: Path) -> None:
+def test_images_come_from_ready_engines_until_the_background_build_ends(open_gated: Callable[..., Runtime], gate: Path) -> None:
     with open_gated() as runtime:
         assert upgrade_of(runtime).expected_costs(["tiny/turbo/step"]) is None
         before = runtime.generate(PROMPT, seed=3, candidate="tiny-base@4")
@@ -325,7 +325,7 @@ def test_images_are_made_on_what_is_ready_until_better_engines_are_built(open_ga
         assert again.generate(PROMPT, seed=3, candidate="tiny-base@4").settings["backend"] == "gated"
 
 
-def test_costs_found_while_busy_are_relative_to_those_of_the_engine_replaced(
+def test_costs_measured_during_a_background_build_are_relative_to_the_replaced_engine(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path
 ) -> None:
     (gate / "all").touch()
@@ -336,7 +336,7 @@ def test_costs_found_while_busy_are_relative_to_those_of_the_engine_replaced(
     assert costs["relative_to"] == stored["onnxruntime", "tiny/vae/decode"].digest
 
 
-def test_a_slower_engine_does_not_replace_a_faster_one_but_may_be_asked_for(
+def test_a_slower_engine_replaces_none_but_can_be_chosen_explicitly(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (gate / "all").touch()
@@ -350,19 +350,19 @@ def test_a_slower_engine_does_not_replace_a_faster_one_but_may_be_asked_for(
             assert len(runtime.building.rejected) == 5
             assert all("slower than the engine it would replace" in reason for reason in reasons)
             assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
-        monkeypatch.setattr("costroute_rt.engines.building.background.start_builder", None)  # a second process would be in vain
+        monkeypatch.setattr("costroute_rt.engines.building.background.start_builder", None)  # no second process may start
     with Runtime.open(tiny_bundle, home=tmp_path / "home", backend="gated", threads=1, preload=False) as runtime:
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
     store = Store.open(tmp_path / "home")
     for stored in store.engines():
         if stored.key.backend == "onnxruntime":
             store.remove(stored.digest)
-    with open_gated() as runtime:  # what they lost against is gone
+    with open_gated() as runtime:  # the engines that won the races no longer exist
         assert runtime.building is None
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
 
 
-def test_one_engine_that_is_wrong_does_not_keep_the_others_from_being_used(
+def test_a_quarantined_engine_does_not_prevent_the_use_of_the_others(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path
 ) -> None:
     (gate / "all").touch()
@@ -380,7 +380,7 @@ def test_one_engine_that_is_wrong_does_not_keep_the_others_from_being_used(
         assert [key and key.backend for key in used] == ["gated", "onnxruntime"]
 
 
-def test_an_engine_that_is_proved_is_neither_built_nor_raced_again(
+def test_an_engine_that_passed_its_race_is_neither_built_nor_raced_again(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (gate / "all").touch()
@@ -405,10 +405,10 @@ def test_an_engine_that_is_proved_is_neither_built_nor_raced_again(
     races = list[int]()
     monkeypatch.setattr(background, "run_race", note_race)
     assert [each["state"] for each in background.build_job(job)] == ["building", "ready"] * 5
-    assert len(races) == len(image_calls(Bundle.open(tiny_bundle)))  # of whole images only: each by itself is proved
+    assert len(races) == len(image_calls(Bundle.open(tiny_bundle)))  # races of whole images only: each engine has passed its own race
 
 
-def test_engines_with_which_images_are_slower_replace_none_and_are_not_tried_again(
+def test_engines_that_slow_down_whole_images_are_rejected_for_good(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, tiny_bundle: Path
 ) -> None:
     (gate / "all").touch()
@@ -426,7 +426,7 @@ def test_engines_with_which_images_are_slower_replace_none_and_are_not_tried_aga
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "gated"
 
 
-def test_engines_whose_images_were_not_raced_yet_are_used_after_that(open_gated: Callable[..., Runtime], gate: Path) -> None:
+def test_races_missed_by_a_crash_run_at_the_next_start(open_gated: Callable[..., Runtime], gate: Path) -> None:
     for name in ("all", "crash before images"):
         (gate / name).touch()
     with open_gated() as runtime:
@@ -441,14 +441,14 @@ def test_engines_whose_images_were_not_raced_yet_are_used_after_that(open_gated:
         assert runtime.building is None
 
 
-def test_building_at_once_and_in_the_background_exclude_each_other(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_build_and_background_build_exclude_each_other(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="build and background_build"):
         Runtime.open(tiny_bundle, home=tmp_path, build=True, background_build=True)
 
 
-def test_a_builder_that_cannot_be_followed_is_said_and_ended(upgraded: Upgraded, caplog: Any) -> None:
-    upgraded.script.told.put({"engine": "tiny/turbo/step", "state": "building"})
-    upgraded.script.told.put({"engine": "tiny/turbo/step"})
+def test_an_invalid_event_of_the_builder_is_reported_and_ends_it(upgraded: Upgraded, caplog: Any) -> None:
+    upgraded.script.queue.put({"engine": "tiny/turbo/step", "state": "building"})
+    upgraded.script.queue.put({"engine": "tiny/turbo/step"})
     assert upgraded.upgrade.wait(OPEN_S)
     building = upgraded.runtime.building
     assert building is not None
@@ -458,7 +458,7 @@ def test_a_builder_that_cannot_be_followed_is_said_and_ended(upgraded: Upgraded,
     assert "the background build ended" in caplog.text
 
 
-def test_a_process_that_the_system_does_not_start_is_an_error(open_gated: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_building_process_that_cannot_start_is_an_error(open_gated: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch) -> None:
     from costroute_rt import EngineError
 
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
@@ -467,7 +467,7 @@ def test_a_process_that_the_system_does_not_start_is_an_error(open_gated: Callab
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
-def test_killing_the_builder_leaves_generation_running_and_is_said(
+def test_a_killed_builder_is_reported_and_generation_continues(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, caplog: Any
 ) -> None:
     with open_gated() as runtime:
@@ -480,7 +480,7 @@ def test_killing_the_builder_leaves_generation_running_and_is_said(
     assert not list((tmp_path / "home/engines").glob(".*"))
 
 
-def test_a_builder_that_ends_by_itself_says_how(open_gated: Callable[..., Runtime], gate: Path) -> None:
+def test_the_exit_code_of_a_crashed_builder_is_reported(open_gated: Callable[..., Runtime], gate: Path) -> None:
     for name in ("crash", "all"):
         (gate / name).touch()
     with open_gated() as runtime:
@@ -489,7 +489,7 @@ def test_a_builder_that_ends_by_itself_says_how(open_gated: Callable[..., Runtim
         assert runtime.building.problem == "the building process ended with exit code 7"
 
 
-def test_closing_the_runtime_ends_the_process(open_gated: Callable[..., Runtime]) -> None:
+def test_closing_the_runtime_ends_the_building_process(open_gated: Callable[..., Runtime]) -> None:
     runtime = open_gated()
     process = upgrade_of(runtime)._builder._process  # type: ignore[attr-defined]
     assert process.poll() is None
@@ -507,18 +507,18 @@ def test_the_builder_runs_at_low_priority(open_gated: Callable[..., Runtime], ga
         assert os.getpriority(os.PRIO_PROCESS, upgrade._builder.pid) == 19  # type: ignore[attr-defined]
 
 
-def test_without_anything_ready_the_cpu_s_engines_are_built_first(gate: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_without_any_ready_engines_those_of_the_cpu_are_built_first(gate: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     with Runtime.open(tiny_bundle, home=tmp_path / "new", backend="gated", threads=1, background_build=True, preload=False) as runtime:
         assert runtime.building is not None
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
 
 
-def test_a_backend_that_is_not_there_is_an_error_at_once(tiny_bundle: Path, store: Path) -> None:
+def test_an_unknown_backend_raises_before_the_build(tiny_bundle: Path, store: Path) -> None:
     with pytest.raises(ConfigError, match="abacus"):
         Runtime.open(tiny_bundle, home=store, backend="abacus", background_build=True)
 
 
-def test_a_program_without_an_interpreter_says_so(
+def test_a_frozen_program_cannot_build_in_the_background(
     open_gated: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
 ) -> None:
     from costroute_rt import EngineError
@@ -528,9 +528,9 @@ def test_a_program_without_an_interpreter_says_so(
         open_gated()
 
 
-def test_the_process_ends_with_its_starter(open_gated: Callable[..., Runtime]) -> None:
+def test_the_building_process_ends_when_its_parent_dies(open_gated: Callable[..., Runtime]) -> None:
     with open_gated() as runtime:
         process = upgrade_of(runtime)._builder._process  # type: ignore[attr-defined]
-        process.stdin.close()  # as the system does when we die
+        process.stdin.close()  # as the system does when the parent dies
         process.wait(OPEN_S)
         assert upgrade_of(runtime).wait(OPEN_S)

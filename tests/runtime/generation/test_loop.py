@@ -1,4 +1,4 @@
-"""The denoising loop: rows, noise, stopping, and keeping a deadline."""
+"""The denoising loop: rows, noise, and deadlines."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def network(x: Any, timestep: float) -> Any:
 
 @dataclass
 class FakeStep:
-    """Stands for a `loop.Denoiser`: `row_ms` of the clock per row, and the network above inside the linear rule."""
+    """A fake `loop.Denoiser`, which takes `row_ms` of the clock per row and applies the linear rule to the network above."""
 
     clock: FakeClock
     row_ms: Callable[[int], float]
-    asked: list[float] = field(default_factory=list)
-    """Timesteps the network was asked at."""
+    timesteps: list[float] = field(default_factory=list)
+    """Timesteps at which the network was called."""
     has_memory: bool = False
 
     @property
@@ -46,8 +46,8 @@ class FakeStep:
         return value
 
     def __call__(self, latent: Any, before: Any, carried: Any, noise: Any, row: Any) -> tuple[Any, Any, Any]:
-        self.clock.pass_ms(self.row_ms(len(self.asked)))
-        self.asked.append(float(row[1]))
+        self.clock.pass_ms(self.row_ms(len(self.timesteps)))
+        self.timesteps.append(float(row[1]))
         scale, timestep, _, p, q, a, b, c, s = row.astype(np.float64)
         d = p * latent + q * network(scale * latent, timestep)
         return a * latent + b * d + c * before + s * noise, d, carried
@@ -55,7 +55,7 @@ class FakeStep:
 
 @dataclass
 class Row:
-    """What a run was like after a row."""
+    """The state of a run after a row."""
 
     latent: Any
     denoised: Any
@@ -73,7 +73,7 @@ def run(
     after_ms: float = 5.0,
     caller_ms: float = 0.0,
 ) -> tuple[list[Row], list[float]]:
-    """The rows that ran, and the timesteps the network was asked at; caller_ms: time the caller takes after each row."""
+    """The rows that ran, and the timesteps at which the network was called; caller_ms: time the caller takes after each row."""
     clock = FakeClock()
     step = FakeStep(clock, row_ms)
     pace = Pace(clock, row_ms=10.0, after_ms=after_ms, finish_at_s=None if max_ms is None else clock() + max_ms / 1000)
@@ -84,7 +84,7 @@ def run(
         ms = images.advance()
         rows.append(Row(images.latent, images.denoised, images.done, images.done + images.left, ms))
         clock.pass_ms(caller_ms)
-    return rows, step.asked
+    return rows, step.timesteps
 
 
 def reference(config: SchedulerConfig, steps: int) -> Any:
@@ -107,17 +107,17 @@ def test_the_loop_follows_the_table(config: SchedulerConfig, steps: int) -> None
     assert {row.total for row in rows} == {steps}
 
 
-def test_a_run_in_time_is_left_alone() -> None:
+def test_a_run_in_time_is_not_shortened() -> None:
     rows, _ = run(FLOW, 10, max_ms=105.5)
     assert len(rows) == 10
 
 
-def test_a_late_run_leaves_rows_out_and_keeps_its_deadline() -> None:
-    rows, asked = run(FLOW, 10, row_ms=lambda index: 10 if index < 2 else 20, max_ms=130)
+def test_a_late_run_skips_rows_and_keeps_its_deadline() -> None:
+    rows, timesteps = run(FLOW, 10, row_ms=lambda index: 10 if index < 2 else 20, max_ms=130)
     assert len(rows) < 10
     assert sum(row.ms for row in rows) + 10 <= 130
     assert rows[-1].total == len(rows)
-    assert asked == sorted(asked, reverse=True)
+    assert timesteps == sorted(timesteps, reverse=True)
 
 
 def test_the_rows_that_remain_start_at_the_level_that_was_reached() -> None:
@@ -147,12 +147,12 @@ def test_what_follows_the_rows_is_expected_to_be_as_slow_as_they_are() -> None:
     assert pace.remaining_ms(4) == 70  # faster rows do not make the rest faster
 
 
-def test_one_slow_row_costs_only_what_it_took() -> None:
+def test_one_slow_row_skips_only_as_many_rows_as_its_delay() -> None:
     rows, _ = run(FLOW, 10, row_ms=lambda index: 40 if index == 3 else 10, max_ms=110)
     assert len(rows) == 7  # 30 ms late: three rows
 
 
-def test_time_the_caller_takes_between_rows_counts() -> None:
+def test_time_of_the_caller_between_rows_counts_against_the_deadline() -> None:
     rows, _ = run(FLOW, 10, max_ms=110, caller_ms=10)
     assert len(rows) < 10
     assert sum(row.ms + 10 for row in rows) <= 110

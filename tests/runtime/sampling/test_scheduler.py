@@ -1,4 +1,4 @@
-"""Schedulers: what must hold without torch, and the step-by-step comparison with diffusers (mark `export`)."""
+"""Schedulers: properties that can be tested without torch, and the step-by-step comparison with diffusers (mark `export`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_table(config: SchedulerConfig, steps: int) -> StepTable:
 
 
 def known_configs() -> Iterator[SchedulerConfig]:
-    """Every scheduler with each prediction type and feature it has."""
+    """Every scheduler with each prediction type and feature that it supports."""
     for name, scheduler in SCHEDULERS.items():
         for prediction_type in scheduler.prediction_types:
             for feature in (None, *scheduler.features):
@@ -67,7 +67,7 @@ def split_noise(config: SchedulerConfig, level: float) -> tuple[float, float]:
 
 
 def predict_perfectly(config: SchedulerConfig, x: FloatArray, clean: FloatArray, level: float) -> FloatArray:
-    """What a model that knows the clean latent says about x."""
+    """The output for x of a model that knows the clean latent."""
     alpha, sigma = split_noise(config, level)
     noise = (x - alpha * clean) / sigma
     scale = math.hypot(alpha, sigma)
@@ -88,7 +88,7 @@ def walk(
     d: FloatArray | None = None,
     y: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
-    """Follows a table with a perfect denoiser; every row's D must be the clean latent. Returns x, D and the carried latent."""
+    """Run a table with a perfect denoiser; every row's D must be the clean latent. Returns x, D and the carried latent."""
     noise = np.random.default_rng(5)
     for i in rows or range(len(table)):
         m = predict_perfectly(config, x, clean, table.noise_levels[i])
@@ -106,7 +106,7 @@ def latents() -> tuple[FloatArray, FloatArray]:
 
 @CONFIGS
 @pytest.mark.parametrize("steps", STEPS)
-def test_a_perfect_denoiser_lands_on_the_clean_latent(config: SchedulerConfig, steps: int, latents: tuple[FloatArray, FloatArray]) -> None:
+def test_a_perfect_denoiser_ends_at_the_clean_latent(config: SchedulerConfig, steps: int, latents: tuple[FloatArray, FloatArray]) -> None:
     noise, clean = latents
     table = make_table(config, steps)
     alpha, sigma = split_noise(config, table.noise_levels[0])
@@ -118,7 +118,7 @@ def test_a_perfect_denoiser_lands_on_the_clean_latent(config: SchedulerConfig, s
 
 @CONFIGS
 @pytest.mark.parametrize("steps", STEPS)
-def test_a_table_descends(config: SchedulerConfig, steps: int) -> None:
+def test_the_noise_levels_of_a_table_fall(config: SchedulerConfig, steps: int) -> None:
     table = make_table(config, steps)
     assert len(table) == (2 * steps - 1 if config.name == "heun" else steps)
     assert (np.diff(table.noise_levels[:: SCHEDULERS[config.name].rows_per_step]) < 0).all()
@@ -131,7 +131,9 @@ def test_a_table_descends(config: SchedulerConfig, steps: int) -> None:
 
 @CONFIGS
 @pytest.mark.parametrize(("row", "rows_left"), [(0, 5), (1, 1), (4, 7), (5, 6), (13, 2), (19, 1)])
-def test_a_shortened_run_still_lands(config: SchedulerConfig, row: int, rows_left: int, latents: tuple[FloatArray, FloatArray]) -> None:
+def test_a_shortened_run_ends_at_the_clean_latent(
+    config: SchedulerConfig, row: int, rows_left: int, latents: tuple[FloatArray, FloatArray]
+) -> None:
     noise, clean = latents
     table = make_table(config, 20)
     alpha, sigma = split_noise(config, table.noise_levels[0])
@@ -155,7 +157,7 @@ def test_replanning_with_all_rows_left_changes_nothing(config: SchedulerConfig) 
         np.testing.assert_array_equal(getattr(same, name), getattr(table, name)[4:])
 
 
-def test_a_shortened_dpmpp_goes_on_with_the_d_before_it() -> None:
+def test_a_shortened_dpmpp_run_uses_the_d_before_it() -> None:
     config = make_config("dpmpp_2m", use_karras_sigmas=True)
     table = make_table(config, 20)
     shorter = replan(config, table, 6, 7)
@@ -176,8 +178,8 @@ def test_a_shortened_run_keeps_the_guidance_of_its_rows(config: SchedulerConfig)
     np.testing.assert_array_equal(shorter.guidance, 1 + shorter.timestep)
 
 
-def test_a_shortened_unipc_is_the_end_of_a_run_over_the_same_levels() -> None:
-    """The corrector of the row at which a run is re-planned belongs to the rows before it, whatever follows."""
+def test_a_shortened_unipc_run_equals_the_end_of_a_run_over_the_same_levels() -> None:
+    """The corrector of the row at which a run is re-planned depends only on the rows before it."""
     config = make_config("unipc", use_karras_sigmas=True)
     table = make_table(config, 20)
     shorter = replan(config, table, 6, 5)
@@ -206,14 +208,14 @@ def test_heun_replans_between_predictor_and_corrector() -> None:
 
 
 @pytest.mark.parametrize(("row", "rows_left", "name"), [(-1, 1, "row"), (8, 1, "row"), (3, 0, "rows_left"), (3, 6, "rows_left")])
-def test_replanning_refuses_rows_that_are_not_there(row: int, rows_left: int, name: str) -> None:
+def test_replanning_refuses_rows_outside_the_table(row: int, rows_left: int, name: str) -> None:
     config = make_config("euler")
     with pytest.raises(ConfigError) as caught:
         replan(config, build_table(config, 8), row, rows_left)
     assert caught.value.name == name
 
 
-# What diffusers 0.39.0 made of unit basis vectors: x after each step as a sum of the start (first column) and each model output.
+# Results of diffusers 0.39.0 for unit basis vectors: x after each step as a sum of the start (first column) and each model output.
 GOLDEN: dict[str, tuple[SchedulerConfig, list[float], list[list[float]]]] = {
     "euler": (
         make_config("euler", timestep_spacing="leading", steps_offset=1),
@@ -248,7 +250,7 @@ GOLDEN: dict[str, tuple[SchedulerConfig, list[float], list[list[float]]]] = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_a_table_keeps_its_frozen_numbers(name: str) -> None:
+def test_tables_reproduce_recorded_results_of_diffusers(name: str) -> None:
     config, timesteps, expected = GOLDEN[name]
     table = build_table(config, len(timesteps))
     np.testing.assert_array_equal(table.timestep, timesteps)
@@ -259,7 +261,7 @@ def test_a_table_keeps_its_frozen_numbers(name: str) -> None:
         np.testing.assert_allclose(x, row, rtol=2e-6, atol=1e-7)
 
 
-def test_zero_terminal_snr_ends_without_signal() -> None:
+def test_zero_terminal_snr_has_a_last_signal_of_zero() -> None:
     signal = alphas_cumprod(1000, 0.00085, 0.012, "scaled_linear", True)
     assert signal[-1] == 0
     assert signal[0] == pytest.approx(1 - 0.00085, abs=1e-7)
@@ -288,7 +290,7 @@ def test_zero_terminal_snr_ends_without_signal() -> None:
         ({"name": "flow_match_euler", "shift": 0}, "shift"),
     ],
 )
-def test_a_config_cannot_hold_a_wrong_value(settings: dict[str, Any], wrong: str) -> None:
+def test_a_config_with_an_invalid_value_is_refused(settings: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_config(**settings)
     assert caught.value.name == wrong
@@ -306,7 +308,7 @@ def test_a_config_cannot_hold_a_wrong_value(settings: dict[str, Any], wrong: str
         (make_config("lcm", rescale_betas_zero_snr=True), 4, "prediction_type"),
     ],
 )
-def test_a_table_that_cannot_be_is_refused(config: SchedulerConfig, steps: int, wrong: str) -> None:
+def test_an_impossible_number_of_steps_is_refused(config: SchedulerConfig, steps: int, wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build_table(config, steps)
     assert caught.value.name == wrong
@@ -317,7 +319,7 @@ def test_a_table_that_cannot_be_is_refused(config: SchedulerConfig, steps: int, 
     [
         ({}, "_class_name"),
         ({"_class_name": "PNDMScheduler"}, "_class_name"),
-        ({"_class_name": "DDIMScheduler"}, "clip_sample"),  # diffusers clips unless told not to
+        ({"_class_name": "DDIMScheduler"}, "clip_sample"),  # diffusers clips by default
         ({"_class_name": "LCMScheduler", "thresholding": True}, "thresholding"),
         ({"_class_name": "HeunDiscreteScheduler", "clip_sample": True}, "clip_sample"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "base_image_seq_len": 4096}, "max_image_seq_len"),
@@ -332,14 +334,14 @@ def test_a_table_that_cannot_be_is_refused(config: SchedulerConfig, steps: int, 
         ({"_class_name": "EulerAncestralDiscreteScheduler", "use_karras_sigmas": True}, "use_karras_sigmas"),
     ],
 )
-def test_a_scheduler_config_that_no_table_follows_is_refused(found: dict[str, Any], wrong: str) -> None:
+def test_an_unsupported_diffusers_config_is_refused(found: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
         from_diffusers(found)
     assert caught.value.name == wrong
 
 
 @pytest.mark.parametrize(("tokens", "mu"), [(256, 0.5), (4096, 1.15), (1024, 0.63)])
-def test_a_shift_may_depend_on_the_number_of_tokens(tokens: int, mu: float) -> None:
+def test_dynamic_shifting_depends_on_the_number_of_tokens(tokens: int, mu: float) -> None:
     """As diffusers' calculate_shift: linear in the tokens, and the noise levels of the pipelines that use it."""
     config = from_diffusers({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True})
     table = build_table(config, 4, tokens)
@@ -351,14 +353,14 @@ def test_a_shift_may_depend_on_the_number_of_tokens(tokens: int, mu: float) -> N
         build_table(config, 4)
 
 
-def test_steps_may_be_stretched_to_a_terminal_level() -> None:
+def test_shift_terminal_sets_the_last_noise_level() -> None:
     config = from_diffusers({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, "shift_terminal": 0.1})
     table = build_table(config, 5)
     assert table.noise_levels[-2:].tolist() == pytest.approx([0.1, 0.0])
     assert table.noise_levels[0] == pytest.approx(1.0)
 
 
-def test_a_scheduler_config_is_read() -> None:
+def test_a_diffusers_config_is_read() -> None:
     text = """{"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.39.0", "use_flow_sigmas": true, "flow_shift": 3,
         "prediction_type": "flow_prediction", "lambda_min_clipped": -Infinity, "skip_prk_steps": true, "use_karras_sigmas": null}"""
     config = from_diffusers(json.loads(text))
@@ -367,7 +369,7 @@ def test_a_scheduler_config_is_read() -> None:
     assert from_diffusers({"_class_name": "UniPCMultistepScheduler", "solver_type": "midpoint"}).solver_type == "bh2"
 
 
-# --- beside diffusers ---------------------------------------------------------------------------------------------------------
+# --- comparison with diffusers ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -377,7 +379,7 @@ class Case:
     class_name: str
     settings: dict[str, Any] = field(default_factory=dict)
     eta: float | None = None
-    """Given to DDIMScheduler.step."""
+    """Argument of DDIMScheduler.step."""
 
     def __getitem__(self, setting: str) -> Any:
         return self.settings.get(setting, False)
@@ -431,7 +433,7 @@ FLOWS: tuple[Case, ...] = (
     ),
     Case("FlowMatchEulerDiscreteScheduler", {"shift": 3.0, "shift_terminal": 0.02}),
 )
-OTHER_BETAS: tuple[Case, ...] = (  # squaredcos with zero terminal SNR is left out: near t = 0 it hangs on the last bit of torch's sqrt
+OTHER_BETAS: tuple[Case, ...] = (  # squaredcos with zero terminal SNR is left out: near t = 0 it depends on the last bit of torch's sqrt
     Case("DDIMScheduler", {"clip_sample": False, "beta_schedule": "squaredcos_cap_v2"}, eta=0.0),
     Case("EulerDiscreteScheduler", {"beta_schedule": "linear", "rescale_betas_zero_snr": True}),
     Case("EulerDiscreteScheduler", {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True}),
@@ -465,24 +467,24 @@ DIFFUSERS_CANNOT: dict[str, Callable[[Case, int], bool]] = {
         case["use_karras_sigmas"] and case.class_name in ("DDIMScheduler", "EulerAncestralDiscreteScheduler", "LCMScheduler")
     ),
     "Heun has no zero terminal SNR": lambda case, _: bool(case["rescale_betas_zero_snr"] and case.class_name == "HeunDiscreteScheduler"),
-    "flow_prediction is that of DPMSolverMultistep and UniPC alone (FlowMatchEuler has no prediction type)": lambda case, _: bool(
+    "only DPMSolverMultistep and UniPC have flow_prediction (FlowMatchEuler has no prediction type)": lambda case, _: bool(
         case["prediction_type"] == "flow_prediction" and case.class_name not in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
     ),
     "Euler ancestral has no sample prediction": lambda case, _: bool(
         case["prediction_type"] == "sample" and case.class_name == "EulerAncestralDiscreteScheduler"
     ),
-    "epsilon says nothing about the image where there is no signal (division by 0 in DDIM and LCM)": lambda case, steps: bool(
+    "epsilon without signal does not determine the image (division by 0 in DDIM and LCM)": lambda case, steps: bool(
         case["prediction_type"] == "epsilon" and case.class_name in ("DDIMScheduler", "LCMScheduler") and starts_without_signal(case, steps)
     ),
     "a single step cannot start at pure noise and be stretched to the terminal level (0 / 0)": lambda case, steps: bool(
         case["shift_terminal"] and steps == 1
     ),
-    "Karras sigmas take the place of flow sigmas but are read as flow times (logarithm of a negative number)": lambda case, _: bool(
+    "Karras sigmas replace flow sigmas but are read as flow times (logarithm of a negative number)": lambda case, _: bool(
         case["use_karras_sigmas"] and case["use_flow_sigmas"]
     ),
 }
 ZERO_STEP = "Karras sigmas end at sigma_min, where solver_type heun divides by a last step of length 0"
-"""The one thing diffusers cannot that a table can: the last row then changes nothing."""
+"""The only case that diffusers cannot run but a table can, with a last row that changes nothing."""
 
 
 def why_diffusers_cannot(case: Case, steps: int) -> str | None:
@@ -494,12 +496,12 @@ def why_diffusers_cannot(case: Case, steps: int) -> str | None:
 
 
 def is_meaningless(case: Case) -> bool:
-    """diffusers computes something for flow_prediction without flow sigmas, but x - sigma * m is not a clean latent there."""
+    """Whether the case has flow_prediction without flow sigmas, for which diffusers' x - sigma * m is not the clean latent."""
     return bool(case["prediction_type"] == "flow_prediction" and not case["use_flow_sigmas"])
 
 
 def loses_digits(case: Case) -> bool:
-    """Whether a step in float32 falls so far (4096 to 1; 15 to 0.03 in heun's corrector) that rounding shows at 1e-5 of its result."""
+    """Whether a step is so large (4096 to 1; 15 to 0.03 in heun's corrector) that float32 rounding exceeds 1e-5 of its result."""
     return case.class_name == "HeunDiscreteScheduler" or (case.class_name.startswith("Euler") and case["rescale_betas_zero_snr"])
 
 
@@ -509,12 +511,12 @@ NOISE = np.random.default_rng(11).standard_normal((100, 2, 8))
 
 
 def predict(x: FloatArray, timestep: float) -> FloatArray:
-    """A toy denoiser of what it is shown and told."""
+    """The output of a toy denoiser."""
     return np.asarray(0.8 * np.tanh(x + np.cos(timestep / 200)))
 
 
 class InDouble:
-    """torch, with float64 where diffusers' step asks for float32."""
+    """The torch module with float32 replaced by float64, for diffusers' step."""
 
     def __init__(self, torch: Any) -> None:
         self.torch, self.float32 = torch, torch.float64
@@ -524,12 +526,12 @@ class InDouble:
 
 
 def run_diffusers(case: Case, steps: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[FloatArray]]:
-    """(scheduler, x before each step and at the end), fed with NOISE in the order it asks for."""
+    """Run diffusers' scheduler on NOISE; returns it and x before each step and at the end."""
     diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
     scheduler = getattr(diffusers, case.class_name)(**case.settings)
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)  # else diffusers skips a step where rounding made the first two timesteps equal
+        scheduler.set_begin_index(0)  # else diffusers skips a step if rounding made the first two timesteps equal
     noise = iter(NOISE[1:])
     module = sys.modules[type(scheduler).__module__]
     monkeypatch.setattr(module, "randn_tensor", lambda *_args, **_settings: torch.from_numpy(next(noise)), raising=False)
@@ -550,17 +552,17 @@ def read_case(case: Case) -> SchedulerConfig:
     return from_diffusers({"_class_name": case.class_name} | case.settings, eta=case.eta or 0.0)
 
 
-def beside_diffusers(test: Callable[..., None]) -> Callable[..., None]:
-    """Marks a test that needs the export extra, with what diffusers itself warns of."""
+def compared_with_diffusers(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that needs the export extra, and ignore diffusers' own warnings."""
     ignored = ("ignore:__array__ implementation:DeprecationWarning", "ignore:invalid value:RuntimeWarning", "ignore:divide:RuntimeWarning")
     marked: Callable[..., None] = pytest.mark.export(pytest.mark.filterwarnings(*ignored)(test))
     return marked
 
 
-@beside_diffusers
+@compared_with_diffusers
 @pytest.mark.parametrize("case", FOLLOWED, ids=str)
 def test_a_table_follows_the_diffusers_scheduler(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every intermediate latent, within 1e-5 of its largest element."""
+    """Every intermediate latent agrees within 1e-5 of its largest element."""
     for steps in STEPS:
         if why_diffusers_cannot(case, steps):
             continue
@@ -575,10 +577,10 @@ def test_a_table_follows_the_diffusers_scheduler(case: Case, monkeypatch: pytest
         assert i + 1 == len(table)
 
 
-@beside_diffusers
+@compared_with_diffusers
 @pytest.mark.parametrize("case", REFUSED, ids=str)
-def test_what_diffusers_cannot_is_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """diffusers raises, or its latents are not finite, for exactly what `DIFFUSERS_CANNOT` lists; we say why before a run."""
+def test_cases_that_diffusers_cannot_run_are_refused(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers raises or gives latents that are not finite in the cases of `DIFFUSERS_CANNOT`; here they raise ConfigError."""
     for steps in STEPS:
         reason = why_diffusers_cannot(case, steps)
         if reason is None:
@@ -598,9 +600,9 @@ def test_what_diffusers_cannot_is_refused(case: Case, monkeypatch: pytest.Monkey
             build_table(read_case(case), steps)
 
 
-@beside_diffusers
+@compared_with_diffusers
 def test_flow_prediction_without_flow_sigmas_is_refused() -> None:
-    """diffusers computes on, but a perfect denoiser does not lead it to the clean latent."""
+    """diffusers does not raise, but with a perfect denoiser it does not end at the clean latent."""
     diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
     case = Case("DPMSolverMultistepScheduler", STABLE_DIFFUSION | {"prediction_type": "flow_prediction"})
     scheduler = diffusers.DPMSolverMultistepScheduler(**case.settings)
@@ -614,9 +616,9 @@ def test_flow_prediction_without_flow_sigmas_is_refused() -> None:
         read_case(case)
 
 
-@beside_diffusers
+@compared_with_diffusers
 @pytest.mark.parametrize("class_name", sorted({case.class_name for case in (*VARIANTS, *FLOWS)}))
-def test_left_out_settings_have_the_defaults_of_diffusers(class_name: str) -> None:
+def test_missing_settings_have_the_defaults_of_diffusers(class_name: str) -> None:
     diffusers = pytest.importorskip("diffusers")
     scheduler = getattr(diffusers, class_name)()
     given = {"_class_name": class_name, "clip_sample": False}
@@ -625,10 +627,10 @@ def test_left_out_settings_have_the_defaults_of_diffusers(class_name: str) -> No
     assert refused == (["clip_sample"] if class_name == "DDIMScheduler" else [])
 
 
-@beside_diffusers
+@compared_with_diffusers
 @pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize("has_zero_snr", [False, True])
-def test_the_training_schedule_is_diffusers(beta_schedule: str, has_zero_snr: bool) -> None:
+def test_the_training_schedule_equals_that_of_diffusers(beta_schedule: str, has_zero_snr: bool) -> None:
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule=beta_schedule, rescale_betas_zero_snr=has_zero_snr

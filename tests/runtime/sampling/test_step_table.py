@@ -1,4 +1,4 @@
-"""The table as a value, and the reference that follows it."""
+"""Step tables as values, and the NumPy reference of a row."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def small_table(**changes: object) -> StepTable:
     return StepTable(**{**columns, **changes})  # type: ignore[arg-type]
 
 
-def test_a_row_has_the_order_of_the_columns() -> None:
+def test_rows_are_in_the_order_of_columns() -> None:
     table = small_table()
     assert len(table) == 3
     np.testing.assert_array_equal(table.rows()[1], [0.7, 400, 4, 0.5, -2, 0.6, 1.5, -0.25, 0])
@@ -40,7 +40,7 @@ def test_a_row_has_the_order_of_the_columns() -> None:
     assert table.rows().dtype == np.float64
 
 
-def test_a_row_with_memory_has_the_memory_last() -> None:
+def test_rows_with_memory_have_the_memory_columns_last() -> None:
     table = small_table(e=1.0, f=2.0, g=3.0, h=4.0, k=5.0)
     np.testing.assert_array_equal(table.rows(memory=True)[1], [0.7, 400, 4, 0.5, -2, 0.6, 1.5, -0.25, 0, 1, 2, 3, 4, 5])
     assert table.has_memory
@@ -53,7 +53,7 @@ def test_guidance_may_change_from_row_to_row() -> None:
     np.testing.assert_array_equal(table.tail(1).guidance, [2, 1])
 
 
-def test_advance_follows_the_rule() -> None:
+def test_advance_computes_the_linear_rule() -> None:
     x, m, d_prev, noise = np.array([1.0, -2.0]), np.array([0.5, 0.25]), np.array([4.0, 8.0]), np.array([10.0, 20.0])
     x_next, d, _ = advance(small_table(), 0, x, m, noise=noise)
     np.testing.assert_allclose(d, [0.5 - 1.0, -1.0 - 0.5])
@@ -63,7 +63,7 @@ def test_advance_follows_the_rule() -> None:
     np.testing.assert_array_equal(y_next, [0, 0])
 
 
-def test_advance_carries_a_latent() -> None:
+def test_advance_computes_the_carried_latent() -> None:
     x, m, d_prev, y = np.array([1.0, -2.0]), np.array([0.5, 0.25]), np.array([4.0, 8.0]), np.array([3.0, 7.0])
     table = small_table(e=0.1, f=0.2, g=0.3, h=0.4, k=0.5)
     x_next, d, y_next = advance(table, 1, x, m, d_prev, y=y)
@@ -72,13 +72,13 @@ def test_advance_carries_a_latent() -> None:
 
 
 @pytest.mark.parametrize(("row", "missing"), [(0, "noise"), (1, "d_prev"), (2, "y")])
-def test_advance_names_what_a_row_needs(row: int, missing: str) -> None:
+def test_advance_names_the_missing_input_of_a_row(row: int, missing: str) -> None:
     with pytest.raises(ConfigError) as caught:
         advance(small_table(e=np.array([0.0, 0.0, 1.0])), row, np.zeros(2), np.zeros(2))
     assert caught.value.name == missing
 
 
-def test_a_tail_is_the_same_rows() -> None:
+def test_a_tail_has_the_remaining_rows() -> None:
     table = small_table()
     tail = table.tail(1)
     np.testing.assert_array_equal(tail.rows()[0], table.rows()[1])
@@ -107,7 +107,7 @@ def test_a_table_cannot_be_changed() -> None:
         ("k", np.zeros(4)),
     ],
 )
-def test_a_table_refuses_what_it_cannot_follow(name: str, value: object) -> None:
+def test_a_table_refuses_invalid_columns(name: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         small_table(**{name: value})
     assert caught.value.name == name
@@ -123,7 +123,7 @@ def test_a_table_refuses_what_it_cannot_follow(name: str, value: object) -> None
         ("initial_noise_scale", {"initial_noise_scale": np.inf}),
     ],
 )
-def test_a_descent_refuses_what_no_run_follows(name: str, arguments: dict[str, object]) -> None:
+def test_a_descent_refuses_invalid_steps(name: str, arguments: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as caught:
         small_descent(**arguments)  # type: ignore[arg-type]
     assert caught.value.name == name
