@@ -273,7 +273,7 @@ def test_costs_of_another_engine_scale() -> None:
 @pytest.fixture
 def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The gated backend, known here and to the building process; builds go on when this folder says so."""
-    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
+    pytest.importorskip("onnxruntime", reason="engines are built and run by ONNX Runtime: pip install costroute-rt[cpu]")
     folder = tmp_path / "gate"
     folder.mkdir()
     monkeypatch.setenv(gated_backend.GATE, str(folder))
@@ -466,7 +466,7 @@ def test_a_process_that_the_system_does_not_start_is_an_error(open_gated: Callab
         open_gated()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL to the builder, which Windows does not have")
 def test_killing_the_builder_leaves_generation_running_and_is_said(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, caplog: Any
 ) -> None:
@@ -497,7 +497,7 @@ def test_closing_the_runtime_ends_the_process(open_gated: Callable[..., Runtime]
     assert process.poll() is not None
 
 
-@pytest.mark.skipif(os.name == "nt", reason="niceness")
+@pytest.mark.skipif(os.name == "nt", reason="reads the niceness of the builder, which Windows does not have")
 def test_the_builder_runs_at_low_priority(open_gated: Callable[..., Runtime], gate: Path) -> None:
     (gate / "nice").touch()
     with open_gated() as runtime:

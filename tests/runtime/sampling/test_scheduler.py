@@ -505,6 +505,7 @@ def loses_digits(case: Case) -> bool:
 
 FOLLOWED = [case for case in all_cases() if not is_meaningless(case) and None in {why_diffusers_cannot(case, steps) for steps in STEPS}]
 REFUSED = [case for case in all_cases() if any(why_diffusers_cannot(case, steps) for steps in STEPS)]
+NO_DIFFUSERS = "compares with the schedulers of diffusers, and diffusers or torch is missing: pip install costroute-rt[export]"
 NOISE = np.random.default_rng(11).standard_normal((100, 2, 8))
 
 
@@ -525,7 +526,7 @@ class InDouble:
 
 def run_diffusers(case: Case, steps: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[FloatArray]]:
     """(scheduler, x before each step and at the end), fed with NOISE in the order it asks for."""
-    diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+    diffusers, torch = (pytest.importorskip(name, reason=NO_DIFFUSERS) for name in ("diffusers", "torch"))
     scheduler = getattr(diffusers, case.class_name)(**case.settings)
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
@@ -601,7 +602,7 @@ def test_what_diffusers_cannot_is_refused(case: Case, monkeypatch: pytest.Monkey
 @beside_diffusers
 def test_flow_prediction_without_flow_sigmas_is_refused() -> None:
     """diffusers computes on, but a perfect denoiser does not lead it to the clean latent."""
-    diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+    diffusers, torch = (pytest.importorskip(name, reason=NO_DIFFUSERS) for name in ("diffusers", "torch"))
     case = Case("DPMSolverMultistepScheduler", STABLE_DIFFUSION | {"prediction_type": "flow_prediction"})
     scheduler = diffusers.DPMSolverMultistepScheduler(**case.settings)
     scheduler.set_timesteps(20)
@@ -617,7 +618,7 @@ def test_flow_prediction_without_flow_sigmas_is_refused() -> None:
 @beside_diffusers
 @pytest.mark.parametrize("class_name", sorted({case.class_name for case in (*VARIANTS, *FLOWS)}))
 def test_left_out_settings_have_the_defaults_of_diffusers(class_name: str) -> None:
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers", reason=NO_DIFFUSERS)
     scheduler = getattr(diffusers, class_name)()
     given = {"_class_name": class_name, "clip_sample": False}
     assert from_diffusers(given) == from_diffusers(dict(scheduler.config) | given)
@@ -629,7 +630,7 @@ def test_left_out_settings_have_the_defaults_of_diffusers(class_name: str) -> No
 @pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize("has_zero_snr", [False, True])
 def test_the_training_schedule_is_diffusers(beta_schedule: str, has_zero_snr: bool) -> None:
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers", reason=NO_DIFFUSERS)
     scheduler = diffusers.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule=beta_schedule, rescale_betas_zero_snr=has_zero_snr
     )
