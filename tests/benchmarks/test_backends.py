@@ -15,7 +15,7 @@ from benchmarks.scenario import Target
 def test_a_backend_is_compared_with_the_baseline(
     tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("openvino", reason="needs openvino")
+    pytest.importorskip("openvino", reason="compares ONNX Runtime with OpenVINO, which is missing: pip install costroute-rt[openvino]")
     monkeypatch.setattr(backends, "VARIANTS", (backends.BASELINE, "openvino float32", "openvino float16"))
     monkeypatch.setattr(backends, "SPEEDUP_TARGETS", {"float32": Target(low=1e-6)})
     monkeypatch.setattr(backends, "is_supported", lambda variant: "float16" not in variant)

@@ -27,7 +27,9 @@ def test_slow_or_large_builds_miss_their_targets() -> None:
     assert not MEMORY_TARGET.admits(8.1)
 
 
-@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]")
+@pytest.mark.skipif(
+    find_spec("tensorrt_rtx") is None, reason="builds engines by TensorRT for RTX, which is missing: pip install costroute-rt[tensorrt-rtx]"
+)
 def test_the_benchmark_builds_and_reports(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build.main(["--json", "--quick", "--bundle", str(tiny_bundle)]) == 0
     (line,) = capsys.readouterr().out.splitlines()

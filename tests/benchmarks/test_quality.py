@@ -60,7 +60,7 @@ def test_noise_misses_its_target_and_drawings_without_skia_fail_with_the_fix(
 def test_drawings_are_scored_where_skia_is_installed(
     judged_bundle: Path, engine_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("skia")
+    pytest.importorskip("skia", reason="drawings are made by skia-python, which is missing: pip install costroute-rt[export]")
     _, rows = run(capsys, "--bundle", judged_bundle, "--home", engine_home, "--out", tmp_path, "--candidates", "tiny-turbo@1")
     drawn, restored, wrong = (figures(rows[name])[RECALL] for name in DRAWINGS)
     assert drawn["value"] != wrong["value"]

@@ -58,7 +58,7 @@ def test_the_tables_fit_a_terminal(judge: Run) -> None:
 
 
 def test_the_page_shows_routes_with_their_images(judge: Run) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
     done = judge("--html", "pages/report.html")
     assert done.exit_code == 0, done.stderr
     assert done.stderr.endswith("wrote pages/report.html\n")

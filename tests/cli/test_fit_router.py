@@ -34,7 +34,7 @@ def user_scorer(run: Run) -> Iterator[str]:
 
 
 def test_label_fit_and_eval_in_a_row(run: Run, built: Path, tiny_bundle: Path, user_scorer: str) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
     for name, first, count in (("fit", 0, 24), ("heldout", 24, 12)):
         rows = [f"p{index},a house by {index} trees,{'ab'[index % 2]}" for index in range(first, first + count)]
         Path(f"{name}-prompts.csv").write_text("prompt_id,prompt,category\n" + "\n".join(rows) + "\n")

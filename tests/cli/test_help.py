@@ -63,5 +63,5 @@ def test_every_command_can_print_json(path: tuple[str, ...]) -> None:
 
 def test_reference_is_up_to_date() -> None:
     if not REFERENCE.exists():
-        pytest.skip("no docs beside the tests")
+        pytest.skip("compares docs/cli.md, which is missing: the tests stand outside the repository")
     assert REFERENCE.read_text(encoding="utf-8") == reference(), "run: python -m costroute_rt.cli.reference > docs/cli.md"

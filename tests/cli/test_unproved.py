@@ -13,7 +13,10 @@ from tests.cli.conftest import invoke
 from tests.engines.fake_cuda import needs_cuda_core, needs_no_driver
 
 pytestmark = [
-    pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"),
+    pytest.mark.skipif(
+        find_spec("tensorrt_rtx") is None,
+        reason="builds engines by TensorRT for RTX, which is missing: pip install costroute-rt[tensorrt-rtx]",
+    ),
     needs_no_driver,
 ]
 ASKED = ["build-engines", "--backend", "tensorrt-rtx", "--graph", "turbo/step", "--target", "ada"]

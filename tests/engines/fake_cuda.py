@@ -20,7 +20,8 @@ from costroute_rt.engines.backends.tensorrt.pycuda_driver import PycudaDriver
 from costroute_rt.engines.machine.nvidia import has_cuda_library
 
 needs_cuda_core = pytest.mark.skipif(
-    find_spec("cuda") is None or find_spec("cuda.core") is None, reason="needs cuda-core: pip install costroute-rt[tensorrt-rtx]"
+    find_spec("cuda") is None or find_spec("cuda.core") is None,
+    reason="calls the installed cuda-core, which is missing: pip install costroute-rt[tensorrt-rtx]",
 )
 needs_no_driver = pytest.mark.skipif(has_cuda_library(), reason="tests a machine without an NVIDIA driver, and this one has one")
 

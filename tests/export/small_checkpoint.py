@@ -15,12 +15,10 @@ TOKENS = 64
 LICENSE_TEXT = "Apache License, Version 2.0: the text would stand here.\n"
 MERGES = ["t h", "th e</w>", "c a", "ca t</w>", "i n", "in g</w>", "' s</w>", "! !</w>", "a t", "Ã ©</w>", "r e", "re d</w>"]
 
+MISSING = [name for name in ("torch", "diffusers", "transformers", "optimum", "onnx", "onnxruntime") if find_spec(name) is None]
 needs_export = [
     pytest.mark.export,
-    pytest.mark.skipif(
-        any(find_spec(name) is None for name in ("torch", "diffusers", "transformers", "optimum", "onnx", "onnxruntime")),
-        reason="needs the export extra: pip install costroute-rt[export]",
-    ),
+    pytest.mark.skipif(bool(MISSING), reason=f"runs the torch side; missing here: {', '.join(MISSING)} (pip install costroute-rt[export])"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 """Marks of a test module; warnings of torch and its libraries are ignored."""

@@ -20,7 +20,7 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.family.family import EngineSizes
 from tests.engines.conftest import build, flip_byte
 
-pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
+pytest.importorskip("onnxruntime", reason="engines are built and run by ONNX Runtime: pip install costroute-rt[cpu]")
 
 
 @pytest.fixture(scope="module")

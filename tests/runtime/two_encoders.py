@@ -39,7 +39,7 @@ def make_bundle(tiny: Bundle, negative_prompt: str = "empty_text") -> Bundle:
     components["text_encoder_2"] = Component(
         name="text_encoder_2", role="text_encoder", graphs={"encode": path}, weights=tiny.components["vae"].weights, tokenizer="letters"
     )
-    ids, states = TensorSpec("int64", ("rows", "letter_tokens")), TensorSpec("float32", ("rows", "kept_tokens", 2))
+    ids, states = TensorSpec("int32", ("rows", "letter_tokens")), TensorSpec("float32", ("rows", "kept_tokens", 2))
     pooled = TensorSpec("float32", ("rows", 3))
     graphs[path] = GraphSpec({"input_ids": ids, "attention_mask": ids}, {"penultimate": states, "pooled": pooled})
     condition, guided = (components["base"].graphs[graph] for graph in ("condition", "guided_step"))

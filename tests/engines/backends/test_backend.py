@@ -101,7 +101,7 @@ def test_an_engine_says_what_it_takes_and_gives(engine: Engine, backend: Backend
 @pytest.mark.parametrize("name", GRAPHS)
 def test_engines_agree_with_the_reference_to_a_ten_thousandth(name: str, backend: Backend, bundle: Bundle, home: Path) -> None:
     if backend.default_precision != "float32":
-        pytest.skip(f"{backend.name} computes in {backend.default_precision}")
+        pytest.skip(f"{backend.name} computes in {backend.default_precision}, which is not as precise as a ten thousandth")
     path = bundle.graph_path(*name.split("/")[1:])
     feeds = example_feeds(bundle, path)
     expected = OnnxRuntimeBackend().open_reference(bundle.path(path)).run(feeds)
@@ -185,7 +185,7 @@ def test_an_engine_that_cannot_be_read_is_an_error(backend: Backend, tmp_path: P
         (tmp_path / name).write_bytes(b"no engine")
     obstacle = backend.obstacle()
     if obstacle is not None:
-        pytest.skip(str(obstacle))
+        pytest.skip(f"{backend.name} opens no engine here, so none that is damaged: {obstacle}")
     with pytest.raises(EngineError, match=r"the engine cannot be opened: .*build the engine again"):
         backend.open(tmp_path, make_spec(threads=1))
 

@@ -25,9 +25,9 @@ def cuda() -> None:
     """Skips where CUDA does not run."""
     found = {check.name: check for check in check_providers()}
     if "cuda" not in found:
-        pytest.skip("needs onnxruntime-gpu: pip install 'costroute-rt[cuda]'")
+        pytest.skip("runs engines on a GPU by CUDA, and this ONNX Runtime has no CUDA provider: pip install costroute-rt[cuda]")
     if not found["cuda"].works:
-        pytest.skip(f"the CUDA provider does not work here: {found['cuda'].problem}")
+        pytest.skip(f"runs engines on a GPU by CUDA, which does not work here: {found['cuda'].problem}")
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])

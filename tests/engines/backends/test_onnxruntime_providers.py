@@ -178,7 +178,7 @@ def test_a_wrong_value_for_a_missing_backend_is_no_reason_to_fall_back(
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_cards_to_build_for_are_refused_where_engines_are_for_this_machine(backend: str, tiny_bundle: Path, tmp_path: Path) -> None:
-    pytest.importorskip(backend)
+    pytest.importorskip(backend, reason=f"the setup is refused by {backend} itself, which is not installed")
     for allow_fallback in (False, True):
         with pytest.raises(ConfigError, match=f"target is 'ampere\\+': expected none with the backend {backend}"):
             build(

@@ -25,7 +25,7 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
 from tests.engines.conftest import build, relist
 
-pytest.importorskip("openvino", reason="needs openvino")
+pytest.importorskip("openvino", reason="builds and runs engines by OpenVINO, which is missing: pip install costroute-rt[openvino]")
 
 
 @pytest.fixture(scope="module")

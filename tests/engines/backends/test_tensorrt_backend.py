@@ -45,7 +45,7 @@ from tests.tiny_bundle import write_tiny_bundle
 
 NAME, MB = "tensorrt-rtx", 1_000_000
 needs_library = pytest.mark.skipif(
-    find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"
+    find_spec("tensorrt_rtx") is None, reason="builds engines by TensorRT for RTX, which is missing: pip install costroute-rt[tensorrt-rtx]"
 )
 ANY_SIZE = ["tiny/text_encoder/encode", "tiny/turbo/step", "tiny/base/condition", "tiny/base/guided_step", "tiny/vae/decode"]
 GRAPHS = [*ANY_SIZE, "tiny/turbo/step@64x64", "tiny/base/guided_step@64x64", "tiny/vae/decode@64x64"]

@@ -76,7 +76,7 @@ def nursery(tiny_bundle: Path, tmp_path: Path) -> Iterator[Nursery]:
     made.process.communicate(timeout=60)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs fork and SIGKILL")
+@pytest.mark.skipif(os.name == "nt", reason="forks builders and kills them with SIGKILL, which Windows does not have")
 def test_a_build_killed_at_any_moment_leaves_nothing_that_loads_wrong(nursery: Nursery, tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
     builder, begin = nursery.start(), time.perf_counter()
@@ -100,7 +100,7 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_loads_wrong(nursery: N
     assert not list(store.folder.glob(".*"))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs RLIMIT_FSIZE")
+@pytest.mark.skipif(os.name == "nt", reason="limits the size of files with RLIMIT_FSIZE, which Windows does not have")
 @pytest.mark.parametrize("limit_bytes", [0, 1000, 100_000, 800_000])
 def test_a_file_size_limit_is_an_error_that_leaves_nothing(tiny_bundle: Path, tmp_path: Path, limit_bytes: int) -> None:
     limited = f"""

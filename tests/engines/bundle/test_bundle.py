@@ -93,7 +93,7 @@ def test_paths_that_could_leave_the_bundle_are_refused(bundle_copy: Path, place:
         Bundle.open(bundle_copy)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+@pytest.mark.skipif(os.name == "nt", reason="makes symbolic links, for which Windows asks for special rights")
 def test_a_link_out_of_the_bundle_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
     path = bundle_copy / "unet/step.onnx"
     path.rename(tmp_path / "step.onnx")
@@ -102,7 +102,7 @@ def test_a_link_out_of_the_bundle_is_refused(bundle_copy: Path, tmp_path: Path) 
         Bundle.open(bundle_copy)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+@pytest.mark.skipif(os.name == "nt", reason="makes symbolic links, for which Windows asks for special rights")
 def test_a_linked_directory_out_of_the_bundle_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
     (bundle_copy / "vae").rename(tmp_path / "vae")
     (bundle_copy / "vae").symlink_to(tmp_path / "vae")

@@ -120,7 +120,9 @@ def test_without_pynvml_a_driver_is_reported_with_what_to_install(monkeypatch: p
 
 
 def test_the_installed_pynvml_has_what_is_asked_of_it() -> None:
-    pynvml = pytest.importorskip("pynvml", reason="needs nvidia-ml-py: pip install costroute-rt[tensorrt-rtx]")
+    pynvml = pytest.importorskip(
+        "pynvml", reason="compares with the installed nvidia-ml-py, which is missing: pip install costroute-rt[tensorrt-rtx]"
+    )
     for name, value in vars(Nvml).items():
         if name.startswith("nvml"):
             assert list(inspect.signature(getattr(pynvml, name)).parameters) == list(inspect.signature(value).parameters)[1:]
@@ -131,7 +133,9 @@ def test_the_installed_pynvml_has_what_is_asked_of_it() -> None:
 
 @needs_no_driver
 def test_the_installed_pynvml_finds_no_driver() -> None:
-    pytest.importorskip("pynvml", reason="needs nvidia-ml-py: pip install costroute-rt[tensorrt-rtx]")
+    pytest.importorskip(
+        "pynvml", reason="compares with the installed nvidia-ml-py, which is missing: pip install costroute-rt[tensorrt-rtx]"
+    )
     assert nvidia.find_driver() is None
 
 

@@ -24,7 +24,7 @@ def test_a_folder_appears_with_its_parents(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "some/where").iterdir()] == ["target"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="modes are those of POSIX")
+@pytest.mark.skipif(os.name == "nt", reason="checks the mode of a folder under a umask, which Windows does not have")
 def test_a_folder_gets_the_modes_that_the_umask_allows(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:

@@ -22,8 +22,8 @@ from costroute_rt.export.graph.compose import (
 )
 from costroute_rt.export.graph.condition import find_crossing, fold_quotients
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx", reason="graphs are written with onnx, which is missing: pip install costroute-rt[export]")
+ort = pytest.importorskip("onnxruntime", reason="graphs are run by ONNX Runtime, which is missing: pip install costroute-rt[export]")
 
 SCALE = 3.5
 ROWS = {

@@ -15,8 +15,8 @@ from costroute_rt.error import BundleError
 from costroute_rt.export.graph.compose import save_graph
 from costroute_rt.export.graph.weights import reference_weights
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx", reason="graphs are written with onnx, which is missing: pip install costroute-rt[export]")
+ort = pytest.importorskip("onnxruntime", reason="graphs are run by ONNX Runtime, which is missing: pip install costroute-rt[export]")
 
 
 def write_safetensors(path: Path, arrays: dict[str, Any], padding: int = 0) -> None:

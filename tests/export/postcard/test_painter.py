@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-pytest.importorskip("skia", reason="drawing needs skia-python (the export extra)")
+pytest.importorskip("skia", reason="images are drawn by skia-python, which is missing: pip install costroute-rt[export]")
 
 from costroute_rt.export.postcard.painter import box_mask, render
 from costroute_rt.export.postcard.scene import ATTRIBUTES, sample_scene

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs torch (the export extra)")
-pytest.importorskip("diffusers", reason="training needs diffusers (the export extra)")
+torch = pytest.importorskip("torch", reason="training runs on torch, which is missing: pip install costroute-rt[export]")
+pytest.importorskip("diffusers", reason="training uses the models of diffusers, which is missing: pip install costroute-rt[export]")
 
 from costroute_rt.export.postcard import refine  # noqa: E402
 from costroute_rt.export.postcard.critic import Critic  # noqa: E402

@@ -84,7 +84,7 @@ def test_a_table_truncated_at_any_byte_is_completed(path: Path) -> None:
         assert path.read_bytes() == whole, length
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.skipif(os.name == "nt", reason="kills the labelling process with SIGKILL, which Windows does not have")
 def test_a_run_killed_again_and_again_ends_with_every_row_once(path: Path, tmp_path: Path) -> None:
     label(tmp_path / "reference.csv", make_prompts(40))
     rng, sizes = random.Random(0), []

@@ -48,7 +48,7 @@ def check(page: str) -> Checker:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
     examples = [Example(prompt='a <house> & "lake"', candidate="cheap", ms=12.0, png=PNG)]
     found = judge(make(), router_ms=0.2, predicted_ms={"dear": 44.0})
     return write_page(found, title="Router of <postcard>", reason="routes by prompt: it gains", examples=examples)
@@ -81,7 +81,7 @@ def test_the_same_evaluation_gives_the_same_page(page: str) -> None:
 
 
 def test_labels_without_costs_make_a_page_too() -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
     cells = make(30, costs=False)
     page = write_page(ev.evaluate(cells, estimates(cells), resamples=20), title="t", reason="r")
     check(page)
@@ -101,7 +101,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_names_lose_a_shared_first_word_and_colours_differ() -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
     names = [f"postcard-{kind}@{steps}" for kind in ("turbo", "small", "base") for steps in (1, 2, 4, 8)]
     assert plot.short_names(names)[:2] == ["turbo@1", "turbo@2"]
     assert plot.short_names(["a-b", "c-d"]) == ["a-b", "c-d"]
@@ -110,7 +110,7 @@ def test_names_lose_a_shared_first_word_and_colours_differ() -> None:
 
 
 def test_cheap_and_expensive_routes_are_shown_side_by_side() -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
     examples = [Example(prompt=f"prompt {name}", candidate=name, ms=1.0, png=PNG) for name in ("cheap", "dear")]
     page = write_page(judge(make(30)), title="t", reason="r", examples=examples)
     places = [page.index(text) for text in ("Routed to a cheap candidate", "prompt cheap", "Routed to an expensive one", "prompt dear")]

@@ -28,6 +28,8 @@ def other(pixels, prompt):
 value = 3
 """
 
+NO_CLIP = "a CLIP model is run by torch and transformers, one of which is missing: pip install costroute-rt[export]"
+
 
 @pytest.fixture
 def bundle(tiny_bundle: Path) -> Bundle:
@@ -150,7 +152,7 @@ def write_clip(folder: Path) -> None:
 
 @pytest.mark.export
 def test_clip_score_is_that_of_the_model_in_the_folder(tmp_path: Path) -> None:
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch, transformers = pytest.importorskip("torch", reason=NO_CLIP), pytest.importorskip("transformers", reason=NO_CLIP)
     write_clip(tmp_path / "vit-tiny")
     scorer = ClipScorer.open(tmp_path / "vit-tiny")
     assert scorer.name == "clip_vit-tiny"
@@ -172,7 +174,7 @@ def test_clip_score_is_that_of_the_model_in_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.export
 def test_a_folder_without_a_clip_model_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", reason=NO_CLIP)
     with pytest.raises(ConfigError, match="a folder with a CLIP model"):
         ClipScorer.open(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.error import EngineError
+from costroute_rt.error import BundleError, EngineError
 from costroute_rt.family.family import EngineSizes, Family
 
 WIDE = (64, 96)
@@ -51,7 +51,7 @@ def test_a_size_without_engines_is_refused_with_the_nearest(family: Family) -> N
     with pytest.raises(EngineError, match=r"128x64.* 64x96"):
         areas(sized, (128, 64))
     assert sized.sizes.first(sized.bundle) == (16, 16)
-    assert EngineSizes(frozenset({WIDE, (64, 64)}), has_usual=False).first(sized.bundle) == (64, 64)
+    assert EngineSizes(frozenset({(16, 16), (64, 64)}), has_usual=False).first(sized.bundle) == (64, 64)
 
 
 def test_each_row_of_a_table_is_a_call_and_heun_has_two_for_a_step(bundle: Bundle) -> None:
@@ -59,3 +59,16 @@ def test_each_row_of_a_table_is_a_call_and_heun_has_two_for_a_step(bundle: Bundl
     family = Family.open(replace(bundle, schedulers=dict.fromkeys(bundle.schedulers, heun)))
     plan = family.plan(next(each for each in family.pool if each.num_inference_steps == 4), (64, 64))
     assert plan.step.times == len(plan.table) == 7
+
+
+def test_a_plan_and_its_calls_are_put_together_once(family: Family) -> None:
+    candidate = family.pool[0]
+    assert family.plan(candidate, WIDE) is family.plan(candidate, WIDE)
+    assert family.calls(candidate, WIDE) is family.calls(candidate, WIDE)
+    assert family.plan(candidate, WIDE).latent_shape == (4, 4, 6)
+
+
+def test_a_scheduler_with_a_carried_latent_needs_graphs_that_take_one(bundle: Bundle) -> None:
+    unipc = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 2.0}
+    with pytest.raises(BundleError, match=r"tiny-turbo@2 has the scheduler turbo, which carries one more latent, and .*step\.onnx has no"):
+        Family.open(replace(bundle, schedulers=dict.fromkeys(bundle.schedulers, unipc)))

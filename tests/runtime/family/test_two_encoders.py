@@ -121,6 +121,15 @@ def test_the_tokens_of_the_template_are_cut_from_states_and_mask_but_not_from_th
     assert found[STATES].shape[1] == 16
 
 
+def test_each_encoder_gets_tokens_of_its_own_type_and_length(device: FakeDevice) -> None:
+    ask(device)
+    first, second = (device.engines[name].fed for name in ENCODERS)
+    assert {name: (tokens.dtype, tokens.shape) for name, tokens in first.items()} == {"input_ids": (np.int64, (1, 16))}
+    assert {name: (tokens.dtype, tokens.shape) for name, tokens in second.items()} == dict.fromkeys(
+        ("input_ids", "attention_mask"), (np.int32, (1, LENGTH))
+    )
+
+
 def test_a_text_that_is_too_long_for_one_encoder_is_truncated(device: FakeDevice) -> None:
     fits_one = "a red house by a lake with birds over"
     assert [each.encode(fits_one).is_truncated for each in device.resources.main_family.tokenizers.values()] == [False, True]

@@ -273,7 +273,7 @@ def test_scaled_costs_are_relative_to_another_engine() -> None:
 @pytest.fixture
 def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Registers the gated backend here and in the building process; files in this folder let its builds continue."""
-    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
+    pytest.importorskip("onnxruntime", reason="engines are built and run by ONNX Runtime: pip install costroute-rt[cpu]")
     folder = tmp_path / "gate"
     folder.mkdir()
     monkeypatch.setenv(gated_backend.GATE, str(folder))
@@ -466,7 +466,7 @@ def test_a_building_process_that_cannot_start_is_an_error(open_gated: Callable[.
         open_gated()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL to the builder, which Windows does not have")
 def test_a_killed_builder_is_reported_and_generation_continues(
     open_gated: Callable[..., Runtime], gate: Path, tmp_path: Path, caplog: Any
 ) -> None:
@@ -497,7 +497,7 @@ def test_closing_the_runtime_ends_the_building_process(open_gated: Callable[...,
     assert process.poll() is not None
 
 
-@pytest.mark.skipif(os.name == "nt", reason="niceness")
+@pytest.mark.skipif(os.name == "nt", reason="reads the niceness of the builder, which Windows does not have")
 def test_the_builder_runs_at_low_priority(open_gated: Callable[..., Runtime], gate: Path) -> None:
     (gate / "nice").touch()
     with open_gated() as runtime:

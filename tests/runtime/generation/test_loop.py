@@ -19,6 +19,7 @@ SHAPE = (1, 4, 2, 2)
 FLOW = SchedulerConfig(name="flow_match_euler", prediction_type="flow_prediction")
 MULTISTEP = SchedulerConfig(name="dpmpp_2m", prediction_type="epsilon")
 ANCESTRAL = SchedulerConfig(name="euler_ancestral", prediction_type="epsilon")
+CARRYING = SchedulerConfig(name="unipc", prediction_type="epsilon", solver_type="bh2")
 
 
 def network(x: Any, timestep: float) -> Any:
@@ -48,9 +49,11 @@ class FakeStep:
     def __call__(self, latent: Any, before: Any, carried: Any, noise: Any, row: Any) -> tuple[Any, Any, Any]:
         self.clock.pass_ms(self.row_ms(len(self.timesteps)))
         self.timesteps.append(float(row[1]))
-        scale, timestep, _, p, q, a, b, c, s = row.astype(np.float64)
+        scale, timestep, _, p, q, a, b, c, s, *memory = row.astype(np.float64)
+        e, f, g, h, k = memory if self.has_memory else (0, 0, 0, 0, 1)
         d = p * latent + q * network(scale * latent, timestep)
-        return a * latent + b * d + c * before + s * noise, d, carried
+        after = a * latent + b * d + c * before + s * noise + e * carried
+        return after, d, f * latent + g * d + h * before + k * carried
 
 
 @dataclass
@@ -75,7 +78,7 @@ def run(
 ) -> tuple[list[Row], list[float]]:
     """The rows that ran, and the timesteps at which the network was called; caller_ms: time the caller takes after each row."""
     clock = FakeClock()
-    step = FakeStep(clock, row_ms)
+    step = FakeStep(clock, row_ms, has_memory=build_table(config, steps).has_memory)
     pace = Pace(clock, row_ms=10.0, after_ms=after_ms, finish_at_s=None if max_ms is None else clock() + max_ms / 1000)
     stream = NoiseStream([3], SHAPE[1:])
     images = Run(step, config, build_table(config, steps), stream.draw, pace=pace, clock=clock)  # type: ignore[arg-type]
@@ -91,14 +94,14 @@ def reference(config: SchedulerConfig, steps: int) -> Any:
     """The same run with the NumPy reference of a step."""
     table, stream = build_table(config, steps), NoiseStream([3], SHAPE[1:])
     x = stream.draw().astype(np.float64) * table.initial_noise_scale
-    d = None
+    d, y = None, None
     for index in range(len(table)):
         m = network(table.input_scale[index] * x, table.timestep[index])
-        x, d, _ = advance(table, index, x, m, d, stream.draw() if table.s[index] else None)
+        x, d, y = advance(table, index, x, m, d, stream.draw() if table.s[index] else None, y)
     return x
 
 
-@pytest.mark.parametrize("config", [FLOW, MULTISTEP, ANCESTRAL], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [FLOW, MULTISTEP, ANCESTRAL, CARRYING], ids=lambda config: config.name)
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_the_loop_follows_the_table(config: SchedulerConfig, steps: int) -> None:
     rows, _ = run(config, steps)

@@ -124,7 +124,7 @@ def test_a_manifest_may_only_name_router_files_it_lists(router: Router, bundle: 
 
 
 def test_an_opened_runtime_routes_by_the_bundles_router(router: Router, bundle: Bundle, tmp_path: Path, home: Path) -> None:
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="engines are built and run by ONNX Runtime: pip install costroute-rt[cpu]")
     router.save(tmp_path / "fitted")
     made = with_router(bundle, tmp_path / "fitted", tmp_path / "bundle")
     with Runtime.open(made.root, build=True) as runtime:
@@ -138,7 +138,7 @@ def test_an_opened_runtime_routes_by_the_bundles_router(router: Router, bundle: 
 
 @pytest.mark.parametrize("estimator", ["transformer", "mean"])
 def test_an_opened_runtime_routes_by_the_routers_networks(bundle: Bundle, tmp_path: Path, home: Path, estimator: str) -> None:
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="engines are built and run by ONNX Runtime: pip install costroute-rt[cpu]")
     from costroute_rt.export.router.states import read_states
 
     _, matrix = write_network_router(bundle, tmp_path / "fitted", estimator)
@@ -206,7 +206,7 @@ NETWORK_DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", NETWORK_DAMAGES.values(), ids=NETWORK_DAMAGES)
 def test_damaged_networks_are_bundle_errors(bundle: Bundle, damage: Callable[[Path], object], tmp_path: Path, home: Path) -> None:
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="engines are built and run by ONNX Runtime: pip install costroute-rt[cpu]")
     from costroute_rt.engines.building.build import build_engines
     from costroute_rt.engines.store.store import Store
 

@@ -507,6 +507,7 @@ def loses_digits(case: Case) -> bool:
 
 FOLLOWED = [case for case in all_cases() if not is_meaningless(case) and None in {why_diffusers_cannot(case, steps) for steps in STEPS}]
 REFUSED = [case for case in all_cases() if any(why_diffusers_cannot(case, steps) for steps in STEPS)]
+NO_DIFFUSERS = "compares with the schedulers of diffusers, and diffusers or torch is missing: pip install costroute-rt[export]"
 NOISE = np.random.default_rng(11).standard_normal((100, 2, 8))
 
 
@@ -527,7 +528,7 @@ class InDouble:
 
 def run_diffusers(case: Case, steps: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[FloatArray]]:
     """Run diffusers' scheduler on NOISE; returns it and x before each step and at the end."""
-    diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+    diffusers, torch = (pytest.importorskip(name, reason=NO_DIFFUSERS) for name in ("diffusers", "torch"))
     scheduler = getattr(diffusers, case.class_name)(**case.settings)
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
@@ -603,7 +604,7 @@ def test_cases_that_diffusers_cannot_run_are_refused(case: Case, monkeypatch: py
 @compared_with_diffusers
 def test_flow_prediction_without_flow_sigmas_is_refused() -> None:
     """diffusers does not raise, but with a perfect denoiser it does not end at the clean latent."""
-    diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+    diffusers, torch = (pytest.importorskip(name, reason=NO_DIFFUSERS) for name in ("diffusers", "torch"))
     case = Case("DPMSolverMultistepScheduler", STABLE_DIFFUSION | {"prediction_type": "flow_prediction"})
     scheduler = diffusers.DPMSolverMultistepScheduler(**case.settings)
     scheduler.set_timesteps(20)
@@ -619,7 +620,7 @@ def test_flow_prediction_without_flow_sigmas_is_refused() -> None:
 @compared_with_diffusers
 @pytest.mark.parametrize("class_name", sorted({case.class_name for case in (*VARIANTS, *FLOWS)}))
 def test_missing_settings_have_the_defaults_of_diffusers(class_name: str) -> None:
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers", reason=NO_DIFFUSERS)
     scheduler = getattr(diffusers, class_name)()
     given = {"_class_name": class_name, "clip_sample": False}
     assert from_diffusers(given) == from_diffusers(dict(scheduler.config) | given)
@@ -631,7 +632,7 @@ def test_missing_settings_have_the_defaults_of_diffusers(class_name: str) -> Non
 @pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize("has_zero_snr", [False, True])
 def test_the_training_schedule_equals_that_of_diffusers(beta_schedule: str, has_zero_snr: bool) -> None:
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers", reason=NO_DIFFUSERS)
     scheduler = diffusers.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule=beta_schedule, rescale_betas_zero_snr=has_zero_snr
     )
