@@ -1,1 +1,1 @@
-"""What this project claims, as commands: `python -m benchmarks.NAME [--json]` prints each figure beside its target."""
+"""One command per claim of this project: `python -m benchmarks.NAME [--json]` prints each figure with its target."""

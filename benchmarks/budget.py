@@ -1,8 +1,8 @@
-"""Whether a latency budget is kept.
+"""Share of images that meet their latency budget.
 
-Five budgets, spread evenly in log time from what the fastest candidate may need on this machine to what the slowest may (the upper
-estimates, after a few pictures have taught the cost model this machine), 200 prompts each. The budgets take turns, prompt by prompt, so
-that a machine that slows down does so for all of them. Use an idle machine: costs belong to the device as it was when they were measured.
+Five budgets, evenly spaced in log time between the predicted 95th percentiles of the fastest and of the slowest candidate (after a few
+images that calibrate the cost model), with 200 prompts each. Every prompt runs at all budgets before the next prompt, so that a slower
+phase of the machine affects all budgets alike. Use an idle machine: costs hold for the load under which they were measured.
 
     python -m benchmarks.budget
 """
@@ -17,19 +17,20 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.caption import BUCKETS, Prompt, held_out
+from benchmarks.caption import Prompt, held_out_captions
 from benchmarks.report import make_parser, run_benchmark
-from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, counted, mean, say
+from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, mean_figure, run_scenario, with_progress
 from costroute_rt import Result, Runtime
+from costroute_rt.export.postcard.captions import BANDS
 
 BUDGETS, PROMPTS, QUICK_PROMPTS = 5, 200, 4
 WARM_UP, QUICK_WARM_UP = 10, 2
-"""Pictures by the fastest and by the slowest candidate before the budgets are fixed."""
+"""Images by the fastest and by the slowest candidate before the budgets are chosen."""
 DATASET = "held-out-budget"
 MET_TARGET, RATIO_TARGET = Target(low=0.97), Target(low=0.9, high=1.1)
-TARGETS = {"predicted/actual": RATIO_TARGET}
-ALL_TARGETS = {"met": MET_TARGET, **TARGETS}
-"""Of all budgets together: the least of them is by its making one that the fastest candidate meets 95 times of 100."""
+TARGETS = {"predicted/actual time": RATIO_TARGET}
+ALL_TARGETS = {"budget met": MET_TARGET, **TARGETS}
+"""Targets of all budgets together: the lowest one is the fastest candidate's 95th percentile, so it is met in about 95 % of cases."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,34 +39,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> list[Outcome]:
-    """All budgets, and a row for all of them together."""
-    prompts = held_out(DATASET, (QUICK_PROMPTS if args.quick else PROMPTS) // len(BUCKETS))
+    """One scenario per budget, and one for all budgets together."""
+    prompts = held_out_captions(DATASET, (QUICK_PROMPTS if args.quick else PROMPTS) // len(BANDS))
     with Runtime.open(args.bundle, home=args.home, build=True) as runtime:
         for _ in range(QUICK_WARM_UP if args.quick else WARM_UP):
-            for name in ends(runtime):
+            for name in fastest_and_slowest(runtime):
                 runtime.generate(prompts[0].text, seed=0, candidate=name)
-        budgets = spread_budgets(runtime, prompts[0].text)
-        say(f"{len(prompts)} prompts at {', '.join(f'{budget:.0f}' for budget in budgets)} ms")
+        budgets = choose_budgets(runtime, prompts[0].text)
+        log(f"{len(prompts)} prompts at {', '.join(f'{budget:.0f}' for budget in budgets)} ms")
         results = generate_all(runtime, prompts, budgets)
-    everything = [result for each in results for result in each]
-    found = zip(plan(budgets, len(prompts)), [*results, everything], strict=True)
-    return [attempt(scenario, partial(describe, each)) for scenario, each in found]
+    all_results = [result for each in results for result in each]
+    rows = zip(make_scenarios(budgets, len(prompts)), [*results, all_results], strict=True)
+    return [run_scenario(scenario, partial(summarise, each)) for scenario, each in rows]
 
 
-def ends(runtime: Runtime) -> tuple[str, str]:
-    """Names of the fastest and the slowest candidate, by their upper estimates."""
+def fastest_and_slowest(runtime: Runtime) -> tuple[str, str]:
+    """Names of the fastest and the slowest candidate, by predicted 95th percentile."""
     options = sorted(runtime.route("a lake").options, key=lambda option: option.p95_ms)
     return options[0].candidate.name, options[-1].candidate.name
 
 
-def spread_budgets(runtime: Runtime, prompt: str) -> list[float]:
-    """Milliseconds, from the least upper estimate of a candidate to the greatest."""
-    needed = [option.p95_ms for option in runtime.route(prompt).options]
-    return [round(float(ms), 3) for ms in np.geomspace(min(needed), max(needed), BUDGETS)]
+def choose_budgets(runtime: Runtime, prompt: str) -> list[float]:
+    """Milliseconds, from the lowest predicted 95th percentile of a candidate to the highest."""
+    p95_ms = [option.p95_ms for option in runtime.route(prompt).options]
+    return [round(float(ms), 3) for ms in np.geomspace(min(p95_ms), max(p95_ms), BUDGETS)]
 
 
-def plan(budgets: Sequence[float], prompts: int) -> list[Scenario]:
-    """One scenario for each budget, and one for all of them together."""
+def make_scenarios(budgets: Sequence[float], prompts: int) -> list[Scenario]:
+    """One scenario per budget, and one for all budgets together."""
     names = [f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms" for ms in budgets]
     return [
         *(
@@ -77,37 +78,37 @@ def plan(budgets: Sequence[float], prompts: int) -> list[Scenario]:
 
 
 def generate_all(runtime: Runtime, prompts: Sequence[Prompt], budgets: Sequence[float]) -> list[list[Result]]:
-    """By budget, one result for each prompt; the budgets' order changes from prompt to prompt.
+    """For each budget, one result per prompt; the order of the budgets changes from prompt to prompt.
 
-    Where nothing fits, the fastest candidate runs, and counts as kept only if it is in time all the same.
+    Where no candidate fits, the fastest one runs; its budget counts as met only if the image is in time.
     """
     results: list[list[Result]] = [[] for _ in budgets]
-    for number, prompt in enumerate(counted(prompts, "prompts")):
-        for index in turns(len(budgets), number):
+    for number, prompt in enumerate(with_progress(prompts, "prompts")):
+        for index in rotation(len(budgets), number):
             results[index].append(runtime.generate(prompt.text, seed=number, max_ms=budgets[index], or_fastest=True))
     return results
 
 
-def turns(count: int, number: int) -> Iterator[int]:
-    """0 .. count - 1, starting somewhere else each time."""
+def rotation(count: int, number: int) -> Iterator[int]:
+    """0 .. count - 1, starting at another place for each number."""
     return ((number + index) % count for index in range(count))
 
 
-def describe(results: Sequence[Result], scenario: Scenario) -> Measured:
-    """The figures of one budget."""
+def summarise(results: Sequence[Result], scenario: Scenario) -> Measurement:
+    """Figures of one budget."""
     used = [result.actual_ms / (result.route.max_ms or result.actual_ms) for result in results]
     shortened = [result for result in results if result.replanned]
     figures = [
-        Figure(name="met", value=float(np.mean([result.met is True for result in results])), unit="share"),
-        mean("predicted/actual", [result.predicted_ms / result.actual_ms for result in results], "ratio"),
-        mean("of the budget used", used, "share"),
-        Figure(name="most used", value=max(used), unit="share"),
-        Figure(name="re-planned", value=len(shortened), unit="count"),
-        Figure(name="rows left out", value=sum(result.replanned for result in shortened), unit="count"),
-        Figure(name="nothing fitted", value=sum(not result.route.option.fits for result in results), unit="count"),
+        Figure(name="budget met", value=float(np.mean([result.met is True for result in results])), unit="share"),
+        mean_figure("predicted/actual time", [result.predicted_ms / result.actual_ms for result in results], "ratio"),
+        mean_figure("budget used", used, "share"),
+        Figure(name="budget used, maximum", value=max(used), unit="share"),
+        Figure(name="re-planned images", value=len(shortened), unit="count"),
+        Figure(name="skipped steps", value=sum(result.replanned for result in shortened), unit="count"),
+        Figure(name="no candidate fitted", value=sum(not result.route.option.fits for result in results), unit="count"),
     ]
     chosen = Counter(result.route.chosen.name.removeprefix("postcard-") for result in results)
-    return Measured(figures=figures, notes={"chosen": ", ".join(f"{name} {count}" for name, count in chosen.most_common())})
+    return Measurement(figures=figures, notes={"chosen candidates": ", ".join(f"{name} {count}" for name, count in chosen.most_common())})
 
 
 if __name__ == "__main__":

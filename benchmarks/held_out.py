@@ -1,8 +1,8 @@
-"""A bundle's router beside labels it has not been fitted to: other captions, other seeds.
+"""A bundle's router with held-out labels: captions and seeds that it was not fitted to.
 
-The labels are read from a file, or made here: as many captions as asked for, by every candidate, with nine seeds, scored by the
-bundle's scorer and kept beside the engines, so that a run that was stopped goes on and the next one finds them. Nine, because with three
-it is luck which of several nearly equal candidates is called the best.
+The labels are read from a file, or made here: the requested number of captions by every candidate with nine seeds, scored by the bundle's
+scorer. They are kept in the engine store, so that an interrupted run continues and later runs reuse them. Nine seeds, because with three
+the best of several nearly equal candidates is decided by noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import costroute_rt
-from benchmarks.scenario import Clock, say
+from benchmarks.scenario import Clock, log
 from costroute_rt import Bundle, Runtime
 from costroute_rt.engines.bundle.section import canonical_json
 from costroute_rt.engines.store.store import Store
@@ -34,46 +34,49 @@ from costroute_rt.export.router.states import read_states
 from costroute_rt.routing.router import Router
 
 DATASET = "held-out-router"
-"""A name that neither training data nor a router's captions were ever drawn under."""
+"""Name of the captions; neither training data nor any router's labels use it."""
 CAPTIONS, QUICK_CAPTIONS = 500, 24
 SEEDS, QUICK_SEEDS = tuple(range(100, 109)), (100, 101)
-SAY_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """What a router says of prompts, and what was found; prompts labelled for every candidate only."""
+    """Labels and the router's estimates, for the prompts that are labelled for every candidate."""
 
     router: Router
     cells: Cells
-    """Its categories are the bands of `captions.BANDS`, its costs are never missing."""
+    """Categories are the bands of `captions.BANDS`; every candidate has a cost."""
     estimates: Estimates
     halves: Sequence[Cells]
-    """The same prompts by two halves of the seeds; nothing where there is one seed."""
+    """The same prompts, with each half of the seeds; empty where there is only one seed."""
     size: str
-    """Prompts, candidates and seeds, in words."""
+    """Numbers of prompts, candidates and seeds, as text."""
     costs: str
-    """Where costs are from, in words."""
+    """Source of the costs, as text."""
     facts: dict[str, object]
-    """Where labels and costs are from, for the record."""
+    """Source of labels and costs, for the settings of scenarios."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--labels and --captions."""
+    """Adds --labels and --captions."""
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="held-out labels with a column category (default: made here once, then kept)"
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="held-out labels with a column `category` (default: made once and kept in the engine store)",
     )
-    parser.add_argument("--captions", type=int, default=CAPTIONS, metavar="N", help="how many to label (default: %(default)s)")
+    parser.add_argument("--captions", type=int, default=CAPTIONS, metavar="N", help="number of captions to label (default: %(default)s)")
 
 
 def open_held_out(args: argparse.Namespace) -> HeldOut:
-    """The router of the bundle, judging held-out labels; prompts it was fitted to are left out of them."""
+    """The bundle's router with held-out labels, without the prompts that the router was fitted to."""
     bundle = Bundle.open(args.bundle or costroute_rt.shipped_bundle())
     with opened_router(bundle, Source(labels=args.labels or "", home=args.home)) as router:
-        return _judge(args, bundle, router)
+        return _estimate(args, bundle, router)
 
 
-def _judge(args: argparse.Namespace, bundle: Bundle, router: Router) -> HeldOut:
+def _estimate(args: argparse.Namespace, bundle: Bundle, router: Router) -> HeldOut:
     names = [str(row["name"]) for row in bundle.pool]
     fitted, wanted = {normalise(prompt) for prompt in router.prompts}, None
     path = args.labels
@@ -82,19 +85,19 @@ def _judge(args: argparse.Namespace, bundle: Bundle, router: Router) -> HeldOut:
         wanted = {row.prompt_id for row in prompts}
         path = make_labels(bundle, prompts, args)
     table = Source(labels=path, category="category").open(bundle)
-    everything = table.cells(names)
-    kept = complete_prompts(everything) & np.array([normalise(text) not in fitted for text in everything.prompts])
+    all_cells = table.cells(names)
+    kept = complete_prompts(all_cells) & np.array([normalise(text) not in fitted for text in all_cells.prompts])
     if wanted is not None:
-        kept &= np.array([key in wanted for key in everything.prompt_ids])
+        kept &= np.array([key in wanted for key in all_cells.prompt_ids])
     if not kept.any():
         raise ConfigError("held-out labels", str(path), "prompts labelled for every candidate that the router was not fitted to")
-    cells, costs = with_costs(everything.select(kept), bundle, args.home)
+    cells, costs = with_costs(all_cells.select(kept), bundle, args.home)
     halves = split_seeds(lambda seeds: table.cells(names, seeds=seeds), table.seeds)
     if halves:
         shared = np.isin(halves[0].prompt_ids, cells.prompt_ids)
         halves = [replace(half.select(shared), cost_ms=cells.cost_ms, has_cost=True) for half in halves] if shared.any() else []
     states = read_states(bundle, cells.prompts, home=args.home) if router.needs_states else None
-    mean, error, trust = router.judge_all(cells.prompts, states)
+    mean, error, trust = router.estimate(cells.prompts, states)
     facts = {"labels": path.name, "labels_sha256": table.sha256, "captions": len(cells), "left_out": int((~kept).sum())}
     return HeldOut(
         router=router,
@@ -108,51 +111,51 @@ def _judge(args: argparse.Namespace, bundle: Bundle, router: Router) -> HeldOut:
 
 
 def choose_captions(fitted: Sequence[str], count: int) -> list[PromptRow]:
-    """Equally many captions of each band, none of which the router was fitted to."""
-    found = banded(DATASET, -(-count // len(BANDS)), fitted)
+    """The same number of captions of each band, none of which the router was fitted to."""
+    bands = banded(DATASET, -(-count // len(BANDS)), fitted)
     return [
         PromptRow(prompt_id=each.name, prompt=each.text, extra={"category": band}, stated=each.stated)
-        for band, members in found.items()
+        for band, members in bands.items()
         for each in members
     ]
 
 
 def make_labels(bundle: Bundle, prompts: Sequence[PromptRow], args: argparse.Namespace) -> Path:
-    """The table beside the engines, whole as far as these prompts go; one table for each set of weights and settings."""
-    marks = fingerprints(bundle)
-    scorer = bundle.components["scorer"].weights
-    mark = hashlib.sha256(canonical_json([marks, scorer and bundle.files[scorer].sha256])).hexdigest()[:12]
-    path = Store.open(args.home).root / "benchmarks" / f"held-out-{mark}.csv"
+    """Labels these prompts, as far as they are not labelled yet; returns the table, one per set of weights and settings."""
+    prints = fingerprints(bundle)
+    scorer = [bundle.files[path].sha256 for path in bundle.components["scorer"].weights]
+    digest = hashlib.sha256(canonical_json([prints, *scorer])).hexdigest()[:12]
+    path = Store.open(args.home).root / "benchmarks" / f"held-out-{digest}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    say(f"{path}: labelling what is missing of {len(prompts)} captions")
+    log(f"labelling {len(prompts)} captions, except those already in {path}")
     scorers = open_scorers(["postcard"], bundle, args.home)
     request = Request(
-        candidates=tuple(marks), seeds=QUICK_SEEDS if args.quick else SEEDS, scorers=tuple(scorers), fingerprints=marks
+        candidates=tuple(prints), seeds=QUICK_SEEDS if args.quick else SEEDS, scorers=tuple(scorers), fingerprints=prints
     )  # fmt: skip
     try:
         with Runtime.open(bundle.root, home=args.home, build=True) as runtime:
-            label_prompts(runtime, prompts, path, request, progress=watch())
+            label_prompts(runtime, prompts, path, request, progress=log_labelling())
     finally:
         for each in scorers:
             each.close()
     return path
 
 
-def watch(clock: Clock = time.monotonic) -> Callable[[Progress], None]:
-    """Tells now and then how far labelling is."""
-    said = clock()
+def log_labelling(clock: Clock = time.monotonic) -> Callable[[Progress], None]:
+    """A progress callback that logs every LOG_EVERY_S seconds."""
+    logged = clock()
 
-    def tell(progress: Progress) -> None:
-        nonlocal said
-        if clock() - said >= SAY_EVERY_S:
-            said = clock()
-            say(f"  labels: {progress.done} of {progress.total}, about {progress.remaining_s:.0f} s left")
+    def callback(progress: Progress) -> None:
+        nonlocal logged
+        if clock() - logged >= LOG_EVERY_S:
+            logged = clock()
+            log(f"  labels: {progress.done} of {progress.total}, about {progress.remaining_s:.0f} s left")
 
-    return tell
+    return callback
 
 
 def with_costs(cells: Cells, bundle: Bundle, home: Path | None) -> tuple[Cells, str]:
-    """The cells with a cost for every candidate, and in words where it is from."""
+    """The cells with a cost for every candidate, and the source of the costs as text."""
     if cells.has_cost:
         return cells, "mean cost_ms of the labels"
     with Runtime.open(bundle.root, home=home, build=True) as runtime:

@@ -1,4 +1,4 @@
-"""How much of what a prompt states is in a picture, by the bundle's scorer; and the autoencoder there and back."""
+"""The bundle's scorer, and its autoencoder as a round trip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Judge(ScorerJudge):
     """The scorer and the autoencoder of one bundle; made by `Judge.open`, closed by `with`."""
 
     def open_autoencoder(self) -> Autoencoder:
-        """The bundle's decoder component `vae`, both ways; raises BundleError where it cannot encode."""
+        """The bundle's component `vae`, encoder and decoder; raises BundleError where it has no encoder."""
         bundle = self._bundle
         encode, decode = self._open("encode"), self._open("decode")
         return Autoencoder(encode, decode, bundle.image.latent_channels, *_scaling(bundle))
@@ -33,25 +33,25 @@ class Judge(ScorerJudge):
 
 
 class Autoencoder:
-    """An encoder as optimum exports it (or one from pixels), and the family's decoder."""
+    """An encoder, as optimum exports it or from pixels, and the family's decoder."""
 
     def __init__(self, encode: Engine, decode: Engine, channels: int, scale: float, shift: float) -> None:
         self._encode, self._decode, self._channels, self._scale, self._shift = encode, decode, channels, scale, shift
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """There and back, by the mean of the latent; pixels: uint8[height, width, 3]."""
+        """Encodes to the mean of the latent and decodes again; pixels: uint8[height, width, 3]."""
         (name, spec), *_ = self._encode.inputs.items()
         image = pixels[None]
         sample = image if spec.dtype == "uint8" else (image.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
-        (found,) = self._encode.run({name: self._encode.to_device(sample)}).values()
-        mean = self._encode.to_host(found)[:, : self._channels]  # an encoder may give mean and log variance
+        (moments,) = self._encode.run({name: self._encode.to_device(sample)}).values()
+        mean = self._encode.to_host(moments)[:, : self._channels]  # the encoder may return mean and log variance
         latent = np.asarray((mean - self._shift) * self._scale, dtype=np.float32)
         decoded = self._decode.run({"latent": self._decode.to_device(latent)})["pixels"]
         return np.asarray(self._decode.to_host(decoded)[0], dtype=np.uint8)
 
 
 def _scaling(bundle: Bundle) -> tuple[float, float]:
-    """Factor and shift of latents, as diffusers' configuration of the autoencoder has them."""
+    """Scaling factor and shift of latents from diffusers' configuration of the autoencoder."""
     if "vae/config.json" not in bundle.files:
         return 1.0, 0.0
     config = json.loads(bundle.path("vae/config.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Three programs that make the same picture from the same weights: this one, diffusers on torch, optimum on ONNX Runtime."""
+"""Three programs that generate the same image from the same weights: costroute-rt, diffusers (torch) and optimum (ONNX Runtime)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.scenario import say
+from benchmarks.scenario import log
 from costroute_rt import Bundle, Runtime
 from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.sampling.noise import NoiseStream
 
 Pixels = npt.NDArray[np.uint8]
 NAME = "guided@{}"
-"""Names of the candidates in a bundle made by `with_steps`."""
+"""Candidate names in a bundle made by `with_steps`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What all of them are asked for."""
+    """The request that every program gets."""
 
     prompt: str
     seed: int
@@ -40,23 +40,34 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shot:
-    """One picture and its time, from the prompt to uint8 pixels in host memory."""
+class TimedImage:
+    """One image and its time from the prompt to uint8 pixels in host memory."""
 
     pixels: Pixels
     """uint8[height, width, 3]"""
     total_ms: float
     stages: Mapping[str, float]
-    """Milliseconds by stage, where the program tells."""
+    """Milliseconds by stage; empty where the program does not report them."""
 
 
-Peer = Callable[[Job], Shot]
+Peer = Callable[[Job], TimedImage]
+
+
+def count_steps(count: int) -> str:
+    """`1 step`, `4 steps`."""
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
+def psnr_db(image: Pixels, other: Pixels) -> float:
+    """Peak signal-to-noise ratio of two images in dB; 99 where they are equal."""
+    error = float(np.mean((image.astype(np.float64) - other.astype(np.float64)) ** 2))
+    return float(min(99.0, 10 * np.log10(255**2 / max(error, 1e-9))))
 
 
 def open_ours(runtime: Runtime) -> Peer:
-    """This program, through its public interface."""
+    """costroute-rt through its public interface."""
 
-    def run(job: Job) -> Shot:
+    def run(job: Job) -> TimedImage:
         started = time.perf_counter()
         result = runtime.generate(job.prompt, seed=job.seed, candidate=NAME.format(job.num_inference_steps))
         total_ms = (time.perf_counter() - started) * 1000
@@ -68,7 +79,7 @@ def open_ours(runtime: Runtime) -> Peer:
             "decode": spent.decode_ms,
             "outside engines": total_ms - spent.text_ms - sum(spent.denoise_ms) - spent.decode_ms - spent.swap_ms,
         }
-        return Shot(pixels=result.pixels[0], total_ms=total_ms, stages=stages)
+        return TimedImage(pixels=result.pixels[0], total_ms=total_ms, stages=stages)
 
     return run
 
@@ -90,7 +101,7 @@ def open_diffusers(bundle: Bundle, threads: int) -> Peer:
 
 
 def open_optimum(bundle: Bundle, threads: int) -> Peer:
-    """The same directory as optimum exports it, in its ORTStableDiffusionPipeline."""
+    """Optimum's export of the bundle's directory in its ORTStableDiffusionPipeline."""
     import onnxruntime
     from optimum.onnxruntime import ORTStableDiffusionPipeline
 
@@ -105,15 +116,15 @@ def open_optimum(bundle: Bundle, threads: int) -> Peer:
 
 
 def export_with_optimum(bundle: Bundle) -> Path:
-    """Where optimum's export of this bundle lies: in the temporary directory, made once for each bundle and version."""
+    """The directory of optimum's export of this bundle, made once per bundle and version in the temporary directory."""
     from optimum.exporters.onnx import main_export
 
-    made_by = f"{bundle.manifest_sha256} {version('optimum-onnx')} {version('diffusers')}"
+    inputs = f"{bundle.manifest_sha256} {version('optimum-onnx')} {version('diffusers')}"
     parent = Path(tempfile.gettempdir()) / "costroute-rt-benchmarks"
-    target = parent / f"optimum-{hashlib.sha256(made_by.encode()).hexdigest()[:16]}"
+    target = parent / f"optimum-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     if target.is_dir():
         return target
-    say(f"exporting with optimum to {target}")
+    log(f"exporting with optimum to {target}")
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -132,11 +143,11 @@ def export_with_optimum(bundle: Bundle) -> Path:
 
 @contextmanager
 def with_steps(bundle: Bundle, denoiser: str, steps: tuple[int, ...]) -> Iterator[Path]:
-    """The same bundle for a while, with a pool of guided candidates of one denoiser: engines and their costs stay the same."""
-    like = next((row for row in bundle.pool if row["denoiser"] == denoiser and row["guidance_scale"] > 1), None)
-    if like is None:
+    """A temporary copy of the bundle whose pool is one guided denoiser with these numbers of steps; engines and costs are the same."""
+    template = next((row for row in bundle.pool if row["denoiser"] == denoiser and row["guidance_scale"] > 1), None)
+    if template is None:
         raise ValueError(f"no candidate of {bundle.family} runs {denoiser} with guidance")
-    pool = [{**like, "name": NAME.format(count), "num_inference_steps": count} for count in steps]
+    pool = [{**template, "name": NAME.format(count), "num_inference_steps": count} for count in steps]
     with tempfile.TemporaryDirectory(prefix="costroute-rt-", ignore_cleanup_errors=True) as folder:
         root = Path(folder) / "bundle"
         for name in bundle.files:
@@ -152,14 +163,14 @@ def _manifest(bundle: Bundle) -> dict[str, Any]:
 
 
 def _from_pipeline(pipeline: Any, bundle: Bundle) -> Peer:
-    """Times a diffusers-style pipeline to the same end: uint8 pixels in host memory, from the same noise."""
+    """Times a diffusers-style pipeline up to uint8 pixels in host memory, from the same noise as ours."""
     import torch
 
     pipeline.set_progress_bar_config(disable=True)
     image = bundle.image
     shape = (image.latent_channels, image.height // image.vae_scale_factor, image.width // image.vae_scale_factor)
 
-    def run(job: Job) -> Shot:
+    def run(job: Job) -> TimedImage:
         noise = torch.from_numpy(NoiseStream([job.seed], shape).draw())
         started = time.perf_counter()
         with warnings.catch_warnings():
@@ -174,13 +185,13 @@ def _from_pipeline(pipeline: Any, bundle: Bundle) -> Peer:
                 output_type="np",
             ).images
         pixels = np.round(images[0] * 255).astype(np.uint8)
-        return Shot(pixels=pixels, total_ms=(time.perf_counter() - started) * 1000, stages={})
+        return TimedImage(pixels=pixels, total_ms=(time.perf_counter() - started) * 1000, stages={})
 
     return run
 
 
 def _without_graphs(bundle: Bundle, target: Path) -> Path:
-    """The bundle as a plain diffusers directory."""
+    """Links the bundle's files, without ONNX graphs and scorer, into a plain diffusers directory."""
     for name in bundle.files:
         if not name.endswith(".onnx") and not name.startswith("scorer/"):
             _link(bundle.path(name), target / name)
@@ -188,7 +199,7 @@ def _without_graphs(bundle: Bundle, target: Path) -> Path:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy where the file system has no such thing."""
+    """Makes a hard link, or a copy where the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

@@ -1,4 +1,4 @@
-"""What the shipped router is worth on captions and seeds it was not fitted to: `python -m benchmarks.router postcard`."""
+"""Quality of the shipped router on held-out captions and seeds: `python -m benchmarks.router postcard`."""
 
 from __future__ import annotations
 
@@ -10,126 +10,136 @@ from functools import partial
 import numpy as np
 
 from benchmarks.held_out import HeldOut, open_held_out
-from benchmarks.scenario import ABOVE_ZERO, Figure, Measured, Outcome, Scenario, Target, attempt
+from benchmarks.scenario import ABOVE_ZERO, Figure, Measurement, Outcome, Scenario, Target, interval_figure, run_scenario
 from costroute_rt.cost.allocation import allocate
 from costroute_rt.export.postcard.captions import BANDS
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.evaluate import Evaluation, evaluate
+from costroute_rt.routing.array import FloatArray, IntArray
 
-NAMES = {"router": "router", "length": "longer prompts get more", "average": "averages"}
-ORACLE = "chosen on other seeds"
+BASELINES = {"length": "by prompt length", "average": "averages only"}
+ORACLE = "oracle by held-out seeds (upper bound)"
 UNITS = {"area": "score", "qnc": "ratio", "gain": "score", "gain_at_mean_cost": "score", "over_hull_at_mean_cost": "score"}
 TITLES = {
-    "area": "area over mixing",
-    "qnc": "QNC",
-    "gain": "gain",
-    "gain_at_mean_cost": "gain at mean cost",
-    "over_hull_at_mean_cost": "over mixing there",
+    "area": "area above random mixing",
+    "qnc": "QNC (relative cost at equal quality)",
+    "gain": "gain over best single candidate",
+    "gain_at_mean_cost": "gain over mean-cost candidate at its cost",
+    "over_hull_at_mean_cost": "gain over random mixing at mean cost",
 }
+SHORTEST, LONGEST = next(iter(BANDS)), list(BANDS)[-1]
+EXTRA_COST = f"extra cost of {LONGEST} stated things over {SHORTEST}"
 TARGETS = {
-    "area over mixing, lower end": ABOVE_ZERO,
-    "QNC": Target(high=0.6),
-    "gain at mean cost, lower end": ABOVE_ZERO,
-    "7+ costs more than 1-2": ABOVE_ZERO,
+    f"{TITLES['area']}, lower bound": ABOVE_ZERO,
+    TITLES["qnc"]: Target(high=0.6),
+    f"{TITLES['gain_at_mean_cost']}, lower bound": ABOVE_ZERO,
+    EXTRA_COST: ABOVE_ZERO,
 }
 RESAMPLES, QUICK_RESAMPLES = 2000, 200
 
 
 def run(args: argparse.Namespace) -> list[Outcome]:
-    """The router, what needs no router beside it, and who gets what where a mean-cost candidate's time is spent."""
+    """The router, baselines and oracle, and the candidates of each band under a budget of the mean-cost candidate's time."""
     held = open_held_out(args)
-    found = evaluate(held.cells, held.estimates, halves=held.halves, resamples=QUICK_RESAMPLES if args.quick else RESAMPLES)
+    evaluation = evaluate(held.cells, held.estimates, halves=held.halves, resamples=QUICK_RESAMPLES if args.quick else RESAMPLES)
     settings = {"routes_on": held.router.routes_on, "estimator": held.router.estimator.to_json(), **held.facts}
-    outcomes = [attempt(Scenario(name="router", settings=settings, targets=TARGETS), lambda _: judge_router(held, found))]
-    for key in ("length", "average"):
-        outcomes.append(attempt(Scenario(name=NAMES[key]), partial(compare, found.figures[key])))
-    if found.oracle is not None:
-        outcomes.append(attempt(Scenario(name=ORACLE), partial(bound, found.oracle)))
+    outcomes = [run_scenario(Scenario(name="router", settings=settings, targets=TARGETS), lambda _: router_figures(held, evaluation))]
+    for key, name in BASELINES.items():
+        outcomes.append(run_scenario(Scenario(name=name), partial(baseline_figures, evaluation.figures[key])))
+    if evaluation.oracle is not None:
+        outcomes.append(run_scenario(Scenario(name=ORACLE), partial(oracle_figures, evaluation.oracle)))
     budget = float(held.cells.cost_ms[curve.mean_cost_candidate(held.cells.cost_ms)])
     for band in BANDS:
-        outcomes.append(attempt(Scenario(name=band, settings={"mean_ms": budget}), partial(share, held, budget)))
+        outcomes.append(
+            run_scenario(Scenario(name=f"{band} stated", settings={"mean_ms": budget}), partial(band_figures, held, budget, band))
+        )
     return outcomes
 
 
-def judge_router(held: HeldOut, found: Evaluation) -> Measured:
-    """Its figures, its calibration, and what long captions cost more than short ones."""
-    router, about = found.figures["router"], found.calibration
-    lower = [Figure(name=f"{TITLES[name]}, lower end", value=router[name].low, unit="score") for name in ("area", "gain_at_mean_cost")]
-    calibration = [("slope by prompt", "slope_by_prompt", "ratio"), ("bias", "bias", "score"), ("error", "rms_error", "score")]
-    calibration.append(("noise of labels", "label_noise", "score"))
+def router_figures(held: HeldOut, evaluation: Evaluation) -> Measurement:
+    """Figures and calibration of the router, and the extra cost of long captions."""
+    router, calibration = evaluation.figures["router"], evaluation.calibration
+    lower = [Figure(name=f"{TITLES[name]}, lower bound", value=router[name].low, unit="score") for name in ("area", "gain_at_mean_cost")]
+    rows = [("calibration slope", "slope_by_prompt", "ratio"), ("bias", "bias", "score"), ("RMS error", "rms_error", "score")]
+    rows.append(("label noise", "label_noise", "score"))
     figures = [
-        *(figure for name in TITLES for figure in show(name, router[name])),
+        *(figure for name in TITLES for figure in finite_figures(name, router[name])),
         *lower,
-        *([] if found.reachable_share is None else [Figure(name="share of what labels allow", value=found.reachable_share, unit="share")]),
-        *(Figure(name=name, value=about[key], unit=unit) for name, key, unit in calibration if about[key] is not None),
-        Figure(name="trust", value=found.mean_trust, unit="share"),
-        longer_costs_more(held),
+        *(
+            []
+            if evaluation.reachable_share is None
+            else [Figure(name="area relative to oracle", value=evaluation.reachable_share, unit="share")]
+        ),
+        *(Figure(name=name, value=calibration[key], unit=unit) for name, key, unit in rows if calibration[key] is not None),
+        Figure(name="mean trust", value=evaluation.mean_trust, unit="share"),
+        extra_cost(held),
     ]
     middle = curve.mean_cost_candidate(held.cells.cost_ms)
     best = curve.best_single(held.cells.cost_ms, held.cells.mean.mean(0))
     names, cost = held.cells.candidates, held.cells.cost_ms
     notes = {
         "routes on": held.router.routes_on,
-        "best single": f"{names[best]}, {cost[best]:.0f} ms",
-        "mean cost": f"{names[middle]}, {cost[middle]:.0f} ms",
+        "best single candidate": f"{names[best]}, {cost[best]:.0f} ms",
+        "mean-cost candidate": f"{names[middle]}, {cost[middle]:.0f} ms",
     }
-    return Measured(figures=figures, notes={**notes, "labels": held.size, "costs": held.costs})
+    return Measurement(figures=figures, notes={**notes, "labels": held.size, "costs": held.costs})
 
 
-def compare(found: Mapping[str, curve.Interval], scenario: Scenario) -> Measured:
-    """The figures of what needs no router."""
-    return Measured(figures=[figure for name in TITLES for figure in show(name, found[name])])
+def baseline_figures(intervals: Mapping[str, curve.Interval], scenario: Scenario) -> Measurement:
+    """Figures of a baseline."""
+    return Measurement(figures=[figure for name in TITLES for figure in finite_figures(name, intervals[name])])
 
 
-def bound(found: Mapping[str, float], scenario: Scenario) -> Measured:
-    """What the labels allow: the choice that half of the seeds would make, scored on the others."""
-    return Measured(
-        figures=[Figure(name=TITLES[name], value=found[name], unit=UNITS[name]) for name in TITLES if math.isfinite(found[name])]
+def oracle_figures(values: Mapping[str, float], scenario: Scenario) -> Measurement:
+    """Figures of an oracle that chooses by half of the seeds and is scored on the other half."""
+    return Measurement(
+        figures=[Figure(name=TITLES[name], value=values[name], unit=UNITS[name]) for name in TITLES if math.isfinite(values[name])]
     )
 
 
-def show(name: str, found: curve.Interval) -> list[Figure]:
-    """A figure with its interval, of which an infinite end is left out; nothing for one that is infinite itself."""
-    if not math.isfinite(found.value):
+def finite_figures(name: str, interval: curve.Interval) -> list[Figure]:
+    """The figure with its interval; without the interval where a bound is infinite; no figure where the value is infinite."""
+    if not math.isfinite(interval.value):
         return []
-    low, high = (found.low, found.high) if math.isfinite(found.low) and math.isfinite(found.high) else (None, None)
-    return [Figure(name=TITLES[name], value=found.value, unit=UNITS[name], low=low, high=high)]
+    if math.isfinite(interval.low) and math.isfinite(interval.high):
+        return [interval_figure(TITLES[name], interval, UNITS[name])]
+    return [Figure(name=TITLES[name], value=interval.value, unit=UNITS[name])]
 
 
-def choose(held: HeldOut, mean_ms: float) -> curve.IntArray:
-    """int64[prompts]: the candidates that `gen --prompts FILE --mean-ms` would give."""
+def choose(held: HeldOut, mean_ms: float) -> IntArray:
+    """int64[prompts]: the candidates that `gen --prompts FILE --mean-ms` would choose."""
     cells = held.cells
     return allocate(held.estimates.mean, cells.cost_ms, max(mean_ms, float(cells.cost_ms.min())) * len(cells)).choice
 
 
-def longer_costs_more(held: HeldOut) -> Figure:
-    """Milliseconds that captions of the last band get more than those of the first, where a mean-cost candidate's time is spent."""
+def extra_cost(held: HeldOut) -> Figure:
+    """Mean milliseconds of captions of the last band less those of the first, under a budget of the mean-cost candidate's time."""
     cost = held.cells.cost_ms
     spent = cost[choose(held, float(cost[curve.mean_cost_candidate(cost)]))]
     bands = np.array(held.cells.categories)
-    first, last = next(iter(BANDS)), list(BANDS)[-1]
-    if not ((bands == first).any() and (bands == last).any()):
-        raise ValueError(f"the labels have no prompts of category {first} or {last}")
+    if not ((bands == SHORTEST).any() and (bands == LONGEST).any()):
+        raise ValueError(f"the labels have no prompts of category {SHORTEST} or {LONGEST}")
 
-    def measure(weight: curve.FloatArray) -> dict[str, float]:
-        means = [float(spent[bands == band] @ weight[bands == band] / max(weight[bands == band].sum(), 1e-9)) for band in (first, last)]
-        return {"more": means[1] - means[0]}
+    def measure(weight: FloatArray) -> dict[str, float]:
+        means = [
+            float(spent[bands == band] @ weight[bands == band] / max(weight[bands == band].sum(), 1e-9)) for band in (SHORTEST, LONGEST)
+        ]
+        return {"extra": means[1] - means[0]}
 
-    found = curve.bootstrap(measure, held.cells.groups)["more"]
-    return Figure(name=f"{last} costs more than {first}", value=found.value, unit="ms", low=found.low, high=found.high)
+    return interval_figure(EXTRA_COST, curve.bootstrap(measure, held.cells.groups)["extra"], "ms")
 
 
-def share(held: HeldOut, budget: float, scenario: Scenario) -> Measured:
-    """What the captions of one band get."""
-    there = np.array(held.cells.categories) == scenario.name
-    if not there.any():
-        return Measured(figures=(), notes={"none": "no such captions"})
-    choice, cost = choose(held, budget)[there], held.cells.cost_ms
-    heading = f"who gets what at a mean of {budget:.0f} ms, by the number of things a caption states"
-    figures = [Figure(name="captions", value=float(there.sum()), unit="count", table=heading)]
+def band_figures(held: HeldOut, budget: float, band: str, scenario: Scenario) -> Measurement:
+    """Mean cost, and share of each candidate, of the captions of one band."""
+    in_band = np.array(held.cells.categories) == band
+    if not in_band.any():
+        return Measurement(figures=(), notes={"none": "no captions in this band"})
+    choice, cost = choose(held, budget)[in_band], held.cells.cost_ms
+    heading = f"candidates chosen at a mean cost of {budget:.0f} ms, by number of stated things"
+    figures = [Figure(name="captions", value=float(in_band.sum()), unit="count", table=heading)]
     figures.append(Figure(name="mean cost", value=float(cost[choice].mean()), unit="ms", table=heading))
     order: Sequence[int] = np.argsort(cost, kind="stable").tolist()
     for index in order:
         name = f"{held.cells.candidates[index]}, {cost[index]:.0f} ms"
         figures.append(Figure(name=name, value=float((choice == index).mean()), unit="share", table=heading))
-    return Measured(figures=figures)
+    return Measurement(figures=figures)

@@ -1,13 +1,13 @@
-"""How much of what a prompt states is in the picture, for every candidate.
+"""Recall of stated things for every candidate: how much of what a prompt states the scorer finds in the image.
 
-200 captions of scenes that no training run has seen (50 for each number of stated attributes), two seeds each, and 40 prompts as people
-type them. The figure is the scorer's mean probability of what is stated; intervals are 95 % over prompts. Beside the candidates stand
-the drawn scene itself (the ceiling), the drawn scene through the autoencoder and back, and another scene's drawing (the floor); these
-three need skia-python. A contact sheet goes to DIR/quality.png.
+Uses 200 captions of scenes that no training run has seen (50 per band of the number of stated things), two seeds each, and 40 free-form
+prompts. Recall is the scorer's mean probability of the stated things; intervals are 95 % over prompts. For comparison: the drawing of the
+caption's own scene (upper bound), the same drawing encoded and decoded by the autoencoder, and the drawing of another scene (lower bound);
+these need skia-python. A contact sheet is written to DIR/quality.png.
 
     python -m benchmarks.quality
     python -m benchmarks.quality --candidates postcard-base@8 postcard-turbo@2 --attributes
-    python -m benchmarks.quality --write-table quality.json     what the bundle's manifest holds as `quality`, on captions of their own
+    python -m benchmarks.quality --write-table quality.json     `quality` for the bundle's manifest, from a separate set of captions
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,49 +26,52 @@ from typing import Any
 import numpy as np
 
 import costroute_rt
-from benchmarks.caption import BUCKETS, Prompt, held_out, human
+from benchmarks.caption import Prompt, free_form_prompts, held_out_captions
 from benchmarks.judge import Judge, Pixels
 from benchmarks.report import make_parser, run_benchmark
-from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, counted, mean, say
+from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, mean_figure, run_scenario, with_progress
 from benchmarks.sheet import SheetRow, Tile, draw_sheet
 from costroute_rt import Bundle, Runtime
+from costroute_rt.export.postcard.captions import BANDS
 
 REPORTED, ROUTING = "held-out-quality", "held-out-routing"
-"""Names of the two sets of captions; training data has others."""
+"""Names of the two sets of captions; no training data uses them."""
 TARGETS = {"base@8": 0.97, "turbo@2": 0.95}
-"""By the end of a candidate's name: least mean score over all captions."""
+"""Lowest recall over all captions, by the end of a candidate's name."""
 RECONSTRUCTION_TARGET = 0.99
-PER_BUCKET, SEEDS, HUMANS = 50, 2, 40
-QUICK_PER_BUCKET, QUICK_SEEDS, QUICK_HUMANS = 2, 1, 4
-SHEET_PER_BUCKET, SHEET_HUMANS = 2, 6
-Picture = Callable[[int, int], Pixels]
+PER_BAND, SEEDS, FREE_FORM = 50, 2, 40
+QUICK_PER_BAND, QUICK_SEEDS, QUICK_FREE_FORM = 2, 1, 4
+SHEET_PER_BAND, SHEET_FREE_FORM = 2, 6
+RECALL, FREE_FORM_RECALL = "recall of stated things", "free-form prompts"
+DRAWN, RECONSTRUCTED, WRONG = "drawn scene (upper bound)", "autoencoder reconstruction", "wrong scene (lower bound)"
+MakeImage = Callable[[int, int], Pixels]
 """(number of the prompt, seed) -> uint8[height, width, 3]"""
 
 
 @dataclass(slots=True)
 class Study:
-    """The prompts, and what is kept of each candidate's pictures."""
+    """The prompts, and the scores and selected images of each candidate."""
 
     captions: list[Prompt]
-    typed: list[Prompt]
+    free_form: list[Prompt]
     seeds: int
     by_attribute: bool
     tiles: dict[str, dict[int, Tile]] = field(default_factory=dict)
-    """By candidate and number of the prompt: the first picture, for prompts on the sheet."""
+    """By candidate and number of the prompt: the first image of each prompt on the sheet."""
     scores: dict[str, list[float]] = field(default_factory=dict)
-    """By candidate: each caption's mean over seeds."""
+    """By candidate: mean over seeds for each caption."""
 
     @property
     def prompts(self) -> list[Prompt]:
-        return self.captions + self.typed
+        return self.captions + self.free_form
 
     def on_sheet(self) -> list[int]:
-        """Numbers of the prompts on the contact sheet: the first of each bucket, and typed ones from across their list."""
+        """Numbers of the prompts on the contact sheet: the first captions of each band, and evenly spaced free-form prompts."""
         chosen: list[int] = []
-        for bucket in BUCKETS:
-            chosen += [number for number, prompt in enumerate(self.captions) if prompt.bucket == bucket][:SHEET_PER_BUCKET]
-        step = max(1, len(self.typed) // SHEET_HUMANS)
-        return chosen + [len(self.captions) + index for index in range(step // 2, len(self.typed), step)[:SHEET_HUMANS]]
+        for band in BANDS:
+            chosen += [number for number, prompt in enumerate(self.captions) if prompt.band == band][:SHEET_PER_BAND]
+        step = max(1, len(self.free_form) // SHEET_FREE_FORM)
+        return chosen + [len(self.captions) + index for index in range(step // 2, len(self.free_form), step)[:SHEET_FREE_FORM]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,123 +81,131 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("quality", __doc__ or "")
-    parser.add_argument("--candidates", nargs="+", metavar="NAME", help="only these (default: the whole pool)")
-    parser.add_argument("--attributes", action="store_true", help="also say which attributes are found and which are not")
+    parser.add_argument("--candidates", nargs="+", metavar="NAME", help="candidates to measure (default: the whole pool)")
+    parser.add_argument("--attributes", action="store_true", help="also print the recall of each attribute")
     parser.add_argument(
-        "--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="for the contact sheet (default: %(default)s)"
+        "--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="folder of the contact sheet (default: %(default)s)"
     )
     parser.add_argument(
-        "--write-table", type=Path, metavar="FILE", help="measure on the captions kept for routing, and write the means there"
+        "--write-table", type=Path, metavar="FILE", help="use the captions reserved for the manifest, and write their mean recall to FILE"
     )
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> list[Outcome]:
-    """Measures everything; the engines are built where they are missing."""
-    per_bucket, seeds = (QUICK_PER_BUCKET, QUICK_SEEDS) if args.quick else (PER_BUCKET, SEEDS)
+    """Measures all candidates and drawings; builds missing engines."""
+    per_band, seeds = (QUICK_PER_BAND, QUICK_SEEDS) if args.quick else (PER_BAND, SEEDS)
     dataset = ROUTING if args.write_table else REPORTED
-    typed = [] if args.write_table else human(QUICK_HUMANS if args.quick else HUMANS)
-    study = Study(held_out(dataset, per_bucket), typed, seeds, args.attributes)
+    free_form = [] if args.write_table else free_form_prompts(QUICK_FREE_FORM if args.quick else FREE_FORM)
+    study = Study(held_out_captions(dataset, per_band), free_form, seeds, args.attributes)
     bundle = Bundle.open(args.bundle or costroute_rt.shipped_bundle())
     with Judge.open(bundle, args.home) as judge, Runtime.open(bundle.root, home=args.home, build=True) as runtime:
         names = args.candidates or [candidate.name for candidate in runtime.candidates]
-        claims = not args.write_table
+        with_targets = not args.write_table
         outcomes = [
-            attempt(scenario, lambda at: measure_candidate(study, judge, runtime, at)) for scenario in plan(names, study, dataset, claims)
+            run_scenario(scenario, lambda each: measure_candidate(study, judge, runtime, each))
+            for scenario in make_scenarios(names, study, dataset, with_targets)
         ]
-        if claims:
+        if with_targets:
             outcomes += measure_drawings(study, judge, dataset)
     if args.write_table:
         write_table(study, outcomes, args.write_table)
     else:
-        outcomes.append(attempt(Scenario(name="contact sheet"), lambda _: write_sheet(study, names, args.out / "quality.png")))
+        outcomes.append(run_scenario(Scenario(name="contact sheet"), lambda _: write_sheet(study, names, args.out / "quality.png")))
     return outcomes
 
 
-def plan(names: Iterable[str], study: Study, dataset: str, claims: bool) -> list[Scenario]:
-    """One scenario for each candidate."""
+def make_scenarios(names: Iterable[str], study: Study, dataset: str, with_targets: bool) -> list[Scenario]:
+    """One scenario per candidate."""
     scenarios = []
     for name in names:
-        floor = next((floor for ending, floor in TARGETS.items() if name == ending or name.endswith("-" + ending)), None)
-        targets = {"overall": Target(low=floor)} if claims and floor is not None else {}
-        settings = {"candidate": name, "captions": dataset, "prompts": len(study.captions), "typed": len(study.typed)}
+        lowest = next((low for ending, low in TARGETS.items() if name == ending or name.endswith("-" + ending)), None)
+        targets = {RECALL: Target(low=lowest)} if with_targets and lowest is not None else {}
+        settings = {"candidate": name, "captions": dataset, "prompts": len(study.captions), "free_form": len(study.free_form)}
         scenarios.append(Scenario(name=name, settings=settings, repeats=study.seeds, targets=targets))
     return scenarios
 
 
-def measure_candidate(study: Study, judge: Judge, runtime: Runtime, scenario: Scenario) -> Measured:
-    """Every prompt with every seed."""
+def measure_candidate(study: Study, judge: Judge, runtime: Runtime, scenario: Scenario) -> Measurement:
+    """Scores one candidate on every prompt with every seed."""
     name = scenario.name
 
-    def picture(number: int, seed: int) -> Pixels:
-        # Seeds differ from prompt to prompt, so that the interval over prompts covers them too; candidates share them.
+    def make_image(number: int, seed: int) -> Pixels:
+        # Each prompt has its own seeds, so that the interval over prompts covers seeds too; all candidates use the same ones.
         pixels: Pixels = runtime.generate(study.prompts[number].text, seed=study.seeds * number + seed, candidate=name).pixels[0]
         return pixels
 
-    return Measured(figures=score(study, judge, name, range(len(study.prompts)), picture, study.seeds))
+    return Measurement(figures=score(study, judge, name, range(len(study.prompts)), make_image, study.seeds))
 
 
-def score(study: Study, judge: Judge, name: str, numbers: Sequence[int], picture: Picture, seeds: int) -> list[Figure]:
-    """The figures of one row of the table; pictures of prompts on the sheet are kept."""
-    kept: dict[int, Tile] = {}
-    found: dict[int, float] = {}
+def score(study: Study, judge: Judge, name: str, numbers: Sequence[int], make_image: MakeImage, seeds: int) -> list[Figure]:
+    """Figures of one row of the table; keeps the scores, and the images of prompts on the sheet, in `study`."""
+    tiles: dict[int, Tile] = {}
+    scores: dict[int, float] = {}
     by_attribute: defaultdict[str, list[float]] = defaultdict(list)
-    wanted = set(study.on_sheet())
-    for number in counted(numbers, name):
+    on_sheet = set(study.on_sheet())
+    for number in with_progress(numbers, name):
         each = []
         for seed in range(seeds):
-            pixels = picture(number, seed)
+            pixels = make_image(number, seed)
             probabilities = judge.probabilities(pixels, study.prompts[number].stated)
             each.append(float(np.mean(list(probabilities.values()))))
             for attribute, probability in probabilities.items():
                 by_attribute[attribute].append(probability)
-            if seed == 0 and number in wanted:
-                kept[number] = Tile(pixels=pixels, score=each[0])
-        found[number] = float(np.mean(each))
-    study.tiles[name] = kept
-    study.scores[name] = [found[number] for number in numbers if number < len(study.captions)]
-    return [*summarise(study, found), *(summarise_attributes(by_attribute) if study.by_attribute else [])]
+            if seed == 0 and number in on_sheet:
+                tiles[number] = Tile(pixels=pixels, score=each[0])
+        scores[number] = float(np.mean(each))
+    study.tiles[name] = tiles
+    study.scores[name] = [scores[number] for number in numbers if number < len(study.captions)]
+    return [*summarise(study, scores), *(summarise_attributes(by_attribute) if study.by_attribute else [])]
 
 
-def summarise(study: Study, found: dict[int, float]) -> list[Figure]:
-    """Over all captions, by number of stated attributes, and over the typed prompts."""
+def summarise(study: Study, scores: dict[int, float]) -> list[Figure]:
+    """Recall over all captions, by band of the number of stated things, and over the free-form prompts."""
     captions = dict(list(enumerate(study.captions)))
-    figures = [mean("overall", [found[number] for number in captions], "score")]
-    for bucket in BUCKETS:
-        figures.append(mean(bucket, [found[number] for number, prompt in captions.items() if prompt.bucket == bucket], "score"))
-    typed = [value for number, value in found.items() if number >= len(captions)]
-    return [*figures, *([mean("human", typed, "score")] if typed else [])]
+    figures = [mean_figure(RECALL, [scores[number] for number in captions], "score")]
+    for band in BANDS:
+        figures.append(
+            mean_figure(f"{band} stated", [scores[number] for number, prompt in captions.items() if prompt.band == band], "score")
+        )
+    free_form = [value for number, value in scores.items() if number >= len(captions)]
+    return [*figures, *([mean_figure(FREE_FORM_RECALL, free_form, "score")] if free_form else [])]
 
 
-def summarise_attributes(found: dict[str, list[float]]) -> list[Figure]:
-    """For each attribute, over the prompts that state it."""
-    return [mean(name, values, "score", table="by attribute, where it is stated") for name, values in sorted(found.items())]
+def summarise_attributes(by_attribute: dict[str, list[float]]) -> list[Figure]:
+    """Recall of each attribute over the prompts that state it."""
+    return [
+        mean_figure(name, values, "score", table="recall by attribute, over the prompts that state it")
+        for name, values in sorted(by_attribute.items())
+    ]
 
 
 def measure_drawings(study: Study, judge: Judge, dataset: str) -> list[Outcome]:
-    """Ceiling, autoencoder and floor."""
+    """Upper bound, autoencoder reconstruction and lower bound."""
 
-    def row(name: str, what: str, make: Callable[[], Picture], **targets: Target) -> Outcome:
-        scenario = Scenario(name=name, settings={"picture": what, "captions": dataset, "prompts": len(study.captions)}, targets=targets)
-        return attempt(scenario, lambda _: Measured(figures=score(study, judge, name, range(len(study.captions)), make(), seeds=1)))
+    def row(name: str, what: str, open_source: Callable[[], MakeImage], targets: Mapping[str, Target]) -> Outcome:
+        scenario = Scenario(name=name, settings={"image": what, "captions": dataset, "prompts": len(study.captions)}, targets=targets)
+        return run_scenario(
+            scenario, lambda _: Measurement(figures=score(study, judge, name, range(len(study.captions)), open_source(), seeds=1))
+        )
 
-    def drawn(offset: int = 0) -> Picture:
+    def drawn(offset: int = 0) -> MakeImage:
         draw = open_painter()
         return lambda number, _: judge.fit(draw(study.captions[(number + offset) % len(study.captions)]))
 
-    def reconstructed() -> Picture:
-        draw, there_and_back = drawn(), judge.open_autoencoder()
-        return lambda number, seed: there_and_back(draw(number, seed))
+    def reconstructed() -> MakeImage:
+        draw, autoencoder = drawn(), judge.open_autoencoder()
+        return lambda number, seed: autoencoder(draw(number, seed))
 
     return [
-        row("drawn scene", "the caption's own scene, drawn", drawn),
-        row("reconstruction", "the same through the autoencoder", reconstructed, overall=Target(low=RECONSTRUCTION_TARGET)),
-        row("wrong scene", "another caption's scene, drawn", lambda: drawn(len(study.captions) // 2 + 1)),
+        row(DRAWN, "drawing of the caption's scene", drawn, {}),
+        row(RECONSTRUCTED, "the same drawing, encoded and decoded", reconstructed, {RECALL: Target(low=RECONSTRUCTION_TARGET)}),
+        row(WRONG, "drawing of another caption's scene", lambda: drawn(len(study.captions) // 2 + 1), {}),
     ]
 
 
 def open_painter() -> Callable[[Prompt], Pixels]:
-    """Draws a caption's scene, always the same way."""
+    """Returns a function that draws a caption's scene, always the same way; raises ModuleNotFoundError without skia-python."""
     try:
         from costroute_rt.export.postcard.painter import new_surface, render
     except ModuleNotFoundError as error:
@@ -203,32 +214,32 @@ def open_painter() -> Callable[[Prompt], Pixels]:
     return lambda prompt: render(prompt.scene, random.Random(f"{prompt.name}-drawing"), surface)[0]
 
 
-def write_sheet(study: Study, names: Sequence[str], path: Path) -> Measured:
-    """The contact sheet, with the drawn scene in the last column where it could be drawn."""
-    columns = [name for name in (*names, "drawn scene") if study.tiles.get(name)]
+def write_sheet(study: Study, names: Sequence[str], path: Path) -> Measurement:
+    """Draws the contact sheet; the last column is the drawn scene, if skia-python is installed."""
+    columns = [name for name in (*names, DRAWN) if study.tiles.get(name)]
     rows = []
     for number in study.on_sheet():
         prompt = study.prompts[number]
-        remark = f"{'a caption' if prompt.scene else 'typed by a person'}, {len(prompt.stated)} stated"
+        remark = f"{'a caption' if prompt.scene else 'a free-form prompt'}, {len(prompt.stated)} stated"
         rows.append(SheetRow(text=prompt.text, remark=remark, tiles=[study.tiles[name].get(number) for name in columns]))
-    title = "What each candidate draws, and how much of the prompt the scorer finds in it"
-    draw_sheet(title, [name.removeprefix("postcard-") for name in columns], rows, path)
-    say(f"contact sheet: {path}")
-    return Measured(figures=(), notes={"file": str(path)})
+    title = "Images of each candidate, with their recall of stated things"
+    draw_sheet(title, [name.removeprefix("postcard-").removesuffix(" (upper bound)") for name in columns], rows, path)
+    log(f"contact sheet: {path}")
+    return Measurement(figures=(), notes={"file": str(path)})
 
 
 def write_table(study: Study, outcomes: Sequence[Outcome], path: Path) -> None:
-    """What the export recipe takes as `quality`; nothing is written where a candidate failed."""
+    """Writes the table that the export recipe takes as `quality`, unless a candidate failed."""
     failed = [outcome.scenario.name for outcome in outcomes if outcome.error is not None]
     if failed:
-        say(f"{path} was not written, because {', '.join(failed)} failed")
+        log(f"{path} not written: {', '.join(failed)} failed")
         return
     candidates: dict[str, Any] = {}
     for name, scores in study.scores.items():
         error = float(np.std(scores, ddof=1) / len(scores) ** 0.5)
         candidates[name] = {"mean": round(float(np.mean(scores)), 5), "standard_error": round(error, 5)}
     path.write_text(json.dumps({"metric": "scorer", "candidates": candidates}, indent=1) + "\n", encoding="utf-8")
-    say(f"wrote {path}")
+    log(f"wrote {path}")
 
 
 if __name__ == "__main__":

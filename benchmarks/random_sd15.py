@@ -1,8 +1,8 @@
-"""A bundle with a denoiser of Stable Diffusion 1.5's shape and size, and random weights: what building costs does not depend on them.
+"""Writes a bundle whose denoiser has Stable Diffusion 1.5's architecture and random weights, which is enough to measure builds.
 
     python -m benchmarks.random_sd15 FOLDER
 
-Needs the export extra, about 16 GB of memory and 8 GB of disk, of which 2 GB stay. Text encoder and VAE are small ones.
+Needs the export extra, about 16 GB of memory and 8 GB of disk; the bundle takes 2 GB. Text encoder and VAE are small.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TEXT_WIDTH, TOKENS = 768, 77
 
 
 def write_bundle(target: Path) -> Path:
-    """Writes the bundle through the export every checkpoint takes; returns `target`."""
+    """Exports the bundle as any checkpoint is exported; returns `target`."""
     from costroute_rt.export.checkpoint.checkpoint import export_bundle
     from costroute_rt.export.checkpoint.recipe import BundleRecipe
 
@@ -40,7 +40,7 @@ def write_bundle(target: Path) -> Path:
 
 
 def write_checkpoint(root: Path) -> None:
-    """A StableDiffusionPipeline in diffusers' layout."""
+    """Writes a StableDiffusionPipeline in diffusers' layout."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer

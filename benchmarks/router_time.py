@@ -1,8 +1,8 @@
-"""How long a router takes to judge one prompt, and the memory it holds: `python -m benchmarks.router time`.
+"""Time and memory of a router for one prompt: `python -m benchmarks.router time`.
 
-Ten candidates and random labels of drawn captions. Every router is fitted, saved, and loaded again in a process of its own with one
-thread, which judges prompts one by one: encoding (text states are given, words are hashed), reduction, estimate, trust, nearest prompts.
-The transformer, alone and in the mean of three that the shipped router is, runs on ONNX Runtime and is fitted where torch is installed.
+Ten candidates and random labels of generated captions. Every router is fitted, saved, and loaded by a separate process with one thread,
+which judges prompts one by one: encoding (text states are given, words are hashed), reduction, estimate, trust and nearest prompts. The
+transformer, alone and in the mean of three estimators that ships, runs on ONNX Runtime; it is included where torch is installed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,20 +22,26 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scenario import Figure, Measured, Outcome, Scenario, Target, attempt, say, spread
+from benchmarks.process import run_process
+from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, median_figure, run_scenario
 from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.export.postcard.captions import captions
 from costroute_rt.export.router.transformer import save_router
-from costroute_rt.routing.estimator import Average, Estimator, Knn, Linear, Mean
-from costroute_rt.routing.prompt_encoder import Float32Array, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
+from costroute_rt.routing.array import Float32Array
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.knn import Knn
+from costroute_rt.routing.estimator.linear import Linear
+from costroute_rt.routing.estimator.mean import Mean
+from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.prompt_encoder import HashedEncoder, PromptEncoder, StatesEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router import POOL_FIELDS, Router
 
 CANDIDATES, TOKENS, STATES_WIDTH = 10, 77, 192
 LABELLED, MANY, WIDTH, MANY_WIDTH = 1500, 100_000, 256, 128
-"""Labelled prompts, and numbers kept of each; 256 is what `fit-router` keeps."""
+"""Numbers of labelled prompts and of features per prompt; 256 features is what `fit-router` keeps."""
 CALLS, MANY_CALLS, QUICK_CALLS, WARM_UP = 300, 100, 20, 10
 NETWORK_PROMPTS = 100
 KINDS = ("average", "knn", "linear", "mean")
@@ -61,7 +66,7 @@ class Case:
 
     @property
     def target(self) -> Target | None:
-        """None for what nobody was promised."""
+        """None where there is no target."""
         if self.prompts == LABELLED:
             return TARGETS[self.encoder]
         return MANY_TARGET if (self.kind, self.width) == ("knn", MANY_WIDTH) else None
@@ -76,43 +81,40 @@ CASES = [
 
 
 def run(args: argparse.Namespace) -> list[Outcome]:
-    """One scenario for each router."""
+    """One scenario per router."""
     cases = [case for case in CASES if case.prompts == LABELLED] if args.quick else CASES
-    return [attempt(plan(case, quick=args.quick), partial(measure, case)) for case in cases]
+    return [run_scenario(make_scenario(case, quick=args.quick), partial(measure, case)) for case in cases]
 
 
-def plan(case: Case, *, quick: bool) -> Scenario:
+def make_scenario(case: Case, *, quick: bool) -> Scenario:
     settings = {"candidates": CANDIDATES, "encoder": case.encoder, "labelled": case.prompts, "width": case.width, "threads": 1}
     calls = QUICK_CALLS if quick else CALLS if case.prompts == LABELLED else MANY_CALLS
-    targets = {} if case.target is None else {"judging": case.target}
+    targets = {} if case.target is None else {"time per prompt": case.target}
     return Scenario(name=case.name, settings=settings, warm_up=WARM_UP, repeats=calls, targets=targets)
 
 
-def measure(case: Case, scenario: Scenario) -> Measured:
-    """Fits, saves, and has another process load and judge."""
+def measure(case: Case, scenario: Scenario) -> Measurement:
+    """Fits and saves a router; a new process loads it and judges prompts."""
     with tempfile.TemporaryDirectory() as folder:
         save_router(make_router(case), Path(folder))
         command = [sys.executable, "-m", "benchmarks.router_time", folder, str(scenario.repeats)]
-        done = subprocess.run(command, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True)
+        report = json.loads(run_process(command, {**os.environ, **ONE_THREAD}).stdout)
         file_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {(done.stderr.strip() or 'nothing on stderr').splitlines()[-1]}")
-    found = json.loads(done.stdout)
     figures = [
-        spread("judging", found["ms"], "ms"),
-        Figure(name="of it CPU", value=float(np.median(found["cpu_ms"])), unit="ms"),
-        Figure(name="loading", value=found["load_s"], unit="s"),
-        Figure(name="arrays", value=found["array_bytes"] / 1e6, unit="MB"),
-        Figure(name="file", value=file_bytes / 1e6, unit="MB"),
+        median_figure("time per prompt", report["ms"], "ms"),
+        Figure(name="CPU time per prompt", value=float(np.median(report["cpu_ms"])), unit="ms"),
+        Figure(name="load time", value=report["load_s"], unit="s"),
+        Figure(name="arrays", value=report["array_bytes"] / 1e6, unit="MB"),
+        Figure(name="files", value=file_bytes / 1e6, unit="MB"),
     ]
-    if found["growth_bytes"] is not None:
-        figures.append(Figure(name="memory", value=found["growth_bytes"] / 1e6, unit="MB"))
-    return Measured(figures=figures)
+    if report["growth_bytes"] is not None:
+        figures.append(Figure(name="memory growth", value=report["growth_bytes"] / 1e6, unit="MB"))
+    return Measurement(figures=figures)
 
 
 def make_router(case: Case) -> Router:
-    """Fitted to random labels."""
-    say(f"  fitting to {case.prompts:,} prompts")
+    """A router fitted to random labels."""
+    log(f"  fitting to {case.prompts:,} prompts")
     rng = np.random.default_rng(0)
     texts = [each.text for each in islice(captions("router-time"), LABELLED)]
     prompts = tuple(f"{texts[index % LABELLED]} {index // LABELLED or ''}".strip() for index in range(case.prompts))
@@ -120,7 +122,7 @@ def make_router(case: Case) -> Router:
     sample = encoder.encode(texts, random_states(rng, LABELLED) if encoder.needs_states else None)
     reduction = Reduction.fit(sample, case.width)
     features = np.resize(reduction.apply(sample), (case.prompts, reduction.width)).astype(np.float16).astype(np.float32)
-    if case.prompts > LABELLED:  # so that no two are the same
+    if case.prompts > LABELLED:  # so that all prompts differ
         features += rng.normal(scale=0.01, size=features.shape).astype(np.float32)
     mean, variance = rng.random((case.prompts, CANDIDATES)), np.full((case.prompts, CANDIDATES), 0.01)
     row = dict.fromkeys(POOL_FIELDS, "x") | {"guidance_scale": 1.0}
@@ -152,31 +154,31 @@ def fit(kind: str, features: Float32Array, mean: np.ndarray, variance: np.ndarra
 
 
 def fit_network(mean: np.ndarray, variance: np.ndarray) -> Estimator:
-    """A transformer; to few prompts, as what it says is of no interest here."""
+    """A transformer, fitted to few prompts, since its estimates do not matter here."""
     from costroute_rt.export.router.transformer import fit_transformer
 
     return fit_transformer(random_states(np.random.default_rng(0), len(mean)), mean, variance)
 
 
 def random_states(rng: np.random.Generator, count: int) -> TextStates:
-    """Of prompts of 4 to 40 tokens."""
+    """Random text states of prompts with 4 to 40 tokens."""
     states = rng.normal(size=(count, TOKENS, STATES_WIDTH)).astype(np.float32)
     return TextStates(states, rng.integers(4, 40, count))
 
 
-def judge(folder: Path, calls: int) -> dict[str, object]:
-    """What the process of its own does: milliseconds of each call by the clock and of this thread's CPU time, and memory."""
-    asked = [each.text for each in islice(captions("router-time-asked"), calls + WARM_UP)]
+def time_router(folder: Path, calls: int) -> dict[str, object]:
+    """What the separate process does: milliseconds of each call (elapsed and CPU time of the thread), and memory."""
+    prompts = [each.text for each in islice(captions("router-time-asked"), calls + WARM_UP)]
     rng = np.random.default_rng(1)
     states = random_states(rng, 1)
     before, started = peak_bytes(), time.perf_counter()
     router = Router.load(folder, open_engine=cache(partial(open_network, folder)))
     load_s = time.perf_counter() - started
     times, cpu = [], []
-    for prompt in asked:
-        given = TextStates(rng.normal(size=states.states.shape).astype(np.float32), states.lengths) if router.needs_states else None
+    for prompt in prompts:
+        text_states = TextStates(rng.normal(size=states.states.shape).astype(np.float32), states.lengths) if router.needs_states else None
         started, cpu_started = time.perf_counter(), time.thread_time()
-        router.judge(prompt, given)
+        router.judge(prompt, text_states)
         times.append(1000 * (time.perf_counter() - started))
         cpu.append(1000 * (time.thread_time() - cpu_started))
     after = peak_bytes()
@@ -186,7 +188,7 @@ def judge(folder: Path, calls: int) -> dict[str, object]:
 
 
 def open_network(folder: Path, component: str, graph: str) -> Engine:
-    """An engine made of a graph that was saved with the router."""
+    """Builds and opens an engine from a graph that was saved with the router."""
     backend, spec, target = get_backend("onnxruntime"), BuildSpec(threads=1), folder / component
     target.mkdir()
     backend.build(folder / f"{component}.onnx", target, spec)
@@ -194,14 +196,14 @@ def open_network(folder: Path, component: str, graph: str) -> Engine:
 
 
 def array_bytes(router: Router) -> int:
-    """Of everything it keeps, what parts share counted once."""
+    """Bytes of all arrays that the router holds; shared arrays count once."""
     parts: list[np.ndarray] = [router.features, *router.average.arrays().values(), *router.estimator.arrays().values()]
     parts += [] if router.reduction is None else router.reduction.arrays().values()
     return sum({id(array): array.nbytes for array in parts}.values())
 
 
 def peak_bytes() -> int | None:
-    """The most memory this process has held; None where the system does not tell (of a new process, getrusage tells its parent's)."""
+    """Peak memory of this process from /proc; None on other systems (getrusage of a new process includes its parent's peak)."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -211,7 +213,7 @@ def peak_bytes() -> int | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     folder, calls = sys.argv[1:] if argv is None else argv
-    print(json.dumps(judge(Path(folder), int(calls))))
+    print(json.dumps(time_router(Path(folder), int(calls))))
     return 0
 
 

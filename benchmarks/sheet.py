@@ -1,4 +1,4 @@
-"""A contact sheet: prompts down, candidates across, and under each picture how much of its prompt the scorer finds in it."""
+"""A contact sheet: one prompt per row, one candidate per column, and under each image its recall of stated things."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOOD, FAIR, POOR = "#3f7d4e", "#b07a1e", "#b5432f"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """One picture."""
+    """One image with its score."""
 
     pixels: npt.NDArray[np.uint8]
     """uint8[height, width, 3]"""
@@ -29,12 +29,12 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetRow:
-    """One prompt with its pictures."""
+    """One prompt with its images."""
 
     text: str
     remark: str
     tiles: Sequence[Tile | None]
-    """One per column; None where there is none."""
+    """One per column; None where the image is missing."""
 
 
 def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[SheetRow], path: Path) -> None:
@@ -53,15 +53,15 @@ def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[SheetRow], pat
         _write_prompt(draw, top, row)
         for index, tile in enumerate(row.tiles):
             if tile is not None:
-                picture = Image.fromarray(tile.pixels).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
-                sheet.paste(picture, (_left(index), top))
+                image = Image.fromarray(tile.pixels).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
+                sheet.paste(image, (_left(index), top))
                 _centred(draw, _left(index) + TILE_PX / 2, top + TILE_PX + 3, f"{tile.score:.2f}", _tint(tile.score), 14)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
 
 
 def wrap(text: str, size: int, limit_px: float) -> list[str]:
-    """The text in lines no wider than the limit; a single longer word stays whole."""
+    """Breaks the text into lines no wider than the limit; a longer word is not broken."""
     lines: list[str] = []
     for word in text.split():
         if lines and _font(size).getlength(f"{lines[-1]} {word}") <= limit_px:
@@ -72,7 +72,7 @@ def wrap(text: str, size: int, limit_px: float) -> list[str]:
 
 
 def _write_prompt(draw: ImageDraw, top: int, row: SheetRow) -> None:
-    """The prompt in the largest size at which it fits beside its pictures."""
+    """Writes the prompt in the largest font size that fits beside its images."""
     for size in (17, 15, 13, 11):
         lines = wrap(row.text, size, TEXT_PX - 24)
         if len(lines) * (size + 5) + 22 <= TILE_PX:
@@ -97,7 +97,7 @@ def _centred(draw: ImageDraw, x: float, y: float, text: str, colour: str, size: 
 
 
 def _font(size: int) -> Any:
-    """Pillow's own typeface, so that sheets look the same everywhere."""
+    """Pillow's built-in font, so that sheets look the same on every machine."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.bundle.bundle import Bundle
+    from costroute_rt.request import RequestOptions
     from costroute_rt.result import Result, StepEvent
     from costroute_rt.route import Route
     from costroute_rt.runtime import Runtime
@@ -58,15 +59,19 @@ class ImageChoice:
     lam: float
     tolerance: float
     count: int
-    negative_prompt: str
+    negative_prompt: str | None
     height: int | None
     width: int | None
 
+    def options(self, seed: int | None = None) -> RequestOptions:
+        """The same choices as the runtime takes them."""
+        return {
+            "max_ms": self.max_ms, "or_fastest": self.or_fastest, "candidate": self.candidate, "lam": self.lam, "tolerance": self.tolerance,
+            "count": self.count, "negative_prompt": self.negative_prompt, "height": self.height, "width": self.width, "seed": seed,
+        }  # fmt: skip
+
     def route(self, runtime: Runtime, prompt: str) -> Route:
-        return runtime.route(
-            prompt, max_ms=self.max_ms, or_fastest=self.or_fastest, candidate=self.candidate, lam=self.lam, tolerance=self.tolerance,
-            count=self.count, negative_prompt=self.negative_prompt, height=self.height, width=self.width,
-        )  # fmt: skip
+        return runtime.route(prompt, **self.options())
 
     def plan(self, runtime: Runtime, routes: Sequence[Route], total_ms: float, *, or_fastest: bool) -> list[Route]:
         """One budget for all of these prompts."""
@@ -76,11 +81,7 @@ class ImageChoice:
         )  # fmt: skip
 
     def generate(self, runtime: Runtime, prompt: str, seed: int, on_step: Callable[[StepEvent], None] | None) -> Result:
-        return runtime.generate(
-            prompt, seed=seed, on_step=on_step,
-            max_ms=self.max_ms, or_fastest=self.or_fastest, candidate=self.candidate, lam=self.lam, tolerance=self.tolerance,
-            count=self.count, negative_prompt=self.negative_prompt, height=self.height, width=self.width,
-        )  # fmt: skip
+        return runtime.generate(prompt, on_step=on_step, **self.options(seed))
 
 
 def open_bundle(path: str | None, *, verify: bool = True) -> Bundle:

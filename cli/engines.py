@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costroute_rt.engines.building.usage import Usage
-    from costroute_rt.engines.bundle.bundle import Bundle
     from costroute_rt.engines.store.store import Verified
 
 DIGEST_SHOWN = 12
@@ -47,9 +46,10 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     """
     from costroute_rt.engines.building.usage import survey
     from costroute_rt.engines.store.store import Store
+    from costroute_rt.family.calls import candidate_names
 
     store, opened = Store.open(), open_bundle(bundle, verify=False)
-    found = survey(opened, store, _users_of(opened))
+    found = survey(opened, store, candidate_names(opened))
     if as_json:
         show_json({"store": str(store.root), "engines": [_to_json(each) for each in found]})
         return
@@ -70,13 +70,6 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     ]
     show_table(("engine", "graph", "backend", "size", "built", "used", "ms", "used by", "state"), rows)
     click.echo(f"\n{len(rows)} engines, {format_bytes(sum(each.disk_bytes for each in found))} in {store.root}")
-
-
-def _users_of(bundle: Bundle) -> dict[str, list[str]]:
-    """The engines that each candidate needs."""
-    from costroute_rt.family.calls import candidate_names
-
-    return {str(row["name"]): candidate_names(bundle, row) for row in bundle.pool}
 
 
 def _users(names: Sequence[str], candidates: int) -> str | None:
@@ -145,9 +138,10 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
     """
     from costroute_rt.engines.building.usage import collect_garbage
     from costroute_rt.engines.store.store import Store
+    from costroute_rt.family.calls import candidate_names
 
     store, opened, max_bytes = Store.open(), open_bundle(bundle, verify=False), int(max_gb * 1e9)
-    done = collect_garbage(opened, store, _users_of(opened), max_bytes, dry_run=dry_run)
+    done = collect_garbage(opened, store, candidate_names(opened), max_bytes, dry_run=dry_run)
     if as_json:
         removed = [{**_to_json(usage), "why": why} for usage, why in done.removed]
         sizes = {"before_bytes": done.before_bytes, "after_bytes": done.after_bytes, "max_bytes": max_bytes}

@@ -13,7 +13,7 @@ from costroute_rt.cli import option
 from costroute_rt.cli.table import show_json
 
 SHIPPED_FAMILY = "postcard"
-DEFAULTS = {"negative_prompt": "", "backend": "onnxruntime", "provider": "cpu", "precision": "float32"}
+DEFAULTS = {"backend": "onnxruntime", "provider": "cpu", "precision": "float32"}
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""A scorer, a torch module that tells attributes of an image, as the `scorer` folder of a checkpoint."""
+"""Exports a scorer, a torch module that classifies attributes of an image, as the `scorer` folder of a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from costroute_rt.export.graph.compose import save_graph
 def export_scorer(module: Any, attributes: Mapping[str, Sequence[object]], target: Path, *, height: int, width: int) -> Path:
     """Writes config.json, model.safetensors and scorer.onnx into the directory `target`; returns it.
 
-    module: takes float32[batch, 3, height, width] in -1..1, gives a dict of logits float32[batch, values], one per attribute.
+    module: takes float32[batch, 3, height, width] in -1..1; returns a dict of logits float32[batch, values], one per attribute.
     attributes: the values of each attribute, in the order of its logits.
-    The graph takes pixels uint8[batch, height, width, 3] and gives one output per attribute: probabilities float32[batch, values].
+    The graph takes pixels uint8[batch, height, width, 3] and has one output per attribute: probabilities float32[batch, values].
     """
     import torch
 
@@ -34,7 +34,7 @@ def export_scorer(module: Any, attributes: Mapping[str, Sequence[object]], targe
 
 
 def _from_pixels(module: Any, names: tuple[str, ...]) -> Any:
-    """The module with pixels for images and probabilities for logits."""
+    """Wraps the module so that it takes uint8 pixels and returns probabilities."""
     import torch
 
     class FromPixels(torch.nn.Module):

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
         StoreFullError,
     )
     from costroute_rt.family.upgrade import Building
+    from costroute_rt.judgement import Judgement
     from costroute_rt.png import read_settings
+    from costroute_rt.request import Request, RequestOptions
     from costroute_rt.result import Result, StepEvent, Timings
-    from costroute_rt.route import Option, Route
-    from costroute_rt.routing.quality import Judgement
+    from costroute_rt.route import Cost, Option, Route
     from costroute_rt.runtime import Runtime
 
     __version__: str
@@ -48,6 +49,7 @@ __all__ = [
     "CancelledError",
     "Candidate",
     "ConfigError",
+    "Cost",
     "CostrouteError",
     "EngineError",
     "Judgement",
@@ -56,6 +58,8 @@ __all__ = [
     "OutputError",
     "PromptError",
     "Reason",
+    "Request",
+    "RequestOptions",
     "Result",
     "Route",
     "Runtime",
@@ -71,8 +75,11 @@ _MODULES = {
     "Building": "family.upgrade",
     "Bundle": "engines.bundle.bundle",
     "Candidate": "candidate",
-    "Judgement": "routing.quality",
+    "Cost": "route",
+    "Judgement": "judgement",
     "Option": "route",
+    "Request": "request",
+    "RequestOptions": "request",
     "Result": "result",
     "Route": "route",
     "Runtime": "runtime",
@@ -86,7 +93,9 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     value: Any
     if name == "__version__":
-        value = _read_version()
+        from costroute_rt.version import read_version
+
+        value = read_version()
     elif name in __all__:
         from importlib import import_module
 
@@ -99,12 +108,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _read_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("costroute-rt")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "0+unknown"

@@ -1,68 +1,112 @@
-"""A request, checked before any work is done for it."""
+"""A request: one value, checked before any work is done for it."""
 
 from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypedDict
 
-from costroute_rt.engines.bundle.bundle import ImageSpec
-from costroute_rt.engines.bundle.size import check_bundle_size
-from costroute_rt.error import ConfigError
-from costroute_rt.family.prompt import check_prompt, check_text
+from costroute_rt.error import ConfigError, PromptError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 LAST_SEED = 2**63 - 1
+_REFUSED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
+"""Control characters other than tab and line breaks, and halves of surrogate pairs."""
+
+
+class RequestOptions(TypedDict, total=False):
+    """The keywords of `Runtime.generate`, `stream` and `route`: the fields of `Request` beside the prompt."""
+
+    negative_prompt: str | None
+    max_ms: float | None
+    candidate: str | None
+    seed: int | None
+    count: int
+    height: int | None
+    width: int | None
+    lam: float
+    tolerance: float
+    or_fastest: bool
+    preview: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What somebody wants; fields as `Runtime.generate` has them. Raises PromptError or ConfigError for what cannot be done."""
+    """What somebody wants drawn; raises PromptError or ConfigError for what cannot be done."""
 
     prompt: str
-    negative_prompt: str = ""
+    negative_prompt: str | None = None
+    """What guided candidates steer away from; None, as in diffusers: the family's rule, which is the empty text or zeros."""
     max_ms: float | None = None
+    """Milliseconds from the call to uint8 pixels in host memory, all images together; None: no budget, the best candidate."""
     candidate: str | None = None
+    """Name of the only candidate to consider."""
+    seed: int | None = None
+    """0 or more; image i is made from seed + i. None: a random one, which the result names."""
     count: int = 1
-    height: int
-    width: int
+    """Images of the prompt."""
+    height: int | None = None
+    """Pixels; None: the family's own."""
+    width: int | None = None
     lam: float = 0.0
+    """Quality that one millisecond is worth: lambda in q - lambda * c."""
     tolerance: float = 0.0
+    """Quality that may be given up for a cheaper candidate."""
     or_fastest: bool = False
+    """Where no candidate fits, run the fastest in full and report the miss."""
+    preview: bool = False
+    """Whether step events carry a rough image."""
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt)
-        check_text("negative prompt", self.negative_prompt)
-        if self.max_ms is not None and not (_is_finite(self.max_ms) and self.max_ms > 0):
-            raise ConfigError("max_ms", self.max_ms, "a number of milliseconds above 0")
-        for name in ("lam", "tolerance"):
-            value = getattr(self, name)
-            if not (_is_finite(value) and value >= 0):
-                raise ConfigError(name, value, "a finite number, 0 or more")
-            object.__setattr__(self, name, float(value))
-        if check_whole("count", self.count) < 1:
-            raise ConfigError("count", self.count, "1 or more")
-        object.__setattr__(self, "count", int(self.count))
+        if self.negative_prompt is not None:
+            check_text("negative prompt", self.negative_prompt)
         if self.max_ms is not None:
-            object.__setattr__(self, "max_ms", float(self.max_ms))
+            object.__setattr__(self, "max_ms", _number("max_ms", self.max_ms, "a number of milliseconds above 0"))
+            if self.max_ms <= 0:
+                raise ConfigError("max_ms", self.max_ms, "a number of milliseconds above 0")
+        for name in ("lam", "tolerance"):
+            value = _number(name, getattr(self, name), "a finite number, 0 or more")
+            if value < 0:
+                raise ConfigError(name, value, "a finite number, 0 or more")
+            object.__setattr__(self, name, value)
+        for name in ("count", "seed", "height", "width"):
+            if getattr(self, name) is not None or name == "count":
+                object.__setattr__(self, name, check_whole(name, getattr(self, name)))
+        if self.count < 1:
+            raise ConfigError("count", self.count, "1 or more")
+        most = LAST_SEED - (self.count - 1)
+        if self.seed is not None and not 0 <= self.seed <= most:
+            raise ConfigError("seed", self.seed, f"a whole number from 0 to {most}")
 
 
-def check_size(image: ImageSpec, height: int | None, width: int | None) -> tuple[int, int]:
-    """Height and width of the images in pixels, the bundle's own where None; raises ConfigError for a size it cannot make."""
-    return check_bundle_size(
-        image,
-        image.height if height is None else check_whole("height", height),
-        image.width if width is None else check_whole("width", width),
-    )
+def make_request(prompt: str | Request, **options: Unpack[RequestOptions]) -> Request:
+    """The request for a prompt with these options; of a request, a copy in which they take the place of its own."""
+    return replace(prompt, **options) if isinstance(prompt, Request) else Request(prompt=prompt, **options)
 
 
-def check_seed(seed: int | None, count: int) -> int | None:
-    """The seed, where it and those of all `count` images are in range; raises ConfigError."""
-    if seed is None:
-        return None
-    whole = check_whole("seed", seed)
-    if not 0 <= whole <= LAST_SEED - (count - 1):
-        raise ConfigError("seed", seed, f"a whole number from 0 to {LAST_SEED - (count - 1)}")
-    return whole
+def check_prompt(prompt: object) -> str:
+    """The prompt, where an image can be made from it; raises PromptError (empty, control characters), ConfigError (not text)."""
+    text = check_text("prompt", prompt)
+    if not text.strip():
+        raise PromptError("the prompt is empty: describe the image")
+    return text
+
+
+def check_text(name: str, text: object) -> str:
+    """`text`, where it is text without control characters; it may be empty. Any other Unicode is welcome."""
+    if not isinstance(text, str):
+        raise ConfigError(name, text, "text")
+    refused = _REFUSED.search(text)
+    if refused:
+        code = ord(refused.group())
+        what = "half of a surrogate pair" if code >= 0xD800 else "a control character"
+        raise PromptError(f"the {name} has {what}, U+{code:04X}, at position {refused.start()}: remove it")
+    return text
 
 
 def check_whole(name: str, value: object) -> int:
@@ -75,8 +119,11 @@ def check_whole(name: str, value: object) -> int:
         raise ConfigError(name, value, "a whole number") from error
 
 
-def _is_finite(value: object) -> bool:
+def _number(name: str, value: object, expected: str) -> float:
+    """`value` as a float, where it is a finite number of any type; raises ConfigError."""
     try:
-        return not isinstance(value, (bool, str)) and math.isfinite(value)  # type: ignore[arg-type]
+        if not isinstance(value, (bool, str)) and math.isfinite(value):  # type: ignore[arg-type]
+            return float(value)  # type: ignore[arg-type]
     except (TypeError, OverflowError):
-        return False
+        pass
+    raise ConfigError(name, value, expected)

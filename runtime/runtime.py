@@ -7,32 +7,36 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from costroute_rt.candidate import Candidate
 from costroute_rt.error import CancelledError, ConfigError, EngineError
-from costroute_rt.family.parts import Parts
+from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.generation import Generation
-from costroute_rt.generation.planner import Judged, encode_prompt, plan_works, route_batch, route_request
-from costroute_rt.request import Request, check_seed, check_size
+from costroute_rt.generation.planner import plan_calls, route_batch, route_request
+from costroute_rt.judgement import Judgement
+from costroute_rt.request import Request, RequestOptions, make_request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 OnStep = Callable[[StepEvent], "bool | None"]
 
 
 class Runtime:
-    """Text to image within a latency budget, on one bundle and one device.
+    """Text to image within a latency budget, on one device.
 
     Made by `Runtime.open` and closed by `with`. Safe to use from several threads: requests take turns, and the time one waits
     for its turn is reported beside its own (`Timings.waited_ms`).
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
         self._turn = threading.Lock()
         self._owner: int | None = None
         self._is_closed = False
@@ -53,28 +57,27 @@ class Runtime:
         preload: bool = True,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Runtime:
-        """A runtime for `bundle`, a directory; None means the shipped `postcard` family.
+        """A runtime for `bundle`, a directory; None: the `postcard` family that ships with the package.
 
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory.
         provider: the backend's execution provider; auto: its usual one.
-        precision: what the engines compute in, float32, bfloat16 or float16, where the backend can; auto: float16 with TensorRT,
-            else float32.
-        allow_fallback: where engines of `backend` and `provider` cannot run on this machine, run ONNX Runtime on the CPU; a warning, and
-            `fallback` of every result, say why.
-        build: build and profile the engines that are missing, calling progress(graph, index, total) before each.
-        background_build: where engines of `backend`, `provider` and `precision` are missing, start on others that are ready, else on ONNX
+        precision: float32, bfloat16 or float16, where the backend can; auto: float16 with TensorRT, else float32.
+        threads: of each engine run; None: one for each physical core that this process may use.
+        allow_fallback: if engines of `backend` and `provider` cannot run on this machine, run ONNX Runtime on the CPU; a warning, and
+            `fallback` of every result, give the reason.
+        build: build and profile missing engines, calling progress(engine, index, total) before each.
+        background_build: if engines of `backend`, `provider` and `precision` are missing, start on others that are ready, else on ONNX
             Runtime on the CPU, and build the missing ones in another process at low priority. They are put in use between two images, all
-            at once, when each proved right and no slower than the one it replaces, and whole pictures are no slower with them. `building`
-            says how it goes; closing the runtime ends it. Not to be given with `build`.
-        preload: load every engine now and call it once; otherwise each is loaded by the first request that needs it, within its budget.
-        Raises BundleError, EngineError (engines missing, stale, not profiled), BackendError, ConfigError.
+            at once, when each proved correct and no slower than the one it replaces, and whole images are no slower with them. `building`
+            reports the state; closing the runtime ends it. Not to be given with `build`.
+        preload: load every engine now and run it once; otherwise each is loaded by the first request that needs it, within its budget.
+        Raises BundleError, EngineError (engines missing, stale, not measured), BackendError, ConfigError.
         """
-        from costroute_rt.family.assembly import assemble_parts
+        from costroute_rt.family.assembly import open_resources
 
-        clock = time.perf_counter
-        parts = assemble_parts(
+        resources = open_resources(
             bundle,
-            clock,
+            time.perf_counter,
             home=home,
             backend=backend,
             provider=provider,
@@ -85,7 +88,7 @@ class Runtime:
             background_build=background_build,
             progress=progress,
         )
-        runtime = cls(parts)
+        runtime = cls(resources)
         try:
             if preload:
                 runtime.preload()
@@ -96,51 +99,36 @@ class Runtime:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The pool, in the bundle's order."""
-        return self._parts.pool.candidates
+        """The pool, in its order."""
+        return self._resources.pool
 
     @property
     def family(self) -> str:
-        """Name of the bundle's family."""
-        return self._parts.bundle.family
+        """Name of the (first) family."""
+        return self._resources.main_family.name
 
     @property
     def fallback(self) -> str | None:
-        """Why ONNX Runtime on the CPU stands in for what was asked for (`allow_fallback`), and what mends that; None: it does not."""
-        return self._parts.fallback
+        """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
+        return self._resources.fallback
 
     @property
     def building(self) -> Building | None:
-        """How building better engines goes; None where nothing had to be built (`background_build` of `open`)."""
-        return None if self._parts.upgrade is None else self._parts.upgrade.status()
+        """State of the background build; None if nothing had to be built (`background_build` of `open`)."""
+        return None if self._resources.upgrade is None else self._resources.upgrade.status()
 
-    def route(
-        self,
-        prompt: str,
-        *,
-        max_ms: float | None = None,
-        candidate: str | None = None,
-        lam: float = 0.0,
-        tolerance: float = 0.0,
-        count: int = 1,
-        negative_prompt: str = "",
-        height: int | None = None,
-        width: int | None = None,
-        or_fastest: bool = False,
-    ) -> Route:
-        """What `generate` would choose for these arguments now, and why, without generating. Raises as `generate` does."""
-        height, width = check_size(self._parts.bundle.image, height, width)
-        request = Request(
-            prompt=prompt, negative_prompt=negative_prompt, max_ms=max_ms, candidate=candidate, count=count, height=height, width=width,
-            lam=lam, tolerance=tolerance, or_fastest=or_fastest,
-        )  # fmt: skip
-        quality = self._parts.quality
-        if not quality.needs_states and not quality.engines:
+    def route(self, prompt: str | Request, **options: Unpack[RequestOptions]) -> Route:
+        """The decision that `generate` would make for these arguments now, and why, without generating. Raises as `generate` does."""
+        resources, request = self._resources, self._check(make_request(prompt, **options))
+        if not resources.quality.needs_states and not resources.router_calls:
             self._check_open()
-            return route_request(self._parts, request, plan_works(self._parts, request), None)
+            with self._locating_errors():
+                return route_request(resources, request, plan_calls(resources, request), None)
         with self._take_turn():
-            works = plan_works(self._parts, request)
-            return route_request(self._parts, request, works, encode_prompt(self._parts, prompt) if quality.needs_states else None)
+            plans = plan_calls(resources, request)
+            return route_request(
+                resources, request, plans, resources.text_states(request.prompt) if resources.quality.needs_states else None
+            )
 
     def plan(
         self,
@@ -150,81 +138,53 @@ class Runtime:
         mean_ms: float | None = None,
         or_fastest: bool = False,
         count: int = 1,
-        negative_prompt: str = "",
+        negative_prompt: str | None = None,
         height: int | None = None,
         width: int | None = None,
     ) -> list[Route]:
         """A route for each prompt that together make the most of `total_ms`, or of `mean_ms` for each: one budget, divided by need.
 
-        Nothing is generated: give each prompt to `generate` with `candidate=route.chosen.name`. Plan again with the routes that are
-        left and the time that is left to follow what really happened; a route's prompt is not judged a second time.
-        or_fastest: where not even the fastest candidates fit, plan these instead of raising BudgetError. The others: as `route` has them.
+        Nothing is generated: give each prompt to `generate` with `candidate=route.chosen.name`. Plan again with the remaining routes and
+        the remaining time to follow the actual times; a route's prompt is not judged a second time.
+        or_fastest: if not even the fastest candidates fit, plan these instead of raising BudgetError. The others: as in `Request`.
         """
+        if isinstance(prompts, str):
+            raise ConfigError("prompts", prompts, "a list of prompts, not a single text")
         if (total_ms is None) == (mean_ms is None):
             raise ConfigError("total_ms and mean_ms", (total_ms, mean_ms), "one of them")
         if not prompts:
             return []
-        total_ms = len(prompts) * mean_ms if total_ms is None and mean_ms is not None else total_ms
-        height, width = check_size(self._parts.bundle.image, height, width)
-        requests = [
-            Request(
-                prompt=each.prompt if isinstance(each, Route) else each,
-                negative_prompt=negative_prompt,
-                max_ms=total_ms,
-                count=count,
-                height=height,
-                width=width,
-            )
-            for each in prompts
-        ]
+        each_ms = total_ms / len(prompts) if total_ms is not None else mean_ms
+        shared = RequestOptions(max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width)
+        requests = [self._check(make_request(each.prompt if isinstance(each, Route) else each, **shared)) for each in prompts]
+        budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)
         with self._take_turn():
-            judged = [self._judge(each, request.prompt) for each, request in zip(prompts, requests, strict=True)]
-            works = plan_works(self._parts, requests[0])
-            return route_batch(self._parts, judged, works, float(requests[0].max_ms or 0.0), or_fastest=or_fastest)
+            judged = [(request.prompt, self._judge(each, request.prompt)) for each, request in zip(prompts, requests, strict=True)]
+            return route_batch(self._resources, judged, plan_calls(self._resources, requests[0]), budget_ms, or_fastest=or_fastest)
 
-    def _judge(self, known: str | Route, prompt: str) -> Judged:
+    def _judge(self, known: str | Route, prompt: str) -> Judgement:
         if isinstance(known, Route) and known.judgement is not None:
-            return Judged(prompt, known.judgement)
-        states = encode_prompt(self._parts, prompt) if self._parts.quality.needs_states else None
-        return Judged(prompt, self._parts.quality.judge(prompt, states))
+            return known.judgement
+        quality = self._resources.quality
+        return quality.judge(prompt, self._resources.text_states(prompt) if quality.needs_states else None)
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | Request,
         *,
-        max_ms: float | None = None,
-        seed: int | None = None,
-        count: int = 1,
-        negative_prompt: str = "",
-        candidate: str | None = None,
-        or_fastest: bool = False,
-        lam: float = 0.0,
-        tolerance: float = 0.0,
-        height: int | None = None,
-        width: int | None = None,
         on_step: OnStep | None = None,
-        preview: bool = False,
         cancel: threading.Event | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Result:
-        """`count` images of `prompt`, by the candidate expected to serve it best within `max_ms`.
+        """Images of `prompt`, by the candidate expected to serve it best within `max_ms`.
 
-        max_ms: milliseconds from here to uint8 pixels in host memory, all images together, loading of engines included; None: no
-            budget, the best candidate. A run that is late leaves steps out to keep it, and the result says so.
-        seed: 0 or more; image i is made from seed + i; None: a random one, which the result names. The same seed, candidate and
-            engine give the same pixels, bit for bit, unless steps were left out.
-        negative_prompt: what guided candidates steer away from.
-        candidate: the only one to consider. or_fastest: run the fastest one where nothing fits, in full, and report the miss.
-        lam: quality one millisecond is worth. tolerance: quality that may be given up for a cheaper candidate.
-        height, width: pixels; the bundle's own where None.
-        on_step: called after each denoiser call; returning False cancels. preview: give it a rough picture each time.
+        The keywords are the fields of `Request`. A run that is late leaves steps out to keep its budget, and the result reports it. The
+        same seed, candidate and engine give the same pixels, bit for bit, unless steps were left out.
+        on_step: called after each denoiser call; returning False cancels.
         cancel: set it from another thread; it takes effect after the denoiser call that is running.
         Raises PromptError, ConfigError, BudgetError (nothing fits), CancelledError, EngineError.
         """
-        events = self.stream(
-            prompt, max_ms=max_ms, seed=seed, count=count, negative_prompt=negative_prompt, candidate=candidate, or_fastest=or_fastest,
-            lam=lam, tolerance=tolerance, height=height, width=width, preview=preview, cancel=cancel,
-        )  # fmt: skip
-        with closing(events):
+        with closing(self.stream(prompt, cancel=cancel, **options)) as events:
             for event in events:
                 if isinstance(event, Result):
                     return event
@@ -233,51 +193,33 @@ class Runtime:
         raise CancelledError
 
     def stream(
-        self,
-        prompt: str,
-        *,
-        max_ms: float | None = None,
-        seed: int | None = None,
-        count: int = 1,
-        negative_prompt: str = "",
-        candidate: str | None = None,
-        or_fastest: bool = False,
-        lam: float = 0.0,
-        tolerance: float = 0.0,
-        height: int | None = None,
-        width: int | None = None,
-        preview: bool = False,
-        cancel: threading.Event | None = None,
+        self, prompt: str | Request, *, cancel: threading.Event | None = None, **options: Unpack[RequestOptions]
     ) -> Generator[StepEvent | Result, None, None]:
         """`generate` as an iterator: a StepEvent after each denoiser call, and last the Result.
 
         Bad arguments raise here; the work is done between the items, and its clock starts with the first. Closing the iterator, or
         dropping it, cancels. Until it ends no other request of this runtime gets its turn.
         """
-        height, width = check_size(self._parts.bundle.image, height, width)
-        request = Request(
-            prompt=prompt, negative_prompt=negative_prompt, max_ms=max_ms, candidate=candidate, count=count, height=height, width=width,
-            lam=lam, tolerance=tolerance, or_fastest=or_fastest,
-        )  # fmt: skip
-        if candidate is not None:
-            self._parts.pool.find(candidate)
-        seed = check_seed(seed, count)
-        if seed is None:
-            seed = int(np.random.default_rng().integers(2**32 - count))
-        return self._events(request, seed, cancel, preview)
+        request = self._check(make_request(prompt, **options))
+        seed = int(np.random.default_rng().integers(2**32 - request.count)) if request.seed is None else request.seed
+        return self._events(request, seed, cancel)
 
-    def _events(
-        self, request: Request, seed: int, cancel: threading.Event | None, preview: bool
-    ) -> Generator[StepEvent | Result, None, None]:
+    def _events(self, request: Request, seed: int, cancel: threading.Event | None) -> Generator[StepEvent | Result, None, None]:
         with self._take_turn() as waited_ms:
-            yield from Generation(self._parts, request, seed=seed, cancel=cancel, preview=preview, waited_ms=waited_ms).events()
+            yield from Generation(self._resources, request, seed=seed, cancel=cancel, waited_ms=waited_ms).events()
+
+    def _check(self, request: Request) -> Request:
+        """The request, where its candidate exists and its family makes such images; raises ConfigError."""
+        for candidate in self._resources.candidates(request):
+            self._resources.family(candidate).size(request)
+        return request
 
     def preload(self) -> None:
-        """Load every engine of the pool and call each once, so that no request pays for it. Raises EngineError."""
+        """Load every engine of the pool and run each once, so that no request pays for it. Raises EngineError."""
         from costroute_rt.generation.warm_up import warm_up
 
         with self._take_turn():
-            warm_up(self._parts)
+            warm_up(self._resources)
 
     def close(self) -> None:
         """Release every engine, after the request that is running, and end what builds in the background.
@@ -292,9 +234,9 @@ class Runtime:
 
     def _release(self) -> None:
         self._is_closed = True
-        if self._parts.upgrade is not None:
-            self._parts.upgrade.close()
-        self._parts.engines.close()
+        if self._resources.upgrade is not None:
+            self._resources.upgrade.close()
+        self._resources.engines.close()
 
     def __enter__(self) -> Runtime:
         return self
@@ -304,21 +246,28 @@ class Runtime:
 
     @contextmanager
     def _take_turn(self) -> Iterator[float]:
-        """One request at a time: times of two at once would say nothing. Gives the milliseconds it waited."""
-        clock, me = self._parts.clock, threading.get_ident()
+        """One request at a time: times of two at once would predict nothing. Gives the milliseconds it waited."""
+        clock, me = self._resources.clock, threading.get_ident()
         if self._owner == me:
-            raise ConfigError("runtime", "asked from within a request of its own", "the running stream to be finished or closed first")
+            raise ConfigError("runtime", "asked from within a request of its own", "that request to be finished, or its stream closed")
         started = clock()
         with self._turn:
             self._check_open()
-            self._parts.swap_in()
+            self._resources.swap_in()
             self._owner = me
             try:
-                yield (clock() - started) * 1000
-            except EngineError as error:
-                raise self._parts.locate(error) from error
+                with self._locating_errors():
+                    yield (clock() - started) * 1000
             finally:
                 self._owner = None
+
+    @contextmanager
+    def _locating_errors(self) -> Iterator[None]:
+        """Errors of engines leave with the bundle and setup of the engine filled in."""
+        try:
+            yield
+        except EngineError as error:
+            raise self._resources.located(error) from error.__cause__
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.routing.estimator import Transformer
+from costroute_rt.routing.estimator.transformer import Transformer
 from costroute_rt.routing.prompt_encoder import TOKENIZER, EngineEncoder, TextStates
 from costroute_rt.routing.router_network import Network, OpenEngine, encoder_network, estimator_network, no_engine
 from tests.tiny_bundle import END, Graph, write_tokenizer

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.routing.estimator import Average, Estimator, Knn, Linear, Mean
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.knn import Knn
+from costroute_rt.routing.estimator.linear import Linear
+from costroute_rt.routing.estimator.mean import Mean
+from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.prompt_encoder import HashedEncoder
 from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router import Router, describe_pool

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 
 CHANNELS, FACTOR, WIDTH, LENGTH = 4, 16, 8, 16
+STATES = "text_encoder.last_hidden_state"
 START, END = "<|startoftext|>", "<|endoftext|>"
 LINES = (
     "a red house by a lake with snowy mountains behind",
@@ -145,25 +146,19 @@ def _write_denoiser(folder: Path, rng: np.random.Generator, hidden: int, blocks:
     weights = {"first": _random(rng, (9 * CHANNELS) ** -0.5, hidden, CHANNELS, 3, 3), "text": _random(rng, WIDTH**-0.5, WIDTH, hidden)}
     weights |= {f"block_{index}": _random(rng, 0.5 * (9 * hidden) ** -0.5, hidden, hidden, 3, 3) for index in range(blocks)}
     weights["last"] = _random(rng, 0.5 * (9 * hidden) ** -0.5, CHANNELS, hidden, 3, 3)
-    states, file = ["batch", "sequence", WIDTH], "diffusion_pytorch_model.safetensors"
-    graph = Graph(weights)
-    text = _read_text(graph, "encoder_hidden_states")
-    graph.op("Identity", _denoise(graph, blocks, "sample", "timestep", text), out="out_sample")
-    inputs = {"sample": ("float32", LATENT), "timestep": ("float32", []), "encoder_hidden_states": ("float32", states)}
-    yield f"{folder.name}/denoiser.onnx", graph.save(folder / "denoiser.onnx", file, inputs, {"out_sample": ("float32", LATENT)})
+    file = "diffusion_pytorch_model.safetensors"
     if has_condition:
         graph = Graph(weights)
-        graph.op("Identity", _read_text(graph, "text_states"), out="condition_0")
-        inputs, outputs = {"text_states": ("float32", ["rows", "sequence", WIDTH])}, {"condition_0": ("float32", ["rows", hidden])}
+        graph.op("Identity", _read_text(graph, STATES), out="condition_0")
+        inputs, outputs = {STATES: ("float32", ["rows", "sequence", WIDTH])}, {"condition_0": ("float32", ["rows", hidden])}
         yield f"{folder.name}/condition.onnx", graph.save(folder / "condition.onnx", file, inputs, outputs)
     for name, passes in (("step", 1), ("guided_step", 2)):
         graph = Graph(weights)
-        text = "condition_0" if has_condition else _read_text(graph, "text_states")
+        text = "condition_0" if has_condition else _read_text(graph, STATES)
         _step(graph, blocks, passes, text)
         inputs = dict.fromkeys(("latent", "denoised_before", "noise"), ("float32", LATENT))
-        inputs |= {"row": ("float32", [8])}
-        inputs |= {text: ("float32", [passes, hidden])} if has_condition else {"text_states": ("float32", [passes, "sequence", WIDTH])}
-        inputs |= {"guidance": ("float32", [])} if passes == 2 else {}
+        inputs |= {"row": ("float32", [9])}
+        inputs |= {text: ("float32", [passes, hidden])} if has_condition else {STATES: ("float32", [passes, "sequence", WIDTH])}
         outputs = {"next_latent": ("float32", LATENT), "denoised": ("float32", LATENT)}
         yield f"{folder.name}/{name}.onnx", graph.save(folder / f"{name}.onnx", file, inputs, outputs)
 
@@ -184,19 +179,20 @@ def _denoise(graph: Graph, blocks: int, sample: str, timestep: str, text: str) -
 
 def _step(graph: Graph, blocks: int, passes: int, text: str) -> None:
     """The denoiser inside the linear rule, with (2 passes) or without guidance; text f32[passes,hidden]"""
-    cell = [graph.op("Gather", "row", graph.const(index), axis=0) for index in range(8)]
-    x = graph.op("Mul", "latent", cell[0])
+    fields = ("input_scale", "timestep", "guidance", "p", "q", "a", "b", "c", "s")
+    cell = {name: graph.op("Gather", "row", graph.const(index), axis=0) for index, name in enumerate(fields)}
+    x = graph.op("Mul", "latent", cell["input_scale"])
     batch = graph.op("Slice", graph.op("Shape", "latent"), graph.const([0]), graph.const([1]))
     shape = graph.op("Concat", batch, graph.op("Slice", graph.op("Shape", text), graph.const([1]), graph.const([2])), axis=0)
     texts = [graph.op("Expand", graph.op("Gather", text, graph.const([index]), axis=0), shape) for index in range(passes)]
     if passes == 1:
-        m = _denoise(graph, blocks, x, cell[1], texts[0])
+        m = _denoise(graph, blocks, x, cell["timestep"], texts[0])
     else:
-        both = _denoise(graph, blocks, graph.op("Concat", x, x, axis=0), cell[1], graph.op("Concat", *texts, axis=0))
+        both = _denoise(graph, blocks, graph.op("Concat", x, x, axis=0), cell["timestep"], graph.op("Concat", *texts, axis=0))
         negative, positive = graph.op("Split", both, outputs=2, axis=0)
-        m = graph.op("Add", negative, graph.op("Mul", "guidance", graph.op("Sub", positive, negative)))
-    graph.op("Add", graph.op("Mul", cell[2], "latent"), graph.op("Mul", cell[3], m), out="denoised")
-    terms = [("latent", cell[4]), ("denoised", cell[5]), ("denoised_before", cell[6]), ("noise", cell[7])]
+        m = graph.op("Add", negative, graph.op("Mul", cell["guidance"], graph.op("Sub", positive, negative)))
+    graph.op("Add", graph.op("Mul", cell["p"], "latent"), graph.op("Mul", cell["q"], m), out="denoised")
+    terms = [("latent", cell["a"]), ("denoised", cell["b"]), ("denoised_before", cell["c"]), ("noise", cell["s"])]
     graph.op("Sum", *[graph.op("Mul", *term) for term in terms], out="next_latent")
 
 
@@ -234,21 +230,25 @@ def _unit_patches(graph: Graph) -> str:
 
 def _manifest(graphs: dict[str, Any]) -> dict[str, Any]:
     file = "diffusion_pytorch_model.safetensors"
-    denoiser = {"denoiser": "denoiser.onnx", "step": "step.onnx", "guided_step": "guided_step.onnx"}
+    denoiser = {"step": "step.onnx", "guided_step": "guided_step.onnx"}
     return {
         "family": "tiny",
         "revision": "1",
         "license": "Apache-2.0",
         "made_with": {"onnx": onnx.__version__},
         "components": {
-            "text_encoder": _component("text_encoder", "text_encoder", "model.safetensors", encode="model.onnx"),
+            "text_encoder": {
+                **_component("text_encoder", "text_encoder", "model.safetensors", encode="model.onnx"),
+                "tokenizer": "tokenizer",
+            },
             "base": _component("denoiser", "unet", file, condition="condition.onnx", **denoiser),
             "turbo": _component("denoiser", "unet_turbo", file, **denoiser),
             "vae": _component("decoder", "vae", file, decode="decode.onnx", encode="encoder.onnx"),
             "scorer": _component("scorer", "scorer", "model.safetensors", score="scorer.onnx"),
         },
         "graphs": graphs,
-        "tokenizer": {"file": "tokenizer/tokenizer.json", "max_length": LENGTH, "pad": END},
+        "tokenizers": {"tokenizer": {"file": "tokenizer/tokenizer.json", "max_length": LENGTH, "pad_id": 1}},
+        "negative_prompt": "empty_text",
         "image": {
             "height": 64, "width": 64, "vae_scale_factor": FACTOR, "latent_channels": CHANNELS,
             "sizes": [[64, 64], [64, 96]], "any_size": True,
@@ -262,7 +262,7 @@ def _manifest(graphs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _component(role: str, folder: str, weights: str, **graphs: str) -> dict[str, Any]:
-    return {"role": role, "graphs": {use: f"{folder}/{name}" for use, name in graphs.items()}, "weights": f"{folder}/{weights}"}
+    return {"role": role, "graphs": {use: f"{folder}/{name}" for use, name in graphs.items()}, "weights": [f"{folder}/{weights}"]}
 
 
 def _candidate(name: str, denoiser: str, steps: int, guidance_scale: float) -> dict[str, Any]:

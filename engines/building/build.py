@@ -177,8 +177,7 @@ def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -
 def room_needed(bundle: Bundle, name: str) -> int:
     """The most bytes that an engine may need."""
     _, component, graph, _ = EngineName.parse(name)
-    weights = bundle.components[component].weights
-    stored = bundle.files[bundle.graph_path(component, graph)].bytes + (bundle.files[weights].bytes if weights else 0)
+    stored = bundle.files[bundle.graph_path(component, graph)].bytes + bundle.weights_bytes(component)
     return int(_ROOM * stored)
 
 
@@ -270,9 +269,8 @@ def _check(wanted: _Wanted, source: Path, folder: Path) -> GateResult:
         _check_interface(bundle, path, reference)
         broken = unusable_output(reference.run(feeds))
         if broken is not None:
-            weights = bundle.components[EngineName.parse(wanted.name).component].weights
-            problem = f"its numbers make {broken} of {path} NaN or infinite"
-            raise BundleError(bundle.root / (weights or path), problem, "export the bundle again")
+            weights = next(iter(bundle.components[EngineName.parse(wanted.name).component].weights), path)
+            raise BundleError(bundle.root / weights, f"its numbers make {broken} of {path} NaN or infinite", "export the bundle again")
         with wanted.tool.open(folder, spec) as engine:
             return check_engine(engine, feeds, lambda: reference.run(feeds), spec.precision)
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import TensorSpec
+from costroute_rt.engines.bundle.manifest import IMAGE_SIZE, TensorSpec
 from costroute_rt.engines.bundle.size import PROMPT_TOKENS, axis_lengths
 
-_ROW = (1.0, 500.0, 1.0, -0.5, 0.7, 0.3, 0.1, 0.1)
-"""A plausible row of a step table: timestep 500, every term of the linear rule in use."""
+_ROW = (1.0, 500.0, 3.0, 1.0, -0.5, 0.7, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
+"""A plausible row of a step table: timestep 500, guidance 3, every term of the linear rule in use."""
 _TOKENS = 16
 """Token numbers below this exist in every vocabulary."""
 
@@ -31,11 +31,13 @@ def example_feeds(bundle: Bundle, graph_path: str, lengths: Mapping[str, int] | 
 def _example(name: str, spec: TensorSpec, lengths: Mapping[str, int], rng: np.random.Generator) -> npt.NDArray[Any]:
     shape = tuple(axis if isinstance(axis, int) else lengths.get(axis, 1) for axis in spec.shape)
     if name == "row":
-        return np.array(_ROW, dtype=spec.dtype)
-    if name in ("guidance", "timestep"):
-        return np.full(shape, 3 if name == "guidance" else 500, dtype=spec.dtype)
-    if name in ("attention_mask", "lengths"):
-        return np.full(shape, 1 if name == "attention_mask" else lengths["tokens"], dtype=spec.dtype)
+        return np.array(_ROW[: shape[0]], dtype=spec.dtype)
+    if name == IMAGE_SIZE:
+        return np.array((lengths["image_height"], lengths["image_width"]), dtype=spec.dtype)
+    if name.endswith("attention_mask"):
+        return np.ones(shape, dtype=spec.dtype)
+    if name == "lengths" or name.endswith(".length"):
+        return np.full(shape, lengths["tokens"], dtype=spec.dtype)
     if spec.dtype in ("float32", "float16"):
         return np.asarray(rng.standard_normal(shape)).astype(spec.dtype)
     if spec.dtype == "bool":

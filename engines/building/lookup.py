@@ -34,11 +34,11 @@ def engine_key(bundle: Bundle, name: str, setup: Setup) -> EngineKey:
 def make_key(bundle: Bundle, name: str, tool: Backend, spec: BuildSpec) -> EngineKey:
     """The key of the engine that this backend builds to this specification."""
     found = find_graph(bundle, name)
-    path, weights = bundle.graph_path(found.component, found.graph), bundle.components[found.component].weights
+    path = bundle.graph_path(found.component, found.graph)
     device_name, driver = tool.device(spec)
     return EngineKey(
         graph=str(found._replace(size=None)),
-        weights_sha256=bundle.files[weights].sha256 if weights else "none",
+        weights_sha256=bundle.weights_sha256(found.component),
         graph_sha256=bundle.files[path].sha256,
         backend=tool.name,
         backend_version=tool.version,

@@ -23,25 +23,11 @@ from costroute_rt.engines.bundle.manifest import (
     GraphSpec,
     ImageSpec,
     PreviewSpec,
-    TensorSpec,
     TokenizerSpec,
 )
 from costroute_rt.engines.bundle.onnx_file import read_external_locations
 from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
 from costroute_rt.error import BundleError
-
-__all__ = [
-    "Bundle",
-    "Component",
-    "FileEntry",
-    "GraphSpec",
-    "ImageSpec",
-    "PreviewSpec",
-    "TensorSpec",
-    "TokenizerSpec",
-    "seal_bundle",
-    "shipped_bundle",
-]
 
 _REMEDY = "get the bundle again"
 _MANIFEST_LIMIT_BYTES = 16 << 20
@@ -66,7 +52,9 @@ class Bundle:
     components: Mapping[str, Component]
     graphs: Mapping[str, GraphSpec]
     """Inputs and outputs of each ONNX file, by its path in the bundle."""
-    tokenizer: TokenizerSpec
+    tokenizers: Mapping[str, TokenizerSpec]
+    negative_prompt: str
+    """What stands for a negative prompt that was not given: empty_text or zeros."""
     image: ImageSpec
     preview: PreviewSpec | None
     schedulers: Mapping[str, Mapping[str, Any]]
@@ -78,7 +66,7 @@ class Bundle:
     """{"file": path of router.json, "arrays": path of router.safetensors}; where it has a tokenizer of its own also
     {"tokenizer": its path, "max_length": most tokens it gives}.
 
-    None: routing goes by `quality` alone.
+    None: the bundle has no router, and routing goes by `quality` alone.
     """
     manifest_sha256: str
 
@@ -92,7 +80,7 @@ class Bundle:
         """
         given = Path(path)
         if not os.path.isdir(given):
-            raise BundleError(given, "there is no bundle directory here", f"check the path, or {_REMEDY}")
+            raise BundleError(given, "no bundle directory exists here", f"check the path, or {_REMEDY}")
         root = given.resolve()
         data = _read_manifest(root)
         fail = _fail_at(root / MANIFEST)
@@ -113,8 +101,8 @@ class Bundle:
         """Path in the bundle of one component's graph, e.g. `unet/step.onnx`; raises BundleError where there is none."""
         found = self.components.get(component)
         if found is None or graph not in found.graphs:
-            there = ", ".join(f"{name}/{key}" for name, each in self.components.items() for key in each.graphs)
-            raise BundleError(self.root / MANIFEST, f"family {self.family} has no graph {component}/{graph}", f"it has {there}")
+            known = ", ".join(f"{name}/{key}" for name, each in self.components.items() for key in each.graphs)
+            raise BundleError(self.root / MANIFEST, f"family {self.family} has no graph {component}/{graph}", f"it has {known}")
         return found.graphs[graph]
 
     def verify(self, *names: str) -> None:
@@ -138,9 +126,17 @@ class Bundle:
     def verify_graph(self, component: str, graph: str) -> Path:
         """Verify one graph and its weights, ready to be built; returns the path of the ONNX file."""
         name = self.graph_path(component, graph)
-        weights = self.components[component].weights
-        self.verify(name, *([weights] if weights else []))
+        self.verify(name, *self.components[component].weights)
         return self.path(name)
+
+    def weights_sha256(self, component: str) -> str:
+        """What an engine's key holds of a component's weight files: of one its SHA-256, of several that of all of theirs."""
+        digests = [self.files[name].sha256 for name in self.components[component].weights]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else "none"
+
+    def weights_bytes(self, component: str) -> int:
+        """Size of a component's weight files."""
+        return sum(self.files[name].bytes for name in self.components[component].weights)
 
     def _check_places(self) -> None:
         for name, entry in self.files.items():
@@ -161,12 +157,12 @@ class Bundle:
             external = read_external_locations(path)
         except ValueError as error:
             raise BundleError(path, f"it is no usable ONNX file: {error}", _REMEDY) from error
-        weights = {component.weights for component in self.components.values() if name in component.graphs.values()}
+        weights = {file for component in self.components.values() if name in component.graphs.values() for file in component.weights}
         for location in external:
             manifest_format.check_path(location, _fail_at(path), "its external data")
             target = os.path.normpath(os.path.join(os.path.dirname(name), location)).replace(os.sep, "/")
             if target not in weights:
-                raise BundleError(path, f"its external data is {location}, which is not its component's weight file", _REMEDY)
+                raise BundleError(path, f"its external data is {location}, which is not among its component's weight files", _REMEDY)
 
 
 def seal_bundle(root: Path, manifest: Mapping[str, Any]) -> Bundle:

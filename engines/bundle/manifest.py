@@ -1,42 +1,66 @@
-"""The bundle manifest: its value types, and the reading of each section into them."""
+"""The bundle manifest, format 2: its value types, and the reading of each section into them.
+
+A family is data. Nothing here names one: tokenizers and encoders have names, a denoiser's graphs name the tensors that they take, and the
+runtime feeds each graph what its inputs ask for.
+
+    TOKENIZER.attention_mask, TOKENIZER.length     int64[rows, tokens], int64[rows]
+    ENCODER.OUTPUT                                 what the graph `encode` of a text encoder gives, rows first
+    image_size                                     int64[2]: height and width in pixels
+
+A denoiser's `condition` graph takes any of these, once per request; its `step` and `guided_step` take the outputs of `condition`, and any
+of these too.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from costroute_rt.engines.bundle.section import Fail, Section, shorten
 
 FORMAT = "costroute-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 MANIFEST_SHA256 = "manifest.sha256"
-DTYPES = frozenset({"float32", "float16", "int64", "int32", "uint8", "int8", "bool"})
+DTYPES = frozenset({"float32", "float16", "bfloat16", "int64", "int32", "uint8", "int8", "bool"})
+ROW_LENGTH, MEMORY_ROW_LENGTH = 9, 14
+"""Numbers in a row of a step table, and in one of a table that also carries a latent from row to row."""
+GUIDANCE_KINDS = ("none", "classifier_free", "embedded")
+"""none: the denoiser takes no scale. classifier_free: a scale above 1 runs `guided_step`, with two rows of text. embedded: `step` reads the
+scale from its row."""
+NEGATIVE_RULES = ("empty_text", "zeros")
+"""What stands for a negative prompt that was not given: the encoders' outputs for the empty text, or zeros."""
+IMAGE_SIZE = "image_size"
+ROUTER_GRAPHS = {"router_encoder": "encode", "router_estimator": "estimate"}
+"""Roles of the networks that a router may run, and the graph of each."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Of families and graphs, whose names stand beside @HEIGHTxWIDTH in the names of engines."""
 _MOST_TOKENS, _LONGEST_SIDE_PX = 1 << 16, 1 << 16
 """Beyond any model there is; what is larger would only exhaust the memory."""
 _REQUIRED_GRAPHS = {"text_encoder": {"encode"}, "decoder": {"decode"}, "scorer": {"score"}}
-ROUTER_GRAPHS = {"router_encoder": "encode", "router_estimator": "estimate"}
-"""Roles of the networks that a router may run, and the graph of each."""
 _REQUIRED_GRAPHS |= {role: {graph} for role, graph in ROUTER_GRAPHS.items()}
-_STEP_INPUTS = {"latent": 4, "denoised_before": 4, "noise": 4, "row": 1, "text_states": 3}
-"""Where the denoiser has a `condition` graph, its outputs stand for text_states."""
+LOOP_INPUTS = {"latent": 4, "denoised_before": 4, "noise": 4, "row": 1}
+"""What every step graph takes beside the conditioning, by rank."""
+CARRIED, NEXT_CARRIED = "carried", "next_carried"
+"""Input and output of step graphs that carry one more latent."""
 _STEP_OUTPUTS = {"next_latent": 4, "denoised": 4}
+_STEPS = ("step", "guided_step")
 _INTERFACES: dict[tuple[str, str], tuple[dict[str, int], dict[str, int]]] = {
-    ("text_encoder", "encode"): ({"input_ids": 2}, {"last_hidden_state": 3}),
-    ("denoiser", "step"): (_STEP_INPUTS, _STEP_OUTPUTS),
-    ("denoiser", "condition"): ({"text_states": 3}, {}),
-    ("denoiser", "guided_step"): ({**_STEP_INPUTS, "guidance": 0}, _STEP_OUTPUTS),
+    ("text_encoder", "encode"): ({"input_ids": 2}, {}),
+    ("denoiser", "step"): (LOOP_INPUTS, _STEP_OUTPUTS),
+    ("denoiser", "guided_step"): (LOOP_INPUTS, _STEP_OUTPUTS),
     ("decoder", "decode"): ({"latent": 4}, {"pixels": 4}),
     ("scorer", "score"): ({"pixels": 4}, {}),
     ("router_encoder", "encode"): ({"input_ids": 2, "attention_mask": 2}, {"embedding": 2}),
     ("router_estimator", "estimate"): ({"states": 3, "lengths": 1}, {"mean": 2}),
 }
 """By role and use: the inputs and outputs (name: rank) a graph has at least."""
-_GRAPH_DTYPES = {"input_ids": {"int64", "int32"}, "attention_mask": {"int64"}, "lengths": {"int64"}, "pixels": {"uint8"}}
+_INPUT_DTYPES = {"input_ids": {"int64", "int32"}, "attention_mask": {"int64", "int32"}, "lengths": {"int64"}, "pixels": {"uint8"}}
 """Everything else in those graphs is float32."""
+_LATENTS = frozenset({"latent", "denoised_before", "noise", "next_latent", "denoised", CARRIED, NEXT_CARRIED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +74,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """What one ONNX file takes and gives."""
+    """Inputs and outputs of one ONNX file."""
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
@@ -64,28 +88,45 @@ class FileEntry:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One network: its graphs share one weight file."""
+    """One network: its graphs share its weight files."""
 
     name: str
     role: str
     """text_encoder, denoiser, decoder, scorer, router_encoder, router_estimator, or a role this version does not use."""
     graphs: Mapping[str, str]
     """Path of the ONNX file for each use: encode, condition, step, guided_step, decode, score ..."""
-    weights: str | None
+    weights: tuple[str, ...] = ()
+    """Paths of its safetensors files, in float16, bfloat16 or float32."""
+    tokenizer: str | None = None
+    """Of a text encoder: name of the tokenizer whose tokens it reads."""
+    guidance: str = "none"
+    """Of a denoiser: one of `GUIDANCE_KINDS`."""
+
+    def step_graph(self, guidance_scale: float) -> str:
+        """The graph that a candidate with this guidance scale runs at each row."""
+        return "guided_step" if self.guidance == "classifier_free" and guidance_scale > 1 else "step"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerSpec:
-    """Where the tokenizer is, and how long its output may be."""
+    """One tokenizer: its file, and how a prompt becomes the tokens that text encoders read."""
 
     file: str
     max_length: int
-    pad: str
+    """Tokens that an encoder reads, padding included."""
+    pad_id: int
+    pad_side: str = "right"
+    prefix: str = ""
+    """Text put before each prompt: a template, rendered when the bundle was made."""
+    suffix: str = ""
+    drop: int = 0
+    """Leading tokens (those of the prefix) that are cut from the encoders' outputs, from the mask and from the length."""
+    lower_case: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
     """Sizes of images and latents."""
 
@@ -97,7 +138,14 @@ class ImageSpec:
     sizes: tuple[tuple[int, int], ...]
     """(height, width) pairs the denoisers were trained for."""
     any_size: bool = False
-    """Other multiples of vae_scale_factor, up to twice the default, may be asked for."""
+    """Other multiples of vae_scale_factor * patch_size, up to twice the default, may be asked for."""
+    patch_size: int = 1
+    """Latent cells, along each axis, that a denoiser reads as one token."""
+
+    def tokens(self, height: int, width: int) -> int:
+        """Latent tokens of an image of that size in pixels."""
+        side = self.vae_scale_factor * self.patch_size
+        return (height // side) * (width // side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +161,24 @@ def parse(manifest: Section) -> dict[str, Any]:
     _check_format(manifest)
     files = {check_path(name, manifest.fail, "a file"): _file_entry(entry) for name, entry in manifest.sections("files")}
     graphs = {name: parse_graph_spec(spec) for name, spec in manifest.sections("graphs")}
-    components = {name: _component(name, section, files, graphs) for name, section in manifest.sections("components")}
+    tokenizers = {_checked_name(manifest, "a tokenizer", name): _tokenizer(spec, files) for name, spec in manifest.sections("tokenizers")}
+    components = {name: _component(name, section, files, graphs, tokenizers) for name, section in manifest.sections("components")}
     if not any(component.role == "text_encoder" for component in components.values()):
         manifest.fail("manifest components has none with the role text_encoder")
     image = _image(manifest.section("image"))
     schedulers = {name: _scheduler(section) for name, section in manifest.sections("schedulers")}
     pool = _pool(manifest, components, schedulers)
-    _check_interfaces(components, graphs, image, manifest.fail)
+    _Interfaces(components, graphs, image, tokenizers, manifest.fail).check()
     return {
-        "family": _name(manifest, "family"),
+        "family": _checked_name(manifest, "a family", manifest.text("family"), _PLAIN_NAME),
         "revision": manifest.text("revision"),
         "license": manifest.text("license"),
         "made_with": manifest.texts("made_with"),
         "files": files,
         "components": components,
         "graphs": graphs,
-        "tokenizer": _tokenizer(manifest.section("tokenizer"), files),
+        "tokenizers": tokenizers,
+        "negative_prompt": _choice(manifest, "negative_prompt", NEGATIVE_RULES),
         "image": image,
         "preview": _preview(manifest.section("preview"), image) if manifest.values.get("preview") is not None else None,
         "schedulers": schedulers,
@@ -146,26 +196,58 @@ def check_path(name: str, fail: Fail, what: str) -> str:
     return name
 
 
+def conditioning_sources(components: Mapping[str, Component], graphs: Mapping[str, GraphSpec], tokenizers: Iterable[str]) -> dict[str, int]:
+    """The tensors that a denoiser's graphs may take by name beside those of the loop, and the rank of each."""
+    sources = {IMAGE_SIZE: 1}
+    for name in tokenizers:
+        sources |= {f"{name}.attention_mask": 2, f"{name}.length": 1}
+    for component in components.values():
+        if component.role == "text_encoder":
+            outputs = graphs[component.graphs["encode"]].outputs
+            sources |= {f"{component.name}.{name}": len(spec.shape) for name, spec in outputs.items()}
+    return sources
+
+
+def parse_graph_spec(section: Section) -> GraphSpec:
+    """The entries `inputs` and `outputs` of a manifest; fails as the section does."""
+    inputs = {name: _tensor_spec(spec) for name, spec in section.sections("inputs")}
+    return GraphSpec(inputs, {name: _tensor_spec(spec) for name, spec in section.sections("outputs")})
+
+
 def _check_format(manifest: Section) -> None:
     if manifest.values.get("format") != FORMAT:
         manifest.fail(f"manifest format is {shorten(manifest.values.get('format'))}: expected {FORMAT!r}")
     version = manifest.integer("format_version", minimum=1)
     if version > FORMAT_VERSION:
-        manifest.fail(f"it has format version {version}, this costroute-rt reads up to {FORMAT_VERSION}: upgrade costroute-rt")
+        manifest.fail(f"it has format version {version}, this costroute-rt reads {FORMAT_VERSION}: upgrade costroute-rt")
+    if version < FORMAT_VERSION:
+        manifest.fail(f"it has format version {version}, this costroute-rt reads {FORMAT_VERSION}: export it again")
 
 
-def _name(section: Section, key: str) -> str:
-    value = section.text(key)
-    if not _NAME.fullmatch(value):
-        place = f"{section.place}.{key}".lstrip(".")
-        section.fail(f"manifest {place} is {shorten(value)}: expected a name of letters, digits and . _ @ + -")
-    return value
+def _checked_name(section: Section, what: str, name: str, form: re.Pattern[str] = _NAME) -> str:
+    if not form.fullmatch(name):
+        marks = ". _ @ + -" if form is _NAME else ". _ -"
+        section.fail(f"manifest has {what} named {shorten(name)}: expected letters, digits and {marks}")
+    return name
+
+
+def _choice(section: Section, key: str, choices: tuple[str, ...], default: str | None = None) -> str:
+    value = default if default is not None and section.values.get(key) is None else section.text(key)
+    if value not in choices:
+        section.fail(f"manifest {section.at(key)} is {shorten(value)}: expected {' or '.join(choices)}")
+    return str(value)
 
 
 def _listed(section: Section, key: str, files: Mapping[str, FileEntry]) -> str:
-    name = check_path(section.text(key), section.fail, f"{section.place}.{key}")
+    return _listed_path(section, key, section.text(key), files)
+
+
+def _listed_path(section: Section, key: str, path: object, files: Mapping[str, FileEntry]) -> str:
+    if not isinstance(path, str):
+        section.fail(f"manifest {section.at(key)} holds {shorten(path)}: expected a path")
+    name = check_path(path, section.fail, section.at(key))
     if name not in files:
-        section.fail(f"manifest {section.place}.{key} names {shorten(name)}, which is not among its files")
+        section.fail(f"manifest {section.at(key)} names {shorten(name)}, which is not among its files")
     return name
 
 
@@ -176,88 +258,181 @@ def _file_entry(section: Section) -> FileEntry:
 def _tensor_spec(section: Section) -> TensorSpec:
     dtype = section.text("dtype")
     if dtype not in DTYPES:
-        section.fail(f"manifest {section.place}.dtype is {shorten(dtype)}: expected one of {', '.join(sorted(DTYPES))}")
+        section.fail(f"manifest {section.at('dtype')} is {shorten(dtype)}: expected one of {', '.join(sorted(DTYPES))}")
     shape = section.items("shape")
     for axis in shape:
         if isinstance(axis, bool) or not ((isinstance(axis, str) and axis) or (isinstance(axis, int) and axis > 0)):
-            section.fail(f"manifest {section.place}.shape has the axis {shorten(axis)}: expected a positive length or a name")
+            section.fail(f"manifest {section.at('shape')} has the axis {shorten(axis)}: expected a positive length or a name")
     return TensorSpec(dtype, tuple(shape))
 
 
-def parse_graph_spec(section: Section) -> GraphSpec:
-    """The entries `inputs` and `outputs` of a manifest; fails as the section does."""
-    inputs = {name: _tensor_spec(spec) for name, spec in section.sections("inputs")}
-    return GraphSpec(inputs, {name: _tensor_spec(spec) for name, spec in section.sections("outputs")})
-
-
-def _component(name: str, section: Section, files: Mapping[str, FileEntry], graphs: Mapping[str, GraphSpec]) -> Component:
-    if not _NAME.fullmatch(name):
-        section.fail(f"manifest has a component named {shorten(name)}: expected letters, digits and . _ @ + -")
+def _component(
+    name: str,
+    section: Section,
+    files: Mapping[str, FileEntry],
+    graphs: Mapping[str, GraphSpec],
+    tokenizers: Mapping[str, TokenizerSpec],
+) -> Component:
+    _checked_name(section, "a component", name)
     role, inner = section.text("role"), section.section("graphs")
-    paths = {key: _listed(inner, key, files) for key in inner.values}
+    paths = {_checked_name(section, "a graph", key, _PLAIN_NAME): _listed(inner, key, files) for key in inner.values}
     for key, path in paths.items():
         if path not in graphs:
-            section.fail(f"manifest graphs says nothing about {path}, the {key} graph of {name}")
+            section.fail(f"manifest graphs has no entry for {path}, the {key} graph of {name}")
     missing = _REQUIRED_GRAPHS.get(role, set()) - set(paths)
     if missing:
         section.fail(f"manifest component {name} has the role {role} but no graph {', '.join(sorted(missing))}")
-    return Component(name, role, paths, _listed(section, "weights", files) if section.values.get("weights") is not None else None)
+    weights = section.items("weights") if section.values.get("weights") is not None else []
+    return Component(
+        name=name,
+        role=role,
+        graphs=paths,
+        weights=tuple(_listed_path(section, "weights", path, files) for path in weights),
+        tokenizer=_tokenizer_name(section, tokenizers) if role == "text_encoder" else None,
+        guidance=_choice(section, "guidance", GUIDANCE_KINDS, "classifier_free" if "guided_step" in paths else "none"),
+    )
 
 
-def _check_interfaces(components: Mapping[str, Component], graphs: Mapping[str, GraphSpec], image: ImageSpec, fail: Fail) -> None:
-    for component in components.values():
+def _tokenizer_name(section: Section, tokenizers: Mapping[str, TokenizerSpec]) -> str:
+    name = section.text("tokenizer")
+    if name not in tokenizers:
+        section.fail(f"manifest {section.at('tokenizer')} names {shorten(name)}, which is not among its tokenizers")
+    return name
+
+
+class _Interfaces:
+    """Checks that graphs take and give what their roles ask for, and that every input of a denoiser comes from somewhere."""
+
+    def __init__(
+        self,
+        components: Mapping[str, Component],
+        graphs: Mapping[str, GraphSpec],
+        image: ImageSpec,
+        tokenizers: Iterable[str],
+        fail: Fail,
+    ) -> None:
+        self._components, self._graphs, self._image, self._fail = components, graphs, image, fail
+        self._sources = conditioning_sources(components, graphs, tokenizers)
+
+    def check(self) -> None:
+        for component in self._components.values():
+            for use, path in component.graphs.items():
+                inputs, outputs = _INTERFACES.get((component.role, use), ({}, {}))
+                self._check_side(f"{path} inputs", inputs, self._graphs[path].inputs)
+                self._check_side(f"{path} outputs", outputs, self._graphs[path].outputs)
+            if component.role == "denoiser":
+                self._check_denoiser(component)
+            elif component.role == "text_encoder":
+                self._check_encoder(component.graphs["encode"])
+
+    def _check_encoder(self, path: str) -> None:
+        graph = self._graphs[path]
+        unknown = sorted(graph.inputs.keys() - {"input_ids", "attention_mask"})
+        if unknown or not graph.outputs:
+            self._fail(f"{path} takes {', '.join(graph.inputs)}: a text encoder takes input_ids, maybe attention_mask, and has outputs")
+        for name, spec in graph.outputs.items():
+            if len(spec.shape) < 2 or spec.dtype != "float32":
+                self._fail(f"{path} outputs: {name} is {_describe(spec)}, expected float32 with rows and one axis or more")
+
+    def _check_denoiser(self, component: Component) -> None:
         condition = component.graphs.get("condition")
-        for use, path in component.graphs.items():
-            inputs, outputs = _INTERFACES.get((component.role, use), ({}, {}))
-            if outputs is _STEP_OUTPUTS and condition is not None:
-                inputs = {name: rank for name, rank in inputs.items() if name != "text_states"}
-                _check_conditions(f"{path} inputs", graphs[condition].outputs, graphs[path].inputs, fail)
-            _check_side(f"{path} inputs", inputs, graphs[path].inputs, image, fail)
-            _check_side(f"{path} outputs", outputs, graphs[path].outputs, image, fail)
+        given, conditions = dict(self._sources), dict[str, TensorSpec]()
+        if condition is not None:
+            self._check_sources(f"{condition} inputs", self._graphs[condition].inputs, self._sources)
+            conditions = dict(self._graphs[condition].outputs)
+            given |= {name: len(spec.shape) for name, spec in conditions.items()}
+        for use in _STEPS:
+            path = component.graphs.get(use)
+            if path is None:
+                continue
+            graph = self._graphs[path]
+            taken = {name: spec for name, spec in graph.inputs.items() if name not in (*LOOP_INPUTS, CARRIED)}
+            self._check_sources(f"{path} inputs", taken, given)
+            self._check_conditions(f"{path} inputs", conditions, taken)
+            self._check_memory(path, graph)
+
+    def _check_sources(self, where: str, taken: Mapping[str, TensorSpec], given: Mapping[str, int]) -> None:
+        for name, spec in taken.items():
+            if given.get(name) != len(spec.shape):
+                self._fail(f"{where}: {name} is {_describe(spec)}, which nothing provides; there are {', '.join(sorted(given))}")
+
+    def _check_conditions(self, where: str, given: Mapping[str, TensorSpec], taken: Mapping[str, TensorSpec]) -> None:
+        """What a step takes of the text is what `condition` gives, but for the number of rows."""
+        for name, spec in taken.items():
+            if name in given and (given[name].dtype, given[name].shape[1:]) != (spec.dtype, spec.shape[1:]):
+                self._fail(f"{where}: {name} is {_describe(spec)}, the condition graph gives {_describe(given[name])}")
+
+    def _check_memory(self, path: str, graph: GraphSpec) -> None:
+        has_memory = CARRIED in graph.inputs
+        length = MEMORY_ROW_LENGTH if has_memory else ROW_LENGTH
+        if graph.inputs["row"].shape != (length,):
+            self._fail(f"{path} inputs: row has the shape {list(graph.inputs['row'].shape)}, expected [{length}]")
+        if has_memory:
+            self._check_side(f"{path} inputs", {CARRIED: 4}, graph.inputs)
+            self._check_side(f"{path} outputs", {NEXT_CARRIED: 4}, graph.outputs)
+
+    def _check_side(self, where: str, needed: Mapping[str, int], found: Mapping[str, TensorSpec]) -> None:
+        for name, rank in needed.items():
+            spec = found.get(name)
+            allowed = _INPUT_DTYPES.get(name, {"float32"})
+            if spec is None or len(spec.shape) != rank or spec.dtype not in allowed:
+                have = "missing" if spec is None else _describe(spec)
+                self._fail(f"{where}: {name} is {have}, expected {' or '.join(sorted(allowed))} of rank {rank}")
+            if name in _LATENTS and spec.shape[1] != self._image.latent_channels:
+                self._fail(f"{where}: {name} has {spec.shape[1]} channels, the bundle's latents have {self._image.latent_channels}")
 
 
-def _check_conditions(where: str, given: Mapping[str, TensorSpec], taken: Mapping[str, TensorSpec], fail: Fail) -> None:
-    """What a step takes of the text is what `condition` gives, but for the number of rows."""
-    for name, spec in given.items():
-        found = taken.get(name)
-        if found is None or (found.dtype, found.shape[1:]) != (spec.dtype, spec.shape[1:]):
-            have = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
-            fail(f"{where}: {name} is {have}, the condition graph gives {spec.dtype}{list(spec.shape)}")
-
-
-def _check_side(where: str, needed: Mapping[str, int], found: Mapping[str, TensorSpec], image: ImageSpec, fail: Fail) -> None:
-    for name, rank in needed.items():
-        spec = found.get(name)
-        allowed = _GRAPH_DTYPES.get(name, {"float32"})
-        if spec is None or len(spec.shape) != rank or spec.dtype not in allowed:
-            have = "nothing" if spec is None else f"{spec.dtype}{list(spec.shape)}"
-            fail(f"{where}: {name} is {have}, expected {' or '.join(sorted(allowed))} of rank {rank}")
-        if name in ("latent", "denoised_before", "noise", "next_latent", "denoised") and spec.shape[1] != image.latent_channels:
-            fail(f"{where}: {name} has {spec.shape[1]} channels, the bundle's latents have {image.latent_channels}")
-        if name == "row" and spec.shape != (8,):
-            fail(f"{where}: row has the shape {list(spec.shape)}, expected [8]")
+def _describe(spec: TensorSpec) -> str:
+    return f"{spec.dtype}{list(spec.shape)}"
 
 
 def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpec:
     max_length = section.integer("max_length", minimum=1)
     if max_length > _MOST_TOKENS:
-        section.fail(f"manifest tokenizer.max_length is {shorten(max_length)}: expected {_MOST_TOKENS} or less")
-    return TokenizerSpec(_listed(section, "file", files), max_length, section.text("pad"))
+        section.fail(f"manifest {section.at('max_length')} is {shorten(max_length)}: expected {_MOST_TOKENS} or less")
+    drop = section.integer("drop") if "drop" in section.values else 0
+    if drop >= max_length:
+        section.fail(f"manifest {section.at('drop')} is {drop}: expected less than max_length, {max_length}")
+    pad_side = _choice(section, "pad_side", ("right", "left"), "right")
+    if drop and pad_side == "left":
+        section.fail(f"manifest {section.at('drop')} is {drop}: expected 0 where padding comes first")
+    return TokenizerSpec(
+        file=_listed(section, "file", files),
+        max_length=max_length,
+        pad_id=section.integer("pad_id"),
+        pad_side=pad_side,
+        prefix=_template(section, "prefix"),
+        suffix=_template(section, "suffix"),
+        drop=drop,
+        lower_case=section.flag("lower_case", False),
+    )
+
+
+def _template(section: Section, key: str) -> str:
+    return str(section.get(key, str, "text")) if key in section.values else ""
 
 
 def _image(section: Section) -> ImageSpec:
     factor = section.integer("vae_scale_factor", minimum=1)
+    patch = section.integer("patch_size", minimum=1) if "patch_size" in section.values else 1
     height, width = section.integer("height", minimum=1), section.integer("width", minimum=1)
     sizes = [tuple(pair) if isinstance(pair, list) else (pair,) for pair in section.items("sizes")]
     for pair in [(height, width), *sizes]:
         whole = len(pair) == 2 and all(isinstance(side, int) and not isinstance(side, bool) for side in pair)
-        if not whole or any(side % factor or not 1 <= side <= _LONGEST_SIDE_PX for side in pair):
-            limit = f"multiples of {factor} up to {_LONGEST_SIDE_PX}"
+        if not whole or any(side % (factor * patch) or not 1 <= side <= _LONGEST_SIDE_PX for side in pair):
+            limit = f"multiples of {factor * patch} up to {_LONGEST_SIDE_PX}"
             section.fail(f"manifest image has the size {shorten(list(pair))}: expected [height, width] in {limit}")
     if (height, width) not in sizes:
         section.fail(f"manifest image.sizes does not contain the default size [{height}, {width}]")
-    channels = section.integer("latent_channels", minimum=1)
-    return ImageSpec(height, width, factor, channels, tuple((int(h), int(w)) for h, w in sizes), section.flag("any_size", False))
+    return ImageSpec(
+        height=height,
+        width=width,
+        vae_scale_factor=factor,
+        latent_channels=section.integer("latent_channels", minimum=1),
+        sizes=tuple((int(h), int(w)) for h, w in sizes),
+        any_size=section.flag("any_size", False),
+        patch_size=patch,
+    )
 
 
 def _preview(section: Section, image: ImageSpec) -> PreviewSpec:
@@ -283,7 +458,7 @@ def _pool(manifest: Section, components: Mapping[str, Component], schedulers: Ma
     rows = []
     for section in manifest.rows("pool"):
         row = {
-            "name": _name(section, "name"),
+            "name": _checked_name(section, "a candidate", section.text("name")),
             "denoiser": section.text("denoiser"),
             "scheduler": section.text("scheduler"),
             "num_inference_steps": section.integer("num_inference_steps", minimum=1),
@@ -302,23 +477,15 @@ def _check_candidate(section: Section, row: Mapping[str, Any], components: Mappi
     for key in ("denoiser", "decoder"):
         component = components.get(row[key])
         if component is None or component.role != key:
-            section.fail(f"manifest {section.place}.{key} names {row[key]!r}, which is no {key} of this bundle")
+            section.fail(f"manifest {section.at(key)} names {row[key]!r}, which is no {key} of this bundle")
     if row["scheduler"] not in schedulers:
-        section.fail(f"manifest {section.place}.scheduler names {row['scheduler']!r}, which is not among its schedulers")
-    graph = step_graph(row["guidance_scale"])
-    if graph not in components[row["denoiser"]].graphs:
-        section.fail(
-            f"manifest {section.place} has guidance_scale {row['guidance_scale']}, for which {row['denoiser']!r} would need a {graph} graph"
-        )
-
-
-ROW = ("input_scale", "timestep", "p", "q", "a", "b", "c", "s")
-"""What the eight numbers of a step table's row mean, in the order that step graphs take them."""
-
-
-def step_graph(guidance_scale: float) -> str:
-    """The denoiser graph a candidate runs: guidance above 1 needs two passes in one."""
-    return "guided_step" if guidance_scale > 1 else "step"
+        section.fail(f"manifest {section.at('scheduler')} names {row['scheduler']!r}, which is not among its schedulers")
+    denoiser, scale = components[row["denoiser"]], row["guidance_scale"]
+    if denoiser.guidance == "none" and scale > 1:
+        section.fail(f"manifest {section.place} has guidance_scale {scale}, but {denoiser.name!r} takes no guidance: expected 1")
+    graph = denoiser.step_graph(scale)
+    if graph not in denoiser.graphs:
+        section.fail(f"manifest {section.place} has guidance_scale {scale}, for which {denoiser.name!r} would need a {graph} graph")
 
 
 def _router(section: Section, files: Mapping[str, FileEntry]) -> Mapping[str, Any]:
@@ -337,5 +504,5 @@ def _quality(section: Section, names: list[str]) -> Mapping[str, Any]:
         candidates[name] = {"mean": row.number("mean"), "standard_error": row.number("standard_error", minimum=0)}
     missing = [name for name in names if name not in candidates]
     if missing:
-        section.fail(f"manifest quality says nothing about {', '.join(missing)}")
+        section.fail(f"manifest quality has no entry for {', '.join(missing)}")
     return {"metric": section.text("metric"), "candidates": candidates}

@@ -23,34 +23,35 @@ class Section:
     place: str
     fail: Fail
 
-    def _at(self, key: str) -> str:
+    def at(self, key: str) -> str:
+        """Where `key` stands in the manifest, in words of its author."""
         return f"{self.place}.{key}" if self.place else key
 
     def get(self, key: str, kind: type | tuple[type, ...], wanted: str) -> Any:
-        """The value of `key`, which must be there and be of `kind`."""
+        """The value of `key`, which must exist and be of `kind`."""
         if key not in self.values:
-            self.fail(f"manifest has no {self._at(key)}")
+            self.fail(f"manifest has no {self.at(key)}")
         value = self.values[key]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            self.fail(f"manifest {self._at(key)} is {shorten(value)}: expected {wanted}")
+            self.fail(f"manifest {self.at(key)} is {shorten(value)}: expected {wanted}")
         return value
 
     def text(self, key: str) -> str:
         value = self.get(key, str, "text")
         if not value.strip() or "\0" in value:
-            self.fail(f"manifest {self._at(key)} is empty or not plain text")
+            self.fail(f"manifest {self.at(key)} is empty or not plain text")
         return str(value)
 
     def integer(self, key: str, minimum: int = 0) -> int:
         value = self.get(key, int, "a whole number")
         if value < minimum:
-            self.fail(f"manifest {self._at(key)} is {shorten(value)}: expected {minimum} or more")
+            self.fail(f"manifest {self.at(key)} is {shorten(value)}: expected {minimum} or more")
         return int(value)
 
     def number(self, key: str, minimum: float = -math.inf) -> float:
         value = self.get(key, (int, float), "a number")
         if not -_LARGEST <= value <= _LARGEST or value < minimum:
-            self.fail(f"manifest {self._at(key)} is {shorten(value)}: expected a finite number of {minimum} or more")
+            self.fail(f"manifest {self.at(key)} is {shorten(value)}: expected a finite number of {minimum} or more")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -60,7 +61,7 @@ class Section:
         return list(self.get(key, list, "a list"))
 
     def section(self, key: str) -> Section:
-        return Section(self.get(key, dict, "an object"), self._at(key), self.fail)
+        return Section(self.get(key, dict, "an object"), self.at(key), self.fail)
 
     def sections(self, key: str) -> Iterator[tuple[str, Section]]:
         """Every member of the object under `key`, each an object itself."""
@@ -71,7 +72,7 @@ class Section:
     def rows(self, key: str) -> Iterator[Section]:
         """Every member of the list under `key`, each an object."""
         for index, value in enumerate(self.items(key)):
-            place = f"{self._at(key)}[{index}]"
+            place = f"{self.at(key)}[{index}]"
             if not isinstance(value, dict):
                 self.fail(f"manifest {place} is {shorten(value)}: expected an object")
             yield Section(value, place, self.fail)
@@ -84,7 +85,7 @@ class Section:
     def sha256(self, key: str) -> str:
         value = self.text(key)
         if len(value) != 64 or set(value) - set("0123456789abcdef"):
-            self.fail(f"manifest {self._at(key)} is {shorten(value)}: expected 64 hexadecimal digits")
+            self.fail(f"manifest {self.at(key)} is {shorten(value)}: expected 64 hexadecimal digits")
         return value
 
 

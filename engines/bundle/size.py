@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from costroute_rt.engines.bundle.bundle import Bundle, ImageSpec
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.manifest import ImageSpec
 from costroute_rt.engines.bundle.name import EngineName, Size, find_graph
-from costroute_rt.error import ConfigError
+from costroute_rt.error import BundleError, ConfigError
 
 AxisRange = tuple[str, int, int, int]
 """A free axis by name, and the lengths it may have: least, usual, most."""
@@ -20,7 +21,6 @@ PROMPT_TOKENS = 16
 """A usual length of `prompt_tokens`, an axis that is never fixed: the tokens of a router's own tokenizer."""
 _ONE = ("batch", "batch_size")
 """Axes that count images."""
-_SEQUENCES = ("sequence", "sequence_length", "tokens")
 
 
 def has_one_size(bundle: Bundle) -> bool:
@@ -35,7 +35,7 @@ def check_bundle_size(image: ImageSpec, height: int, width: int) -> Size:
     if not image.any_size:
         known = ", ".join(f"{h}x{w}" for h, w in image.sizes)
         raise ConfigError("height x width", f"{height}x{width}", f"one of the sizes this bundle makes: {known}")
-    factor = image.vae_scale_factor
+    factor = image.vae_scale_factor * image.patch_size
     for name, value, default in (("height", height, image.height), ("width", width, image.width)):
         if not factor <= value <= 2 * default or value % factor:
             raise ConfigError(name, value, f"a multiple of {factor} from {factor} to {2 * default}")
@@ -52,7 +52,37 @@ def axis_lengths(bundle: Bundle, size: Size | None = None) -> dict[str, int]:
     sides = {"height": height, "width": width}
     pixels = {f"{prefix}_{side}": length for prefix in ("image", "sample") for side, length in sides.items()}
     latent = {f"{prefix}{side}": length // image.vae_scale_factor for prefix in ("", "latent_") for side, length in sides.items()}
-    return {**dict.fromkeys(_ONE, 1), **latent, **pixels, **dict.fromkeys(_SEQUENCES, bundle.tokenizer.max_length)}
+    return {**dict.fromkeys(_ONE, 1), **latent, **pixels, **token_axes(bundle)}
+
+
+def token_axes(bundle: Bundle) -> dict[str, int]:
+    """Lengths of the axes of tokens, by the names they have in the text encoders and in the graphs that take their outputs.
+
+    `tokens` is the first encoder's, for a router that reads its states. Raises BundleError where one name stands for two lengths.
+    """
+    found: dict[str, int] = {}
+
+    def note(axis: int | str, length: int) -> None:
+        if isinstance(axis, str) and found.setdefault(axis, length) != length:
+            problem = f"the axis {axis} of its graphs stands for {found[axis]} and for {length} tokens"
+            raise BundleError(bundle.root, problem, "export it again with a name for each length")
+
+    encoders = [each for each in bundle.components.values() if each.role == "text_encoder"]
+    kept: dict[str, int] = {}
+    for encoder in encoders:
+        tokenizer = bundle.tokenizers[str(encoder.tokenizer)]
+        graph = bundle.graphs[encoder.graphs["encode"]]
+        note(graph.inputs["input_ids"].shape[1], tokenizer.max_length)
+        left = tokenizer.max_length - tokenizer.drop
+        kept |= {f"{encoder.name}.{name}": left for name, spec in graph.outputs.items() if len(spec.shape) > 2}
+        kept[f"{encoder.tokenizer}.attention_mask"] = left
+    for component in bundle.components.values():
+        for path in component.graphs.values() if component.role == "denoiser" else ():
+            for name, spec in bundle.graphs[path].inputs.items():
+                if name in kept:
+                    note(spec.shape[1], kept[name])
+    found.setdefault("tokens", bundle.tokenizers[str(encoders[0].tokenizer)].max_length)
+    return found
 
 
 def fixed_axes(bundle: Bundle) -> dict[str, int]:
@@ -70,7 +100,8 @@ def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
 
     Also the number of tokens that the router's own tokenizer gives.
     """
-    image, factor, sizes = bundle.image, bundle.image.vae_scale_factor, list(bundle.image.sizes)
+    image, sizes = bundle.image, list(bundle.image.sizes)
+    factor = image.vae_scale_factor * image.patch_size
     if image.any_size:
         sizes += [(factor, factor), (2 * image.height, 2 * image.width)]
     sides = [axis_lengths(bundle, size) for size in sizes]

@@ -23,7 +23,7 @@ class Finding:
     """Always there where there is a problem."""
 
 
-CUDA_PACKAGES = ("cuda-bindings", "cuda-core", "pycuda")
+CUDA_PACKAGES = ("cuda-bindings", "cuda-core", "nvidia-ml-py", "pycuda")
 _TENSORRT_PARTS = re.compile(r"tensorrt(-rtx)?(-cu\d+)?(-libs|-bindings)?")
 
 

@@ -60,6 +60,32 @@ def write_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `target` when the block ends; if anything fails, `target` is as before.
+
+    The folder is made beside `target`, whose parents are created. Raises OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    new, old = staging / "new", staging / "old"
+    try:
+        new.mkdir()
+        yield new
+        try:
+            if os.path.lexists(target):
+                os.replace(target, old)
+            os.replace(new, target)
+        except BaseException:
+            if os.path.lexists(old):
+                os.replace(old, target)
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if os.path.lexists(target) or not os.path.lexists(old):  # otherwise `old` is the only copy
+            shutil.rmtree(staging, ignore_errors=True)
+
+
 def sync_files(folder: Path) -> None:
     """Make every file of `folder`, and the folder, survive a power cut."""
     for path in folder.iterdir():

@@ -1,22 +1,22 @@
-"""The NVIDIA driver, asked through the two libraries that come with it: for management (NVML), and CUDA's; nothing else is needed."""
+"""The NVIDIA driver: the GPU through its CUDA library, for which no package is needed; version and all GPUs through pynvml."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from costroute_rt.error import BackendError, Reason
 
-_LIBRARIES = ("nvml.dll", os.path.expandvars(r"%ProgramFiles%\NVIDIA Corporation\NVSMI\nvml.dll"))
 CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 """What the driver brings for CUDA."""
 NO_DRIVER = f"no NVIDIA driver on this machine: it has no {CUDA_LIBRARY}"
+DRIVER_REMEDY = "install the NVIDIA driver for this GPU"
+GPU_REMEDY = "close what else uses the GPU"
 _MAJOR, _MINOR = 75, 76
 """CUDA's numbers for the two parts of a compute capability."""
-_TEXT_BYTES = 96
+_NAME_BYTES = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Driver:
 
     version: str
     cuda: tuple[int, int]
-    """Newest CUDA version it supports; (0, 0) where it does not say."""
+    """Newest CUDA version it supports."""
     gpus: tuple[str, ...]
 
 
@@ -42,40 +42,49 @@ class Gpu:
 
 
 def find_driver() -> Driver | None:
-    """The NVIDIA driver; None where there is none; raises BackendError with what it says where it does not work."""
-    library = _load(_LIBRARIES if sys.platform == "win32" else ("libnvidia-ml.so.1",))
-    if library is None:
-        return None
-    status = library.nvmlInit_v2()
-    if status != 0:
-        library.nvmlErrorString.restype = ctypes.c_char_p
-        found = f"{library.nvmlErrorString(status).decode(errors='replace')} (NVML error {status})"
-        raise BackendError("the NVIDIA driver", found, "restart the machine; if that does not help, install the NVIDIA driver again")
+    """The NVIDIA driver, or None; raises BackendError if it does not work, or pynvml is missing beside it."""
     try:
-        version = _text(library.nvmlSystemGetDriverVersion)
-        number = ctypes.c_int(0)
-        library.nvmlSystemGetCudaDriverVersion_v2(ctypes.byref(number))
-        return Driver(version, (number.value // 1000, number.value % 1000 // 10), _gpus(library)) if version else None
-    finally:
-        library.nvmlShutdown()
+        import pynvml
+    except ImportError as error:
+        if not has_cuda_library():
+            return None
+        found = f"no usable pynvml module ({error})"
+        raise BackendError("the NVIDIA driver's version", found, "install nvidia-ml-py", ["nvidia-ml-py"]) from error
+    try:
+        pynvml.nvmlInit()
+        try:
+            number, gpus = pynvml.nvmlSystemGetCudaDriverVersion_v2(), []
+            for index in range(pynvml.nvmlDeviceGetCount()):
+                with suppress(pynvml.NVMLError):  # one that failed, or that this user may not use
+                    gpus.append(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index)))
+            return Driver(pynvml.nvmlSystemGetDriverVersion(), (number // 1000, number % 1000 // 10), tuple(gpus))
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+            return None
+        found = f"{error} (NVML error {error.value})"
+        remedy = "restart the machine; if that does not help, install the NVIDIA driver again"
+        raise BackendError("the NVIDIA driver", found, remedy) from error
 
 
 def has_cuda_library() -> bool:
     """Whether the driver's library for CUDA is there and can be loaded."""
-    return _load((CUDA_LIBRARY,)) is not None
+    return _load(CUDA_LIBRARY) is not None
 
 
 def find_gpu() -> Gpu:
-    """The GPU that engines run on; raises BackendError where CUDA has none, or it cannot be told which it is."""
-    library = _load((CUDA_LIBRARY,))
-    status = library.cuInit(0) if library is not None else 0
+    """The GPU that engines run on; raises BackendError where CUDA has none, or its name or driver version is unknown."""
+    library = _load(CUDA_LIBRARY)
+    if library is None:
+        raise BackendError("an NVIDIA GPU", NO_DRIVER, DRIVER_REMEDY, reason=Reason.DRIVER)
     device, major, minor, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
-    if library is None or status != 0 or library.cuDeviceGet(ctypes.byref(device), 0) != 0:
-        found = NO_DRIVER if library is None else f"none that CUDA can use (error {status})"
-        raise BackendError("an NVIDIA GPU", found, "install the NVIDIA driver for this GPU", reason=Reason.DRIVER)
-    buffer = ctypes.create_string_buffer(_TEXT_BYTES)
+    status = library.cuInit(0) or library.cuDeviceGet(ctypes.byref(device), 0)
+    if status != 0:
+        raise BackendError("an NVIDIA GPU", f"none that CUDA can use (error {status})", DRIVER_REMEDY, reason=Reason.DRIVER)
+    buffer = ctypes.create_string_buffer(_NAME_BYTES)
     failed = [
-        library.cuDeviceGetName(buffer, _TEXT_BYTES, device),
+        library.cuDeviceGetName(buffer, _NAME_BYTES, device),
         library.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device),
         library.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device),
         library.cuDeviceTotalMem_v2(ctypes.byref(size), device),
@@ -83,29 +92,12 @@ def find_gpu() -> Gpu:
     driver = find_driver()
     if any(failed) or driver is None:
         remedy = "install the driver's management library (NVML); a container gets it by NVIDIA_DRIVER_CAPABILITIES=compute,utility"
-        raise BackendError("the GPU's name and driver", "a GPU that does not tell them", remedy)
+        raise BackendError("the GPU's name and driver", "a driver that does not report them", remedy)
     return Gpu(buffer.value.decode(errors="replace"), f"sm_{major.value}{minor.value}", size.value, driver.version)
 
 
-def _load(names: Sequence[str]) -> ctypes.CDLL | None:
-    for name in names:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
-
-
-def _gpus(library: ctypes.CDLL) -> tuple[str, ...]:
-    count, names = ctypes.c_uint(0), []
-    library.nvmlDeviceGetCount_v2(ctypes.byref(count))
-    for index in range(count.value):
-        handle = ctypes.c_void_p()
-        if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) == 0:
-            names.append(_text(library.nvmlDeviceGetName, handle))
-    return tuple(names)
-
-
-def _text(call: ctypes._NamedFuncPointer, *arguments: ctypes.c_void_p) -> str:
-    buffer = ctypes.create_string_buffer(_TEXT_BYTES)
-    return buffer.value.decode(errors="replace") if call(*arguments, buffer, _TEXT_BYTES) == 0 else ""
+def _load(name: str) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None

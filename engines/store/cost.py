@@ -99,8 +99,10 @@ def read_cost_file(folder: Path, identity_now: Mapping[str, str], engine: str, d
         fail(f"measured costs cannot be read: {error.strerror}")
     section = parse_section(data, fail)
     body = section.section("costs")
-    if section.text("sha256") != _digest(dict(body.values)) or body.integer("format_version") != _VERSION:
+    if section.text("sha256") != _digest(dict(body.values)):
         fail("measured costs are damaged")
+    if (version := body.integer("format_version")) != _VERSION:
+        fail(f"measured costs have format version {version}, this costroute-rt reads {_VERSION}")
     measured = body.texts("identity")
     for name, value in identity_now.items():
         if measured.get(name) != value:

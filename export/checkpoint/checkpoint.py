@@ -16,7 +16,7 @@ from typing import Any
 
 from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.engines.bundle.graph_spec import to_json
-from costroute_rt.engines.bundle.manifest import step_graph
+from costroute_rt.engines.bundle.manifest import Component
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BundleError, OutputError
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
@@ -32,12 +32,16 @@ from costroute_rt.export.graph.compose import (
     save_graph,
 )
 from costroute_rt.export.graph.condition import find_crossing, fold_quotients
+from costroute_rt.sampling.tables import Tables
 
 _log = logging.getLogger(__name__)
 
 _MADE_WITH = ("diffusers", "onnx", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SCRATCH = ".scratch"
+_SOURCES = {"encoder_hidden_states": "text_encoder.last_hidden_state"}
+"""What the runtime gives for each input of a Stable Diffusion denoiser that describes the image."""
+_TOKENIZER = "tokenizer"
 _NOT_EXPORTED = {"requires_safety_checker": False} | {
     name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")
 }
@@ -121,7 +125,8 @@ class _Export:
         weights = self._write_module(encoder, "text_encoder", "model.safetensors")
         model = self._export("text_encoder", weights)
         keep_outputs(model, ["last_hidden_state"])
-        self._note("text_encoder", "text_encoder", weights, {"encode": self._save(model, weights.parent / "model.onnx")})
+        graphs = {"encode": self._save(model, weights.parent / "model.onnx")}
+        self._note("text_encoder", "text_encoder", weights, graphs, tokenizer=_TOKENIZER)
 
     def denoiser(self, name: str, folder: str) -> None:
         from diffusers import UNet2DConditionModel
@@ -132,24 +137,24 @@ class _Export:
         self._check_denoiser(unet, name)
         weights = self._write_module(unet, folder, _WEIGHTS)
         model = self._export("unet", weights)
-        graphs = {"denoiser": self._save(model, weights.parent / "denoiser.onnx")}
+        graphs = {}
         fold_quotients(model)
         crossing = find_crossing(model)
         if crossing:
-            graphs["condition"] = self._save(compose_condition(model, crossing), weights.parent / "condition.onnx")
+            graphs["condition"] = self._save(compose_condition(model, crossing, _SOURCES), weights.parent / "condition.onnx")
+        memory = self._needs_memory(name)
         for graph in self._step_graphs(name):
-            composed = (compose_guided_step if graph == "guided_step" else compose_step)(model, crossing)
-            graphs[graph] = self._save(composed, weights.parent / f"{graph}.onnx")
-        self._note(name, "denoiser", weights, graphs)
+            compose = compose_guided_step if graph == "guided_step" else compose_step
+            graphs[graph] = self._save(compose(model, _SOURCES, crossing, memory=memory), weights.parent / f"{graph}.onnx")
+        self._note(name, "denoiser", weights, graphs, guidance="classifier_free" if "guided_step" in graphs else "none")
 
     def decoder(self) -> None:
         vae = self._pipeline.vae
         weights = self._write_module(vae, "vae", _WEIGHTS)
         encoder, decoder = self._export("vae_encoder", weights), self._export("vae_decoder", weights)
         scale, shift = latent_scaling(vae.config)
-        models = {"decode": compose_decode(decoder, scale=scale, shift=shift), "decoder": decoder, "encode": encoder}
-        files = {"decode": "decode.onnx", "decoder": "decoder.onnx", "encode": "encoder.onnx"}
-        self._note("vae", "decoder", weights, {use: self._save(model, weights.parent / files[use]) for use, model in models.items()})
+        models = {"decode": compose_decode(decoder, scale=scale, shift=shift), "encode": encoder}
+        self._note("vae", "decoder", weights, {use: self._save(model, weights.parent / f"{use}.onnx") for use, model in models.items()})
 
     def tokenizer(self) -> None:
         folder = self._folder / "tokenizer"
@@ -179,7 +184,6 @@ class _Export:
 
     def _manifest(self) -> dict[str, Any]:
         recipe, vae = self._recipe, self._pipeline.vae
-        scheduler = json.loads((self._folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
         return {
             "family": recipe.family,
             "revision": recipe.revision,
@@ -187,18 +191,26 @@ class _Export:
             "made_with": {name: version(name) for name in _MADE_WITH},
             "components": self._components,
             "graphs": self._graphs,
-            "tokenizer": {
-                "file": "tokenizer/tokenizer.json",
-                "max_length": self._max_length,
-                "pad": str(self._pipeline.tokenizer.pad_token),
+            "tokenizers": {
+                _TOKENIZER: {
+                    "file": "tokenizer/tokenizer.json",
+                    "max_length": self._max_length,
+                    "pad_id": int(self._pipeline.tokenizer.pad_token_id),
+                }
             },
+            "negative_prompt": "empty_text",
             "image": self._image(),
             "preview": recipe.preview or fit_preview(vae, *latent_scaling(vae.config)),
-            "schedulers": {name: _plain(config) for name, config in ({"default": scheduler} | dict(recipe.schedulers)).items()},
+            "schedulers": self._schedulers(),
             "pool": [dict(candidate) for candidate in recipe.pool],
             "quality": dict(recipe.quality),
             "router": None,
         }
+
+    def _schedulers(self) -> dict[str, dict[str, Any]]:
+        """The checkpoint's scheduler, called `default`, and those of the recipe."""
+        own = json.loads(self._pipeline.scheduler.to_json_string())
+        return {name: _plain(config) for name, config in ({"default": own} | dict(self._recipe.schedulers)).items()}
 
     def _image(self) -> dict[str, Any]:
         config = self._pipeline.vae.config
@@ -217,10 +229,20 @@ class _Export:
     def _max_length(self) -> int:
         return min(int(self._pipeline.tokenizer.model_max_length), int(self._pipeline.text_encoder.config.max_position_embeddings))
 
-    def _step_graphs(self, denoiser: str) -> tuple[str, ...]:
-        """Which composed graphs a denoiser needs: both, unless every candidate that uses it does without guidance."""
-        used = {step_graph(row.get("guidance_scale", 1.0)) for row in self._recipe.pool if row.get("denoiser") == denoiser}
-        return ("step",) if used == {"step"} else ("guided_step", "step")
+    def _candidates(self, denoiser: str) -> list[Mapping[str, Any]]:
+        return [row for row in self._recipe.pool if row.get("denoiser") == denoiser]
+
+    def _step_graphs(self, denoiser: str) -> list[str]:
+        """The composed graphs that candidates of the pool run; both for a denoiser that none uses yet."""
+        kind = Component(name=denoiser, role="denoiser", graphs={}, guidance="classifier_free")
+        used = {kind.step_graph(row.get("guidance_scale", 1.0)) for row in self._candidates(denoiser)}
+        return sorted(used) or ["guided_step", "step"]
+
+    def _needs_memory(self, denoiser: str) -> bool:
+        """Whether a candidate's scheduler carries one more latent from step to step."""
+        tables, tokens = Tables(self._schedulers()), self._sample_size[0] * self._sample_size[1]
+        rows = self._candidates(denoiser)
+        return any(tables.table(row["scheduler"], row["num_inference_steps"], tokens).has_memory for row in rows)
 
     def _check_denoiser(self, unet: Any, name: str) -> None:
         channels, latents = unet.config.in_channels, self._pipeline.vae.config.latent_channels
@@ -253,9 +275,10 @@ class _Export:
         self._graphs[name] = to_json(graph_spec(model))
         return name
 
-    def _note(self, name: str, role: str, weights: Path, graphs: Mapping[str, str]) -> None:
+    def _note(self, name: str, role: str, weights: Path, graphs: Mapping[str, str], **more: str) -> None:
+        """more: `tokenizer` of a text encoder, `guidance` of a denoiser."""
         location = weights.relative_to(self._folder).as_posix()
-        self._components[name] = {"role": role, "weights": location, "graphs": dict(graphs)}
+        self._components[name] = {"role": role, "weights": [location], "graphs": dict(graphs), **more}
 
 
 def _plain(scheduler: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costroute_rt.engines.bundle.manifest import GraphSpec
-from costroute_rt.engines.bundle.safetensors_file import reference_weights
 from costroute_rt.error import BundleError
 from costroute_rt.export.graph.compose import strip_notes
+from costroute_rt.export.graph.weights import reference_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -57,7 +57,7 @@ def export_graph(module: Any, config: Any, weights: Path, scratch: Path) -> Mode
         path = Path(folder) / "model.onnx"
         export(model=module, config=config, output=path, disable_dynamic_axes_fix=True)
         model = onnx.load(path, load_external_data=False)
-        reference_weights(model, weights, base_dir=Path(folder))
+        reference_weights(model, [weights], base_dir=Path(folder))
     strip_notes(model)
     return model
 
@@ -92,7 +92,7 @@ def trace_graph(module: Any, example: Sequence[Any], weights: Path, spec: GraphS
             do_constant_folding=False,
         )
         model = onnx.load(path, load_external_data=False)
-        reference_weights(model, weights, base_dir=Path(scratch))
+        reference_weights(model, [weights], base_dir=Path(scratch))
     strip_notes(model)
     return model
 

@@ -2,7 +2,7 @@
 
 The denoiser becomes `step` and `guided_step` (one call per row of a step table) and, where part of it depends on the text alone,
 `condition` (one call per request); the VAE decoder becomes `decode` (latent to pixels). The composed graph points at the same weight
-file as the component, so it must be saved beside it. Names of the component get a prefix, so that nothing collides.
+files as the component, so it must be saved beside them. Names of the component get a prefix, so that nothing collides.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.bundle.manifest import ROW, GraphSpec, TensorSpec
+from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED, GraphSpec, TensorSpec
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BundleError
+from costroute_rt.sampling.step_table import COLUMNS, MEMORY
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -28,20 +29,21 @@ _NOTHING: Mapping[str, TensorSpec] = {}
 
 
 def condition_inputs(spec: GraphSpec) -> dict[str, TensorSpec]:
-    """The inputs that say what to draw, all but the latent and the timestep; raises BundleError where the graph is no denoiser."""
+    """The inputs that describe the image, all but the latent and the timestep; raises BundleError where the graph is no denoiser."""
     others = (_latent_input(spec), "timestep")
     return {name: port for name, port in spec.inputs.items() if name not in others}
 
 
-def compose_condition(denoiser: ModelProto, crossing: Mapping[str, TensorSpec]) -> ModelProto:
+def compose_condition(denoiser: ModelProto, crossing: Mapping[str, TensorSpec], sources: Mapping[str, str]) -> ModelProto:
     """The part of a denoiser that depends on the text alone, for all steps of a request.
 
-    crossing: what `find_crossing` found; condition_0, condition_1 ... are its tensors, in its order.
-    text_states: float32[rows, tokens, width], one row for `step`, negative and positive for `guided_step`. The same for other inputs.
+    crossing: found by `find_crossing`; condition_0, condition_1 ... are its tensors, in its order.
+    sources: for each input of the denoiser that describes the image, the name under which the runtime has it
+        (`text_encoder.last_hidden_state`). Each takes one row for `step`, a negative and a positive one for `guided_step`.
     Returns condition_N: [rows, ...].
     """
     graph, spec = _Composition(denoiser), graph_spec(denoiser)
-    names, given = _outside_names(spec, crossing), condition_inputs(spec)
+    names, given = _outside_names(spec, crossing, sources), condition_inputs(spec)
     graph.call({name: names[name] for name in given})
     for name in crossing:
         graph.op("Identity", _COMPONENT + name, output=names[name])
@@ -49,24 +51,28 @@ def compose_condition(denoiser: ModelProto, crossing: Mapping[str, TensorSpec]) 
     return graph.finish("condition", GraphSpec(*sides))
 
 
-def compose_step(denoiser: ModelProto, crossing: Mapping[str, TensorSpec] = _NOTHING) -> ModelProto:
+def compose_step(
+    denoiser: ModelProto, sources: Mapping[str, str], crossing: Mapping[str, TensorSpec] = _NOTHING, *, memory: bool = False
+) -> ModelProto:
     """One row of a step table without guidance: the denoiser is called once at the latent's batch.
 
-    latent, denoised_before, noise: float32[batch, channels, height, width]; row: float32[8], see ROW.
-    text_states: float32[1, tokens, width], used for the whole batch.
+    latent, denoised_before, noise: float32[batch, channels, height, width]; row: float32[9], see `step_table.COLUMNS`.
+    Inputs named in `sources`, as in `compose_condition`: first axis 1, used for the whole batch.
     Returns next_latent, denoised: float32[batch, channels, height, width].
-    Other inputs of the denoiser (SDXL's text_embeds, time_ids) keep their names, with 1 for the first axis.
-    With `crossing` it takes what `compose_condition` returns, and of the conditions themselves only those it still reads.
+    With `crossing` it takes the outputs of `compose_condition`, and of the conditions themselves only those it still reads.
+    memory: it also takes `carried`, of the latent's shape, and a row: float32[14], and returns `next_carried`.
     """
-    return _compose_denoising(denoiser, crossing, is_guided=False)
+    return _compose_denoising(denoiser, sources, crossing, is_guided=False, memory=memory)
 
 
-def compose_guided_step(denoiser: ModelProto, crossing: Mapping[str, TensorSpec] = _NOTHING) -> ModelProto:
+def compose_guided_step(
+    denoiser: ModelProto, sources: Mapping[str, str], crossing: Mapping[str, TensorSpec] = _NOTHING, *, memory: bool = False
+) -> ModelProto:
     """One row of a step table with classifier-free guidance (Ho & Salimans 2022): one denoiser call at twice the latent's batch.
 
-    As `compose_step`, with guidance: float32[], and text_states float32[2, tokens, width]: negative, positive. The same for other inputs.
+    As `compose_step`, with the row's guidance scale and two rows in each conditioning input: negative, positive.
     """
-    return _compose_denoising(denoiser, crossing, is_guided=True)
+    return _compose_denoising(denoiser, sources, crossing, is_guided=True, memory=memory)
 
 
 def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.ArrayLike) -> ModelProto:
@@ -136,28 +142,30 @@ def _pool(graph: _Composition, states: str, mask: str, pooling: str) -> str:
     return graph.op("ReduceSum", graph.op("Mul", states, shares), one, keepdims=1)
 
 
-def _compose_denoising(denoiser: ModelProto, crossing: Mapping[str, TensorSpec], *, is_guided: bool) -> ModelProto:
+def _compose_denoising(
+    denoiser: ModelProto, sources: Mapping[str, str], crossing: Mapping[str, TensorSpec], *, is_guided: bool, memory: bool
+) -> ModelProto:
     spec = graph_spec(denoiser)
     source = _latent_input(spec)
     graph = _Composition(denoiser)
-    row = {field: graph.op("Gather", "row", graph.constant(np.int64(index)), axis=0) for index, field in enumerate(ROW)}
+    columns = (*COLUMNS, *MEMORY) if memory else COLUMNS
+    row = {field: graph.op("Gather", "row", graph.constant(np.int64(index)), axis=0) for index, field in enumerate(columns)}
     batch = graph.dimension("latent", 0)
     sample = graph.op("Mul", "latent", row["input_scale"])
     if is_guided:
         sample = graph.op("Concat", sample, sample, axis=0)
     feeds = {source: sample, "timestep": _timestep(graph, spec.inputs["timestep"], row["timestep"], sample)}
-    conditions, names = {}, _outside_names(spec, crossing)
+    conditions, names = {}, _outside_names(spec, crossing, sources)
     for name, port in {**condition_inputs(spec), **crossing}.items():
         conditions[names[name]] = _with_rows(port, 2 if is_guided else 1)
         feeds[name] = _repeat_rows(graph, names[name], len(port.shape), batch)
     result = graph.call(feeds)
-    _advance(graph, row, _guide(graph, result) if is_guided else result)
+    _advance(graph, row, _guide(graph, row["guidance"], result) if is_guided else result, memory=memory)
 
     latent = TensorSpec("float32", ("batch", spec.inputs[source].shape[1], "height", "width"))
-    inputs = dict.fromkeys(("latent", "denoised_before", "noise"), latent) | {"row": TensorSpec("float32", (len(ROW),))}
-    if is_guided:
-        inputs["guidance"] = TensorSpec("float32", ())
-    outputs = dict.fromkeys(("next_latent", "denoised"), latent)
+    inputs = dict.fromkeys(("latent", "denoised_before", "noise", *([CARRIED] if memory else [])), latent)
+    inputs["row"] = TensorSpec("float32", (len(columns),))
+    outputs = dict.fromkeys(("next_latent", "denoised", *([NEXT_CARRIED] if memory else [])), latent)
     return graph.finish("guided_step" if is_guided else "step", GraphSpec(inputs | conditions, outputs))
 
 
@@ -174,9 +182,12 @@ def _latent_input(spec: GraphSpec) -> str:
     return name
 
 
-def _outside_names(spec: GraphSpec, crossing: Mapping[str, TensorSpec]) -> dict[str, str]:
-    """What composed graphs call the tensors of the component that say what to draw."""
-    names = {name: "text_states" if name == "encoder_hidden_states" else name for name in condition_inputs(spec)}
+def _outside_names(spec: GraphSpec, crossing: Mapping[str, TensorSpec], sources: Mapping[str, str]) -> dict[str, str]:
+    """Names in composed graphs of the component's tensors that describe the image; raises BundleError for an input without a source."""
+    missing = [name for name in condition_inputs(spec) if name not in sources]
+    if missing:
+        raise BundleError("denoiser", f"nothing provides its inputs {', '.join(missing)}", "such denoisers are not supported")
+    names = {name: sources[name] for name in condition_inputs(spec)}
     return names | {name: f"condition_{index}" for index, name in enumerate(crossing)}
 
 
@@ -202,17 +213,22 @@ def _repeat_rows(graph: _Composition, name: str, rank: int, batch: str) -> str:
     return graph.op("Reshape", spread, graph.op("Concat", minus_one, *rest, axis=0))
 
 
-def _guide(graph: _Composition, both: str) -> str:
-    """m = m_neg + guidance * (m_pos - m_neg)"""
+def _guide(graph: _Composition, scale: str, both: str) -> str:
+    """m = m_neg + scale * (m_pos - m_neg)"""
     negative, positive = graph.split(both)
-    return graph.op("Add", negative, graph.op("Mul", "guidance", graph.op("Sub", positive, negative)))
+    return graph.op("Add", negative, graph.op("Mul", scale, graph.op("Sub", positive, negative)))
 
 
-def _advance(graph: _Composition, row: Mapping[str, str], guided: str) -> None:
-    """D = p x + q m; next = a x + b D + c D_before + s noise"""
+def _advance(graph: _Composition, row: Mapping[str, str], guided: str, *, memory: bool) -> None:
+    """D = p x + q m; next = a x + b D + c D_before + s noise, and with memory + e y; y_next = f x + g D + h D_before + k y"""
     denoised = graph.op("Add", graph.op("Mul", row["p"], "latent"), graph.op("Mul", row["q"], guided), output="denoised")
     terms = [graph.op("Mul", row[k], v) for k, v in (("a", "latent"), ("b", denoised), ("c", "denoised_before"), ("s", "noise"))]
-    graph.op("Add", graph.op("Add", terms[0], terms[1]), graph.op("Add", terms[2], terms[3]), output="next_latent")
+    plain = "" if memory else "next_latent"
+    after = graph.op("Add", graph.op("Add", terms[0], terms[1]), graph.op("Add", terms[2], terms[3]), output=plain or None)
+    if memory:
+        graph.op("Add", after, graph.op("Mul", row["e"], CARRIED), output="next_latent")
+        kept = [graph.op("Mul", row[k], v) for k, v in (("f", "latent"), ("g", denoised), ("h", "denoised_before"), ("k", CARRIED))]
+        graph.op("Add", graph.op("Add", kept[0], kept[1]), graph.op("Add", kept[2], kept[3]), output=NEXT_CARRIED)
 
 
 class _Composition:
@@ -260,7 +276,7 @@ class _Composition:
         return first, second
 
     def call(self, feeds: Mapping[str, str]) -> str:
-        """Runs the component; returns its first output. Tensors inside it may be fed too: what computes them is left out."""
+        """Runs the component; returns its first output. Tensors inside it may be fed too: the nodes that compute them are left out."""
         for name, value in feeds.items():
             self.op("Identity", value, output=_COMPONENT + name)
         given = {_COMPONENT + name for name in feeds}
@@ -317,7 +333,7 @@ def keep_outputs(model: ModelProto, names: Sequence[str]) -> None:
 
 
 def strip_notes(model: ModelProto) -> None:
-    """Removes what an exporter leaves for debugging: inferred shapes, source lines, metadata, node names; changes `model`."""
+    """Removes the traces that an exporter leaves for debugging: inferred shapes, source lines, metadata, node names; changes `model`."""
     del model.graph.value_info[:]
     del model.metadata_props[:]
     model.doc_string = model.graph.doc_string = ""

@@ -1,1 +1,1 @@
-"""The synthetic world of the `postcard` family: what a scene is, how it is drawn, how people would ask for it."""
+"""The synthetic world of the `postcard` family: scenes, their drawings and captions, and the training of the family."""

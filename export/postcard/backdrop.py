@@ -1,6 +1,6 @@
-"""Draws what is far away: sky, sun and moon, clouds, mountains (needs skia-python).
+"""Draws the background: sky, sun and moon, clouds, mountains (needs skia-python).
 
-Coordinates are in units of 1/128 of the picture's width; y grows downwards.
+Coordinates are in units of 1/128 of the image's width; y grows downwards.
 """
 
 import math
@@ -39,14 +39,14 @@ HILL_COLOURS: dict[Value, tuple[str, str]] = {
 
 
 class Backdrop(Things):
-    """A brush that knows how sky and mountains look; the painter fixes where things are before it draws."""
+    """A brush with methods for sky and mountains; the painter sets the attributes below before it draws."""
 
     horizon: float
     haze: Colour
-    """The sky at the horizon."""
+    """Colour of the sky at the horizon."""
     layout: Layout
     light: Point
-    """Where sun or moon stands."""
+    """Position of sun or moon."""
     volcano_x: float
 
     # -- sky
@@ -59,7 +59,7 @@ class Backdrop(Things):
         return colours[-1]
 
     def high_sky(self) -> None:
-        """Draws what is behind the mountains."""
+        """Draws the parts of the sky behind the mountains: stars, sun or moon, rainbow, clouds."""
         scene = self.scene
         if scene["sky"] == "starry":
             self.stars()
@@ -77,7 +77,7 @@ class Backdrop(Things):
             self.clouds()
 
     def low_sky(self) -> None:
-        """Draws what flies in front of the mountains."""
+        """Draws balloon and birds, which are in front of the mountains."""
         if self.scene["balloon"] != "none":
             self.balloon(*self.balloon_spot)
         if self.scene["birds"]:
@@ -104,7 +104,7 @@ class Backdrop(Things):
         self.canvas.drawCircle(x, y, r * 2.4, glow(x, y, r * 2.4, colour, 0.45))
         full, shade = skia.Path(), skia.Path()
         full.addCircle(x, y, r)
-        if self.scene["sky"] == "dawn" or self.rng.random() < 0.5:  # a full one would look like a pale sun
+        if self.scene["sky"] == "dawn" or self.rng.random() < 0.5:  # at dawn a full moon would look like a pale sun
             shade.addCircle(x + r * 0.55, y - r * 0.25, r * 0.85)
             full = skia.Op(full, shade, skia.PathOp.kDifference_PathOp)
         self.canvas.drawPath(full, paint(colour))
@@ -155,11 +155,11 @@ class Backdrop(Things):
     def peaks(self, snowy: bool) -> None:
         rng, y0 = self.rng, self.horizon + 4
         n, height = rng.choice((2, 3, 3, 4)), rng.uniform(31, 40)
-        found = []
+        peaks = []
         for i in range(n):
             h = height * rng.uniform(0.64, 1.0)
-            found.append((h, 128 * (i + 0.5) / n + rng.uniform(-12, 12), h * rng.uniform(0.95, 1.35)))
-        for h, x, w in sorted(found, reverse=True):
+            peaks.append((h, 128 * (i + 0.5) / n + rng.uniform(-12, 12), h * rng.uniform(0.95, 1.35)))
+        for h, x, w in sorted(peaks, reverse=True):
             self.peak(x, y0, w, h, snowy)
 
     def peak(self, x: float, y0: float, w: float, h: float, snowy: bool) -> None:

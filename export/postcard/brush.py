@@ -1,6 +1,6 @@
 """Colours and drawing tools of the postcard painter (needs skia-python).
 
-All coordinates are in units of 1/128 of the picture's width; y grows downwards. Colours are (red, green, blue), 0..1.
+All coordinates are in units of 1/128 of the image's width; y grows downwards. Colours are (red, green, blue), 0..1.
 """
 
 import math
@@ -26,22 +26,22 @@ AMBIENT: dict[Value, Colour] = {
     "night": (0.55, 0.62, 0.86),
     "starry": (0.48, 0.54, 0.80),
 }
-# How much nearer to white light objects are lit than the ground, so that their colours can be told apart.
+# How far the light on objects is shifted from ambient to white, so that their colours can be distinguished.
 OBJECT_LIFT: dict[Value, float] = {"night": 0.66, "starry": 0.66, "sunset": 0.45}
 
 
 def rgb(text: str) -> Colour:
-    """The colour of six hexadecimal digits."""
+    """Parses six hexadecimal digits."""
     return int(text[0:2], 16) / 255, int(text[2:4], 16) / 255, int(text[4:6], 16) / 255
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """`a` with `share` (0..1) of `b`."""
+    """Interpolates from `a` (share 0) to `b` (share 1)."""
     return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share
 
 
 def clamp(colour: Colour) -> Colour:
-    """`colour` within 0..1."""
+    """Clips the colour to 0..1."""
     r, g, b = colour
     return min(1.0, max(0.0, r)), min(1.0, max(0.0, g)), min(1.0, max(0.0, b))
 
@@ -81,7 +81,7 @@ def polygon(points: Sequence[Point]) -> skia.Path:
 
 
 class Brush:
-    """The canvas, the light of the scene and the boxes of what was drawn so far."""
+    """The canvas, the light of the scene, and the boxes of all things drawn so far."""
 
     def __init__(self, canvas: skia.Canvas, scene: Scene, rng: random.Random) -> None:
         self.canvas, self.scene, self.rng = canvas, scene, rng
@@ -92,23 +92,23 @@ class Brush:
         self.boxes: list[Box] = []
 
     def lit(self, colour: Colour | str) -> Colour:
-        """`colour` as land in the light of the scene."""
+        """Colour of land in the ambient light of the scene."""
         r, g, b = rgb(colour) if isinstance(colour, str) else colour
         return r * self.ambient[0], g * self.ambient[1], b * self.ambient[2]
 
     def lit_thing(self, colour: Colour | str) -> Colour:
-        """`colour` as an object that must stay recognisable."""
+        """Colour of an object in whiter light than land, so that it stays recognisable."""
         r, g, b = rgb(colour) if isinstance(colour, str) else colour
         return r * self.object_light[0], g * self.object_light[1], b * self.object_light[2]
 
     def jitter(self, text: str, amount: float = 0.04) -> Colour:
-        """A colour near that of six hexadecimal digits."""
+        """The colour of six hexadecimal digits, changed at random by up to `amount`."""
         r, g, b = rgb(text)
         u = self.rng.uniform
         return r + u(-amount, amount), g + u(-amount, amount), b + u(-amount, amount)
 
     def box(self, kind: str, x0: float, y0: float, x1: float, y1: float) -> None:
-        """Notes that a `kind` covers this rectangle."""
+        """Records the bounding box of a thing."""
         left, top, right, bottom = (round(min(128.0, max(0.0, v)), 1) for v in (x0, y0, x1, y1))
         self.boxes.append((kind, left, top, right, bottom))
 
@@ -133,7 +133,7 @@ class Brush:
         self.oval(x, y + 0.3, w, 1.7, (0.05, 0.05, 0.15), 0.2)
 
     def ridge(self, y: float, height: float, rough: float = 0.2, points: int = 28) -> list[Point]:
-        """A rolling line across the picture between `y - height` and `y`, closed below the bottom edge."""
+        """A rolling line across the image between `y - height` and `y`, closed below the bottom edge."""
         u = self.rng.uniform
         waves = [(u(0.8, 1.3) * k * 0.0392, u(0, 6.28), a) for k, a in ((1, 0.5), (2.1, 0.3), (4.3, 0.13 * rough), (9, 0.07 * rough))]
         (f0, p0, a0), (f1, p1, a1), (f2, p2, a2), (f3, p3, a3) = waves

@@ -1,11 +1,11 @@
-"""Turns a trained postcard checkpoint into the bundle that ships with the package.
+"""Exports a trained postcard checkpoint as the bundle that ships with the package.
 
     python -m costroute_rt.export.postcard.bundle --checkpoint checkpoint --out runtime/bundles/postcard --revision 1
     python -m benchmarks.quality --bundle runtime/bundles/postcard --write-table quality.json
     python -m costroute_rt.export.postcard.bundle ... --quality quality.json --labels export/postcard/labels.csv.gz
 
-The first pass has no measured quality yet: all candidates stand at 0 with the metric "unmeasured". The second also fits the router, to
-labels that `costroute-rt label` made of the captions of `costroute_rt.export.postcard.captions` with the first.
+The first export has no measured quality: all candidates have 0 and the metric is "unmeasured". The second also fits the router, to labels
+that `costroute-rt label` made with the first bundle for captions of `costroute_rt.export.postcard.captions`.
 """
 
 import argparse
@@ -18,17 +18,17 @@ from typing import Any
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.export.checkpoint.checkpoint import export_bundle
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
-from costroute_rt.export.router.cross_validation import ALL_ESTIMATORS
+from costroute_rt.export.router.grid import ALL_ESTIMATORS
 from costroute_rt.export.router.job import Source, fit_bundle
 
 logger = logging.getLogger(__name__)
 GUIDANCE = 3.0
 STEPS = {"turbo": (1, 2, 3, 4), "small": (4, 8), "base": (4, 6, 8, 16)}
-"""Numbers of steps per denoiser; turbo runs without guidance, which it has learnt."""
+"""Numbers of steps per denoiser; turbo runs without guidance, because it was distilled from guided steps."""
 
 
 def pool() -> tuple[dict[str, Any], ...]:
-    """The family's candidates, roughly from cheap to costly."""
+    """The family's candidates, roughly from cheap to expensive."""
     return tuple(
         {
             "name": f"postcard-{denoiser}@{steps}",
@@ -44,7 +44,7 @@ def pool() -> tuple[dict[str, Any], ...]:
 
 
 def make_recipe(revision: str, quality: Mapping[str, Any] | None) -> BundleRecipe:
-    """quality: what `benchmarks.quality --write-table` wrote, or None before it was measured."""
+    """The export recipe; quality: the table that `benchmarks.quality --write-table` wrote, None if it is not measured yet."""
     unmeasured = {"metric": "unmeasured", "candidates": {row["name"]: {"mean": 0.0, "standard_error": 0.0} for row in pool()}}
     return BundleRecipe(
         family="postcard", revision=revision, license="Apache-2.0", pool=pool(), quality=quality or unmeasured, sizes=((256, 256),)
@@ -54,10 +54,10 @@ def make_recipe(revision: str, quality: Mapping[str, Any] | None) -> BundleRecip
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="diffusers directory written by costroute_rt.export.postcard.train")
-    parser.add_argument("--out", type=Path, required=True, help="the bundle's directory; replaced when it is there")
-    parser.add_argument("--revision", required=True, help="name of this state of the weights")
+    parser.add_argument("--out", type=Path, required=True, help="the bundle's directory; replaced if it exists")
+    parser.add_argument("--revision", required=True, help="name of this version of the weights")
     parser.add_argument("--quality", type=Path, help="measured quality per candidate")
-    parser.add_argument("--labels", type=Path, help="labels of the pool's candidates, to fit the router to; without them it has none")
+    parser.add_argument("--labels", type=Path, help="labels to fit the router to (default: the bundle has no router)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     quality = json.loads(args.quality.read_text()) if args.quality else None

@@ -1,6 +1,6 @@
-"""How people would ask for a scene: `caption(scene, rng) -> (text, what the text states)`.
+"""Captions as people would write them: `caption(scene, rng) -> (text, what the text states)`.
 
-Five ways of speaking: one flowing phrase, a list of keywords, full sentences, a wish ("draw me ..."), and a few words.
+Four styles: one flowing phrase, a list of keywords, full sentences, and a wish ("draw me ...").
 """
 
 import random
@@ -11,9 +11,9 @@ from costroute_rt.export.postcard import words as w
 from costroute_rt.export.postcard.scene import DARK, Scene, Value
 
 NAMED = ((1, 2, 3, 4, 5, 6, 99), (14, 15, 15, 14, 14, 13, 15))
-"""How many attributes are named and how often, 99: all. Counts and sides of trees and houses come on top."""
+"""Numbers of attributes that are named (99: all) and their odds; counts and sides of trees and houses are extra."""
 SEASON_SHARE: dict[Value, float] = {"winter": 0.6, "autumn": 0.4}
-"""How often the season is added where the ground is named: 'a meadow' alone should rather be green."""
+"""How often the season is also named where the ground is: 'a meadow' without a season should mostly be green."""
 STYLES = (("flowing", "keywords", "sentences", "wish"), (58, 17, 12, 13))
 TYPO_SHARE = 0.03
 SUBJECTS = ("house", "tree", "boat", "landmark", "animal", "bridge", "path", "fence", "flowers")
@@ -22,7 +22,7 @@ OVERHEAD = ("celestial", "birds", "rainbow", "clouds", "balloon")
 
 @dataclass(slots=True)
 class Speaker:
-    """Finds words for parts of a scene and keeps account of what they state."""
+    """Words the parts of a scene and records in `stated` which attributes the words state."""
 
     scene: Scene
     rng: random.Random
@@ -42,7 +42,7 @@ class Speaker:
         return self.rng.choice(w.COLOURS[value])
 
     def on_side(self, name: str, bare: bool, share: float = 0.4) -> str:
-        """' on the left' in `share` of the cases, for the side attribute `name`."""
+        """' on the left' or the like for the side attribute `name`, in `share` of the cases; else an empty text."""
         if not self.chance(share):
             return ""
         self.state(name)
@@ -67,7 +67,7 @@ class Speaker:
         return f"{filler}{colour} {noun}" + self.on_side("house_side", bare)
 
     def two_houses(self, bare: bool) -> str:
-        """Names both houses, the left one first."""
+        """Both houses, the left one first."""
         noun, one, other = self.rng.choice(w.HOUSES), self.scene["house"], self.scene["house2"]
         if self.chance(0.05):
             self.state("house_side")
@@ -167,7 +167,7 @@ class Speaker:
         return "*" + self.rng.choice(w.MOUNTAINS[self.scene["mountains"]])
 
     def noun(self, name: str, bare: bool = False) -> str:
-        """The part `name` as a noun phrase; a leading star in its method's answer means that it needs no article."""
+        """The part `name` as a noun phrase; a leading star in the text of its method means that it needs no article."""
         text: str = NOUNS[name](self, bare)
         if text.startswith("*"):
             text = text[1:]
@@ -177,7 +177,7 @@ class Speaker:
     # -- place, time and season
 
     def place(self, form: int, season: bool) -> str:
-        """The ground, perhaps with its season; form: 0 place, 1 subject, 2 keyword."""
+        """The ground; season: in one phrase with its season, if there is such a phrase; form: 0 place, 1 subject, 2 keyword."""
         self.state("ground")
         both = w.SEASON_GROUNDS.get((self.scene["ground"], self.scene["season"]))
         if both and season:
@@ -186,13 +186,13 @@ class Speaker:
         return self.rng.choice(w.GROUNDS[self.scene["ground"]][form])
 
     def season(self) -> str:
-        """When in the year: 'in winter'."""
+        """The season, such as 'in winter'."""
         self.state("season")
         text = self.rng.choice(w.SEASONS[self.scene["season"]][0])
         return f"in {self.scene['season']}" if " day" in text and self.scene["sky"] in DARK else text
 
     def time(self, form: int, celestial: bool) -> str:
-        """The sky, perhaps with sun or moon; form: 0 time, 1 subject, 2 keyword."""
+        """The sky; celestial: in one phrase with sun or moon, if there is such a phrase; form: 0 time, 1 subject, 2 keyword."""
         self.state("sky")
         both = w.CELESTIAL_SKIES.get((self.scene["sky"], self.scene["celestial"]))
         if both and celestial:
@@ -208,7 +208,7 @@ NOUNS = {name: getattr(Speaker, name) for name in (*SUBJECTS, *OVERHEAD, "mounta
 
 
 def article(text: str, only: bool = False) -> str:
-    """`text` after its article, or `only` the article."""
+    """`text` with its article, or `only` the article."""
     word = "an " if text[0] in "aeiou" else "a "
     return word if only else word + text
 
@@ -218,7 +218,7 @@ def plural(noun: str) -> str:
 
 
 def nameable(scene: Scene) -> list[str]:
-    """The attributes of this scene that a caption may name."""
+    """The attributes of the scene that a caption can name."""
     names = ["sky", "ground"]
     names += [
         name for name in ("mountains", "tree", "house", "boat", "celestial", "landmark", "animal", "balloon") if scene[name] != "none"
@@ -234,9 +234,9 @@ def nameable(scene: Scene) -> list[str]:
 def caption(scene: Scene, rng: random.Random, named: int | None = None, *, vague: float = 0.0) -> tuple[str, Scene]:
     """Describes `scene` as a person might.
 
-    named: how many attributes to name; None draws it from NAMED.
-    vague: share of houses, boats, trees and mountains named without colour or kind ("a house"), which `stated` cannot express.
-    Returns the text, and the attributes and values that it states: a partial scene.
+    named: number of attributes to name; None for a random one from NAMED.
+    vague: share of houses, boats, trees and mountains named without colour or kind ("a house"), which `stated` does not contain.
+    Returns the text, and the attributes and values that it states.
     """
     names = nameable(scene)
     named = named or rng.choices(*NAMED)[0]
@@ -276,13 +276,13 @@ MANY = (
     "sheep",
     "cattle",
 )
-"""A phrase that starts so follows 'there are'."""
+"""Beginnings of phrases that follow 'there are'."""
 OPENERS = ("a ", "an ", "the ", "one ", "two ", "three ", "four ", "2 ", "3 ", "4 ", "some ")
-"""A phrase that starts so can follow 'draw me' or 'a picture of'."""
+"""Beginnings of phrases that can follow 'draw me' or 'a picture of'."""
 
 
-def merged(speaker: Speaker, keep: set[str]) -> tuple[bool, bool]:
-    """Whether ground and season, and sky and sun or moon, are said in one; takes what is said with another out of `keep`."""
+def merge_phrases(speaker: Speaker, keep: set[str]) -> tuple[bool, bool]:
+    """Whether to merge ground with season, and sky with sun or moon, into one phrase; removes the second of each from `keep`."""
     rng, scene = speaker.rng, speaker.scene
     season = {"ground", "season"} <= keep and (scene["ground"], scene["season"]) in w.SEASON_GROUNDS and rng.random() < 0.45
     light = {"sky", "celestial"} <= keep and (scene["sky"], scene["celestial"]) in w.CELESTIAL_SKIES and rng.random() < 0.4
@@ -293,13 +293,13 @@ def merged(speaker: Speaker, keep: set[str]) -> tuple[bool, bool]:
     return season, light
 
 
-# -- ways of speaking
+# -- styles
 
 
 def flowing(speaker: Speaker, keep: set[str]) -> str:
     """'a red house and two pines by a lake with a white boat, snowy mountains behind, at sunset'."""
     rng = speaker.rng
-    season, light = merged(speaker, keep)
+    season, light = merge_phrases(speaker, keep)
     subjects = [name for name in SUBJECTS if name in keep]
     rng.shuffle(subjects)
     around = [rng.choice(("with {}", "with {}", "{}")).format(speaker.noun(name)) for name in OVERHEAD if name in keep]
@@ -331,7 +331,7 @@ def flowing(speaker: Speaker, keep: set[str]) -> str:
 
 
 def assemble(rng: random.Random, head: str, when: str, seasonal: str, behind: str, around: list[str]) -> str:
-    """Puts the parts into one of several orders."""
+    """Joins the parts in one of several orders."""
     front = f"{when}, " if when and rng.random() < 0.05 else ""
     parts = [rng.choice(w.BEHIND).format(behind)] if behind else []
     parts = parts + around if rng.random() < 0.6 else around + parts
@@ -342,8 +342,8 @@ def assemble(rng: random.Random, head: str, when: str, seasonal: str, behind: st
     text = head
     loose = rng.random() < 0.7
     for part in parts:
-        glued = loose and part.startswith(("with ", "in ", "under ", "at ", "on ", "and ", "during "))
-        text += (" " if glued else ", ") + part
+        joined = loose and part.startswith(("with ", "in ", "under ", "at ", "on ", "and ", "during "))
+        text += (" " if joined else ", ") + part
     return front + text
 
 
@@ -373,7 +373,7 @@ def listing(parts: Sequence[str], rng: random.Random) -> str:
 def keyword_list(speaker: Speaker, keep: set[str]) -> str:
     """'red house, lake, sunset, snowy mountains'."""
     rng = speaker.rng
-    season, light = merged(speaker, keep)
+    season, light = merge_phrases(speaker, keep)
     parts = [speaker.noun(name, bare=True) for name in (*SUBJECTS, *OVERHEAD, "mountains") if name in keep]
     if "ground" in keep:
         parts.append(speaker.place(2, season))
@@ -389,30 +389,30 @@ def keyword_list(speaker: Speaker, keep: set[str]) -> str:
 def sentences(speaker: Speaker, keep: set[str]) -> str:
     """'There is a small yellow cottage on the left. Behind it you can see rocky peaks. The sun is shining.'."""
     rng = speaker.rng
-    season, light = merged(speaker, keep)
+    season, light = merge_phrases(speaker, keep)
     names = [name for name in SUBJECTS if name in keep]
     rng.shuffle(names)
     place = ""
     if "ground" in keep:
         place = " " + speaker.place(0, season) if names else speaker.place(1, season)
-    said = []
+    lines = []
     if names:
         first, rest = names[:2], names[2:]
         text = listing([speaker.noun(name) for name in first], rng)
         there = "There are" if text.startswith(MANY) else "There is"
-        said.append(rng.choice((there + " {}{}", there + " {}{}", "We see {}{}", "{}{}", "You can see {}{}")).format(text, place))
+        lines.append(rng.choice((there + " {}{}", there + " {}{}", "We see {}{}", "{}{}", "You can see {}{}")).format(text, place))
         if rest:
             text = listing([speaker.noun(name) for name in rest], rng)
-            said.append(rng.choice(("There is also {}", "Nearby there is {}", "Also {}", "I also want {}")).format(text))
+            lines.append(rng.choice(("There is also {}", "Nearby there is {}", "Also {}", "I also want {}")).format(text))
     elif place:
-        said.append(
+        lines.append(
             rng.choice(
                 ("It shows {}", "The picture shows {}", "This is {}", "We are at {}" if place.startswith("the ") else "We see {}")
             ).format(place)
         )
     if "mountains" in keep:
         text = speaker.noun("mountains")
-        said.append(
+        lines.append(
             rng.choice(
                 (
                     "Behind it you can see {}",
@@ -421,24 +421,24 @@ def sentences(speaker: Speaker, keep: set[str]) -> str:
                 )
             ).format(text)
         )
-    said += overhead_sentences(speaker, keep, light)
+    lines += overhead_sentences(speaker, keep, light)
     if "season" in keep:
         speaker.state("season")
-        said.append(f"It is {speaker.scene['season']}")
-    return ". ".join(part[0].upper() + part[1:] for part in said) + "."
+        lines.append(f"It is {speaker.scene['season']}")
+    return ". ".join(part[0].upper() + part[1:] for part in lines) + "."
 
 
 def overhead_sentences(speaker: Speaker, keep: set[str], light: bool) -> list[str]:
     """Sentences about the sky."""
-    rng, said = speaker.rng, []
+    rng, lines = speaker.rng, []
     above = [name for name in OVERHEAD if name in keep]
     rng.shuffle(above)
     if above == ["celestial"] and rng.random() < 0.6:
         speaker.state("celestial")
-        said.append(f"The {speaker.scene['celestial']} is {rng.choice(('shining', 'out', 'in the sky'))}")
+        lines.append(f"The {speaker.scene['celestial']} is {rng.choice(('shining', 'out', 'in the sky'))}")
     elif above:
         text = listing([speaker.noun(name) for name in above], rng)
-        said.append(rng.choice(("Above there is {}", "Overhead you see {}", "There is {} above it all", "High up, {}")).format(text))
+        lines.append(rng.choice(("Above there is {}", "Overhead you see {}", "There is {} above it all", "High up, {}")).format(text))
     if "sky" in keep:
         when = speaker.time(0, light)
         forms = (
@@ -446,15 +446,15 @@ def overhead_sentences(speaker: Speaker, keep: set[str], light: bool) -> list[st
             if when.startswith(("at ", "on ", "in "))
             else ("The scene is set {}", "All this {}")
         )
-        said.append(rng.choice(forms).format(when))
-    return said
+        lines.append(rng.choice(forms).format(when))
+    return lines
 
 
-# -- finish
+# -- finishing
 
 
 def finish(text: str, style: str, rng: random.Random) -> str:
-    """Adds filler, letter case and typos that change nothing in what is said."""
+    """Adds filler, letter case and typos, which do not change what is stated."""
     if style == "flowing" and rng.random() < 0.09 and text.startswith(OPENERS):
         text = rng.choice(w.PREFIXES) + text
     if style != "sentences":

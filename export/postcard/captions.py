@@ -1,9 +1,9 @@
-"""Captions in numbers: the prompts that labels are made for.
+"""Writes tables of captions, which are the prompts for router labels.
 
     python -m costroute_rt.export.postcard.captions --count 1600 --seed 1 --out captions.csv
 
-writes a table with the columns prompt_id, prompt, category (how much is asked: number of stated attributes) and stated (as JSON), which
-`costroute-rt label --prompts` reads. Every category gets the same number of captions, and every stretch of the table holds all of them.
+writes a table for `costroute-rt label --prompts` with the columns prompt_id, prompt, category (band of the number of stated attributes) and
+stated (as JSON). Every category has the same number of captions; categories alternate, so that any part of the table has all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Caption:
     """A text, what it states, and the scene it describes."""
 
     name: str
-    """Of the scene; with it the scene can be drawn again."""
+    """Name of the scene, which seeds its drawing."""
     text: str
     stated: Scene
     scene: Scene
@@ -42,12 +42,12 @@ class Caption:
 
 
 def band_of(stated: int) -> str:
-    """Which of BANDS a text belongs to that states so many attributes."""
+    """The band of a text that states this many attributes."""
     return next(name for name, (low, high) in BANDS.items() if low <= stated <= high)
 
 
 def captions(dataset: str) -> Iterator[Caption]:
-    """Captions without end; number i depends on the name of the dataset and i alone. Texts may repeat."""
+    """Endless captions; number i depends only on the name of the dataset and on i. Texts may repeat."""
     index = 0
     while True:
         name = f"{dataset}-{index}"
@@ -60,36 +60,36 @@ def captions(dataset: str) -> Iterator[Caption]:
 
 
 def banded(dataset: str, per_band: int, excluded: Iterable[str] = ()) -> dict[str, list[Caption]]:
-    """The first `per_band` captions of each band, no text twice and none of those excluded, in whatever letter case."""
-    found: dict[str, list[Caption]] = {name: [] for name in BANDS}
-    texts, left_out = set[str](), set(map(normalise, excluded))
+    """The first `per_band` captions of each band, without repeated texts and without excluded ones in any letter case."""
+    bands: dict[str, list[Caption]] = {name: [] for name in BANDS}
+    texts, excluded_texts = set[str](), set(map(normalise, excluded))
     for each in captions(dataset):
-        if each.text not in texts and normalise(each.text) not in left_out and len(found[each.band]) < per_band:
-            found[each.band].append(each)
+        if each.text not in texts and normalise(each.text) not in excluded_texts and len(bands[each.band]) < per_band:
+            bands[each.band].append(each)
             texts.add(each.text)
-        if all(len(members) >= per_band for members in found.values()):
+        if all(len(members) >= per_band for members in bands.values()):
             break
-    return found
+    return bands
 
 
 def normalise(text: str) -> str:
-    """The same for texts that differ in letter case and spaces alone."""
+    """Folds case and collapses spaces, so that texts that differ only in these compare equal."""
     return " ".join(text.casefold().split())
 
 
-def write_captions(path: Path, found: Iterable[Caption]) -> None:
-    """The table; raises OutputError."""
+def write_captions(path: Path, rows: Iterable[Caption]) -> None:
+    """Writes the table; raises OutputError."""
     try:
         with open(path, "w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(("prompt_id", "prompt", "category", "stated"))
-            table.writerows((each.name, each.text, each.band, json.dumps(each.stated, separators=(",", ":"))) for each in found)
+            table.writerows((each.name, each.text, each.band, json.dumps(each.stated, separators=(",", ":"))) for each in rows)
     except OSError as error:
         raise OutputError(path, error.strerror or str(error)) from error
 
 
 def read_texts(path: Path) -> list[str]:
-    """The prompts of a table, to leave them out of another; raises LabelError."""
+    """Reads the prompts of a table, to exclude them from another one; raises LabelError."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return [row["prompt"] for row in csv.DictReader(file, strict=True)]
@@ -99,19 +99,19 @@ def read_texts(path: Path) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m costroute_rt.export.postcard.captions", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=1500, help="captions (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="another number, other captions (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=1500, help="number of captions (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the captions (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table to write")
     parser.add_argument(
-        "--exclude", type=Path, nargs="*", action="extend", default=[], metavar="FILE", help="leave out the prompts of these tables"
+        "--exclude", type=Path, nargs="*", action="extend", default=[], metavar="FILE", help="tables whose prompts are excluded"
     )
     args = parser.parse_args(argv)
     if args.count < 1:
         parser.error("--count: expected 1 or more")
     try:
-        found = banded(f"router-{args.seed}", -(-args.count // len(BANDS)), chain(*map(read_texts, args.exclude)))
-        in_turn = [each for each in chain(*zip_longest(*found.values())) if each is not None][: args.count]
-        write_captions(args.out, in_turn)
+        bands = banded(f"router-{args.seed}", -(-args.count // len(BANDS)), chain(*map(read_texts, args.exclude)))
+        alternating = [each for each in chain(*zip_longest(*bands.values())) if each is not None][: args.count]
+        write_captions(args.out, alternating)
     except CostrouteError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

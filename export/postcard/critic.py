@@ -1,4 +1,4 @@
-"""Tells latents of drawn scenes from a student's: what keeps turbo's pictures natural where nobody shows it the right one."""
+"""A discriminator between latents of drawn scenes and a student's latents; it keeps turbo's images natural where it has no target image."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from costroute_rt.export.postcard.networks import LATENT_CHANNELS
 WIDTHS = (96, 160, 224)
 RATE = 4e-4
 NOISE = 0.3
-"""Largest spread of the noise added to what it sees, so that it judges things and not traces (Wang et al. 2022, Diffusion-GAN)."""
+"""Largest standard deviation of noise added to its input, so that it looks at things and not at artefacts (Wang et al. 2022)."""
 
 
 class Critic(nn.Module):
-    """latents float[B, 16, 16, 16] -> float[B, 1, 4, 4], above zero where it takes them for drawn."""
+    """latents float[B, 16, 16, 16] -> logits float[B, 1, 4, 4], above zero where it classifies them as drawn."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,10 +28,10 @@ class Critic(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         return self.layers(noisy(latents, NOISE).contiguous(memory_format=torch.channels_last)).float()
 
-    def learn(self, drawn: Tensor, made: Tensor) -> float:
-        """One step down the hinge loss (Lim and Ye 2017), which it returns."""
+    def learn(self, drawn: Tensor, generated: Tensor) -> float:
+        """One optimizer step on the hinge loss (Lim and Ye 2017); returns the loss."""
         self.requires_grad_(True)
-        loss = F.relu(1 - self(drawn)).mean() + F.relu(1 + self(made.detach())).mean()
+        loss = F.relu(1 - self(drawn)).mean() + F.relu(1 + self(generated.detach())).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -1,7 +1,7 @@
-"""Drawn scenes on disk, in shards that are each written once: a run that was stopped goes on with the next shard.
+"""Drawn scenes on disk, in shards that are written once each, so that an interrupted run continues with the next shard.
 
-A shard holds SHARD scenes: `images-0007.npy` uint8[SHARD, 256, 256, 3], `masks-0007.npy` uint8[SHARD, 16, 16] (object cover, 255 = full),
-`scenes-0007.json`. Scene i of a dataset depends on the dataset's name and i alone, however the work was divided.
+A shard holds SHARD scenes: `images-0007.npy` uint8[SHARD, 256, 256, 3], `masks-0007.npy` uint8[SHARD, 16, 16] (share of each cell inside
+objects, 255 = all) and `scenes-0007.json`. Scene i of a dataset depends only on the dataset's name and on i.
 """
 
 import json
@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from costroute_rt.export.postcard.scene import Scene, sample_scene
 
 SHARD = 1000
+"""Scenes per shard."""
 IMAGE_SIZE = 256
 GRID = 16
+"""Cells per side of object masks and latents."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Where the arrays of one shard lie."""
+    """The files of one shard."""
 
     folder: Path
     number: int
@@ -34,7 +36,7 @@ class Shard:
         return self.folder / f"{kind}-{self.number:04}.{ending}"
 
     def array(self, kind: str) -> NDArray[Any]:
-        """Memory-mapped, read only."""
+        """Opens an array, memory-mapped and read-only."""
         return np.load(self.path(kind), mmap_mode="r")
 
     def scenes(self) -> list[Scene]:
@@ -52,7 +54,7 @@ def shards(folder: Path, count: int) -> list[Shard]:
 
 
 def draw_scene(dataset: str, index: int, surface: Any = None) -> tuple[Scene, NDArray[np.uint8], NDArray[np.uint8]]:
-    """-> (scene, image uint8[256, 256, 3], mask uint8[16, 16]); surface: a skia surface to draw on again."""
+    """Returns (scene, image uint8[256, 256, 3], mask uint8[16, 16]); surface: a skia surface to reuse."""
     from costroute_rt.export.postcard.painter import box_mask, render
 
     rng = random.Random(f"{dataset}-{index}")
@@ -62,7 +64,7 @@ def draw_scene(dataset: str, index: int, surface: Any = None) -> tuple[Scene, ND
 
 
 def render_shard(shard: Shard, dataset: str) -> None:
-    """Draws and writes one shard; the scenes file comes last and marks it as complete."""
+    """Draws and writes one shard; the scenes file is written last and marks the shard as complete."""
     from costroute_rt.export.postcard.painter import new_surface
 
     surface = new_surface()
@@ -73,13 +75,13 @@ def render_shard(shard: Shard, dataset: str) -> None:
 
 
 def render_dataset(folder: Path, dataset: str, count: int, processes: int) -> Iterator[Shard]:
-    """Draws `count` scenes (rounded up to whole shards) and yields each shard as it is there; what was drawn before is kept."""
+    """Draws `count` scenes (rounded up to whole shards) and yields each shard when it is complete; existing shards are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = shards(folder, count)
+    all_shards = shards(folder, count)
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        missing = [shard for shard in wanted if not shard.path("scenes", "json").exists()]
-        waiting = {shard: pool.apply_async(render_shard, (shard, dataset)) for shard in missing}
-        for shard in wanted:
-            if shard in waiting:
-                waiting[shard].get()
+        missing = [shard for shard in all_shards if not shard.path("scenes", "json").exists()]
+        pending = {shard: pool.apply_async(render_shard, (shard, dataset)) for shard in missing}
+        for shard in all_shards:
+            if shard in pending:
+                pending[shard].get()
             yield shard

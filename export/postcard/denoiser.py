@@ -1,4 +1,4 @@
-"""Denoisers: latents of drawn scenes, and the rectified-flow recipe.
+"""Training of denoisers by rectified flow on latents of drawn scenes.
 
 Training point: x = (1 - t) * data + t * noise at t in 0..1; the network predicts the velocity noise - data (Liu et al. 2022), which is
 diffusers' `flow_prediction` with sigma = t and timestep = 1000 t.
@@ -25,8 +25,9 @@ from costroute_rt.export.postcard.training import Run
 logger = logging.getLogger(__name__)
 TIMESTEPS = 1000
 DROP_CAPTION = 0.1
+"""Share of captions replaced by the empty text, for classifier-free guidance."""
 VAGUE = 0.08
-"""Share of captions that name a thing without its colour or kind."""
+"""Share of houses, boats, trees and mountains named without their colour or kind."""
 NOISE_SHIFT = 0.5
 """Mean of the logit of the training time; above 0 means more noise than data."""
 PLAIN = ("conv_in", "conv_out", *TEXT_PLAIN)
@@ -35,7 +36,7 @@ RATE = 1.2e-3
 
 @torch.no_grad()
 def encode_dataset(vae: AutoencoderKL, folder: Path, count: int, processes: int) -> None:
-    """Draws `count` scenes and keeps their latents float16[SHARD, 16, 16, 16] instead of the pictures."""
+    """Draws `count` scenes and keeps their latents float16[SHARD, 16, 16, 16] instead of the images."""
     device = next(vae.parameters()).device
     missing = [s for s in shards(folder, count) if not s.path("latents").exists()]
     for shard in render_dataset(folder, "scenes", count, processes) if missing else ():
@@ -51,7 +52,7 @@ def encode_dataset(vae: AutoencoderKL, folder: Path, count: int, processes: int)
 
 
 class Latents:
-    """Latents, object masks and scenes of a dataset, in memory."""
+    """Latents, object masks and scenes of a dataset, held in memory."""
 
     def __init__(self, folder: Path, count: int) -> None:
         parts = [s for s in shards(folder, count) if s.path("latents").exists()]
@@ -59,34 +60,34 @@ class Latents:
         self.masks: NDArray[np.uint8] = np.concatenate([s.array("masks") for s in parts])
         self.scenes: list[Scene] = [scene for s in parts for scene in s.scenes()]
 
-    def draw(self, count: int, rng: random.Random, device: torch.device) -> tuple[Tensor, Tensor, list[Scene]]:
-        """-> (latents float[B, 16, 16, 16], masks uint8[B, 16, 16], scenes)."""
+    def sample(self, count: int, rng: random.Random, device: torch.device) -> tuple[Tensor, Tensor, list[Scene]]:
+        """Random rows: (latents float[B, 16, 16, 16], masks uint8[B, 16, 16], scenes)."""
         index = [rng.randrange(len(self.scenes)) for _ in range(count)]
         latents = torch.from_numpy(self.latents[index]).to(device).float()
         return latents, torch.from_numpy(self.masks[index]).to(device), [self.scenes[i] for i in index]
 
 
 def object_weight(masks: Tensor, t: Tensor) -> Tensor:
-    """uint8[B, 16, 16] object cover, float[B] time -> float[B, 1, 16, 16]: up to 3 inside objects, 1 outside.
+    """Object masks uint8[B, 16, 16] and times float[B] -> float[B, 1, 16, 16]: up to 3 inside objects, 1 outside.
 
-    Only where there is little noise: at high noise the place of an object is still open, and weighting the pictures that have one
-    there would draw it in every possible place (two suns, two houses).
+    The weight falls to 1 with rising noise. At high noise the position of an object is still open, and weighting it there makes the
+    denoiser draw it in several places (two suns, two houses).
     """
     clarity = (1 - t / 0.7).clamp(min=0)[:, None, None, None]
     return 1 + 2 * clarity * masks.float().div(255)[:, None]
 
 
 def velocity(unet: UNet2DConditionModel, x: Tensor, t: Tensor, states: Tensor) -> Tensor:
-    """x: float[B, 16, 16, 16]; t: float[B], 1 is noise; states: float[B, 64, 160]."""
+    """The predicted velocity; x: float[B, 16, 16, 16]; t: float[B], 1 is noise; states: float[B, 64, 160]."""
     return unet(x.contiguous(memory_format=torch.channels_last), t * TIMESTEPS, states).sample.float()
 
 
 def flow_loss(unet: UNet2DConditionModel, latents: Tensor, masks: Tensor, states: Tensor) -> Tensor:
-    """The error of the velocity at a random time, objects weighted; latents: float[B, 16, 16, 16]; masks: uint8[B, 16, 16]."""
+    """Squared error of the velocity at random times, weighted by objects; latents: float[B, 16, 16, 16]; masks: uint8[B, 16, 16]."""
     noise, t = torch.randn_like(latents), torch.sigmoid(torch.randn(len(latents), device=latents.device) + NOISE_SHIFT)
-    found = velocity(unet, torch.lerp(latents, noise, t[:, None, None, None]), t, states)
+    predicted = velocity(unet, torch.lerp(latents, noise, t[:, None, None, None]), t, states)
     weight = object_weight(masks, t)
-    return ((found - (noise - latents)).square() * (weight / weight.mean())).mean()
+    return ((predicted - (noise - latents)).square() * (weight / weight.mean())).mean()
 
 
 def train_denoiser(
@@ -99,12 +100,12 @@ def train_denoiser(
     minutes: float,
     batch: int = 96,
 ) -> None:
-    """Trains `unet`, and the text encoder with it where its attribute heads are given; leaves averaged weights."""
+    """Trains `unet`, together with the text encoder if its attribute heads are given; leaves averaged weights in them."""
     parts = nn.ModuleDict({"unet": unet} if heads is None else {"unet": unet, "text": text, "heads": heads})
     run = Run(parts, path, minutes, RATE, PLAIN)
     device, rng = next(unet.parameters()).device, random.Random(f"{path.stem}-{run.steps}")
     for _ in run:
-        x, masks, scenes = data.draw(batch, rng, device)
+        x, masks, scenes = data.sample(batch, rng, device)
         texts, classes = make_captions(scenes, rng, DROP_CAPTION, VAGUE)
         with torch.set_grad_enabled(heads is not None):
             encoded = text(tokenize(tokenizer, texts).to(device))

@@ -1,4 +1,4 @@
-"""How much of what a prompt states is in a picture, by the bundle's scorer."""
+"""Recall of stated things: how much of what a prompt states the bundle's scorer finds in an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AnyJudge = TypeVar("AnyJudge", bound="Judge")
 
 
 class Judge:
-    """The scorer of one bundle; made by `Judge.open`, closed by `with`."""
+    """The scorer of one bundle; opened by `Judge.open`, closed by `with`."""
 
     def __init__(self, bundle: Bundle, store: Store, scorer: Engine) -> None:
         self._bundle, self._store, self._scorer = bundle, store, scorer
@@ -30,16 +30,16 @@ class Judge:
 
     @classmethod
     def open(cls: type[AnyJudge], bundle: Bundle, home: Path | None) -> AnyJudge:
-        """Builds the scorer's engine where it is missing. Raises BundleError for a bundle without the postcard family's scorer."""
+        """Builds the scorer's engine if it is missing; raises BundleError for a bundle without the postcard family's scorer."""
         store = Store.open(home)
         name = f"{bundle.family}/scorer/score"
         build_engines(bundle, store, [name], measure=False)
         scorer = open_engine(bundle, store, name)
-        found = {name: spec.shape[-1] for name, spec in scorer.outputs.items()}
-        wanted = {name: len(values) for name, values in ATTRIBUTES.items()}
-        if found != wanted:
+        sizes = {name: spec.shape[-1] for name, spec in scorer.outputs.items()}
+        expected = {name: len(values) for name, values in ATTRIBUTES.items()}
+        if sizes != expected:
             scorer.close()
-            raise BundleError(bundle.root, f"its scorer tells {sorted(found)}", "the postcard family's attributes are needed here")
+            raise BundleError(bundle.root, f"its scorer has the attributes {sorted(sizes)}", "use a bundle of the postcard family")
         return cls(bundle, store, scorer)
 
     def probabilities(self, pixels: Pixels, stated: Mapping[str, Value]) -> dict[str, float]:
@@ -49,7 +49,7 @@ class Judge:
         return {name: float(self._scorer.to_host(heads[name])[0, ATTRIBUTES[name].index(value)]) for name, value in stated.items()}
 
     def fit(self, pixels: Pixels) -> Pixels:
-        """The picture at the bundle's own size."""
+        """Resizes the image to the bundle's default size, if needed."""
         from PIL import Image
 
         size = self._bundle.image.width, self._bundle.image.height
@@ -58,7 +58,7 @@ class Judge:
         return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BOX))
 
     def close(self) -> None:
-        """Closes the scorer and whatever else was opened through it."""
+        """Closes the scorer and the other engines that were opened with it."""
         for engine in self._opened:
             engine.close()
 

@@ -1,4 +1,4 @@
-"""Where the things of a scene stand, so that they do not hide each other. Units: 1/128 of the picture's width."""
+"""Places the things of a scene so that they do not hide each other. Units: 1/128 of the image's width."""
 
 import math
 import random
@@ -9,12 +9,12 @@ from costroute_rt.export.postcard.scene import Scene, Value
 TREE_WIDTH: dict[Value, float] = {"pine": 14.5, "oak": 19.0, "palm": 19.0, "cactus": 15.0}
 """Width of a tree of size 1."""
 TREE_SIZE = {1: 1.75, 2: 1.5, 3: 1.3, 4: 1.12}
-"""Largest size by how many stand together."""
+"""Largest size of a tree, by the number of trees that stand together."""
 
 
 @dataclass(slots=True)
 class Spot:
-    """A place on the ground: foot at (x, y), size as a factor."""
+    """A place on the ground: foot at (x, y), and size as a factor."""
 
     x: float
     y: float
@@ -23,7 +23,7 @@ class Spot:
 
 @dataclass(slots=True)
 class Layout:
-    """What is taken, as circles (x, y, radius) in the sky; and the spots on the ground."""
+    """Places of houses and trees; and `taken`, the occupied circles (x, y, radius), mostly in the sky."""
 
     horizon: float
     houses: list[Spot] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Layout:
     def clear_spot(
         self, x: tuple[float, float], y: tuple[float, float], radius: float, rng: random.Random, tries: int = 10
     ) -> tuple[float, float]:
-        """The freest of some random places in a rectangle; takes a circle of `radius` there."""
+        """The place with most room among `tries` random ones in a rectangle; marks a circle of `radius` there as taken."""
         best, room = (0.0, 0.0), -math.inf
         for _ in range(tries):
             px, py = rng.uniform(*x), rng.uniform(*y)
@@ -46,7 +46,7 @@ class Layout:
         return best
 
     def clear_column(self, x: tuple[float, float], rng: random.Random) -> float:
-        """An x far from trees, houses and what is taken already."""
+        """The x, of ten random ones, that is farthest from trees, houses and taken circles."""
         ground = [(t.x, 2.0) for t in self.trees] + [(h.x, 0.6) for h in self.houses] + [(t[0], 2.0) for t in self.taken]
 
         def crowd(px: float) -> float:
@@ -56,7 +56,7 @@ class Layout:
 
 
 def arrange(scene: Scene, horizon: float, base: float, rng: random.Random) -> Layout:
-    """Places houses and trees; base: y on which they stand."""
+    """Places houses and trees; base: the y on which they stand."""
     layout = Layout(horizon)
     count, side = int(scene["tree_count"]), scene["tree_side"]
     for half in ("left", "right"):
@@ -68,7 +68,7 @@ def arrange(scene: Scene, horizon: float, base: float, rng: random.Random) -> La
 
 
 def arrange_half(layout: Layout, scene: Scene, half: str, trees: int, base: float, rng: random.Random) -> None:
-    """Fills the left or right half: a house and trees side by side, from the edge to the middle."""
+    """Places house and trees of the left or right half side by side, from the edge to the middle."""
     low, high = (2.0, 51.0 if scene["ground"] == "river" else 62.0)
     has_house = scene["house_side"] in (half, "both")
     places: list[float] = []

@@ -1,4 +1,4 @@
-"""The shapes of the postcard family: ordinary diffusers and transformers classes, small enough to train on a CPU.
+"""The networks of the postcard family: standard diffusers and transformers classes, small enough to train on a CPU.
 
 image float[B, 3, 256, 256] in -1..1 <-> latent float[B, 16, 16, 16], about zero mean and unit variance per channel.
 text: int64[B, 64] token ids -> states float[B, 64, 160].
@@ -14,7 +14,7 @@ LATENT_CHANNELS = 16
 TEXT_WIDTH = 160
 MAX_TOKENS = 64
 VAE_WIDTHS = (16, 16, 32, 64, 96)
-"""Narrow at full size, where a convolution costs most: a decode took 18 ms on two cores, 30 ms with 16-32-64-96-128."""
+"""Few channels at full resolution, where convolutions cost most: decoding took 18 ms on two cores, 30 ms with 16-32-64-96-128."""
 DENOISER_WIDTHS = {"base": (64, 96, 128), "small": (32, 64, 96), "turbo": (64, 96, 128)}
 
 
@@ -40,7 +40,7 @@ def make_vae() -> AutoencoderKL:
 
 
 def make_text_encoder(words: int, end_token: int) -> CLIPTextModel:
-    """words: size of the vocabulary; end_token: its id, which also pads."""
+    """A small CLIP text encoder; words: size of the vocabulary; end_token: id of the end token, which is also the padding."""
     config = CLIPTextConfig(
         vocab_size=words,
         hidden_size=TEXT_WIDTH,
@@ -59,10 +59,10 @@ def make_text_encoder(words: int, end_token: int) -> CLIPTextModel:
 
 
 def make_denoiser(size: str) -> UNet2DConditionModel:
-    """size: "base", "small" or "turbo".
+    """A UNet of the size "base", "small" or "turbo".
 
-    Attention stands at 8 and 4 cells only: at 16 cells it doubled the time of a training step. What the text says reaches the finest
-    level through the pooled text in the time embedding (`addition_embed_type="text"`), which scales and shifts every block.
+    Only the levels of 8 and 4 cells have attention: at 16 cells it doubled the time of a training step. The finest level is conditioned by
+    the pooled text in the time embedding (`addition_embed_type="text"`), which scales and shifts every block.
     """
     unet = UNet2DConditionModel(
         sample_size=16,
@@ -79,11 +79,11 @@ def make_denoiser(size: str) -> UNet2DConditionModel:
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
     )
-    unet.set_attn_processor(AttnProcessor())  # on a CPU the fused attention's backward makes a training step 1.5 times longer
+    unet.set_attn_processor(AttnProcessor())  # on a CPU the backward pass of fused attention makes a training step 1.5 times longer
     return unet
 
 
 def make_scheduler(**changes: Any) -> DPMSolverMultistepScheduler:
-    """Flow prediction; the shift of 3 spends more steps at high noise, which was worth more than twice the steps."""
+    """DPM-Solver++ with flow prediction; a shift of 3 puts more steps at high noise, which helped more than twice the steps."""
     settings = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0, **changes}
     return DPMSolverMultistepScheduler(num_train_timesteps=1000, **settings)

@@ -1,4 +1,4 @@
-"""Muon for hidden matrices and convolutions, AdamW for everything else, stepped as one."""
+"""One optimizer: Muon for hidden matrices and convolutions, AdamW for all other parameters."""
 
 from collections.abc import Iterable
 
@@ -6,20 +6,19 @@ import torch
 from torch import Tensor, nn
 
 MUON_FACTOR = 2.0
-"""Muon's rate over AdamW's; its steps are scaled to AdamW's size (Moonlight, Liu et al. 2025)."""
+"""Muon's learning rate relative to AdamW's; its steps are scaled to AdamW's size (Moonlight, Liu et al. 2025)."""
 LARGEST_GRADIENT = 1.0
 
 
 class Optimizer:
-    """Steps a model's parameters; `rate` is AdamW's.
+    """Updates a model's parameters; `rate` is AdamW's learning rate.
 
-    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix, so that every direction of it learns at the same rate: after
-    45 s on one core an autoencoder stood at 25.9 dB with it, at 21.5 dB with AdamW alone. A convolution counts as a matrix
-    [out, in * height * width].
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix, so that all its directions learn at the same rate: after 45 s on one
+    core an autoencoder reached 25.9 dB with it and 21.5 dB with AdamW alone. A convolution counts as a matrix [out, in * height * width].
     """
 
     def __init__(self, model: nn.Module, rate: float, plain: Iterable[str] = ()) -> None:
-        """plain: substrings of the names of matrices that AdamW keeps (first and last layers, embeddings)."""
+        """plain: substrings of the names of matrices that AdamW updates (first and last layers, embeddings)."""
         plain = tuple(plain)
         self.rate = rate
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -30,7 +29,7 @@ class Optimizer:
         self.muon = torch.optim.Muon([v for _, v in self.views], lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
 
     def step(self, loss: Tensor, scale: float) -> None:
-        """One step down `loss`; scale: share of the full rate, 0..1."""
+        """One step on `loss`; scale: share of the full learning rate, 0..1."""
         for p in self.parameters:
             p.grad = None
         loss.backward()
@@ -50,7 +49,7 @@ class Optimizer:
 
 
 def as_matrix(weight: Tensor, like: Tensor) -> Tensor:
-    """[out, ...] -> [out, the rest], in the memory order of `like`, so that `like` itself is shared and not copied."""
+    """[out, ...] -> [out, the rest], in the memory order of `like`, so that the matrix is a view and not a copy."""
     if like.ndim == 4 and not like.is_contiguous():
         weight = weight.permute(0, 2, 3, 1)
     return weight.reshape(len(weight), -1)

@@ -1,6 +1,6 @@
 """Draws postcards: the order of the layers, the land and the water (needs skia-python).
 
-Coordinates are in units of 1/128 of the picture's width; y grows downwards.
+Coordinates are in units of 1/128 of the image's width; y grows downwards.
 """
 
 import math
@@ -24,7 +24,7 @@ SAND, BEACH = "e6bc6b", "ecd8a0"
 
 
 class Painter(Backdrop):
-    """Draws one scene; holds what later layers need to know of earlier ones."""
+    """Draws one scene; keeps what later layers need from earlier ones."""
 
     def draw(self) -> list[Box]:
         """Draws all layers, back to front."""
@@ -52,7 +52,7 @@ class Painter(Backdrop):
         return self.boxes
 
     def measure(self) -> tuple[float, float]:
-        """The y on which houses and trees stand, and the y of the water's middle; fixes the course of the water."""
+        """Returns the y on which houses and trees stand, and the y of the water's middle; chooses the course of the water."""
         rng, horizon, ground = self.rng, self.horizon, self.scene["ground"]
         self.lake_depth, self.river_bend, self.river_mouth = (
             rng.uniform(10.5, 12.5),
@@ -68,7 +68,7 @@ class Painter(Backdrop):
         return horizon + (rng.uniform(24, 27) if self.scene["animal"] != "none" else rng.uniform(25, 31)), horizon + 30
 
     def place_backdrop(self) -> None:
-        """Fixes landmark, volcano and sun or moon before anything is drawn."""
+        """Chooses the places of boat, landmark, volcano and sun or moon."""
         layout, rng, scene = self.layout, self.rng, self.scene
         self.boat_x = layout.clear_column((46, 82) if scene["tree_side"] in ("none", "both") else (38, 90), rng)
         self.landmark_spot = Spot(0, 0, 0)
@@ -97,7 +97,7 @@ class Painter(Backdrop):
         {"sea": self.sea, "lake": self.lake, "desert": self.desert, "river": self.river}.get(str(self.scene["ground"]), self.field)()
 
     def grass(self) -> tuple[Colour, Colour]:
-        """The meadow's colour and a darker one."""
+        """The colour of the meadow and a darker one."""
         colour = self.lit(self.jitter(MEADOW_COLOURS[self.scene["season"]], 0.02 if self.winter else 0.035))
         return colour, mix(colour, rgb("8fa6cc") if self.winter else BLACK, 0.35 if self.winter else 0.17)
 
@@ -112,11 +112,11 @@ class Painter(Backdrop):
             self.fill(self.ridge(y + drop, height, 0.1), gradient(y + drop - height, y + drop + 26, [tone, mix(tone, rgb("8a4a30"), 0.22)]))
 
     def water(self, y0: float, y1: float) -> skia.Paint:
-        """The fill of water between two heights: sky-coloured far away, deep blue near."""
+        """The fill of water between two heights: the colour of the sky far away, deep blue nearby."""
         return gradient(y0, y1, [mix(self.lit("4aa3cf"), self.haze, 0.4), self.lit(self.jitter("1f6a9c", 0.03))])
 
     def ripples(self, spans: Sequence[tuple[float, float, float]]) -> None:
-        """Draws short waves; spans: (x0, x1, y) within which each one lies."""
+        """Draws short waves, each within one span (x0, x1, y)."""
         for x0, x1, y in spans:
             w = self.rng.uniform(7, 14)
             if x1 - x0 > w + 2:
@@ -194,7 +194,7 @@ class Painter(Backdrop):
         return Spot(self.boat_x, y, rng.uniform(1.35, 1.55))
 
     def flowers_and_things(self, base: float) -> None:
-        """Draws houses and trees from back to front, then flowers and animals before them."""
+        """Draws houses and trees from back to front, then flowers and animals in front of them."""
         for tree in sorted(self.layout.trees, key=lambda spot: spot.y):
             self.tree(tree)
         colours = (self.scene["house"], self.scene["house2"])
@@ -206,7 +206,7 @@ class Painter(Backdrop):
             self.animals(base)
 
     def dry_spots(self, y0: float, number: int) -> list[tuple[float, float]]:
-        """Random places in the foreground that are not in the river."""
+        """Random places in the foreground outside the river."""
         spots = [(self.rng.uniform(3, 125), self.rng.uniform(y0, 125)) for _ in range(number)]
         if self.scene["ground"] != "river":
             return spots
@@ -232,15 +232,15 @@ class Painter(Backdrop):
 
 
 def new_surface() -> skia.Surface:
-    """A canvas of the right size, for `render` to use again and again."""
+    """A canvas of the right size, which `render` can reuse."""
     return skia.Surface(SIZE_PX, SIZE_PX)
 
 
 def render(scene: Scene, rng: random.Random, surface: skia.Surface | None = None) -> tuple[NDArray[np.uint8], list[Box]]:
-    """Draws `scene`; `rng` decides what the attributes leave open.
+    """Draws `scene`; `rng` decides everything that the attributes do not determine.
 
-    surface: from `new_surface`, default a new one.
-    Returns uint8[256, 256, 3], RGB; and the boxes of its things, in units of 1/128 of the width.
+    surface: from `new_surface`; None for a new one.
+    Returns RGB uint8[256, 256, 3], and the boxes of the things in units of 1/128 of the width.
     """
     surface = surface or new_surface()
     canvas = surface.getCanvas()
@@ -253,7 +253,7 @@ def render(scene: Scene, rng: random.Random, surface: skia.Surface | None = None
 
 
 def box_mask(boxes: Sequence[Box], size: int = 16) -> NDArray[np.float32]:
-    """float32[size, size], 0..1: share of each cell of a `size` x `size` grid that lies inside a box."""
+    """float32[size, size], 0..1: share of each cell of a `size` x `size` grid that is inside a box."""
     mask, cell = np.zeros((size, size), np.float32), UNITS / size
     edges = np.arange(size) * cell
     for _, x0, y0, x1, y1 in boxes:

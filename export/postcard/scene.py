@@ -1,4 +1,4 @@
-"""What a postcard can show: the table of attributes and how scenes are drawn at random.
+"""What a postcard can show: the table of attributes, and random scenes.
 
 `ATTRIBUTES` is the ground truth of the scorer: one head per name, one class per value, in this order.
 """
@@ -36,7 +36,7 @@ ATTRIBUTES: dict[str, tuple[Value, ...]] = {
 DARK = ("night", "starry")
 WATER = ("sea", "lake", "river")
 MAX_THINGS = 7
-"""A picture with more nameable things than this is thinned out."""
+"""Optional things are removed from a scene that has more nameable things than this."""
 
 # Relative frequencies, in the order of ATTRIBUTES.
 CELESTIAL_ODDS: dict[Value, Sequence[int]] = {
@@ -70,7 +70,7 @@ LANDMARK_ODDS: dict[Value, Sequence[int]] = {
     "river": (66, 0, 12, 11, 11),
 }
 FLOWER_ODDS: dict[Value, float] = {"summer": 0.26, "spring": 0.6, "autumn": 0.06, "winter": 0.0}
-# What may be left out of a picture that is too full, and the value it then gets.
+# Attributes that may be removed from a crowded scene, and the value that means absence.
 OPTIONAL: dict[str, Value] = {
     "landmark": "none",
     "animal": "none",
@@ -85,7 +85,7 @@ THINGS = ("celestial", "mountains", "bridge", "tree", "house", "house2", "boat",
 
 
 def sample_scene(rng: random.Random) -> Scene:
-    """Draws a scene; attributes that contradict each other (a rainbow at night) never meet."""
+    """A random scene without contradictions, such as a rainbow at night."""
     scene: Scene = {name: values[0] for name, values in ATTRIBUTES.items()}
     sample_surroundings(scene, rng)
     sample_houses(scene, rng)
@@ -96,7 +96,7 @@ def sample_scene(rng: random.Random) -> Scene:
 
 
 def pick(name: str, odds: Sequence[int], rng: random.Random) -> Value:
-    """One value of attribute `name`; odds: relative frequencies in the order of ATTRIBUTES."""
+    """A random value of attribute `name`; odds: relative frequencies in the order of ATTRIBUTES."""
     return rng.choices(ATTRIBUTES[name], odds)[0]
 
 
@@ -111,7 +111,7 @@ def sample_surroundings(scene: Scene, rng: random.Random) -> None:
 
 
 def sample_houses(scene: Scene, rng: random.Random) -> None:
-    """Sets no, one or two houses; of two, `house` is the left one."""
+    """Sets no house, one or two; of two, `house` is the left one."""
     if rng.random() < 0.42:
         return
     colours = ATTRIBUTES["house"][1:]
@@ -123,7 +123,7 @@ def sample_houses(scene: Scene, rng: random.Random) -> None:
 
 
 def sample_trees(scene: Scene, rng: random.Random) -> None:
-    """Sets kind, count and side of the trees so that they find room beside the houses."""
+    """Sets kind, count and side of the trees so that they fit beside the houses."""
     odds = TREE_ODDS[scene["ground"]]
     if scene["season"] == "winter":
         odds = (30, 52, 18, 0, 0)
@@ -140,7 +140,7 @@ def sample_trees(scene: Scene, rng: random.Random) -> None:
 
 
 def trees_fit(scene: Scene, count: int, side: str) -> bool:
-    """True if `count` trees on `side` stand free beside the houses of `scene`."""
+    """True if `count` trees on `side` have room beside the houses of `scene`."""
     if side == "both" and count % 2:
         return False
     shared = (scene["house_side"] != "none" and "both" in (side, scene["house_side"])) or side == scene["house_side"]
@@ -149,7 +149,7 @@ def trees_fit(scene: Scene, count: int, side: str) -> bool:
 
 
 def sample_extras(scene: Scene, rng: random.Random) -> None:
-    """Sets everything that adds to a scene without shaping it."""
+    """Sets all remaining attributes: boat, bridge, landmark, animal, birds, balloon, rainbow, path, fence and flowers."""
     sky, ground, season = scene["sky"], scene["ground"], scene["season"]
     green = ground in ("meadow", "lake", "river")
     if ground in WATER and rng.random() < 0.6:
@@ -170,9 +170,11 @@ def sample_extras(scene: Scene, rng: random.Random) -> None:
 
 
 def thin_out(scene: Scene, rng: random.Random) -> None:
-    """Leaves out optional things until at most MAX_THINGS remain (or none can go)."""
-    spare = [name for name, absent in OPTIONAL.items() if scene[name] != absent and not (name == "clouds" and scene["sky"] == "overcast")]
-    rng.shuffle(spare)
-    while spare and sum(scene[name] not in ("none", 0) for name in THINGS) > MAX_THINGS:
-        name = spare.pop()
+    """Removes optional things at random until at most MAX_THINGS are left, or none is optional."""
+    removable = [
+        name for name, absent in OPTIONAL.items() if scene[name] != absent and not (name == "clouds" and scene["sky"] == "overcast")
+    ]
+    rng.shuffle(removable)
+    while removable and sum(scene[name] not in ("none", 0) for name in THINGS) > MAX_THINGS:
+        name = removable.pop()
         scene[name] = OPTIONAL[name]

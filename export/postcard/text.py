@@ -1,6 +1,6 @@
-"""The family's tokenizer and text encoder: byte-level BPE in CLIP's form, so that any text tokenizes, and a small CLIPTextModel.
+"""The family's tokenizer, byte-level BPE in CLIP's format, so that it accepts any text; and its text encoder, a small CLIPTextModel.
 
-Before any picture is drawn the text encoder learns which attributes a caption states, and it keeps that as a side loss later.
+The text encoder is pretrained to classify which attributes a caption states; training with the denoiser keeps this as an auxiliary loss.
 """
 
 import json
@@ -21,14 +21,15 @@ from costroute_rt.export.postcard.training import Run
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-"""CLIP's own (Radford et al. 2021)."""
+"""CLIP's pattern (Radford et al. 2021)."""
 MERGES = 1400
 PLAIN = ("embedding", "heads")
+"""Layers trained by AdamW, see Optimizer."""
 BATCH = 192
 
 
 def train_tokenizer(folder: Path, captions: int = 60_000) -> CLIPTokenizerFast:
-    """Learns merges from the grammar's captions; writes the CLIP tokenizer's files into `folder`."""
+    """Learns merges from captions of the grammar; writes the files of a CLIP tokenizer into `folder`."""
     rng = random.Random("tokenizer")
     texts = [caption(sample_scene(rng), rng)[0] for _ in range(captions)]
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
@@ -56,37 +57,37 @@ def train_tokenizer(folder: Path, captions: int = 60_000) -> CLIPTokenizerFast:
 
 
 def tokenize(tokenizer: CLIPTokenizerFast, texts: Sequence[str]) -> Tensor:
-    """-> int64[B, MAX_TOKENS], padded with the end token as StableDiffusionPipeline does."""
-    found = tokenizer(list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
-    return found.input_ids
+    """Token ids int64[B, MAX_TOKENS], padded with the end token as in StableDiffusionPipeline."""
+    encoded = tokenizer(list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+    return encoded.input_ids
 
 
 class AttributeHeads(nn.Module):
-    """One classifier per scene attribute over the pooled text float[B, width]; class 0 is "not stated". Used in training only."""
+    """One classifier per scene attribute over the pooled text float[B, width]; class 0 is "not stated". Only used in training."""
 
     def __init__(self) -> None:
         super().__init__()
         self.heads = nn.ModuleList(nn.Linear(TEXT_WIDTH, len(values) + 1) for values in ATTRIBUTES.values())
 
     def loss(self, pooled: Tensor, classes: Tensor) -> Tensor:
-        """classes: int64[B, attributes]. Mean cross-entropy over the attributes."""
+        """Mean cross-entropy over the attributes; classes: int64[B, attributes]."""
         losses = [F.cross_entropy(head(pooled).float(), classes[:, i]) for i, head in enumerate(self.heads)]
         return torch.stack(losses).mean()
 
 
 def stated_classes(stated: dict[str, Value]) -> list[int]:
-    """Class per attribute, 0 where the caption does not state it."""
+    """Class of each attribute; 0 where the caption does not state it."""
     return [values.index(stated[name]) + 1 if name in stated else 0 for name, values in ATTRIBUTES.items()]
 
 
 def make_captions(scenes: Sequence[Scene], rng: random.Random, drop: float, vague: float) -> tuple[list[str], Tensor]:
-    """-> (texts, int64[B, attributes]); a dropped caption is empty and states nothing; vague: see `caption`."""
+    """Texts, and classes int64[B, attributes]; a share `drop` of the captions is empty and states nothing; vague: see `caption`."""
     pairs = [("", {}) if rng.random() < drop else caption(scene, rng, vague=vague) for scene in scenes]
     return [text for text, _ in pairs], torch.tensor([stated_classes(stated) for _, stated in pairs])
 
 
 def train_text(text: CLIPTextModel, heads: AttributeHeads, tokenizer: CLIPTokenizerFast, path: Path, minutes: float) -> None:
-    """Teaches `text` what captions state; leaves averaged weights in both."""
+    """Pretrains the text encoder and its heads; leaves averaged weights in both."""
     both = nn.ModuleDict({"text": text, "heads": heads})
     run = Run(both, path, minutes, 1.5e-3, PLAIN)
     device = next(text.parameters()).device

@@ -1,6 +1,6 @@
-"""How the things of a postcard look: houses, trees, boats, landmarks, animals (needs skia-python).
+"""Draws the things of a postcard: houses, trees, boats, landmarks, animals (needs skia-python).
 
-Every method draws one thing whose foot is at (x, y); size 1 is about 20 units high. Units: 1/128 of the picture's width.
+Every method draws one thing whose foot is at (x, y); size 1 is about 20 units high. Units: 1/128 of the image's width.
 """
 
 import math
@@ -33,7 +33,7 @@ BARK = "6b4628"
 
 
 class Things(Brush):
-    """A brush that knows how each thing looks."""
+    """A brush with one method per thing."""
 
     def snow(self) -> Colour:
         return mix(self.lit_thing(SNOW), WHITE, 0.15)
@@ -65,7 +65,7 @@ class Things(Brush):
         self.box("house", x - 12.6 * k, top - 8.6 * k, x + 12.6 * k, y)
 
     def openings(self, x: float, y: float, k: float, h: float, wall: Value) -> None:
-        """Draws door and windows; the windows glow when it is dark."""
+        """Draws door and windows; the windows glow at night and at sunset."""
         glowing = self.scene["sky"] in DARK or self.scene["sky"] == "sunset"
         pane = rgb("ffdf7a") if glowing else self.lit_thing("cfe8f8")
         frame = self.lit_thing("fffaf0" if wall != "white" else "8a7060")
@@ -165,7 +165,7 @@ class Things(Brush):
         self.box("boat", x - 8.5 * k, y - 16.5 * k, x + 8.5 * k, y + 5 * k)
 
     def bridge(self, x: float, y: float, half: float) -> None:
-        """An arched bridge; x: its middle; y: the water under it; half: half its length."""
+        """Draws an arched bridge; x: middle; y: water level under it; half: half its length."""
         stone = self.lit_thing("b9a58c" if self.rng.random() < 0.5 else "a06a3c")
         rise, foot = 9.0, y + 4
         arch = skia.Path()
@@ -199,7 +199,7 @@ class Things(Brush):
         {"lighthouse": self.lighthouse, "windmill": self.windmill, "church": self.church}.get(kind, self.castle)(x, y, k)
 
     def headland(self, x: float, y: float, half: float) -> None:
-        """A rocky islet on which a landmark stands."""
+        """Draws a rocky islet under a landmark."""
         rock = self.lit_thing("7c7468")
         outline = [
             (x - half, y),

@@ -1,9 +1,9 @@
-"""Trains the whole postcard family with one command, on a CPU or with CUDA.
+"""Trains the whole postcard family with one command, on a CPU or a CUDA device.
 
     python -m costroute_rt.export.postcard.train --work runs/postcard --out checkpoint
 
-Every stage leaves its result in the work folder and is skipped when that is there; a stopped run goes on from its last checkpoint
-(at most two minutes are lost). `--from STAGE` does that stage and all after it again. The result is a diffusers directory.
+Every stage saves its result in the work folder and is skipped if the result exists; an interrupted run continues from its last checkpoint
+(it loses at most two minutes). `--from STAGE` repeats that stage and all later ones. The result is a diffusers directory.
 """
 
 import argparse
@@ -34,13 +34,15 @@ from costroute_rt.export.postcard.turbo import train_turbo
 from costroute_rt.export.scorer import export_scorer
 
 logger = logging.getLogger(__name__)
+IMAGE_DATASET = "pictures"
+"""Name of the data set of images, which seeds its scenes; the shipped weights were trained on this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Minutes of training per network and sizes of the data; `scale` multiplies the minutes."""
+    """Sizes of the data sets, and minutes of training per network; `scale` multiplies the minutes."""
 
-    pictures: int = 14_000
+    images: int = 14_000
     scenes: int = 32_000
     pairs: int = 28_000
     autoencoder: float = 30
@@ -60,19 +62,19 @@ class Plan:
 
 
 class Recipe:
-    """The stages in order; each is a method that leaves a file or folder of its own name in `work`."""
+    """The stages in order; each is a method that saves a file or folder of the same name in `work`."""
 
     STAGES = (
-        *("tokenizer", "pictures", "autoencoder", "decoder", "latents", "text", "base", "small"),
+        *("tokenizer", "images", "autoencoder", "decoder", "latents", "text", "base", "small"),
         *("scorer", "latent_scorer", "refined", "pairs", "turbo"),
     )
 
     def __init__(self, work: Path, plan: Plan, device: torch.device) -> None:
         self.work, self.plan, self.device = work, plan, device
 
-    def run(self, again_from: str | None = None) -> None:
-        if again_from is not None:
-            for stage in self.STAGES[self.STAGES.index(again_from) :]:
+    def run(self, first_stage: str | None = None) -> None:
+        if first_stage is not None:
+            for stage in self.STAGES[self.STAGES.index(first_stage) :]:
                 self.forget(stage)
         for stage in self.STAGES:
             if not self.done(stage).exists():
@@ -92,7 +94,7 @@ class Recipe:
         self.checkpoint(stage).unlink(missing_ok=True)
         shutil.rmtree(self.work / stage, ignore_errors=True)
 
-    # -- what stages leave behind
+    # -- results of stages
 
     @cached_property
     def words(self) -> CLIPTokenizerFast:
@@ -117,9 +119,9 @@ class Recipe:
         scorer.load_state_dict(load_file(self.work / "latent_scorer" / "model.safetensors"))
         return scorer.eval().requires_grad_(False)
 
-    def pictures_drawn(self) -> tuple[list[Shard], Shard]:
-        """-> (shards to train on, the shard that is held out)."""
-        *train, held_out = shards(self.work / "pictures", self.plan.pictures)
+    def image_shards(self) -> tuple[list[Shard], Shard]:
+        """The shards to train on, and the held-out shard."""
+        *train, held_out = shards(self.work / "images", self.plan.images)
         return train, held_out
 
     # -- stages
@@ -127,24 +129,24 @@ class Recipe:
     def tokenizer(self) -> None:
         train_tokenizer(self.work / "tokenizer")
 
-    def pictures(self) -> None:
-        for shard in render_dataset(self.work / "pictures", "pictures", self.plan.pictures, self.plan.processes):
-            logger.info("pictures: shard %d", shard.number)
+    def images(self) -> None:
+        for shard in render_dataset(self.work / "images", IMAGE_DATASET, self.plan.images, self.plan.processes):
+            logger.info("images: shard %d", shard.number)
 
     def autoencoder(self) -> None:
         torch.manual_seed(0)
         vae = make_vae().to(self.device, memory_format=torch.channels_last)
-        train_together(vae, self.pictures_drawn()[0], self.checkpoint("autoencoder"), self.plan.minutes("autoencoder"))
-        self.keep_vae(vae, "autoencoder")
+        train_together(vae, self.image_shards()[0], self.checkpoint("autoencoder"), self.plan.minutes("autoencoder"))
+        self.save_vae(vae, "autoencoder")
 
     def decoder(self) -> None:
         vae = self.vae("autoencoder")
-        train_decoder(vae, self.pictures_drawn()[0], self.checkpoint("decoder"), self.plan.minutes("decoder"))
-        self.keep_vae(vae, "decoder")
+        train_decoder(vae, self.image_shards()[0], self.checkpoint("decoder"), self.plan.minutes("decoder"))
+        self.save_vae(vae, "decoder")
 
-    def keep_vae(self, vae: AutoencoderKL, stage: str) -> None:
+    def save_vae(self, vae: AutoencoderKL, stage: str) -> None:
         vae.eval().save_pretrained(self.work / stage)
-        held_out = self.pictures_drawn()[1].array("images")[:256]
+        held_out = self.image_shards()[1].array("images")[:256]
         logger.info("%s: %.2f dB on 256 held-out drawings", stage, psnr(reconstruct(vae, held_out), held_out))
 
     def latents(self) -> None:
@@ -201,7 +203,7 @@ class Recipe:
             self.words,
             judge=self.trained_latent_scorer(),
             pairs=shards(self.work / "pairs", self.plan.pairs),
-            drawn=self.scene_latents(),
+            data=self.scene_latents(),
             path=self.checkpoint("turbo"),
             minutes=self.plan.minutes("turbo"),
         )
@@ -211,23 +213,23 @@ class Recipe:
         torch.manual_seed(5)
         scorer = LatentScorer().to(self.device, memory_format=torch.channels_last)
         minutes = self.plan.minutes("latent_scorer")
-        right = train_latent_scorer(scorer, self.scene_latents(), self.checkpoint("latent_scorer"), minutes)
-        logger.info("scorer of latents: held-out accuracy %.4f", right)
-        self.keep_scorer(scorer, "latent_scorer")
+        accuracy = train_latent_scorer(scorer, self.scene_latents(), self.checkpoint("latent_scorer"), minutes)
+        logger.info("latent scorer: held-out accuracy %.4f", accuracy)
+        self.save_scorer(scorer, "latent_scorer")
 
     def scorer(self) -> None:
         torch.manual_seed(4)
-        scorer, (train, held_out) = Scorer().to(self.device, memory_format=torch.channels_last), self.pictures_drawn()
+        scorer, (train, held_out) = Scorer().to(self.device, memory_format=torch.channels_last), self.image_shards()
         train_scorer(scorer, train, self.checkpoint("scorer"), self.plan.minutes("scorer"))
         logger.info("scorer: held-out accuracy %s", {name: round(share, 4) for name, share in accuracies(scorer, held_out).items()})
-        self.keep_scorer(scorer, "scorer")
+        self.save_scorer(scorer, "scorer")
 
-    def keep_scorer(self, scorer: nn.Module, stage: str) -> None:
+    def save_scorer(self, scorer: nn.Module, stage: str) -> None:
         (self.work / stage).mkdir(exist_ok=True)
         save_file({name: t.contiguous() for name, t in scorer.state_dict().items()}, self.work / stage / "model.safetensors")
 
-    def pack(self, out: Path) -> None:
-        """Writes the family as a diffusers directory, fp16, with the further denoisers and the scorer beside the pipeline's parts."""
+    def export(self, out: Path) -> None:
+        """Writes the family as a diffusers directory in float16, with further folders for the other denoisers and the scorer."""
         pipeline = StableDiffusionPipeline(
             vae=self.vae("decoder"),
             text_encoder=self.text_encoder("base"),
@@ -247,17 +249,17 @@ class Recipe:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for data, checkpoints and results")
-    parser.add_argument("--out", type=Path, help="where the finished diffusers directory goes")
-    parser.add_argument("--from", dest="again_from", choices=Recipe.STAGES, help="do this stage and all after it again")
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies all training times")
+    parser.add_argument("--out", type=Path, help="diffusers directory to write")
+    parser.add_argument("--from", dest="first_stage", choices=Recipe.STAGES, help="repeat this stage and all later ones")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on all training times (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.work.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(args.work, Plan(scale=args.scale), torch.device(args.device))
-    recipe.run(args.again_from)
+    recipe.run(args.first_stage)
     if args.out:
-        recipe.pack(args.out)
+        recipe.export(args.out)
 
 
 if __name__ == "__main__":

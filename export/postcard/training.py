@@ -1,4 +1,4 @@
-"""What all recipes share: a clock that survives a restart, checkpoints, averaged weights, the rate over time."""
+"""The training loop that all networks share: time limit across restarts, checkpoints, averaged weights, learning-rate schedule."""
 
 import copy
 import logging
@@ -20,14 +20,14 @@ REPORT_SECONDS = 30
 
 
 class Run:
-    """One network's training for a given time, resumed from `path` where a checkpoint stands there.
+    """Trains one network for a given time; resumes from the checkpoint `path` if it exists.
 
-    Iterating yields the share of the time that has passed, 0..1; the body computes a loss and calls `step`. The averaged weights
-    (exponential, half-life growing to about 350 steps) are in `average` and are what a recipe keeps.
+    Iterating yields the share of the time that has passed, 0..1; the loop body computes a loss and calls `step`. `average` has the averaged
+    weights (exponential, half-life growing to about 350 steps), which are the result of the training.
     """
 
     def __init__(self, model: nn.Module, path: Path, minutes: float, rate: float, plain: tuple[str, ...] = (), flat: float = 0.5) -> None:
-        """rate: AdamW's peak rate; plain: see Optimizer; flat: share of the time at the full rate."""
+        """rate: AdamW's peak learning rate; plain: see Optimizer; flat: share of the time at the peak rate."""
         self.model, self.path, self.seconds, self.flat = model, path, minutes * 60, flat
         self.optimizer = Optimizer(model, rate, plain)
         self.average = copy.deepcopy(model).requires_grad_(False)
@@ -53,7 +53,7 @@ class Run:
         self.save()
 
     def step(self, loss: torch.Tensor) -> None:
-        """One optimizer step down `loss`, called with autocast off or on; skips a loss that is not finite."""
+        """One optimizer step on `loss`, inside or outside autocast; skips a loss that is not finite."""
         value = loss.item()
         if not math.isfinite(value):
             logger.warning("%s: step %d skipped, loss %s", self.path.stem, self.steps, value)
@@ -84,17 +84,17 @@ class Run:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps, self.elapsed, self.loss = state["steps"], state["elapsed"], state["loss"]
-        logger.info("%s: going on at step %d, %.0f s", self.path.stem, self.steps, self.elapsed)
+        logger.info("%s: resumed at step %d, %.0f s", self.path.stem, self.steps, self.elapsed)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes beside `path`, then renames: a killed run leaves the old file or the new one."""
+    """Writes a temporary file, then renames it to `path`: a killed run leaves the old file or the new one."""
     partial = path.with_suffix(".partial")
     write(partial)
     os.replace(partial, path)
 
 
 def rate_scale(done: float, flat: float) -> float:
-    """Share of the peak rate: a short warm-up, flat up to `flat`, then a cosine to nearly zero; done: 0..1."""
+    """Learning rate relative to the peak: a short warm-up, constant until `flat`, then a cosine to nearly zero; done: 0..1."""
     fall = min(1.0, max(0.0, (done - flat) / (1 - flat)))
     return min(1.0, done / 0.02 + 0.02) * max(0.005, 0.5 + 0.5 * math.cos(math.pi * fall))

@@ -1,4 +1,4 @@
-"""The words of captions: synonyms for every value of every attribute, and the filler that states nothing."""
+"""The words of captions: synonyms for every value of every attribute, and filler that states nothing."""
 
 from costroute_rt.export.postcard.scene import Value
 
@@ -131,7 +131,7 @@ CELESTIAL: dict[Value, Words] = {
     "moon": ("the moon", "the moon above", "the moon in the sky", "a bright moon", "a glowing moon", "moon"),
 }
 
-# Place of something; the subject itself; one keyword.
+# For each ground: as the place of something, as the subject, and as a keyword.
 GROUNDS: dict[Value, tuple[Words, Words, Words]] = {
     "meadow": (
         ("in a meadow", "in a field", "on a meadow", "in the open field", "in a wide meadow", "in the countryside", "on a pasture"),
@@ -178,7 +178,7 @@ GROUNDS: dict[Value, tuple[Words, Words, Words]] = {
         ("river", "stream", "winding river", "riverside"),
     ),
 }
-# What a ground and a season say together.
+# Ground and season in one phrase.
 SEASON_GROUNDS: dict[tuple[Value, Value], tuple[Words, Words, Words]] = {
     ("meadow", "winter"): (
         ("in the snow", "in a snowy field", "in a snow-covered meadow", "on a snowy meadow"),
@@ -287,7 +287,7 @@ SKIES: dict[Value, tuple[Words, Words, Words]] = {
         ("starry night", "stars", "starry sky", "starlit", "night sky with stars"),
     ),
 }
-# What sky and sun or moon say together.
+# Sky and sun or moon in one phrase.
 CELESTIAL_SKIES: dict[tuple[Value, Value], tuple[Words, Words, Words]] = {
     ("clear", "sun"): (
         ("on a sunny day", "in the sunshine", "on a bright sunny day"),

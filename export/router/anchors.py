@@ -1,4 +1,4 @@
-"""Anchors: the few prompts of a table on which a new candidate is labelled, so that the others need not be labelled again."""
+"""Anchors: the few prompts of a table on which a new candidate is labelled; the others are predicted."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from costroute_rt.export.router.labels import LabelTable
 
 
 def choose_anchors(table: LabelTable, count: int, new: tuple[str, ...]) -> list[str]:
-    """prompt_ids of `count` prompts, spread evenly from the hardest to the easiest; all of them where there are fewer.
+    """prompt_ids of `count` prompts, spread evenly from the hardest to the easiest; all of them if there are fewer.
 
-    The order is by the mean over the other candidates' labels, each taken relative to its candidate's mean: labels of the new ones change
-    nothing, so that a run that goes on chooses the same prompts. Raises LabelError where no other candidate has labels.
+    Prompts are ordered by the mean of the other candidates' labels, each relative to its candidate's mean. Labels of the new candidates do
+    not matter, so a resumed run chooses the same prompts. Raises LabelError if no other candidate has labels.
     """
     if count < 1:
         raise ConfigError("anchors", count, "1 or more")

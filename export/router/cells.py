@@ -1,4 +1,4 @@
-"""Labels as a matrix, prompts x candidates: means over seeds, how sure they are, and what is missing."""
+"""Labels as a matrix of prompts x candidates: means over seeds, their variance, and missing values."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from costroute_rt.routing.array import FloatArray, IntArray
 
 LEAST_ANCHORS = 20
 """A candidate with fewer labelled prompts than this is not filled in."""
@@ -18,7 +17,7 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cells:
-    """One score for each prompt and candidate, where there is one."""
+    """One score for each prompt and candidate, or none."""
 
     prompt_ids: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -27,23 +26,23 @@ class Cells:
     mean: FloatArray
     """float64[prompts, candidates]; NaN where missing."""
     variance: FloatArray
-    """float64[prompts, candidates]: squared standard error of `mean`, NaN where missing; 1 everywhere where `has_noise` is false."""
+    """float64[prompts, candidates]: squared standard error of `mean`, NaN where missing; 1 everywhere if `has_noise` is false."""
     count: IntArray
-    """int64[prompts, candidates]: labels behind each cell; 0 where missing or filled in."""
+    """int64[prompts, candidates]: number of labels; 0 where missing or filled in."""
     cost_ms: FloatArray
-    """float64[candidates]: mean milliseconds of an image; 0 where the table has none."""
+    """float64[candidates]: mean milliseconds of an image; 0 where unknown."""
     has_cost: bool
     """Whether every candidate has a cost."""
     has_noise: bool
     """Whether the spread between seeds is known and above zero."""
     groups: IntArray
-    """int64[prompts]: prompts whose text is the same, letter case and spaces aside, share a number."""
+    """int64[prompts]: prompts with the same text, apart from letter case and spaces, share a number."""
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def select(self, index: npt.ArrayLike) -> Cells:
-        """The prompts at these positions, or where a mask is true; costs and group numbers stay as they are."""
+        """The prompts at these positions, or where a mask is true; costs and group numbers do not change."""
         rows = np.arange(len(self))[np.asarray(index, dtype=None if np.size(index) else np.int64)]
         return replace(
             self,
@@ -57,11 +56,11 @@ class Cells:
         )
 
     def fill(self) -> Cells:
-        """The same with missing cells predicted from the other candidates' labels of the same prompt; how an anchored candidate joins.
+        """The cells with missing ones predicted from other candidates' labels of the prompt, for a candidate labelled on anchors only.
 
-        A candidate with at least LEAST_ANCHORS labelled prompts is predicted by ridge regression on those candidates that have as many or
-        more, fitted where both are labelled. The leave-one-out error is the variance of a filled cell (where the noise of labels is
-        unknown: 1 plus its share of the candidate's variance). What cannot be predicted stays missing; no count changes.
+        A candidate with at least LEAST_ANCHORS labelled prompts is predicted by ridge regression on the candidates that have as many or
+        more, fitted on prompts labelled for both. The variance of a filled cell is the leave-one-out error (if the noise of labels is
+        unknown: 1 plus that error's share of the candidate's variance). Cells that cannot be predicted stay missing; no count changes.
         """
         known = ~np.isnan(self.mean)
         mean, variance, labelled = self.mean.copy(), self.variance.copy(), known.sum(0)
@@ -92,7 +91,7 @@ def make_cells(
     score: FloatArray,
     cost_ms: FloatArray,
 ) -> Cells:
-    """Cells of single labels.
+    """The cells of a list of labels.
 
     prompt, candidate: int64[labels], positions in `prompts` and `candidates`.
     score, cost_ms: float64[labels]; a cost is NaN where unknown.
@@ -123,12 +122,12 @@ def make_cells(
 
 
 def mean_variance(count: IntArray, squares: FloatArray) -> tuple[FloatArray, bool]:
-    """Variance of each cell's mean, float64[prompts, candidates], and whether there is any noise to speak of.
+    """Variance of each cell's mean, float64[prompts, candidates], and whether labels have noise at all.
 
     count: labels of each cell. squares: sum of squared deviations from the cell's mean.
-    It is the candidate's pooled variance over the number of labels. A few labels tell little of a cell's own spread, and where scores are
-    bounded that goes with the score itself, so that to weigh by it would move every average. A candidate that has no cell with two seeds
-    takes the pooled variance of all. Without any, or where seeds never differ, every cell gets 1.
+    The variance is the candidate's pooled variance over the number of labels. It is not the cell's own: a few labels are too few to
+    estimate that, and for bounded scores it depends on the score itself, so weighting by it would bias every average. A candidate without
+    a cell of two seeds gets the pooled variance of all. If there is none at all, or if seeds never differ, every cell gets 1.
     """
     freedom = np.maximum(count - 1, 0)
     if not freedom.sum() or not squares.sum() > 0:
@@ -139,13 +138,13 @@ def mean_variance(count: IntArray, squares: FloatArray) -> tuple[FloatArray, boo
 
 
 def group_texts(prompts: tuple[str, ...]) -> IntArray:
-    """int64[prompts]: a number for each text, the same for texts that differ in letter case and spaces alone."""
+    """int64[prompts]: a number for each text, the same for texts that differ in letter case and spaces only."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(" ".join(text.casefold().split()), len(numbers)) for text in prompts], dtype=np.int64)
 
 
 def ridge_predict(train: FloatArray, labels: FloatArray, wanted: FloatArray) -> tuple[FloatArray, float]:
-    """Ridge regression with an intercept, its penalty chosen by leave-one-out error (in closed form); -> predictions, that error.
+    """Predictions of a ridge regression with an intercept, and its leave-one-out error, which chooses the penalty (closed form).
 
     train: float64[n, predictors]. labels: float64[n]. wanted: float64[m, predictors].
     """

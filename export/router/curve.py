@@ -1,7 +1,7 @@
-"""Deferral curves: the mean quality a router reaches at each mean cost, beside what needs no router.
+"""Deferral curves: the mean quality that a router reaches at each mean cost, compared with choices that need no router.
 
-A curve sweeps the multiplier lambda of argmax_m q_m(x) - lambda * c_m (CATImage, arXiv 2506.14753, eq. 5). Truth is what the chosen
-candidates scored, on prompts labelled for every candidate.
+A curve sweeps the multiplier lambda of argmax_m q_m(x) - lambda * c_m (CATImage, arXiv 2506.14753, eq. 5). `truth` holds the labels of
+prompts that are labelled for every candidate.
 """
 
 from __future__ import annotations
@@ -13,48 +13,47 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from costroute_rt.routing.array import FloatArray, IntArray
 
 MULTIPLIERS = 64
 LENGTH_SHARES = 33
-"""Points between two neighbours on the hull at which the length heuristic is tried."""
+"""Points between two neighbours on the hull at which the length heuristic is evaluated."""
 RESAMPLES = 2000
 _CHUNK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """What each prompt would get at each of several settings, from generous to thrifty."""
+    """The candidate for each prompt at each of several settings, from the most to the least expensive."""
 
     choice: IntArray
-    """int64[settings, prompts]: the candidate's number."""
+    """int64[settings, prompts]: numbers of candidates."""
     multiplier: FloatArray | None = None
-    """float64[settings], quality per millisecond, rising; None where no multiplier made the choice."""
+    """float64[settings], quality per millisecond, rising; None if the choice was made without one."""
 
     def points(self, cost: FloatArray, truth: FloatArray) -> Curve:
         """Mean cost and quality of each setting."""
         return Curve(cost=cost[self.choice].mean(1), quality=truth[np.arange(len(truth)), self.choice].mean(1))
 
     def shares(self, candidates: int) -> FloatArray:
-        """float64[settings, candidates]: the part of the prompts each candidate gets."""
+        """float64[settings, candidates]: share of the prompts that each candidate gets."""
         return np.stack([(self.choice == candidate).mean(1) for candidate in range(candidates)], axis=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """Mean quality by mean cost; between two points by mixing them at random, beyond the ends level."""
+    """Mean quality by mean cost: linear between two points, as random mixing would be, and constant beyond the ends."""
 
     cost: FloatArray
     quality: FloatArray
 
     def at(self, cost: npt.ArrayLike) -> FloatArray:
-        """Quality at these mean costs; below the least cost, the quality there."""
+        """Quality at these mean costs."""
         order = np.lexsort((self.quality, self.cost))
         return np.interp(np.asarray(cost, dtype=np.float64), self.cost[order], self.quality[order])
 
     def least_cost(self, quality: float) -> float:
-        """The least mean cost at which the curve is at `quality` or above; infinite where it never is."""
+        """The least mean cost at which the curve reaches `quality`; infinite if it never does."""
         order = np.lexsort((self.quality, self.cost))
         costs, values = self.cost[order], self.quality[order]
         reached = np.flatnonzero(values >= quality)
@@ -68,9 +67,9 @@ class Curve:
 
 
 def multipliers(estimate: FloatArray, cost: FloatArray, count: int = MULTIPLIERS) -> FloatArray:
-    """float64[count or fewer], from 0 to where every prompt gets the cheapest: spread evenly over the prompts' points of change.
+    """float64[count or fewer], from 0 to where every prompt gets the cheapest candidate, with equally many switching points in between.
 
-    A prompt changes from a dearer candidate to a cheaper one where lambda passes their difference in quality over that in cost.
+    A prompt switches from one candidate to a cheaper one where lambda exceeds their difference in quality over that in cost.
     """
     dearer, cheaper = np.nonzero(cost[:, None] > cost[None, :])
     slopes = (estimate[:, dearer] - estimate[:, cheaper]) / (cost[dearer] - cost[cheaper])
@@ -82,7 +81,7 @@ def multipliers(estimate: FloatArray, cost: FloatArray, count: int = MULTIPLIERS
 
 
 def route(estimate: FloatArray, cost: FloatArray, lam: npt.ArrayLike | None = None) -> Routed:
-    """argmax estimate - lambda * cost for each multiplier (None: `multipliers` of the estimate); of equal values the cheapest.
+    """argmax estimate - lambda * cost for each multiplier (default: `multipliers` of the estimate); of equal values the cheapest.
 
     estimate: float64[prompts, candidates]. cost: float64[candidates].
     """
@@ -93,7 +92,7 @@ def route(estimate: FloatArray, cost: FloatArray, lam: npt.ArrayLike | None = No
 
 
 def hull(cost: FloatArray, quality: FloatArray) -> Curve:
-    """The best that random mixing of single candidates reaches: their upper concave hull, level beyond the best one.
+    """The best curve that random mixing of single candidates reaches: their upper concave hull.
 
     cost, quality: float64[candidates].
     """
@@ -102,7 +101,7 @@ def hull(cost: FloatArray, quality: FloatArray) -> Curve:
 
 
 def hull_members(cost: FloatArray, quality: FloatArray) -> list[int]:
-    """Numbers of the candidates on that hull, from the cheapest to the best (Andrew's monotone chain)."""
+    """Numbers of the candidates on the hull, from the cheapest to the best (Andrew's monotone chain)."""
     kept: list[int] = []
     for index in map(int, np.lexsort((-quality, cost))):
         if kept and quality[index] <= quality[kept[-1]]:
@@ -119,7 +118,7 @@ def _turns_up(cost: FloatArray, quality: FloatArray, a: int, b: int, c: int) -> 
 
 
 def area_above(curve: Curve, base: Curve, cost: FloatArray, points: int = 257) -> float:
-    """Mean height of a curve over another from the cheapest candidate's cost to the dearest's; 0 where all cost the same."""
+    """Mean height of a curve above another, from the least to the greatest candidate cost; 0 if all cost the same."""
     low, high = float(cost.min()), float(cost.max())
     if not high > low:
         return 0.0
@@ -132,19 +131,19 @@ def _trapezium(height: FloatArray, at: FloatArray) -> float:
 
 
 def mean_cost_candidate(cost: FloatArray) -> int:
-    """The candidate whose cost is nearest to the mean of all; of two the cheaper."""
+    """The candidate whose cost is nearest to the mean cost; of two the cheaper."""
     order = np.argsort(cost, kind="stable")
     return int(order[np.argmin(np.abs(cost[order] - cost.mean()))])
 
 
 def best_single(cost: FloatArray, quality: FloatArray) -> int:
-    """The candidate of the best mean quality; of equal ones the cheapest."""
+    """The candidate with the best mean quality; of equal ones the cheapest."""
     return int(np.lexsort((cost, -quality))[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with the ends of its 95 % interval."""
+    """A figure with its 95 % interval."""
 
     value: float
     low: float
@@ -156,13 +155,13 @@ class Interval:
         return {name: float(f"{end:.6g}") if np.isfinite(end) else None for name, end in ends.items()}
 
 
-def judge_curve(found: Curve, cost: FloatArray, singles: FloatArray) -> dict[str, float]:
-    """A curve's figures against single candidates and their hull; its first point is its most generous end.
+def curve_figures(found: Curve, cost: FloatArray, singles: FloatArray) -> dict[str, float]:
+    """A curve's figures compared with single candidates and their hull; its first point is the most expensive one.
 
     cost, singles: float64[candidates], the latter their mean quality on the same prompts.
-    area: mean height over the hull. qnc: least cost at which it equals the best single candidate, in units of that one's cost.
-    gain: quality of its most generous end less the best single candidate's. gain_at_mean_cost, over_hull_at_mean_cost: at the cost of the
-    mean-cost candidate, over that candidate and over the hull.
+    area: mean height above the hull. qnc: least cost at which the curve equals the best single candidate, relative to that one's cost.
+    gain: quality of the first point minus that of the best single candidate. gain_at_mean_cost, over_hull_at_mean_cost: at the cost of the
+    mean-cost candidate, the gain over that candidate and over the hull.
     """
     base, best, middle = hull(cost, singles), best_single(cost, singles), mean_cost_candidate(cost)
     there = float(found.at(cost[middle]))
@@ -175,29 +174,29 @@ def judge_curve(found: Curve, cost: FloatArray, singles: FloatArray) -> dict[str
     }
 
 
-def judge_routed(routed: Routed, cost: FloatArray, truth: FloatArray) -> dict[str, float]:
-    """The figures of `judge_curve`, all on the same prompts."""
-    return judge_weighted(routed, cost, truth)(np.ones(len(truth)))
+def routed_figures(routed: Routed, cost: FloatArray, truth: FloatArray) -> dict[str, float]:
+    """The figures of `curve_figures`, all on the same prompts."""
+    return figures_by_weight(routed, cost, truth)(np.ones(len(truth)))
 
 
-def judge_weighted(routed: Routed, cost: FloatArray, truth: FloatArray) -> Callable[[FloatArray], dict[str, float]]:
-    """The same as a function of how often each prompt counts, for `bootstrap`; the best single candidate is found anew each time."""
+def figures_by_weight(routed: Routed, cost: FloatArray, truth: FloatArray) -> Callable[[FloatArray], dict[str, float]]:
+    """The same as a function of each prompt's weight, for `bootstrap`; the best single candidate is found anew each time."""
     scored, paid = truth[np.arange(len(truth)), routed.choice], cost[routed.choice]
 
-    def judge(weight: FloatArray) -> dict[str, float]:
+    def figures(weight: FloatArray) -> dict[str, float]:
         total = weight.sum()
         found = Curve(cost=paid @ weight / total, quality=scored @ weight / total)
-        return judge_curve(found, cost, weight @ truth / total)
+        return curve_figures(found, cost, weight @ truth / total)
 
-    return judge
+    return figures
 
 
 def bootstrap(
     measure: Callable[[FloatArray], dict[str, float]], groups: IntArray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """Each figure of `measure` with its 95 % percentile interval over prompts (Efron 1979); prompts of a group stay together.
+    """Each figure of `measure` with its 95 % percentile interval over prompts (Efron 1979); prompts of a group are drawn together.
 
-    measure: takes float64[prompts], how often each prompt counts.
+    measure: takes float64[prompts], the weight of each prompt.
     """
     middle = measure(np.ones(len(groups)))
     members = np.unique(groups, return_inverse=True)[1].ravel()
@@ -209,7 +208,7 @@ def bootstrap(
 
 
 def bootstrap_mean(values: FloatArray, groups: IntArray, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """The mean of one value per prompt with its interval, as `bootstrap` finds it, fast."""
+    """The mean of one value per prompt with the interval of `bootstrap`, faster."""
     members = np.unique(groups, return_inverse=True)[1].ravel()
     sums, sizes = np.bincount(members, values), np.bincount(members).astype(np.float64)
     rng, found, step = np.random.default_rng(seed), [], max(1, _CHUNK_BYTES // (8 * len(sums)))
@@ -221,7 +220,7 @@ def bootstrap_mean(values: FloatArray, groups: IntArray, *, resamples: int = RES
 
 
 def route_by_length(prompts: Sequence[str], cost: FloatArray, quality: FloatArray) -> Routed:
-    """The prompt-length heuristic: random mixing's two neighbours on the hull, but the prompts with more words get the dearer one.
+    """The prompt-length heuristic: mixes two neighbours on the hull, giving the more expensive one to the prompts with more words.
 
     quality: float64[candidates], mean of each single candidate.
     """
@@ -235,17 +234,17 @@ def route_by_length(prompts: Sequence[str], cost: FloatArray, quality: FloatArra
 
 
 def shrink(mean: FloatArray, variance: FloatArray) -> FloatArray:
-    """Each label pulled to its candidate's average as far as its noise deserves (empirical Bayes); float64[prompts, candidates]."""
+    """Labels shrunk towards their candidate's average according to their noise (empirical Bayes); float64[prompts, candidates]."""
     centre = mean.mean(0)
     between = np.maximum(mean.var(0) - variance.mean(0), 0)
     return np.asarray(centre + (mean - centre) * (between / np.maximum(between + variance, 1e-300)), dtype=np.float64)
 
 
 def oracle(halves: Sequence[tuple[FloatArray, FloatArray]], cost: FloatArray) -> tuple[Curve, float]:
-    """What the labels allow: chosen on some seeds, scored on the others, both ways round.
+    """An upper bound for routers: candidates chosen by the labels of half of the seeds, scored by those of the other half, both ways.
 
-    halves: two pairs of (estimate made of one half of the seeds, mean of the *other* half), float64[prompts, candidates] each.
-    Returns the curve, its points the means of both ways at the same multiplier, and its gain over the best single candidate.
+    halves: two pairs of (estimate from one half of the seeds, mean of the *other* half), float64[prompts, candidates] each.
+    Returns the curve, whose points are means of both ways at the same multiplier, and its gain over the best single candidate.
     """
     grid = multipliers(np.concatenate([estimate for estimate, _ in halves]), cost)
     curves = [route(estimate, cost, grid).points(cost, truth) for estimate, truth in halves]

@@ -1,4 +1,4 @@
-"""How good a router is on labels it has not seen, beside everything that needs no router."""
+"""How good a router is on labels it was not fitted to, compared with choices that need no router."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
-from costroute_rt.export.router.curve import Curve, FloatArray, Interval, Routed
+from costroute_rt.export.router.curve import Curve, Interval, Routed
+from costroute_rt.routing.array import FloatArray
 
 LEVELS = 5
-"""Mean costs, evenly spaced, at which the selection shares are told; fewer where the router has fewer to offer."""
+"""Evenly spaced mean costs at which shares of candidates are reported; fewer if the router has fewer settings."""
 BINS = 10
 FEW_RESAMPLES = 500
-"""For the figures of a whole curve, which take longer than a mean's."""
+"""For figures of a whole curve, which are slower than a mean."""
 LEAST_IN_CATEGORY = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimates:
-    """What a router says of the prompts of some cells."""
+    """A router's estimates for the prompts of some cells."""
 
     mean: FloatArray
     """float64[prompts, candidates]"""
@@ -33,7 +34,7 @@ class Estimates:
     trust: FloatArray
     """float64[prompts], 0 (far from every labelled prompt) to 1."""
     average: FloatArray
-    """float64[candidates]: what it says of a prompt it knows nothing about."""
+    """float64[candidates]: its estimates without regard to the prompt."""
 
     def select(self, index: Any) -> Estimates:
         return Estimates(mean=self.mean[index], standard_error=self.standard_error[index], trust=self.trust[index], average=self.average)
@@ -41,31 +42,31 @@ class Estimates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The verdict; `to_json` is all there is, the fields are for drawing."""
+    """Result of an evaluation; `to_json` has all of it, the fields are for plots."""
 
     prompts: int
     left_out: int
-    """Prompts that are not labelled for every candidate."""
+    """Prompts without labels for every candidate."""
     has_cost: bool
     candidates: list[dict[str, Any]]
     figures: dict[str, dict[str, Interval]]
-    """By router (router, length, average), then by figure (see `curve.judge_routed`); only `gain` where no costs are known."""
+    """By router (router, length, average), then by figure (see `curve.curve_figures`); only `gain` if costs are unknown."""
     curves: dict[str, Curve]
-    """router, hull, length, average and, where there are two seeds, oracle; empty where no costs are known."""
+    """router, hull, length, average and, with two seeds or more, oracle; empty if costs are unknown."""
     shares: list[dict[str, Any]]
     oracle: dict[str, float] | None
-    """Figures of choosing by half of the seeds and scoring on the others, which no router can do; None where there is one seed."""
+    """Figures of an oracle that chooses by half of the seeds and is scored on the others; None with one seed."""
     reachable_share: float | None
-    """The router's area (the gain, where no costs are known) as part of the oracle's."""
+    """The router's area (its gain, if costs are unknown) as a share of the oracle's."""
     calibration: dict[str, Any]
     categories: list[dict[str, Any]]
     ms: list[dict[str, Any]]
-    """Predicted beside labelled milliseconds of each candidate; empty where either is not known."""
+    """Predicted and labelled milliseconds of each candidate; empty if either is unknown."""
     router_ms: float | None
     """Time to judge one prompt."""
     mean_trust: float
     facts: Mapping[str, Any]
-    """What the caller adds: the router's own record, files, device."""
+    """Added by the caller: the router's record, files, device."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`."""
@@ -95,10 +96,10 @@ def evaluate(
     facts: Mapping[str, Any] | None = None,
     resamples: int = FEW_RESAMPLES,
 ) -> Evaluation:
-    """Routes the prompts at every multiplier and compares.
+    """Routes the prompts at every multiplier and compares the results with choices that need no router.
 
-    cells: held-out labels; the prompts labelled for every candidate are judged by. estimates: of all of them. halves: the same labels by
-    two halves of the seeds. predicted_ms: what the cost model says of each candidate. Raises ConfigError where no prompt is complete.
+    cells: held-out labels; prompts labelled for every candidate are used. estimates: for all prompts of `cells`. halves: the same labels,
+    from two halves of the seeds. predicted_ms: predictions of the cost model by candidate. Raises ConfigError if no prompt is complete.
     """
     complete = complete_prompts(cells)
     if not complete.any():
@@ -133,9 +134,9 @@ def evaluate(
 
 
 def split_seeds(make: Callable[[Sequence[int]], Cells], seeds: Sequence[int]) -> list[Cells]:
-    """Cells of every other seed and of the rest, of the same prompts, complete in both; nothing where there is one seed or no such prompt.
+    """Cells of two halves of the seeds, for the prompts that are complete in both; none with one seed or without such prompts.
 
-    make: cells of these seeds alone (`LabelTable.cells`).
+    make: returns the cells of these seeds (`LabelTable.cells`).
     """
     if len(seeds) < 2:
         return []
@@ -146,7 +147,7 @@ def split_seeds(make: Callable[[Sequence[int]], Cells], seeds: Sequence[int]) ->
 
 
 def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
-    """Predicted beside found quality, in bins of equally many cells, and how often a label is within the error it should be within."""
+    """Predicted and actual quality in bins of equally many cells, the slope between them, bias and error."""
     predicted, found = estimates.mean.ravel(), cells.mean.ravel()
     noise = cells.variance.ravel() if cells.has_noise else np.zeros(found.shape)
     order = np.array_split(np.argsort(predicted, kind="stable"), min(BINS, len(predicted)))
@@ -176,13 +177,13 @@ def _routers(cells: Cells, estimates: Estimates) -> dict[str, Routed]:
 
 
 def _figures(routed: Routed, cells: Cells, resamples: int) -> dict[str, Interval]:
-    """Those of the curve, the gain over the best single candidate by the fast way and with more resamples."""
+    """The curve's figures; the gain over the best single candidate has an interval from more resamples."""
     rows, best = np.arange(len(cells)), curve.best_single(cells.cost_ms, cells.mean.mean(0))
     gain = curve.bootstrap_mean(cells.mean[rows, routed.choice[0]] - cells.mean[:, best], cells.groups)
     if not cells.has_cost:
         return {"gain": gain}
-    judge = curve.judge_weighted(routed, cells.cost_ms, cells.mean)
-    return {**curve.bootstrap(judge, cells.groups, resamples=resamples), "gain": gain}
+    measure = curve.figures_by_weight(routed, cells.cost_ms, cells.mean)
+    return {**curve.bootstrap(measure, cells.groups, resamples=resamples), "gain": gain}
 
 
 def _candidates(cells: Cells, estimates: Estimates, routed: Routed) -> list[dict[str, Any]]:
@@ -200,7 +201,7 @@ def _candidates(cells: Cells, estimates: Estimates, routed: Routed) -> list[dict
 
 
 def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
-    """Which candidates the prompts get where the mean cost is at each of LEVELS, and how long their prompts are."""
+    """Shares of the candidates, and the length of their prompts, at each of LEVELS mean costs."""
     points, words = routed.points(cells.cost_ms, cells.mean), np.array([len(prompt.split()) for prompt in cells.prompts])
     rows = []
     levels = np.linspace(points.cost.min(), points.cost.max(), LEVELS)
@@ -218,9 +219,9 @@ def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
 
 
 def _oracle(halves: Sequence[Cells]) -> tuple[Curve, dict[str, float]] | None:
-    """Its curve, and its figures; of these only the gain where no costs are known.
+    """The oracle's curve and figures; only the gain if costs are unknown.
 
-    Labels are shrunk to their candidate's average by their noise, which the difference between the halves tells.
+    Labels are shrunk towards their candidate's average according to their noise, estimated from the difference between the halves.
     """
     if not halves:
         return None
@@ -230,7 +231,7 @@ def _oracle(halves: Sequence[Cells]) -> tuple[Curve, dict[str, float]] | None:
     found, gain = curve.oracle([(curve.shrink(a.mean, noise / a.count), b.mean) for a, b in ((first, second), (second, first))], cost)
     if not (first.has_cost and second.has_cost):
         return found, {"gain": gain}
-    return found, {**curve.judge_curve(found, cost, (first.mean.mean(0) + second.mean.mean(0)) / 2), "gain": gain}
+    return found, {**curve.curve_figures(found, cost, (first.mean.mean(0) + second.mean.mean(0)) / 2), "gain": gain}
 
 
 def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curve, dict[str, float]] | None) -> float | None:
@@ -241,9 +242,9 @@ def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curv
 
 
 def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
-    """For each category of some size: the routed choice against the single candidate that is best over all categories.
+    """For each category that is not too small: the gain of routing over the single candidate that is best over all categories.
 
-    mean_ms: what the category gets where the prompts together get the mean-cost candidate's time; None where no costs are known.
+    mean_ms: mean time of its prompts if all prompts share the time of the mean-cost candidate; None if costs are unknown.
     """
     if cells.categories is None:
         return []
@@ -269,7 +270,7 @@ def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
 
 
 def _spend_mean(cells: Cells, estimates: Estimates) -> FloatArray:
-    """float64[prompts]: what each costs where all of them together may cost as much as by the mean-cost candidate."""
+    """float64[prompts]: cost of each prompt if all together may take as long as with the mean-cost candidate."""
     cost = cells.cost_ms
     total = len(cells) * float(cost[curve.mean_cost_candidate(cost)])
     return np.asarray(cost[allocate(estimates.mean, cost, total).choice])
@@ -280,8 +281,8 @@ def _compare_ms(cells: Cells, predicted: Mapping[str, float]) -> list[dict[str, 
         return []
     pairs = [(name, predicted[name], float(cost)) for name, cost in zip(cells.candidates, cells.cost_ms, strict=True) if name in predicted]
     return [
-        {"name": name, "predicted_ms": _rounded(said), "labelled_ms": _rounded(cost), "ratio": _rounded(said / cost) if cost > 0 else None}
-        for name, said, cost in pairs
+        {"name": name, "predicted_ms": _rounded(ms), "labelled_ms": _rounded(cost), "ratio": _rounded(ms / cost) if cost > 0 else None}
+        for name, ms, cost in pairs
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the commands `fit-router` and `eval-router` do, from files to files."""
+"""The jobs of the commands `fit-router` and `eval-router`, from files to files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.error import LabelError, OutputError, Reason
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
-from costroute_rt.export.router.cross_validation import ESTIMATORS, complete_prompts
+from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
 from costroute_rt.export.router.fit import fit_router
+from costroute_rt.export.router.grid import ESTIMATORS, FitOptions
 from costroute_rt.export.router.labelling import fingerprints
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.report import Example, write_page
@@ -44,7 +45,7 @@ EXAMPLES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Labels, and what runs the engines that are needed to use them."""
+    """A label table, and the setup of the engines needed to use it."""
 
     labels: str | Path
     score: str = "score"
@@ -53,7 +54,7 @@ class Source:
     home: str | Path | None = None
 
     def open(self, bundle: Bundle) -> LabelTable:
-        """The table; raises LabelError, also where it says that its images were made with other weights or settings than the bundle's."""
+        """The table; raises LabelError, also if its images were made with other weights or settings than the bundle's."""
         table = LabelTable.open(self.labels, score=self.score, category=self.category)
         made_with, known = table.fingerprints, fingerprints(bundle)
         other = [name for name, mark in known.items() if made_with.get(name, frozenset()) - {mark}]
@@ -63,7 +64,7 @@ class Source:
         return table
 
     def runtime(self, bundle: Bundle) -> Runtime:
-        """A runtime on these engines, which are built where they are missing."""
+        """A runtime on these engines, which are built if they are missing."""
         how: dict[str, Any] = {"backend": self.setup.backend, "provider": self.setup.provider, "precision": self.setup.precision}
         return Runtime.open(bundle.root, home=self.home, threads=self.setup.threads, build=True, **how)
 
@@ -82,20 +83,21 @@ def fit_bundle(
     force: bool = False,
     say: Say = lambda _: None,
 ) -> Router:
-    """Fits a router for the bundle's pool and writes a bundle that has it to `output`.
+    """Fits a router for the bundle's pool and writes the bundle with this router to `output`.
 
     encoder: `states`, `hashed`, or a folder with a sentence encoder as transformers saves it. Raises LabelError, ConfigError, PromptError,
-    BackendError (no torch side where it is needed), OutputError (before any work where `output` exists).
+    BackendError (torch is needed but missing), OutputError (before any work if `output` exists).
     """
     if os.path.lexists(output) and not force:
         raise OutputError(output, "it exists already", reason=Reason.EXISTS)
+    options = FitOptions(estimators=tuple(estimators))
     if "transformer" in estimators:
         import_torch()
     table = source.open(bundle)
     cells = table.cells([row["name"] for row in bundle.pool])
     others = [name for name in table.candidates if name not in cells.candidates]
     if others:
-        say(f"note: labels of {', '.join(others)} are left out, as the bundle has no such candidate")
+        say(f"note: labels of {', '.join(others)} are left out: the bundle has no such candidate")
     about = {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -113,7 +115,7 @@ def fit_bundle(
             pool=bundle.pool,
             labels=about,
             text_encoder=text_encoder_sha256(bundle),
-            estimators=estimators,
+            options=options,
             progress=say,
         )
         save_router(router, folder)
@@ -123,7 +125,7 @@ def fit_bundle(
 
 @contextmanager
 def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[EngineEncoder]:
-    """The encoder in the folder `model`, with its files in `folder`, on an engine of its own."""
+    """The encoder in the folder `model`, exported to `folder`, on an engine of its own."""
     from costroute_rt.export.router.sentence_encoder import export_sentence_encoder
 
     settings, network = export_sentence_encoder(model, folder), encoder_network(1)
@@ -136,10 +138,10 @@ def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[Eng
 
 @contextmanager
 def opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
-    """The bundle's router with its engines, which are built where they are missing."""
+    """The bundle's router with its engines, which are built if they are missing."""
     store = Store.open(source.home)
     engines = EngineSet(lambda name: open_engine(bundle, store, name, source.setup))
-    router = open_router(bundle, lambda component, graph: engines.get(f"{bundle.family}/{component}/{graph}"))
+    router = open_router(bundle, engines.of_family(bundle.family))
     names = [f"{bundle.family}/{network.engine}" for network in router.networks]
     if names:
         build_engines(bundle, store, names, source.setup, measure=False)
@@ -150,9 +152,9 @@ def opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
 
 
 def evaluate_bundle(bundle: Bundle, source: Source, *, html: Path | None = None, say: Say = lambda _: None) -> Evaluation:
-    """Judges the bundle's router by these labels, which it should not have been fitted to, and writes the page to `html`.
+    """Evaluates the bundle's router on these labels, which it should not have been fitted to, and writes the page to `html`.
 
-    Where the labels have costs the runtime's predictions stand beside them. Raises BundleError where there is no router, LabelError,
+    If the labels have costs, they are compared with the runtime's predictions. Raises BundleError without a router, LabelError,
     OutputError.
     """
     with opened_router(bundle, source) as router:
@@ -164,9 +166,9 @@ def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None,
     names = [row["name"] for row in bundle.pool]
     cells = table.cells(names)
     states = source.states(bundle, cells.prompts, say) if router.needs_states else None
-    mean, error, trust = router.judge_all(cells.prompts, states)
+    mean, error, trust = router.estimate(cells.prompts, states)
     estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean)
-    say(f"judging by {len(cells)} prompts")
+    say(f"evaluating on {len(cells)} prompts")
     found = evaluate(
         cells,
         estimates,
@@ -176,7 +178,7 @@ def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None,
         facts={"router": _facts(router), "labels": {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}},
     )
     if router.record.get("labels", {}).get("sha256") == table.sha256:
-        say("note: these are the labels that the router was fitted to: what it gains here says little")
+        say("note: the router was fitted to these labels, so its gain here means little")
     if html is not None:
         examples = make_examples(bundle, source, cells, estimates, say) if cells.has_cost else []
         title = f"Router of the {bundle.family} family"
@@ -185,11 +187,11 @@ def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None,
 
 
 def time_router(router: Router, prompts: Sequence[str], states: TextStates | None, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Milliseconds to judge one prompt, its states given: the median over some of the prompts."""
-    asked = np.linspace(0, len(prompts) - 1, min(len(prompts), TIMED_PROMPTS)).astype(int)
+    """Median milliseconds to judge one prompt whose states are known, over some of the prompts."""
+    rows = np.linspace(0, len(prompts) - 1, min(len(prompts), TIMED_PROMPTS)).astype(int)
     router.judge(prompts[0], None if states is None else states.select([0]))
     times = []
-    for row in asked:
+    for row in rows:
         own = None if states is None else states.select([row])
         started = clock()
         router.judge(prompts[row], own)
@@ -198,7 +200,7 @@ def time_router(router: Router, prompts: Sequence[str], states: TextStates | Non
 
 
 def make_examples(bundle: Bundle, source: Source, cells: Cells, estimates: Estimates, say: Say) -> list[Example]:
-    """Pictures of prompts routed to the cheapest candidates and to the dearest, where half of the range of cost is spent."""
+    """Images of prompts routed to the cheapest and to the most expensive candidates, at the middle of the range of mean costs."""
     from PIL import Image
 
     complete = complete_prompts(cells)
@@ -231,7 +233,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _predict_ms(bundle: Bundle, source: Source) -> dict[str, float]:
-    """What the runtime on this device expects of each candidate, engines loaded."""
+    """The runtime's prediction for each candidate on this device, with engines loaded."""
     with source.runtime(bundle) as runtime:
         return {option.candidate.name: option.ms for option in runtime.route("a lake").options}
 

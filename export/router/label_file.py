@@ -1,4 +1,4 @@
-"""A label table that grows row by row, whatever happens to the process that writes it."""
+"""A label table that grows row by row and survives an interrupted run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from costroute_rt.export.router.prompts import WRITTEN, PromptRow
 Key = tuple[str, str, int]
 """prompt_id, candidate, seed"""
 MARK = "fingerprint"
-"""A column that only labelling writes: by it a table made elsewhere is told from one of ours."""
+"""A column that only labelling writes: it distinguishes our tables from others."""
 _LONGEST_TAIL_BYTES = 1 << 16
 _BEGINNING = b"prompt_id,prompt,"
 _SYNC_S = 10.0
@@ -30,7 +30,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(slots=True)
 class Content:
-    """What a table holds already."""
+    """Contents of a table before a run."""
 
     header: tuple[str, ...] = ()
     done: set[Key] = field(default_factory=set)
@@ -38,23 +38,23 @@ class Content:
     scorers: set[str] = field(default_factory=set)
     fingerprints: dict[str, str] = field(default_factory=dict)
     whole_bytes: int = 0
-    """Where the last whole row ends."""
+    """Position of the end of the last complete row."""
 
 
 class LabelFile:
-    """A table open for appending; made by `open_label_file`, which closes it. Each row is in the file when `append` returns."""
+    """A table open for appending; opened and closed by `open_label_file`. Each row is in the file when `append` returns."""
 
     def __init__(self, path: Path, file: BinaryIO, content: Content, clock: Callable[[], float]) -> None:
         self.path, self.content = path, content
         self._file, self._clock, self._synced_s = file, clock, clock()
 
     def start(self, header: Sequence[str]) -> None:
-        """Writes the header into a table that has none; raises OutputError."""
+        """Writes the header of a new table; raises OutputError."""
         self.content.header = tuple(header)
         self._write(header)
 
     def append(self, cells: Mapping[str, str], key: Key) -> None:
-        """Adds a row: of `cells`, the columns that the table has. Raises OutputError, and then leaves the table as it was."""
+        """Adds a row with the columns of `cells` that the table has. Raises OutputError and then leaves the table unchanged."""
         self._write([cells.get(name, "") for name in self.content.header])
         self.content.done.add(key)
 
@@ -83,13 +83,13 @@ class LabelFile:
 
 @contextmanager
 def open_label_file(path: Path, clock: Callable[[], float] = time.monotonic) -> Iterator[LabelFile]:
-    """The table at `path`, new where there is none, held alone; a row that a killed run left half written is cut off.
+    """The table at `path`, created if it is missing and locked; an incomplete last row of a killed run is removed.
 
-    Raises LabelError for what is no label table, is written by another process now, or is damaged; OutputError where it cannot be written.
+    Raises LabelError for a file that is not a label table, is damaged, or is locked by another run; OutputError if it cannot be written.
     """
     if path.suffix != ".csv":
-        raise ConfigError("labels", str(path), "a name that ends in .csv (a table can be packed once it is whole)")
-    if not path.parent.is_dir():  # taking the lock would make it
+        raise ConfigError("labels", str(path), "a name that ends in .csv (a finished table may be compressed)")
+    if not path.parent.is_dir():  # taking the lock would create it
         raise OutputError(path, "no such folder")
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     try:
@@ -115,7 +115,7 @@ def open_label_file(path: Path, clock: Callable[[], float] = time.monotonic) -> 
 
 
 def read_content(path: Path) -> Content:
-    """What the table holds up to its last whole row; raises LabelError where more than one row is damaged, or it is none of ours."""
+    """Contents up to the last complete row; raises LabelError if another row is damaged or the file is not a label table."""
     content, size = Content(), path.stat().st_size
     offset, header = 0, list[str]()
 
@@ -141,7 +141,7 @@ def read_content(path: Path) -> Content:
             raise LabelError(path, "it is not text in UTF-8", "name another table") from error
         except csv.Error as error:
             if offset < size:
-                raise LabelError(path, f"line {reader.line_num}: it is no CSV: {error}", "correct it, or name another table") from error
+                raise LabelError(path, f"line {reader.line_num}: it is not CSV: {error}", "correct it, or name another table") from error
     _check_tail(path, content, size)
     return content
 
@@ -155,13 +155,13 @@ def _ends_line(path: Path) -> bool:
 def _check_header(path: Path, header: list[str]) -> list[str]:
     missing = [name for name in ("prompt", "candidate", "score") if name not in header]
     if missing or len(set(header)) < len(header):
-        problem = f"it is no label table: its columns are {', '.join(header)[:200]}"
+        problem = f"it is not a label table: its columns are {', '.join(header)[:200]}"
         raise LabelError(path, problem, "name another table, or one with the columns prompt, candidate and score")
     return header
 
 
 def _take(path: Path, line: int, header: list[str], row: list[str], content: Content) -> None:
-    """Notes one row of the table."""
+    """Adds one row of the table to `content`."""
     if len(row) != len(header):
         raise LabelError(path, f"line {line}: it has {len(row)} fields instead of {len(header)}", "correct or remove it")
     cells = dict(zip(header, row, strict=True))
@@ -170,7 +170,7 @@ def _take(path: Path, line: int, header: list[str], row: list[str], content: Con
     before = content.prompts.get(prompt_id)
     if before is None:
         content.prompts[prompt_id] = PromptRow(prompt_id=prompt_id, prompt=cells["prompt"], extra=own)
-    elif before.extra.items() - own.items():  # what differs from row to row says nothing of the prompt
+    elif before.extra.items() - own.items():  # columns that differ from row to row are not about the prompt
         same = {name: text for name, text in before.extra.items() if own[name] == text}
         content.prompts[prompt_id] = replace(before, extra=same)
     if not cells["score"].strip():
@@ -178,31 +178,31 @@ def _take(path: Path, line: int, header: list[str], row: list[str], content: Con
     try:
         content.done.add((prompt_id, cells["candidate"], int(cells.get("seed") or 0)))
     except ValueError as error:
-        raise LabelError(path, f"line {line}: seed is {cells['seed']!r}, which is no whole number", "correct it") from error
+        raise LabelError(path, f"line {line}: seed is {cells['seed']!r}, which is not a whole number", "correct it") from error
     if cells.get("scorer"):
         content.scorers.add(cells["scorer"])
     if cells.get(MARK) and content.fingerprints.setdefault(cells["candidate"], cells[MARK]) != cells[MARK]:
-        raise LabelError(path, f"line {line}: candidate {cells['candidate']} was another one before", "keep the labels of each apart")
+        raise LabelError(path, f"line {line}: candidate {cells['candidate']} has two fingerprints", "label each into its own table")
 
 
 def _check_tail(path: Path, content: Content, size: int) -> None:
-    """A torn last row may be cut off where this program wrote it; anything else is left alone with a LabelError."""
+    """Raises LabelError unless bytes after the last complete row are an incomplete row that labelling wrote."""
     tail = size - content.whole_bytes
     if not tail:
         return
     if not content.header:
         if not _BEGINNING.startswith(path.read_bytes()[: len(_BEGINNING)]):
-            raise LabelError(path, "it is no label table", "name another table")
+            raise LabelError(path, "it is not a label table", "name another table")
     elif MARK not in content.header:
         raise LabelError(path, "its last line has no line break, so it may be half a row", "complete or remove that line")
     if tail > _LONGEST_TAIL_BYTES:
-        problem = f"it is damaged: there is no whole row in its last {tail:,} bytes"
+        problem = f"it is damaged: its last {tail:,} bytes hold no complete row"
         raise LabelError(path, problem, "correct it, or name another table")
 
 
 @contextmanager
 def _output_errors(path: Path) -> Iterator[None]:
-    """What the file system says, as an OutputError; a lock's timeout passes."""
+    """Turns errors of the file system into OutputError; a lock's timeout passes."""
     try:
         yield
     except Timeout:
@@ -210,5 +210,5 @@ def _output_errors(path: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         if isinstance(error, OSError) and error.errno in _FULL:
-            reason = f"there is no room: {reason} (free some and give the same command again; the rows so far are kept)"
+            reason = f"{reason} (free some space and run the command again; the rows so far are kept)"
         raise OutputError(path, reason) from error

@@ -1,4 +1,4 @@
-"""The labelling job: prompts x candidates x seeds through the runtime, scored, one row at a time."""
+"""The labelling job: makes and scores images of prompts x candidates x seeds, one row at a time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from costroute_rt.export.router.anchors import choose_anchors
 from costroute_rt.export.router.label_file import MARK, LabelFile, open_label_file
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.prompts import PromptRow
-from costroute_rt.export.router.scorers import Scorer, score_picture
+from costroute_rt.export.router.scorers import Scorer, score_image
 
 
 class Generator(Protocol):
-    """What labelling needs of a Runtime."""
+    """The part of `Runtime` that labelling needs."""
 
     def generate(self, prompt: str, *, candidate: str, seed: int) -> Any:
         """A Result."""
@@ -30,43 +30,43 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is."""
+    """Progress of a run."""
 
     done: int
     """Rows written by this run."""
     total: int
-    """Rows that were missing when it began."""
+    """Rows that were missing when it started."""
     remaining_s: float
-    """Expected, by the rows so far."""
+    """Estimated from the rows so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is to be labelled, and by whom."""
+    """What to label, and with which scorers."""
 
     candidates: tuple[str, ...]
     seeds: tuple[int, ...]
-    """Numbers of the images of a prompt; see `image_seed`."""
+    """Numbers of a prompt's images; see `image_seed`."""
     scorers: tuple[Scorer, ...]
-    """The first one's score is the column score, another's is score_NAME."""
+    """The score of the first goes into the column score, those of others into score_NAME."""
     fingerprints: Mapping[str, str]
-    """Of the candidates, by name; see `fingerprints`."""
+    """By the candidates' names; see `fingerprints`."""
     anchors: int | None = None
-    """Only so many of the prompts that the table has labels for."""
+    """Label only so many of the prompts that the table has labels for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a run did."""
+    """Result of a run."""
 
     written: int
     kept: int
-    """Rows of this request that were there before."""
+    """Requested rows that the table had already."""
     prompts: int
     refused: Mapping[str, str]
-    """Prompts that no image can be made of, by prompt_id, with the reason."""
+    """Reasons why prompts were refused, by prompt_id."""
     truncated: int
-    """Prompts of which the text encoder did not read the end."""
+    """Prompts that were too long for the text encoder and lost their end."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -82,10 +82,10 @@ def label_prompts(
     progress: Callable[[Progress], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Report:
-    """Adds the rows that are missing to the table at `path`, which may be new. Each is in the file before the next image begins.
+    """Adds the missing rows to the table at `path`, which may be new. Each row is in the file before the next image is started.
 
-    prompts: None only with `anchors`: then they are those of the table.
-    Raises LabelError (a table or prompts that cannot be used, a score that is no number), OutputError (no room, no permission).
+    prompts: may be None with `anchors`, for the prompts of the table.
+    Raises LabelError (unusable table or prompts, a score that is not a number), OutputError (no space, no permission).
     """
     with open_label_file(Path(path), clock) as table:
         chosen = _choose(table, prompts, request)
@@ -111,7 +111,7 @@ class _Run:
         self.truncated: set[str] = set()
 
     def add(self, row: PromptRow, seed: int, name: str) -> None:
-        """One row more, unless the prompt turns out to be impossible."""
+        """Adds one row, unless the prompt is refused."""
         if row.prompt_id in self.refused:
             return
         noise = image_seed(row.prompt, seed)
@@ -123,7 +123,7 @@ class _Run:
         if result.truncated:
             self.truncated.add(row.prompt_id)
         made_by = f"{name}, seed {seed}"
-        scores = [score_picture(scorer, result.pixels[0], row, table=self._table.path, made_by=made_by) for scorer in self._request.scorers]
+        scores = [score_image(scorer, result.pixels[0], row, table=self._table.path, made_by=made_by) for scorer in self._request.scorers]
         cells = {
             **row.extra,
             "prompt_id": row.prompt_id,
@@ -141,28 +141,29 @@ class _Run:
 
 
 def image_seed(prompt: str, seed: int) -> int:
-    """The seed that image number `seed` of a prompt is made with: another noise for each prompt, the same for all candidates.
+    """The noise seed of image number `seed` of a prompt: different for each prompt, the same for all candidates.
 
-    With one noise for all prompts, the luck of a candidate with it would not average out however many prompts there are.
+    With the same noise for all prompts, a candidate's luck with it would not average out over prompts.
     """
     return zlib.crc32(f"{seed}\n{prompt}".encode())
 
 
 def score_columns(scorers: Sequence[Scorer]) -> list[str]:
-    """Names of the columns that the scores go into."""
+    """Names of the score columns."""
     return ["score", *(f"score_{scorer.name}" for scorer in scorers[1:])]
 
 
 def fingerprints(bundle: Bundle) -> dict[str, str]:
-    """12 hexadecimal digits for each candidate that change with what it draws: weights, tokenizer, schedule, steps, guidance, size."""
+    """12 hexadecimal digits for each candidate: a hash of weights, tokenizer, schedule, steps, guidance and size."""
 
     def weights(name: str) -> list[str]:
         component = bundle.components[name]
-        files = [component.weights] if component.weights else sorted(component.graphs.values())
+        files = component.weights or sorted(component.graphs.values())
         return [bundle.files[file].sha256 for file in files]
 
     encoders = [name for name, component in bundle.components.items() if component.role == "text_encoder"]
-    shared = [bundle.files[bundle.tokenizer.file].sha256, bundle.image.height, bundle.image.width, [weights(name) for name in encoders]]
+    tokenizers = [bundle.files[spec.file].sha256 for _, spec in sorted(bundle.tokenizers.items())]
+    shared = [*tokenizers, bundle.image.height, bundle.image.width, [weights(name) for name in encoders]]
 
     def one(row: Mapping[str, Any]) -> str:
         how = [row["num_inference_steps"], row["guidance_scale"], dict(bundle.schedulers[row["scheduler"]])]
@@ -180,7 +181,7 @@ def check_candidates(names: Sequence[str], known: Mapping[str, str]) -> None:
 
 
 def _choose(table: LabelFile, prompts: Sequence[PromptRow] | None, request: Request) -> list[PromptRow]:
-    """The prompts to label, with the further columns that the table has of them."""
+    """The prompts to label, completed by further columns of the table."""
     if request.anchors is None:
         if prompts is None:
             raise ConfigError("prompts", None, "a table of prompts, or anchors")
@@ -191,8 +192,8 @@ def _choose(table: LabelFile, prompts: Sequence[PromptRow] | None, request: Requ
     found = choose_anchors(LabelTable.open(table.path), request.anchors, request.candidates)
     missing = [prompt_id for prompt_id in found if prompt_id not in known]
     if missing:
-        problem = f"{len(missing)} of its {len(found)} anchors are not among the prompts given, such as {missing[0]!r}"
-        raise LabelError(table.path, problem, "give the prompts that it was made of")
+        problem = f"{len(missing)} of its {len(found)} anchors are not among the given prompts, such as {missing[0]!r}"
+        raise LabelError(table.path, problem, "give the prompts that the table was made from")
     return [known[prompt_id] for prompt_id in found]
 
 
@@ -201,13 +202,13 @@ def _completed(row: PromptRow, table: LabelFile) -> PromptRow:
     if before is None:
         return row
     if before.prompt != row.prompt:
-        problem = f"prompt_id {row.prompt_id!r} is {before.prompt!r} there and {row.prompt!r} among the prompts"
+        problem = f"prompt_id {row.prompt_id!r} is {before.prompt!r} in the table and {row.prompt!r} among the prompts"
         raise LabelError(table.path, problem, "give prompts other ids, or label into another table")
     return replace(row, extra={**before.extra, **row.extra})
 
 
 def _check_scorable(path: Path, prompts: Sequence[PromptRow], request: Request) -> None:
-    """Raises LabelError before the first image, where a scorer cannot do with a prompt."""
+    """Raises LabelError, before the first image, if a scorer cannot score a prompt."""
     for scorer in request.scorers:
         for row in prompts:
             problem = scorer.check(row)
@@ -216,7 +217,7 @@ def _check_scorable(path: Path, prompts: Sequence[PromptRow], request: Request) 
 
 
 def _check_table(table: LabelFile, prompts: Sequence[PromptRow], request: Request) -> None:
-    """Starts a new table; for an old one raises LabelError where the rows to come would not belong to it."""
+    """Starts a new table; raises LabelError if the new rows do not belong into an old one."""
     extra = list(dict.fromkeys(name for row in prompts for name in row.extra))
     scores = score_columns(request.scorers)
     if not table.content.header:
@@ -228,7 +229,7 @@ def _check_table(table: LabelFile, prompts: Sequence[PromptRow], request: Reques
 
 
 def _misfits(table: LabelFile, prompts: Sequence[PromptRow], request: Request, needed: Sequence[str]) -> Iterator[str]:
-    """What is wrong with adding this request's rows to the table, in words."""
+    """Reasons, in words, why this request's rows do not belong into the table."""
     header, content = table.content.header, table.content
     numbered = ["seed"] if any(request.seeds) else []
     named = ["prompt_id"] if any(row.prompt_id != row.prompt for row in prompts) else []
@@ -237,9 +238,9 @@ def _misfits(table: LabelFile, prompts: Sequence[PromptRow], request: Request, n
         yield f"it has no column {', '.join(missing)}, only {', '.join(header)}"
     unfilled = [name for name in header if name.startswith("score_") and name not in needed]
     if unfilled and MARK in header:
-        yield f"it has {', '.join(unfilled)}, which no scorer asked for would fill"
+        yield f"it has {', '.join(unfilled)}, which no chosen scorer fills"
     if content.scorers - {request.scorers[0].name}:
-        yield f"its score is by {', '.join(sorted(content.scorers))}, and {request.scorers[0].name} comes first now"
+        yield f"its score is by {', '.join(sorted(content.scorers))}, but {request.scorers[0].name} is the first scorer now"
     for name in request.candidates:
         if content.fingerprints.get(name, request.fingerprints[name]) != request.fingerprints[name]:
             yield f"its labels of {name} were made with other weights or settings than the bundle has now"

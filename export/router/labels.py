@@ -1,4 +1,4 @@
-"""Label tables: what each candidate scored for each prompt and seed, read from a CSV and checked."""
+"""Label tables: each candidate's score for each prompt and seed, read from a CSV and checked."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Label:
     score: float
     cost_ms: float | None
     extra: Mapping[str, str]
-    """Every other column, as text: categories, the scores of further scorers."""
+    """All other columns, as text: categories, scores of further scorers."""
 
 
 class LabelTable:
-    """A whole table, checked, in columns; made by `LabelTable.open`. Rows without a score are left out."""
+    """A checked table in columns; made by `LabelTable.open`. Rows without a score are left out."""
 
     def __init__(self, path: Path, sha256: str, score: str, category: str | None, rows: _Rows) -> None:
         self.path, self.sha256, self.score, self.category = path, sha256, score, category
@@ -54,11 +54,11 @@ class LabelTable:
 
     @classmethod
     def open(cls, path: str | Path, *, score: str = "score", category: str | None = None) -> LabelTable:
-        """Reads a .csv or .csv.gz file with the columns prompt, candidate and `score`.
+        """Reads a .csv or .csv.gz file with the columns prompt, candidate, `score` and, if it is given, `category`.
 
-        Also read where there: prompt_id (the prompt where not), seed (0), cost_ms, and `category`, which must be there if it is named.
-        An empty score is a missing label. Raises LabelError for a file that is not there, empty, without these columns, without any label,
-        or in which a row is damaged, scores are no finite numbers, a prompt_id has two texts or categories, or a label comes twice.
+        Optional columns: prompt_id (default: the prompt), seed (default: 0) and cost_ms. An empty score is a missing label. Raises
+        LabelError for a file that is missing or empty, or has no such columns or no label at all, and for damaged rows, scores that are not
+        finite, a prompt_id with two texts or categories, and repeated labels.
         """
         path = Path(path)
         rows = _Rows(path, score, category)
@@ -73,7 +73,7 @@ class LabelTable:
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """Every row, in the order of the file; made at each call."""
+        """All rows, in the order of the file; built on every access."""
         return tuple(
             Label(
                 prompt_id=self.prompt_ids[self._prompt[row]],
@@ -89,12 +89,12 @@ class LabelTable:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Every seed there is, rising."""
+        """All seeds, in ascending order."""
         return tuple(int(seed) for seed in np.unique(self._seed))
 
     @property
     def fingerprints(self) -> dict[str, frozenset[str]]:
-        """What the labels of each candidate say they were made with; empty where nothing is said."""
+        """Fingerprints in each candidate's labels; empty if they have none."""
         found: dict[str, set[str]] = {name: set() for name in self.candidates}
         for candidate, mark in set(zip(self._candidate.tolist(), self._extra.get(MARK, ()), strict=False)):
             if mark:
@@ -102,9 +102,9 @@ class LabelTable:
         return {name: frozenset(marks) for name, marks in found.items()}
 
     def cells(self, candidates: Sequence[str] | None = None, *, seeds: Collection[int] | None = None) -> Cells:
-        """The table as prompts x candidates, over the seeds given; prompts without a label among them are left out.
+        """The table as prompts x candidates, over the given seeds; prompts without a label among them are left out.
 
-        candidates: their order; None: all, as they first appear. Raises LabelError for one that has no label, and where nothing is left.
+        candidates: which, in order; by default all, as they first appear. Raises LabelError for one without labels, and if nothing is left.
         """
         names = self.candidates if candidates is None else tuple(candidates)
         unknown = [name for name in names if name not in self.candidates]
@@ -117,7 +117,7 @@ class LabelTable:
         if seeds is not None:
             keep &= np.isin(self._seed, np.array(sorted(seeds), dtype=np.int64))
         if not keep.any():
-            raise LabelError(self.path, f"it has no labels of {', '.join(names)} with the seeds asked for", _REMEDY)
+            raise LabelError(self.path, f"it has no labels of {', '.join(names)} with these seeds", _REMEDY)
         used, prompt = np.unique(self._prompt[keep], return_inverse=True)
         return make_cells(
             prompt_ids=tuple(self.prompt_ids[index] for index in used),
@@ -131,20 +131,20 @@ class LabelTable:
         )
 
     def _check_repeats(self, rows: _Rows) -> None:
-        order = np.lexsort((self._seed, self._candidate, self._prompt))  # stable: of two equal rows the earlier comes first
+        order = np.lexsort((self._seed, self._candidate, self._prompt))  # stable: the earlier of two equal rows comes first
         columns = [column[order] for column in (self._prompt, self._candidate, self._seed)]
         repeated = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
         if repeated.any():
             first, second = order[int(np.argmax(repeated))], order[int(np.argmax(repeated)) + 1]
             what = f"{self.candidates[self._candidate[first]]}, seed {self._seed[first]}, {self.prompt_ids[self._prompt[first]]!r}"
-            problem = f"lines {rows.line[first]} and {rows.line[second]} are the same label twice ({what})"
+            problem = f"lines {rows.line[first]} and {rows.line[second]} have the same label ({what})"
             raise LabelError(
-                self.path, f"{problem}; {int(repeated.sum())} such rows in all", "leave one of them, or give each image a seed"
+                self.path, f"{problem}; {int(repeated.sum())} such rows in all", "keep one of them, or give each image a seed of its own"
             )
 
 
 class _Rows:
-    """The columns of a table while it is read; texts that come again and again are kept once."""
+    """The columns of a table while it is read; repeated texts are kept once."""
 
     def __init__(self, path: Path, score: str, category: str | None) -> None:
         self._path, self._score_column, self._category_column = path, score, category
@@ -174,20 +174,20 @@ class _Rows:
                 if row:
                     self._add(reader.line_num, row, columns, len(header))
         except csv.Error as error:
-            self._fail(reader.line_num, f"it is no CSV: {error}")
+            self._fail(reader.line_num, f"it is not CSV: {error}")
         if not self.score:
             problem = f"it has no labels: no row has a value in column {self._score_column}"
             raise LabelError(self._path, problem, "label some prompts first", reason=Reason.LABELS)
 
     def _columns(self, header: list[str]) -> dict[str, int]:
-        """Position of each column; raises LabelError where one is missing or comes twice."""
+        """Position of each column; raises LabelError if one is missing or repeated."""
         columns = {name: index for index, name in reversed(list(enumerate(header)))}
         needed = ["prompt", "candidate", self._score_column]
         if self._category_column is not None:
             needed.append(self._category_column)
         missing = [name for name in needed if name not in columns]
         if missing:
-            self._fail(1, f"there is no column {', '.join(missing)}, only {', '.join(header)}")
+            self._fail(1, f"it has no column {', '.join(missing)}, only {', '.join(header)}")
         if len(columns) < len(header):
             self._fail(1, f"two columns have the same name: {', '.join(header)}")
         self.extra = {name: [] for name in header if name not in (*KNOWN, self._score_column)}
@@ -195,7 +195,7 @@ class _Rows:
 
     def _add(self, line: int, row: list[str], columns: dict[str, int], width: int) -> None:
         if len(row) != width:
-            self._fail(line, f"it has {len(row)} fields instead of {width}; was a run cut off there?")
+            self._fail(line, f"it has {len(row)} fields instead of {width}; was a run interrupted there?")
         score = row[columns[self._score_column]].strip()
         if not score:
             return
@@ -207,7 +207,7 @@ class _Rows:
             self._fail(line, "the candidate is empty")
         self.candidate.append(self.candidates.setdefault(candidate, len(self.candidates)))
         if len(self.candidates) > MOST_CANDIDATES:
-            self._fail(line, f"there are more than {MOST_CANDIDATES} candidates; is `candidate` the column of their names?")
+            self._fail(line, f"it has more than {MOST_CANDIDATES} candidates; does the column candidate hold their names?")
         self.seed.append(self._seed(line, row[columns["seed"]]) if "seed" in columns else 0)
         cost = row[columns["cost_ms"]].strip() if "cost_ms" in columns else ""
         self.cost_ms.append(self._number(line, "cost_ms", cost) if cost else math.nan)
@@ -237,9 +237,9 @@ class _Rows:
         try:
             value = float(text)
         except ValueError:
-            self._fail(line, f"{name} is {_short(text)}, which is no number")
+            self._fail(line, f"{name} is {_short(text)}, which is not a number")
         if not math.isfinite(value):
-            self._fail(line, f"{name} is {text}, which is no finite number")
+            self._fail(line, f"{name} is {text}, which is not finite")
         return value
 
     def _seed(self, line: int, text: str) -> int:
@@ -249,7 +249,7 @@ class _Rows:
         try:
             value = int(text)
         except ValueError:
-            self._fail(line, f"seed is {_short(text)}, which is no whole number")
+            self._fail(line, f"seed is {_short(text)}, which is not a whole number")
         if not 0 <= value < 2**63:
             self._fail(line, f"seed is {value}, which is not from 0 to {2**63 - 1}")
         if len(self._numbers) < 100_000:
@@ -261,5 +261,5 @@ class _Rows:
 
 
 def _short(text: str) -> str:
-    """A value as a message shows it."""
+    """The value, shortened for a message."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG for a page."""
+"""Plots of the report, as SVG."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INK, QUIET, GRID = "#1d2433", "#6b7486", "#e4e8ef"
 ACCENT, GOLD = "#2563eb", "#d97706"
 PALE_BLUE = "#9dc0f0"
 FAMILIES = (("#a7d8cf", "#0f766e"), ("#fbd9a5", "#c2410c"), ("#bcd3fb", "#1d4ed8"), ("#dccbfb", "#6d28d9"), ("#f9c6d3", "#be185d"))
-"""Pale and full colour of candidates of one denoiser, by their steps."""
+"""Lightest and darkest colour for the candidates of one denoiser."""
 _STYLE = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
@@ -37,15 +37,15 @@ _STYLE = {
     "legend.frameon": False,
 }
 _CURVES = {
-    "oracle": ("as labels allow (chosen on other seeds)", {"color": GOLD, "linestyle": (0, (1, 1.5)), "linewidth": 1.6}),
-    "length": ("longer prompts get more", {"color": QUIET, "linestyle": (0, (4, 2)), "linewidth": 1.3}),
+    "oracle": ("upper bound (oracle on other seeds)", {"color": GOLD, "linestyle": (0, (1, 1.5)), "linewidth": 1.6}),
+    "length": ("longer prompts get more time", {"color": QUIET, "linestyle": (0, (4, 2)), "linewidth": 1.3}),
     "hull": ("random mixing", {"color": QUIET, "linestyle": "solid", "linewidth": 1.3}),
     "router": ("router", {"color": ACCENT, "linestyle": "solid", "linewidth": 2.6}),
 }
 
 
 def plot_curves(found: Evaluation) -> str:
-    """Mean quality by mean cost: the router over everything that needs none."""
+    """Mean quality by mean cost: the router and the choices that need none."""
     names = short_names([row["name"] for row in found.candidates])
     with _axes("curves", 7.8, 4.7) as (axes, out):
         costs, quality = ([row[key] for row in found.candidates] for key in ("cost_ms", "quality"))
@@ -71,7 +71,7 @@ def plot_curves(found: Evaluation) -> str:
 
 
 def plot_shares(found: Evaluation) -> str:
-    """Which candidates the prompts get, from thrifty to generous."""
+    """Shares of the candidates, from the least to the greatest mean cost."""
     order = sorted(range(len(found.candidates)), key=lambda index: found.candidates[index]["cost_ms"])
     names = [found.candidates[index]["name"] for index in order]
     with _axes("shares", 7.8, 3.4) as (axes, out):
@@ -82,15 +82,15 @@ def plot_shares(found: Evaluation) -> str:
             bottom += height
         axes.set_xticks(at, [f"{level['cost_ms']:.0f} ms\n{level['quality']:.3f}" for level in found.shares])
         axes.set_yticks([0, 0.5, 1], ["none", "half", "all"])
-        axes.set_ylabel("part of the prompts")
-        axes.set_xlabel("mean milliseconds of an image, and the quality reached")
+        axes.set_ylabel("share of prompts")
+        axes.set_xlabel("mean milliseconds of an image, and mean quality")
         axes.grid(axis="x", visible=False)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, reverse=True)
     return out[0]
 
 
 def plot_calibration(found: Evaluation) -> str:
-    """Found by predicted quality, in bins of equally many cells."""
+    """Actual quality by predicted quality, in bins of equally many cells."""
     bins = found.calibration["bins"]
     predicted, seen = [row["predicted"] for row in bins], [row["found"] for row in bins]
     with _axes("calibration", 3.6, 3.2) as (axes, out):
@@ -98,7 +98,7 @@ def plot_calibration(found: Evaluation) -> str:
         axes.plot([low, high], [low, high], color=QUIET, linewidth=1.2)
         axes.plot(predicted, seen, color=ACCENT, marker="o", markersize=5, linewidth=1.4)
         axes.set_xlabel("predicted quality")
-        axes.set_ylabel("found")
+        axes.set_ylabel("actual quality")
     return out[0]
 
 
@@ -141,28 +141,28 @@ def _axes(name: str, width: float, height: float) -> Iterator[tuple[Any, list[st
 
 
 def _in_order(found: Curve, end: float) -> tuple[Any, Any]:
-    """Its points by rising cost, level to the dearest candidate's."""
+    """Its points by rising cost, continued to the cost `end`."""
     order = np.lexsort((found.quality, found.cost))
     costs, quality = found.cost[order], found.quality[order]
     return (np.append(costs, end), np.append(quality, quality[-1])) if costs[-1] < end else (costs, quality)
 
 
 def _frame(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Ends of the quality axis: all of these curves, and some room for candidates below them."""
+    """Ends of the quality axis: these curves, with some space around them."""
     low, high = (float(end(np.concatenate([each.quality for each in curves]))) for end in (np.min, np.max))
     reach = max(high - low, 1e-3)
     return low - 0.15 * reach, high + 0.10 * reach
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """The names without their first word, up to a hyphen, where all share it."""
+    """The names without their first word, up to a hyphen, if all share it."""
     first = {name.partition("-")[:2] for name in names}
     is_shared = len(names) > 1 and len(first) == 1 and all(hyphen for _, hyphen in first)
     return [name.partition("-")[2] if is_shared else name for name in names]
 
 
 def shades(names: Sequence[str]) -> list[str]:
-    """A colour for each candidate, the cheapest first: one hue for each denoiser (the name up to @), darker with the cost."""
+    """A colour for each candidate, the cheapest first: one hue per denoiser (the name up to @), darker for higher cost."""
     from matplotlib.colors import LinearSegmentedColormap, to_hex
 
     members: dict[str, list[str]] = {}
@@ -177,7 +177,7 @@ def shades(names: Sequence[str]) -> list[str]:
 
 
 def _label(axes: Any, texts: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
-    """Writes each text beside its point where it covers no point, no other text and not the axis, if there is such a place."""
+    """Writes each text beside its point, where it covers as few points, texts and axes as possible."""
     axes.figure.draw_without_rendering()  # lays out
     scale = axes.figure.dpi / 72
     points = axes.transData.transform(np.column_stack([x, y])) / scale

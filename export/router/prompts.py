@@ -10,10 +10,10 @@ from pathlib import Path
 
 from costroute_rt.error import CostrouteError, LabelError
 from costroute_rt.export.router.csv_file import opened
-from costroute_rt.family.prompt import check_prompt
+from costroute_rt.request import check_prompt
 
 WRITTEN = ("candidate", "seed", "score", "cost_ms", "scorer", "fingerprint", "image_seed")
-"""Columns that labelling itself writes; a table of prompts that has them is no table of prompts."""
+"""Columns that labelling writes; a table of prompts must not have them."""
 _REMEDY = "correct the table of prompts"
 
 
@@ -24,15 +24,15 @@ class PromptRow:
     prompt_id: str
     prompt: str
     extra: Mapping[str, str]
-    """Every other column that goes into the labels, such as `category`."""
+    """Further columns that are copied into the labels, such as `category`."""
     stated: Mapping[str, object] | None = None
-    """What the prompt states, attribute by attribute; None where the table does not say."""
+    """Values of attributes that the prompt states; None if the table does not say."""
 
 
 def read_prompts(path: str | Path) -> list[PromptRow]:
-    """Prompts of a .csv or .csv.gz file with the column prompt, and maybe prompt_id, stated (a JSON object) and others.
+    """Prompts of a .csv or .csv.gz file with the column prompt and, optionally, prompt_id, stated (a JSON object) and others.
 
-    A prompt without prompt_id is its own; a row that comes again is dropped. Raises LabelError.
+    The default prompt_id is the prompt; repeated rows are dropped. Raises LabelError.
     """
     path = Path(path)
     found: dict[str, PromptRow] = {}
@@ -43,9 +43,9 @@ def read_prompts(path: str | Path) -> list[PromptRow]:
             for row in reader:
                 prompt = _read_row(path, reader.line_num, row)
                 if found.setdefault(prompt.prompt_id, prompt) != prompt:
-                    raise LabelError(path, f"line {reader.line_num}: prompt_id {prompt.prompt_id!r} was another prompt before", _REMEDY)
+                    raise LabelError(path, f"line {reader.line_num}: prompt_id {prompt.prompt_id!r} stands for two prompts", _REMEDY)
         except csv.Error as error:
-            raise LabelError(path, f"line {reader.line_num}: it is no CSV: {error}", _REMEDY) from error
+            raise LabelError(path, f"line {reader.line_num}: it is not CSV: {error}", _REMEDY) from error
     if not found:
         raise LabelError(path, "it has no prompts", _REMEDY)
     return list(found.values())
@@ -54,7 +54,7 @@ def read_prompts(path: str | Path) -> list[PromptRow]:
 def _check_header(path: Path, names: object) -> None:
     header = list(names) if isinstance(names, list) else []
     if "prompt" not in header:
-        raise LabelError(path, f"there is no column prompt, only {', '.join(header) or 'an empty file'}", _REMEDY)
+        raise LabelError(path, f"it has no column prompt, only {', '.join(header) or 'an empty line'}", _REMEDY)
     if len(set(header)) < len(header):
         raise LabelError(path, f"two columns have the same name: {', '.join(header)}", _REMEDY)
     reserved = [name for name in header if name in WRITTEN or name.startswith("score_")]
@@ -69,11 +69,11 @@ def _read_row(path: Path, line: int, row: dict[str, str | None]) -> PromptRow:
     text, stated = cells.pop("prompt"), cells.pop("stated", "").strip()
     try:
         check_prompt(text)
-        said = json.loads(stated) if stated else None
+        values = json.loads(stated) if stated else None
     except CostrouteError as error:
         raise LabelError(path, f"line {line}: {error}", _REMEDY) from error
     except ValueError as error:
-        raise LabelError(path, f"line {line}: stated is no JSON: {error}", _REMEDY) from error
-    if said is not None and not isinstance(said, dict):
-        raise LabelError(path, f"line {line}: stated is {stated[:60]}, which is no JSON object", _REMEDY)
-    return PromptRow(prompt_id=cells.pop("prompt_id", "") or text, prompt=text, extra=cells, stated=said)
+        raise LabelError(path, f"line {line}: stated is not JSON: {error}", _REMEDY) from error
+    if values is not None and not isinstance(values, dict):
+        raise LabelError(path, f"line {line}: stated is {stated[:60]}, which is not a JSON object", _REMEDY)
+    return PromptRow(prompt_id=cells.pop("prompt_id", "") or text, prompt=text, extra=cells, stated=values)

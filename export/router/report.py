@@ -1,4 +1,4 @@
-"""The evaluation as one page that needs nothing beside itself."""
+"""The evaluation as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from costroute_rt.export.router import plot
 from costroute_rt.export.router.curve import Interval
 from costroute_rt.export.router.evaluate import Evaluation
 
-_ROUTERS = {"router": "this router", "length": "longer prompts get more", "average": "averages, no prompt"}
+_ROUTERS = {"router": "this router", "length": "longer prompts get more time", "average": "averages only"}
 _FIGURES = {
-    "area": ("area over mixing", "mean height over random mixing of single candidates"),
+    "area": ("area above random mixing", "mean height above random mixing of single candidates"),
     "qnc": ("QNC", "least cost that equals the best single candidate, relative to its cost"),
-    "gain": ("gain", "over the best single candidate, at no cost limit"),
+    "gain": ("gain", "over the best single candidate, without a cost limit"),
     "gain_at_mean_cost": ("gain at mean cost", "over the candidate of mean cost, at its cost"),
-    "over_hull_at_mean_cost": ("over mixing there", "over random mixing at that cost"),
+    "over_hull_at_mean_cost": ("gain over random mixing", "over random mixing at that cost"),
 }
 _CSS = """
 :root{color-scheme:light;--ink:#1d2433;--quiet:#6b7486;--line:#e4e8ef;--accent:#2563eb}
@@ -48,7 +48,7 @@ figcaption{font-size:13px;line-height:1.4;margin-top:6px}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A picture for the page."""
+    """An example image."""
 
     prompt: str
     candidate: str
@@ -57,32 +57,32 @@ class Example:
 
 
 def write_page(found: Evaluation, *, title: str, reason: str, examples: Sequence[Example] = ()) -> str:
-    """The HTML of one page, pictures and plots inside it. Raises BackendError without matplotlib.
+    """The HTML page with its images and plots. Raises BackendError without matplotlib.
 
-    reason: what the router says it routes on, and why. examples: pictures of prompts, the cheapest routes first.
+    reason: what the router routes on, and why. examples: images of prompts, the cheapest routes first.
     """
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="quiet">{escape(reason)}</p>', _tiles(found)]
     if found.curves:
-        about = "Each point of a line is what prompts get on average at one trade-off. Blue above grey is what reading the prompt earns."
-        parts.append(_section("Quality for time", about, plot.plot_curves(found)))
-        about = "From thrifty to generous: the part of the prompts that each candidate gets."
-        parts.append(_section("Who gets what", about, plot.plot_shares(found), _shares_table(found)))
+        about = "Each point of a line is the average over prompts at one trade-off. The blue area is the gain from reading the prompt."
+        parts.append(_section("Quality and time", about, plot.plot_curves(found)))
+        about = "Share of the prompts that each candidate gets, from the least to the greatest mean cost."
+        parts.append(_section("Shares of candidates", about, plot.plot_shares(found), _shares_table(found)))
     else:
-        parts.append(_section("Quality for time", "The labels have no costs, so routes are judged by quality alone."))
-    parts.append(_section("Figures", "Each with its 95 % interval over prompts.", _figures_table(found)))
+        parts.append(_section("Quality and time", "The labels have no costs, so routes are compared by quality only."))
+    parts.append(_section("Figures", "With 95 % intervals over prompts.", _figures_table(found)))
     parts.append(_section("Single candidates", "", _candidates_table(found)))
-    parts.append(_section("Are predictions right?", "On the line: what is predicted is what is found.", _calibration(found)))
+    parts.append(_section("Calibration", "Predictions on the line are exact.", _calibration(found)))
     if found.categories:
-        about = "Gain by kind of prompt; beside it what a kind gets where the mean-cost candidate's time is spent."
+        about = "Gain by kind of prompt, and mean time per kind if all prompts share the time of the mean-cost candidate."
         parts.append(_section("Kinds of prompt", about, plot.plot_categories(found.categories)))
     if examples:
-        parts.append(_section("Examples", "Prompts and what they get where half of the range of cost is spent.", _images(examples)))
+        parts.append(_section("Examples", "Prompts and their images at the middle of the range of mean costs.", _images(examples)))
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_CSS}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
 
 
 def show_interval(found: Interval | None, *, signed: bool = True) -> str:
-    """`+0.031 (+0.022 to +0.040)`, a dash for what is not there."""
+    """`+0.031 (+0.022 to +0.040)`, or a dash if there is none."""
     if found is None or found.value != found.value:
         return "–"
     value, low, high = (_number(each, signed) for each in (found.value, found.low, found.high))
@@ -103,7 +103,7 @@ def _found(found: Interval | None, *, signed: bool) -> str:
 
 
 def show_value(value: float | None, *, signed: bool = True) -> str:
-    """`+0.031`, a dash for what is not there."""
+    """`+0.031`, or a dash if there is none."""
     return "–" if value is None or value != value else _number(value, signed)
 
 
@@ -116,12 +116,12 @@ def _tiles(found: Evaluation) -> str:
     tiles = [(_number(router["gain"].value), "gain over the best single candidate", _ends(router["gain"]))]
     if found.has_cost:
         qnc = router["qnc"].value
-        tiles.insert(0, (_number(router["area"].value), "mean height over random mixing", _ends(router["area"])))
-        tiles.insert(1, ("never" if qnc == float("inf") else f"{100 * qnc:.0f} %", "of the best candidate's cost for its quality", "QNC"))
+        tiles.insert(0, (_number(router["area"].value), "mean height above random mixing", _ends(router["area"])))
+        tiles.insert(1, ("never" if qnc == float("inf") else f"{100 * qnc:.0f} %", "of the best candidate's cost at equal quality", "QNC"))
     if found.reachable_share is not None:
-        tiles.append((f"{100 * found.reachable_share:.0f} %", "of what the labels allow", "against choosing on other seeds"))
+        tiles.append((f"{100 * found.reachable_share:.0f} %", "of the upper bound", "an oracle on other seeds"))
     if found.router_ms is not None:
-        tiles.append((f"{found.router_ms:.3f} ms", "to judge a prompt", "beside the text encoder"))
+        tiles.append((f"{found.router_ms:.3f} ms", "to judge a prompt", "without the text encoder"))
     cells = "".join(
         f'<div class="tile"><b>{escape(value)}</b>{escape(what)}<small>{escape(more)}</small></div>' for value, what, more in tiles
     )
@@ -134,8 +134,8 @@ def _ends(found: Interval) -> str:
 
 
 def _section(title: str, about: str, *content: str) -> str:
-    told = f'<p class="quiet">{escape(about)}</p>' if about else ""
-    return f"<section><h2>{escape(title)}</h2>{told}{''.join(content)}</section>"
+    intro = f'<p class="quiet">{escape(about)}</p>' if about else ""
+    return f"<section><h2>{escape(title)}</h2>{intro}{''.join(content)}</section>"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -145,7 +145,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A second line is set small."""
+    """A second line is set in small type."""
     first, _, second = text.partition("\n")
     return escape(first) + (f"<small>{escape(second)}</small>" if second else "")
 
@@ -156,7 +156,7 @@ def _figures_table(found: Evaluation) -> str:
     rows = [[_FIGURES[name][0], *(_found(found.figures[router].get(name), signed=name != "qnc") for router in routers)] for name in names]
     header = ["", *(_ROUTERS[router] for router in routers)]
     if found.oracle is not None:
-        header.append("chosen on other seeds")
+        header.append("oracle on other seeds")
         for row, name in zip(rows, names, strict=True):
             row.append(show_value(found.oracle.get(name), signed=name != "qnc"))
     notes = "; ".join(f"{_FIGURES[name][0]}: {_FIGURES[name][1]}" for name in names)
@@ -176,14 +176,14 @@ def _candidates_table(found: Evaluation) -> str:
         ]
         for row in sorted(found.candidates, key=lambda row: row["cost_ms"] or 0.0)
     ]
-    return _table(["", "ms", "ms predicted here", "quality", "quality predicted", "routed to, no cost limit"], rows)
+    return _table(["", "ms", "ms predicted here", "quality", "quality predicted", "share without a cost limit"], rows)
 
 
 def _shares_table(found: Evaluation) -> str:
     order = sorted(found.candidates, key=lambda row: row["cost_ms"])
     rows = [[row["name"], *(_words(level["candidates"][row["name"]]["words"]) for level in found.shares)] for row in order]
     header = ["", *(f"{level['cost_ms']:.0f} ms" for level in found.shares)]
-    return '<p class="quiet note">Mean number of words of the prompts that each one gets:</p>' + _table(header, rows)
+    return '<p class="quiet note">Mean number of words in the prompts of each candidate:</p>' + _table(header, rows)
 
 
 def _words(count: float | None) -> str:
@@ -193,21 +193,21 @@ def _words(count: float | None) -> str:
 def _calibration(found: Evaluation) -> str:
     about = found.calibration
     rows = [
-        ["slope, 1 is right", _plain(about["slope"], 2)],
-        ["slope of what the prompt tells", _plain(about["slope_by_prompt"], 2)],
+        ["slope (ideally 1)", _plain(about["slope"], 2)],
+        ["slope within candidates and prompts", _plain(about["slope_by_prompt"], 2)],
         ["bias", _number(about["bias"])],
         ["root mean square error", _plain(about["rms_error"])],
-        ["of it noise of the labels", _plain(about["label_noise"])],
+        ["part due to noise of labels", _plain(about["label_noise"])],
     ]
     return f'<div class="pair"><div>{plot.plot_calibration(found)}</div><div>{_table(["", ""], rows)}</div></div>'
 
 
 def _images(examples: Sequence[Example]) -> str:
-    """The cheap half of them beside the costly half; together where all were sent to one candidate."""
+    """The cheap half beside the expensive half; together if all were routed to one candidate."""
     if len({each.candidate for each in examples}) == 1:
-        return _gallery(f"All sent to {examples[0].candidate}", examples)
+        return _gallery(f"All routed to {examples[0].candidate}", examples)
     middle = len(examples) // 2
-    halves = ("Sent to a cheap candidate", examples[:middle]), ("Sent to a costly one", examples[middle:])
+    halves = ("Routed to a cheap candidate", examples[:middle]), ("Routed to an expensive one", examples[middle:])
     return f'<div class="pair top">{"".join(_gallery(title, half) for title, half in halves if half)}</div>'
 
 

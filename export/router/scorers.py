@@ -1,4 +1,4 @@
-"""What a picture is worth for its prompt: the scorers that `costroute-rt label` knows."""
+"""Scorers of `costroute-rt label`: how well an image shows its prompt."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FORMS = "postcard, clip:FOLDER or module:function"
 
 
 class Scorer(Protocol):
-    """Tells how well a picture shows its prompt; higher is better."""
+    """Scores how well an image shows its prompt; higher is better."""
 
     name: str
-    """Short; further scorers' columns are called score_NAME."""
+    """Short name; the column of a further scorer is score_NAME."""
 
     def check(self, prompt: PromptRow) -> str | None:
-        """What this prompt lacks, in words; None where it can be scored."""
+        """Why this prompt cannot be scored, in words; None if it can."""
         ...
 
     def score(self, pixels: Pixels, prompt: PromptRow) -> float:
@@ -35,12 +35,12 @@ class Scorer(Protocol):
         ...
 
     def close(self) -> None:
-        """Releases what it holds."""
+        """Releases its resources."""
         ...
 
 
 class PostcardScorer:
-    """Mean probability of the stated values, by the scorer in the bundle of the postcard family."""
+    """Mean probability of the stated values, by the scorer in a bundle of the postcard family."""
 
     name = "postcard"
 
@@ -49,7 +49,7 @@ class PostcardScorer:
 
     @classmethod
     def open(cls, bundle: Bundle, home: Path | None) -> PostcardScorer:
-        """Builds its engine where it is missing; raises BundleError for a bundle without that scorer."""
+        """Builds its engine if it is missing; raises BundleError for a bundle without a scorer."""
         from costroute_rt.export.postcard.judge import Judge
 
         return cls(Judge.open(bundle, home))
@@ -59,11 +59,11 @@ class PostcardScorer:
         from costroute_rt.export.postcard.scene import ATTRIBUTES
 
         if not prompt.stated:
-            return "it states nothing, and the postcard scorer needs the column `stated`"
+            return "it has no value in the column `stated`, which the postcard scorer needs"
         for name, value in prompt.stated.items():
             if value not in ATTRIBUTES.get(name, ()):
                 known = ", ".join(map(str, ATTRIBUTES.get(name, tuple(ATTRIBUTES))))
-                return f"it states {name} {value!r}, and the postcard scorer knows {known}"
+                return f"it states {name} {value!r}, but the postcard scorer knows {known}"
         return None
 
     def score(self, pixels: Pixels, prompt: PromptRow) -> float:
@@ -83,7 +83,7 @@ class ClipScorer:
 
     @classmethod
     def open(cls, folder: Path) -> ClipScorer:
-        """A model in a local folder, as transformers saves it; raises BackendError without transformers, ConfigError for no such model."""
+        """A model in a local folder, as transformers saves it; raises BackendError without transformers, ConfigError for other folders."""
         try:
             from transformers import CLIPModel, CLIPProcessor
         except ImportError as error:
@@ -95,13 +95,13 @@ class ClipScorer:
         try:
             model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
             processor = CLIPProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
-        except Exception as error:  # whatever transformers makes of damaged files
+        except Exception as error:  # transformers raises many types for damaged files
             reason = " ".join(str(error).split())[:200]
             raise ConfigError("scorer", f"clip:{folder}", f"a folder with a CLIP model as transformers saves it ({reason})") from error
         return cls(f"clip_{folder.resolve().name}", model, processor)
 
     def check(self, prompt: PromptRow) -> None:
-        """Every prompt will do; what its text encoder cannot read is cut off."""
+        """Every prompt can be scored; long ones are truncated."""
 
     def score(self, pixels: Pixels, prompt: PromptRow) -> float:
         """From 0 to 2.5."""
@@ -114,7 +114,7 @@ class ClipScorer:
             return 2.5 * max(float(torch.nn.functional.cosine_similarity(text, image).item()), 0.0)
 
     def _embed_text(self, text: str) -> Any:
-        """Embedding of the text; kept, as one prompt comes several times in a row."""
+        """Embedding of the text, cached for the next images of the same prompt."""
         if self._text[0] != text or self._text[1] is None:
             inputs = self._processor(text=[text], return_tensors="pt", padding=True, truncation=True)
             self._text = text, self._model.get_text_features(**inputs)
@@ -125,14 +125,14 @@ class ClipScorer:
 
 
 class FunctionScorer:
-    """A function of the user's: function(pixels uint8[height, width, 3], prompt) -> number."""
+    """A function of the user: function(pixels uint8[height, width, 3], prompt) -> number."""
 
     def __init__(self, name: str, function: Callable[[Pixels, str], float]) -> None:
         self.name, self._function = name, function
 
     @classmethod
     def open(cls, spec: str) -> FunctionScorer:
-        """`module:function`, found as Python finds modules, the working folder first; raises ConfigError."""
+        """`module:function`, imported from the working folder or Python's search path; raises ConfigError."""
         module, _, name = spec.partition(":")
         folder = os.getcwd()
         sys.path.insert(0, folder)
@@ -143,14 +143,14 @@ class FunctionScorer:
         finally:
             sys.path.remove(folder)
         if not callable(function):
-            raise ConfigError("scorer", spec, f"a function, and it is of type {type(function).__name__}")
+            raise ConfigError("scorer", spec, f"a function, not an object of type {type(function).__name__}")
         return cls(name, function)
 
     def check(self, prompt: PromptRow) -> None:
-        """Every prompt will do."""
+        """Every prompt can be scored."""
 
     def score(self, pixels: Pixels, prompt: PromptRow) -> float:
-        """Whatever the function says."""
+        """The function's value."""
         return float(self._function(pixels, prompt.prompt))
 
     def close(self) -> None:
@@ -158,14 +158,14 @@ class FunctionScorer:
 
 
 def open_scorers(specs: Sequence[str], bundle: Bundle, home: Path | None = None) -> list[Scorer]:
-    """The scorers of these names; what was opened is closed again where one cannot be. Raises ConfigError, BundleError, BackendError."""
+    """The scorers of these names; if one cannot be opened, the others are closed. Raises ConfigError, BundleError, BackendError."""
     found: list[Scorer] = []
     try:
         for spec in specs:
             found.append(_open_scorer(spec, bundle, home))
         names = [scorer.name for scorer in found]
         if len(set(names)) < len(names):
-            raise ConfigError("scorer", ", ".join(specs), f"names that differ, and these are {', '.join(names)}")
+            raise ConfigError("scorer", ", ".join(specs), f"scorers with different names, not {', '.join(names)}")
     except BaseException:
         for scorer in found:
             scorer.close()
@@ -173,8 +173,8 @@ def open_scorers(specs: Sequence[str], bundle: Bundle, home: Path | None = None)
     return found
 
 
-def score_picture(scorer: Scorer, pixels: Pixels, prompt: PromptRow, *, table: Path, made_by: str) -> float:
-    """A finite score; raises LabelError that names the scorer where it fails or gives none.
+def score_image(scorer: Scorer, pixels: Pixels, prompt: PromptRow, *, table: Path, made_by: str) -> float:
+    """A finite score; raises LabelError, naming the scorer, if it fails or its score is not finite.
 
     made_by: the candidate and seed, for the message.
     """
@@ -186,7 +186,7 @@ def score_picture(scorer: Scorer, pixels: Pixels, prompt: PromptRow, *, table: P
         problem = f"scorer {scorer.name} failed for {prompt.prompt_id!r} ({made_by}): {type(error).__name__}: {error}"
         raise LabelError(table, problem, "correct the scorer; rows so far are kept") from error
     if not np.isfinite(value):
-        problem = f"scorer {scorer.name} gave {value} for {prompt.prompt_id!r} ({made_by}), which is no finite number"
+        problem = f"scorer {scorer.name} returned {value} for {prompt.prompt_id!r} ({made_by}), which is not finite"
         raise LabelError(table, problem, "correct the scorer; rows so far are kept")
     return value
 

@@ -1,7 +1,7 @@
-"""A sentence encoder of the user's, as a network and a tokenizer for a router's bundle.
+"""A sentence encoder of the user, exported as a network and a tokenizer for a router.
 
-Read from a folder as transformers or sentence-transformers saves it: config.json, model.safetensors, tokenizer.json, and where they are
-there modules.json, sentence_bert_config.json and the settings of pooling. The text side of CLIP will do as well.
+Read from a folder as transformers or sentence-transformers saves it: config.json, model.safetensors, tokenizer.json and, optionally,
+modules.json, sentence_bert_config.json and the settings of pooling. The text side of CLIP is accepted as well.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from costroute_rt.routing.router_network import encoder_network
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 _CLIP_TYPES = ("clip", "clip_text_model")
 _OFFSET_TYPES = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Models that number positions from behind the padding token's number."""
+"""Models whose position numbers start after the padding token's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the JSON files of the folder say."""
+    """The settings in the folder's JSON files."""
 
     transformer: Path
     """The folder with the network and the tokenizer."""
     pooling: str
     is_normalised: bool
     max_length: int | None
-    """None: as many tokens as the network reads."""
+    """Tokens it reads; None if only the network limits them."""
     is_lowered: bool
-    """Whether letters are made small before anything else."""
+    """Whether text is lower-cased first."""
 
 
 def export_sentence_encoder(source: Path, target: Path) -> dict[str, Any]:
-    """Writes the network's two files and its tokenizer into `target`; returns the settings that `EngineEncoder.open` takes.
+    """Writes the network's two files and its tokenizer into `target`; returns the settings for `EngineEncoder.open`.
 
-    The weights are rounded to float16, as all of a bundle's are. Raises ConfigError where `source` holds no encoder that can be used,
-    saying why, and BackendError where the torch side is not installed.
+    The weights are rounded to float16, like all weights of a bundle. Raises ConfigError, with the reason, if `source` has no usable
+    encoder, and BackendError if torch and transformers are not installed.
     """
     _import_transformers()
     layout = read_layout(source)
@@ -52,7 +52,7 @@ def export_sentence_encoder(source: Path, target: Path) -> dict[str, Any]:
         module, tokenizer = _load(layout.transformer)
     except CostrouteError:
         raise
-    except Exception as error:  # whatever transformers makes of damaged or unknown files
+    except Exception as error:  # transformers raises many types for damaged or unknown files
         refuse(source, " ".join(str(error).split())[:200])
     if not tokenizer.is_fast or tokenizer.pad_token is None:
         refuse(source, "its tokenizer has no tokenizer.json, or no padding token")
@@ -65,7 +65,7 @@ def export_sentence_encoder(source: Path, target: Path) -> dict[str, Any]:
 
 
 def read_layout(source: Path) -> Layout:
-    """How the folder's modules are put together: a transformer, pooling, and maybe normalisation; raises ConfigError for others."""
+    """The folder's modules: a transformer, pooling and, optionally, normalisation; raises ConfigError for others."""
     if not (source / "modules.json").is_file():
         _read_json(source, "config.json")
         return Layout(source, "mean", False, None, False)
@@ -87,7 +87,7 @@ def read_layout(source: Path) -> Layout:
 
 
 def refuse(source: Path, reason: str) -> NoReturn:
-    """Raises ConfigError for a folder that cannot be used."""
+    """Raises ConfigError for a folder that is not usable."""
     raise ConfigError("encoder", str(source), f"states, hashed, or a folder with a sentence encoder as transformers saves it ({reason})")
 
 
@@ -127,7 +127,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     if missing or getattr(module.config, "is_encoder_decoder", False):
         raise ValueError(f"it lacks {', '.join(sorted(missing)[:3])}" if missing else "it is an encoder and a decoder")
     if isinstance(getattr(module, "pooler", None), torch.nn.Module):
-        module.pooler = None  # another head, which nothing here reads
+        module.pooler = None  # another head, which is not used
     return module.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

@@ -1,8 +1,9 @@
-"""Text states of many prompts: what the family's text encoder says of them, for encoders and estimators that read it."""
+"""Text states of many prompts, for encoders and estimators that read them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import PromptError
-from costroute_rt.family.conditioning import encode_text
-from costroute_rt.family.parts import encode_name
-from costroute_rt.family.prompt import Tokenizer, check_prompt
+from costroute_rt.family.conditioning import encode_text, text_states, tokenize
+from costroute_rt.family.engine_set import run_on_host
+from costroute_rt.family.family import open_tokenizers
+from costroute_rt.request import check_prompt
 from costroute_rt.routing.prompt_encoder import TextStates
+from costroute_rt.routing.router_bundle import states_source
 
-SAY_EVERY = 1000
+REPORT_EVERY = 1000
 
 
 def read_states(
@@ -28,26 +31,27 @@ def read_states(
     setup: Setup = USUAL,
     progress: Callable[[str], None] = lambda _: None,
 ) -> TextStates:
-    """One call of the text encoder for each prompt; its engine is built where it is missing.
+    """The text encoder's states, by one call per prompt; its engine is built if it is missing.
 
-    Raises PromptError that names a prompt the runtime would refuse, and as building and opening engines do.
+    Raises PromptError, naming the prompt, for one that the runtime would refuse, and errors of building and opening engines.
     """
-    store, name = Store.open(home), encode_name(bundle)
+    store, (encoder, output) = Store.open(home), states_source(bundle)
+    tokenizers, name = open_tokenizers(bundle), f"{bundle.family}/{encoder}/encode"
     build_engines(bundle, store, [name], setup, measure=False)
-    tokenizer = Tokenizer.from_bundle(bundle)
     tokens = []
     for number, prompt in enumerate(prompts, 1):
         try:
-            tokens.append(tokenizer.encode(check_prompt(prompt)))
+            tokens.append(tokenize(tokenizers, check_prompt(prompt)))
         except PromptError as error:
             raise PromptError(f"labelled prompt {number}, {prompt[:60]!r}: {error}") from error
-    states = []
+    found = []
     engine = open_engine(bundle, store, name, setup)
     try:
         for done, each in enumerate(tokens, 1):
-            states.append(encode_text(engine, each)[0])
-            if done % SAY_EVERY == 0:
+            tensors = encode_text(bundle, tokenizers, encoder, each, partial(run_on_host, engine))
+            found.append(text_states(bundle, (encoder, output), tensors, each, tokenizers))
+            if done % REPORT_EVERY == 0:
                 progress(f"{done} of {len(tokens)} prompts encoded")
     finally:
         engine.close()
-    return TextStates(np.stack(states), np.array([each.length for each in tokens], dtype=np.int64))
+    return TextStates(np.concatenate([each.states for each in found]), np.concatenate([each.lengths for each in found]))

@@ -1,7 +1,7 @@
-"""Fitting the transformer estimator: one small network over the text encoder's token states, a head for each candidate.
+"""Fitting the transformer estimator: one small network over the text encoder's token states, with one head per candidate.
 
-After CATImage (Li et al., arXiv 2506.14753, section 4.2): all candidates are learned together. Weights are rounded to float16 as a bundle
-keeps them, so that what was fitted is what will run.
+All candidates are learned together, as in CATImage (Li et al., arXiv 2506.14753, section 4.2). Weights are rounded to float16, as in a
+bundle, so that the fitted network is the one that will run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.error import BackendError, ConfigError
 from costroute_rt.export.checkpoint.component import trace_graph, write_weights
 from costroute_rt.export.graph.compose import save_graph
-from costroute_rt.export.router.cells import IntArray
-from costroute_rt.routing.estimator import Average, Estimator, FloatArray, Mean, Transformer, label_weights
+from costroute_rt.routing.array import FloatArray, IntArray
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.label_weight import label_weights
+from costroute_rt.routing.estimator.mean import Mean
+from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.estimator.transformer import Transformer
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.router import Router
 from costroute_rt.routing.router_network import Network, estimator_network
@@ -28,30 +32,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST_PROMPTS = 10
-"""With fewer labelled prompts there is nothing to hold out, and the average is all that is learned."""
+"""With fewer labelled prompts none can be held out, and only the average is learned."""
 HELD_OUT = 0.2
 EPOCHS, PATIENCE = 60, 8
 LEAST_BATCH, BATCH, LEAST_STEPS = 4, 32, 16
-"""With few prompts, batches are smaller, so that an epoch has LEAST_STEPS where it can."""
+"""With few prompts batches are smaller, so that an epoch has LEAST_STEPS steps if possible."""
 LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 2e-3, 0.05, 0.1
 AVERAGED = 0.97
-"""What the running average of the weights, which is the network that is used, keeps at each step."""
+"""Decay of the running average of the weights; this average is the network that is used."""
 HEADS, QUERIES = 4, 4
 _STEPS = 4096
-"""Targets and weights are rounded to 1 / _STEPS: the unit that scores come in does not show in the last digits."""
+"""Targets and weights are rounded to 1 / _STEPS, so that the unit of scores does not change the last digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Examples:
-    """What a network is trained on, as tensors."""
+    """Training data, as tensors."""
 
     states: Tensor
     """float32[prompts, tokens, width]"""
     lengths: Tensor
     targets: Tensor
-    """float32[prompts, candidates]: labels less the candidate's average, in units of its spread."""
+    """float32[prompts, candidates]: labels minus the candidate's average, in units of its spread."""
     weights: Tensor
-    """float32[prompts, candidates], 0 where there is no label."""
+    """float32[prompts, candidates], 0 for missing labels."""
 
     def __len__(self) -> int:
         return len(self.states)
@@ -64,13 +68,13 @@ class _Examples:
 def fit_transformer(
     states: TextStates, mean: FloatArray, variance: FloatArray, *, groups: IntArray | None = None, width: int = 64, seed: int = 0
 ) -> Estimator:
-    """Trains on 80 % of the prompts until the others are predicted no better, then as long on all of them.
+    """Trains on 80 % of the prompts until the held-out ones are predicted no better, then for as many epochs on all of them.
 
-    states: of the prompts. mean, variance: as `Average.fit` takes them. groups: int64[prompts], prompts that are never parted.
-    width: of the network. The same arguments give the same network. The square of the standard error is half of what prompts held out are
-    predicted worse than those learned from, the part that is the network's own (Efron 2004), but that of an average at the least.
-    With fewer than LEAST_PROMPTS it is the average that is returned. Raises BackendError without torch, ConfigError for states that are
-    not finite or not those of the prompts.
+    states: of the prompts. mean, variance: as in `Average.fit`. groups: int64[prompts]; prompts of a group are held out together.
+    width: of the network. The same arguments give the same network. The squared standard error is half of the difference in squared error
+    between held-out and training prompts, which is the network's own part (Efron 2004), and at least that of an average. With fewer than
+    LEAST_PROMPTS the average is returned. Raises BackendError without torch, ConfigError for states that are not finite or belong to other
+    prompts.
     """
     torch = import_torch()
     if len(states) != len(mean) or not np.isfinite(states.states).all():
@@ -101,7 +105,7 @@ def fit_transformer(
 
 
 class ModuleEngine:
-    """A torch module in the place of the engine it will be exported to."""
+    """A torch module with the interface of an engine, until it is exported to one."""
 
     def __init__(self, module: Any, network: Network) -> None:
         self._module, self._network = module.eval(), network
@@ -121,7 +125,7 @@ class ModuleEngine:
         return value.numpy()
 
     def write(self, folder: Path) -> None:
-        """The network's two files, as a bundle has them."""
+        """Writes the network's two files as in a bundle."""
         import torch
 
         weights, path = folder / self._network.weights, folder / self._network.file
@@ -132,7 +136,7 @@ class ModuleEngine:
 
 
 def save_router(router: Router, folder: Path) -> None:
-    """Writes a router that was just fitted, with the network that was trained for it."""
+    """Writes a router that was just fitted, with its trained network."""
     router.save(folder)
     members = router.estimator.members if isinstance(router.estimator, Mean) else (router.estimator,)
     for member in members:
@@ -142,7 +146,7 @@ def save_router(router: Router, folder: Path) -> None:
 
 
 def import_torch() -> Any:
-    """The module; raises BackendError, with the extra to install, where it is not there."""
+    """The torch module; raises BackendError, naming the extra to install, if it is missing."""
     try:
         import torch
     except ImportError as error:
@@ -153,7 +157,7 @@ def import_torch() -> Any:
 
 
 def _prepare(torch: Any, states: TextStates, mean: FloatArray, variance: FloatArray, average: Average) -> tuple[_Examples, FloatArray]:
-    """Examples, and the spread of each candidate's labels: 0 where it has none, or only equal ones."""
+    """Training data, and the spread of each candidate's labels: 0 if it has none, or only equal ones."""
     weights, labels = label_weights(mean, variance)
     spread = np.where(weights.sum(0) > 0, average.spread, 0.0)
     spread[spread <= 1e-9 * np.abs(average.mean)] = 0.0
@@ -163,7 +167,7 @@ def _prepare(torch: Any, states: TextStates, mean: FloatArray, variance: FloatAr
 
 
 def _train(torch: Any, network: Any, examples: _Examples, epochs: int, held_out: _Examples | None) -> tuple[Any, int]:
-    """The running average of the network's weights after the best epoch (the last, where nothing is held out), and its number."""
+    """The running average of the network's weights after the best epoch (the last, if nothing is held out), and that epoch's number."""
     averaged = copy.deepcopy(network).eval()
     best, best_loss, best_epoch = copy.deepcopy(averaged), _loss(torch, averaged, held_out), 0
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -195,13 +199,13 @@ def _loss(torch: Any, network: Any, examples: _Examples | None) -> float:
 
 
 def _squares(network: Any, examples: _Examples) -> Any:
-    """Weighted mean squared error; 0 where nothing has a weight."""
+    """Weighted mean squared error; 0 if all weights are 0."""
     wrong = network.standardised(examples.states, examples.lengths) - examples.targets
     return (examples.weights * wrong**2).sum() / examples.weights.sum().clamp(min=1e-6)
 
 
 def _own_variance(torch: Any, network: Any, examples: _Examples, learned: Any, held_out: Any) -> FloatArray:
-    """float64[candidates], in squared spreads: half of what prompts held out are predicted worse than those learned from."""
+    """float64[candidates], in squared spreads: half of the difference in squared error between held-out and training prompts."""
     errors = []
     for rows in (held_out, learned):
         part = examples.select(rows)
@@ -212,7 +216,7 @@ def _own_variance(torch: Any, network: Any, examples: _Examples, learned: Any, h
 
 
 def _make_network(torch: Any, examples: _Examples, average: FloatArray, spread: FloatArray, width: int) -> Any:
-    """An untrained network, whose estimate is the average."""
+    """An untrained network whose estimate is the average."""
     from torch import nn
 
     tokens = examples.states[torch.arange(examples.states.shape[1]) < examples.lengths[:, None]]
@@ -224,7 +228,7 @@ def _make_network(torch: Any, examples: _Examples, average: FloatArray, spread: 
         def __init__(self) -> None:
             super().__init__()
             for name, value in (("center", tokens.mean(0)), ("scale", torch.where(scale > 1e-6, scale, 1.0))):
-                self.register_buffer(name, value, persistent=False)  # constants of the graph, and as such not rounded
+                self.register_buffer(name, value, persistent=False)  # constants of the graph, which are not rounded
             for name, array in (("average", average), ("spread", spread)):
                 self.register_buffer(name, torch.from_numpy(array.astype(np.float32)), persistent=False)
             self.project = nn.Linear(tokens.shape[1], width)
@@ -238,7 +242,7 @@ def _make_network(torch: Any, examples: _Examples, average: FloatArray, spread: 
             nn.init.zeros_(self.heads.bias)
 
         def standardised(self, states: Any, lengths: Any) -> Any:
-            """float32[prompts, candidates]: the estimate less the average, in units of the spread."""
+            """float32[prompts, candidates]: the estimate minus the average, in units of the spread."""
             own = (torch.arange(states.shape[1]) < lengths[:, None].clamp(min=1))[:, :, None]  # [n, t, 1]
             x = self.project(torch.where(own, (states - self.center) / self.scale, 0.0))
             x = x + self.join(self.attention(self.attend(self.norm(x)), own))

@@ -1,81 +1,15 @@
-"""Costs: how many milliseconds a candidate takes on this device, and how sure that is."""
+"""How many milliseconds the calls of a candidate take on this device, and how sure that is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from costroute_rt.call import Call, Stage
 from costroute_rt.cost.correction import Clock, Correction
-from costroute_rt.engines.store.cost import CallCost, EngineCost
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """The engine calls that one candidate needs for one request."""
-
-    encode: str
-    """Names of engines, as `EngineSet` has them."""
-    text_calls: int
-    step: str
-    rows: int
-    decode: str
-    condition: str | None = None
-    """The engine for what the denoiser makes of the text alone, called once; None where its steps do all of it."""
-    passes: int = 1
-    """Texts in that call: 2 with guidance."""
-    batches: tuple[int, ...]
-    """Images in each batch; a batch is `rows` calls of `step`, then one of `decode`."""
-    loads: tuple[str, ...] = ()
-    """Engines that are not resident."""
-    area: float = 1.0
-    """Pixels of one image over those of the size at which costs were measured: the bundle's, or the engines' own."""
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """Every engine that is called, in that order."""
-        return tuple(name for name in (self.encode, self.condition, self.step, self.decode) if name is not None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """Predicted milliseconds of a request, by stage."""
-
-    overhead_ms: float
-    """Tokenizing, routing, and the host's share of the loop."""
-    text_ms: float
-    swap_ms: float
-    denoise_ms: float
-    decode_ms: float
-    spread_ms: float = 0.0
-    """From the sum to its 95th percentile, from the spread of single calls."""
-    margin_ms: float = 0.0
-    """What recent images needed beyond that."""
-
-    @property
-    def total_ms(self) -> float:
-        """The middle estimate."""
-        return self.overhead_ms + self.text_ms + self.swap_ms + self.denoise_ms + self.decode_ms
-
-    @property
-    def p95_ms(self) -> float:
-        """The upper estimate, which a budget is compared with: 95 images of 100, or more, take no longer."""
-        return self.total_ms + self.spread_ms + self.margin_ms
-
-    def to_json(self) -> dict[str, float]:
-        """Every stage and both estimates, in milliseconds."""
-        stages = {name: getattr(self, name) for name in ("overhead_ms", "text_ms", "swap_ms", "denoise_ms", "decode_ms")}
-        return {name: round(value, 3) for name, value in {**stages, "total_ms": self.total_ms, "p95_ms": self.p95_ms}.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    name: str
-    engine: str
-    calls: int
-    cost: CallCost
-    scale: float
-    """From the cost as measured to the cost of a call now."""
+from costroute_rt.engines.store.cost import EngineCost
+from costroute_rt.route import Cost
 
 
 @dataclass(slots=True)
@@ -90,34 +24,33 @@ class CostModel:
     """Predicts requests from measured calls, and corrects itself by what they took; safe to use from several threads."""
 
     def __init__(self, measured: Mapping[str, EngineCost], clock: Clock, *, routing_ms: float = 0.0) -> None:
-        """routing_ms: what the engines that the router runs take for a prompt."""
+        """measured: by engine name. routing_ms: what the engines that the router runs take for a prompt."""
         self._measured = dict(measured)
         self._correction = Correction(clock, routing_ms=routing_ms)
 
     def replace(self, engine: str, cost: EngineCost) -> None:
-        """Another engine took the place of the one of that name: what was observed on that one counts no more."""
+        """Another engine took the place of the one of that name: observations of that one no longer count."""
         self._measured[engine] = cost
-        self._correction.forget(lambda key: key == engine or key.startswith(f"{engine} "))
+        self._correction.forget(lambda key: key.partition(" ")[0] == engine)
 
-    def batches(self, step: str, count: int) -> tuple[int, ...]:
-        """`count` images, each in a call of its own."""
-        return (1,) * count
+    def expected_ms(self, call: Call) -> float:
+        """One run of the call's engine, corrected by what was observed."""
+        return self._measured[call.engine].call.median_ms * self._scale(call)
 
-    def expected_ms(self, engine: str, batch: int = 1, area: float = 1.0) -> float:
-        """One call, corrected by what was observed."""
-        return _call(self._measured[engine], batch).median_ms * area * self._correction.call_factor(_key(engine, batch, area))
+    def predict(self, calls: Iterable[Call], loads: Iterable[str] = (), instead: Mapping[str, EngineCost] | None = None) -> Cost:
+        """The cost of these calls on this device as it is now, and of loading the engines called `loads`.
 
-    def predict(self, work: Work, instead: Mapping[str, EngineCost] | None = None) -> Cost:
-        """The cost of `work` on this device as it is now.
-
-        instead: costs by engine name, of engines that are not in use but might be.
+        Calls of the router are part of the overhead. instead: costs by engine name, of engines that are not in use but might be.
         """
-        stages = self._stages(work, {**self._measured, **instead} if instead else self._measured)
-        sums = dict.fromkeys(("text", "swap", "denoise", "decode"), 0.0)
-        for stage in stages:
-            sums[stage.name] += stage.calls * stage.cost.median_ms * stage.scale
-        # Calls vary independently, so their deviations add in quadrature; what they share is the margin's part.
-        variance = sum(stage.calls * ((stage.cost.p95_ms - stage.cost.median_ms) * stage.scale) ** 2 for stage in stages)
+        measured = {**self._measured, **instead} if instead else self._measured
+        sums, variance = dict.fromkeys(("text", "swap", "denoise", "decode"), 0.0), 0.0
+        timed = (call for call in calls if call.stage != Stage.ROUTE)
+        runs = [(call.stage.value, call.times, measured[call.engine].call, self._scale(call)) for call in timed]
+        runs += [("swap", 1, measured[engine].load, self._correction.load_factor(engine)) for engine in loads]
+        for stage, times, cost, scale in runs:
+            sums[stage] += times * cost.median_ms * scale
+            # Runs vary independently, so their deviations add in quadrature; the margin stands for what they share.
+            variance += times * ((cost.p95_ms - cost.median_ms) * scale) ** 2
         overhead_ms = self._correction.overhead_ms()
         total_ms = overhead_ms + sum(sums.values())
         return Cost(
@@ -130,9 +63,9 @@ class CostModel:
             margin_ms=self._correction.margin() * total_ms,
         )
 
-    def record_call(self, observed: Observed, engine: str, actual_ms: float, *, batch: int = 1, area: float = 1.0) -> None:
-        """Note in `observed` one more call of `engine`."""
-        measured_ms, key = _call(self._measured[engine], batch).median_ms * area, _key(engine, batch, area)
+    def record_call(self, observed: Observed, call: Call, actual_ms: float) -> None:
+        """Note in `observed` one more run of the call's engine."""
+        measured_ms, key = self._measured[call.engine].call.median_ms * _work(call), _key(call)
         before = observed.calls.get(key, (0.0, 0.0))
         observed.calls[key] = (before[0] + measured_ms, before[1] + actual_ms)
 
@@ -148,28 +81,16 @@ class CostModel:
         excess = (actual_ms - predicted.total_ms - predicted.spread_ms) / predicted.total_ms
         self._correction.observe(observed.calls, observed.loads, overhead_ms=overhead_ms, excess=excess)
 
-    def _stages(self, work: Work, costs: Mapping[str, EngineCost]) -> list[_Stage]:
-        def stage(name: str, engine: str, calls: int, batch: int, area: float) -> _Stage:
-            factor = self._correction.call_factor(_key(engine, batch, area))
-            return _Stage(name, engine, calls, _call(costs[engine], batch), area * factor)
-
-        stages = [stage("text", work.encode, work.text_calls, 1, 1.0)]
-        if work.condition is not None:
-            stages.append(stage("text", work.condition, 1, work.passes, 1.0))
-        for batch in sorted(set(work.batches)):
-            times = work.batches.count(batch)
-            stages.append(stage("denoise", work.step, times * work.rows, batch, work.area))
-            stages.append(stage("decode", work.decode, times, batch, work.area))
-        for engine in work.loads:
-            stages.append(_Stage("swap", engine, 1, costs[engine].load, self._correction.load_factor(engine)))
-        return stages
+    def _scale(self, call: Call) -> float:
+        """From the measured time of a run to the time expected now."""
+        return _work(call) * self._correction.call_factor(_key(call))
 
 
-def _call(cost: EngineCost, batch: int) -> CallCost:
-    """Of one call, by what one image takes."""
-    return cost.call if batch == 1 else cost.call.scaled(batch)
+def _work(call: Call) -> float:
+    """Work of one run over that of the run that was measured, which had one text."""
+    return call.rows * call.area
 
 
-def _key(engine: str, batch: int, area: float) -> str:
-    """What observations of calls are kept under: sizes and batches are corrected apart from each other."""
-    return f"{engine} x{batch} {area:g}"
+def _key(call: Call) -> str:
+    """What observations of calls are kept under: sizes and numbers of texts are corrected apart from each other."""
+    return f"{call.engine} {_work(call):g}"

@@ -1,14 +1,12 @@
-"""Putting a runtime's parts together from a bundle and the store."""
+"""Putting a runtime's resources together from a bundle and the store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-import costroute_rt
-from costroute_rt.candidate import Pool
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.backends.engine import Engine
@@ -23,24 +21,24 @@ from costroute_rt.engines.building.lookup import (
     names_to_build,
     read_cost,
 )
-from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import MANIFEST
+from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
 from costroute_rt.engines.bundle.size import has_one_size, known_size, with_size
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
-from costroute_rt.error import BundleError, ConfigError, EngineError
-from costroute_rt.family.calls import engine_names, image_calls
+from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.family.calls import engine_names, image_calls, router_calls
 from costroute_rt.family.engine_set import EngineSet
-from costroute_rt.family.parts import Parts, Profiles, Tables
-from costroute_rt.family.prompt import Tokenizer
+from costroute_rt.family.family import EngineSizes, Family
+from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Upgrade
-from costroute_rt.routing.quality import AverageQuality
+from costroute_rt.routing.quality import AverageQuality, QualityEstimator
 from costroute_rt.routing.router_bundle import open_router
+from costroute_rt.version import read_version
 
 Progress = Callable[[str, int, int], None]
 
 
-def assemble_parts(
+def open_resources(
     path: str | Path | None,
     clock: Clock,
     *,
@@ -53,101 +51,122 @@ def assemble_parts(
     build: bool,
     background_build: bool,
     progress: Progress | None,
-) -> Parts:
-    """The parts of a runtime, no engine opened yet; arguments and errors are those of `Runtime.open`."""
+) -> Resources:
+    """The resources of a runtime, no engine opened yet; arguments and errors are those of `Runtime.open`."""
     if build and background_build:
         raise ConfigError("build and background_build", (build, background_build), "one of them")
-    bundle = Bundle.open(costroute_rt.shipped_bundle() if path is None else path, verify=False)
+    bundle = Bundle.open(shipped_bundle() if path is None else path, verify=False)
     bundle.check_hashes()
-    pool, store = Pool.from_bundle(bundle), Store.open(home)
-    tables = _compile_tables(bundle, pool)
-    setup = wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
-    names = engine_names(bundle)
+    family, store = Family.open(bundle), Store.open(home)
+    wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
+    source = EngineSource(bundle, store, wanted)
+    names = engine_names(bundle)
     if background_build:
-        setup = choose_start(bundle, store, wanted, names, progress)
+        source = choose_start(source, names, progress)
     elif build:
-        build_engines(bundle, store, names_to_build(bundle, names, wanted), wanted, progress=progress)
+        source.build(names_to_build(bundle, names, wanted), progress)
+    family = family.with_sizes(find_sizes(source, names))
+    engines = EngineSet(source.open)
+    quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
+    if bundle.router is not None:
+        quality = open_router(bundle, engines.of_family(family.name))
+    calls = router_calls(bundle) if quality.engines else ()
+    costs = source.costs(family.sizes, names)
+    return Resources(
+        families={family.name: family},
+        pool=family.pool,
+        engines=engines,
+        costs=CostModel(costs, clock, routing_ms=sum(costs[call.engine].call.median_ms for call in calls)),
+        quality=quality,
+        router_calls=calls,
+        clock=clock,
+        setup=engine_key(bundle, names[0], source.setup).setup,
+        fallback=wanted.fallback,
+        versions={"costroute-rt": read_version(), **_versions(source.setup, wanted), "numpy": np.__version__},
+        upgrade=start_upgrade(source, wanted, names) if source.setup != wanted else None,
+    )
 
-    def open_one(name: str) -> Engine:
-        return open_engine(bundle, store, name, setup)
 
-    def find_cost(name: str) -> EngineCost:
+class EngineSource:
+    """Engines of one bundle by one setup, in one store."""
+
+    def __init__(self, bundle: Bundle, store: Store, setup: Setup) -> None:
+        self.bundle, self.store, self.setup = bundle, store, setup
+
+    def build(self, names: Sequence[str], progress: Progress | None = None) -> None:
+        """Build and measure what is missing."""
+        build_engines(self.bundle, self.store, names, self.setup, progress=progress)
+
+    def open(self, name: str) -> Engine:
+        """The engine of that name; raises EngineError."""
+        return open_engine(self.bundle, self.store, name, self.setup)
+
+    def cost(self, name: str) -> EngineCost:
+        """What it costs on this device; raises EngineError, which says how the nearest stored engine differs."""
         try:
-            return read_cost(bundle, store, name, setup)
+            return read_cost(self.bundle, self.store, name, self.setup)
         except EngineError:
-            open_engine(bundle, store, name, setup).close()  # where the engine itself is missing, this says what differs
+            self.open(name).close()  # if the engine itself is missing, this reports what differs
             raise
 
-    profiles = find_profiles(bundle, store, setup, names)
-    found = [*(names if profiles.has_usual else ()), *(name for size in profiles.sizes for name in with_size(bundle, names, size))]
-    costs = {name: find_cost(name) for name in dict.fromkeys(found)}
-    engines = EngineSet(open_one)
-    quality = (
-        open_router(bundle, lambda component, graph: engines.get(f"{bundle.family}/{component}/{graph}"))
-        if bundle.router
-        else AverageQuality.from_bundle(bundle, pool)
-    )
-    return Parts(
-        bundle=bundle,
-        pool=pool,
-        tokenizer=Tokenizer.from_bundle(bundle),
-        tables=tables,
-        engines=engines,
-        costs=CostModel(costs, clock, routing_ms=sum(costs[f"{bundle.family}/{name}"].call.median_ms for name in quality.engines)),
-        quality=quality,
-        clock=clock,
-        backend=setup.backend,
-        precision=setup.precision,
-        fallback=wanted.fallback,
-        versions={"costroute-rt": costroute_rt.__version__, **_versions(setup, wanted), "numpy": np.__version__},
-        profiles=profiles,
-        upgrade=start_upgrade(bundle, store, wanted, setup, names) if setup != wanted else None,
-    )
+    def costs(self, sizes: EngineSizes, names: Sequence[str]) -> dict[str, EngineCost]:
+        """By name: of the usual engines, and of those of the sizes that have their own."""
+        wanted = [*(names if sizes.has_usual else ()), *(name for size in sizes.sizes for name in with_size(self.bundle, names, size))]
+        return {name: self.cost(name) for name in dict.fromkeys(wanted)}
+
+    def is_ready(self, names: Iterable[str]) -> bool:
+        """Whether all of them exist, are measured, and can run."""
+        return is_ready(self.bundle, self.store, names, self.setup)
 
 
-def find_profiles(bundle: Bundle, store: Store, setup: Setup, names: Sequence[str]) -> Profiles:
-    """For which sizes the engines called `names` are there and measured; the usual ones count as there where no others are."""
-    built = {known_size(bundle, stored.key.shapes) for stored in store.engines()} if not has_one_size(bundle) else set()
-    sizes = {size for size in built if size is not None and is_ready(bundle, store, with_size(bundle, names, size), setup)}
-    has_usual = not sizes or is_ready(bundle, store, names, setup)
-    return Profiles(frozenset(sizes), has_usual=has_usual, setup=engine_key(bundle, names[0], setup).setup)
+def find_sizes(source: EngineSource, names: Sequence[str]) -> EngineSizes:
+    """Image sizes whose engines exist and are measured; the usual ones count as existing if no others do."""
+    bundle = source.bundle
+    built = {known_size(bundle, stored.key.shapes) for stored in source.store.engines()} if not has_one_size(bundle) else set()
+    sizes = {size for size in built if size is not None and source.is_ready(with_size(bundle, names, size))}
+    return EngineSizes(frozenset(sizes), has_usual=not sizes or source.is_ready(names))
 
 
-def choose_start(bundle: Bundle, store: Store, wanted: Setup, names: Sequence[str], progress: Progress | None) -> Setup:
-    """What to run until the engines of `wanted` are built: itself where they are, else the fastest that is ready.
+def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress | None) -> EngineSource:
+    """What to run until the engines of `wanted` are built: itself if they are, else the fastest setup that is ready.
 
-    Where none is, ONNX Runtime on the CPU, which takes seconds to build. Where engines of `wanted` lost races, or were not in all of them
-    yet, those they ran against.
+    If none is, ONNX Runtime on the CPU, which takes seconds to build. If engines of `wanted` lost races, or have races still to run, the
+    engines that they run against.
     """
-    engine_key(bundle, names[0], wanted)  # raises where the backend or provider is not there: building would be in vain
+    bundle, store, threads = wanted.bundle, wanted.store, wanted.setup.threads
+    engine_key(bundle, names[0], wanted.setup)  # raises if the backend or provider is missing: building would be in vain
     stored = {(each.key.backend, each.key.provider, each.key.precision) for each in store.engines()}
-    others = [
-        Setup(backend=backend, provider=provider, precision=precision, threads=wanted.threads)
-        for backend, provider, precision in sorted(stored)
+    setups = [
+        Setup(backend=backend, provider=provider, precision=precision, threads=threads) for backend, provider, precision in sorted(stored)
     ]
-    ready = [setup for setup in others if setup != wanted and is_ready(bundle, store, names, setup)]
-    ready.sort(key=lambda setup: sum(read_cost(bundle, store, name, setup).call.median_ms for name in names))
-    if is_ready(bundle, store, names, wanted):
-        return next((setup for setup in ready if not all(may_replace(bundle, store, name, wanted, setup) for name in names)), wanted)
+    ready = [source for setup in setups if setup != wanted.setup and (source := EngineSource(bundle, store, setup)).is_ready(names)]
+    ready.sort(key=lambda source: sum(source.cost(name).call.median_ms for name in names))
+    if wanted.is_ready(names):
+        return next((each for each in ready if not _may_replace(wanted, each, names)), wanted)
     if ready:
         return ready[0]
-    base = Setup(backend="onnxruntime", threads=wanted.threads)
-    build_engines(bundle, store, names, base, progress=progress)
+    base = EngineSource(bundle, store, Setup(backend="onnxruntime", threads=threads))
+    base.build(names, progress)
     return base
 
 
-def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, names: Sequence[str]) -> Upgrade:
-    """Start building what `wanted` lacks; its engines are to replace those of `setup`, all at once, when they are proved together."""
+def _may_replace(wanted: EngineSource, replaced: EngineSource, names: Sequence[str]) -> bool:
+    return all(may_replace(wanted.bundle, wanted.store, name, wanted.setup, replaced.setup) for name in names)
+
+
+def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> Upgrade:
+    """Start building the engines that `wanted` lacks; they replace those of `source`, all at once, when they are proved together."""
     from costroute_rt.engines.building.background import start_builder  # not loaded by those who start nothing
     from costroute_rt.engines.building.plan import plan_builds
     from costroute_rt.engines.building.profile import example_call
 
+    bundle, store = source.bundle, source.store
     planned = plan_builds(bundle, store, names, wanted)
-    there = [each.engine for each in planned if not each.builds]
-    rejected = {name: why for name in there if (why := find_rejection(bundle, store, name, wanted, setup)) is not None}
-    wanting = [name for name in names if name not in rejected]
+    complete = [each.engine for each in planned if not each.builds]
+    rejected = {name: why for name in complete if (why := find_rejection(bundle, store, name, wanted, source.setup)) is not None}
+    remaining = [name for name in names if name not in rejected]
     recorded = {name: cost for name in names if (cost := find_recorded_cost(bundle, store, name, wanted)) is not None}
 
     def open_ready(name: str) -> Engine:
@@ -160,7 +179,7 @@ def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, nam
         return engine
 
     return Upgrade(
-        start_builder(bundle, store, wanting, wanted, setup, image_calls(bundle)) if wanting else None,
+        start_builder(bundle, store, remaining, wanted, source.setup, image_calls(bundle)) if remaining else None,
         open_ready,
         lambda name: read_cost(bundle, store, name, wanted),
         setup=wanted,
@@ -172,14 +191,3 @@ def start_upgrade(bundle: Bundle, store: Store, wanted: Setup, setup: Setup, nam
 
 def _versions(*setups: Setup) -> dict[str, str]:
     return {setup.backend: setup.tool().version for setup in setups}
-
-
-def _compile_tables(bundle: Bundle, pool: Pool) -> Tables:
-    """The step tables of every candidate; raises BundleError for a scheduler that cannot be compiled, or not to that many steps."""
-    try:
-        tables = Tables(bundle.schedulers)
-        for candidate in pool:
-            tables.table(candidate)
-    except ConfigError as error:
-        raise BundleError(bundle.root / MANIFEST, f"a scheduler in it cannot be used: {error}", "export the bundle again") from error
-    return tables

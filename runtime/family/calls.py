@@ -1,53 +1,99 @@
-"""Which engines the candidates of a bundle call: the one place that knows."""
+"""The calls of a candidate: every engine run that it needs for a request, in order.
+
+This is the one place that knows what a candidate runs. Names are a set over this list, a cost is a sum over it; building, warming up,
+racing engines, memory and usage are walks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from costroute_rt.call import Call, Stage
+from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import ROUTER_GRAPHS, step_graph
+from costroute_rt.engines.bundle.manifest import CARRIED, LOOP_INPUTS, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.name import EngineName
 
 
-def engine_names(bundle: Bundle) -> list[str]:
-    """Every engine that the pool and the router need, once: of text and denoisers, then decoders, then the router's."""
-    rows = [_own_names(bundle, row) for row in bundle.pool]
-    steps, decoders = [name for names in rows for name in names[:-1]], [names[-1] for names in rows]
-    return list(dict.fromkeys([*steps, *decoders, *_router_names(bundle)]))
+def read_pool(bundle: Bundle) -> tuple[Candidate, ...]:
+    """The bundle's candidates, in its order."""
+    return tuple(_candidate(bundle, row) for row in bundle.pool)
 
 
-def candidate_names(bundle: Bundle, row: Mapping[str, Any]) -> list[str]:
-    """The engines that one candidate of the pool needs, in the order in which they are called, the router's first.
+def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = None) -> tuple[Call, ...]:
+    """The calls for one image by the bundle's usual engines.
 
-    row: of `Bundle.pool`.
+    rows: denoiser calls of the whole run; None: one for each step.
     """
-    return [*_router_names(bundle), *_own_names(bundle, row)]
+    component = bundle.components[candidate.denoiser]
+    passes = 2 if candidate.is_guided else 1
+    calls = [Call(_name(bundle, name, "encode"), Stage.TEXT) for name in encoders_of(bundle, candidate.denoiser)]
+    if "condition" in component.graphs:
+        calls.append(Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=passes))
+    step = component.step_graph(candidate.guidance_scale)
+    return (
+        *calls,
+        Call(_name(bundle, candidate.denoiser, step), Stage.DENOISE, times=candidate.num_inference_steps if rows is None else rows),
+        Call(_name(bundle, candidate.decoder, "decode"), Stage.DECODE),
+    )
+
+
+def router_calls(bundle: Bundle) -> tuple[Call, ...]:
+    """The calls that the bundle's router makes for a prompt beside the text encoder's."""
+    if bundle.router is None:
+        return ()
+    roles = {name: component.role for name, component in bundle.components.items() if component.role in ROUTER_GRAPHS}
+    return tuple(Call(_name(bundle, name, ROUTER_GRAPHS[role]), Stage.ROUTE) for name, role in roles.items())
+
+
+def engine_names(bundle: Bundle) -> list[str]:
+    """Every engine that the bundle's pool and router need, once, by stage; the router's come last."""
+    calls = [call for candidate in read_pool(bundle) for call in candidate_calls(bundle, candidate)]
+    ordered = sorted(calls, key=lambda call: call.stage is Stage.DECODE)
+    return list(dict.fromkeys(call.engine for call in (*ordered, *router_calls(bundle))))
+
+
+def candidate_names(bundle: Bundle) -> dict[str, list[str]]:
+    """The engines that each candidate needs, by its name, in the order in which they are called, the router's first."""
+    calls = {each.name: (*router_calls(bundle), *candidate_calls(bundle, each)) for each in read_pool(bundle)}
+    return {name: list(dict.fromkeys(call.engine for call in each)) for name, each in calls.items()}
 
 
 def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:
-    """By candidate, the engines called for one image and how often: for each choice of engines, the candidate with the fewest steps."""
-    found: dict[str, list[tuple[str, int]]] = {}
-    choices = set()
-    for row in sorted(bundle.pool, key=lambda row: int(row["num_inference_steps"])):
-        names = candidate_names(bundle, row)
-        if tuple(names) not in choices:
-            choices.add(tuple(names))
-            steps = int(row["num_inference_steps"])
-            found[str(row["name"])] = [(name, steps if name == names[-2] else 1) for name in names]
-    return found
+    """Engines and how often each runs for one image, by candidate: the one of fewest steps for each choice of engines."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for candidate in sorted(read_pool(bundle), key=lambda each: each.num_inference_steps):
+        calls = (*router_calls(bundle), *candidate_calls(bundle, candidate))
+        found.setdefault(tuple(call.engine for call in calls), {candidate.name: [(call.engine, call.times) for call in calls]})
+    return {name: calls for each in found.values() for name, calls in each.items()}
 
 
-def _router_names(bundle: Bundle) -> list[str]:
-    """The engines that the bundle's router runs."""
-    if bundle.router is None:
-        return []
-    roles = {name: component.role for name, component in bundle.components.items() if component.role in ROUTER_GRAPHS}
-    return [str(EngineName(bundle.family, name, ROUTER_GRAPHS[role])) for name, role in roles.items()]
+def sources_of(bundle: Bundle, denoiser: str) -> tuple[str, ...]:
+    """Names of the conditioning tensors that a denoiser's graphs take, as `manifest` lists them."""
+    graphs = {use: bundle.graphs[path] for use, path in bundle.components[denoiser].graphs.items()}
+    made = graphs["condition"].outputs if "condition" in graphs else {}
+    taken = [name for use in ("condition", "step", "guided_step") if use in graphs for name in graphs[use].inputs]
+    return tuple(dict.fromkeys(name for name in taken if name not in (*LOOP_INPUTS, CARRIED, *made)))
 
 
-def _own_names(bundle: Bundle, row: Mapping[str, Any]) -> list[str]:
-    calls = [(name, "encode") for name, component in bundle.components.items() if component.role == "text_encoder"]
-    calls += [(row["denoiser"], "condition")] if "condition" in bundle.components[row["denoiser"]].graphs else []
-    calls += [(row["denoiser"], step_graph(row["guidance_scale"])), (row["decoder"], "decode")]
-    return [str(EngineName(bundle.family, component, graph)) for component, graph in calls]
+def call_graph(call: Call) -> tuple[str, str]:
+    """Component and graph of the engine that a call runs."""
+    name = EngineName.parse(call.engine)
+    return name.component, name.graph
+
+
+def encoders_of(bundle: Bundle, denoiser: str) -> tuple[str, ...]:
+    """Names of the text encoders whose outputs a denoiser's graphs take, in the bundle's order."""
+    taken = {name.rpartition(".")[0] for name in sources_of(bundle, denoiser)}
+    return tuple(name for name, component in bundle.components.items() if component.role == "text_encoder" and name in taken)
+
+
+def _candidate(bundle: Bundle, row: Mapping[str, Any]) -> Candidate:
+    step = bundle.components[row["denoiser"]].step_graph(row["guidance_scale"])
+    names = ("name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder")
+    return Candidate(family=bundle.family, is_guided=step == "guided_step", **{name: row[name] for name in names})
+
+
+def _name(bundle: Bundle, component: str, graph: str) -> str:
+    return str(EngineName(bundle.family, component, graph))

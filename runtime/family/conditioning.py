@@ -1,61 +1,103 @@
-"""Text states: what the denoiser is told of a prompt."""
+"""Conditioning: from a prompt to the named tensors that a denoiser's steps take.
+
+Tensors have the names that the bundle's manifest gives them (`engines.bundle.manifest`); here they are arrays in host memory, with one row
+for a text.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.family.prompt import Tokens
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.manifest import IMAGE_SIZE
+from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
 from costroute_rt.routing.prompt_encoder import TextStates
 
-if TYPE_CHECKING:
-    from costroute_rt.engines.backends.engine import Engine
+Array = npt.NDArray[Any]
+Tensors = dict[str, Array]
+RunEncoder = Callable[[Tensors], Mapping[str, Array]]
+"""Runs a text encoder on arrays in host memory, and returns its outputs there."""
 
 _KEPT = 16
-"""Negative prompts whose states are kept; applications use a few over and over."""
-
-States = npt.NDArray[np.float32]
+"""Negative prompts whose encodings are kept; applications use a few over and over."""
 
 
-class NegativeStates:
-    """Text states of recent negative prompts. Not safe to use from several threads at once, except `in`."""
+class Encodings:
+    """What text encoders gave for recent negative prompts. Not safe to change from several threads at once; `in` is."""
 
     def __init__(self) -> None:
-        self._states: OrderedDict[str, States] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, str], Tensors] = OrderedDict()
 
-    def __contains__(self, text: str) -> bool:
-        return text in self._states
+    def __contains__(self, key: tuple[str, str, str]) -> bool:
+        """key: family, text encoder, text."""
+        return key in self._kept
 
-    def get(self, text: str) -> States | None:
-        """float32[1, tokens, width], or None where they are not kept."""
-        states = self._states.get(text)
-        if states is not None:
-            self._states.move_to_end(text)
-        return states
-
-    def put(self, text: str, states: States) -> None:
-        """Keep them, and forget those not used for longest."""
-        self._states[text] = states
-        while len(self._states) > _KEPT:
-            self._states.popitem(last=False)
+    def get(self, key: tuple[str, str, str], make: Callable[[], Tensors]) -> Tensors:
+        """The encoding, made if need be; the one not used for longest is forgotten."""
+        if key not in self._kept:
+            self._kept[key] = make()
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
 
-def as_text_states(states: States, tokens: Tokens) -> TextStates:
-    """One prompt's states as a router reads them."""
-    return TextStates(states, np.array([tokens.length]))
+def tokenize(tokenizers: Mapping[str, Tokenizer], text: str) -> dict[str, Tokens]:
+    """The text by every tokenizer. Raises PromptError where it is far too long."""
+    return {name: tokenizer.encode(text) for name, tokenizer in tokenizers.items()}
 
 
-def encode_text(engine: Engine, tokens: Tokens) -> States:
-    """float32[1, tokens, width], on the host: one call of the text encoder."""
-    ids = tokens.ids.astype(engine.inputs["input_ids"].dtype, copy=False)
-    outputs = engine.run({"input_ids": engine.to_device(ids)})
-    return np.asarray(engine.to_host(outputs["last_hidden_state"]), dtype=np.float32)
+def encode_text(
+    bundle: Bundle, tokenizers: Mapping[str, Tokenizer], encoder: str, tokens: Mapping[str, Tokens], run: RunEncoder
+) -> Tensors:
+    """Outputs of a text encoder for one text, as ENCODER.OUTPUT: float32[1, ...], the leading tokens of a template cut off."""
+    component = bundle.components[encoder]
+    name = str(component.tokenizer)
+    inputs = bundle.graphs[component.graphs["encode"]].inputs
+    feeds = {"input_ids": tokens[name].ids, "attention_mask": tokens[name].attention_mask}
+    outputs = run({key: feeds[key].astype(spec.dtype, copy=False) for key, spec in inputs.items()})
+    drop = tokenizers[name].drop
+    arrays = {key: np.asarray(value, dtype=np.float32) for key, value in outputs.items()}
+    return {f"{encoder}.{key}": value[:, drop:] if value.ndim > 2 else value for key, value in arrays.items()}
 
 
-def condition_text(engine: Engine, states: States) -> dict[str, Any]:
-    """What a denoiser's steps may read of the text, on the device: its states, and what its `condition` engine makes of them."""
-    text_states = engine.to_device(states)
-    return {"text_states": text_states, **engine.run({"text_states": text_states})}
+def token_tensors(tokenizers: Mapping[str, Tokenizer], tokens: Mapping[str, Tokens]) -> Tensors:
+    """TOKENIZER.attention_mask: int64[1, tokens] and TOKENIZER.length: int64[1], of the tokens that are kept."""
+    found: Tensors = {}
+    for name, tokenizer in tokenizers.items():
+        mask = tokens[name].attention_mask[:, tokenizer.drop :]
+        found |= {f"{name}.attention_mask": mask, f"{name}.length": mask.sum(1)}
+    return found
+
+
+def text_states(
+    bundle: Bundle, source: tuple[str, str], tensors: Tensors, tokens: Mapping[str, Tokens], tokenizers: Mapping[str, Tokenizer]
+) -> TextStates:
+    """One prompt's states as a router reads them.
+
+    source: text encoder and output, as `Family.router_states`. tensors: outputs of that encoder.
+    """
+    encoder, output = source
+    name = str(bundle.components[encoder].tokenizer)
+    return TextStates(tensors[output], np.array([max(1, tokens[name].length - tokenizers[name].drop)]))
+
+
+def stack_rows(positive: Tensors, negative: Tensors | None, names: Iterable[str], size: tuple[int, int]) -> Tensors:
+    """The tensors called `names`: with a negative prompt its row first, then the prompt's.
+
+    size: height and width of the image in pixels.
+    """
+    stacked: Tensors = {}
+    for name in names:
+        if name == IMAGE_SIZE:
+            stacked[name] = np.array(size, dtype=np.int64)
+        elif negative is None:
+            stacked[name] = positive[name]
+        else:
+            stacked[name] = np.concatenate([negative[name], positive[name]])
+    return stacked

@@ -121,8 +121,8 @@ class Upgrade:
                 is_over=self._is_over,
             )
 
-    def foresee(self, names: Collection[str]) -> dict[str, EngineCost] | None:
-        """Costs of those of `names` that are being built or ready; None where there are none, or of one nothing is known."""
+    def expected_costs(self, names: Collection[str]) -> dict[str, EngineCost] | None:
+        """Costs of those of `names` that are being built or ready; None if there are none, or if one has no known cost."""
         with self._lock:
             is_coming = bool(self._opened) or not self._is_over
             coming = [name for name in names if is_coming and name in self._expected_s and name not in self._rejected]

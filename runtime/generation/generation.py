@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.cost.correction import Clock
-from costroute_rt.cost.cost_model import Observed, Work
-from costroute_rt.engines.bundle.bundle import PreviewSpec
+from costroute_rt.call import Call
+from costroute_rt.cost.cost_model import Observed
+from costroute_rt.engines.bundle.manifest import PreviewSpec
+from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import CancelledError, EngineError, Reason
-from costroute_rt.family.conditioning import States, as_text_states, condition_text, encode_text
-from costroute_rt.family.parts import Parts
-from costroute_rt.family.prompt import Tokens
-from costroute_rt.generation.loop import Denoiser, Pace, denoise
-from costroute_rt.generation.planner import plan_works, route_request
+from costroute_rt.family.conditioning import Tensors, encode_text, stack_rows, text_states, token_tensors, tokenize
+from costroute_rt.family.engine_set import run_on_host
+from costroute_rt.family.family import Family
+from costroute_rt.family.plan import Plan
+from costroute_rt.family.resources import Resources
+from costroute_rt.generation.loop import Denoiser, Pace, Run
+from costroute_rt.generation.planner import plan_calls, route_request
+from costroute_rt.generation.stopwatch import Stopwatch
 from costroute_rt.request import Request
-from costroute_rt.result import Result, StepEvent, Timings
+from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
+from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.sampling.noise import NoiseStream
 
 if TYPE_CHECKING:
@@ -31,176 +35,173 @@ if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
 
 Pixels = npt.NDArray[np.uint8]
+Prompt = Mapping[str, Mapping[str, Tokens]]
+"""The prompt's tokens, by family and tokenizer."""
 
 
 class Generation:
-    """One request on its way; `events` runs it, once. Nothing else may use the same parts meanwhile."""
+    """One request on its way; `events` runs it, once. Nothing else may use the same resources meanwhile."""
 
-    def __init__(
-        self, parts: Parts, request: Request, *, seed: int, cancel: Event | None = None, preview: bool = False, waited_ms: float = 0.0
-    ) -> None:
-        self._parts, self._request, self._seed, self._waited_ms = parts, request, seed, waited_ms
-        self._cancel, self._preview = cancel, preview
-        self._watch = Stopwatch(parts.clock)
+    def __init__(self, resources: Resources, request: Request, *, seed: int, cancel: Event | None = None, waited_ms: float = 0.0) -> None:
+        self._resources, self._request, self._seed, self._waited_ms, self._cancel = resources, request, seed, waited_ms, cancel
+        self._watch = Stopwatch(resources.clock)
         self._observed = Observed()
-        self._rows_ms: list[float] = []
+        self._encoded: dict[str, Tensors] = {}
+        """Outputs of text encoders for the prompt, by the name of their engine."""
         self._left_out = 0
+        self._is_truncated = False
 
     def events(self) -> Iterator[StepEvent | Result]:
         """A StepEvent after each denoiser call, then the Result. Raises BudgetError, CancelledError, EngineError."""
-        parts, watch = self._parts, self._watch
-        works = plan_works(parts, self._request)
-        with watch.stage("tokenize"):
-            positive = parts.tokenizer.encode(self._request.prompt)
-            negative = parts.tokenizer.encode(self._request.negative_prompt)
-        states = self._encode(positive) if parts.quality.needs_states else None
-        for name in parts.router_engines:
-            self._engine(name)
-        with watch.stage("route"):
-            known = None if states is None else as_text_states(states, positive)
-            route = route_request(parts, self._request, works, known)
-        work = works[route.chosen.name]
-        for name in work.loads:
-            self._engine(name)
+        calls = plan_calls(self._resources, self._request)
+        with self._watch.stage("tokenize"):
+            prompt = {name: tokenize(family.tokenizers, self._request.prompt) for name, family in self._resources.families.items()}
+        route = self._route(calls, prompt)
+        family = self._resources.family(route.chosen)
+        plan = family.plan(route.chosen, family.size(self._request))
+        for call in calls[route.chosen.name]:
+            self._engine(call.engine)
         self._check_cancelled()
-        if states is None:
-            states = self._encode(positive)
-        if route.chosen.is_guided:
-            states = np.concatenate([self._encode_negative(negative), states])
-        pixels = yield from self._images(route, work, states)
-        yield self._finish(route, work, pixels, truncated=positive.is_truncated or negative.is_truncated)
+        denoiser = Denoiser(self._engine(plan.step.engine), self._condition(family, plan, prompt[family.name]))
+        pixels = []
+        for index in range(self._request.count):
+            self._check_cancelled()
+            later = self._request.count - index - 1
+            pace = self._pace(plan, route, later)
+            noise = NoiseStream([self._seed + index], plan.latent_shape)
+            run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=self._resources.clock)
+            while run.left:
+                ms = run.advance()
+                self._watch.rows_ms.append(ms)
+                self._record(plan.step, ms)
+                yield self._step_event(run, pace, family, plan, later)
+                self._check_cancelled()
+            self._left_out += len(plan.table) - run.done
+            pixels.append(self._decode(run, plan))
+        yield self._finish(route, family, plan, np.concatenate(pixels))
+
+    def _route(self, calls: Mapping[str, Sequence[Call]], prompt: Prompt) -> Route:
+        """The decision."""
+        resources, states = self._resources, None
+        if resources.quality.needs_states:
+            states = self._text_states(resources.main_family, prompt)
+        for call in resources.router_calls:
+            self._engine(call.engine)
+        with self._watch.stage("route"):
+            return route_request(resources, self._request, calls, states)
+
+    def _text_states(self, family: Family, prompt: Prompt) -> TextStates:
+        """The prompt's states as the router reads them."""
+        tokens, source = prompt[family.name], self._resources.states_source
+        return text_states(family.bundle, source, self._encode(family, source[0], tokens), tokens, family.tokenizers)
+
+    def _condition(self, family: Family, plan: Plan, tokens: Mapping[str, Tokens]) -> dict[str, Any]:
+        """What the steps read of the text, on the device of the step engine."""
+        positive = token_tensors(family.tokenizers, tokens)
+        for encoder in plan.encoders:
+            positive |= self._encode(family, encoder, tokens)
+        self._is_truncated = any(each.is_truncated for each in tokens.values())
+        negative = self._negative(family, plan, positive) if plan.candidate.is_guided else None
+        tensors = stack_rows(positive, negative, plan.sources, plan.size)
+        if plan.condition is None:
+            step = self._engine(plan.step.engine)
+            return {name: step.to_device(array) for name, array in tensors.items()}
+        engine = self._engine(plan.condition.engine)
+        with self._watch.stage("text") as lap:
+            given = {name: engine.to_device(array) for name, array in tensors.items()}
+            made = engine.run({name: value for name, value in given.items() if name in engine.inputs})
+        self._record(plan.condition, lap.ms)
+        move = self._resources.engines.move
+        return {name: move(value, plan.condition.engine, plan.step.engine) for name, value in {**given, **made}.items()}
+
+    def _negative(self, family: Family, plan: Plan, positive: Tensors) -> Tensors:
+        """The tensors of the negative prompt, in the place of which zeros may stand."""
+        text = self._resources.negative_text(family, self._request)
+        with self._watch.stage("tokenize"):
+            tokens = tokenize(family.tokenizers, text or "")
+        self._is_truncated |= any(each.is_truncated for each in tokens.values())
+        found = token_tensors(family.tokenizers, tokens)
+        for encoder in plan.encoders:
+            if text is None:
+                found |= {name: np.zeros_like(array) for name, array in positive.items() if name.startswith(f"{encoder}.")}
+            else:
+                make = partial(self._run_encoder, family, encoder, tokens)
+                found |= self._resources.negatives.get((family.name, encoder, text), make)
+        return found
+
+    def _encode(self, family: Family, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
+        """Outputs of one text encoder for the prompt, once per request."""
+        name = family.engine(encoder, "encode")
+        if name not in self._encoded:
+            self._encoded[name] = self._run_encoder(family, encoder, tokens)
+        return self._encoded[name]
+
+    def _run_encoder(self, family: Family, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
+        call = family.encoder_call(encoder)
+        engine = self._engine(call.engine)
+        with self._watch.stage("text") as lap:
+            found = encode_text(family.bundle, family.tokenizers, encoder, tokens, partial(run_on_host, engine))
+        self._record(call, lap.ms)
+        return found
 
     def _engine(self, name: str) -> Engine:
         """An engine, loaded within the request where it is not resident."""
-        engine = self._parts.engines.find(name)
+        engine = self._resources.engines.find(name)
         if engine is None:
             with self._watch.stage("swap") as lap:
-                engine = self._parts.engines.get(name)
-            self._parts.costs.record_load(self._observed, name, lap.ms)
+                engine = self._resources.engines.get(name)
+            self._resources.costs.record_load(self._observed, name, lap.ms)
         return engine
 
-    def _encode(self, tokens: Tokens) -> States:
-        engine = self._engine(self._parts.encode)
-        with self._watch.stage("text") as lap:
-            states = encode_text(engine, tokens)
-        self._record(self._parts.encode, lap.ms)
-        return states
-
-    def _encode_negative(self, tokens: Tokens) -> States:
-        text = self._request.negative_prompt
-        states = self._parts.negatives.get(text)
-        if states is None:
-            states = self._encode(tokens)
-            self._parts.negatives.put(text, states)
-        return states
-
-    def _conditions(self, work: Work, step: Engine, states: States) -> dict[str, Any]:
-        """What the steps read of the text, on the device."""
-        if work.condition is None:
-            return {"text_states": step.to_device(states)}
-        engine = self._engine(work.condition)
-        with self._watch.stage("text") as lap:
-            conditions = condition_text(engine, states)
-        self._record(work.condition, lap.ms, batch=work.passes)
-        return {name: self._parts.engines.move(value, work.condition, work.step) for name, value in conditions.items()}
-
-    def _images(self, route: Route, work: Work, states: States) -> Generator[StepEvent, None, Pixels]:
-        """uint8[count, height, width, 3], batch after batch."""
-        candidate, engine = route.chosen, self._engine(work.step)
-        scale = candidate.guidance_scale if candidate.is_guided else None
-        step = Denoiser(engine, self._conditions(work, engine, states), guidance_scale=scale)
-        pixels, first = [], self._seed
-        for position, batch in enumerate(work.batches):
-            latent = yield from self._latent(step, engine, route, work, position, range(first, first + batch))
-            self._check_cancelled()
-            pixels.append(self._decode(work, latent, batch))
-            first += batch
-        return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
-
-    def _latent(
-        self, step: Denoiser, engine: Engine, route: Route, work: Work, position: int, seeds: range
-    ) -> Generator[StepEvent, None, Any]:
-        """One batch's final latent, on the device."""
-        parts, batch = self._parts, len(seeds)
-        table = parts.tables.table(route.chosen)
-        factor = parts.bundle.image.vae_scale_factor
-        shape = (parts.bundle.image.latent_channels, self._request.height // factor, self._request.width // factor)
-        noise = NoiseStream(seeds, shape)
-        pace = self._pace(route, work, position)
-        latent = engine.to_device(noise.draw() * np.float32(table.initial_noise_scale))
-        rows = denoise(
-            step,
-            table,
-            latent,
-            zeros=parts.zeros.get(engine, (batch, *shape)),
-            draw_noise=lambda: engine.to_device(noise.draw()),
-            pace=pace,
-            shorten=parts.tables.shorten(route.chosen),
-            clock=parts.clock,
-        )
-        later = work.rows * (len(work.batches) - position - 1)
-        row = None
-        self._check_cancelled()
-        for row in rows:
-            self._rows_ms.append(row.ms)
-            self._record(work.step, row.ms, batch=batch, area=work.area)
-            done = len(self._rows_ms)
-            yield StepEvent(
-                index=done,
-                total=done + row.total - row.done + later,
-                elapsed_ms=self._watch.elapsed_ms(),
-                remaining_ms=pace.remaining_ms(row.total - row.done),
-                preview=self._draw_preview(engine.to_host(row.denoised)) if self._preview else None,
-            )
-            self._check_cancelled()
-        if row is None or not np.isfinite(engine.to_host(row.latent)).all():
-            raise EngineError("it made numbers that are not finite", reason=Reason.FAILED, engine=work.step)
-        self._left_out += work.rows - row.total
-        return row.latent
-
-    def _pace(self, route: Route, work: Work, position: int) -> Pace:
-        """The guard of one batch's deadline; a route that did not fit runs in full, whatever it takes."""
-        costs, batch, later = self._parts.costs, work.batches[position], work.batches[position + 1 :]
-        after_ms = costs.expected_ms(work.decode, batch, work.area)
-        for size in later:
-            after_ms += work.rows * costs.expected_ms(work.step, size, work.area) + costs.expected_ms(work.decode, size, work.area)
-        keeps = self._request.max_ms is not None and route.option.fits
+    def _pace(self, plan: Plan, route: Route, later: int) -> Pace:
+        """The guard of one image's deadline; a route that did not fit runs in full, whatever it takes. later: images that follow."""
+        costs, max_ms = self._resources.costs, self._request.max_ms
+        step_ms, decode_ms = costs.expected_ms(plan.step), costs.expected_ms(plan.decode)
         return Pace(
-            self._parts.clock,
-            row_ms=costs.expected_ms(work.step, batch, work.area),
-            after_ms=after_ms,
-            finish_at_s=self._watch.started_s + self._request.max_ms / 1000 if keeps and self._request.max_ms is not None else None,
+            self._resources.clock,
+            row_ms=step_ms,
+            after_ms=decode_ms + later * (len(plan.table) * step_ms + decode_ms),
+            finish_at_s=self._watch.started_s + max_ms / 1000 if max_ms is not None and route.option.fits else None,
         )
 
-    def _decode(self, work: Work, latent: Any, batch: int) -> Pixels:
-        """uint8[batch, height, width, 3], on the host."""
-        engine = self._engine(work.decode)
+    def _step_event(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent:
+        done, spec = len(self._watch.rows_ms), family.bundle.preview
+        shows = self._request.preview and spec is not None
+        return StepEvent(
+            index=done,
+            total=done + run.left + later * len(plan.table),
+            elapsed_ms=self._watch.elapsed_ms(),
+            remaining_ms=pace.remaining_ms(run.left),
+            preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
+        )
+
+    def _decode(self, run: Run, plan: Plan) -> Pixels:
+        """uint8[1, height, width, 3], on the host."""
+        if not run.is_finite():
+            raise EngineError("it made numbers that are not finite", reason=Reason.FAILED, engine=plan.step.engine)
+        engine = self._engine(plan.decode.engine)
         with self._watch.stage("decode") as lap:
-            latent = self._parts.engines.move(latent, work.step, work.decode)
+            latent = self._resources.engines.move(run.latent, plan.step.engine, plan.decode.engine)
             pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
-        self._record(work.decode, lap.ms, batch=batch, area=work.area)
+        self._record(plan.decode, lap.ms)
         return pixels
 
-    def _record(self, name: str, ms: float, *, batch: int = 1, area: float = 1.0) -> None:
-        """Note a call, unless its engine was just loaded: first calls are slow and say little about the next."""
-        if name not in self._observed.loads:
-            self._parts.costs.record_call(self._observed, name, ms, batch=batch, area=area)
+    def _record(self, call: Call, ms: float) -> None:
+        """Note a run, unless its engine was just loaded: first runs are slow and do not predict the next."""
+        if call.engine not in self._observed.loads:
+            self._resources.costs.record_call(self._observed, call, ms)
 
     def _check_cancelled(self) -> None:
         if self._cancel is not None and self._cancel.is_set():
             raise CancelledError
 
-    def _draw_preview(self, denoised: npt.NDArray[np.float32]) -> Image | None:
-        spec = self._parts.bundle.preview
-        return None if spec is None else draw_preview(denoised[0], spec, self._request.height, self._request.width)
-
-    def _finish(self, route: Route, work: Work, pixels: Pixels, *, truncated: bool) -> Result:
+    def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
         watch, max_ms, predicted = self._watch, self._request.max_ms, route.option.cost
-        timings = watch.timings(self._rows_ms, self._waited_ms)
-        left_out_ms = self._left_out * sum(self._rows_ms) / len(self._rows_ms)
-        self._parts.costs.observe(
-            predicted, self._observed, actual_ms=timings.total_ms + left_out_ms, overhead_ms=timings.outside_ms
-        )  # fmt: skip
+        timings = watch.timings(self._waited_ms)
+        left_out_ms = self._left_out * sum(watch.rows_ms) / len(watch.rows_ms)
+        actual_ms = timings.total_ms + left_out_ms
+        self._resources.costs.observe(predicted, self._observed, actual_ms=actual_ms, overhead_ms=timings.outside_ms)
+        outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3), "replanned": self._left_out}
         return Result(
             pixels=pixels,
             route=route,
@@ -209,14 +210,14 @@ class Generation:
             predicted_ms=predicted.total_ms,
             met=None if max_ms is None else timings.total_ms <= max_ms,
             replanned=self._left_out,
-            truncated=truncated,
-            settings=self._settings(route, work, timings),
+            truncated=self._is_truncated,
+            settings={**self._settings(family, plan), **outcome},
         )
 
-    def _settings(self, route: Route, work: Work, timings: Timings) -> dict[str, Any]:
-        parts, request, candidate = self._parts, self._request, route.chosen
-        engine = parts.engines.get(work.step)
-        built = parts if engine.key is None else engine.key
+    def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
+        resources, request, candidate = self._resources, self._request, plan.candidate
+        engine = resources.engines.get(plan.step.engine)
+        built = engine.key
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
@@ -224,71 +225,25 @@ class Generation:
             "candidate": candidate.name,
             "denoiser": candidate.denoiser,
             "decoder": candidate.decoder,
-            "scheduler": parts.tables.config(candidate).name,
+            "scheduler": plan.scheduler.name,
             "num_inference_steps": candidate.num_inference_steps,
             "guidance_scale": candidate.guidance_scale,
-            "height": request.height,
-            "width": request.width,
-            "family": parts.bundle.family,
-            "revision": parts.bundle.revision,
-            "backend": built.backend,
+            "height": plan.size[0],
+            "width": plan.size[1],
+            "family": family.name,
+            "revision": family.bundle.revision,
+            "backend": resources.setup["backend"] if built is None else built.backend,
             "provider": engine.provider,
-            "precision": built.precision,
-            "fallback": parts.fallback,
-            "version": parts.versions.get("costroute-rt", "unknown"),
-            "versions": dict(parts.versions),
+            "precision": resources.setup["precision"] if built is None else built.precision,
+            "fallback": resources.fallback,
+            "version": resources.versions.get("costroute-rt", "unknown"),
+            "versions": dict(resources.versions),
             "max_ms": request.max_ms,
-            "predicted_ms": round(route.option.ms, 3),
-            "actual_ms": round(timings.total_ms, 3),
-            "replanned": self._left_out,
         }
 
 
-class Lap:
-    """How long one stretch took, once it is over."""
-
-    ms = 0.0
-
-
-class Stopwatch:
-    """Adds up the milliseconds of each stage, from the moment it is made."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._stages: defaultdict[str, float] = defaultdict(float)
-        self.started_s = clock()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Lap]:
-        """Counts what happens inside towards `name`."""
-        lap, started = Lap(), self._clock()
-        yield lap
-        lap.ms = (self._clock() - started) * 1000
-        self._stages[name] += lap.ms
-
-    def elapsed_ms(self) -> float:
-        """Since the start."""
-        return (self._clock() - self.started_s) * 1000
-
-    def timings(self, rows_ms: list[float], waited_ms: float) -> Timings:
-        """Everything so far."""
-        stages, total_ms = self._stages, self.elapsed_ms()
-        engines_ms = stages["text"] + stages["swap"] + sum(rows_ms) + stages["decode"]
-        return Timings(
-            tokenize_ms=stages["tokenize"],
-            route_ms=stages["route"],
-            text_ms=stages["text"],
-            swap_ms=stages["swap"],
-            denoise_ms=tuple(rows_ms),
-            decode_ms=stages["decode"],
-            total_ms=total_ms,
-            outside_ms=total_ms - engines_ms,
-            waited_ms=waited_ms,
-        )
-
-
 def draw_preview(latent: npt.NDArray[np.float32], spec: PreviewSpec, height: int, width: int) -> Image:
-    """A rough picture of a clean latent, float32[channels, h, w], by a linear map of each cell."""
+    """A rough image of a clean latent, float32[channels, h, w], by a linear map of each cell."""
     from PIL import Image
 
     cells = np.tensordot(latent, np.array(spec.matrix, dtype=np.float32), axes=(0, 0)) + np.array(spec.bias, dtype=np.float32)

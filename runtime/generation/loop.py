@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.cost.correction import Clock
+from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED
+from costroute_rt.sampling.scheduler import SchedulerConfig, replan
 from costroute_rt.sampling.step_table import StepTable
 
 if TYPE_CHECKING:
@@ -19,58 +20,43 @@ if TYPE_CHECKING:
 
 Value = Any
 """A tensor where the engine keeps it."""
-Shorten = Callable[[StepTable, int, int], StepTable]
-"""(table, row, rows left) -> the table of what is left of a run: `scheduler.replan` of one scheduler."""
+Float32Array = npt.NDArray[np.float32]
 
 _GUARD = 0.02
-"""Share of the time still needed that is set aside when a deadline is near: calls vary."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """State of a run after a row."""
-
-    done: int
-    total: int
-    """Rows of the run as planned now."""
-    ms: float
-    """Of this row's call."""
-    latent: Value
-    """float32[batch, channels, height, width]"""
-    denoised: Value
-    """The predicted clean latent, of the same shape."""
+"""Share of the time still needed that is kept in reserve when a deadline is near: calls vary."""
 
 
 class Denoiser:
     """A step or guided_step engine with the inputs that stay the same from row to row."""
 
-    def __init__(self, engine: Engine, conditions: Mapping[str, Value], *, guidance_scale: float | None) -> None:
-        """conditions: text_states and what `condition` makes of them, of which the engine gets what it takes.
-
-        Their first axis is 2 with guidance (negative first), 1 without (scale None).
-        """
-        self._engine = engine
+    def __init__(self, engine: Engine, conditions: Mapping[str, Value]) -> None:
+        """conditions: on the engine's device, by the names of its inputs; those that it does not take are left out."""
+        self.engine = engine
+        self.has_memory = CARRIED in engine.inputs
+        """Whether the graph carries one more latent from row to row."""
         self._fixed: dict[str, Value] = {name: value for name, value in conditions.items() if name in engine.inputs}
-        if guidance_scale is not None:
-            self._fixed["guidance"] = engine.to_device(np.array(guidance_scale, dtype=np.float32))
 
-    def __call__(self, latent: Value, denoised_before: Value, noise: Value, row: npt.NDArray[np.float32]) -> tuple[Value, Value]:
-        """Next latent and predicted clean latent; row: float32[8], as `StepTable.row`."""
-        feeds = {"latent": latent, "denoised_before": denoised_before, "noise": noise, "row": self._engine.to_device(row), **self._fixed}
-        outputs = self._engine.run(feeds)
-        return outputs["next_latent"], outputs["denoised"]
+    def __call__(
+        self, latent: Value, denoised_before: Value, carried: Value, noise: Value, row: Float32Array
+    ) -> tuple[Value, Value, Value]:
+        """Next latent, predicted clean latent and next carried latent; row: float32[9 or 14], as `StepTable.rows`."""
+        feeds = {"latent": latent, "denoised_before": denoised_before, "noise": noise, "row": self.engine.to_device(row), **self._fixed}
+        if self.has_memory:
+            feeds[CARRIED] = carried
+        outputs = self.engine.run(feeds)
+        return outputs["next_latent"], outputs["denoised"], outputs.get(NEXT_CARRIED, carried)
 
 
 class Pace:
-    """Whether a run will end in time, judged by its last rows."""
+    """Predicts the end of a run by its last rows, and how many rows there is time for."""
 
     def __init__(self, clock: Clock, *, row_ms: float, after_ms: float, finish_at_s: float | None) -> None:
         """row_ms: expected, for one row; after_ms: for all that follows the rows.
 
-        finish_at_s: on `clock`; None where there is no deadline to keep.
+        finish_at_s: on `clock`; None: no deadline.
         """
         self._clock, self._row_ms, self._after_ms, self._finish_at_s = clock, row_ms, after_ms, finish_at_s
-        self._recent = deque([row_ms] * 3, maxlen=3)  # their median: one slow call says nothing about the next
+        self._recent = deque([row_ms] * 3, maxlen=3)  # their median is used: one slow call does not predict the next
 
     def observe(self, row_ms: float) -> None:
         """Take the time of one more row."""
@@ -83,7 +69,7 @@ class Pace:
         return rows * row_ms + self._after_ms * slowdown
 
     def rows_that_fit(self, rows: int) -> int:
-        """How many of the `rows` that are left there is time for, 1 at least."""
+        """How many of the remaining `rows` there is time for, 1 at least."""
         if self._finish_at_s is None:
             return rows
         left_ms = (self._finish_at_s - self._clock()) * 1000
@@ -94,40 +80,50 @@ class Pace:
         return rows
 
 
-def denoise(
-    step: Callable[[Value, Value, Value, npt.NDArray[np.float32]], tuple[Value, Value]],
-    table: StepTable,
-    latent: Value,
-    *,
-    zeros: Value,
-    draw_noise: Callable[[], Value],
-    pace: Pace,
-    shorten: Shorten,
-    clock: Clock,
-) -> Iterator[Row]:
-    """Runs the table from `latent` on, and yields after every row; close the generator to stop.
+class Run:
+    """One image on its way through a step table; a run that is late goes on with the rows there is time for."""
 
-    latent: float32[batch, channels, height, width], standard normal noise times table.initial_noise_scale.
-    zeros: stands for noise and an earlier D where a row uses neither; of the latent's shape.
-    draw_noise: called once for each row that adds noise.
-    A run that is late goes on with the rows there is time for.
-    """
-    rows, index, done = _float32_rows(table), 0, 0
-    denoised, ended = zeros, clock()
-    while index < len(table):
-        fitting = pace.rows_that_fit(len(table) - index)
-        if fitting < len(table) - index:
-            table, index = shorten(table, index, fitting), 0
-            rows = _float32_rows(table)
-        noise = draw_noise() if table.s[index] else zeros
-        started = clock()
-        latent, denoised = step(latent, denoised, noise, rows[index])
-        before, ended = ended, clock()
-        ms = (ended - started) * 1000
-        pace.observe((ended - before) * 1000)  # with what the caller did between the rows
-        index, done = index + 1, done + 1
-        yield Row(done, done + len(table) - index, ms, latent, denoised)
+    def __init__(
+        self, step: Denoiser, config: SchedulerConfig, table: StepTable, noise: Callable[[], Float32Array], *, pace: Pace, clock: Clock
+    ) -> None:
+        """noise: standard normal, float32[1, channels, height, width]; called for the start, then for each row that adds noise."""
+        self._step, self._config, self._table, self._noise, self._pace, self._clock = step, config, table, noise, pace, clock
+        engine, start = step.engine, noise()
+        self.latent: Value = engine.to_device(start * np.float32(table.initial_noise_scale))
+        self._zeros: Value = engine.to_device(np.zeros_like(start))
+        self.denoised: Value = self._zeros
+        """The predicted clean latent, of the latent's shape."""
+        self._carried: Value = self._zeros
+        self.done, self._index, self._ended = 0, 0, clock()
+        self._rows = self._float32_rows()
 
+    @property
+    def left(self) -> int:
+        """Rows still to run, as planned now."""
+        return len(self._table) - self._index
 
-def _float32_rows(table: StepTable) -> npt.NDArray[np.float32]:
-    return np.stack([table.row(index) for index in range(len(table))]).astype(np.float32)
+    def advance(self) -> float:
+        """Run one row; returns the milliseconds of its call."""
+        fitting = self._pace.rows_that_fit(self.left)
+        if fitting < self.left:
+            self._table, self._index = replan(self._config, self._table, self._index, fitting), 0
+            self._rows = self._float32_rows()
+        noise = self._step.engine.to_device(self._noise()) if self._table.adds_noise(self._index) else self._zeros
+        started = self._clock()
+        row = self._rows[self._index]
+        self.latent, self.denoised, self._carried = self._step(self.latent, self.denoised, self._carried, noise, row)
+        before, self._ended = self._ended, self._clock()
+        self._pace.observe((self._ended - before) * 1000)  # the caller's time between rows included
+        self._index, self.done = self._index + 1, self.done + 1
+        return (self._ended - started) * 1000
+
+    def denoised_on_host(self) -> Float32Array:
+        """float32[1, channels, height, width]: the predicted clean latent."""
+        return np.asarray(self._step.engine.to_host(self.denoised))
+
+    def is_finite(self) -> bool:
+        """Whether every number of the latent is finite."""
+        return bool(np.isfinite(self._step.engine.to_host(self.latent)).all())
+
+    def _float32_rows(self) -> Float32Array:
+        return self._table.rows(memory=self._step.has_memory).astype(np.float32)

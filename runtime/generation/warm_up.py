@@ -1,43 +1,45 @@
-"""First calls, made before anybody waits for them."""
+"""First runs, made before anybody waits for them."""
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
 
-from costroute_rt.family.conditioning import as_text_states, condition_text, encode_text
-from costroute_rt.family.parts import Parts
-from costroute_rt.generation.loop import Denoiser
+from costroute_rt.call import Call
+from costroute_rt.engines.building.example import example_feeds
+from costroute_rt.engines.bundle.name import EngineName, Size
+from costroute_rt.engines.bundle.size import axis_lengths
+from costroute_rt.family.conditioning import encode_text, tokenize
+from costroute_rt.family.engine_set import run_on_host
+from costroute_rt.family.family import Family
+from costroute_rt.family.resources import Resources
 
 
-def warm_up(parts: Parts) -> None:
-    """Load every engine of pool and router and call it once at the default size; keeps the states of the empty negative prompt.
+def warm_up(resources: Resources) -> None:
+    """Load every engine of pool and router and run it once; keep the encoding of the empty negative prompt.
 
-    A first call allocates memory and fills caches, and takes a multiple of the next ones' time.
+    A first run allocates memory and fills caches, and takes a multiple of the next ones' time.
     """
-    image, engines, size = parts.bundle.image, parts.engines, parts.profiles.first(parts.bundle)
-    shape = (1, image.latent_channels, size[0] // image.vae_scale_factor, size[1] // image.vae_scale_factor)
-    tokens = parts.tokenizer.encode("")
-    states = encode_text(engines.get(parts.encode), tokens)
-    parts.negatives.put("", states)
-    if parts.quality.engines:
-        parts.quality.judge("", as_text_states(states, tokens))
-    called = set()
-    for candidate in parts.pool:
-        step, decode = (parts.at(name, size) for name in (parts.step(candidate), parts.decode(candidate)))
-        engine = engines.get(step)
-        latent = parts.zeros.get(engine, shape)
-        if step not in called:
-            both = np.concatenate([states, states]) if candidate.is_guided else states
-            scale = candidate.guidance_scale if candidate.is_guided else None
-            row = parts.tables.table(candidate).row(0).astype(np.float32)
-            condition = parts.condition(candidate)
-            if condition:
-                made = condition_text(engines.get(condition), both)
-                conditions = {name: engines.move(value, condition, step) for name, value in made.items()}
-            else:
-                conditions = {"text_states": engine.to_device(both)}
-            Denoiser(engine, conditions, guidance_scale=scale)(latent, latent, latent, row)
-        if decode not in called:
-            decoder = engines.get(decode)
-            decoder.to_host(decoder.run({"latent": engines.move(latent, step, decode)})["pixels"])
-        called |= {step, decode}
+    done: set[str] = set()
+    for candidate in resources.pool:
+        family = resources.family(candidate)
+        size = family.sizes.first(family.bundle)
+        for call in (*resources.router_calls, *family.calls(candidate, size)):
+            if call.engine not in done:
+                done.add(call.engine)
+                _run_once(resources, family, call, size)
+        if candidate.is_guided and not family.uses_zeros:
+            for encoder in family.plan(candidate, size).encoders:
+                _keep_empty_text(resources, family, encoder)
+
+
+def _run_once(resources: Resources, family: Family, call: Call, size: Size) -> None:
+    bundle, name = family.bundle, EngineName.parse(call.engine)
+    lengths = {**axis_lengths(bundle, size), "rows": call.rows}
+    run_on_host(resources.engines.get(call.engine), example_feeds(bundle, bundle.graph_path(name.component, name.graph), lengths))
+
+
+def _keep_empty_text(resources: Resources, family: Family, encoder: str) -> None:
+    run = partial(run_on_host, resources.engines.get(family.engine(encoder, "encode")))
+    tokens = tokenize(family.tokenizers, "")
+    encode = partial(encode_text, family.bundle, family.tokenizers, encoder, tokens, run)
+    resources.negatives.get((family.name, encoder, ""), encode)

@@ -1,34 +1,33 @@
-"""The labelled prompts most like a given one."""
+"""Search for the labelled prompts most similar to a given one."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from costroute_rt.routing.prompt_encoder import Float32Array
+from costroute_rt.routing.array import Float32Array, IntArray
 
 _CHUNK_VALUES = 1 << 24
 """Similarities held at a time, 64 MiB."""
 
 
 class Neighbours:
-    """Prompts by their features, searched by cosine similarity; exact, and quick up to some 100,000. Safe to use from several threads.
+    """Exact search by cosine similarity, fast for up to about 100,000 prompts. Safe to use from several threads.
 
-    A search for one prompt is remembered, so that whoever asks about the same features next need not repeat it.
+    The last search for a single prompt is cached: a router needs it twice, for its estimator and for its trust.
     """
 
     def __init__(self, features: Float32Array) -> None:
-        """features: float32[prompts, width], one prompt or more; kept, not copied."""
+        """features: float32[prompts, width], one prompt or more; kept without a copy."""
         lengths = np.linalg.norm(features, axis=1)
         self.features = features
         self._scale = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        self._last: tuple[Float32Array, npt.NDArray[np.int64], Float32Array] | None = None
+        self._last: tuple[Float32Array, IntArray, Float32Array] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def search(self, features: Float32Array, k: int) -> tuple[npt.NDArray[np.int64], Float32Array]:
-        """Positions and similarities of the k nearest (all, where there are fewer), the nearest first.
+    def search(self, features: Float32Array, k: int) -> tuple[IntArray, Float32Array]:
+        """Positions and similarities of the k nearest (all if there are fewer), nearest first.
 
         features: float32[queries, width]. Returns int64[queries, k], float32[queries, k] in -1..1, 0 for features that are all 0.
         """
@@ -46,7 +45,7 @@ class Neighbours:
             self._last = features, places, similarities
         return places, similarities
 
-    def _search(self, features: Float32Array, k: int) -> tuple[npt.NDArray[np.int64], Float32Array]:
+    def _search(self, features: Float32Array, k: int) -> tuple[IntArray, Float32Array]:
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
         unit = np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
         similarities = unit @ self.features.T

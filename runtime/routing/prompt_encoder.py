@@ -1,4 +1,4 @@
-"""Prompt encoders: from a prompt to the numbers an estimator reads."""
+"""Prompt encoders: from prompts to features."""
 
 from __future__ import annotations
 
@@ -12,37 +12,45 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.error import ConfigError, EngineError, Reason
-from costroute_rt.family.prompt import Tokenizer
+from costroute_rt.engines.bundle.tokenizer import Tokenizer
+from costroute_rt.error import ConfigError
+from costroute_rt.routing.array import Float32Array, IntArray
 from costroute_rt.routing.router_network import Network, OpenEngine, encoder_network, no_engine
-
-Float32Array = npt.NDArray[np.float32]
+from costroute_rt.routing.setting import text, whole_number
 
 _TOKEN = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
 """A word, a number, or one mark of punctuation."""
 _START, _END = "\x02", "\x03"
 _MOST_DIMENSIONS, _LONGEST_ORDER = 1 << 20, 8
 TOKENIZER = "tokenizer.json"
-"""A router's own tokenizer, in its folder."""
+"""File of a sentence encoder's tokenizer, in the router's folder."""
 _MOST_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class TextStates:
-    """What the family's text encoder says of prompts."""
+    """Outputs of the family's text encoder for some prompts."""
 
-    states: npt.NDArray[np.float32]
+    states: Float32Array
     """float32[prompts, tokens, width]"""
-    lengths: npt.NDArray[np.int64]
-    """int64[prompts], tokens that are not padding; 1 or more."""
+    lengths: IntArray
+    """int64[prompts], number of tokens without padding; 1 or more."""
 
     def __len__(self) -> int:
         return len(self.states)
 
     def select(self, index: npt.ArrayLike) -> TextStates:
-        """Those of the prompts at these positions, or where a mask is true."""
+        """The states of the prompts at these positions, or where a mask is true."""
         rows = np.asarray(index)
         return TextStates(self.states[rows], self.lengths[rows])
+
+
+def check_states(states: TextStates | None, prompts: int, width: int) -> TextStates:
+    """The states, which must be those of so many prompts and of that width; raises ConfigError."""
+    if states is None or states.states.ndim != 3 or states.states.shape[::2] != (prompts, width):
+        found = None if states is None else f"float32{list(states.states.shape)}"
+        raise ConfigError("states", found, f"those of {prompts} prompts, {width} wide")
+    return states
 
 
 class PromptEncoder(Protocol):
@@ -50,22 +58,22 @@ class PromptEncoder(Protocol):
 
     @property
     def kind(self) -> str:
-        """How a router names it: a key of `ENCODERS`."""
+        """Its name in a router's settings: hashed, states or engine."""
 
     @property
     def width(self) -> int:
-        """Numbers per prompt."""
+        """Number of features per prompt."""
 
     @property
     def needs_states(self) -> bool:
-        """Whether `encode` reads the text states rather than the words."""
+        """Whether `encode` reads text states rather than the prompt."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """What it runs beside numpy."""
+        """Networks it runs; none where NumPy is enough."""
 
     def encode(self, prompts: Sequence[str], states: TextStates | None) -> Float32Array:
-        """float32[prompts, width]; states: of the same prompts, where `needs_states` is true."""
+        """float32[prompts, width]; states: of the same prompts, if `needs_states` is true."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything `load_encoder` needs."""
@@ -73,10 +81,10 @@ class PromptEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HashedEncoder:
-    """Word n-grams, hashed to a number of dimensions: needs no weights and no engine (Weinberger et al. 2009, without signs).
+    """Hashed word n-grams: needs no weights and no engine (Weinberger et al. 2009, without signs).
 
-    Words in lower case, numbers and marks of punctuation count; n-grams of two and more see where the prompt starts and ends. A
-    feature is log(1 + occurrences); a prompt has unit length.
+    Tokens are words in lower case, numbers and punctuation marks; n-grams of two and more include the start and end of the prompt. A
+    feature is log(1 + occurrences), then the features are scaled to unit length.
     """
 
     dimensions: int = 4096
@@ -105,7 +113,7 @@ class HashedEncoder:
         return ()
 
     def encode(self, prompts: Sequence[str], states: TextStates | None = None) -> Float32Array:
-        """float32[prompts, dimensions], rows of length 1 (0 for a prompt without a word)."""
+        """float32[prompts, dimensions], rows of length 1 (0 for a prompt without a token)."""
         features = np.zeros((len(prompts), self.dimensions), dtype=np.float32)
         for row, prompt in zip(features, prompts, strict=True):
             counts: dict[int, int] = {}
@@ -135,7 +143,7 @@ class HashedEncoder:
 
 @dataclass(frozen=True, slots=True)
 class StatesEncoder:
-    """The text encoder's states: their mean over the prompt's own tokens, then the state of the last of these."""
+    """Features from text states: their mean over the prompt's tokens, followed by the state of the last token."""
 
     states_width: int
 
@@ -161,9 +169,7 @@ class StatesEncoder:
 
     def encode(self, prompts: Sequence[str], states: TextStates | None) -> Float32Array:
         """float32[prompts, 2 * states_width]; raises ConfigError for states of another width or of other prompts."""
-        if states is None or states.states.ndim != 3 or states.states.shape[::2] != (len(prompts), self.states_width):
-            found = None if states is None else f"float32{list(states.states.shape)}"
-            raise ConfigError("states", found, f"those of {len(prompts)} prompts, {self.states_width} wide")
+        states = check_states(states, len(prompts), self.states_width)
         features = np.empty((len(prompts), self.width), dtype=np.float32)
         for row, tokens, length in zip(features, states.states, states.lengths.tolist(), strict=True):
             row[: self.states_width] = tokens[:length].mean(0)
@@ -177,13 +183,13 @@ class StatesEncoder:
 
 @dataclass(frozen=True, slots=True)
 class EngineEncoder:
-    """A sentence encoder of the router's own, with its own tokenizer; made by `export.router.sentence_encoder`."""
+    """A sentence encoder with a tokenizer of its own; exported by `export.router.sentence_encoder`."""
 
     name: str
-    """What people call the model."""
+    """Name of the model, for people."""
     embedding_width: int
     max_length: int
-    """Tokens that it reads; of a longer prompt the rest is left out."""
+    """Number of tokens it reads; longer prompts are truncated."""
     pad: str
     open_engine: OpenEngine = field(repr=False, compare=False)
     tokenizer: Tokenizer = field(repr=False, compare=False)
@@ -194,7 +200,7 @@ class EngineEncoder:
 
     @classmethod
     def open(cls, folder: Path, open_engine: OpenEngine, *, name: str, embedding_width: int, max_length: int, pad: str) -> EngineEncoder:
-        """With the tokenizer in `folder`; raises ConfigError, BundleError."""
+        """The encoder with the tokenizer in `folder`; raises ConfigError, BundleError."""
         if not 1 <= max_length <= _MOST_TOKENS:
             raise ConfigError("max_length", max_length, f"1 to {_MOST_TOKENS}")
         tokenizer = Tokenizer.open(folder / TOKENIZER, max_length=max_length, pad=pad)
@@ -217,18 +223,14 @@ class EngineEncoder:
         return (encoder_network(self.embedding_width),)
 
     def encode(self, prompts: Sequence[str], states: TextStates | None = None) -> Float32Array:
-        """float32[prompts, embedding_width], one call for each prompt; raises EngineError where a number is not finite."""
+        """float32[prompts, embedding_width], by one call per prompt; raises EngineError where the output is not finite."""
         (network,) = self.networks
         engine = self.open_engine(network.role, network.graph)
         features = np.empty((len(prompts), self.width), dtype=np.float32)
         for row, prompt in zip(features, prompts, strict=True):
             tokens = self.tokenizer.encode(prompt[: self.tokenizer.most_characters])
             ids = tokens.ids[:, : max(1, tokens.length)]
-            feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-            outputs = engine.run({name: engine.to_device(np.ascontiguousarray(array)) for name, array in feeds.items()})
-            row[:] = engine.to_host(outputs["embedding"])[0]
-        if not np.isfinite(features).all():
-            raise EngineError(f"{network.engine} made numbers that are not finite", reason=Reason.FAILED)
+            row[:] = network.run(engine, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
         return features
 
     def to_json(self) -> dict[str, Any]:
@@ -237,38 +239,23 @@ class EngineEncoder:
         return {"kind": self.kind, **settings}
 
 
-ENCODERS = ("hashed", "states", "engine")
-
-
 def load_encoder(settings: Mapping[str, Any], folder: Path | None = None, open_engine: OpenEngine = no_engine) -> PromptEncoder:
-    """The encoder that `to_json` described; raises ValueError, KeyError, TypeError, ConfigError or BundleError for anything else.
+    """The encoder whose `to_json` this is; raises ValueError, KeyError, TypeError, ConfigError or BundleError for anything else.
 
-    folder: where a tokenizer of its own lies. open_engine: asked for the engine of its network whenever it encodes.
+    folder: holds the tokenizer of a sentence encoder. open_engine: called for the engine of its network whenever it encodes.
     """
     kind = settings["kind"]
     if kind == "hashed":
-        return HashedEncoder(_whole(settings["dimensions"]), tuple(_whole(order) for order in settings["orders"]))
+        return HashedEncoder(whole_number(settings["dimensions"]), tuple(whole_number(order) for order in settings["orders"]))
     if kind == "states":
-        return StatesEncoder(_whole(settings["states_width"]))
+        return StatesEncoder(whole_number(settings["states_width"]))
     if kind == "engine" and folder is not None:
         return EngineEncoder.open(
             folder,
             open_engine,
-            name=_text(settings["name"]),
-            embedding_width=_whole(settings["embedding_width"]),
-            max_length=_whole(settings["max_length"]),
-            pad=_text(settings["pad"]),
+            name=text(settings["name"]),
+            embedding_width=whole_number(settings["embedding_width"]),
+            max_length=whole_number(settings["max_length"]),
+            pad=text(settings["pad"]),
         )
-    raise ValueError(f"the prompt encoder {kind!r}: expected one of {', '.join(ENCODERS)}")
-
-
-def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} in an encoder's settings: expected a whole number")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} in an encoder's settings: expected text")
-    return value
+    raise ValueError(f"the prompt encoder {kind!r}: expected hashed, states or engine")

@@ -1,4 +1,4 @@
-"""Fewer numbers per prompt: the directions in which labelled prompts differ most."""
+"""Fewer features per prompt: the directions in which labelled prompts differ most."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-Float32Array = npt.NDArray[np.float32]
+from costroute_rt.routing.array import AnyArray, Float32Array
 
 _SMALLEST = 1e-9
-"""Directions with less of the leading one's variance are noise of the arithmetic."""
+"""Directions with a smaller share of the leading variance are rounding noise."""
 _DENSE_ROWS = 8
-"""Up to this many prompts at a time, only the features that are not zero are multiplied: hashed n-grams are nearly all zeros."""
+"""Up to this many prompts at a time, only non-zero features are multiplied: hashed n-grams are nearly all zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Reduction:
     center: Float32Array
     """float32[features]"""
     components: Float32Array
-    """float32[features, kept], the scale included."""
+    """float32[features, kept], including the scale."""
     _offset: Float32Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -35,7 +34,7 @@ class Reduction:
 
     @classmethod
     def fit(cls, features: Float32Array, d: int = 128) -> Reduction:
-        """The d leading components of float32[prompts, features], fewer where they do not vary in so many directions."""
+        """The d leading components of float32[prompts, features]; fewer if they vary in fewer directions."""
         center = features.mean(0, dtype=np.float64).astype(np.float32)
         centered = features - center
         is_wide = features.shape[0] < features.shape[1]
@@ -53,7 +52,7 @@ class Reduction:
 
     @property
     def width(self) -> int:
-        """Numbers kept per prompt."""
+        """Number of features kept per prompt."""
         return int(self.components.shape[1])
 
     def apply(self, features: Float32Array) -> Float32Array:
@@ -67,10 +66,10 @@ class Reduction:
         return reduced
 
     def arrays(self) -> dict[str, Float32Array]:
-        """What a file holds of it."""
+        """The arrays to save, by name."""
         return {"center": self.center, "components": self.components}
 
     @classmethod
-    def from_saved(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Reduction:
-        """What `arrays` gave; raises KeyError or ValueError."""
+    def from_saved(cls, arrays: Mapping[str, AnyArray]) -> Reduction:
+        """The reduction whose `arrays` these are; raises KeyError or ValueError."""
         return cls(arrays["center"].astype(np.float32), arrays["components"].astype(np.float32))

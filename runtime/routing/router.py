@@ -1,4 +1,4 @@
-"""A fitted router: what labels taught about which prompt needs which candidate."""
+"""A fitted router: the expected quality of each candidate for a prompt, learned from labels."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ from threadpoolctl import ThreadpoolController
 from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.engines.bundle.section import Section, canonical_json, shorten
 from costroute_rt.error import ConfigError
-from costroute_rt.routing.estimator import AnyArray, Average, Estimator, FloatArray, find_knn, load_estimator, within
+from costroute_rt.judgement import Judgement, Neighbour
+from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray, within
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.loading import load_estimator
+from costroute_rt.routing.estimator.mean import find_knn
+from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.neighbour import Neighbours
-from costroute_rt.routing.prompt_encoder import Float32Array, PromptEncoder, TextStates, load_encoder
-from costroute_rt.routing.quality import Judgement, Neighbour
+from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates, load_encoder
 from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON, read_arrays, read_settings, router_error, write_arrays
 from costroute_rt.routing.router_network import Network, OpenEngine, no_engine
 
 FORMAT, FORMAT_VERSION = "costroute-router", 1
 POOL_FIELDS = ("name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder")
-"""What makes a candidate the one that was labelled."""
+"""The fields that identify a labelled candidate."""
 NEAREST_COUNTED = 5
-"""The distance of a prompt is that to the labelled prompt of this rank."""
+"""A prompt's distance is that to the labelled prompt of this rank."""
 _SHOWN = 3
 _HALVED = frozenset({"features"})
-"""Arrays kept as float16."""
+"""Arrays saved as float16."""
 _LIMITING = threading.Lock()
 
 
@@ -41,33 +45,33 @@ _LIMITING = threading.Lock()
 class Router:
     """Judges prompts for one pool; made by fitting, or by `load`.
 
-    The estimate is trust * estimator + (1 - trust) * average, with trust falling from 1 at distance `near` to 0 at `far`; where
-    routing by the prompt gained nothing when it was fitted, it is the average.
+    The estimate is trust * estimator + (1 - trust) * average, with trust falling from 1 at distance `near` to 0 at `far`. It is the
+    average alone if routing by the prompt gained nothing when the router was fitted.
     """
 
     pool: tuple[Mapping[str, Any], ...]
-    """Candidates it was fitted for, in order: POOL_FIELDS of each."""
+    """The candidates it was fitted for, in order: POOL_FIELDS of each."""
     encoder: PromptEncoder
     reduction: Reduction | None
-    """None: the encoder's features are used as they are."""
+    """Reduces the encoder's features; None if they are used as they are."""
     estimator: Estimator
     average: Average
     prompts: tuple[str, ...]
     """Labelled prompts."""
     features: Float32Array
-    """float32[prompts, width], reduced; hand the same array to `Knn.fit`, and one search serves both."""
+    """float32[prompts, width], reduced; if `Knn.fit` got the same array, one search serves both."""
     near: float
-    """Distance to the labelled prompts, as `trust` has it, up to which the estimator is trusted in full."""
+    """Distance (see `trust`) up to which trust is 1."""
     far: float
-    """Distance from which it is not trusted at all."""
+    """Distance from which trust is 0."""
     routes_on: str
     """`prompt` or `average`."""
     reason: str
-    """Why it routes on that, in words."""
+    """Why it routes on that, for users."""
     text_encoder: str | None = None
-    """SHA-256 of the text encoder's weights, where states are read: states of another one mean something else."""
+    """SHA-256 of the weights of the text encoder whose states it was fitted on; None if it reads no states."""
     record: Mapping[str, Any] = field(default_factory=dict)
-    """What else its manifest says: labels, cross-validation ..."""
+    """The rest of its JSON: labels, cross-validation ..."""
     _neighbours: Neighbours = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -95,27 +99,27 @@ class Router:
 
     @property
     def needs_states(self) -> bool:
-        """Whether judging reads text states."""
+        """Whether `judge` reads text states."""
         return self.routes_on == "prompt" and (self.encoder.needs_states or self.estimator.needs_states)
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """What its bundle holds for it beside its own two files."""
+        """Networks that its bundle holds for it."""
         return (*self.encoder.networks, *self.estimator.networks)
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """Names of the engines that judging runs."""
+        """Names of the engines that `judge` runs."""
         return tuple(network.engine for network in self.networks) if self.routes_on == "prompt" else ()
 
     def judge(self, prompt: str, states: TextStates | None) -> Judgement:
-        """What is expected of each candidate; states: of this prompt, where `needs_states` is true."""
+        """The expected quality of each candidate; states: of this prompt, if `needs_states` is true."""
         if self.routes_on == "average":
             basis = f"averages of {len(self.prompts):,} labelled prompts: {self.reason}"
             return Judgement(mean=self.average.mean, standard_error=self.average.standard_error, basis=basis)
         with _one_thread():
             features = self.encode([prompt], states)
-            mean, error, trust = self._estimate(features, states)
+            mean, error, trust = self._mix(features, states)
             places, similarities = self._neighbours.search(features, NEAREST_COUNTED)
         nearest = zip(places[0, :_SHOWN].tolist(), similarities[0, :_SHOWN].tolist(), strict=True)
         return Judgement(
@@ -126,34 +130,35 @@ class Router:
             nearest=tuple(Neighbour(self.prompts[place], similarity) for place, similarity in nearest),
         )
 
-    def judge_all(self, prompts: Sequence[str], states: TextStates | None) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Means and standard errors, float64[prompts, candidates], and trust, float64[prompts], as `judge` gives them one by one."""
+    def estimate(self, prompts: Sequence[str], states: TextStates | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Means and standard errors, float64[prompts, candidates], and trust, float64[prompts]: the numbers of `judge` for many prompts."""
         if self.routes_on == "average":
             mean, error = self.average.estimate(np.empty((len(prompts), 0), dtype=np.float32))
             return mean, error, np.ones(len(prompts))
-        return self._estimate(self.encode(prompts, states), states)
+        return self._mix(self.encode(prompts, states), states)
 
     def encode(self, prompts: Sequence[str], states: TextStates | None) -> Float32Array:
-        """float32[prompts, width]: what the estimator reads, whatever the router routes on."""
+        """float32[prompts, width]: the features that the estimator reads, whatever the router routes on."""
         features = self.encoder.encode(prompts, states)
         return features if self.reduction is None else self.reduction.apply(features)
 
-    def _estimate(self, features: Float32Array, states: TextStates | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _mix(self, features: Float32Array, states: TextStates | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Mean, standard error and trust of the mixture of estimator and average."""
         own, own_error = self.estimator.estimate(features, states)
         trust = self.trust(features)
         share = trust[:, None]
         if (trust == 1).all():
             return own, own_error, trust
         mean = share * own + (1 - share) * self.average.mean
-        # As of a mixture: what the two say apart adds to the error.
+        # The variance of a mixture includes the distance between its two means.
         squares = share * (own_error**2 + (own - mean) ** 2)
         squares += (1 - share) * (self.average.standard_error**2 + (self.average.mean - mean) ** 2)
         return mean, np.sqrt(squares), trust
 
     def trust(self, features: Float32Array) -> FloatArray:
-        """float64[prompts], 0..1: how near the labelled prompts these features, float32[prompts, width], are.
+        """float64[prompts], 0..1: how close these features, float32[prompts, width], are to the labelled prompts.
 
-        Distance is 1 - cosine to the 5th nearest * min(1, length): words that no labelled prompt has leave little of the features.
+        Distance is 1 - cosine to the 5th nearest * min(1, length): features are short if no labelled prompt has the prompt's words.
         """
         _, similarities = self._neighbours.search(features, NEAREST_COUNTED)
         known = np.minimum(1, np.linalg.norm(features, axis=1))
@@ -163,10 +168,10 @@ class Router:
 
     def _basis(self, trust: float) -> str:
         text = f"{self.estimator.kind} estimator on {len(self.prompts):,} labelled prompts"
-        return text if trust == 1 else f"{text}, {trust:.0%} of it, and averages for the rest"
+        return text if trust == 1 else f"{text} ({trust:.0%}) and averages ({1 - trust:.0%})"
 
     def save(self, folder: Path) -> None:
-        """Write router.json and router.safetensors into `folder`, which is made where it is missing."""
+        """Writes router.json and router.safetensors into `folder`, which is created if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
         stored, shared = _gather(self)
         write_arrays(folder / ROUTER_ARRAYS, stored)
@@ -193,32 +198,32 @@ class Router:
     def load(cls, folder: Path, *, open_engine: OpenEngine = no_engine) -> Router:
         """The router that `save` wrote into `folder`; raises BundleError for files that are missing, damaged or something else.
 
-        open_engine: asked for the engines of its networks whenever it judges.
+        open_engine: called for the engines of its networks whenever it judges.
         """
         path = folder / ROUTER_JSON
         section = read_settings(path)
         _check_format(section)
         if not (folder / ROUTER_ARRAYS).is_file() or sha256_file(folder / ROUTER_ARRAYS) != section.sha256("arrays_sha256"):
-            raise router_error(folder / ROUTER_ARRAYS, f"it is missing or not the one {ROUTER_JSON} was written with")
+            raise router_error(folder / ROUTER_ARRAYS, f"it is missing, or not the file {ROUTER_JSON} was written with")
         arrays = read_arrays(folder / ROUTER_ARRAYS)
         try:
             return _build(cls, section, folder, arrays, open_engine)
         except (ConfigError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise router_error(path, f"it is no usable router: {error or type(error).__name__}") from error
+            raise router_error(path, f"it is not a usable router: {error or type(error).__name__}") from error
 
 
 def describe_pool(pool: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The POOL_FIELDS of each row of a bundle's pool: what a router keeps of it."""
+    """The POOL_FIELDS of each row of a bundle's pool."""
     return tuple({name: row[name] for name in POOL_FIELDS} for row in pool)
 
 
 def pool_difference(wanted: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> str | None:
-    """In words, how the pool a router was fitted for (`found`) is not the bundle's (`wanted`); None where they are the same."""
+    """How the pool a router was fitted for (`found`) differs from the bundle's (`wanted`), in words; None if they are the same."""
     names, others = [row["name"] for row in wanted], [row["name"] for row in found]
     missing, unknown = [name for name in names if name not in others], [name for name in others if name not in names]
     if missing or unknown:
-        parts = [f"it knows nothing about {', '.join(missing)}"] if missing else []
-        return "; ".join(parts + ([f"it was fitted for {', '.join(unknown)}, not in the bundle"] if unknown else []))
+        parts = [f"it was not fitted for {', '.join(missing)}"] if missing else []
+        return "; ".join(parts + ([f"it was fitted for {', '.join(unknown)}, which the bundle does not have"] if unknown else []))
     if names != others:
         return f"it has the candidates in the order {', '.join(others)}, the bundle in {', '.join(names)}"
     for row, other in zip(wanted, found, strict=True):
@@ -229,7 +234,7 @@ def pool_difference(wanted: Sequence[Mapping[str, Any]], found: Sequence[Mapping
 
 
 def fingerprint(pool: Sequence[Mapping[str, Any]]) -> str:
-    """Hexadecimal SHA-256 of what makes the pool's candidates what they are."""
+    """Hexadecimal SHA-256 of `describe_pool`."""
     return hashlib.sha256(canonical_json(list(describe_pool(pool)))).hexdigest()
 
 
@@ -237,11 +242,11 @@ _OWN = frozenset(
     {"format", "format_version", "arrays_sha256", "pool", "encoder", "is_reduced", "estimator", "average", "near", "far"}
     | {"routes_on", "reason", "text_encoder", "shared", "prompts"}
 )
-"""What a router's JSON holds beside its record."""
+"""Fields of a router's JSON that are not part of its record."""
 
 
 def _gather(router: Router) -> tuple[dict[str, AnyArray], dict[str, str]]:
-    """Every array by its name in the file, and the names of those that are another one of them."""
+    """The arrays by their names in the file, and for each array that is stored under another name already, that name."""
     arrays: dict[str, AnyArray] = {"features": router.features}
     parts: dict[str, Mapping[str, AnyArray]] = {"average": router.average.arrays(), "estimator": router.estimator.arrays()}
     if router.reduction is not None:
@@ -270,7 +275,7 @@ def _build(
     for name, other in section.texts("shared").items():
         arrays[name] = arrays[other]
     prompts = section.items("prompts")
-    if not all(isinstance(prompt, str) for prompt in prompts):
+    if not set(map(type, prompts)) <= {str}:
         section.fail("its prompts are not all text")
     return cls(
         pool=describe_pool([dict(row.values) for row in section.rows("pool")]),
@@ -291,9 +296,9 @@ def _build(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Of NumPy's library for matrices: more would spin on for a while, on the cores that the engines need next.
+    """Limits NumPy's matrix library to one thread: idle threads would keep spinning on the cores that the engines need next.
 
-    The limit is the process's. Of two that overlapped, the second would find the first one's limit and leave it behind.
+    The limit is process-wide, so only one caller at a time sets it: a second would restore the first one's limit.
     """
     with _LIMITING, _thread_pools().limit(limits=1, user_api="blas"):
         yield
@@ -301,5 +306,5 @@ def _one_thread() -> Iterator[None]:
 
 @cache
 def _thread_pools() -> ThreadpoolController:
-    """Of the libraries that are loaded by the first prompt, NumPy's among them; to find them takes a millisecond."""
+    """The thread pools of libraries loaded by the first prompt, NumPy's among them; finding them takes a millisecond."""
     return ThreadpoolController()

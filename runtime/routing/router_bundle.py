@@ -1,11 +1,10 @@
-"""The router's place in a bundle: opening it there, and making a bundle with another one."""
+"""The router in a bundle: opening it, and making a bundle with another one."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +12,7 @@ from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import MANIFEST, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
+from costroute_rt.engines.machine.durable import replacing_folder
 from costroute_rt.error import BundleError, OutputError, Reason
 from costroute_rt.routing.prompt_encoder import TOKENIZER, EngineEncoder
 from costroute_rt.routing.router import Router, pool_difference
@@ -23,9 +23,9 @@ FOLDER = "router"
 
 
 def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
-    """The bundle's router; raises BundleError where it has none, or one that was fitted for another pool or text encoder.
+    """The bundle's router; raises BundleError if it has none, or one that was fitted for another pool or text encoder.
 
-    open_engine: asked for the engines of its networks whenever it judges.
+    open_engine: called for the engines of its networks whenever it judges.
     """
     if bundle.router is None:
         raise BundleError(bundle.root / MANIFEST, "it has no router", "fit one to it", reason=Reason.ROUTER)
@@ -44,7 +44,7 @@ def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
 
 
 def check_router(router: Router, bundle: Bundle, path: Path) -> None:
-    """Raises BundleError, with the difference, where the router at `path` was fitted for another pool or text encoder."""
+    """Raises BundleError, naming the difference, if the router at `path` was fitted for another pool or text encoder."""
     difference = pool_difference(bundle.pool, router.pool)
     if difference is None and router.text_encoder not in (None, text_encoder_sha256(bundle)):
         difference = "it was fitted on the states of another text encoder"
@@ -53,18 +53,35 @@ def check_router(router: Router, bundle: Bundle, path: Path) -> None:
         raise BundleError(path, problem, "fit one to it", reason=Reason.ROUTER)
 
 
+def states_source(bundle: Bundle) -> tuple[str, str]:
+    """The text encoder, and the name of its output, that the bundle's router reads: by default the first with one state per token.
+
+    Raises BundleError where no text encoder has such an output.
+    """
+    stated = (bundle.router or {}).get("states")
+    for encoder, component in bundle.components.items():
+        if component.role == "text_encoder":
+            for output, spec in bundle.graphs[component.graphs["encode"]].outputs.items():
+                name = f"{encoder}.{output}"
+                if name == stated or (stated is None and len(spec.shape) == 3):
+                    return encoder, name
+    problem = "no text encoder has one state per token" if stated is None else f"no text encoder has the output {stated}"
+    raise BundleError(bundle.root / MANIFEST, problem, "fit its router again")
+
+
 def text_encoder_sha256(bundle: Bundle) -> str:
-    """Of its weights, or of its graph where the weights are inside: what `Router.text_encoder` holds."""
-    component = next(component for component in bundle.components.values() if component.role == "text_encoder")
-    return bundle.files[component.weights or component.graphs["encode"]].sha256
+    """Hash of the weights of the text encoder that a router reads, or of its graph if the weights are inside."""
+    encoder, _ = states_source(bundle)
+    component = bundle.components[encoder]
+    return bundle.weights_sha256(encoder) if component.weights else bundle.files[component.graphs["encode"]].sha256
 
 
 def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: bool = False) -> Bundle:
     """A new bundle at `target`: the files of `bundle` as hard links (copies where links fail) and the router in `router_folder`.
 
-    The folder holds router.json, router.safetensors, and the files of the networks that the router runs.
-    It appears under its name complete or not at all. force: an existing `target`, which may be `bundle` itself, is replaced.
-    Raises BundleError for a router of another pool, OutputError where `target` exists or cannot be written.
+    The folder holds router.json, router.safetensors, and the files of the router's networks.
+    `target` is complete or not there at all. force: replace an existing `target`, which may be `bundle` itself.
+    Raises BundleError for a router of another pool, OutputError if `target` exists or cannot be written.
     """
     router = Router.load(router_folder)
     check_router(router, bundle, router_folder / ROUTER_JSON)
@@ -77,40 +94,18 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
     if os.path.lexists(target) and not force:
         raise OutputError(target, "it exists already", reason=Reason.EXISTS)
     if os.path.lexists(target) and not (target / MANIFEST).is_file():
-        raise OutputError(target, "it is no bundle, so it is not replaced")
+        raise OutputError(target, "it is not a bundle, so it is not replaced")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with replacing_folder(target) as new:
+            _copy(bundle, router_folder, files, new)
+            seal_bundle(new, _manifest(bundle, router))
     except OSError as error:
         raise OutputError(target, error.strerror or str(error)) from error
-    try:
-        new = staging / "new"
-        new.mkdir()
-        _copy(bundle, router_folder, files, new)
-        seal_bundle(new, _manifest(bundle, router))
-        _put(new, target, staging / "old")
-    except OSError as error:
-        raise OutputError(target, error.strerror or str(error)) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Bundle.open(target, verify=False)
 
 
-def _put(new: Path, target: Path, old: Path) -> None:
-    """Renames `new` to `target`; what was there goes to `old`, and comes back where that fails."""
-    existed = os.path.lexists(target)
-    if existed:
-        os.replace(target, old)
-    try:
-        os.replace(new, target)
-    except OSError:
-        if existed:
-            os.replace(old, target)
-        raise
-
-
 def _router_files(router: Router) -> list[str]:
-    """Names of everything in a router's folder."""
+    """Names of all files in a router's folder."""
     own = [TOKENIZER] if isinstance(router.encoder, EngineEncoder) else []
     return [ROUTER_JSON, ROUTER_ARRAYS, *own, *(name for network in router.networks for name in (network.file, network.weights))]
 
@@ -134,13 +129,13 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _manifest(bundle: Bundle, router: Router) -> dict[str, Any]:
-    """The bundle's, with this router and its networks in place of those it had."""
+    """The bundle's manifest with this router and its networks in place of the former ones."""
     manifest: dict[str, Any] = json.loads((bundle.root / MANIFEST).read_bytes())
     components = {name: part for name, part in manifest["components"].items() if part["role"] not in ROUTER_GRAPHS}
     graphs = {path: spec for path, spec in manifest["graphs"].items() if PurePosixPath(path).parts[0] != FOLDER}
     for network in router.networks:
         file, weights = (f"{FOLDER}/{name}" for name in (network.file, network.weights))
-        components[network.role] = {"role": network.role, "graphs": {network.graph: file}, "weights": weights}
+        components[network.role] = {"role": network.role, "graphs": {network.graph: file}, "weights": [weights]}
         graphs[file] = to_json(network.spec)
     section: dict[str, Any] = {"file": f"{FOLDER}/{ROUTER_JSON}", "arrays": f"{FOLDER}/{ROUTER_ARRAYS}"}
     if isinstance(router.encoder, EngineEncoder):

@@ -1,24 +1,21 @@
-"""The two files of a router: checked JSON, and arrays in a safetensors file, without a library for either."""
+"""The two files of a router: checked JSON, and arrays in a safetensors file."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.bundle.section import Section, parse_section
 from costroute_rt.error import BundleError, Reason
-
-AnyArray = npt.NDArray[Any]
+from costroute_rt.routing.array import AnyArray, Float32Array
 
 ROUTER_JSON, ROUTER_ARRAYS = "router.json", "router.safetensors"
-_KINDS: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
-_ALIGNMENT = 8
+_KINDS = (np.float16, np.float32)
 _JSON_LIMIT_BYTES = 256 << 20
 
 
@@ -28,35 +25,26 @@ def router_error(path: Path, problem: str) -> BundleError:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
-    """Write a .safetensors file; float16 and float32 arrays only."""
-    kinds = {dtype: name for name, dtype in _KINDS.items()}
-    header: dict[str, Any] = {}
-    at = 0
-    for name, array in arrays.items():
-        header[name] = {"dtype": kinds[array.dtype], "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
-        at += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for array in arrays.values():
-            file.write(np.ascontiguousarray(array).tobytes())
+    """Writes a safetensors file of float16 and float32 arrays."""
+    # Contiguous, because safetensors 0.8 saves the memory of others in the wrong order.
+    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
-def read_arrays(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Every array of a .safetensors file, as float32; raises BundleError where it is none, truncated, or holds NaN or infinity."""
-    stored = read_stored_tensors(path)
+def read_arrays(path: Path) -> dict[str, Float32Array]:
+    """Every array of a safetensors file, as float32; raises BundleError for a damaged file, and for NaN, infinity or other kinds."""
     try:
-        data = path.read_bytes()
+        stored = load(path.read_bytes())
     except OSError as error:
         raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise router_error(path, f"it is not a safetensors file: {error}") from error
+    except KeyError as error:  # a kind of number that NumPy does not have
+        raise router_error(path, f"it holds {error.args[0]}: expected F16 or F32") from error
     arrays = {}
-    for name, tensor in stored.items():
-        kind = _KINDS.get(tensor.dtype)
-        if kind is None or not all(isinstance(axis, int) and axis >= 0 for axis in tensor.shape):
-            raise router_error(path, f"its array {name} is {tensor.dtype}{list(tensor.shape)}: expected F16 or F32")
-        bytes_ = data[tensor.offset : tensor.offset + tensor.length]
-        arrays[name] = np.frombuffer(bytes_, dtype=kind).reshape(tensor.shape).astype(np.float32)
+    for name, array in stored.items():
+        if array.dtype not in _KINDS:
+            raise router_error(path, f"its array {name} holds {array.dtype}: expected F16 or F32")
+        arrays[name] = array.astype(np.float32)
         if not np.isfinite(arrays[name]).all():
             raise router_error(path, f"its array {name} holds numbers that are not finite")
     return arrays

@@ -1,27 +1,30 @@
-"""Networks that a router runs: components of the bundle like any other, each with one graph."""
+"""Networks of a router: components of the bundle like any other, each with one graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec
-from costroute_rt.error import ConfigError
+from costroute_rt.error import ConfigError, EngineError, Reason
+from costroute_rt.routing.array import AnyArray
 
 if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
 
 OpenEngine = Callable[[str, str], "Engine"]
-"""Opens the engine of a component and graph of the bundle, or gives the one that is open."""
+"""Returns the engine of a component and graph of the bundle; opens it if needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One network: what it is for, and what it takes and gives."""
+    """One network and its interface."""
 
     role: str
-    """Of the component, which is called the same."""
+    """Role and name of its component."""
     graph: str
     spec: GraphSpec
 
@@ -32,7 +35,7 @@ class Network:
 
     @property
     def file(self) -> str:
-        """Of the graph, in the router's folder."""
+        """File of the graph, in the router's folder."""
         return f"{self.role}.onnx"
 
     @property
@@ -40,14 +43,23 @@ class Network:
         """File of the weights, in the router's folder."""
         return f"{self.role}.safetensors"
 
+    def run(self, engine: Engine, feeds: Mapping[str, AnyArray]) -> AnyArray:
+        """The network's output for inputs by name, all on the host. Raises EngineError where it is not finite."""
+        outputs = engine.run({name: engine.to_device(np.ascontiguousarray(array)) for name, array in feeds.items()})
+        (name,) = self.spec.outputs
+        output = np.asarray(engine.to_host(outputs[name]))
+        if not np.isfinite(output).all():
+            raise EngineError(f"{self.engine} made numbers that are not finite", reason=Reason.FAILED)
+        return output
+
 
 def no_engine(component: str, graph: str) -> Engine:
-    """Opens nothing: for a router that is looked at, not asked."""
+    """Raises ConfigError: for a router that is inspected or saved, but judges nothing."""
     raise ConfigError("engine", f"{component}/{graph}", "a router opened with its engines, as Runtime.open does")
 
 
 def estimator_network(width: int, candidates: int) -> Network:
-    """Of the transformer estimator; width: of the text states."""
+    """The network of the transformer estimator; width: of the text states."""
     states = TensorSpec("float32", ("batch", "tokens", width))
     mean = TensorSpec("float32", ("batch", candidates))
     return Network(
@@ -56,7 +68,7 @@ def estimator_network(width: int, candidates: int) -> Network:
 
 
 def encoder_network(width: int) -> Network:
-    """Of a prompt encoder of the router's own; width: of its embedding. The axis of its own tokens has a name of its own."""
+    """The network of a sentence encoder; width: of its embedding. Its token axis is not that of the family's text encoder."""
     ids = TensorSpec("int64", ("batch", "prompt_tokens"))
     embedding = TensorSpec("float32", ("batch", width))
     return Network("router_encoder", "encode", GraphSpec({"input_ids": ids, "attention_mask": ids}, {"embedding": embedding}))

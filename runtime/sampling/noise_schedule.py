@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,24 +14,6 @@ Float32Array = npt.NDArray[np.float32]
 
 NEARLY_ZERO_SIGNAL = 2.0**-24
 """Stands for a signal of 0 where levels are sigmas, which would be infinite there; diffusers' value."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Descent:
-    """The steps of one run from noise to image, before a solver turns them into rows."""
-
-    timestep: FloatArray
-    """float64[steps]"""
-    entry: FloatArray
-    """float64[steps]; noise level at which each step starts."""
-    exit: FloatArray
-    """float64[steps]; noise level each step aims at; the last is where the run ends."""
-    initial_noise_scale: float = 1.0
-
-    @classmethod
-    def through(cls, timestep: FloatArray, levels: FloatArray, initial_noise_scale: float = 1.0) -> Descent:
-        """Steps that each end where the next one starts; levels: float64[steps + 1]."""
-        return cls(timestep=timestep, entry=levels[:-1], exit=levels[1:], initial_noise_scale=initial_noise_scale)
 
 
 @lru_cache(maxsize=32)

@@ -1,6 +1,6 @@
 """Schedulers: diffusers' schedulers, compiled to step tables.
 
-    from_diffusers(scheduler_config.json) -> SchedulerConfig -> build_table(config, num_inference_steps) -> StepTable
+    from_diffusers(scheduler_config.json) -> SchedulerConfig -> build_table(config, num_inference_steps, tokens) -> StepTable
     replan(config, table, row, rows_left) -> StepTable for what is left of a run
 
 Adding a scheduler is adding a function to `solver`, one that chooses its steps here, and a line in `SCHEDULERS`.
@@ -10,28 +10,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from costroute_rt.error import ConfigError
 from costroute_rt.sampling import noise_schedule, solver
-from costroute_rt.sampling.noise_schedule import Descent
-from costroute_rt.sampling.step_table import FloatArray, StepTable
+from costroute_rt.sampling.step_table import Descent, FloatArray, StepTable
 
 _CHOICES = {
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
     "timestep_spacing": ("leading", "linspace", "trailing"),
     "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
-    "solver_type": ("midpoint", "heun"),
+    "solver_type": ("midpoint", "heun", "bh1", "bh2"),
     "final_sigmas_type": ("zero", "sigma_min"),
+    "time_shift_type": ("exponential", "linear"),
 }
 _COUNTS = {
     "num_train_timesteps": (2, 100_000),
     "steps_offset": (0, 1000),
     "solver_order": (1, 2),
     "original_inference_steps": (1, 100_000),
+    "base_image_seq_len": (1, 1 << 20),
+    "max_image_seq_len": (2, 1 << 20),
 }
 _QUANTITIES = {
     "beta_start": (1e-8, 0.999),
@@ -40,6 +42,9 @@ _QUANTITIES = {
     "lambda_min_clipped": (-math.inf, 0.0),
     "timestep_scaling": (1e-3, 1e6),
     "shift": (1e-3, 1e3),
+    "base_shift": (1e-3, 1e2),
+    "max_shift": (1e-3, 1e2),
+    "shift_terminal": (0.0, 0.999),
 }
 
 
@@ -72,6 +77,7 @@ class SchedulerConfig:
     """dpmpp_2m; sde-dpmsolver++ adds noise."""
     solver_order: int = 2
     solver_type: str = "midpoint"
+    """dpmpp_2m: midpoint or heun; unipc: bh1 or bh2."""
     lower_order_final: bool = True
     euler_at_final: bool = False
     lambda_min_clipped: float = -math.inf
@@ -80,9 +86,19 @@ class SchedulerConfig:
     timestep_scaling: float = 10.0
     """lcm"""
     shift: float = 1.0
-    """flow_match_euler and flow_dpmpp_2m: above 1 spends more of the steps at high noise."""
+    """flow_match_euler, flow_dpmpp_2m and flow_unipc: above 1 spends more of the steps at high noise."""
     stochastic_sampling: bool = False
     """flow_match_euler"""
+    use_dynamic_shifting: bool = False
+    """flow_match_euler: the shift grows with the number of latent tokens, between the two points that follow."""
+    base_image_seq_len: int = 256
+    max_image_seq_len: int = 4096
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    time_shift_type: str = "exponential"
+    """Whether the shift is e^mu or mu, for mu between base_shift and max_shift."""
+    shift_terminal: float = 0.0
+    """flow_match_euler: lowest noise level of the steps, to which the others are stretched; 0: they stay as they are."""
 
     def __post_init__(self) -> None:
         scheduler = SCHEDULERS.get(self.name)
@@ -101,32 +117,48 @@ class SchedulerConfig:
             value = getattr(self, field)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
                 raise ConfigError(field, value, f"a number from {low:g} to {high:g}")
-        for feature in ("use_karras_sigmas", "rescale_betas_zero_snr"):
+        if self.solver_type not in scheduler.solver_types:
+            raise ConfigError("solver_type", self.solver_type, f"{_either(scheduler.solver_types)} for {self.name}")
+        if self.base_image_seq_len >= self.max_image_seq_len:
+            raise ConfigError("max_image_seq_len", self.max_image_seq_len, f"more than base_image_seq_len, {self.base_image_seq_len}")
+        for feature in ("use_karras_sigmas", "rescale_betas_zero_snr", "use_dynamic_shifting"):
             if getattr(self, feature) and feature not in scheduler.features:
                 having = [name for name, other in SCHEDULERS.items() if feature in other.features]
-                raise ConfigError(feature, True, f"false for {self.name} (it is there for {', '.join(having)})")
+                raise ConfigError(feature, True, f"false for {self.name} (only {', '.join(having)} can)")
 
 
 class Scheduler(NamedTuple):
     """How a scheduler chooses its steps and solves them."""
 
     choose: Callable[[SchedulerConfig, int], Descent]
-    solve: Callable[[SchedulerConfig, Descent, float | None], StepTable]
-    """The last argument is the noise level of the D that stands before row 0, if one does."""
+    solve: Callable[[SchedulerConfig, Descent], StepTable]
     prediction_types: tuple[str, ...] = ("epsilon", "v_prediction", "sample")
     features: tuple[str, ...] = ()
     rows_per_step: int = 1
+    solver_types: tuple[str, ...] = ("midpoint", "heun")
 
 
-def build_table(config: SchedulerConfig, num_inference_steps: int) -> StepTable:
+def build_table(config: SchedulerConfig, num_inference_steps: int, tokens: int | None = None) -> StepTable:
     """The table of a whole run. heun gives 2 * num_inference_steps - 1 rows, all others one row per step.
 
-    Raises ConfigError where the scheduler cannot take that many steps.
+    tokens: latent tokens of the image, where `config.use_dynamic_shifting`.
+    Raises ConfigError where the scheduler cannot take that many steps, or needs the number of tokens.
     """
     if not 1 <= num_inference_steps <= config.num_train_timesteps:
         raise ConfigError("num_inference_steps", num_inference_steps, f"1 to {config.num_train_timesteps}")
-    scheduler = SCHEDULERS[config.name]
-    return scheduler.solve(config, scheduler.choose(config, num_inference_steps), None)
+    config, scheduler = shift_by_tokens(config, tokens), SCHEDULERS[config.name]
+    return scheduler.solve(config, scheduler.choose(config, num_inference_steps))
+
+
+def shift_by_tokens(config: SchedulerConfig, tokens: int | None) -> SchedulerConfig:
+    """The scheduler with the shift for an image of so many latent tokens, as diffusers' FLUX pipelines calculate it."""
+    if not config.use_dynamic_shifting:
+        return config
+    if tokens is None or tokens < 1:
+        raise ConfigError("tokens", tokens, "the number of latent tokens, which this scheduler's shift depends on")
+    slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+    mu = config.base_shift + slope * (tokens - config.base_image_seq_len)
+    return replace(config, shift=math.exp(mu) if config.time_shift_type == "exponential" else mu)
 
 
 def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) -> StepTable:
@@ -138,8 +170,9 @@ def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) 
     heun takes whole steps: an even rows_left leaves one row unused, and between a predictor and its corrector the correction
     is dropped, as the predictor's output already stands at the next level. dpmpp_2m goes on using D_prev: its formula
     holds for uneven distances, so the new row 0 is second order, over the distance to D_prev in the old table. (On a mixture of
-    Gaussians that is level with a first-order restart for mild cuts and clearly better when few rows are left.) Keep D for the
-    new table, and re-plan again only after one of its rows has run.
+    Gaussians that is level with a first-order restart for mild cuts and clearly better when few rows are left.) So does unipc,
+    and the carried latent still belongs to the level at `row`. Keep D and y for the new table, and re-plan again only after one
+    of its rows has run. Rows that stay keep their guidance scale.
     Raises ConfigError for a row outside the table, or rows_left outside 1 to the rows that are left.
     """
     if not 0 <= row < len(table):
@@ -154,8 +187,10 @@ def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) 
     steps = min(len(starts), (rows_left + stride - 1) // stride)
     kept = starts[np.ceil(np.arange(steps) * len(starts) / steps).astype(np.int64)]
     levels = np.append(table.noise_levels[kept], table.noise_levels[-1])
-    previous_level = float(table.noise_levels[row - 1]) if row else None
-    return scheduler.solve(config, Descent.through(table.timestep[kept], levels, table.initial_noise_scale), previous_level)
+    descent = replace(Descent.through(table.timestep[kept], levels, table.initial_noise_scale), before=table.descent.before_row(row))
+    shorter = scheduler.solve(config, descent)
+    sources = kept[(np.arange(len(shorter)) + stride - 1) // stride]
+    return shorter.with_guidance(np.asarray(table.guidance)[sources])
 
 
 def from_diffusers(scheduler_config: Mapping[str, object], *, eta: float = 0.0) -> SchedulerConfig:
@@ -176,9 +211,11 @@ def from_diffusers(scheduler_config: Mapping[str, object], *, eta: float = 0.0) 
     own = {field.name for field in fields(SchedulerConfig)} - {"name", "shift"}
     values = dict(known.defaults) | dict(scheduler_config)
     flows = bool(values.get("use_flow_sigmas"))
-    name = "flow_dpmpp_2m" if flows and known.name == "dpmpp_2m" else known.name
+    name = f"flow_{known.name}" if flows and f"flow_{known.name}" in SCHEDULERS else known.name
     shift = values.get("flow_shift" if flows else "shift", 1.0)
     chosen = {key: value for key, value in values.items() if key in own and value is not None}
+    if chosen.get("solver_type") not in (None, *SCHEDULERS[name].solver_types):
+        chosen["solver_type"] = known.defaults.get("solver_type", "midpoint")  # as diffusers does with another solver's type
     return SchedulerConfig(**(chosen | {"name": name, "shift": shift, "eta": eta}))  # type: ignore[arg-type]
 
 
@@ -193,17 +230,19 @@ class _DiffusersClass(NamedTuple):
 _REFUSALS: dict[str, tuple[object, str]] = {
     "clip_sample": (False, "clipping is not a linear rule; latent models do without it"),
     "thresholding": (False, "thresholding is not a linear rule; latent models do without it"),
-    "trained_betas": (None, "beta_start, beta_end and beta_schedule say the schedule"),
+    "trained_betas": (None, "the schedule is given by beta_start, beta_end and beta_schedule"),
     "use_exponential_sigmas": (False, "use_karras_sigmas or plain timesteps"),
     "use_beta_sigmas": (False, "use_karras_sigmas or plain timesteps"),
     "use_lu_lambdas": (False, "use_karras_sigmas or plain timesteps"),
-    "use_dynamic_shifting": (False, "a shift that depends on the image size is not known to a table; give a fixed shift"),
-    "shift_terminal": (None, "a schedule stretched to a last level is not compiled"),
+    "use_dynamic_shifting": (False, "only FlowMatchEulerDiscreteScheduler is compiled with it; give a fixed flow_shift"),
+    "predict_x0": (True, "the solver of predicted noise is not compiled"),
+    "disable_corrector": ([], "the corrector runs at every step"),
+    "solver_p": (None, "another scheduler's predictor is not compiled"),
     "invert_sigmas": (False, "inverted flow times are not compiled"),
     "interpolation_type": ("linear", "log_linear sigmas are not compiled"),
     "timestep_type": ("discrete", "continuous timesteps are not compiled"),
-    "sigma_min": (None, "the training schedule says the range"),
-    "sigma_max": (None, "the training schedule says the range"),
+    "sigma_min": (None, "the range is that of the training schedule"),
+    "sigma_max": (None, "the range is that of the training schedule"),
     "variance_type": (None, "the denoiser must predict no variance"),
 }
 _TRAINING: dict[str, object] = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "prediction_type": "epsilon"}
@@ -234,7 +273,21 @@ _DIFFUSERS = {
     "FlowMatchEulerDiscreteScheduler": _DiffusersClass(
         "flow_match_euler",
         {"prediction_type": "flow_prediction"},
-        ("use_exponential_sigmas", "use_beta_sigmas", "use_dynamic_shifting", "shift_terminal", "invert_sigmas"),
+        ("use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas"),
+    ),
+    "UniPCMultistepScheduler": _DiffusersClass(
+        "unipc",
+        _TRAINING | {"timestep_spacing": "linspace", "solver_type": "bh2"},
+        (
+            *_SIGMAS,
+            "thresholding",
+            "use_dynamic_shifting",
+            "predict_x0",
+            "disable_corrector",
+            "solver_p",
+            "sigma_min",
+            "sigma_max",
+        ),
     ),
 }
 
@@ -312,17 +365,60 @@ def _choose_flow_dpmpp(config: SchedulerConfig, num_inference_steps: int) -> Des
     return Descent.through(np.trunc(sigmas * config.num_train_timesteps), np.append(sigmas, end))
 
 
-def _choose_flow(config: SchedulerConfig, num_inference_steps: int) -> Descent:
-    """diffusers' own default sigmas: the lowest is shifted twice, once here and once when it set sigma_min."""
+def _choose_unipc(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    train_sigmas = noise_schedule.to_sigmas(_train_signal(config))
     count = config.num_train_timesteps
-    lowest = noise_schedule.shift_flow(np.array(1 / count), config.shift)
-    sigmas = noise_schedule.shift_flow(np.linspace(count, lowest * count, num_inference_steps) / count, config.shift)
+    timestep = noise_schedule.space_inner_timesteps(config.timestep_spacing, num_inference_steps, count, count, config.steps_offset)
+    sigmas = np.interp(timestep, np.arange(count), train_sigmas)
+    if config.use_karras_sigmas:
+        sigmas = noise_schedule.space_karras(train_sigmas[-1], train_sigmas[0], num_inference_steps)
+        timestep = noise_schedule.sigma_to_timestep(sigmas, train_sigmas).round()
+    lowest = sigmas[-1] if config.use_karras_sigmas else train_sigmas[0]
+    return Descent.through(timestep, np.append(sigmas, 0.0 if config.final_sigmas_type == "zero" else lowest))
+
+
+def _choose_flow_unipc(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """A first level of exactly 1 has no signal to take a logarithm of; diffusers starts a millionth below it, in float32."""
+    times = np.linspace(1, 1 / config.num_train_timesteps, num_inference_steps + 1)[:-1]
+    sigmas = noise_schedule.shift_flow(times, config.shift)
+    if abs(sigmas[0] - 1) < _LEAST_SIGNAL:
+        sigmas[0] = np.float32(sigmas[0] - _LEAST_SIGNAL)
+    return Descent.through(
+        np.trunc(sigmas * config.num_train_timesteps), np.append(sigmas, 0.0 if config.final_sigmas_type == "zero" else sigmas[-1])
+    )
+
+
+def _choose_flow(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """diffusers' own default sigmas: the lowest is shifted twice, once here and once when it set sigma_min.
+
+    With a shift by tokens, those that its pipelines (FLUX) give instead: from 1 to 1 / steps.
+    """
+    count = config.num_train_timesteps
+    if config.use_dynamic_shifting:
+        times = np.linspace(1, 1 / num_inference_steps, num_inference_steps)
+    else:
+        times = np.linspace(count, noise_schedule.shift_flow(np.array(1 / count), config.shift) * count, num_inference_steps) / count
+    sigmas = noise_schedule.shift_flow(times, config.shift)
+    if config.shift_terminal:
+        if num_inference_steps == 1:
+            raise ConfigError("num_inference_steps", 1, "2 or more with shift_terminal, which is the level of the last of them")
+        sigmas = 1 - (1 - sigmas) * (1 - config.shift_terminal) / (1 - sigmas[-1])
     if config.use_karras_sigmas:
         sigmas = noise_schedule.space_karras(sigmas[0], sigmas[-1], num_inference_steps)
     return Descent.through(sigmas * count, np.append(sigmas, 0.0))
 
 
-def _solve_dpmpp(config: SchedulerConfig, descent: Descent, previous_level: float | None) -> StepTable:
+def _solve_unipc(config: SchedulerConfig, descent: Descent) -> StepTable:
+    return solver.unipc(
+        descent,
+        config.prediction_type,
+        solver_order=config.solver_order,
+        solver_type=config.solver_type,
+        lower_order_final=config.lower_order_final,
+    )
+
+
+def _solve_dpmpp(config: SchedulerConfig, descent: Descent) -> StepTable:
     return solver.dpmpp_2m(
         descent,
         config.prediction_type,
@@ -331,45 +427,48 @@ def _solve_dpmpp(config: SchedulerConfig, descent: Descent, previous_level: floa
         solver_type=config.solver_type,
         lower_order_final=config.lower_order_final,
         euler_at_final=config.euler_at_final,
-        previous_level=previous_level,
     )
 
 
 _FLOW = ("flow_prediction",)
+_UNIPC_TYPES = ("bh2", "bh1")
+_LEAST_SIGNAL = 1e-6
 SCHEDULERS: dict[str, Scheduler] = {
     "ddim": Scheduler(
         _choose_ddim,
-        lambda config, descent, _: solver.ddim(descent, config.prediction_type, config.eta),
+        lambda config, descent: solver.ddim(descent, config.prediction_type, config.eta),
         features=("rescale_betas_zero_snr",),
     ),
     "euler": Scheduler(
         _choose_unscaled,
-        lambda config, descent, _: solver.euler(descent, config.prediction_type),
+        lambda config, descent: solver.euler(descent, config.prediction_type),
         features=("rescale_betas_zero_snr", "use_karras_sigmas"),
     ),
     "euler_ancestral": Scheduler(
         _choose_unscaled,
-        lambda config, descent, _: solver.euler_ancestral(descent, config.prediction_type),
+        lambda config, descent: solver.euler_ancestral(descent, config.prediction_type),
         prediction_types=("epsilon", "v_prediction"),
         features=("rescale_betas_zero_snr",),
     ),
     "dpmpp_2m": Scheduler(_choose_dpmpp, _solve_dpmpp, features=("rescale_betas_zero_snr", "use_karras_sigmas")),
     "heun": Scheduler(
         _choose_unscaled,
-        lambda config, descent, _: solver.heun(descent, config.prediction_type),
+        lambda config, descent: solver.heun(descent, config.prediction_type),
         features=("use_karras_sigmas",),
         rows_per_step=2,
     ),
     "lcm": Scheduler(
         _choose_lcm,
-        lambda config, descent, _: solver.lcm(descent, config.prediction_type, config.timestep_scaling),
+        lambda config, descent: solver.lcm(descent, config.prediction_type, config.timestep_scaling),
         features=("rescale_betas_zero_snr",),
     ),
     "flow_match_euler": Scheduler(
         _choose_flow,
-        lambda config, descent, _: solver.flow_match_euler(descent, config.stochastic_sampling),
+        lambda config, descent: solver.flow_match_euler(descent, config.stochastic_sampling),
         prediction_types=_FLOW,
-        features=("use_karras_sigmas",),
+        features=("use_karras_sigmas", "use_dynamic_shifting"),
     ),
     "flow_dpmpp_2m": Scheduler(_choose_flow_dpmpp, _solve_dpmpp, prediction_types=_FLOW),
+    "unipc": Scheduler(_choose_unipc, _solve_unipc, features=("rescale_betas_zero_snr", "use_karras_sigmas"), solver_types=_UNIPC_TYPES),
+    "flow_unipc": Scheduler(_choose_flow_unipc, _solve_unipc, prediction_types=_FLOW, solver_types=_UNIPC_TYPES),
 }

@@ -4,8 +4,8 @@ Noise levels come in three kinds, named by how they relate a latent x to the cle
 
     unscaled     x = x0 + sigma n                                 euler, euler_ancestral, heun
     preserving   x = sqrt(1 - level^2) x0 + level n               ddim, lcm: level 0 to 1
-                 x = (x0 + sigma n) / sqrt(1 + sigma^2)           dpmpp_2m: the same line, counted in sigma
-    flow         x = (1 - sigma) x0 + sigma n                     flow_match_euler, flow_dpmpp_2m: sigma 0 to 1
+                 x = (x0 + sigma n) / sqrt(1 + sigma^2)           dpmpp_2m, unipc: the same line, counted in sigma
+    flow         x = (1 - sigma) x0 + sigma n                     flow_match_euler, flow_dpmpp_2m, flow_unipc: sigma 0 to 1
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from costroute_rt.error import ConfigError
-from costroute_rt.sampling.noise_schedule import Descent
-from costroute_rt.sampling.step_table import FloatArray, StepTable
+from costroute_rt.sampling.step_table import Descent, FloatArray, StepTable
 
 FEW_ROWS = 15
 """Below this many rows dpmpp_2m's lower_order_final takes effect; diffusers' number."""
@@ -31,7 +30,7 @@ def ddim(descent: Descent, prediction_type: str, eta: float = 0.0) -> StepTable:
     # Equation 16 with 1 - alpha^2 / alpha_next^2 written so that it cannot fall below 0.
     fresh = eta * sigma_next / sigma * np.sqrt(np.maximum(1 - (alpha / alpha_next) ** 2, 0))
     kept = np.sqrt(sigma_next**2 - fresh**2) / sigma
-    return _table(descent, p=p, q=q, a=kept, b=alpha_next - kept * alpha, s=fresh)
+    return StepTable(descent=descent, p=p, q=q, a=kept, b=alpha_next - kept * alpha, s=fresh)
 
 
 def lcm(descent: Descent, prediction_type: str, timestep_scaling: float = 10.0) -> StepTable:
@@ -44,13 +43,14 @@ def lcm(descent: Descent, prediction_type: str, timestep_scaling: float = 10.0) 
     p, q = _denoise(prediction_type, alpha, sigma)
     sigma_data, scaled = 0.5, descent.timestep * timestep_scaling
     skip, out = sigma_data**2 / (scaled**2 + sigma_data**2), scaled / np.hypot(scaled, sigma_data)
-    return _table(descent, p=p, q=q, a=alpha_next * skip, b=alpha_next * out, s=sigma_next)
+    return StepTable(descent=descent, p=p, q=q, a=alpha_next * skip, b=alpha_next * out, s=sigma_next)
 
 
 def euler(descent: Descent, prediction_type: str) -> StepTable:
     """First-order steps along the probability-flow line (Karras et al. 2022, Algorithm 1 without churn); unscaled levels."""
     ratio = descent.exit / descent.entry
-    return _unscaled_table(descent, prediction_type, a=ratio, b=1 - ratio)
+    input_scale, p, q = _read_unscaled(descent, prediction_type)
+    return StepTable(descent=descent, input_scale=input_scale, p=p, q=q, a=ratio, b=1 - ratio)
 
 
 def euler_ancestral(descent: Descent, prediction_type: str) -> StepTable:
@@ -58,7 +58,8 @@ def euler_ancestral(descent: Descent, prediction_type: str) -> StepTable:
     now, after = descent.entry, descent.exit
     down = after**2 / now
     up = after * np.sqrt(np.maximum(1 - (after / now) ** 2, 0))
-    return _unscaled_table(descent, prediction_type, a=down / now, b=1 - down / now, s=up)
+    input_scale, p, q = _read_unscaled(descent, prediction_type)
+    return StepTable(descent=descent, input_scale=input_scale, p=p, q=q, a=down / now, b=1 - down / now, s=up)
 
 
 def heun(descent: Descent, prediction_type: str) -> StepTable:
@@ -79,7 +80,8 @@ def heun(descent: Descent, prediction_type: str) -> StepTable:
     c[correct] = -b[correct]
     levels, timesteps = np.repeat(now, 2)[1:], np.repeat(descent.timestep, 2)[1:]
     doubled = Descent.through(timesteps, np.append(levels, after[-1]), descent.initial_noise_scale)
-    return _unscaled_table(doubled, prediction_type, a=a, b=b, c=c)
+    input_scale, p, q = _read_unscaled(doubled, prediction_type)
+    return StepTable(descent=doubled, input_scale=input_scale, p=p, q=q, a=a, b=b, c=c)
 
 
 def flow_match_euler(descent: Descent, is_stochastic: bool = False) -> StepTable:
@@ -89,8 +91,8 @@ def flow_match_euler(descent: Descent, is_stochastic: bool = False) -> StepTable
     """
     ratio = descent.exit / descent.entry
     if is_stochastic:
-        return _table(descent, p=1.0, q=-descent.entry, a=0.0, b=1 - descent.exit, s=descent.exit)
-    return _table(descent, p=1.0, q=-descent.entry, a=ratio, b=1 - ratio)
+        return StepTable(descent=descent, p=1.0, q=-descent.entry, a=0.0, b=1 - descent.exit, s=descent.exit)
+    return StepTable(descent=descent, p=1.0, q=-descent.entry, a=ratio, b=1 - ratio)
 
 
 def dpmpp_2m(
@@ -102,12 +104,11 @@ def dpmpp_2m(
     solver_type: str = "midpoint",
     lower_order_final: bool = True,
     euler_at_final: bool = False,
-    previous_level: float | None = None,
 ) -> StepTable:
     """Multistep DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095, Algorithm 2 and its SDE form); sigmas, or flow levels.
 
     h is a step's length in log(alpha / sigma). A second-order row lifts D by a share of (D - D_prev) h / h_before.
-    previous_level: noise level of the D_prev that stands before row 0; None for a fresh run, whose row 0 is first order.
+    Row 0 of a fresh run is first order; of one that goes on, it uses the D of the level before it.
     """
     to_pair = _flow if prediction_type == "flow_prediction" else _preserve_sigma
     alpha, sigma = to_pair(descent.entry)
@@ -115,11 +116,11 @@ def dpmpp_2m(
     p, q = _denoise(prediction_type, alpha, sigma)
 
     shrink = (sigma_next * alpha) / (sigma * alpha_next)  # exp(-h); 0 where the step ends at no noise
-    order = _choose_order(descent, solver_order, lower_order_final, euler_at_final, previous_level)
+    order = _choose_order(descent, solver_order, lower_order_final, euler_at_final)
     decay = shrink**2 if is_stochastic else shrink
     b, c = alpha_next * (1 - decay), np.zeros_like(alpha)
     second = np.flatnonzero((order == 2) & (shrink != 1))
-    before = np.append(np.nan if previous_level is None else previous_level, descent.entry[:-1])
+    before = np.append(descent.before[-1] if descent.before else np.nan, descent.entry[:-1])
     alpha_before, sigma_before = to_pair(before)
     h = -np.log(shrink[second])
     h_before = np.log((sigma_before * alpha / (alpha_before * sigma))[second])
@@ -130,16 +131,84 @@ def dpmpp_2m(
     b[second] += lift
     c[second] = -lift
     if is_stochastic:
-        return _table(descent, p=p, q=q, a=sigma_next / sigma * shrink, b=b, c=c, s=sigma_next * np.sqrt(1 - decay))
-    return _table(descent, p=p, q=q, a=sigma_next / sigma, b=b, c=c)
+        return StepTable(descent=descent, p=p, q=q, a=sigma_next / sigma * shrink, b=b, c=c, s=sigma_next * np.sqrt(1 - decay))
+    return StepTable(descent=descent, p=p, q=q, a=sigma_next / sigma, b=b, c=c)
 
 
-def _choose_order(
-    descent: Descent, solver_order: int, lower_order_final: bool, euler_at_final: bool, previous_level: float | None
-) -> FloatArray:
+def unipc(
+    descent: Descent, prediction_type: str, *, solver_order: int = 2, solver_type: str = "bh2", lower_order_final: bool = True
+) -> StepTable:
+    """Predictor and corrector of order 2 that share each call (UniPC, Zhao et al. 2023, Algorithms 5 to 8); sigmas, or flow levels.
+
+    The corrector moves the x before a row to where D, once it is known, says that it should have been; the predictor goes on from
+    there. What the corrector knows before D is the carried latent y, so that x corrected = y + u D and
+
+        x_next = predictor(y + u D, D, D_prev)        y_next = what the next corrector knows of (y + u D, D, D_prev)
+
+    solver_type: bh1 or bh2, the paper's B(h) = h and e^h - 1. Row 0 of a fresh run has nothing to correct: there y stands for x.
+    """
+    to_pair = _flow if prediction_type == "flow_prediction" else _preserve_sigma
+    levels = np.array([*descent.before, *descent.entry, descent.exit[-1]])
+    alpha, sigma = to_pair(levels)
+    with np.errstate(divide="ignore"):
+        lam = np.log(alpha) - np.log(sigma)
+    p, q = _denoise(prediction_type, *to_pair(descent.entry))
+    rows, first = len(descent), len(descent.before)
+    table = {name: np.zeros(rows) for name in "abcefghk"}
+    for i in range(rows):
+        now = first + i  # the level that this row starts at, among `levels`
+        is_fresh = now == 0
+        order = min(solver_order, now + 1)
+        if levels[now + 1] == 0 or (lower_order_final and i == rows - 1):
+            order = 1  # as diffusers' lower_order_final; from noise to none, order 2 has no meaning
+        u = 0.0 if is_fresh else _unipc_correct(alpha, sigma, lam, now - 1, min(solver_order, now), solver_type)[3]
+        kept, on_d, on_d_prev = _unipc_predict(alpha, sigma, lam, now, order, solver_type)
+        source = "a" if is_fresh else "e"
+        table[source][i], table["b"][i], table["c"][i] = kept, kept * u + on_d, on_d_prev
+        if i < rows - 1:
+            kept, on_d, on_d_prev, _ = _unipc_correct(alpha, sigma, lam, now, order, solver_type)
+            source = "f" if is_fresh else "k"
+            table[source][i], table["g"][i], table["h"][i] = kept, kept * u + on_d, on_d_prev
+    return StepTable(descent=descent, p=p, q=q, **table)
+
+
+def _unipc_predict(
+    alpha: FloatArray, sigma: FloatArray, lam: FloatArray, now: int, order: int, solver_type: str
+) -> tuple[float, float, float]:
+    """Weights of the corrected x, of D and of D_prev in the x at the next level."""
+    phi, b = _unipc_steps(lam[now + 1] - lam[now], solver_type)
+    lift = 0.0
+    if order == 2:
+        lift = 0.5 * alpha[now + 1] * b * (lam[now + 1] - lam[now]) / (lam[now - 1] - lam[now])
+    return sigma[now + 1] / sigma[now], -alpha[now + 1] * phi + lift, -lift
+
+
+def _unipc_correct(
+    alpha: FloatArray, sigma: FloatArray, lam: FloatArray, now: int, order: int, solver_type: str
+) -> tuple[float, float, float, float]:
+    """For the x at the next level, corrected: weights of the corrected x at this one, of D, of D_prev, and of the next D."""
+    h = lam[now + 1] - lam[now]
+    phi, b = _unipc_steps(h, solver_type)
+    share, earlier, ratio = 0.5, 0.0, 1.0
+    if order == 2:
+        ratio = (lam[now - 1] - lam[now]) / h
+        phi_2 = phi / -h - 1
+        phi_3 = phi_2 / -h - 0.5
+        earlier, share = np.linalg.solve(np.array([[1.0, 1.0], [ratio, 1.0]]), np.array([phi_2 / b, 2 * phi_3 / b])).tolist()
+    on_d_prev, on_next = -alpha[now + 1] * b * earlier / ratio, -alpha[now + 1] * b * share
+    return sigma[now + 1] / sigma[now], -alpha[now + 1] * phi - on_d_prev - on_next, on_d_prev, on_next
+
+
+def _unipc_steps(h: float, solver_type: str) -> tuple[float, float]:
+    """(e^-h - 1, B) for a step of length h in log(alpha / sigma)."""
+    phi = float(np.expm1(-h))
+    return phi, phi if solver_type == "bh2" else -h
+
+
+def _choose_order(descent: Descent, solver_order: int, lower_order_final: bool, euler_at_final: bool) -> FloatArray:
     """Order of each dpmpp_2m row, 1 or 2: first where no D stands before it, and at the end where that is steadier."""
     order = np.full(len(descent.timestep), float(solver_order))
-    if previous_level is None:
+    if not descent.before:
         order[0] = 1
     if descent.exit[-1] == 0 or euler_at_final or (lower_order_final and len(order) < FEW_ROWS):
         order[-1] = 1
@@ -173,36 +242,8 @@ def _denoise(prediction_type: str, alpha: FloatArray, sigma: FloatArray) -> tupl
     return np.zeros_like(sigma), np.ones_like(sigma)
 
 
-def _table(
-    descent: Descent,
-    *,
-    p: FloatArray | float,
-    q: FloatArray | float,
-    a: FloatArray | float,
-    b: FloatArray | float,
-    c: FloatArray | float = 0.0,
-    s: FloatArray | float = 0.0,
-    input_scale: FloatArray | float = 1.0,
-) -> StepTable:
-    levels = np.append(descent.entry, descent.exit[-1])
-    return StepTable.from_columns(
-        timestep=descent.timestep,
-        noise_levels=levels,
-        initial_noise_scale=descent.initial_noise_scale,
-        input_scale=input_scale,
-        p=p,
-        q=q,
-        a=a,
-        b=b,
-        c=c,
-        s=s,
-    )
-
-
-def _unscaled_table(
-    descent: Descent, prediction_type: str, *, a: FloatArray, b: FloatArray, c: FloatArray | float = 0.0, s: FloatArray | float = 0.0
-) -> StepTable:
-    """A table for unscaled levels: the denoiser sees x at unit variance, and its output is read there."""
+def _read_unscaled(descent: Descent, prediction_type: str) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(input_scale, p, q) for unscaled levels: the denoiser sees x at unit variance, and its output is read there."""
     alpha, sigma = _preserve_sigma(descent.entry)
     p, q = _denoise(prediction_type, alpha, sigma)
-    return _table(descent, p=alpha * p, q=q, a=a, b=b, c=c, s=s, input_scale=alpha)
+    return alpha, alpha * p, q

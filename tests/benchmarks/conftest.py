@@ -1,4 +1,4 @@
-"""A tiny bundle with the postcard family's scorer heads, and engines built once for all tests of this folder."""
+"""A tiny bundle with the postcard family's scorer heads, and one engine store for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests import tiny_bundle as tiny
 
 @pytest.fixture(scope="session")
 def judged_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle, its scorer replaced by one that guesses at every attribute of a postcard."""
+    """The tiny bundle with a random scorer for all attributes of a postcard."""
     root = tmp_path_factory.mktemp("judged") / "bundle"
     shutil.copytree(tiny_bundle, root)
     manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
@@ -27,13 +27,13 @@ def judged_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the benchmarks of this folder keep engines; the first one that needs them builds them."""
+    """Engine store of all tests in this folder; the first test that needs an engine builds it."""
     return tmp_path_factory.mktemp("engines")
 
 
 @pytest.fixture(scope="session")
 def exported_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small checkpoint as the export recipe writes it, for tests marked `export`."""
+    """The bundle of a small checkpoint, for tests marked `export`."""
     from costroute_rt.export.checkpoint.checkpoint import export_bundle
     from tests.export.small_checkpoint import make_recipe, write_checkpoint
 

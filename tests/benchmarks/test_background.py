@@ -14,13 +14,13 @@ from costroute_rt.engines.building import background as builder
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The benchmark makes its backend known to this process, which has other tests to run."""
+def restore_global_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark registers its backend and changes settings of this process; later tests need the originals."""
     for module in background.MODULES:
         loaded = import_module(f"costroute_rt.engines.{module}")
         monkeypatch.setattr(loaded, "get_backend", loaded.get_backend)
     monkeypatch.setattr(builder, "COMMAND", builder.COMMAND)
-    monkeypatch.setenv(background.SECONDS, "0")
+    monkeypatch.setenv(background.BUILD_S_VARIABLE, "0")
 
 
 @pytest.mark.slow
@@ -28,15 +28,15 @@ def test_images_before_during_and_after_a_build(
     tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background, "SLOWDOWN_TARGET", Target(high=1e6))
-    at_once = "from costroute_rt.engines.building import background; background.NICENESS = 0; "  # not after all else on a busy machine
-    monkeypatch.setattr(background, "COMMAND", ("-c", at_once + background.COMMAND[1]))
-    monkeypatch.setattr(background, "SWAP_TARGET", Target())  # on a busy machine a race may be lost
+    normal_priority = "from costroute_rt.engines.building import background; background.NICENESS = 0; "  # a busy machine would starve it
+    monkeypatch.setattr(background, "COMMAND", ("-c", normal_priority + background.COMMAND[1]))
+    monkeypatch.setattr(background, "SWAP_TARGET", Target())  # on a busy machine the artificial backend may lose the race
     assert background.main(["--quick", "--json", "--bundle", str(tiny_bundle)]) == 0
-    (told,) = map(json.loads, capsys.readouterr().out.splitlines())
-    assert [figure["name"] for figure in told["figures"]] == ["before", "during", "after", "slowdown", "engines swapped in"]
-    assert int(told["notes"]["images during"]) > 0
+    (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [figure["name"] for figure in row["figures"]] == ["before", "during", "after", "slowdown", "engines swapped in"]
+    assert int(row["notes"]["images during"]) > 0
 
 
-def test_a_slowdown_beyond_the_target_falls_short() -> None:
+def test_a_slowdown_above_the_target_misses_it() -> None:
     assert background.SLOWDOWN_TARGET.admits(1.2)
     assert not background.SLOWDOWN_TARGET.admits(1.3)

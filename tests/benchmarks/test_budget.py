@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import budget
-from benchmarks.scenario import Outcome, attempt
+from benchmarks.scenario import Outcome, run_scenario
 
 
 def result(actual_ms: float, *, predicted_ms: float = 100.0, max_ms: float = 120.0, replanned: int = 0) -> Any:
@@ -20,31 +20,31 @@ def result(actual_ms: float, *, predicted_ms: float = 100.0, max_ms: float = 120
 
 
 def judge(results: list[Any]) -> Outcome:
-    return attempt(budget.plan([120.0], len(results))[-1], lambda at: budget.describe(results, at))
+    return run_scenario(budget.make_scenarios([120.0], len(results))[-1], lambda each: budget.summarise(results, each))
 
 
-def test_budgets_kept_and_well_predicted_are_good() -> None:
+def test_met_budgets_and_good_predictions_meet_the_targets() -> None:
     outcome = judge([result(100.0)] * 97 + [result(121.0)] * 3)
     assert outcome.is_good
-    assert outcome.notes == {"chosen": "base@8 100"}
+    assert outcome.notes == {"chosen candidates": "base@8 100"}
 
 
 @pytest.mark.parametrize(
-    ("results", "short"),
+    ("results", "missed"),
     [
-        ([result(100.0)] * 96 + [result(121.0)] * 4, "met"),
-        ([result(85.0)] * 10, "predicted/actual"),
-        ([result(115.0)] * 10, "predicted/actual"),
+        ([result(100.0)] * 96 + [result(121.0)] * 4, "budget met"),
+        ([result(85.0)] * 10, "predicted/actual time"),
+        ([result(115.0)] * 10, "predicted/actual time"),
     ],
 )
-def test_what_misses_falls_short(results: list[Any], short: str) -> None:
-    assert judge(results).shortfalls() == [short]
+def test_missed_budgets_and_wrong_predictions_miss_their_target(results: list[Any], missed: str) -> None:
+    assert judge(results).missed_targets() == [missed]
 
 
-def test_replanning_is_counted() -> None:
+def test_replanned_images_and_skipped_steps_are_counted() -> None:
     outcome = judge([result(100.0), result(100.0, replanned=2), result(100.0, replanned=1)])
     found = {figure.name: figure.value for figure in outcome.figures}
-    assert (found["re-planned"], found["rows left out"]) == (2, 3)
+    assert (found["re-planned images"], found["skipped steps"]) == (2, 3)
 
 
 def test_five_budgets_from_the_fastest_to_the_slowest(tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,20 +6,21 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.caption import BUCKETS, Prompt, held_out, human
+from benchmarks.caption import Prompt, free_form_prompts, held_out_captions
+from costroute_rt.export.postcard.captions import BANDS
 from costroute_rt.export.postcard.scene import ATTRIBUTES
 
-TYPED = human()
-CAPTIONS = held_out("held-out-quality", 5)
+FREE_FORM = free_form_prompts()
+CAPTIONS = held_out_captions("held-out-quality", 5)
 
 
-def test_there_are_forty_typed_prompts_of_all_lengths() -> None:
-    assert len({prompt.text for prompt in TYPED}) == 40
-    assert {prompt.bucket for prompt in TYPED} == set(BUCKETS)
-    assert all(1 <= len(prompt.stated) <= 10 for prompt in TYPED)
+def test_there_are_forty_free_form_prompts_of_all_bands() -> None:
+    assert len({prompt.text for prompt in FREE_FORM}) == 40
+    assert {prompt.band for prompt in FREE_FORM} == set(BANDS)
+    assert all(1 <= len(prompt.stated) <= 10 for prompt in FREE_FORM)
 
 
-@pytest.mark.parametrize("prompt", TYPED + CAPTIONS, ids=lambda prompt: prompt.text[:40])
+@pytest.mark.parametrize("prompt", FREE_FORM + CAPTIONS, ids=lambda prompt: prompt.text[:40])
 def test_what_a_prompt_states_can_be_drawn(prompt: Prompt) -> None:
     stated = prompt.stated
     assert all(value in ATTRIBUTES[name] for name, value in stated.items())
@@ -35,21 +36,21 @@ def test_what_a_prompt_states_can_be_drawn(prompt: Prompt) -> None:
     assert not (stated.get("tree_count") and stated.get("tree") == "none")
 
 
-def test_typed_prompts_spread_over_the_list_when_few_are_wanted() -> None:
-    few = human(4)
-    assert [prompt.text for prompt in few] == [TYPED[index].text for index in (0, 10, 20, 30)]
+def test_fewer_free_form_prompts_are_evenly_spaced() -> None:
+    few = free_form_prompts(4)
+    assert [prompt.text for prompt in few] == [FREE_FORM[index].text for index in (0, 10, 20, 30)]
 
 
-def test_captions_fill_every_bucket_without_repeating_a_text() -> None:
-    assert Counter(prompt.bucket for prompt in CAPTIONS) == dict.fromkeys(BUCKETS, 5)
+def test_captions_fill_every_band_without_repeating_a_text() -> None:
+    assert Counter(prompt.band for prompt in CAPTIONS) == dict.fromkeys(BANDS, 5)
     assert len({prompt.text for prompt in CAPTIONS}) == len(CAPTIONS)
 
 
-def test_captions_state_what_their_scene_holds() -> None:
+def test_captions_state_only_what_their_scene_holds() -> None:
     assert all(prompt.scene[name] == value for prompt in CAPTIONS for name, value in prompt.stated.items())
 
 
-def test_captions_depend_on_the_name_of_their_set_alone() -> None:
-    assert held_out("held-out-quality", 5) == CAPTIONS
-    others = {prompt.name for prompt in held_out("held-out-routing", 5)}
+def test_captions_depend_only_on_the_name_of_their_dataset() -> None:
+    assert held_out_captions("held-out-quality", 5) == CAPTIONS
+    others = {prompt.name for prompt in held_out_captions("held-out-routing", 5)}
     assert others.isdisjoint(prompt.name for prompt in CAPTIONS)

@@ -10,45 +10,45 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cold_start
-from benchmarks.cold_start import HELP, IMPORT, LOADED, Finished, describe, plan, python, start
+from benchmarks.cold_start import HELP, IMPORT, LOADED, ProcessRun, make_scenarios, python, summarise, time_process
 
 
-def finished(loaded: list[str]) -> list[Finished]:
-    return [Finished(started_s=0.0, total_s=0.5, stdout="", stderr=f"a warning\n{json.dumps(loaded)}\n")]
+def runs(loaded: list[str]) -> list[ProcessRun]:
+    return [ProcessRun(started_s=0.0, total_s=0.5, stdout="", stderr=f"a warning\n{json.dumps(loaded)}\n")]
 
 
 @pytest.mark.parametrize(("code", "absent"), [(HELP, {"numpy", "onnxruntime"}), (IMPORT, {"numpy", "onnxruntime", "click"})])
-def test_help_and_import_stay_light(code: str, absent: set[str]) -> None:
-    done = start(python(code + LOADED), os.environ, None)
+def test_help_and_import_load_no_heavy_module(code: str, absent: set[str]) -> None:
+    done = time_process(python(code + LOADED), os.environ, None)
     assert absent.isdisjoint(json.loads(done.stderr.splitlines()[-1]))
 
 
-def test_loading_what_must_not_be_loaded_falls_short() -> None:
-    scenario = plan(["--help"], "tiny-base@4", 1)[0]
-    good, bad = (describe({"--help": finished(loaded)}, scenario) for loaded in (["click"], ["click", "numpy"]))
+def test_loading_a_forbidden_module_misses_the_target() -> None:
+    scenario = make_scenarios(["--help"], "tiny-base@4", 1)[0]
+    good, bad = (summarise({"--help": runs(loaded)}, scenario) for loaded in (["click"], ["click", "numpy"]))
     assert [figure.value for figure in good.figures] == [0.5, 0.0]
-    assert not scenario.targets["numpy"].admits(bad.figures[1].value)
+    assert not scenario.targets["loads numpy"].admits(bad.figures[1].value)
 
 
-def test_a_process_that_fails_says_why() -> None:
+def test_a_failed_process_raises_its_exit_code_and_last_line() -> None:
     with pytest.raises(RuntimeError, match="exit code 3: no such thing"):
-        start([sys.executable, "-c", "import sys; print('no such thing', file=sys.stderr); sys.exit(3)"], os.environ, None)
+        time_process([sys.executable, "-c", "import sys; print('no such thing', file=sys.stderr); sys.exit(3)"], os.environ, None)
 
 
-def test_a_process_must_write_its_file(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"wrote no postcard\.png"):
-        start(python("pass"), os.environ, tmp_path / "postcard.png")
+def test_a_process_that_does_not_write_its_file_fails(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"did not write postcard\.png"):
+        time_process(python("pass"), os.environ, tmp_path / "postcard.png")
 
 
-def test_stages_add_up_to_the_whole() -> None:
-    run = Finished(started_s=100.0, total_s=1.0, stdout=json.dumps([["interpreter", 100.1], ["open", 100.5]]), stderr="")
+def test_stages_add_up_to_the_total() -> None:
+    run = ProcessRun(started_s=100.0, total_s=1.0, stdout=json.dumps([["interpreter", 100.1], ["open", 100.5]]), stderr="")
     stages = cold_start.stages(run)
     assert list(stages) == ["interpreter", "open", "exit"]
     assert sum(stages.values()) == pytest.approx(1.0)
 
 
 @pytest.mark.slow
-def test_the_whole_runs_on_a_tiny_bundle(
+def test_the_benchmark_runs_on_a_tiny_bundle(
     tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cold_start, "QUICK_REPEATS", 1)

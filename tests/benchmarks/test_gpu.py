@@ -12,7 +12,7 @@ import pytest
 from benchmarks import gpu
 
 
-def test_a_dry_run_goes_through_everything_on_the_processor(
+def test_a_dry_run_runs_every_scenario_on_the_cpu(
     tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "open_torch", lambda *_, **__: lambda: 5.0)
@@ -20,21 +20,21 @@ def test_a_dry_run_goes_through_everything_on_the_processor(
     assert gpu.main(["--dry-run", "--json", "--bundle", str(tiny_bundle), "--home", str(engine_home)]) == 1
     rows = {row["scenario"]["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     failed = {name: row["error"] for name, row in rows.items() if row["error"]}
-    assert list(failed) == ["share of the device"]
+    assert list(failed) == ["utilisation"]
     figures = {name: {figure["name"]: figure["value"] for figure in row["figures"]} for name, row in rows.items()}
-    assert figures["same picture"]["likeness"] == 99.0
-    assert figures["the loop"]["downloads"] == 0
-    assert figures["the loop"]["bytes up a step"] >= 32
+    assert figures["same image as on the CPU"]["PSNR"] == 99.0
+    assert figures["denoising loop"]["device-to-host copies"] == 0
+    assert figures["denoising loop"]["bytes to device per step"] >= 32
     assert figures["4 steps"]["total"] > 0
-    assert figures["ours, guided step"]["times as fast"] == pytest.approx(5.0 / figures["ours, guided step"]["guided step"], rel=1e-3)
-    assert rows["the loop"]["scenario"]["settings"]["gpu"]
+    assert figures["ours, guided step"]["speedup"] == pytest.approx(5.0 / figures["ours, guided step"]["guided step"], rel=1e-3)
+    assert rows["denoising loop"]["scenario"]["settings"]["gpu"]
 
 
 def missing(*_: Any) -> None:
     raise ModuleNotFoundError("No module named 'torch'")
 
 
-def test_every_transfer_counts() -> None:
+def test_every_transfer_is_counted() -> None:
     class Engine:
         def to_host(self, value: object) -> object:
             return value
@@ -42,6 +42,6 @@ def test_every_transfer_counts() -> None:
         to_device = to_host
 
     engine = Engine()
-    moved = gpu.count_transfers(engine)
+    transfers = gpu.count_transfers(engine)
     engine.to_host(engine.to_device(np.zeros(8, np.float32)))
-    assert moved == {"to_host": 1, "to_device": 1, "bytes": 32}
+    assert transfers == {"to_host": 1, "to_device": 1, "bytes": 32}

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks import latency
-from benchmarks.peer import Peer, Shot, with_steps
+from benchmarks.peer import Job, Peer, TimedImage, psnr_db, with_steps
 from benchmarks.scenario import Target
 from costroute_rt import Bundle, Runtime
 
-FAST = Shot(pixels=np.zeros((8, 8, 3), np.uint8), total_ms=10.0, stages={"outside engines": 1.0})
+FAST = TimedImage(pixels=np.zeros((8, 8, 3), np.uint8), total_ms=10.0, stages={"outside engines": 1.0})
 
 
-def test_our_own_stages_stand_beside_the_target(
+def test_our_stages_and_targets_are_printed(
     tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "OUTSIDE_TARGET", Target(high=1e6))
@@ -27,7 +27,7 @@ def test_our_own_stages_stand_beside_the_target(
         assert name in out
 
 
-def test_a_slow_program_falls_short_and_a_missing_peer_is_a_row(
+def test_a_slow_program_misses_its_target_and_a_missing_peer_is_reported_as_failed(
     tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(bundle: Bundle, threads: int) -> Peer:
@@ -40,27 +40,30 @@ def test_a_slow_program_falls_short_and_a_missing_peer_is_a_row(
     assert latency.main(arguments) == 1
     rows = {row["scenario"]["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert rows["diffusers, 8 steps"]["error"] == "ModuleNotFoundError: No module named 'torch'"
-    assert rows["diffusers, 8 steps"]["missing"] == ["like ours", "times ours"]
+    assert rows["diffusers, 8 steps"]["missing"] == ["PSNR to ours", "time relative to ours"]
     assert not rows["costroute-rt, 8 steps"]["good"]
     assert rows["costroute-rt, 8 steps"]["error"] is None
-    assert {row["scenario"]["settings"]["threads"] for row in rows.values()} == {
-        rows["optimum, 1 steps"]["scenario"]["settings"]["threads"]
+    assert {row["scenario"]["settings"]["threads"] for row in rows.values()} == {rows["optimum, 1 step"]["scenario"]["settings"]["threads"]}
+
+
+def test_a_peer_is_compared_with_ours() -> None:
+    slower = [TimedImage(pixels=FAST.pixels, total_ms=ms, stages={}) for ms in (25.0, 35.0)]
+    job = Job(prompt="a lake", seed=1, num_inference_steps=8, guidance_scale=3.0)
+    scenario = latency.make_scenario("diffusers", job, "base", 1, quick=True)
+    measurement = latency.summarise({latency.OURS: [FAST, FAST], "diffusers": slower}, "diffusers", scenario)
+    assert {figure.name: figure.value for figure in measurement.figures} == {
+        "total": 30.0,
+        "time relative to ours": 3.0,
+        "PSNR to ours": 99.0,
     }
 
 
-def test_speed_is_compared_turn_by_turn() -> None:
-    ours = [FAST, FAST]
-    theirs = [Shot(pixels=FAST.pixels, total_ms=ms, stages={}) for ms in (25.0, 35.0)]
-    figure = latency.compare_times(theirs, ours)
-    assert (figure.value, figure.low, figure.high) == (3.0, 2.75, 3.25)
+def test_psnr_of_equal_and_of_different_images() -> None:
+    assert psnr_db(FAST.pixels, FAST.pixels) == 99.0
+    assert psnr_db(FAST.pixels, FAST.pixels + np.uint8(2)) == pytest.approx(42.1, abs=0.1)
 
 
-def test_pictures_are_compared_in_decibels() -> None:
-    assert latency.compare_pictures(FAST.pixels, FAST.pixels).value == 99.0
-    assert latency.compare_pictures(FAST.pixels, FAST.pixels + np.uint8(2)).value == pytest.approx(42.1, abs=0.1)
-
-
-def test_the_pool_of_a_bundle_can_be_replaced_for_a_while(tiny_bundle: Path, engine_home: Path) -> None:
+def test_a_temporary_bundle_has_another_pool(tiny_bundle: Path, engine_home: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     with with_steps(bundle, "base", (1, 3)) as root, Runtime.open(root, home=engine_home, build=True, preload=False) as runtime:
         assert [(each.name, each.num_inference_steps, each.is_guided) for each in runtime.candidates] == [

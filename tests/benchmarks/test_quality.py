@@ -1,4 +1,4 @@
-"""`python -m benchmarks.quality` on a tiny bundle, whose pictures are noise."""
+"""`python -m benchmarks.quality` on a tiny bundle, whose images are noise."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from benchmarks import quality
-from benchmarks.caption import held_out
+from benchmarks.caption import held_out_captions
 from benchmarks.sheet import SheetRow, Tile, draw_sheet, wrap
 
+DRAWINGS = (quality.DRAWN, quality.RECONSTRUCTED, quality.WRONG)
+RECALL = "recall of stated things"
 NAMES = ["tiny-turbo@1", "tiny-turbo@2", "tiny-base@4", "tiny-base@8"]
 
 
@@ -24,7 +26,7 @@ def without_skia(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any]]:
-    """Exit code, and the rows by the scenario's name."""
+    """Exit code, and the rows by name of the scenario."""
     code = quality.main(["--quick", "--json", *map(str, arguments)])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     return code, {row["scenario"]["name"]: row for row in rows}
@@ -35,37 +37,37 @@ def figures(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("without_skia")
-def test_noise_falls_short_and_rows_that_need_skia_say_so(
+def test_noise_misses_its_target_and_drawings_without_skia_fail_with_the_fix(
     judged_bundle: Path, engine_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, rows = run(capsys, "--bundle", judged_bundle, "--home", engine_home, "--out", tmp_path, "--attributes")
     assert code == 1
-    assert list(rows) == [*NAMES, "drawn scene", "reconstruction", "wrong scene", "contact sheet"]
+    assert list(rows) == [*NAMES, *DRAWINGS, "contact sheet"]
     base = figures(rows["tiny-base@8"])
-    assert {"overall", "1-2", "3-4", "5-6", "7+", "human"} <= set(base)
-    assert base["overall"]["target"] == {"at_least": 0.97}
-    assert base["overall"]["met"] is False
-    assert base["overall"]["low"] <= base["overall"]["value"] <= base["overall"]["high"]
+    assert {RECALL, "1-2 stated", "3-4 stated", "5-6 stated", "7+ stated", "free-form prompts"} <= set(base)
+    assert base[RECALL]["target"] == {"at_least": 0.97}
+    assert base[RECALL]["met"] is False
+    assert base[RECALL]["low"] <= base[RECALL]["value"] <= base[RECALL]["high"]
     assert "ground" in base
-    assert "target" not in figures(rows["tiny-base@4"])["overall"]
-    for name in ("drawn scene", "reconstruction", "wrong scene"):
+    assert "target" not in figures(rows["tiny-base@4"])[RECALL]
+    for name in DRAWINGS:
         assert rows[name]["error"].startswith("ModuleNotFoundError")
         assert rows[name]["error"].endswith("pip install skia-python")
     with Image.open(tmp_path / "quality.png") as sheet:
         assert sheet.width > 4 * 168
 
 
-def test_drawings_are_judged_where_skia_is_there(
+def test_drawings_are_scored_where_skia_is_installed(
     judged_bundle: Path, engine_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("skia")
     _, rows = run(capsys, "--bundle", judged_bundle, "--home", engine_home, "--out", tmp_path, "--candidates", "tiny-turbo@1")
-    drawn, restored, wrong = (figures(rows[name])["overall"] for name in ("drawn scene", "reconstruction", "wrong scene"))
+    drawn, restored, wrong = (figures(rows[name])[RECALL] for name in DRAWINGS)
     assert drawn["value"] != wrong["value"]
     assert restored["target"] == {"at_least": 0.99}
 
 
-def test_the_table_for_the_manifest_is_measured_on_captions_of_its_own(
+def test_the_table_for_the_manifest_is_measured_on_a_separate_set_of_captions(
     judged_bundle: Path, engine_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "quality.json"
@@ -76,7 +78,7 @@ def test_the_table_for_the_manifest_is_measured_on_captions_of_its_own(
     assert list(table["candidates"]) == NAMES
     for name, row in rows.items():
         assert row["scenario"]["settings"]["captions"] == "held-out-routing"
-        assert table["candidates"][name]["mean"] == pytest.approx(figures(row)["overall"]["value"], abs=1e-4)
+        assert table["candidates"][name]["mean"] == pytest.approx(figures(row)[RECALL]["value"], abs=1e-4)
         assert table["candidates"][name]["standard_error"] > 0
 
 
@@ -93,29 +95,29 @@ def test_no_table_is_written_where_a_candidate_fails(
     assert not path.exists()
 
 
-def test_a_bundle_without_the_familys_scorer_is_refused(tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_without_the_familys_scorer_is_an_error(tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, rows = run(capsys, "--bundle", tiny_bundle, "--home", engine_home)
     assert code == 1
     (row,) = rows.values()
     assert row["error"].startswith("BundleError")
 
 
-def test_every_prompt_and_seed_has_noise_of_its_own() -> None:
-    study = quality.Study(held_out("held-out-quality", 2), [], seeds=2, by_attribute=False)
-    seen: list[int] = []
+def test_every_prompt_and_seed_has_its_own_noise() -> None:
+    study = quality.Study(held_out_captions("held-out-quality", 2), [], seeds=2, by_attribute=False)
+    seeds: list[int] = []
 
     class Runtime:
         def generate(self, prompt: str, *, seed: int, candidate: str) -> Any:
-            seen.append(seed)
+            seeds.append(seed)
             return type("Result", (), {"pixels": np.zeros((1, 4, 4, 3), np.uint8)})
 
     class Judge:
         def probabilities(self, pixels: Any, stated: Any) -> dict[str, float]:
             return dict.fromkeys(stated, 0.5)
 
-    scenario = quality.plan(["tiny-base@8"], study, "held-out-quality", claims=True)[0]
+    scenario = quality.make_scenarios(["tiny-base@8"], study, "held-out-quality", with_targets=True)[0]
     measured = quality.measure_candidate(study, Judge(), Runtime(), scenario)  # type: ignore[arg-type]
-    assert seen == list(range(16))
+    assert seeds == list(range(16))
     assert measured.figures[0].value == 0.5
 
 
@@ -123,5 +125,7 @@ def test_long_prompts_are_wrapped_on_the_sheet(tmp_path: Path) -> None:
     text = "a red house beside three pine trees " * 6
     assert all(len(line) < 60 for line in wrap(text, 15, 240))
     tile = Tile(pixels=np.zeros((32, 32, 3), np.uint8), score=0.9)
-    draw_sheet("Title", ["one", "two"], [SheetRow(text=text, remark="typed", tiles=[tile, None])], tmp_path / "new" / "sheet.png")
+    draw_sheet(
+        "Title", ["one", "two"], [SheetRow(text=text, remark="a free-form prompt", tiles=[tile, None])], tmp_path / "new" / "sheet.png"
+    )
     assert (tmp_path / "new" / "sheet.png").stat().st_size > 1000

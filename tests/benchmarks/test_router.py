@@ -1,4 +1,4 @@
-"""`python -m benchmarks.router` on small tables of the same shape."""
+"""`python -m benchmarks.router` on small tables in the same format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, li
 
 
 def write_tifa(folder: Path, *, signal: float) -> None:
-    """160 prompts of two kinds; each of two models is `signal` better for one of them."""
+    """160 prompts of two kinds; each of two models is better by `signal` for one kind."""
     rng = np.random.default_rng(0)
     with (folder / "scores_tifa160.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -35,32 +35,32 @@ def figures(row: dict[str, Any]) -> dict[str, float]:
     return {figure["name"]: figure["value"] for figure in row["figures"]}
 
 
-def test_what_words_tell_is_gained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_routing_gains_where_the_best_model_depends_on_the_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tifa(tmp_path, signal=1.0)
     code, [row] = run(capsys, "tifa160", "--data", tmp_path)
     assert (code, row["error"]) == (0, None)
-    assert figures(row)["gain"] == pytest.approx(0.5, abs=0.1)
+    assert figures(row)[router.GAIN] == pytest.approx(0.5, abs=0.1)
     assert row["notes"]["routes on"].startswith("prompts in 5 of 5 folds")
 
 
-def test_luck_is_not_routed_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_noise_is_routed_by_averages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tifa(tmp_path, signal=0.0)
     code, [row] = run(capsys, "tifa160", "--data", tmp_path)
     assert code == 0
     assert row["notes"]["routes on"] == "prompts in 0 of 5 folds, averages in 5"
 
 
-def test_absent_data_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_is_reported_as_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, [row] = run(capsys, "geckonum", "--data", tmp_path)
     assert code == 0
-    assert row["notes"]["skipped"] == f"skipped: scores_geckonum.csv.gz, scores_geckonum_per_image.csv.gz not in {tmp_path}"
+    assert row["notes"]["skipped"] == f"skipped: scores_geckonum.csv.gz, scores_geckonum_per_image.csv.gz not found in {tmp_path}"
     assert row["figures"] == []
 
 
-def test_a_gain_that_falls_short_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gain_below_its_target_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write_tifa(tmp_path, signal=1.0)
     tifa = router.DATASETS["tifa160"]
-    strict = router.Dataset(about=tifa.about, files=tifa.files, rows=tifa.rows, targets={"gain": router.Target(low=0.9)})
+    strict = router.Dataset(about=tifa.about, files=tifa.files, rows=tifa.rows, targets={router.GAIN: router.Target(low=0.9)})
     monkeypatch.setitem(router.DATASETS, "tifa160", strict)
     code, [row] = run(capsys, "tifa160", "--data", tmp_path)
     assert (code, row["good"]) == (1, False)

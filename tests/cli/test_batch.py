@@ -12,13 +12,13 @@ from costroute_rt.cli import batch
 from costroute_rt.cli.batch import Budget
 from costroute_rt.cli.choice import ImageChoice
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.judgement import Judgement
 from costroute_rt.routing.prompt_encoder import TextStates
-from costroute_rt.routing.quality import Judgement
 from costroute_rt.runtime import Runtime
 from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 IMAGE = ImageChoice(
-    max_ms=None, or_fastest=False, candidate=None, lam=0.0, tolerance=0.0, count=1, negative_prompt="", height=None, width=None
+    max_ms=None, or_fastest=False, candidate=None, lam=0.0, tolerance=0.0, count=1, negative_prompt=None, height=None, width=None
 )  # fmt: skip
 PROMPTS = ["a lake", "a long and winding road to a house behind the hills"] * 20
 

@@ -63,14 +63,14 @@ def test_the_page_shows_routes_with_their_images(judge: Run) -> None:
     assert done.exit_code == 0, done.stderr
     assert done.stderr.endswith("wrote pages/report.html\n")
     page = Path("pages/report.html").read_text(encoding="utf-8")
-    assert page.index("Sent to a cheap candidate") < page.index("tiny-turbo@1, ") < page.index("Sent to a costly one")
+    assert page.index("Routed to a cheap candidate") < page.index("tiny-turbo@1, ") < page.index("Routed to an expensive one")
     assert page.count("data:image/png") == 8
 
 
 def test_labels_it_was_fitted_to_are_noted(judge: Run, routed: Path) -> None:
     done = judge("--labels", routed.with_name("labels.csv"))
     assert done.exit_code == 0
-    assert "note: these are the labels that the router was fitted to" in done.stderr
+    assert "note: the router was fitted to these labels" in done.stderr
 
 
 def test_labels_without_costs_are_judged_by_quality_alone(judge: Run) -> None:
@@ -92,14 +92,14 @@ def test_a_few_prompts_are_judged_too(judge: Run, count: int) -> None:
 
 BAD = {
     "empty file": ("", 2, "the file is empty"),
-    "NaN": ("prompt,candidate,score\na,tiny-turbo@1,nan\n", 2, "score is nan, which is no finite number"),
+    "NaN": ("prompt,candidate,score\na,tiny-turbo@1,nan\n", 2, "score is nan, which is not finite"),
     "one candidate only": (write_labels(NAMES[:1], count=3), 2, "it has no labels of tiny-turbo@2"),
     "no prompt labelled for all": (
         "prompt,candidate,score\n" + "".join(f"prompt {name},{name},1\n" for name in NAMES),
         2,
         "prompts labelled for every candidate is 0: expected 1 or more",
     ),
-    "no such category": (write_labels(NAMES, count=2).replace("category", "kind"), 2, "there is no column category"),
+    "no such category": (write_labels(NAMES, count=2).replace("category", "kind"), 2, "it has no column category"),
 }
 
 

@@ -103,7 +103,7 @@ def test_a_pool_of_one_goes_by_averages(run: Run, fit: Run, tiny_bundle: Path) -
     Path("labels.csv").write_text(write_labels(NAMES[3:]))
     done = fit("--bundle", "single", "--json")
     assert done.exit_code == 0, done.stderr
-    assert "one candidate only, tiny-base@8" in json.loads(done.stdout)["reason"]
+    assert "only one candidate, tiny-base@8" in json.loads(done.stdout)["reason"]
     assert run("eval-router", "--bundle", "routed", "--labels", "labels.csv").exit_code == 0
 
 
@@ -117,16 +117,16 @@ def test_labels_of_unknown_candidates_are_left_out_and_named(fit: Run) -> None:
 
 HEADER = "prompt,candidate,score\n"
 BAD = {
-    "no file": (None, "there is no such file"),
+    "no file": (None, "it does not exist"),
     "empty file": ("", "line 1: the file is empty"),
     "no rows": (HEADER, "it has no labels"),
-    "NaN": (HEADER + "a house,tiny-turbo@1,nan\n", "line 2: score is nan, which is no finite number"),
-    "infinite": (HEADER + "a house,tiny-turbo@1,inf\n", "line 2: score is inf, which is no finite number"),
-    "no number": (HEADER + "a house,tiny-turbo@1,good\n", "line 2: score is 'good', which is no number"),
-    "duplicates": (HEADER + "a house,tiny-turbo@1,1\n" * 2, "lines 2 and 3 are the same label twice"),
+    "NaN": (HEADER + "a house,tiny-turbo@1,nan\n", "line 2: score is nan, which is not finite"),
+    "infinite": (HEADER + "a house,tiny-turbo@1,inf\n", "line 2: score is inf, which is not finite"),
+    "no number": (HEADER + "a house,tiny-turbo@1,good\n", "line 2: score is 'good', which is not a number"),
+    "duplicates": (HEADER + "a house,tiny-turbo@1,1\n" * 2, "lines 2 and 3 have the same label"),
     "one candidate only": (write_labels(NAMES[:1], count=3), "it has no labels of tiny-turbo@2, tiny-base@4, tiny-base@8"),
     "unknown candidates only": (write_labels(("a", "b"), count=3), "it has no labels of tiny-turbo@1"),
-    "no such column": ("prompt,candidate\na,b\n", "there is no column score"),
+    "no such column": ("prompt,candidate\na,b\n", "it has no column score"),
     "a picture": ("\x89PNG\r\n\x1a\n\x00\x00", "labels.csv"),
     "far too long a prompt": (write_labels(NAMES, count=1).replace("house", "house " * 3000), "labelled prompt 1"),
 }
@@ -160,5 +160,5 @@ def test_what_is_no_bundle_is_not_replaced(fit: Run) -> None:
     Path("routed/letter.txt").write_text("dear")
     done = fit("--force")
     assert done.exit_code == 7
-    assert "it is no bundle, so it is not replaced" in done.stderr
+    assert "it is not a bundle, so it is not replaced" in done.stderr
     assert Path("routed/letter.txt").read_text() == "dear"

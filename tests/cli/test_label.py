@@ -68,11 +68,11 @@ def test_anchors_need_no_prompts(label: Run) -> None:
     [
         ((), 2, "give --prompts FILE"),
         (("--anchors", 3), 2, "--anchors needs --candidate NAME"),
-        (("--prompts", "none.csv"), 2, "there is no such file"),
+        (("--prompts", "none.csv"), 2, "it does not exist"),
         (("--prompts", "prompts.csv", "--candidate", "huge@9"), 2, "candidate is 'huge@9': expected one of tiny-turbo@1"),
         (("--prompts", "prompts.csv", "--scorer", "nothing"), 2, "expected postcard, clip:FOLDER or module:function"),
-        (("--prompts", "prompts.csv", "--scorer", "postcard"), 4, "the postcard family's attributes are needed here"),
-        (("--prompts", "odd.csv"), 2, "scorer mean gave nan for 'nan' (tiny-turbo@1, seed 0)"),
+        (("--prompts", "prompts.csv", "--scorer", "postcard"), 4, "use a bundle of the postcard family"),
+        (("--prompts", "odd.csv"), 2, "scorer mean returned nan for 'nan' (tiny-turbo@1, seed 0)"),
         (("--prompts", "prompts.csv", "--labels", "no/labels.csv"), 7, "no such folder"),
     ],
 )

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from costroute_rt.cli import progress
-from costroute_rt.engines.backends.tensorrt.cuda_memory import find_obstacle
 from tests.cli.conftest import invoke
+from tests.engines.fake_cuda import needs_cuda_core, needs_no_driver
 
 pytestmark = [
     pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"),
-    pytest.mark.skipif(find_spec("cuda") is None or find_obstacle() is None, reason="is about machines without an NVIDIA driver"),
+    needs_no_driver,
 ]
 ASKED = ["build-engines", "--backend", "tensorrt-rtx", "--graph", "turbo/step", "--target", "ada"]
 
@@ -33,6 +33,7 @@ def test_engines_built_for_other_cards_are_shown_as_not_proved(tiny_bundle: Path
     assert [engine["state"] for engine in json.loads(listed.stdout)["engines"]] == ["not proved"]
 
 
+@needs_cuda_core
 def test_doctor_says_what_keeps_them_from_running(home: Path) -> None:
     found = json.loads(invoke("doctor", "--json").stdout)["facts"]["backend tensorrt-rtx"]
     assert "builds engines, cannot run them" in found

@@ -17,7 +17,7 @@ from costroute_rt.engines.building.build import BuildReport, build_engines
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.size import with_size
 from costroute_rt.engines.store.store import Store, StoredEngine
-from costroute_rt.family.calls import candidate_names, engine_names
+from costroute_rt.family.calls import engine_names
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -54,11 +54,6 @@ def build(
     """Build these engines, else all that the bundle's candidates need; size: those that know it."""
     names = engine_names(bundle) if names is None else names
     return build_engines(bundle, store, names if size is None else with_size(bundle, names, size), setup, **how)
-
-
-def users(bundle: Bundle) -> dict[str, list[str]]:
-    """The engines that each candidate needs."""
-    return {row["name"]: candidate_names(bundle, row) for row in bundle.pool}
 
 
 def rewrite_manifest(bundle: Path, edit: Edit) -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.candidate import Pool
+from costroute_rt.call import Call, Stage
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.cost import CallCost, EngineCost
 from costroute_rt.family.engine_set import EngineSet
-from costroute_rt.family.parts import Parts, Tables
-from costroute_rt.family.prompt import Tokenizer
+from costroute_rt.family.family import Family
+from costroute_rt.family.resources import Resources
 from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.runtime import Runtime
 
+STATES = "text_encoder.last_hidden_state"
 CALL_MS = {
     "tiny/text_encoder/encode": 4.0,
     "tiny/turbo/step": 20.0,
@@ -90,14 +91,14 @@ def encode(feeds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def condition(feeds: Mapping[str, Any]) -> dict[str, Any]:
-    return {"condition_0": feeds["text_states"].mean(axis=(1, 2))}
+    return {"condition_0": feeds[STATES].mean(axis=(1, 2))}
 
 
 def step(feeds: Mapping[str, Any]) -> dict[str, Any]:
-    input_scale, timestep, p, q, a, b, c, s = feeds["row"]
+    input_scale, timestep, guidance, p, q, a, b, c, s = feeds["row"]
     x, text = feeds["latent"], feeds["condition_0"] if "condition_0" in feeds else condition(feeds)["condition_0"]
-    assert text.shape[0] == (2 if "guidance" in feeds else 1)
-    text = text[0] + feeds["guidance"] * (text[1] - text[0]) if "guidance" in feeds else text[0]
+    text = text.reshape(len(text), -1).mean(axis=1)
+    text = text[0] + guidance * (text[1] - text[0]) if len(text) == 2 else text[0]
     m = np.tanh(input_scale * x + text + np.float32(timestep) / 1000)
     d = p * x + q * m
     return {"next_latent": (a * x + b * d + c * feeds["denoised_before"] + s * feeds["noise"]).astype(np.float32), "denoised": d}
@@ -114,7 +115,7 @@ class FakeDevice:
     """A runtime on fake engines, and the handles a test turns."""
 
     runtime: Runtime
-    parts: Parts
+    resources: Resources
     clock: FakeClock
     engines: dict[str, FakeEngine]
     slowdown: dict[str, float]
@@ -149,35 +150,29 @@ def open_fake_runtime(
         engines[name] = FakeEngine(name, clock, call_ms, check, inputs=bundle.graphs[bundle.graph_path(component, graph)].inputs)
         return engines[name]
 
-    bundle = _with_pool(bundle, pool, scheduler)
-    candidates = Pool.from_bundle(bundle)
-    parts = Parts(
-        bundle=bundle,
-        pool=candidates,
-        tokenizer=Tokenizer.from_bundle(bundle),
-        tables=Tables(bundle.schedulers),
+    family = Family.open(_with_pool(bundle, pool, scheduler))
+    quality = quality or AverageQuality.from_bundle(family.bundle, family.pool)
+    states = ("text_encoder", STATES)
+    resources = Resources(
+        families={family.name: replace(family, router_states=states)},
+        pool=family.pool,
         engines=EngineSet(open_engine),
         costs=CostModel(measured or {name: steady(ms) for name, ms in CALL_MS.items()}, clock),
-        quality=quality or AverageQuality.from_bundle(bundle, candidates),
+        quality=quality,
+        router_calls=tuple(Call(f"tiny/{name}", Stage.ROUTE) for name in quality.engines),
         clock=clock,
-        backend="fake",
-        precision="float32",
+        setup={"backend": "fake", "provider": "cpu", "precision": "float32", "target": ""},
         versions={"costroute-rt": "0.0.test"},
     )
-    runtime = Runtime(parts)
+    runtime = Runtime(resources)
     if preload:
         runtime.preload()
-    return FakeDevice(runtime, parts, clock, engines, slowdown, on_call)
+    return FakeDevice(runtime, resources, clock, engines, slowdown, on_call)
 
 
 def steady(ms: float, *, p95: float = 1.0) -> EngineCost:
     """The cost of an engine that takes `ms` per image, and `p95` times that at the 95th percentile."""
-    return engine_cost(call_cost(ms, p95 * ms))
-
-
-def engine_cost(call: CallCost) -> EngineCost:
-    """What profile would have written."""
-    return EngineCost(engine="fake/component/graph", digest="0" * 32, call=call, load=call_cost(LOAD_MS, LOAD_MS))
+    return EngineCost(engine="fake/engine/graph", digest="0" * 32, call=call_cost(ms, p95 * ms), load=call_cost(LOAD_MS, LOAD_MS))
 
 
 def call_cost(median_ms: float, p95_ms: float) -> CallCost:
@@ -186,8 +181,6 @@ def call_cost(median_ms: float, p95_ms: float) -> CallCost:
 
 
 def _with_pool(bundle: Bundle, pool: tuple[tuple[str, str, int, float, float], ...], scheduler: Mapping[str, Any] | None) -> Bundle:
-    from dataclasses import replace
-
     rows = [
         {
             "name": name,

@@ -17,7 +17,7 @@ from costroute_rt import BackendError, BundleError, EngineError, Reason, Runtime
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
-from costroute_rt.family.parts import Profiles
+from costroute_rt.family.family import EngineSizes
 from tests.engines.conftest import build, flip_byte
 
 pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
@@ -109,7 +109,7 @@ def test_images_of_a_size_that_has_engines_of_its_own_are_made_by_these(tiny_bun
         want = usual.generate("a lake", seed=1, candidate="tiny-base@4", height=64, width=96).pixels
     with Runtime.open(tiny_bundle, home=home, threads=1) as runtime:
         found = runtime.generate("a lake", seed=1, candidate="tiny-base@4", height=64, width=96)
-        resident = set(runtime._parts.engines._resident)
+        resident = set(runtime._resources.engines._resident)
         assert {"tiny/base/guided_step@64x96", "tiny/vae/decode@64x96", "tiny/base/condition", "tiny/base/guided_step"} <= resident
         assert "tiny/base/condition@64x96" not in resident
         np.testing.assert_allclose(found.pixels.astype(int), want.astype(int), atol=1)
@@ -138,7 +138,8 @@ def test_costs_of_engines_of_a_size_are_their_own(open_device: Any) -> None:
 
     own = {f"{name}@64x96": steady(3 * ms) for name, ms in CALL_MS.items()}
     device = open_device(measured={**{name: steady(ms) for name, ms in CALL_MS.items()}, **own})
-    runtime = Runtime(replace(device.parts, profiles=Profiles(frozenset({(64, 96)}))))
+    family = device.resources.main_family.with_sizes(EngineSizes(frozenset({(64, 96)})))
+    runtime = Runtime(replace(device.resources, families={family.name: family}))
     assert runtime.route("a lake", candidate="turbo@1", height=64, width=96).option.cost.denoise_ms == 60.0
     assert runtime.route("a lake", candidate="turbo@1", height=64, width=128).option.cost.denoise_ms == 40.0
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from costroute_rt.error import BudgetError, ConfigError, PromptError
+from costroute_rt.judgement import Judgement
 from costroute_rt.routing.prompt_encoder import TextStates
-from costroute_rt.routing.quality import Judgement
 from tests.runtime.fakes import FakeDevice
 
 PROMPTS = ["a lake"] * 5 + ["a long and winding road to a house behind the hills"] * 5

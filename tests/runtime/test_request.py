@@ -10,11 +10,12 @@ import pytest
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import ConfigError
-from costroute_rt.request import LAST_SEED, Request, check_seed, check_size
+from costroute_rt.family.family import Family
+from costroute_rt.request import LAST_SEED, Request, make_request
 
 
 def request_with(**changes: Any) -> Request:
-    return Request(**{"prompt": "a house", "height": 64, "width": 64, **changes})
+    return Request(**{"prompt": "a house", **changes})
 
 
 @pytest.mark.parametrize("max_ms", [0, -1, -0.0, float("nan"), float("inf"), "300", True, [1], 10**400])
@@ -37,35 +38,46 @@ def test_a_count_is_a_whole_number_from_one(count: object) -> None:
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    request = request_with(max_ms=np.float32(300), count=np.int64(2))
-    assert (type(request.max_ms), type(request.count)) == (float, int)
-    assert check_seed(np.uint32(7), 1) == 7  # type: ignore[arg-type]
+    request = request_with(max_ms=np.float32(300), count=np.int64(2), seed=np.uint32(7))
+    assert (type(request.max_ms), type(request.count), type(request.seed), request.seed) == (float, int, int, 7)
 
 
 @pytest.mark.parametrize("seed", [-1, LAST_SEED + 1, 2**64, 1.0, "7", True])
 def test_a_seed_out_of_range_is_refused(seed: Any) -> None:
     with pytest.raises(ConfigError, match="seed"):
-        check_seed(seed, 1)
+        request_with(seed=seed)
 
 
 def test_the_last_image_has_a_seed_too() -> None:
-    assert check_seed(LAST_SEED - 2, 3) == LAST_SEED - 2
+    assert request_with(seed=LAST_SEED - 2, count=3).seed == LAST_SEED - 2
     with pytest.raises(ConfigError, match="seed"):
-        check_seed(LAST_SEED - 1, 3)
+        request_with(seed=LAST_SEED - 1, count=3)
+
+
+def test_options_take_the_place_of_a_requests_own() -> None:
+    request = make_request(request_with(max_ms=300, seed=7), seed=8)
+    assert (request.prompt, request.max_ms, request.seed) == ("a house", 300.0, 8)
+    with pytest.raises(ConfigError, match="count"):
+        make_request(request, count=0)
 
 
 def test_sizes_are_the_bundles_own_or_multiples(bundle: Bundle) -> None:
-    assert check_size(bundle.image, None, None) == (64, 64)
-    assert check_size(bundle.image, 128, 16) == (128, 16)
+    family = Family.open(bundle)
+    assert family.size(request_with()) == (64, 64)
+    assert family.size(request_with(height=128, width=16)) == (128, 16)
     for height, width in ((63, 64), (64, 65), (0, 64), (-64, 64), (144, 64), (64, 1_000_000)):
         with pytest.raises(ConfigError, match="multiple of 16 from 16 to 128"):
-            check_size(bundle.image, height, width)
+            family.size(request_with(height=height, width=width))
 
 
 def test_a_bundle_may_allow_its_listed_sizes_only(bundle: Bundle) -> None:
-    image = replace(bundle.image, any_size=False)
-    assert check_size(image, 64, 96) == (64, 96)
+    family = Family.open(replace(bundle, image=replace(bundle.image, any_size=False)))
+    assert family.size(request_with(height=64, width=96)) == (64, 96)
     with pytest.raises(ConfigError, match="64x64, 64x96"):
-        check_size(image, 96, 64)
+        family.size(request_with(height=96, width=64))
+
+
+@pytest.mark.parametrize("value", [64.0, "64", True])
+def test_a_size_is_a_whole_number(value: Any) -> None:
     with pytest.raises(ConfigError, match="whole number"):
-        check_size(image, 64.0, None)  # type: ignore[arg-type]
+        request_with(height=value)

@@ -15,10 +15,10 @@ import pytest
 from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BudgetError, CancelledError, ConfigError, EngineError, OutputError, PromptError, Reason
+from costroute_rt.judgement import Judgement
 from costroute_rt.png import read_settings
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.routing.prompt_encoder import TextStates
-from costroute_rt.routing.quality import Judgement
 from tests.runtime.fakes import POOL, FakeDevice
 
 STOCHASTIC = {"_class_name": "EulerAncestralDiscreteScheduler", "prediction_type": "epsilon", "timestep_spacing": "trailing"}
@@ -196,8 +196,8 @@ def test_the_condition_engine_is_loaded_with_the_others(open_device: Callable[..
     result = device.runtime.generate("a red house", candidate="base@4", seed=1)
     warm = device.runtime.route("a red house", candidate="base@4").option
     assert (cold.cost.swap_ms, result.timings.swap_ms, warm.cost.swap_ms) == pytest.approx((120, 120, 0))
-    files, components = device.parts.bundle.files, device.parts.bundle.components
-    weights = sum(files[str(components[name].weights)].bytes for name in ("text_encoder", "base", "vae"))
+    files, components = device.resources.main_family.bundle.files, device.resources.main_family.bundle.components
+    weights = sum(files[path].bytes for name in ("text_encoder", "base", "vae") for path in components[name].weights)
     assert (cold.memory_bytes, warm.memory_bytes) == (2 * weights, 4000)
 
 
@@ -299,11 +299,11 @@ def test_an_engine_that_failed_is_named_with_its_setup_and_bundle(device: FakeDe
     )
     monkeypatch.setattr(device.engines["tiny/text_encoder/encode"], "key", key)
     own = {"backend": "openvino", "provider": "gpu", "precision": "float16", "target": "any"}
-    for engine, setup in (("tiny/text_encoder/encode", own), (None, dict(device.parts.profiles.setup))):
+    for engine, setup in (("tiny/text_encoder/encode", own), (None, dict(device.resources.setup))):
         with pytest.raises(EngineError, match="it failed while running; build the engine again") as caught:
             device.runtime.generate("a red house", seed=1)
         assert (caught.value.engine, caught.value.setup) == (engine, setup)
-        assert caught.value.bundle == str(device.parts.bundle.root)
+        assert caught.value.bundle == str(device.resources.main_family.bundle.root)
 
 
 def test_a_request_within_a_request_is_refused_instead_of_waiting_for_ever(device: FakeDevice) -> None:

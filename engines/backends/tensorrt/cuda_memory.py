@@ -1,14 +1,14 @@
-"""Memory and work of an NVIDIA GPU: buffers, one stream, copies, events, captured graphs. The only file that imports `cuda`.
+"""Memory and work of an NVIDIA GPU: arrays, copies between host and device, which are counted, and captured graphs.
 
-Everything goes through one stream of the device's primary context, so that what one engine gives the next may take, and a buffer let go may
-be filled again at once. Whoever puts work on the stream does so within `CudaMemory.using`. Copies between host and device are counted.
+Everything goes through one stream of the device's primary context, so that one engine's results are ready for the next, and memory that is
+freed can be used again at once. Whoever puts work on the stream does so within `CudaMemory.using`.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,14 +18,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.backends.tensorrt.pycuda_driver import find_pycuda
-from costroute_rt.engines.machine.nvidia import NO_DRIVER
+from costroute_rt.engines.backends.tensorrt.cuda_driver import CudaDriver
+from costroute_rt.engines.backends.tensorrt.pycuda_driver import PycudaDriver
+from costroute_rt.engines.machine.nvidia import DRIVER_REMEDY, GPU_REMEDY, NO_DRIVER, has_cuda_library
 from costroute_rt.error import BackendError, Reason
 
-DRIVER_REMEDY = "install the NVIDIA driver for this GPU"
 _PAGEABLE_BYTES = 64 << 10
 """Up to this size the driver takes a copy of host memory before it returns; larger arrays go through pinned memory."""
-_ALIGNMENT = 256
+
+
+@contextmanager
+def _cuda_errors() -> Iterator[None]:
+    """Raises BackendError for what cuda.core or pycuda raise within; their classes have no common base, and cuda.core exports none."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        raise BackendError("work on the NVIDIA GPU", str(error), GPU_REMEDY, reason=Reason.DRIVER) from error
 
 
 @dataclass(slots=True)
@@ -41,241 +51,164 @@ class Transfers:
 class DeviceArray:
     """An array in the GPU's memory, not to be written to by those who are given it; freed with its last reference."""
 
-    __slots__ = ("_memory", "dtype", "pointer", "shape")
+    __slots__ = ("_buffer", "_memory", "dtype", "pointer", "shape")
 
     def __init__(self, memory: CudaMemory, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         self._memory, self.dtype, self.shape = memory, dtype, shape
-        self.pointer = memory.allocate(self.nbytes)
+        self.pointer, self._buffer = memory.allocate(self.nbytes)
 
     @property
     def nbytes(self) -> int:
         return self.dtype.itemsize * math.prod(self.shape)
 
     def __del__(self) -> None:
-        if hasattr(self, "pointer"):  # not where there was no memory left
-            self._memory.free(self.pointer, self.nbytes)
-
-
-@dataclass(slots=True)
-class _Pinned:
-    """Host memory the GPU reads and writes by itself."""
-
-    pointer: int
-    array: npt.NDArray[np.uint8]
-    is_read: Any
-    """Event: the copy that last used it has ended."""
+        if hasattr(self, "_buffer"):  # missing where the allocation failed
+            self._memory.released.append(self._buffer)
 
 
 @dataclass
 class CudaMemory:
     """The first GPU. Made by `open_cuda`; calls may come from any thread, within `using`, which engines enter for the whole of a run."""
 
-    driver: Any
-    """`cuda.bindings.driver`, or what stands for it."""
-    context: Any
-    stream: Any
+    driver: CudaDriver | PycudaDriver
     transfers: Transfers = field(default_factory=Transfers)
-    _free: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    _pinned: dict[int, _Pinned] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
-    _depth: int = 0
-    """How often the thread that holds the lock is within `using`."""
+    released: list[object] = field(default_factory=list)
+    """Buffers of arrays that are gone, freed at the next allocation: an array can go in any thread, where the context is not current, and
+    while the stream is captured, when a free would become a part of the graph."""
+    _pinned: tuple[int, int, object] = (0, 0, None)
+    """Address, size and owner of the host memory that large copies go through."""
+    _wait_for_upload: Callable[[], object] | None = None
 
     @property
     def stream_handle(self) -> int:
         """The stream as a number, as TensorRT takes it."""
-        return int(self.stream)
+        return self.driver.stream_handle
 
     @contextmanager
     def using(self) -> Iterator[None]:
-        """The GPU to oneself: one thread at a time. Afterwards the CUDA context that the application had is the thread's again."""
+        """The GPU for one thread at a time. Afterwards the thread's CUDA context is again that of the application."""
         with self.lock:
-            if self._depth == 0:
-                self.call("cuCtxPushCurrent", self.context)
-            self._depth += 1
+            with _cuda_errors():
+                restore = self.driver.make_current()
             try:
                 yield
             finally:
-                self._depth -= 1
-                if self._depth == 0:
-                    self.call("cuCtxPopCurrent")
+                with _cuda_errors():
+                    restore()
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        """Calls a function of the driver and returns what it gives: nothing, a value, or several; raises BackendError where it fails."""
-        return _checked(self.driver, name, *arguments)
-
-    def allocate(self, nbytes: int) -> int:
-        """The address of a buffer; one let go before is taken again."""
-        size = _rounded(nbytes)
-        if self._free[size]:
-            return self._free[size].pop()
+    @_cuda_errors()
+    def allocate(self, nbytes: int) -> tuple[int, object]:
+        """The address of a buffer, and what keeps it."""
+        self.released.clear()
+        size = max(nbytes, 1)
         try:
-            return int(self.call("cuMemAlloc", size))
-        except BackendError:
+            return self.driver.allocate(size)
+        except Exception:
             self.trim()
-            return int(self.call("cuMemAlloc", size))
+            return self.driver.allocate(size)
 
-    def free(self, pointer: int, nbytes: int) -> None:
-        """Lets a buffer go; what the stream still has to do with it is done before what comes next."""
-        self._free[_rounded(nbytes)].append(pointer)
-
+    @_cuda_errors()
     def trim(self) -> None:
-        """Gives the buffers that nobody holds back to the system."""
-        self.synchronize()
-        for pointers in self._free.values():
-            while pointers:
-                self.call("cuMemFree", pointers.pop())
-        while self._pinned:
-            pinned = self._pinned.popitem()[1]
-            self.call("cuMemFreeHost", pinned.pointer)
-            self.call("cuEventDestroy", pinned.is_read)
+        """Returns the memory that nobody holds to the system."""
+        self.released.clear()
+        self.driver.synchronize()
+        self._pinned = (0, 0, None)
+        self.driver.trim()
 
+    @_cuda_errors()
     def to_device(self, array: npt.NDArray[Any]) -> DeviceArray:
         """A copy of a host array."""
         source = np.ascontiguousarray(array).reshape(array.shape)
         value = DeviceArray(self, source.dtype, source.shape)
         if 0 < source.nbytes <= _PAGEABLE_BYTES:
-            self.call("cuMemcpyHtoDAsync", value.pointer, source.ctypes.data, source.nbytes, self.stream)
+            self.driver.upload(source.ctypes.data, value.pointer, source.nbytes)
         elif source.nbytes:
-            pinned = self._staging(source.nbytes)
-            self.call("cuEventSynchronize", pinned.is_read)
-            pinned.array[: source.nbytes] = source.reshape(-1).view(np.uint8)
-            self.call("cuMemcpyHtoDAsync", value.pointer, pinned.pointer, source.nbytes, self.stream)
-            self.call("cuEventRecord", pinned.is_read, self.stream)
+            staging = self._staging(source.nbytes)
+            ctypes.memmove(staging, source.ctypes.data, source.nbytes)
+            self.driver.upload(staging, value.pointer, source.nbytes)
+            self._wait_for_upload = self.driver.record()
         self.transfers.to_device += 1
         self.transfers.to_device_bytes += source.nbytes
         return value
 
+    @_cuda_errors()
     def to_host(self, value: DeviceArray) -> npt.NDArray[Any]:
         """A copy of a device array, after everything the stream still had to do."""
         result = np.empty(value.shape, value.dtype)
         if value.nbytes:
-            pinned = self._staging(value.nbytes)
-            self.call("cuMemcpyDtoHAsync", pinned.pointer, value.pointer, value.nbytes, self.stream)
-            self.synchronize()
-            result.reshape(-1).view(np.uint8)[:] = pinned.array[: value.nbytes]
+            staging = self._staging(value.nbytes)
+            self.driver.download(value.pointer, staging, value.nbytes)
+            self.driver.synchronize()
+            ctypes.memmove(result.ctypes.data, staging, value.nbytes)
         self.transfers.to_host += 1
         self.transfers.to_host_bytes += value.nbytes
         return result
 
+    @_cuda_errors()
     def copy(self, source: int, target: int, nbytes: int) -> None:
         """From one device address to another, on the stream."""
         if nbytes:
-            self.call("cuMemcpyDtoDAsync", target, source, nbytes, self.stream)
+            self.driver.copy(source, target, nbytes)
 
+    @_cuda_errors()
     def synchronize(self) -> None:
         """Waits until the stream has nothing left to do."""
-        self.call("cuStreamSynchronize", self.stream)
+        self.driver.synchronize()
 
+    @_cuda_errors()
     def room_bytes(self) -> tuple[int, int]:
-        """What the device has left, and what it has in all."""
-        free, total = self.call("cuMemGetInfo")
-        return int(free), int(total)
-
-    def time_ms(self, work: Callable[[], object]) -> float:
-        """Milliseconds that the GPU needs for what `work` puts on the stream."""
-        start, end = (self.call("cuEventCreate", 0) for _ in range(2))
-        try:
-            self.call("cuEventRecord", start, self.stream)
-            work()
-            self.call("cuEventRecord", end, self.stream)
-            self.call("cuEventSynchronize", end)
-            return float(self.call("cuEventElapsedTime", start, end))
-        finally:
-            for event in (start, end):
-                self.call("cuEventDestroy", event)
+        """Free and total memory of the device."""
+        return self.driver.memory_info()
 
     def capture(self, work: Callable[[], object]) -> CapturedGraph:
         """What `work` puts on the stream, recorded instead of done. Raises as `work` does, and BackendError where it cannot be recorded."""
-        self.call("cuStreamBeginCapture", self.stream, self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
-        graph = None
-        try:
-            try:
-                work()
-            finally:
-                graph = self.call("cuStreamEndCapture", self.stream)
-            return CapturedGraph(self, self.call("cuGraphInstantiate", graph, 0))
-        finally:
-            if graph is not None:
-                self.call("cuGraphDestroy", graph)
+        return CapturedGraph(*self.driver.capture(work))
 
-    def _staging(self, nbytes: int) -> _Pinned:
-        """Pinned memory of at least that size."""
-        size = 1 << max(nbytes - 1, _PAGEABLE_BYTES).bit_length()
-        if size not in self._pinned:
-            import ctypes
-
-            pointer = int(self.call("cuMemAllocHost", size))
-            array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
-            self._pinned[size] = _Pinned(pointer, array, self.call("cuEventCreate", self.driver.CUevent_flags.CU_EVENT_DISABLE_TIMING))
-        return self._pinned[size]
+    def _staging(self, nbytes: int) -> int:
+        """The address of pinned memory of at least that size that no copy still reads."""
+        if self._wait_for_upload is not None:
+            self._wait_for_upload()
+        if nbytes > self._pinned[1]:
+            self._pinned = (0, 0, None)
+            size = 1 << max(nbytes - 1, _PAGEABLE_BYTES).bit_length()
+            address, owner = self.driver.allocate_pinned(size)
+            self._pinned = (address, size, owner)
+        return self._pinned[0]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class CapturedGraph:
     """Recorded work that is started by one call."""
 
-    memory: CudaMemory
-    executable: Any
-
-    def launch(self) -> None:
-        self.memory.call("cuGraphLaunch", self.executable, self.memory.stream)
-
-    def close(self) -> None:
-        self.memory.call("cuGraphExecDestroy", self.executable)
-
-
-def find_obstacle() -> BackendError | None:
-    """What keeps CUDA from working in this process; None: nothing."""
-    try:
-        open_cuda()
-    except BackendError as error:
-        return error
-    return None
+    launch: Callable[[], object]
+    close: Callable[[], object]
 
 
 @lru_cache(maxsize=1)
 def open_cuda() -> CudaMemory:
     """The first GPU's memory, the same for all engines of the process.
 
-    Raises BackendError without cuda-bindings or pycuda, driver or GPU.
+    Raises BackendError without cuda-core or pycuda, driver or GPU.
     """
-    driver = _find_driver()
     try:
-        _checked(driver, "cuInit", 0)
-        context = _checked(driver, "cuDevicePrimaryCtxRetain", _checked(driver, "cuDeviceGet", 0))
-        memory = CudaMemory(driver, context, stream=None)
-        with memory.using():
-            memory.stream = memory.call("cuStreamCreate", driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
-    except BackendError as error:
-        raise BackendError("an NVIDIA GPU", error.found, DRIVER_REMEDY, reason=Reason.DRIVER) from error
-    except Exception as error:  # cuda-bindings has a class of its own for a driver library that is not there
-        raise BackendError("an NVIDIA GPU", NO_DRIVER, DRIVER_REMEDY, reason=Reason.DRIVER) from error
-    return memory
-
-
-def _find_driver() -> Any:
-    """cuda-bindings, or pycuda where only that is there."""
-    try:
-        from cuda.bindings import driver
+        return CudaMemory(_open_driver())
     except ImportError as error:
-        found = find_pycuda()
-        if found is None:
-            raise BackendError(
-                "CUDA from Python", f"no usable cuda.bindings ({error})", "install cuda-bindings", ["cuda-bindings"]
-            ) from error
-        return found
-    return driver
+        found, packages = f"no usable cuda.core ({error})", ["cuda-core", "cuda-bindings"]
+        raise BackendError("CUDA from Python", found, "install cuda-core and cuda-bindings", packages) from error
+    except BackendError:
+        raise
+    except Exception as error:  # of classes that `_cuda_errors` describes
+        found = str(error) if has_cuda_library() else NO_DRIVER
+        raise BackendError("an NVIDIA GPU", found, DRIVER_REMEDY, reason=Reason.DRIVER) from error
 
 
-def _checked(driver: Any, name: str, *arguments: Any) -> Any:
-    result, *values = getattr(driver, name)(*arguments)
-    if result != driver.CUresult.CUDA_SUCCESS:
-        text = driver.cuGetErrorString(result)[1]
-        found = text.decode(errors="replace") if isinstance(text, bytes) else str(result)
-        raise BackendError(f"CUDA's {name}", found, "close what else uses the GPU", reason=Reason.DRIVER)
-    return (values[0] if len(values) == 1 else tuple(values)) if values else None
-
-
-def _rounded(nbytes: int) -> int:
-    return max(_ALIGNMENT, -(-nbytes // _ALIGNMENT) * _ALIGNMENT)
+def _open_driver() -> CudaDriver | PycudaDriver:
+    """Through cuda.core, or through pycuda where only that is installed."""
+    try:
+        return CudaDriver.open()
+    except ImportError as error:
+        try:
+            return PycudaDriver.open()
+        except ImportError:
+            raise error from None

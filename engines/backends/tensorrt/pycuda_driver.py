@@ -1,159 +1,84 @@
-"""CUDA through pycuda, for applications that bring it: what `cuda_memory` calls of cuda-bindings. The only file that imports pycuda.
+"""CUDA through pycuda, for applications that bring it: the same as `cuda_driver`, without graphs. The only file that imports pycuda.
 
-Each answers as those do, with a code, 0 or what went wrong, and what was asked for; an address stands for memory. Contexts are pushed and
-popped by pycuda, which keeps a stack of its own of them: the application's context and ours lie beside each other there.
+Contexts are pushed and popped by pycuda, which keeps its own stack of them.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import wraps
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 from costroute_rt.error import BackendError
 
-
-def find_pycuda() -> PycudaDriver | None:
-    """None where pycuda, or the driver library it is linked to, is not there."""
-    try:
-        import pycuda.driver
-    except ImportError:
-        return None
-    return PycudaDriver(pycuda.driver)
-
-
-def _answered(work: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
-    """The result behind a code, as cuda-bindings answers; an error's text is its code."""
-
-    @wraps(work)
-    def call(self: PycudaDriver, *arguments: Any) -> tuple[Any, ...]:
-        try:
-            result = work(self, *arguments)
-        except self.cuda.Error as error:
-            return (str(error),)
-        if result is None:
-            return (0,)
-        return (0, *result) if isinstance(result, tuple) else (0, result)
-
-    return call
+_NON_BLOCKING, _DISABLE_TIMING = 1, 2
+"""CUDA's flags for streams and events."""
 
 
 class PycudaDriver:
-    """What stands for `cuda.bindings.driver`."""
+    """The first GPU, with one stream of its primary context."""
 
-    CUresult = SimpleNamespace(CUDA_SUCCESS=0)
-    CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
-    CUevent_flags = SimpleNamespace(CU_EVENT_DISABLE_TIMING=2)
-    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED=2)
+    @classmethod
+    def open(cls) -> PycudaDriver:
+        """Raises ImportError without pycuda or the driver library it is linked to, and pycuda's own error without a GPU."""
+        import pycuda.driver
+        import pycuda.tools
 
-    def __init__(self, cuda: ModuleType) -> None:
-        self.cuda = cuda
-        self._kept: dict[int, Any] = {}
-        """pycuda's objects by their addresses; each frees what it stands for with its last reference."""
+        return cls(pycuda.driver, pycuda.tools.DeviceMemoryPool)
 
-    def cuGetErrorString(self, result: str) -> tuple[int, bytes]:
-        return 0, result.encode()
+    def __init__(self, cuda: Any, pool: Callable[[], Any]) -> None:
+        """cuda: the module `pycuda.driver`; pool: its class of device memory that is reused."""
+        self._cuda = cuda
+        cuda.init()
+        self._context = cuda.Device(0).retain_primary_context()
+        restore = self.make_current()
+        try:
+            self.stream, self._pool = cuda.Stream(_NON_BLOCKING), pool()
+        finally:
+            restore()
+        self.stream_handle = int(self.stream.handle)
 
-    @_answered
-    def cuInit(self, flags: int) -> None:
-        self.cuda.init(flags)
+    def make_current(self) -> Callable[[], object]:
+        self._context.push()
+        restore: Callable[[], object] = self._cuda.Context.pop
+        return restore
 
-    @_answered
-    def cuDeviceGet(self, ordinal: int) -> Any:
-        return self.cuda.Device(ordinal)
+    def allocate(self, nbytes: int) -> tuple[int, object]:
+        memory = self._pool.allocate(nbytes)
+        return int(memory), memory
 
-    @_answered
-    def cuDevicePrimaryCtxRetain(self, device: Any) -> Any:
-        return device.retain_primary_context()
+    def allocate_pinned(self, nbytes: int) -> tuple[int, object]:
+        array = self._cuda.pagelocked_empty(nbytes, "uint8")
+        return int(array.ctypes.data), array
 
-    @_answered
-    def cuCtxPushCurrent(self, context: Any) -> None:
-        context.push()
+    def upload(self, source: int, target: int, nbytes: int) -> None:
+        self._cuda.memcpy_htod_async(target, _host(source, nbytes), self.stream)
 
-    @_answered
-    def cuCtxPopCurrent(self) -> None:
-        self.cuda.Context.pop()
+    def download(self, source: int, target: int, nbytes: int) -> None:
+        self._cuda.memcpy_dtoh_async(_host(target, nbytes), source, self.stream)
 
-    @_answered
-    def cuStreamCreate(self, flags: int) -> _Stream:
-        return _Stream(self.cuda.Stream(flags))
+    def copy(self, source: int, target: int, nbytes: int) -> None:
+        self._cuda.memcpy_dtod_async(target, source, nbytes, self.stream)
 
-    @_answered
-    def cuStreamSynchronize(self, stream: _Stream) -> None:
-        stream.stream.synchronize()
+    def record(self) -> Callable[[], object]:
+        event = self._cuda.Event(_DISABLE_TIMING)
+        event.record(self.stream)
+        wait: Callable[[], object] = event.synchronize
+        return wait
 
-    @_answered
-    def cuStreamBeginCapture(self, stream: _Stream, mode: int) -> None:
-        raise BackendError("a recorded CUDA graph", "pycuda, which records none", "install cuda-bindings", ["cuda-bindings"])
+    def synchronize(self) -> None:
+        self.stream.synchronize()
 
-    @_answered
-    def cuMemAlloc(self, nbytes: int) -> int:
-        memory = self.cuda.mem_alloc(nbytes)
-        self._kept[int(memory)] = memory
-        return int(memory)
+    def trim(self) -> None:
+        self._pool.free_held()
 
-    @_answered
-    def cuMemFree(self, pointer: int) -> None:
-        self._kept.pop(pointer).free()
-
-    @_answered
-    def cuMemAllocHost(self, nbytes: int) -> int:
-        array = self.cuda.pagelocked_empty(nbytes, "uint8")
-        self._kept[array.ctypes.data] = array
-        return int(array.ctypes.data)
-
-    @_answered
-    def cuMemFreeHost(self, pointer: int) -> None:
-        self._kept.pop(pointer).base.free()
-
-    @_answered
-    def cuMemGetInfo(self) -> tuple[int, int]:
-        free, total = self.cuda.mem_get_info()
+    def memory_info(self) -> tuple[int, int]:
+        free, total = self._cuda.mem_get_info()
         return int(free), int(total)
 
-    @_answered
-    def cuMemcpyHtoDAsync(self, target: int, source: int, nbytes: int, stream: _Stream) -> None:
-        self.cuda.memcpy_htod_async(target, _host(source, nbytes), stream.stream)
-
-    @_answered
-    def cuMemcpyDtoHAsync(self, target: int, source: int, nbytes: int, stream: _Stream) -> None:
-        self.cuda.memcpy_dtoh_async(_host(target, nbytes), source, stream.stream)
-
-    @_answered
-    def cuMemcpyDtoDAsync(self, target: int, source: int, nbytes: int, stream: _Stream) -> None:
-        self.cuda.memcpy_dtod_async(target, source, nbytes, stream.stream)
-
-    @_answered
-    def cuEventCreate(self, flags: int) -> Any:
-        return self.cuda.Event(flags)
-
-    @_answered
-    def cuEventRecord(self, event: Any, stream: _Stream) -> None:
-        event.record(stream.stream)
-
-    @_answered
-    def cuEventSynchronize(self, event: Any) -> None:
-        event.synchronize()
-
-    @_answered
-    def cuEventElapsedTime(self, start: Any, end: Any) -> float:
-        return float(start.time_till(end))
-
-    @_answered
-    def cuEventDestroy(self, event: Any) -> None:
-        """Done with its last reference."""
-
-
-class _Stream:
-    """A stream that gives its number as those of cuda-bindings do."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def __int__(self) -> int:
-        return int(self.stream.handle)
+    def capture(self, work: Callable[[], object]) -> NoReturn:
+        remedy, packages = "install cuda-core and cuda-bindings", ["cuda-core", "cuda-bindings"]
+        raise BackendError("a recorded CUDA graph", "pycuda, which records none", remedy, packages)
 
 
 def _host(address: int, nbytes: int) -> Any:

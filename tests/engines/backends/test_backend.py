@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def build(backend: Backend, bundle: Bundle, store: Store, names: Sequence[str]) 
 def open_or_skip(backend: Backend, bundle: Bundle, store: Store, name: str) -> Engine:
     obstacle = backend.obstacle()
     if obstacle is not None:
-        with pytest.raises(BackendError, match="driver"):
+        with pytest.raises(BackendError, match=re.escape(str(obstacle))):
             open_engine(bundle, store, name, Setup.of(backend.name, threads=1))
         pytest.skip(f"built, cannot be run: {obstacle}")
     return open_engine(bundle, store, name, Setup.of(backend.name, threads=1))
@@ -133,7 +134,7 @@ def test_outputs_feed_the_next_call(engine: Engine, bundle: Bundle) -> None:
     [
         ("latent", np.zeros((1, 4, 4, 4), np.float64)),
         ("latent", np.zeros((4, 4, 4), np.float32)),
-        ("row", np.zeros(9, np.float32)),
+        ("row", np.zeros(8, np.float32)),
         ("latent", np.zeros((1, 5, 4, 4), np.float32)),
         ("stranger", np.zeros(1, np.float32)),
     ],
@@ -147,10 +148,10 @@ def test_feeds_that_do_not_fit_are_refused_by_name(engine: Engine, bundle: Bundl
 
 def test_a_missing_feed_and_a_plain_number_are_refused(engine: Engine, bundle: Bundle) -> None:
     feeds = put(engine, example_feeds(bundle, "unet/guided_step.onnx"))
-    with pytest.raises(ConfigError, match="guidance"):
-        engine.run({name: value for name, value in feeds.items() if name != "guidance"})
+    with pytest.raises(ConfigError, match="row"):
+        engine.run({name: value for name, value in feeds.items() if name != "row"})
     with pytest.raises(ConfigError, match="numpy"):
-        engine.run({**feeds, "guidance": 3.0})
+        engine.run({**feeds, "row": 3.0})
 
 
 def test_a_closed_engine_cannot_run(engine: Engine, bundle: Bundle) -> None:

@@ -62,7 +62,7 @@ def test_an_image_is_that_of_the_processor_and_its_latent_stays_on_the_card(tiny
             candidate = next(each for each in runtime.candidates if each.is_guided)
             pixels.append(runtime.generate("a lake", seed=3, candidate=candidate.name).pixels.astype(int))
             if provider == "cuda":
-                moved, downloads = count_transfers(runtime._parts.engines.get(f"{candidate.denoiser}/guided_step")), []
+                moved, downloads = count_transfers(runtime._resources.engines.get(f"{runtime.family}/{candidate.denoiser}/guided_step")), []
                 for event in runtime.stream("a lake", seed=3, candidate=candidate.name):
                     if isinstance(event, StepEvent):
                         downloads.append(moved["to_host"])

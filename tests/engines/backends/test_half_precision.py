@@ -75,7 +75,7 @@ def test_the_linear_rule_keeps_every_bit(tiny_bundle: Path, tmp_path: Path) -> N
     shutil.copytree(tiny_bundle / "unet_turbo", tmp_path / "unet_turbo")  # onnx reads no weights that other tests have linked elsewhere
     model = to_float16(onnx.load(tmp_path / "unet_turbo/step.onnx"))
     feeds = example_feeds(bundle, "unet_turbo/step.onnx")
-    feeds["row"] = np.array([1, 500, 1, 0, 0.7, 0.3, 0.1, 0.1], np.float32)  # q = 0: the denoiser's output counts for nothing
+    feeds["row"] = np.array([1, 500, 3, 1, 0, 0.7, 0.3, 0.1, 0.1], np.float32)  # q = 0: the denoiser's output counts for nothing
     next_latent, denoised = run(model, **feeds)
     x, before, noise = (feeds[name] for name in ("latent", "denoised_before", "noise"))
     np.testing.assert_array_equal(denoised, x)

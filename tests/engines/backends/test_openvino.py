@@ -167,8 +167,8 @@ def test_a_graph_of_unknown_operators_is_an_error_that_names_them(bundle_copy: P
 
 def test_an_engine_that_is_not_its_interface_is_refused(folder: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
     shutil.copy(folder / BLOB, tmp_path)
-    (tmp_path / INTERFACE).write_bytes((folder / INTERFACE).read_bytes().replace(b"text_states", b"text_stages"))
-    with pytest.raises(EngineError, match="the engine cannot be opened: it has no port named text_stages"):
+    (tmp_path / INTERFACE).write_bytes((folder / INTERFACE).read_bytes().replace(b"text_encoder.last", b"text_encoder.lost"))
+    with pytest.raises(EngineError, match=r"the engine cannot be opened: it has no port named text_encoder\.lost"):
         backend.open(tmp_path, make_spec(threads=1))
 
 

@@ -24,7 +24,6 @@ from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
 from costroute_rt.engines.backends.tensorrt.backend import TensorRtBackend
-from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory, find_obstacle
 from costroute_rt.engines.backends.tensorrt.engine import Interface, Loaded, TensorRtEngine
 from costroute_rt.engines.building import build as build_module
 from costroute_rt.engines.building.build import open_engine
@@ -39,17 +38,14 @@ from costroute_rt.engines.bundle.size import known_size, with_size
 from costroute_rt.engines.machine import device as device_module
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
-from costroute_rt.family.calls import engine_names
-from tests.engines.conftest import rewrite_manifest, users
-from tests.engines.fake_cuda import FakeContext, FakeDriver, FakeEngine, make_memory
+from costroute_rt.family.calls import candidate_names, engine_names
+from tests.engines.conftest import rewrite_manifest
+from tests.engines.fake_cuda import FakeContext, FakeEngine, gpu_of, make_memory, needs_cuda_core, needs_no_driver
 from tests.tiny_bundle import write_tiny_bundle
 
 NAME, MB = "tensorrt-rtx", 1_000_000
 needs_library = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="needs TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"
-)
-needs_no_driver = pytest.mark.skipif(
-    find_spec("cuda") is None or find_obstacle() is None, reason="is about machines without an NVIDIA driver"
 )
 ANY_SIZE = ["tiny/text_encoder/encode", "tiny/turbo/step", "tiny/base/condition", "tiny/base/guided_step", "tiny/vae/decode"]
 GRAPHS = [*ANY_SIZE, "tiny/turbo/step@64x64", "tiny/base/guided_step@64x64", "tiny/vae/decode@64x64"]
@@ -96,6 +92,7 @@ def test_every_graph_the_pool_needs_is_built_with_progress_and_only_once(tiny_bu
 
 
 @needs_library
+@needs_cuda_core
 @needs_no_driver
 def test_an_engine_built_without_a_driver_is_kept_and_reported_as_unproved(tiny_bundle: Path, rtx_home: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(rtx_home)
@@ -108,6 +105,7 @@ def test_an_engine_built_without_a_driver_is_kept_and_reported_as_unproved(tiny_
 
 
 @needs_library
+@needs_cuda_core
 @needs_no_driver
 @pytest.mark.parametrize("how", ["build", "background_build"])
 def test_a_runtime_that_could_not_run_builds_nothing(tiny_bundle: Path, tmp_path: Path, how: str) -> None:
@@ -350,10 +348,10 @@ def test_an_engine_that_knows_its_size_is_found_by_it(tiny_bundle: Path) -> None
 @needs_library
 def test_the_list_shows_unproved_engines_and_what_uses_them(tiny_bundle: Path, rtx_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.open(tiny_bundle)
-    assert {(each.state, bool(each.used_by)) for each in survey(bundle, rtx_store, users(bundle))} == {("not proved", True)}
+    assert {(each.state, bool(each.used_by)) for each in survey(bundle, rtx_store, candidate_names(bundle))} == {("not proved", True)}
     Proving(monkeypatch)
     build(tiny_bundle, rtx_store, measure=False)
-    assert {each.state for each in survey(bundle, rtx_store, users(bundle))} == {"ready"}
+    assert {each.state for each in survey(bundle, rtx_store, candidate_names(bundle))} == {"ready"}
 
 
 @pytest.fixture(params=["captured", "by the library"])
@@ -363,13 +361,12 @@ def engine(request: pytest.FixtureRequest, tiny_bundle: Path, tmp_path: Path) ->
 
 
 def make_engine(bundle_path: Path, *, captures: bool) -> TensorRtEngine:
-    bundle, driver = Bundle.open(bundle_path, verify=False), FakeDriver()
-    context = FakeContext(driver, str(bundle.path("unet/guided_step.onnx")))
+    bundle, (memory, gpu) = Bundle.open(bundle_path, verify=False), make_memory()
+    context = FakeContext(gpu, str(bundle.path("unet/guided_step.onnx")))
     log = SimpleNamespace(reason=lambda: "no reason")
     loaded = Loaded(None, None, context, None, log)
     ranges = (("batch", 1, 1, 2), ("height", 1, 4, 8), ("width", 1, 4, 8))
     interface = Interface(bundle.graphs["unet/guided_step.onnx"], ranges)
-    memory = CudaMemory(driver, context=1, stream=7)  # type: ignore[arg-type]
     return TensorRtEngine(memory, loaded, interface, bundle_path, 1 << 20, None, captures=captures)
 
 
@@ -415,18 +412,18 @@ def test_between_noise_and_result_only_the_row_crosses_to_the_device(engine: Ten
 def test_steps_after_the_first_are_launches_of_one_recorded_graph(tiny_bundle: Path) -> None:
     engine = make_engine(tiny_bundle, captures=True)
     feeds = {name: engine.to_device(a) for name, a in example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx").items()}
-    driver, context = engine._memory.driver, engine._loaded.context  # type: ignore[union-attr]
+    context = engine._loaded.context  # type: ignore[union-attr]
     for _ in range(5):
         engine.run(feeds)
     assert context.enqueued == 2  # once as it is, once recorded
-    assert driver.calls.count("cuGraphLaunch") == 4  # type: ignore[attr-defined]
+    assert gpu_of(engine._memory).calls.count("cuGraphLaunch") == 4
 
 
 def test_a_run_returns_when_the_gpu_is_done(engine: TensorRtEngine, tiny_bundle: Path) -> None:
     feeds = {name: engine.to_device(a) for name, a in example_feeds(Bundle.open(tiny_bundle), "unet/guided_step.onnx").items()}
     for _ in range(3):
         engine.run(feeds)
-        assert engine._memory.driver.calls[-1] == "cuStreamSynchronize"  # type: ignore[attr-defined]
+        assert not gpu_of(engine._memory).pending
 
 
 def test_a_call_waits_while_another_thread_has_the_stream(
@@ -444,15 +441,15 @@ def test_a_call_waits_while_another_thread_has_the_stream(
         lambda: backend.open(tmp_path, BuildSpec()),
         engine.close,
     ]
-    driver = engine._memory.driver
+    gpu = gpu_of(engine._memory)
     for call in calls:
         done = threading.Event()
         thread = threading.Thread(target=lambda call=call, done=done: [call(), done.set()])
         with engine._memory.lock:
-            before = len(driver.calls)  # type: ignore[attr-defined]
+            before = len(gpu.calls)
             thread.start()
             assert not done.wait(0.05)
-            assert len(driver.calls) == before  # type: ignore[attr-defined]
+            assert len(gpu.calls) == before
         assert done.wait(30)
         thread.join()
 
@@ -463,7 +460,7 @@ def test_text_that_stays_is_copied_into_place_once(tiny_bundle: Path, monkeypatc
     engine.run(feeds)
     copies: list[int] = []
     monkeypatch.setattr(engine._memory, "copy", lambda source, target, nbytes: copies.append(source))
-    engine.run({**feeds, "row": engine.to_device(np.zeros(8, np.float32))})
+    engine.run({**feeds, "row": engine.to_device(np.zeros(9, np.float32))})
     assert len(copies) == 1 + len(engine.outputs)
 
 
@@ -506,8 +503,8 @@ def test_weights_that_the_gpu_has_no_room_for_stay_in_the_computers_memory(
     kept: int,
 ) -> None:
     bundle = Bundle.open(tiny_bundle, verify=False)
-    memory, driver = make_memory(capacity_bytes=800 * MB, free_bytes=free)
-    context = FakeContext(driver, str(bundle.path("unet/guided_step.onnx")))
+    memory, gpu = make_memory(capacity_bytes=800 * MB, free_bytes=free)
+    context = FakeContext(gpu, str(bundle.path("unet/guided_step.onnx")))
     found = FakeEngine(context, weights, workspace=100 * MB, scratch=30 * MB)
     monkeypatch.setattr(tensorrt_backend, "_import", lambda _: FakeLibrary(found))
     monkeypatch.setattr(tensorrt_backend, "open_cuda", lambda: memory)
@@ -555,7 +552,7 @@ def test_a_closed_engine_holds_no_memory_of_the_device(engine: TensorRtEngine, t
     del results
     engine.close()
     engine.close()
-    assert engine._memory.driver.buffers == {}  # type: ignore[attr-defined]
+    assert gpu_of(engine._memory).buffers == {}
     with pytest.raises(EngineError, match="closed"):
         engine.run({})
 

@@ -58,7 +58,7 @@ def test_what_the_pool_needs_is_built_once(tiny_bundle: Path, tmp_path: Path) ->
 
 def test_any_graph_can_be_built_by_name(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
-    build(bundle, store, Setup(threads=1), names=["tiny/scorer/score", "tiny/vae/encode", "tiny/base/denoiser"], measure=False)
+    build(bundle, store, Setup(threads=1), names=["tiny/scorer/score", "tiny/vae/encode", "tiny/turbo/guided_step"], measure=False)
     with open_engine(bundle, store, "tiny/scorer/score", Setup(threads=1)) as engine:
         scores = engine.run({"pixels": np.zeros((1, 64, 64, 3), np.uint8)})
     np.testing.assert_allclose(scores["sky"].sum(axis=1), 1, rtol=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from costroute_rt.engines.building.lookup import engine_key, explain_engines, re
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError, Reason
-from costroute_rt.family.assembly import find_profiles
 from costroute_rt.family.calls import engine_names
 from tests import gated_backend
 from tests.engines.conftest import build, quarantine
@@ -56,8 +54,6 @@ def test_each_error_knows_engine_setup_and_bundle(tiny_bundle: Path, store_copy:
     quarantine(store_copy, engine_key(bundle, "tiny/vae/decode", setup), "it is wrong")
     check(lambda: open_engine(bundle, store_copy, "tiny/vae/decode", setup), Reason.QUARANTINED)
     check(lambda: build(bundle, store_copy, setup, names=["tiny/vae/decode"]), Reason.QUARANTINED)
-    profiles = replace(find_profiles(bundle, store_copy, setup, ["tiny/vae/decode"]), sizes=frozenset([(64, 96)]), has_usual=False)
-    check(lambda: profiles.resolve(bundle, "tiny/vae/decode", (96, 64)), Reason.SIZE_MISSING, "tiny/vae/decode@96x64")
 
 
 def test_nothing_built_is_said_too(tiny_bundle: Path, tmp_path: Path) -> None:

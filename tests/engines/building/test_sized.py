@@ -94,4 +94,4 @@ def test_one_engine_serves_texts_with_and_without_a_negative_prompt(bundle: Bund
     with open_engine(bundle, store_copy, "tiny/base/condition", Setup(threads=1)) as engine:
         for rows in (1, 2):
             states = np.ones((rows, 16, 8), np.float32)
-            assert engine.run({"text_states": states})["condition_0"].shape[0] == rows
+            assert engine.run({"text_encoder.last_hidden_state": states})["condition_0"].shape[0] == rows

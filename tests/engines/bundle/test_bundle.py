@@ -23,8 +23,8 @@ def test_a_good_bundle_opens_with_typed_sections(tiny_bundle: Path) -> None:
 
     assert bundle.family == "tiny"
     assert bundle.license == "Apache-2.0"
-    assert bundle.components["base"].weights == "unet/diffusion_pytorch_model.safetensors"
-    assert bundle.graphs["unet/step.onnx"].inputs["row"].shape == (8,)
+    assert bundle.components["base"].weights == ("unet/diffusion_pytorch_model.safetensors",)
+    assert bundle.graphs["unet/step.onnx"].inputs["row"].shape == (9,)
     assert [row["name"] for row in bundle.pool] == ["tiny-turbo@1", "tiny-turbo@2", "tiny-base@4", "tiny-base@8"]
     assert bundle.quality["candidates"]["tiny-base@8"]["mean"] == pytest.approx(0.91)
     assert bundle.image.sizes == ((64, 64), (64, 96))
@@ -129,31 +129,44 @@ def _set(value: Any, *keys: str | int) -> Edit:
 
 
 STEP, TURBO = (("graphs", f"{folder}/step.onnx", "inputs") for folder in ("unet", "unet_turbo"))
+TOKENIZER, UNKNOWN = ("tokenizers", "tokenizer"), {"dtype": "float32", "shape": ["batch", 3]}
 BROKEN: list[tuple[Edit, str]] = [
     (_set("other", "format"), "format is 'other'"),
-    (_set(2, "format_version"), "upgrade costroute-rt"),
+    (_set(1, "format_version"), "format version 1.*export it again"),
+    (_set(3, "format_version"), "upgrade costroute-rt"),
     (_remove("license"), "no license"),
     (_set(" ", "license"), "license is empty"),
     (_set(3, "family"), "family is 3"),
-    (_set("a/b", "family"), "a name of letters"),
+    (_set("a/b", "family"), "expected letters, digits and"),
     (_remove("files", "unet/step.onnx"), "not among its files"),
     (_set("xyz", "files", "unet/step.onnx", "sha256"), "64 hexadecimal digits"),
     (_set(-1, "files", "unet/step.onnx", "bytes"), "0 or more"),
     (_set(True, "files", "unet/step.onnx", "bytes"), "a whole number"),
-    (_remove("graphs", "unet/step.onnx"), "says nothing about unet/step.onnx"),
+    (_remove("graphs", "unet/step.onnx"), "has no entry for unet/step.onnx"),
     (_remove("components", "vae", "graphs", "decode"), "no graph decode"),
     (_set("float99", *STEP, "latent", "dtype"), "float99"),
     (_set("int64", *STEP, "latent", "dtype"), "latent is int64"),
     (_set([1, 0, 2, 2], *STEP, "latent", "shape"), "the axis 0"),
     (_set(["batch", 5, "height", "width"], *STEP, "latent", "shape"), "latent has 5 channels"),
-    (_set([7], *STEP, "row", "shape"), r"expected \[8\]"),
-    (_remove(*TURBO, "text_states"), "text_states is nothing"),
-    (_remove(*STEP, "condition_0"), "condition_0 is nothing, the condition graph gives float32"),
+    (_set([7], *STEP, "row", "shape"), r"expected \[9\]"),
+    (_set(UNKNOWN, *TURBO, "text_encoder_2.pooled"), r"text_encoder_2\.pooled is .*, which nothing provides; .* text_encoder\."),
+    (_set(UNKNOWN, *STEP, "condition_1"), "condition_1 is .*, which nothing provides"),
+    (_set(UNKNOWN, "graphs", "unet/condition.onnx", "inputs", "latent"), "latent is .*, which nothing provides"),
+    (_set(UNKNOWN, "graphs", "text_encoder/model.onnx", "inputs", "pixels"), "a text encoder takes input_ids"),
+    (_set({}, "graphs", "text_encoder/model.onnx", "outputs"), "which nothing provides"),
     (_set([1, 65], *STEP, "condition_0", "shape"), r"condition_0 is float32\[1, 65\]"),
-    (_remove("graphs", "unet/condition.onnx", "inputs", "text_states"), "text_states is nothing"),
-    (_set("tokenizer/none.json", "tokenizer", "file"), "not among its files"),
-    (_set(0, "tokenizer", "max_length"), "max_length is 0: expected 1 or more"),
-    (_set(10**13, "tokenizer", "max_length"), "65536 or less"),
+    (_set("tokenizer/none.json", *TOKENIZER, "file"), "not among its files"),
+    (_set(0, *TOKENIZER, "max_length"), "max_length is 0: expected 1 or more"),
+    (_set(10**13, *TOKENIZER, "max_length"), "65536 or less"),
+    (_set(16, *TOKENIZER, "drop"), "drop is 16: expected less than max_length"),
+    (_set("middle", *TOKENIZER, "pad_side"), "expected right or left"),
+    (_set(1, *TOKENIZER, "prefix"), "prefix is 1: expected text"),
+    (_set("another", "components", "text_encoder", "tokenizer"), "not among its tokenizers"),
+    (_remove("components", "text_encoder", "tokenizer"), "has no components.text_encoder.tokenizer"),
+    (_set(["unet/none.safetensors"], "components", "base", "weights"), "not among its files"),
+    (_set("model.safetensors", "components", "base", "weights"), "expected a list"),
+    (_set("some", "components", "base", "guidance"), "expected none or classifier_free or embedded"),
+    (_set("any", "negative_prompt"), "expected empty_text or zeros"),
     (_set(16 * 10**9, "image", "height"), "multiples of 16 up to 65536"),
     (_set(10**400, "pool", 0, "guidance_scale"), "guidance_scale is 1000.*finite number"),
     (_remove("components", "text_encoder"), "none with the role text_encoder"),
@@ -168,7 +181,7 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set("base", "pool", 0, "decoder"), "no decoder of this bundle"),
     (_set(0, "pool", 0, "num_inference_steps"), "1 or more"),
     (_set("tiny-base@8", "pool", 0, "name"), "names a candidate twice"),
-    (_remove("quality", "candidates", "tiny-base@8"), "nothing about tiny-base@8"),
+    (_remove("quality", "candidates", "tiny-base@8"), "no entry for tiny-base@8"),
     (_set({"mean": 1, "standard_error": 0}, "quality", "candidates", "x"), "not in the pool"),
     (_set(-1, "quality", "candidates", "tiny-base@8", "standard_error"), "finite number"),
     (_set([], "components"), "expected an object"),
@@ -186,7 +199,7 @@ def test_a_wrong_manifest_is_refused_with_the_place(bundle_copy: Path, edit: Edi
 
 def test_guidance_needs_a_guided_graph(bundle_copy: Path) -> None:
     rewrite_manifest(bundle_copy, _remove("components", "base", "graphs", "guided_step"))
-    with pytest.raises(BundleError, match="would need a guided_step graph"):
+    with pytest.raises(BundleError, match="takes no guidance: expected 1"):
         Bundle.open(bundle_copy)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +14,12 @@ import pytest
 from costroute_rt.engines.backends.onnxruntime import backend as onnxruntime_backend
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
-from costroute_rt.engines.backends.tensorrt.cuda_memory import CudaMemory
 from costroute_rt.engines.machine import device, diagnosis, nvidia
 from costroute_rt.engines.machine.diagnosis import Finding, check_nvidia
 from costroute_rt.engines.machine.library import Fix, find_fix
 from costroute_rt.engines.machine.nvidia import Driver
 from costroute_rt.error import BackendError
-from tests.engines.fake_cuda import FakeDriver
+from tests.engines.fake_cuda import make_memory, needs_no_driver
 
 OLD = Driver("550.54.15", (12, 4), ("NVIDIA GeForce RTX 4090",))
 
@@ -47,7 +48,7 @@ def test_no_driver_is_a_fact_not_a_problem(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(diagnosis, "_installed", lambda: {"cuda-bindings": "13.0.1"})
     assert [(each.name, each.value, each.problem) for each in check_nvidia()] == [
         ("nvidia driver", "none", None), ("cuda-bindings", "13.0.1", None), ("cuda-core", "not installed", None),
-        ("pycuda", "not installed", None),
+        ("nvidia-ml-py", "not installed", None), ("pycuda", "not installed", None),
     ]  # fmt: skip
 
 
@@ -62,53 +63,82 @@ def test_parts_of_several_tensorrt_versions_are_named(monkeypatch: pytest.Monkey
     assert found[0].fix == Fix("uninstall them, and install tensorrt again", install=("tensorrt",), uninstall=parts)
 
 
-class Library:
-    """NVML as it answers on a machine with one GPU."""
+class Nvml:
+    """The module pynvml on a machine with two GPUs, of which one has failed."""
+
+    NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_GPU_IS_LOST, NVML_ERROR_LIB_RM_VERSION_MISMATCH = 12, 15, 18
+
+    class NVMLError(Exception):
+        def __init__(self, value: int) -> None:
+            super().__init__(f"reason {value}")
+            self.value = value
 
     def __init__(self, status: int = 0) -> None:
-        self.status, self.is_shut_down = status, False
-        self.nvmlErrorString = lambda status: b"Driver/library version mismatch"  # a function, so that it can have a restype
+        self.status, self.uses = status, 0
 
-    def nvmlInit_v2(self) -> int:
-        return self.status
+    def nvmlInit(self) -> None:
+        if self.status:
+            raise self.NVMLError(self.status)
+        self.uses += 1
 
-    def nvmlShutdown(self) -> int:
-        self.is_shut_down = True
-        return 0
+    def nvmlShutdown(self) -> None:
+        self.uses -= 1
 
-    def nvmlSystemGetDriverVersion(self, buffer: object, length: int) -> int:
-        buffer.value = b"550.54.15"  # type: ignore[attr-defined]
-        return 0
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "550.54.15"
 
-    def nvmlSystemGetCudaDriverVersion_v2(self, number: object) -> int:
-        number._obj.value = 12040  # type: ignore[attr-defined]
-        return 0
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+        return 12040
 
-    def nvmlDeviceGetCount_v2(self, number: object) -> int:
-        number._obj.value = 1  # type: ignore[attr-defined]
-        return 0
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
 
-    def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: object) -> int:
-        return 0
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if index == 1:
+            raise self.NVMLError(self.NVML_ERROR_GPU_IS_LOST)
+        return index
 
-    def nvmlDeviceGetName(self, handle: object, buffer: object, length: int) -> int:
-        buffer.value = b"NVIDIA GeForce RTX 4090"  # type: ignore[attr-defined]
-        return 0
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return "NVIDIA GeForce RTX 4090"
 
 
-def test_the_driver_is_asked_through_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = Library()
-    monkeypatch.setattr(nvidia, "_load", lambda _: library)
+def test_the_driver_is_asked_through_pynvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)  # type: ignore[arg-type]
     assert nvidia.find_driver() == OLD
-    assert library.is_shut_down
-    monkeypatch.setattr(nvidia, "_load", lambda _: None)
+    assert nvml.uses == 0
+    nvml.status = Nvml.NVML_ERROR_LIBRARY_NOT_FOUND
+    assert nvidia.find_driver() is None
+
+
+def test_without_pynvml_a_driver_is_reported_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(nvidia, "has_cuda_library", lambda: False)
+    assert nvidia.find_driver() is None
+    monkeypatch.setattr(nvidia, "has_cuda_library", lambda: True)
+    assert find(check_nvidia(), "nvidia driver").fix == Fix("install nvidia-ml-py", install=("nvidia-ml-py",))
+
+
+def test_the_installed_pynvml_has_what_is_asked_of_it() -> None:
+    pynvml = pytest.importorskip("pynvml", reason="needs nvidia-ml-py: pip install costroute-rt[tensorrt-rtx]")
+    for name, value in vars(Nvml).items():
+        if name.startswith("nvml"):
+            assert list(inspect.signature(getattr(pynvml, name)).parameters) == list(inspect.signature(value).parameters)[1:]
+        elif name.startswith("NVML_"):
+            assert getattr(pynvml, name) == value
+    assert pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST).value == Nvml.NVML_ERROR_GPU_IS_LOST
+
+
+@needs_no_driver
+def test_the_installed_pynvml_finds_no_driver() -> None:
+    pytest.importorskip("pynvml", reason="needs nvidia-ml-py: pip install costroute-rt[tensorrt-rtx]")
     assert nvidia.find_driver() is None
 
 
 def test_a_driver_that_does_not_answer_is_a_problem_with_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvidia, "_load", lambda _: Library(18))
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(Nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))  # type: ignore[arg-type]
     found = find(check_nvidia(), "nvidia driver")
-    assert (found.value, found.problem) == ("does not work", "Driver/library version mismatch (NVML error 18)")
+    assert (found.value, found.problem) == ("does not work", "reason 18 (NVML error 18)")
     assert found.fix is not None
     assert found.fix.remedy.startswith("restart the machine")
     fix = Fix("install nvidia-cudnn-cu12", install=("nvidia-cudnn-cu12",))
@@ -141,48 +171,61 @@ class Cuda:
 
 
 @pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The libraries of a machine whose first GPU by CUDA's order is not the first that NVML lists."""
-    libraries: dict[str, Any] = {"cuda": Cuda(), "nvml": Library()}
-    monkeypatch.setattr(nvidia, "_load", lambda names: libraries["cuda" if "cuda" in names[0] else "nvml"])
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """CUDA's library and pynvml on a machine whose first GPU by CUDA's order is not the first that NVML lists."""
+    found = SimpleNamespace(cuda=Cuda(), nvml=Nvml())
+    monkeypatch.setattr(nvidia, "_load", lambda _: found.cuda)
+    monkeypatch.setitem(sys.modules, "pynvml", found.nvml)
     device._gpu.cache_clear()
-    yield libraries
+    yield found
     device._gpu.cache_clear()
 
 
-def test_the_gpu_is_the_one_cuda_takes(cuda: dict[str, Any]) -> None:
+def test_the_gpu_is_the_one_cuda_takes(machine: SimpleNamespace) -> None:
     assert device.gpu() == device.named_gpu() == ("NVIDIA H100 sm_90", "550.54.15")
     assert device.gpu_memory_bytes() == 80 << 30
 
 
 @pytest.mark.parametrize(
-    ("libraries", "message"),
+    ("cuda", "nvml_status", "message"),
     [
-        ({"cuda": None}, "an NVIDIA GPU, found no NVIDIA driver on this machine: it has no (libcuda.so.1|nvcuda.dll)"),
-        ({"cuda": Cuda(100)}, r"an NVIDIA GPU, found none that CUDA can use \(error 100\)"),
-        ({"nvml": None}, "the GPU's name and driver, found a GPU that does not tell them; .*compute,utility"),
-        ({"nvml": Library(18)}, "version mismatch"),
+        (None, 0, "an NVIDIA GPU, found no NVIDIA driver on this machine: it has no (libcuda.so.1|nvcuda.dll)"),
+        (Cuda(100), 0, r"an NVIDIA GPU, found none that CUDA can use \(error 100\)"),
+        (
+            Cuda(),
+            Nvml.NVML_ERROR_LIBRARY_NOT_FOUND,
+            "the GPU's name and driver, found a driver that does not report them; .*compute,utility",
+        ),
+        (Cuda(), 18, "the NVIDIA driver, found reason 18"),
     ],
 )
 def test_a_gpu_that_cannot_be_named_is_an_error_for_what_runs_on_it(
-    cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch, libraries: dict[str, Any], message: str
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, cuda: Cuda | None, nvml_status: int, message: str
 ) -> None:
-    working = dict(cuda)
-    cuda.update(libraries)
+    machine.cuda, machine.nvml.status = cuda, nvml_status
     backend = onnxruntime_backend.OnnxRuntimeBackend()
     monkeypatch.setattr(backend, "_requested", lambda spec: [])
     monkeypatch.setattr(onnxruntime_backend, "prove_provider", lambda name: None)
     with pytest.raises(BackendError, match=message):
         backend.device(BuildSpec(provider="cuda"))
     assert (device.gpu(), device.gpu_memory_bytes()) == (("none", "none"), 0)
-    cuda.update(working)  # that there was none is not remembered
+    machine.cuda, machine.nvml.status = Cuda(), 0  # the failure is not remembered
     assert backend.device(BuildSpec(provider="cuda")) == ("NVIDIA H100 sm_90", "550.54.15")
 
 
-def test_tensorrt_runs_nothing_on_a_gpu_that_cannot_be_named(cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cuda["nvml"] = None
+def test_a_gpu_without_pynvml_is_an_error_that_says_what_to_install(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(BackendError, match=r"the NVIDIA driver's version, found no usable pynvml module .*; install nvidia-ml-py"):
+        nvidia.find_gpu()
+
+
+def test_tensorrt_runs_nothing_on_a_gpu_that_cannot_be_named(
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine.nvml.status = Nvml.NVML_ERROR_LIBRARY_NOT_FOUND
+    memory, _ = make_memory()
     monkeypatch.setattr(tensorrt_backend, "_import", lambda _: SimpleNamespace(__version__="1"))
-    monkeypatch.setattr(tensorrt_backend, "open_cuda", lambda: CudaMemory(FakeDriver(), 1, 7))
+    monkeypatch.setattr(tensorrt_backend, "open_cuda", lambda: memory)
     backend = tensorrt_backend.TensorRtBackend("tensorrt")
     obstacle = backend.obstacle()
     assert obstacle is not None
@@ -190,5 +233,5 @@ def test_tensorrt_runs_nothing_on_a_gpu_that_cannot_be_named(cuda: dict[str, Any
         with pytest.raises(BackendError) as caught:
             use()
         assert str(caught.value) == str(obstacle)
-    cuda["nvml"] = Library()
+    machine.nvml.status = 0
     assert backend.obstacle() is None

@@ -25,11 +25,15 @@ from costroute_rt.export.graph.condition import find_crossing, fold_quotients
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
+SCALE = 3.5
 ROWS = {
-    "plain": (1.0, 999.0, 1.0, -0.5, 0.4, 0.6, 0.0, 0.0),
-    "history": (0.7, 37.25, 0.9, -0.3, 0.2, 1.1, -0.35, 0.0),
-    "noise": (0.25, 3.0, 0.1, 0.8, 0.5, 0.25, 0.125, 0.6),
+    "plain": (1.0, 999.0, SCALE, 1.0, -0.5, 0.4, 0.6, 0.0, 0.0),
+    "history": (0.7, 37.25, SCALE, 0.9, -0.3, 0.2, 1.1, -0.35, 0.0),
+    "noise": (0.25, 3.0, SCALE, 0.1, 0.8, 0.5, 0.25, 0.125, 0.6),
 }
+MEMORY = (0.3, -0.2, 0.7, 0.15, 0.9)
+STATES = "text_encoder.last_hidden_state"
+SOURCES = {"encoder_hidden_states": STATES, "text_embeds": "text_encoder_2.pooled", "time_ids": "sizes.ids"}
 
 
 def make_denoiser(timestep: str = "float[]", extra: tuple[str, ...] = (), opset: int = 18) -> Any:
@@ -75,7 +79,7 @@ def denoise(sample: Any, timestep: float, text: Any, extra: Any = 0.0) -> Any:
 
 
 def advance(row: Any, latent: Any, before: Any, noise: Any, guided: Any) -> tuple[Any, Any]:
-    _, _, p, q, a, b, c, s = row
+    _, _, _, p, q, a, b, c, s = row
     denoised = p * latent + q * guided
     return a * latent + b * denoised + c * before + s * noise, denoised
 
@@ -100,12 +104,12 @@ def texts(rows: int) -> Any:
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_guided_step_is_the_denoiser_and_the_row(row: tuple[float, ...], batch: int, tmp_path: Path) -> None:
-    feeds = latents(batch) | {"row": np.float32(row), "guidance": np.float32(3.5), "text_states": texts(2)}
-    found = run(compose_guided_step(make_denoiser()), tmp_path, feeds)
+    feeds = latents(batch) | {"row": np.float32(row), STATES: texts(2)}
+    found = run(compose_guided_step(make_denoiser(), SOURCES), tmp_path, feeds)
 
     x, negative, positive = feeds["latent"], texts(2)[:1], texts(2)[1:]
     m_neg, m_pos = denoise(row[0] * x, row[1], negative), denoise(row[0] * x, row[1], positive)
-    after, denoised = advance(row, x, feeds["denoised_before"], feeds["noise"], m_neg + 3.5 * (m_pos - m_neg))
+    after, denoised = advance(row, x, feeds["denoised_before"], feeds["noise"], m_neg + SCALE * (m_pos - m_neg))
     np.testing.assert_allclose(found["denoised"], denoised, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found["next_latent"], after, rtol=1e-5, atol=1e-5)
 
@@ -113,8 +117,8 @@ def test_guided_step_is_the_denoiser_and_the_row(row: tuple[float, ...], batch: 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("opset", [13, 18])
 def test_step_is_the_denoiser_and_the_row(row: tuple[float, ...], opset: int, tmp_path: Path) -> None:
-    feeds = latents(2) | {"row": np.float32(row), "text_states": texts(1)}
-    found = run(compose_step(make_denoiser(opset=opset)), tmp_path, feeds)
+    feeds = latents(2) | {"row": np.float32(row), STATES: texts(1)}
+    found = run(compose_step(make_denoiser(opset=opset), SOURCES), tmp_path, feeds)
 
     guided = denoise(row[0] * feeds["latent"], row[1], texts(1))
     after, denoised = advance(row, feeds["latent"], feeds["denoised_before"], feeds["noise"], guided)
@@ -122,42 +126,55 @@ def test_step_is_the_denoiser_and_the_row(row: tuple[float, ...], opset: int, tm
     np.testing.assert_allclose(found["next_latent"], after, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("compose", "rows"), [(compose_step, 1), (compose_guided_step, 2)])
+def test_a_step_with_memory_carries_a_latent(compose: Any, rows: int, tmp_path: Path) -> None:
+    carried = np.random.default_rng(9).standard_normal((2, 2, 3, 4)).astype(np.float32)
+    feeds = latents(2) | {"row": np.float32(ROWS["noise"]), STATES: texts(rows)}
+    plain = run(compose(make_denoiser(), SOURCES), tmp_path, feeds)
+    row = np.float32((*ROWS["noise"], *MEMORY))
+    found = run(compose(make_denoiser(), SOURCES, memory=True), tmp_path, feeds | {"row": row, "carried": carried})
+    e, f, g, h, k = MEMORY
+    np.testing.assert_allclose(found["denoised"], plain["denoised"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["next_latent"], plain["next_latent"] + e * carried, rtol=1e-5, atol=1e-5)
+    kept = f * feeds["latent"] + g * plain["denoised"] + h * feeds["denoised_before"] + k * carried
+    np.testing.assert_allclose(found["next_carried"], kept, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("timestep", ["int64[]", "int64[1]", "float[batch_size]", "double[1]"])
 def test_timestep_is_given_as_the_denoiser_reads_it(timestep: str, tmp_path: Path) -> None:
     row = ROWS["plain"]
-    feeds = latents(2) | {"row": np.float32(row), "guidance": np.float32(2), "text_states": texts(2)}
-    found = run(compose_guided_step(make_denoiser(timestep)), tmp_path, feeds)
-    reference = run(compose_guided_step(make_denoiser()), tmp_path, feeds)
+    feeds = latents(2) | {"row": np.float32(row), STATES: texts(2)}
+    found = run(compose_guided_step(make_denoiser(timestep), SOURCES), tmp_path, feeds)
+    reference = run(compose_guided_step(make_denoiser(), SOURCES), tmp_path, feeds)
     np.testing.assert_allclose(found["denoised"], reference["denoised"], rtol=1e-6)
 
 
 def test_other_inputs_are_passed_on_one_row_per_condition(tmp_path: Path) -> None:
     row = ROWS["history"]
     denoiser = make_denoiser(extra=("text_embeds", "time_ids"))
-    model = compose_guided_step(denoiser)
-    assert [graph_spec(model).inputs[name].shape for name in ("text_embeds", "time_ids")] == [(2, 3), (2, 3)]
+    model = compose_guided_step(denoiser, SOURCES)
+    assert [graph_spec(model).inputs[SOURCES[name]].shape for name in ("text_embeds", "time_ids")] == [(2, 3), (2, 3)]
 
     embeds, ids = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), dtype=np.float32) / 8
     feeds = latents(3) | {
         "row": np.float32(row),
-        "guidance": np.float32(2),
-        "text_states": texts(2),
-        "text_embeds": embeds,
-        "time_ids": ids,
+        STATES: texts(2),
+        SOURCES["text_embeds"]: embeds,
+        SOURCES["time_ids"]: ids,
     }
     found = run(model, tmp_path, feeds)
     added = embeds.sum(1) + ids.sum(1)
     m_neg, m_pos = (denoise(row[0] * feeds["latent"], row[1], texts(2)[i : i + 1], added[i]) for i in range(2))
-    _, denoised = advance(row, feeds["latent"], feeds["denoised_before"], feeds["noise"], m_neg + 2 * (m_pos - m_neg))
+    _, denoised = advance(row, feeds["latent"], feeds["denoised_before"], feeds["noise"], m_neg + SCALE * (m_pos - m_neg))
     np.testing.assert_allclose(found["denoised"], denoised, rtol=1e-5, atol=1e-5)
 
 
 def test_names_inside_the_component_do_not_collide() -> None:
     """`make_denoiser` has a tensor called `row`, as the composed graph has an input."""
-    spec = graph_spec(compose_guided_step(make_denoiser()))
-    assert list(spec.inputs) == ["latent", "denoised_before", "noise", "row", "guidance", "text_states"]
+    spec = graph_spec(compose_guided_step(make_denoiser(), SOURCES))
+    assert list(spec.inputs) == ["latent", "denoised_before", "noise", "row", STATES]
     assert spec.inputs["latent"].shape == ("batch", 2, "height", "width")
-    assert spec.inputs["text_states"].shape == (2, "tokens", 2)
+    assert spec.inputs[STATES].shape == (2, "tokens", 2)
     assert list(spec.outputs) == ["next_latent", "denoised"]
 
 
@@ -227,15 +244,15 @@ def make_attention_denoiser() -> Any:
 @pytest.mark.parametrize("is_folded", [False, True])
 def test_conditions_computed_once_change_nothing(compose: Any, rows: int, batch: int, is_folded: bool, tmp_path: Path) -> None:
     denoiser = make_attention_denoiser()
-    feeds = latents(batch) | {"row": np.float32(ROWS["noise"])} | ({"guidance": np.float32(3.5)} if rows == 2 else {})
-    expected = run(compose(denoiser), tmp_path, feeds | {"text_states": texts(rows)})
+    feeds = latents(batch) | {"row": np.float32(ROWS["noise"])}
+    expected = run(compose(denoiser, SOURCES), tmp_path, feeds | {STATES: texts(rows)})
 
     if is_folded:
         fold_quotients(denoiser)
     crossing = find_crossing(denoiser)
-    conditions = run(compose_condition(denoiser, crossing), tmp_path, {"text_states": texts(rows)})
-    step = compose(denoiser, crossing)
-    given = {"text_states": texts(rows), **conditions}
+    conditions = run(compose_condition(denoiser, crossing, SOURCES), tmp_path, {STATES: texts(rows)})
+    step = compose(denoiser, SOURCES, crossing)
+    given = {STATES: texts(rows), **conditions}
     found = run(step, tmp_path, feeds | {name: given[name] for name in graph_spec(step).inputs if name in given})
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
@@ -251,13 +268,13 @@ def test_steps_are_left_without_the_work_that_depends_on_the_text_alone() -> Non
         "values_heads": ("rows", 2, "tokens", 2),
         "pooled_column": ("rows", 2, 1, 1),
     }
-    condition, step = compose_condition(denoiser, crossing), compose_guided_step(denoiser, crossing)
+    condition, step = compose_condition(denoiser, crossing, SOURCES), compose_guided_step(denoiser, SOURCES, crossing)
     products = [[node.input[1] for node in model.graph.node if node.op_type == "MatMul"] for model in (condition, step)]
     assert products[0] == ["net/to_keys", "net/to_values", "net/to_pool"]
     assert products[1] == ["net/to_queries", "net/keys_turned", "net/values_folded", "net/to_out"]
     constants = [{tensor.name for tensor in model.graph.initializer if tensor.name.startswith("net/to_")} for model in (condition, step)]
     assert constants == [set(products[0]), {"net/to_queries", "net/to_out"}]
-    assert list(graph_spec(condition).inputs) == ["text_states"]
+    assert list(graph_spec(condition).inputs) == [STATES]
     assert list(graph_spec(condition).outputs) == ["condition_0", "condition_1", "condition_2"]
     assert graph_spec(condition).outputs["condition_0"].shape == ("rows", 2, "tokens", 2)
     assert graph_spec(step).inputs["condition_0"].shape == (2, 2, "tokens", 2)
@@ -267,8 +284,8 @@ def test_a_condition_that_no_step_reads_any_more_is_not_asked_for() -> None:
     denoiser = make_denoiser(extra=("text_embeds",))
     crossing = find_crossing(denoiser)
     assert list(crossing) == ["text", "column_text_embeds"]
-    assert list(graph_spec(compose_condition(denoiser, crossing)).inputs) == ["text_states", "text_embeds"]
-    assert list(graph_spec(compose_step(denoiser, crossing)).inputs) == [
+    assert list(graph_spec(compose_condition(denoiser, crossing, SOURCES)).inputs) == [STATES, SOURCES["text_embeds"]]
+    assert list(graph_spec(compose_step(denoiser, SOURCES, crossing)).inputs) == [
         "latent", "denoised_before", "noise", "row", "condition_0", "condition_1",
     ]  # fmt: skip
 
@@ -309,13 +326,15 @@ def test_decode_scales_the_latent_and_rounds_pixels(per_channel: bool, tmp_path:
 def test_graphs_that_are_no_denoiser_are_refused() -> None:
     sample = "<ir_version: 8, opset_import: ['' : 18]> g (float[b, 2, h, w] sample) => (float[b, 2, h, w] out) { out = Identity (sample) }"
     with pytest.raises(BundleError, match="timestep"):
-        compose_step(onnx.parser.parse_model(sample.replace("'", '"')))
+        compose_step(onnx.parser.parse_model(sample.replace("'", '"')), SOURCES)
+    with pytest.raises(BundleError, match="nothing provides its inputs depth"):
+        compose_step(make_denoiser(extra=("depth",)), SOURCES)
     model = make_denoiser()
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 4
     with pytest.raises(BundleError, match="takes 2 channels and gives 4"):
-        compose_step(model)
+        compose_step(model, SOURCES)
     with pytest.raises(BundleError, match="opset 12"):
-        compose_step(make_denoiser(opset=12))
+        compose_step(make_denoiser(opset=12), SOURCES)
 
 
 def test_invalid_graph_is_not_kept_quiet(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Drawings: reproducible, of the right size, with objects inside the boxes that claim them."""
+"""Drawings are reproducible, have the right size, and their boxes become masks."""
 
 import random
 
@@ -13,7 +13,7 @@ from costroute_rt.export.postcard.scene import ATTRIBUTES, sample_scene
 pytestmark = pytest.mark.export
 
 
-def test_a_scene_is_drawn_the_same_for_the_same_seed() -> None:
+def test_the_same_seed_gives_the_same_drawing() -> None:
     scene = sample_scene(random.Random(1))
     first, second = (render(scene, random.Random(2))[0] for _ in range(2))
     assert first.shape == (256, 256, 3)
@@ -33,7 +33,7 @@ def test_every_value_can_be_drawn() -> None:
             missing -= new
 
 
-def test_object_boxes_become_covered_cells() -> None:
+def test_a_box_covers_the_cells_of_its_mask() -> None:
     mask = box_mask([("house", 0.0, 0.0, 8.0, 16.0)], 16)
     assert mask.shape == (16, 16)
     assert mask[0, 0] == mask[1, 0] == 1

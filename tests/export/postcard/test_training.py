@@ -1,4 +1,4 @@
-"""The recipes: each stage runs, resumes and leaves what the next one reads."""
+"""The parts of training: optimizer, resumed runs, tokenizer, pairs, critic, latent scorer and refinement."""
 
 import copy
 import json
@@ -17,8 +17,8 @@ from costroute_rt.export.postcard.critic import Critic  # noqa: E402
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets  # noqa: E402
 from costroute_rt.export.postcard.networks import make_denoiser, make_scheduler, make_text_encoder  # noqa: E402
 from costroute_rt.export.postcard.optimizer import Optimizer  # noqa: E402
-from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, Teacher, captions_of  # noqa: E402
-from costroute_rt.export.postcard.refine import KEPT, expected, refine_base  # noqa: E402
+from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, Teacher, shard_captions  # noqa: E402
+from costroute_rt.export.postcard.refine import INTERPOLATION, predicted_clean, refine_base  # noqa: E402
 from costroute_rt.export.postcard.scene import ATTRIBUTES, sample_scene  # noqa: E402
 from costroute_rt.export.postcard.text import tokenize, train_tokenizer  # noqa: E402
 from costroute_rt.export.postcard.training import Run, rate_scale  # noqa: E402
@@ -43,7 +43,7 @@ def test_the_optimizer_moves_matrices_in_place_in_either_memory_layout(layout: "
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     x = torch.randn(4, 3, 8, 8)
 
     def train(minutes: float) -> Run:
@@ -60,7 +60,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert second.elapsed >= 0.6
 
 
-def test_a_loss_that_is_not_finite_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loss_that_is_not_finite_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     net = small_net()
     before = [p.detach().clone() for p in net.parameters()]
     run = Run(net, tmp_path / "net.pt", 1, 1e-2)
@@ -70,12 +70,12 @@ def test_a_loss_that_is_not_finite_changes_nothing(tmp_path: Path, caplog: pytes
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
 
-def test_the_rate_warms_up_and_falls() -> None:
+def test_the_learning_rate_warms_up_and_falls() -> None:
     scales = [rate_scale(done, 0.5) for done in (0, 0.01, 0.3, 0.75, 1)]
     assert scales[0] < scales[1] < scales[2] == 1 > scales[3] > scales[4]
 
 
-def test_the_tokenizer_takes_any_text(tmp_path: Path) -> None:
+def test_the_tokenizer_accepts_any_text(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(tmp_path, captions=2000)
     ids = tokenize(tokenizer, ["a red house", "", "überraschung 🏠 \u4e2d", "word " * 500])
     assert ids.shape == (4, 64)
@@ -85,44 +85,44 @@ def test_the_tokenizer_takes_any_text(tmp_path: Path) -> None:
     assert tokenizer.decode(ids[2], skip_special_tokens=True).startswith("überraschung")
 
 
-class PlayedTeacher(Teacher):
-    """Draws its guidance into the latents; a picture is good from the guidance that its noise asks for."""
+class FakeTeacher(Teacher):
+    """Writes noise and guidance into the latents; they are approved if the guidance is at least the value of the noise."""
 
     def __init__(self) -> None:
         pass
 
-    def draw(self, noise: "torch.Tensor", captions: "list[str]", guidance: float) -> "torch.Tensor":
+    def generate(self, noise: "torch.Tensor", captions: "list[str]", guidance: float) -> "torch.Tensor":
         return torch.stack([noise, torch.full_like(noise, guidance)], 1)
 
     def scores(self, latents: "torch.Tensor", stated: "list[dict[str, object]]") -> "torch.Tensor":
         return (latents[:, 1] >= latents[:, 0]).float()
 
 
-def test_a_short_caption_is_drawn_again_with_more_guidance_until_it_is_approved_of() -> None:
+def test_latents_of_a_short_caption_are_regenerated_with_more_guidance_until_they_are_approved() -> None:
     short, long = ("a house", {"house": "red"}), ("much", dict.fromkeys(list(ATTRIBUTES)[:6], 0))
-    wanted = torch.tensor([GUIDANCES[0], GUIDANCES[1], 99.0, 99.0])
-    latents, good = PlayedTeacher().approved(wanted, [short, short, short, long])
+    needed = torch.tensor([GUIDANCES[0], GUIDANCES[1], 99.0, 99.0])
+    latents, approved = FakeTeacher().generate_approved(needed, [short, short, short, long])
     assert latents[:, 1].tolist() == [GUIDANCES[0], GUIDANCES[1], GUIDANCES[-1], GUIDANCES[0]]
-    assert good.tolist() == [True, True, False, True]
+    assert approved.tolist() == [True, True, False, True]
 
 
-def test_pairs_of_a_shard_are_the_same_again_and_mostly_short() -> None:
-    captions = captions_of(7)
-    assert captions == captions_of(7)
+def test_captions_of_a_shard_are_reproducible_and_mostly_short() -> None:
+    captions = shard_captions(7)
+    assert captions == shard_captions(7)
     assert 0.7 < sum(len(stated) <= 4 for _, stated in captions) / len(captions) < 0.8
 
 
-def test_the_critic_tells_drawn_latents_from_made_ones() -> None:
+def test_the_critic_separates_drawn_latents_from_generated_ones() -> None:
     torch.manual_seed(0)
     critic = Critic()
-    drawn, made = torch.randn(16, 16, 16, 16), 0.2 * torch.randn(16, 16, 16, 16)
-    losses = [critic.learn(drawn, made) for _ in range(30)]
+    drawn, generated = torch.randn(16, 16, 16, 16), 0.2 * torch.randn(16, 16, 16, 16)
+    losses = [critic.learn(drawn, generated) for _ in range(30)]
     assert losses[-1] < 0.7 * losses[0]
-    assert critic(drawn).mean() > critic(made).mean()
+    assert critic(drawn).mean() > critic(generated).mean()
     assert not any(p.requires_grad for p in critic.parameters())
 
 
-def test_the_scorer_of_latents_looks_at_what_is_stated_alone() -> None:
+def test_the_latent_scorer_loss_depends_only_on_stated_attributes() -> None:
     torch.manual_seed(0)
     scorer, latents = LatentScorer().eval(), torch.randn(2, 16, 16, 16)
     first = next(iter(ATTRIBUTES))
@@ -141,21 +141,21 @@ def test_the_scorer_of_latents_looks_at_what_is_stated_alone() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*copy keyword:DeprecationWarning")
 @pytest.mark.parametrize("steps", [0, 3, 7])
-def test_the_latents_expected_at_a_step_carry_the_gradient_of_that_step_alone(steps: int) -> None:
+def test_predicted_clean_latents_have_the_gradient_of_the_last_step_only(steps: int) -> None:
     scheduler = make_scheduler()
     scheduler.set_timesteps(TEACHER_STEPS)
     pace = torch.nn.Parameter(torch.tensor(1.0))
-    carried, times = [], []
+    has_gradient, times = [], []
 
     def straight(x: "torch.Tensor", t: "torch.Tensor", states: "torch.Tensor") -> SimpleNamespace:
-        carried.append(torch.is_grad_enabled())
+        has_gradient.append(torch.is_grad_enabled())
         times.append(t.unique().item())
         return SimpleNamespace(sample=pace * states.mean((1, 2))[:, None, None, None].expand_as(x))
 
-    noise, free, stated = torch.randn(2, 16, 16, 16), torch.full((1, 64, 160), 0.1), torch.full((2, 64, 160), 0.3)
-    clean = expected(straight, stated, free, noise, steps)
+    noise, empty, stated = torch.randn(2, 16, 16, 16), torch.full((1, 64, 160), 0.1), torch.full((2, 64, 160), 0.3)
+    clean = predicted_clean(straight, stated, empty, noise, steps)
     guided = 0.1 + GUIDANCES[0] * (0.3 - 0.1)
-    assert carried == [False] * steps + [True]
+    assert has_gradient == [False] * steps + [True]
     assert times == pytest.approx(scheduler.timesteps[: steps + 1].tolist())
     torch.testing.assert_close(clean, noise - guided, atol=2e-3, rtol=0)
     (slope,) = torch.autograd.grad(clean.mean(), pace)
@@ -163,7 +163,7 @@ def test_the_latents_expected_at_a_step_carry_the_gradient_of_that_step_alone(st
 
 
 @pytest.mark.filterwarnings("ignore:.*copy keyword:DeprecationWarning")
-def test_the_refined_weights_lie_between_those_it_began_and_ended_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_refined_weights_are_interpolated_between_those_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refine, "DRAWN", 2)
     monkeypatch.setattr(refine, "JUDGED", 2)
     torch.manual_seed(0)
@@ -177,16 +177,16 @@ def test_the_refined_weights_lie_between_those_it_began_and_ended_with(tmp_path:
         return learn(latents, wanted)
 
     monkeypatch.setattr(judge, "loss", watched)
-    began, path = copy.deepcopy(unet.state_dict()), tmp_path / "refined.pt"
-    stopped = Run(copy.deepcopy(unet), path, 1, 1e-3, refine.PLAIN)
+    start, path = copy.deepcopy(unet.state_dict()), tmp_path / "refined.pt"
+    interrupted = Run(copy.deepcopy(unet), path, 1, 1e-3, refine.PLAIN)
     with torch.no_grad():
-        torch._foreach_add_(list(stopped.average.parameters()), 1.0)
-        torch._foreach_add_(list(stopped.model.parameters()), 0.01)
-    stopped.save()
+        torch._foreach_add_(list(interrupted.average.parameters()), 1.0)
+        torch._foreach_add_(list(interrupted.model.parameters()), 0.01)
+    interrupted.save()
     before, seen = torch.load(path, weights_only=True)["model"], []
 
     class Drawn:
-        def draw(self, count: int, rng: random.Random, device: object) -> tuple[object, ...]:
+        def sample(self, count: int, rng: random.Random, device: object) -> tuple[object, ...]:
             masks = torch.zeros(count, 16, 16, dtype=torch.uint8)
             return torch.randn(count, 16, 16, 16), masks, [sample_scene(rng) for _ in range(count)]
 
@@ -196,5 +196,5 @@ def test_the_refined_weights_lie_between_those_it_began_and_ended_with(tmp_path:
     assert seen == [((2, 16, 16, 16), True, True)]
     assert any(not torch.equal(value, before[name]) for name, value in saved["model"].items())
     for name, kept in unet.state_dict().items():
-        assert (saved["average"][name] - began[name]).mean() == pytest.approx(1, abs=1e-3)
-        torch.testing.assert_close(kept, torch.lerp(began[name], saved["average"][name], KEPT))
+        assert (saved["average"][name] - start[name]).mean() == pytest.approx(1, abs=1e-3)
+        torch.testing.assert_close(kept, torch.lerp(start[name], saved["average"][name], INTERPOLATION))

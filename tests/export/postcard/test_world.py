@@ -1,4 +1,4 @@
-"""What scenes may hold, and that captions say what they claim to say."""
+"""Scenes have no contradictions, and captions state only what is in their scene."""
 
 import random
 
@@ -11,15 +11,15 @@ def scenes(count: int) -> list[Scene]:
     return [sample_scene(rng) for _ in range(count)]
 
 
-def test_every_value_of_every_attribute_is_drawn_often_enough_to_be_learnt() -> None:
-    drawn = scenes(6000)
+def test_every_value_of_every_attribute_is_frequent_enough_to_be_learnt() -> None:
+    sampled = scenes(6000)
     for name, values in ATTRIBUTES.items():
         for value in values:
-            share = sum(scene[name] == value for scene in drawn) / len(drawn)
+            share = sum(scene[name] == value for scene in sampled) / len(sampled)
             assert share > 0.01, (name, value, share)
 
 
-def test_contradictions_never_meet() -> None:
+def test_scenes_have_no_contradictions() -> None:
     for scene in scenes(6000):
         assert not (scene["rainbow"] and scene["sky"] in DARK)
         assert not (scene["boat"] != "none" and scene["ground"] not in WATER)

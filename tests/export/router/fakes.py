@@ -1,4 +1,4 @@
-"""A runtime without engines, and a scorer without judgement: everything they say follows from prompt, candidate and seed.
+"""A runtime without engines, and a scorer without judgement: their output depends on prompt, candidate and seed only.
 
 python -m tests.export.router.fakes LABELS PROMPTS SECONDS      labels with a pause at each image, until somebody kills it
 """
@@ -23,7 +23,7 @@ CANDIDATES = ("fast@1", "slow@8")
 
 
 class FakeRuntime:
-    """Pictures that say which prompt, candidate and seed they are of."""
+    """Images that encode their prompt, candidate and seed."""
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self.calls: list[tuple[str, str, int]] = []

@@ -1,4 +1,4 @@
-"""Label tables as text, of prompts whose length tells which candidate serves them."""
+"""Label tables as text, for prompts whose length determines the best candidate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ COST = (10, 20, 40, 80)
 
 
 def write_labels(names: Sequence[str], *, first: int = 0, count: int = 80, seeds: int = 2, signal: float = 0.06, costs: bool = True) -> str:
-    """A CSV; every other prompt is long and served best by the last candidate, the others by the first; signal 0: luck alone."""
+    """A CSV; every other prompt is long and served best by the last candidate, the others by the first.
+
+    With signal 0 there is noise only.
+    """
     rng, rows = np.random.default_rng(first), ["prompt_id,prompt,category,candidate,seed,score,cost_ms"]
     for index in range(first, first + count):
         is_long = index % 2

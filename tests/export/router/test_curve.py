@@ -12,12 +12,12 @@ COST = np.array([1.0, 2.0, 4.0])
 
 
 def two_kinds(count: int = 100) -> np.ndarray:
-    """Half of the prompts are served as well by the cheapest candidate, the other half only by the dearest."""
+    """Half of the prompts are served as well by the cheapest candidate, the other half only by the most expensive one."""
     easy, hard = [0.8, 0.8, 0.8], [0.2, 0.4, 1.0]
     return np.array([easy if index % 2 else hard for index in range(count)])
 
 
-def test_the_hull_leaves_out_what_mixing_beats_and_is_level_beyond_the_best() -> None:
+def test_the_hull_omits_candidates_that_mixing_beats() -> None:
     costs, quality = np.array([3.0, 1.0, 2.0, 5.0, 4.0]), np.array([0.9, 0.1, 0.3, 0.95, 0.5])
     assert curve.hull_members(costs, quality) == [1, 0, 3]
     worse = curve.hull(np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.6, 0.5]))
@@ -38,9 +38,9 @@ def test_the_multipliers_run_from_the_best_choice_to_the_cheapest() -> None:
     assert np.all(np.diff(routed.points(COST, truth).cost) <= 0)
 
 
-def test_a_router_that_knows_saves_what_the_easy_prompts_would_waste() -> None:
+def test_a_perfect_router_saves_the_time_of_easy_prompts() -> None:
     truth = two_kinds()
-    found = curve.judge_routed(curve.route(truth, COST), COST, truth)
+    found = curve.routed_figures(curve.route(truth, COST), COST, truth)
     # At mean cost 2.5 it scores as the dearest candidate, 0.9; the hull runs from (1, 0.5) to (4, 0.9).
     assert found["gain"] == pytest.approx(0)
     assert found["qnc"] == pytest.approx(2.5 / 4)
@@ -52,10 +52,10 @@ def test_a_router_that_knows_saves_what_the_easy_prompts_would_waste() -> None:
     assert found["over_hull_at_mean_cost"] == pytest.approx(0.4 / 1.5 - 0.4 / 3)
 
 
-def test_a_router_that_knows_nothing_has_no_area() -> None:
+def test_an_uninformed_router_has_no_area() -> None:
     truth = two_kinds()
     flat = np.broadcast_to(truth.mean(0), truth.shape)
-    found = curve.judge_routed(curve.route(flat, COST), COST, truth)
+    found = curve.routed_figures(curve.route(flat, COST), COST, truth)
     assert found["area"] == pytest.approx(0, abs=1e-12)
     assert found["qnc"] == pytest.approx(1)
     assert found["gain"] == pytest.approx(0, abs=1e-12)
@@ -63,7 +63,7 @@ def test_a_router_that_knows_nothing_has_no_area() -> None:
 
 def test_a_router_that_is_wrong_is_below_the_hull_and_never_equals_the_best() -> None:
     truth = two_kinds()
-    found = curve.judge_routed(curve.route(-truth, COST), COST, truth)
+    found = curve.routed_figures(curve.route(-truth, COST), COST, truth)
     assert found["area"] < -0.05
     assert found["gain"] < 0
     assert found["qnc"] == np.inf
@@ -71,23 +71,23 @@ def test_a_router_that_is_wrong_is_below_the_hull_and_never_equals_the_best() ->
 
 def test_complementary_candidates_gain_over_the_best_single() -> None:
     truth = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    found = curve.judge_routed(curve.route(truth, np.array([1.0, 3.0])), np.array([1.0, 3.0]), truth)
+    found = curve.routed_figures(curve.route(truth, np.array([1.0, 3.0])), np.array([1.0, 3.0]), truth)
     assert found["gain"] == pytest.approx(1 / 3)
     assert found["qnc"] == pytest.approx((1 + 2 / 3) / 3)  # on the way from (1, 1/3) to (7/3, 1), at 2/3
 
 
 def test_equal_costs_have_no_area() -> None:
     truth = two_kinds()
-    assert curve.judge_routed(curve.route(truth, np.ones(3)), np.ones(3), truth)["area"] == 0
+    assert curve.routed_figures(curve.route(truth, np.ones(3)), np.ones(3), truth)["area"] == 0
 
 
-def test_the_length_heuristic_gives_long_prompts_the_dearer_candidate() -> None:
+def test_the_length_heuristic_gives_long_prompts_the_more_expensive_candidate() -> None:
     prompts = [" ".join(["word"] * (1 if index % 2 else 9)) for index in range(100)]
     truth = two_kinds()  # the long ones are the hard ones
     routed = curve.route_by_length(prompts, COST, truth.mean(0))
-    assert curve.judge_routed(routed, COST, truth)["area"] == pytest.approx(0.5 * 1.5 * 0.4 / 3, rel=1e-6)
+    assert curve.routed_figures(routed, COST, truth)["area"] == pytest.approx(0.5 * 1.5 * 0.4 / 3, rel=1e-6)
     backwards = [" ".join(["word"] * (9 if index % 2 else 1)) for index in range(100)]
-    assert curve.judge_routed(curve.route_by_length(backwards, COST, truth.mean(0)), COST, truth)["area"] < 0
+    assert curve.routed_figures(curve.route_by_length(backwards, COST, truth.mean(0)), COST, truth)["area"] < 0
 
 
 def test_shares_are_parts_of_all_prompts() -> None:
@@ -124,7 +124,7 @@ def test_an_infinite_end_is_null_in_json() -> None:
     assert Interval(0.5, 0.25, float("inf")).to_json() == {"value": 0.5, "low": 0.25, "high": None}
 
 
-def test_the_oracle_of_pure_noise_gains_nothing_where_a_naive_one_seems_to() -> None:
+def test_the_oracle_gains_nothing_from_noise_unlike_a_naive_one() -> None:
     rng = np.random.default_rng(3)
     first, second = rng.normal(size=(2, 4000, 5))
     costs = np.arange(1.0, 6.0)
@@ -135,7 +135,7 @@ def test_the_oracle_of_pure_noise_gains_nothing_where_a_naive_one_seems_to() -> 
     assert np.ptp(curve.shrink(first, np.ones_like(first)), axis=0).max() < 1
 
 
-def test_the_oracle_finds_what_repeats() -> None:
+def test_the_oracle_finds_repeatable_differences() -> None:
     rng = np.random.default_rng(4)
     truth = rng.normal(size=(4000, 3))
     first, second = (truth + 0.3 * rng.normal(size=truth.shape) for _ in range(2))
@@ -146,9 +146,9 @@ def test_the_oracle_finds_what_repeats() -> None:
     assert shrunk.var() < first.var()
 
 
-def test_weights_count_prompts_several_times() -> None:
+def test_a_weight_counts_a_prompt_several_times() -> None:
     truth = two_kinds(4)
     routed = Routed(choice=np.array([[0, 1, 2, 0]]))
     twice = np.array([0, 0, 0, 1, 2, 3])
-    weighted = curve.judge_weighted(routed, COST, truth)(np.array([3.0, 1.0, 1.0, 1.0]))
-    assert weighted == pytest.approx(curve.judge_routed(Routed(choice=routed.choice[:, twice]), COST, truth[twice]))
+    weighted = curve.figures_by_weight(routed, COST, truth)(np.array([3.0, 1.0, 1.0, 1.0]))
+    assert weighted == pytest.approx(curve.routed_figures(Routed(choice=routed.choice[:, twice]), COST, truth[twice]))

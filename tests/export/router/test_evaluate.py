@@ -1,4 +1,4 @@
-"""Verdicts on routers whose worth is known."""
+"""Evaluations of routers whose quality is known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES, COST = ("cheap", "dear"), np.array([10.0, 40.0])
 
 
 def make(count: int = 200, *, seeds: tuple[int, ...] = (0, 1, 2, 3), noise: float = 0.05, costs: bool = True) -> Cells:
-    """Every other prompt is long and only well served by the dear candidate."""
+    """Every other prompt is long and served well by the expensive candidate only."""
     prompt, candidate, seed = (index.ravel() for index in np.indices((count, 2, len(seeds))))
     hard = prompt % 2 == 1
     truth = np.where(hard, np.where(candidate == 1, 0.9, 0.3), np.where(candidate == 1, 0.8, 0.82))
@@ -37,8 +37,8 @@ def estimates(cells: Cells, *, know: bool = True) -> ev.Estimates:
     """A router that knows the kind of prompt, or one that knows averages."""
     average = np.array([0.56, 0.85])
     hard = np.array([name == "hard" for name in cells.categories or ()])
-    told = np.where(hard[:, None], [0.3, 0.9], [0.82, 0.8])
-    mean = told if know else np.broadcast_to(average, told.shape)
+    perfect = np.where(hard[:, None], [0.3, 0.9], [0.82, 0.8])
+    mean = perfect if know else np.broadcast_to(average, perfect.shape)
     return ev.Estimates(mean=mean, standard_error=np.full(mean.shape, 0.05), trust=np.ones(len(cells)), average=average)
 
 
@@ -47,7 +47,7 @@ def judge(cells: Cells, **options: object) -> ev.Evaluation:
     return ev.evaluate(cells, estimates(cells), halves=halves, resamples=50, **options)  # type: ignore[arg-type]
 
 
-def test_a_router_that_knows_is_judged_so() -> None:
+def test_a_perfect_router_gets_good_figures() -> None:
     found = judge(make())
     router = found.figures["router"]
     assert router["area"].low > 0.05
@@ -57,12 +57,12 @@ def test_a_router_that_knows_is_judged_so() -> None:
     assert found.reachable_share == pytest.approx(1, abs=0.1)
 
 
-def test_the_length_heuristic_is_as_good_where_length_tells_it_all() -> None:
+def test_the_length_heuristic_equals_a_router_if_only_length_matters() -> None:
     found = judge(make())
     assert found.figures["length"]["area"].value == pytest.approx(found.figures["router"]["area"].value, abs=0.01)
 
 
-def test_long_prompts_go_to_the_dear_candidate() -> None:
+def test_long_prompts_go_to_the_expensive_candidate() -> None:
     found = judge(make())
     cheapest, middle = found.shares[0], found.shares[len(found.shares) // 2]
     assert cheapest["candidates"]["cheap"]["share"] == 1
@@ -93,12 +93,12 @@ def test_each_category_has_its_gain() -> None:
     assert judge(replace(make(), categories=("x",) * 5 + ("hard",) * 195)).categories[0]["name"] == "hard"
 
 
-def test_predicted_time_stands_beside_labelled_time() -> None:
+def test_predicted_time_is_compared_with_labelled_time() -> None:
     found = judge(make(), predicted_ms={"dear": 44.0, "other": 1.0}).ms
     assert found == [{"name": "dear", "predicted_ms": 44.0, "labelled_ms": 40.0, "ratio": 1.1}]
 
 
-def test_labels_without_costs_are_judged_by_quality_alone() -> None:
+def test_labels_without_costs_are_evaluated_by_quality_only() -> None:
     cells = make(costs=False)
     found = ev.evaluate(cells, estimates(cells), resamples=50)
     assert set(found.figures["router"]) == {"gain"}
@@ -126,7 +126,7 @@ def test_prompts_with_a_missing_label_are_counted_and_left_out() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_few_prompts_are_judged_too(count: int) -> None:
+def test_a_few_prompts_are_evaluated_too(count: int) -> None:
     cells = make(count)
     found = ev.evaluate(cells, estimates(cells), resamples=20)
     assert found.prompts == count
@@ -142,7 +142,7 @@ def test_one_seed_has_no_oracle_and_halves_share_their_prompts() -> None:
     assert second.count[0, 0] == 1
 
 
-def test_a_cost_that_is_all_there_is_is_told_once() -> None:
+def test_a_single_mean_cost_is_reported_once() -> None:
     cells = make()
     found = ev.evaluate(cells, estimates(cells, know=False), resamples=20)
     assert [level["cost_ms"] for level in found.shares] == [10.0, 40.0]

@@ -14,6 +14,7 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.router import cross_validation as cv
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.fit import decide, describe, fit_router, learn, trust_range
+from costroute_rt.export.router.grid import ESTIMATORS, FitOptions
 from costroute_rt.routing.prompt_encoder import HashedEncoder
 from costroute_rt.routing.router import Router
 
@@ -22,7 +23,7 @@ NAMES = ("animals", "colours", "neither")
 
 
 def make_prompts(count: int, seed: int = 0) -> list[tuple[str, int]]:
-    """Texts of two kinds, told apart by their words."""
+    """Texts of two kinds that differ in their words."""
     rng = np.random.default_rng(seed)
     kinds = rng.integers(0, 2, count)
     return [(" ".join(rng.choice(KINDS[kind], 3)) + f" {index}", int(kind)) for index, kind in enumerate(kinds)]
@@ -31,7 +32,7 @@ def make_prompts(count: int, seed: int = 0) -> list[tuple[str, int]]:
 def make(
     count: int = 200, *, signal: float = 0.3, noise: float = 0.1, seeds: int = 3, cost: Sequence[float] = (np.nan,) * 3, seed: int = 0
 ) -> Cells:
-    """Labels where the first candidate is better for one kind of prompt and the second for the other; with signal 0 all are luck."""
+    """Labels where the first candidate is better for one kind of prompt and the second for the other; with signal 0 there is noise only."""
     rng = np.random.default_rng(seed)
     prompts = make_prompts(count, seed)
     truth = np.array([[0.5 + signal * (kind == 0), 0.5 + signal * (kind == 1), 0.5] for _, kind in prompts])
@@ -52,7 +53,7 @@ def features(cells: Cells) -> np.ndarray:
     return HashedEncoder(512).encode(cells.prompts, None)
 
 
-def test_what_the_words_tell_is_found_and_routed_by() -> None:
+def test_a_signal_in_the_words_is_found_and_routed_by() -> None:
     cells = make()
     learned = learn(cells, features(cells))
     assert learned.routes_on == "prompt"
@@ -67,7 +68,7 @@ def test_what_the_words_tell_is_found_and_routed_by() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_luck_is_not_routed_by(seed: int) -> None:
+def test_noise_is_not_routed_by(seed: int) -> None:
     cells = make(120, signal=0, seed=seed)
     learned = learn(cells, features(cells))
     assert learned.routes_on == "average"
@@ -75,17 +76,17 @@ def test_luck_is_not_routed_by(seed: int) -> None:
     assert np.ptp(learned.estimate(features(cells)), axis=0).max() == 0
 
 
-def test_the_gain_of_chance_is_found_about_as_often_as_its_interval_says() -> None:
+def test_noise_looks_like_a_gain_as_rarely_as_the_interval_promises() -> None:
     """One-sided 2.5 %; allows for folds that share prompts."""
     found = 0
     for seed in range(60):
         cells = make(60, signal=0, seeds=1, seed=seed)
-        found += cv.cross_validate(cells, features(cells), estimators=["linear"], dimensions=16).gain.low > 0
+        found += cv.cross_validate(cells, features(cells), options=FitOptions(estimators=("linear",), dimensions=16)).gain.low > 0
     assert found <= 6
 
 
 @pytest.mark.parametrize("count", [1, 3, 19])
-def test_a_few_prompts_give_averages_and_say_so(count: int) -> None:
+def test_too_few_prompts_give_averages_and_the_reason(count: int) -> None:
     cells = make(count)
     learned = learn(cells, features(cells))
     assert (learned.routes_on, learned.validation) == ("average", None)
@@ -99,7 +100,7 @@ def test_the_same_text_many_times_is_one_prompt() -> None:
     assert learn(cells, features(cells)).reason.startswith("1 prompts")
 
 
-def test_one_candidate_is_nothing_to_choose() -> None:
+def test_a_single_candidate_gives_averages() -> None:
     cells = make(40)
     single = replace(
         cells,
@@ -110,7 +111,7 @@ def test_one_candidate_is_nothing_to_choose() -> None:
         cost_ms=cells.cost_ms[:1],
     )
     learned = learn(single, features(single))
-    assert (learned.routes_on, learned.reason) == ("average", "there is one candidate only, animals: nothing to choose")
+    assert (learned.routes_on, learned.reason) == ("average", "there is only one candidate, animals")
 
 
 def test_equal_texts_never_cross_folds() -> None:
@@ -120,8 +121,8 @@ def test_equal_texts_never_cross_folds() -> None:
     assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
 
 
-def test_memorised_repeats_are_not_taken_for_a_gain() -> None:
-    """Every text comes twice with the same luck: only folds that keep them together show that there is nothing to learn."""
+def test_memorised_repeats_are_not_a_gain() -> None:
+    """Every text appears twice with the same noise, so a gain vanishes only if folds keep equal texts together."""
     cells = make(80, signal=0, noise=0.3, seeds=1)
     twice = cells.select(np.tile(np.arange(80), 2))
     assert cv.cross_validate(twice, features(twice)).gain.low <= 0
@@ -129,7 +130,7 @@ def test_memorised_repeats_are_not_taken_for_a_gain() -> None:
     assert cv.cross_validate(apart, features(apart)).gain.low > 0.05
 
 
-def test_a_category_left_out_shows_what_is_the_kind_of_prompt() -> None:
+def test_leaving_a_category_out_shows_the_gain_on_unseen_kinds() -> None:
     cells = make()
     found = cv.cross_validate(cells, features(cells))
     assert found.leave_category_out is not None
@@ -137,7 +138,7 @@ def test_a_category_left_out_shows_what_is_the_kind_of_prompt() -> None:
     assert cv.cross_validate(replace(cells, categories=None), features(cells)).leave_category_out is None
 
 
-def test_missing_labels_take_part_where_they_are_there() -> None:
+def test_prompts_with_missing_labels_are_used() -> None:
     cells = make()
     mean, count = cells.mean.copy(), cells.count.copy()
     hidden = np.random.default_rng(0).random(mean.shape) < 0.2
@@ -150,7 +151,7 @@ def test_missing_labels_take_part_where_they_are_there() -> None:
     assert np.isfinite(learned.validation.estimate).all()
 
 
-def test_noisy_cells_weigh_less_in_the_choice() -> None:
+def test_noisy_cells_have_less_weight_in_the_choice() -> None:
     cells = make(50)
     wrong = cells.mean.copy()
     wrong[0, 0] += 1
@@ -159,13 +160,13 @@ def test_noisy_cells_weigh_less_in_the_choice() -> None:
     assert cv.squared_errors(unsure, wrong)[0] < sure / 3
 
 
-def test_an_error_all_candidates_share_is_none_to_routing() -> None:
+def test_an_error_shared_by_all_candidates_does_not_count() -> None:
     cells = make(50)
     assert cv.squared_errors(cells, cells.mean + 7.0) == pytest.approx(np.zeros(50), abs=1e-9)
 
 
 def test_costs_make_the_gain_one_over_tradeoffs() -> None:
-    """All candidates are as good for the second kind of prompt: the cheapest should have them."""
+    """All candidates are equally good for the second kind of prompt, so the cheapest should get it."""
     cells = make(cost=[10.0, 20.0, 5.0])
     assert cells.has_cost
     lams = cv.tradeoffs(cells)
@@ -178,19 +179,21 @@ def test_costs_make_the_gain_one_over_tradeoffs() -> None:
 
 
 def test_an_unknown_estimator_is_named() -> None:
-    cells = make(30)
     with pytest.raises(ConfigError, match=r"'magic'.*knn, linear, mean, transformer"):
-        learn(cells, features(cells), estimators=["magic", "knn"])
+        FitOptions(estimators=("magic", "knn"))
     with pytest.raises(ConfigError, match="estimator"):
-        learn(cells, features(cells), estimators=[])
+        FitOptions(estimators=())
+
+
+def test_a_single_fold_is_refused() -> None:
     with pytest.raises(ConfigError, match="folds is 1"):
-        learn(cells, features(cells), folds=1)
+        FitOptions(folds=1)
 
 
-def test_only_the_estimators_asked_for_are_chosen_from() -> None:
+def test_only_the_given_estimators_are_chosen_from() -> None:
     cells = make(60)
-    for name in cv.ESTIMATORS:
-        assert cv.cross_validate(cells, features(cells), estimators=[name]).chosen.kind == name
+    for name in ESTIMATORS:
+        assert cv.cross_validate(cells, features(cells), options=FitOptions(estimators=(name,))).chosen.kind == name
 
 
 def test_a_candidate_without_labels_is_named() -> None:
@@ -250,14 +253,14 @@ def test_a_router_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     router.save(tmp_path / "router")
     loaded = Router.load(tmp_path / "router")
     new = [text for text, _ in make_prompts(20, 7)]
-    for before, after in zip(router.judge_all(new, None), loaded.judge_all(new, None), strict=True):
+    for before, after in zip(router.estimate(new, None), loaded.estimate(new, None), strict=True):
         np.testing.assert_allclose(before, after, atol=2e-3)
     assert loaded.record["cross_validation"]["gain"]["low"] > 0
     assert loaded.record["labels"]["sha256"] == "0" * 64
     assert loaded.reason == router.reason
 
 
-def test_a_router_that_routes_on_averages_says_so_when_asked() -> None:
+def test_a_judgement_by_averages_has_the_reason() -> None:
     router = fit_router(make(3), HashedEncoder(512), None, pool=POOL, labels={})
     judgement = router.judge("cat dog", None)
     assert "3 prompts are labelled for every candidate" in judgement.basis

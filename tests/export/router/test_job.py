@@ -1,4 +1,4 @@
-"""From files to files: fitting a bundle's router, and judging it."""
+"""From files to files: fitting a bundle's router, and evaluating it."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def source(tmp_path: Path, engine_home: Path) -> Source:
     return Source(labels=path, category="category", home=engine_home)
 
 
-def test_a_fitted_bundle_holds_the_router_and_says_what_it_was_fitted_to(source: Source, tiny_bundle: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    router = fit_bundle(Bundle.open(tiny_bundle), source, tmp_path / "routed", encoder="states", say=told.append)
+def test_a_fitted_bundle_holds_the_router_and_its_record(source: Source, tiny_bundle: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    router = fit_bundle(Bundle.open(tiny_bundle), source, tmp_path / "routed", encoder="states", say=messages.append)
     loaded = open_router(Bundle.open(tmp_path / "routed"))
     assert loaded.prompts == router.prompts
     assert loaded.record["labels"]["file"] == "labels.csv"
     assert loaded.record["labels"]["sha256"] == source.open(Bundle.open(tiny_bundle)).sha256
     assert loaded.record["cross_validation"]["leave_category_out"] is not None
     assert Bundle.open(tiny_bundle).router is None
-    assert any(line.startswith("fold 1 of") for line in told)
+    assert any(line.startswith("fold 1 of") for line in messages)
 
 
 def test_an_output_that_exists_is_refused_before_the_labels_are_read(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -48,14 +48,14 @@ def test_an_output_that_exists_is_refused_before_the_labels_are_read(tiny_bundle
         fit_bundle(Bundle.open(tiny_bundle), Source(labels="nothing.csv"), tmp_path)
 
 
-def test_what_is_measured_is_what_is_loaded(source: Source, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_evaluated_router_is_the_loaded_one(source: Source, tiny_bundle: Path, tmp_path: Path) -> None:
     fit_bundle(Bundle.open(tiny_bundle), source, tmp_path / "routed", encoder="hashed")
     heldout = tmp_path / "heldout.csv"
     heldout.write_text(write_labels(NAMES, first=80, count=40))
     found = evaluate_bundle(Bundle.open(tmp_path / "routed"), Source(labels=heldout, home=source.home))
     router = open_router(Bundle.open(tmp_path / "routed"))
     predicted = {row["name"]: row["predicted"] for row in found.candidates}
-    mean, _, _ = router.judge_all(Source(labels=heldout).open(Bundle.open(tiny_bundle)).prompts, None)
+    mean, _, _ = router.estimate(Source(labels=heldout).open(Bundle.open(tiny_bundle)).prompts, None)
     assert list(predicted.values()) == pytest.approx(mean.mean(0).tolist(), abs=1e-5)
     assert found.facts["router"]["prompts"] == 80
     assert found.router_ms is not None
@@ -76,7 +76,7 @@ def test_time_is_the_median_of_single_judgements(source: Source, tiny_bundle: Pa
     assert time_router(router, ["a", "b", "c"], None, clock=lambda: next(ticks) / 1000) == pytest.approx(1.0)
 
 
-def test_examples_go_from_the_cheapest_routes_to_the_costliest(source: Source, tiny_bundle: Path) -> None:
+def test_examples_go_from_the_cheapest_to_the_most_expensive_routes(source: Source, tiny_bundle: Path) -> None:
     cells = source.open(Bundle.open(tiny_bundle)).cells(NAMES)
     estimates = Estimates(
         mean=cells.mean, standard_error=np.zeros_like(cells.mean), trust=np.ones(len(cells)), average=cells.mean.mean(0)
@@ -89,7 +89,7 @@ def test_examples_go_from_the_cheapest_routes_to_the_costliest(source: Source, t
     assert all(each.png.startswith(b"\x89PNG") for each in found)
 
 
-def test_a_page_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         job.write_text(tmp_path / "file" / "report.html", "page")

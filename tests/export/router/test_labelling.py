@@ -1,4 +1,4 @@
-"""The labelling job: what it writes, that it can be stopped at any moment, and what it refuses."""
+"""The labelling job: the table it writes, interruptions at any moment, and refusals."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def keys(path: Path) -> list[tuple[str, str, int]]:
 
 def test_every_prompt_candidate_and_seed_gets_a_row(path: Path) -> None:
     runtime, prompts = FakeRuntime(), make_prompts(5)
-    told: list[Progress] = []
-    report = label_prompts(runtime, prompts, path, make_request(), progress=told.append, clock=iter(range(100)).__next__)
+    reported: list[Progress] = []
+    report = label_prompts(runtime, prompts, path, make_request(), progress=reported.append, clock=iter(range(100)).__next__)
     assert (report.written, report.kept, report.prompts) == (20, 0, 5)
     assert Counter(keys(path)) == Counter((row.prompt_id, name, seed) for row in prompts for name in CANDIDATES for seed in (0, 1))
-    assert [(each.done, each.total) for each in told] == [(n, 20) for n in range(1, 21)]
-    assert told[-1].remaining_s == 0 < told[5].remaining_s
+    assert [(each.done, each.total) for each in reported] == [(n, 20) for n in range(1, 21)]
+    assert reported[-1].remaining_s == 0 < reported[5].remaining_s
     table = LabelTable.open(path, category="category")
     first = table.labels[0]
     assert first.prompt == prompts[0].prompt
@@ -55,7 +55,7 @@ def test_every_prompt_candidate_and_seed_gets_a_row(path: Path) -> None:
     assert 95 <= table.cells().cost_ms[0] < 125
 
 
-def test_candidates_share_their_noise_and_prompts_do_not(path: Path) -> None:
+def test_candidates_share_noise_and_prompts_do_not(path: Path) -> None:
     runtime = FakeRuntime()
     label(path, make_prompts(4), runtime)
     seeds = {(prompt, seed) for prompt, _, seed in runtime.calls}
@@ -63,7 +63,7 @@ def test_candidates_share_their_noise_and_prompts_do_not(path: Path) -> None:
     assert all(int(row.extra["image_seed"]) == image_seed(row.prompt, row.seed) for row in LabelTable.open(path).labels)
 
 
-def test_a_second_run_does_nothing_and_a_wider_one_only_what_is_new(path: Path) -> None:
+def test_a_second_run_adds_only_missing_rows(path: Path) -> None:
     label(path, make_prompts(3))
     before = path.read_bytes()
     runtime = FakeRuntime()
@@ -75,7 +75,7 @@ def test_a_second_run_does_nothing_and_a_wider_one_only_what_is_new(path: Path) 
     assert len(set(keys(path))) == 22
 
 
-def test_a_table_cut_off_at_any_byte_ends_the_same(path: Path) -> None:
+def test_a_table_truncated_at_any_byte_is_completed(path: Path) -> None:
     label(path, make_prompts(3))
     whole = path.read_bytes()
     for length in [*range(0, 120, 5), *range(120, len(whole), 17), len(whole) - 1]:
@@ -132,9 +132,9 @@ def test_one_run_at_a_time(path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_names_its_scorer(path: Path, value: float) -> None:
+def test_a_score_that_is_not_finite_names_its_scorer(path: Path, value: float) -> None:
     odd = FakeScorer("odd", lambda pixels, prompt: value if prompt.prompt_id == "p1" else 1.0)
-    with pytest.raises(LabelError, match=rf"scorer odd gave {value} for 'p1' \(fast@1, seed 0\)"):
+    with pytest.raises(LabelError, match=rf"scorer odd returned {value} for 'p1' \(fast@1, seed 0\)"):
         label(path, make_prompts(3), scorers=(FakeScorer(), odd))
     assert keys(path) == [("p0", "fast@1", 0), ("p0", "slow@8", 0)]
 
@@ -144,10 +144,10 @@ def test_a_scorer_that_fails_is_named(path: Path) -> None:
         label(path, make_prompts(1), scorers=(FakeScorer("broken", lambda pixels, prompt: 1 / 0),))
 
 
-def test_prompts_a_scorer_cannot_do_with_are_refused_before_the_first_image(path: Path) -> None:
+def test_prompts_that_a_scorer_refuses_are_reported_before_the_first_image(path: Path) -> None:
     runtime = FakeRuntime()
-    with pytest.raises(LabelError, match="prompt 'p0': it says nothing"):
-        label(path, make_prompts(1), runtime, scorers=(FakeScorer(lacks="it says nothing"),))
+    with pytest.raises(LabelError, match="prompt 'p0': it states nothing"):
+        label(path, make_prompts(1), runtime, scorers=(FakeScorer(lacks="it states nothing"),))
     assert not runtime.calls
     assert not path.exists()
 
@@ -159,7 +159,7 @@ def test_several_scorers_fill_a_column_each(path: Path) -> None:
     assert len({row.score for row in LabelTable.open(path).labels}) > 4
 
 
-def test_impossible_prompts_are_passed_over_and_told(path: Path) -> None:
+def test_refused_prompts_are_skipped_and_reported(path: Path) -> None:
     prompts = [*make_prompts(1), PromptRow(prompt_id="x", prompt="impossible", extra={"category": "a"}), PromptRow(
         prompt_id="y", prompt="long", extra={"category": "a"})]  # fmt: skip
     report = label(path, prompts)
@@ -168,7 +168,7 @@ def test_impossible_prompts_are_passed_over_and_told(path: Path) -> None:
     assert {prompt_id for prompt_id, _, _ in keys(path)} == {"p0", "y"}
 
 
-def test_a_full_disk_is_told_and_leaves_whole_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_complete_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FullDisk:
         """A file on a disk with room for 700 bytes."""
 
@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_and_leaves_whole_rows(path: Path, monkeypatch: pyte
 
     with monkeypatch.context() as patch:
         patch.setattr(label_file, "LabelFile", OnFullDisk)
-        with pytest.raises(OutputError, match=r"there is no room: .* the rows so far are kept"):
+        with pytest.raises(OutputError, match=r"free some space .* the rows so far are kept"):
             label(path, make_prompts(6))
     assert path.read_bytes().endswith(b"\n")
     assert len(keys(path)) > 3
@@ -200,7 +200,7 @@ def test_a_full_disk_is_told_and_leaves_whole_rows(path: Path, monkeypatch: pyte
     assert len(set(keys(path))) == 24
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_place_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     for bad in (tmp_path / "folder.csv", tmp_path / "none" / "labels.csv"):
         with pytest.raises(OutputError, match=r"cannot write .*\.csv"):
@@ -210,16 +210,16 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 FOREIGN = {
-    "no table": ("some notes", "it is no label table"),
+    "no table": ("some notes", "it is not a label table"),
     "other columns": ("a,b\n1,2\n", "its columns are a, b"),
     "damaged in the middle": ("prompt,candidate,score\nx,a,1\nx,b\ny,a,1\n", "line 3: it has 2 fields instead of 3"),
-    "bad quotes in the middle": ('prompt,candidate,score\n"x"y,a,1\ny,a,1\n', "line 2: it is no CSV"),
+    "bad quotes in the middle": ('prompt,candidate,score\n"x"y,a,1\ny,a,1\n', "line 2: it is not CSV"),
     "last line open": ("prompt,candidate,score,seed,category,prompt_id\nx,a,1,0,c,p", "its last line has no line break"),
     "open quote far up": ('prompt_id,prompt,candidate,score,fingerprint\np,"x,a,1,m\n' + "p,x,a,1,m\n" * 9000, "it is damaged"),
     "not utf-8": ("prompt,candidate,score\n\udce9,a,1\n", "UTF-8"),
     "columns missing": ("prompt,candidate,score\nx,a,1\n", "it has no column prompt_id, seed, category"),
     "no seed": ("prompt_id,prompt,candidate,score,seed,category\nq,x,a,1,s,c\n", "line 2: seed is 's'"),
-    "another text": ("prompt_id,prompt,candidate,score,seed,category\np0,x,a,1,0,c\n", "prompt_id 'p0' is 'x' there"),
+    "another text": ("prompt_id,prompt,candidate,score,seed,category\np0,x,a,1,0,c\n", "prompt_id 'p0' is 'x' in the table"),
 }
 
 
@@ -237,7 +237,7 @@ def test_a_file_that_does_not_fit_is_left_alone(path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"scorers": (FakeScorer("other"),)}, "its score is by mean, and other comes first now"),
+        ({"scorers": (FakeScorer("other"),)}, "its score is by mean, but other is the first scorer now"),
         ({"scorers": (FakeScorer(), FakeScorer("more"))}, "it has no column score_more"),
         ({"fingerprints": dict.fromkeys(CANDIDATES, "new")}, "labels of fast@1 were made with other weights or settings"),
     ],
@@ -250,13 +250,13 @@ def test_rows_that_would_not_belong_together_are_not_mixed(path: Path, changes: 
     assert path.read_bytes() == before
 
 
-def test_a_scorer_forgotten_is_missed(path: Path) -> None:
+def test_a_column_that_no_scorer_fills_is_an_error(path: Path) -> None:
     label(path, make_prompts(1), scorers=(FakeScorer(), FakeScorer("more")))
-    with pytest.raises(LabelError, match="it has score_more, which no scorer asked for would fill"):
+    with pytest.raises(LabelError, match="it has score_more, which no chosen scorer fills"):
         label(path, make_prompts(2))
 
 
-def test_a_table_made_elsewhere_can_be_gone_on_with(path: Path) -> None:
+def test_a_table_from_elsewhere_can_be_extended(path: Path) -> None:
     path.write_text("prompt,rater,candidate,score,category\r\nx,ann,fast@1,0.5,c\r\nx,bob,slow@8,,c\r\n", encoding="utf-8", newline="")
     prompts = [PromptRow(prompt_id=text, prompt=text, extra={}) for text in "xy"]
     report = label(path, prompts, seeds=(0,))
@@ -301,11 +301,11 @@ def test_anchors_need_labels_of_others(path: Path) -> None:
     label(path, make_prompts(3))
     with pytest.raises(LabelError, match="no labels of other candidates"):
         label(path, None, anchors=2)
-    with pytest.raises(LabelError, match="not among the prompts given"):
+    with pytest.raises(LabelError, match="not among the given prompts"):
         label(path, make_prompts(1), candidates=("new@4",), anchors=3)
 
 
-def test_fingerprints_change_with_what_a_candidate_draws(tiny_bundle: Path) -> None:
+def test_fingerprints_depend_on_everything_that_changes_images(tiny_bundle: Path) -> None:
     from dataclasses import replace
 
     bundle = Bundle.open(tiny_bundle, verify=False)
@@ -313,8 +313,7 @@ def test_fingerprints_change_with_what_a_candidate_draws(tiny_bundle: Path) -> N
     assert list(marks) == [row["name"] for row in bundle.pool]
     assert len(set(marks.values())) == len(marks)
     assert all(len(mark) == 12 for mark in marks.values())
-    weights = bundle.components["base"].weights
-    assert weights is not None
+    (weights,) = bundle.components["base"].weights
     changed = fingerprints(replace(bundle, files={**bundle.files, weights: replace(bundle.files[weights], sha256="0" * 64)}))
     assert [name for name in marks if marks[name] != changed[name]] == ["tiny-base@4", "tiny-base@8"]
 

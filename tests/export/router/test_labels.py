@@ -1,4 +1,4 @@
-"""Label tables: what is read, what is refused, and the cells made of them."""
+"""Label tables: reading, refusals, and cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.error import LabelError
 from costroute_rt.export.router.labels import Cells, LabelTable
-from costroute_rt.routing.estimator import Average
+from costroute_rt.routing.estimator.average import Average
 
 HEADER = "prompt_id,prompt,candidate,seed,score,cost_ms,category\n"
 ROWS = (
@@ -36,7 +36,7 @@ def opened(path: Path, text: str, **options: str) -> LabelTable:
     return LabelTable.open(path, **options)
 
 
-def test_rows_come_back_as_they_are_without_those_that_have_no_score(path: Path) -> None:
+def test_rows_with_a_score_are_read_as_they_are(path: Path) -> None:
     table = opened(path, HEADER + ROWS)
     assert len(table) == len(table.labels) == 6
     label = table.labels[3]
@@ -49,14 +49,14 @@ def test_rows_come_back_as_they_are_without_those_that_have_no_score(path: Path)
     assert table.sha256 == sha256_file(path)
 
 
-def test_a_packed_table_and_one_from_a_spreadsheet_are_the_same(path: Path) -> None:
+def test_compressed_tables_and_byte_order_marks_are_read(path: Path) -> None:
     table = opened(path, HEADER + ROWS)
     packed = path.with_suffix(".csv.gz")
     packed.write_bytes(gzip.compress(b"\xef\xbb\xbf" + (HEADER + ROWS).replace("\n", "\r\n").encode()))
     assert LabelTable.open(packed).labels == table.labels
 
 
-def test_a_table_says_what_each_candidate_was_made_with(path: Path) -> None:
+def test_a_table_lists_the_fingerprints_of_each_candidate(path: Path) -> None:
     table = opened(path, "score,candidate,prompt,fingerprint\n1,a,x,old\n,b,x,unscored\n0,b,x,\n1,a,y,new\n1,c,y,new\n")
     assert table.fingerprints == {"a": {"old", "new"}, "b": frozenset(), "c": {"new"}}
     assert opened(path, HEADER + ROWS).fingerprints == {"fast": frozenset(), "slow": frozenset()}
@@ -85,18 +85,18 @@ BAD = {
     "no score in any row": (HEADER + "p,x,a,0,,,\n", "no row has a value in column score"),
     "missing columns": ("prompt,score\nx,1\n", "no column candidate, only prompt, score"),
     "column twice": ("prompt,candidate,score,score\nx,a,1,2\n", "two columns have the same name"),
-    "nan": (HEADER + ROWS + "p3,x,fast,0,nan,,\n", "line 9: score is nan, which is no finite number"),
+    "nan": (HEADER + ROWS + "p3,x,fast,0,nan,,\n", "line 9: score is nan, which is not finite"),
     "infinite": (HEADER + "p3,x,fast,0,-inf,,\n", "line 2: score is -inf"),
-    "no number": (HEADER + "p3,x,fast,0,good,,\n", "line 2: score is 'good', which is no number"),
+    "no number": (HEADER + "p3,x,fast,0,good,,\n", "line 2: score is 'good', which is not a number"),
     "line after a text of two lines": (HEADER + 'p3,"x\ny",fast,0,1,,\np4,z,fast,0,nan,,\n', "line 4: score is nan"),
     "negative cost": (HEADER + "p3,x,fast,0,1,-4,\n", "line 2: cost_ms is -4, below zero"),
     "cost no number": (HEADER + "p3,x,fast,0,1,soon,\n", "cost_ms is 'soon'"),
-    "seed no number": (HEADER + "p3,x,fast,1.5,1,,\n", "seed is '1.5', which is no whole number"),
+    "seed no number": (HEADER + "p3,x,fast,1.5,1,,\n", "seed is '1.5', which is not a whole number"),
     "seed below zero": (HEADER + "p3,x,fast,-1,1,,\n", "seed is -1"),
     "two texts": (HEADER + "p0,x,fast,0,1,,\np0,y,slow,0,1,,\n", "line 3: prompt_id 'p0' has two texts: 'x' and 'y'"),
-    "duplicate": (HEADER + ROWS + "p0,a red house,fast,1,0.7,110,short\n", "lines 3 and 9 are the same label twice (fast, seed 1, 'p0')"),
-    "cut off": (HEADER + "p0,x,fast,0,1,,\np0,x,fa", "line 3: it has 3 fields instead of 7; was a run cut off there?"),
-    "open quote": (HEADER + 'p0,"x,fast,0,1,,\n', "it is no CSV"),
+    "duplicate": (HEADER + ROWS + "p0,a red house,fast,1,0.7,110,short\n", "lines 3 and 9 have the same label (fast, seed 1, 'p0')"),
+    "cut off": (HEADER + "p0,x,fast,0,1,,\np0,x,fa", "line 3: it has 3 fields instead of 7; was a run interrupted there?"),
+    "open quote": (HEADER + 'p0,"x,fast,0,1,,\n', "it is not CSV"),
     "empty prompt": (HEADER + "p0, ,fast,0,1,,\n", "the prompt is empty"),
     "empty candidate": (HEADER + "p0,x,,0,1,,\n", "the candidate is empty"),
     "wrong column": ("prompt,candidate,score\n" + "".join(f"x,c{n},1\n" for n in range(1001)), "more than 1000 candidates"),
@@ -113,14 +113,14 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_line(path: Path, name: 
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="no such file"):
+    with pytest.raises(LabelError, match="it does not exist"):
         LabelTable.open(tmp_path / "none.csv")
     with pytest.raises(LabelError, match="cannot be read"):
         LabelTable.open(tmp_path)
     for name, data, problem in (
         ("latin.csv", b"prompt,candidate,score\n\xe9t\xe9,a,1\n", "UTF-8"),
-        ("cut.csv.gz", gzip.compress((HEADER + ROWS).encode())[:-12], "no whole .gz"),
-        ("text.csv.gz", (HEADER + ROWS).encode(), "no whole .gz"),
+        ("cut.csv.gz", gzip.compress((HEADER + ROWS).encode())[:-12], "not a complete .gz"),
+        ("text.csv.gz", (HEADER + ROWS).encode(), "not a complete .gz"),
         ("binary.csv", bytes(range(1, 120)) * 20, "line"),
     ):
         (tmp_path / name).write_bytes(data)
@@ -136,7 +136,7 @@ def test_a_category_belongs_to_a_prompt(path: Path) -> None:
         opened(path, HEADER + "p0,x,fast,0,1,,short\np0,x,slow,0,1,,long\n", category="category")
 
 
-def test_cells_are_means_over_seeds_with_what_is_missing(path: Path) -> None:
+def test_cells_are_means_over_seeds_with_missing_values(path: Path) -> None:
     cells = opened(path, HEADER + ROWS).cells()
     np.testing.assert_allclose(cells.mean, [[0.6, 0.9], [0.2, 0.8], [0.4, np.nan]])
     assert cells.count.tolist() == [[2, 1], [1, 1], [1, 0]]
@@ -171,7 +171,7 @@ def test_selecting_prompts_keeps_their_groups(path: Path) -> None:
 
 
 def test_variance_is_the_candidates_pooled_one_over_the_number_of_labels(path: Path) -> None:
-    """Scores that cannot exceed 1 spread less where they are high; were that weighed, the average would be moved upwards."""
+    """Bounded scores spread less near the bound; weights from that spread would bias the average upwards."""
     rng = np.random.default_rng(0)
     spread = {"quiet": 0.1, "loud": 0.5}
     rows = [
@@ -185,7 +185,7 @@ def test_variance_is_the_candidates_pooled_one_over_the_number_of_labels(path: P
     assert Average.fit(cells.mean, cells.variance).mean[1] == pytest.approx(np.nanmean(cells.mean[:, 1]))
 
 
-def test_seeds_that_never_differ_tell_no_noise(path: Path) -> None:
+def test_seeds_that_never_differ_have_no_noise(path: Path) -> None:
     cells = opened(path, "prompt,candidate,seed,score\nx,a,0,1\nx,a,1,1\ny,a,0,2\n").cells()
     assert not cells.has_noise
     assert cells.variance.tolist() == [[1], [1]]
@@ -227,7 +227,7 @@ def test_too_few_anchors_fill_nothing(path: Path) -> None:
     assert np.isnan(cells.fill().mean[19:, 2]).all()
 
 
-def test_cells_missing_here_and_there_are_filled_from_those_that_are_there(path: Path) -> None:
+def test_scattered_missing_cells_are_filled_from_the_known_ones(path: Path) -> None:
     cells, truth = make_related(path, prompts=300, anchors=300)
     holes = np.random.default_rng(1).uniform(size=cells.mean.shape) < 0.1
     holes[np.argmax(holes.all(1))] = True  # nothing to go by

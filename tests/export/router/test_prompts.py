@@ -16,7 +16,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "prompts.csv"
 
 
-def test_columns_are_kept_and_stated_is_understood(path: Path) -> None:
+def test_extra_columns_are_kept_and_stated_is_parsed(path: Path) -> None:
     text = 'category,prompt,stated,prompt_id\nshort,"a house, red","{""house"": ""red"", ""birds"": 1}",p0\nlong,a lake,,p1\n'
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     first, second = read_prompts(path)
@@ -28,15 +28,15 @@ def test_columns_are_kept_and_stated_is_understood(path: Path) -> None:
     assert read_prompts(packed) == [first, second]
 
 
-def test_a_prompt_without_an_id_is_its_own_and_counts_once(path: Path) -> None:
+def test_a_prompt_is_its_own_id_by_default_and_counts_once(path: Path) -> None:
     path.write_text("prompt\nx\ny\nx\n", encoding="utf-8")
     assert [(row.prompt_id, row.prompt) for row in read_prompts(path)] == [("x", "x"), ("y", "y")]
 
 
 BAD = {
-    "empty file": ("", "there is no column prompt, only an empty file"),
+    "empty file": ("", "it has no column prompt, only an empty line"),
     "no prompts": ("prompt\n", "it has no prompts"),
-    "no column": ("text\nx\n", "there is no column prompt, only text"),
+    "no column": ("text\nx\n", "it has no column prompt, only text"),
     "column twice": ("prompt,a,a\nx,1,2\n", "two columns have the same name"),
     "column of labels": ("prompt,score\nx,1\n", "it has the column score, which labelling writes"),
     "column of scores": ("prompt,score_clip\nx,1\n", "it has the column score_clip"),
@@ -44,10 +44,10 @@ BAD = {
     "control character": ("prompt\nx\x07\n", "line 2: the prompt has a control character"),
     "short row": ("prompt,category\nx\n", "line 2: it has more or fewer fields"),
     "long row": ("prompt,category\nx,a,b\n", "line 2: it has more or fewer fields"),
-    "stated no json": ("prompt,stated\nx,red\n", "line 2: stated is no JSON"),
-    "stated no object": ('prompt,stated\nx,"[1]"\n', "line 2: stated is [1], which is no JSON object"),
-    "two prompts of one id": ("prompt_id,prompt\np,x\np,y\n", "line 3: prompt_id 'p' was another prompt before"),
-    "open quote": ('prompt\n"x\n', "it is no CSV"),
+    "stated no json": ("prompt,stated\nx,red\n", "line 2: stated is not JSON"),
+    "stated no object": ('prompt,stated\nx,"[1]"\n', "line 2: stated is [1], which is not a JSON object"),
+    "two prompts of one id": ("prompt_id,prompt\np,x\np,y\n", "line 3: prompt_id 'p' stands for two prompts"),
+    "open quote": ('prompt\n"x\n', "it is not CSV"),
 }
 
 
@@ -60,6 +60,6 @@ def test_a_table_that_cannot_be_used_is_refused(path: Path, name: str) -> None:
     assert problem in str(caught.value)
 
 
-def test_a_missing_table_is_told(path: Path) -> None:
-    with pytest.raises(LabelError, match="there is no such file"):
+def test_a_missing_table_is_a_label_error(path: Path) -> None:
+    with pytest.raises(LabelError, match="it does not exist"):
         read_prompts(path)

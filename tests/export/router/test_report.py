@@ -1,4 +1,4 @@
-"""The page an evaluation becomes."""
+"""The HTML page of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from costroute_rt.export.router.curve import Interval
 from costroute_rt.export.router.report import Example, show_interval, write_page
 from tests.export.router.test_evaluate import estimates, judge, make
 
-PNG = b"\x89PNG\r\n\x1a\nnot much of a picture"
+PNG = b"\x89PNG\r\n\x1a\nnot much of an image"
 VOID = {"meta", "img", "br", "link"}
 
 
 class Checker(HTMLParser):
-    """Whether every element that is opened is closed, and what is loaded from elsewhere."""
+    """Checks that every element is closed, and collects references to other files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,13 +54,13 @@ def page() -> str:
     return write_page(found, title="Router of <postcard>", reason="routes by prompt: it gains", examples=examples)
 
 
-def test_the_page_needs_nothing_beside_itself(page: str) -> None:
+def test_the_page_is_self_contained(page: str) -> None:
     assert all(link.startswith(("#", "data:")) for link in check(page).loaded)
     assert "@import" not in page
     assert "url(http" not in page
 
 
-def test_every_plot_is_there_and_their_ids_differ(page: str) -> None:
+def test_all_plots_exist_and_their_ids_differ(page: str) -> None:
     checker = check(page)
     assert page.count("<svg") == 4
     clips = [name for name in checker.ids if re.fullmatch(r"p[0-9a-f]{10}", name)]
@@ -68,7 +68,7 @@ def test_every_plot_is_there_and_their_ids_differ(page: str) -> None:
     assert len(set(clips)) == len(clips)
 
 
-def test_texts_of_others_are_escaped(page: str) -> None:
+def test_texts_are_escaped(page: str) -> None:
     assert "a &lt;house&gt; &amp; &quot;lake&quot;" in page
     assert "Router of &lt;postcard&gt;" in page
     assert "<house>" not in page
@@ -100,7 +100,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
         write_page(judge(make(30)), title="t", reason="r")
 
 
-def test_names_lose_the_word_they_share_and_colours_differ() -> None:
+def test_names_lose_a_shared_first_word_and_colours_differ() -> None:
     pytest.importorskip("matplotlib")
     names = [f"postcard-{kind}@{steps}" for kind in ("turbo", "small", "base") for steps in (1, 2, 4, 8)]
     assert plot.short_names(names)[:2] == ["turbo@1", "turbo@2"]
@@ -109,12 +109,12 @@ def test_names_lose_the_word_they_share_and_colours_differ() -> None:
     assert len(set(plot.shades(names))) == len(names)
 
 
-def test_cheap_routes_stand_beside_costly_ones_where_there_are_two() -> None:
+def test_cheap_and_expensive_routes_are_shown_side_by_side() -> None:
     pytest.importorskip("matplotlib")
     examples = [Example(prompt=f"prompt {name}", candidate=name, ms=1.0, png=PNG) for name in ("cheap", "dear")]
     page = write_page(judge(make(30)), title="t", reason="r", examples=examples)
-    places = [page.index(text) for text in ("Sent to a cheap candidate", "prompt cheap", "Sent to a costly one", "prompt dear")]
+    places = [page.index(text) for text in ("Routed to a cheap candidate", "prompt cheap", "Routed to an expensive one", "prompt dear")]
     assert places == sorted(places)
     alone = write_page(judge(make(30)), title="t", reason="r", examples=examples[:1] * 2)
-    assert "All sent to cheap" in alone
-    assert "Sent to a costly one" not in alone
+    assert "All routed to cheap" in alone
+    assert "Routed to an expensive one" not in alone

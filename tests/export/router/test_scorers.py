@@ -1,4 +1,4 @@
-"""Scorers: what they say of a picture, and what is told where one cannot be had."""
+"""Scorers: their scores, and errors where one is not available."""
 
 from __future__ import annotations
 
@@ -63,21 +63,21 @@ def test_a_function_in_the_working_folder_scores(module: str, bundle: Bundle) ->
         ("no_such_module:score", "ModuleNotFoundError"),
         ("my_scorers:missing", "AttributeError"),
         ("broken_scorers:score", "ValueError: not today"),
-        ("my_scorers:value", "it is of type int"),
+        ("my_scorers:value", "a function, not an object of type int"),
     ],
 )
 @pytest.mark.usefixtures("module")
-def test_what_is_no_scorer_is_refused(spec: str, problem: str, bundle: Bundle) -> None:
+def test_invalid_scorers_are_refused(spec: str, problem: str, bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match=problem):
         open_scorers([spec], bundle)
 
 
-def test_two_scorers_of_one_name_are_refused(module: str, bundle: Bundle) -> None:
-    with pytest.raises(ConfigError, match="names that differ"):
+def test_two_scorers_with_one_name_are_refused(module: str, bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="scorers with different names"):
         open_scorers([f"{module}:other", f"{module}:other"], bundle)
 
 
-def test_the_postcard_scorer_is_the_mean_over_what_is_stated() -> None:
+def test_the_postcard_score_is_the_mean_over_stated_values() -> None:
     class Judge:
         def probabilities(self, pixels: Any, stated: Any) -> dict[str, float]:
             assert stated == PROMPT.stated
@@ -97,24 +97,24 @@ def test_the_postcard_scorer_is_the_mean_over_what_is_stated() -> None:
 @pytest.mark.parametrize(
     ("stated", "problem"),
     [
-        (None, "it states nothing"),
-        ({}, "it states nothing"),
-        ({"dragon": "red"}, "it states dragon 'red', and the postcard scorer knows sky"),
-        ({"house": "purple"}, "it states house 'purple', and the postcard scorer knows none, red"),
+        (None, "it has no value in the column `stated`"),
+        ({}, "it has no value in the column `stated`"),
+        ({"dragon": "red"}, "it states dragon 'red', but the postcard scorer knows sky"),
+        ({"house": "purple"}, "it states house 'purple', but the postcard scorer knows none, red"),
         ({"house": ["red"]}, "it states house"),
     ],
 )
-def test_the_postcard_scorer_says_what_a_prompt_lacks(stated: Any, problem: str) -> None:
+def test_the_postcard_scorer_names_what_a_prompt_lacks(stated: Any, problem: str) -> None:
     row = PromptRow(prompt_id="p", prompt="x", extra={}, stated=stated)
     assert (PostcardScorer(None).check(row) or "").startswith(problem)
 
 
 def test_a_bundle_without_the_postcard_scorer_is_refused(bundle: Bundle, home: Path) -> None:
-    with pytest.raises(BundleError, match="the postcard family's attributes are needed here"):
+    with pytest.raises(BundleError, match="use a bundle of the postcard family"):
         open_scorers(["postcard"], bundle, home)
 
 
-def test_clip_without_the_torch_side_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_clip_without_transformers_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(BackendError, match="install the export extra"):
         ClipScorer.open(tmp_path)
@@ -180,7 +180,7 @@ def test_a_folder_without_a_clip_model_is_refused(tmp_path: Path) -> None:
         ClipScorer.open(tmp_path)
 
 
-def test_the_scorers_already_open_are_closed_where_one_cannot_be(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+def test_open_scorers_are_closed_if_another_fails_to_open(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     closed: list[str] = []
     monkeypatch.setattr(FunctionScorer, "close", lambda self: closed.append(self.name))
     with pytest.raises(ConfigError):

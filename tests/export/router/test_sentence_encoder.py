@@ -26,7 +26,7 @@ LINES = ("a red house by a lake with snowy mountains behind", "three pine trees 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights that float16 holds, so that nothing is lost by rounding them."""
+    """Rounds the weights to float16, so that export loses nothing."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -62,7 +62,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def embed(model: Path, folder: Path) -> np.ndarray:
-    """By an engine, with the runtime's code alone."""
+    """Embeddings from an engine, with the runtime's code only."""
     folder.mkdir()
     with _sentence_encoder(model, folder, Source(labels="none")) as encoder:
         assert (encoder.max_length, encoder.name) == (TOKENS, model.name)
@@ -70,7 +70,7 @@ def embed(model: Path, folder: Path) -> np.ndarray:
 
 
 def forward(model: Any, folder: Path) -> tuple[Any, Any]:
-    """What transformers gives for the padded prompts, and their mask."""
+    """Output of transformers for the padded prompts, and their mask."""
     import torch
     from transformers import AutoTokenizer
 
@@ -108,7 +108,7 @@ class TestExported:
         np.testing.assert_allclose(embed(bert, tmp_path / "out"), expected, atol=1e-4, rtol=0)
 
     @pytest.mark.parametrize(("pooling", "more"), [("mean_tokens", ("Normalize",)), ("cls_token", ()), ("lasttoken", ("Normalize",))])
-    def test_modules_are_put_together_as_sentence_transformers_does(
+    def test_modules_are_combined_as_in_sentence_transformers(
         self, bert: Path, tmp_path: Path, pooling: str, more: tuple[str, ...]
     ) -> None:
         from transformers import BertModel
@@ -216,7 +216,7 @@ def write_modules(folder: Path, *kinds: str) -> None:
 
 
 @pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
-def test_folders_that_say_nothing_usable_are_refused(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+def test_unusable_folders_are_refused(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -226,7 +226,7 @@ def test_folders_that_say_nothing_usable_are_refused(tmp_path: Path, damage: Cal
         read_layout(folder)
 
 
-def test_without_the_torch_side_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_and_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.setitem(sys.modules, "optimum.exporters.onnx", None)
     with pytest.raises(BackendError, match="install the export extra"):

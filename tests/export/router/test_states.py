@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import PromptError
 from costroute_rt.export.router import states
 from costroute_rt.export.router.states import read_states
-from costroute_rt.generation.planner import encode_prompt
 from tests.tiny_bundle import LENGTH, WIDTH
 
 
@@ -28,7 +28,9 @@ def test_states_are_those_the_runtime_routes_by(tiny_bundle: Path, engine_home: 
     assert found.states.dtype == np.float32
     assert found.lengths[0] > found.lengths[1] > 0
     with Runtime.open(tiny_bundle, home=engine_home, build=True) as runtime:
-        own = [encode_prompt(runtime._parts, prompt) for prompt in prompts]
+        family = replace(runtime._resources.main_family, router_states=("text_encoder", "text_encoder.last_hidden_state"))
+        resources = replace(runtime._resources, families={family.name: family})
+        own = [resources.text_states(prompt) for prompt in prompts]
     np.testing.assert_array_equal(found.states, np.concatenate([each.states for each in own]))
     np.testing.assert_array_equal(found.lengths, np.concatenate([each.lengths for each in own]))
 
@@ -38,8 +40,8 @@ def test_a_prompt_that_cannot_be_used_is_named_before_any_engine_runs(tiny_bundl
         read_states(Bundle.open(tiny_bundle), ["birds", "  "], home=engine_home)
 
 
-def test_progress_is_told(tiny_bundle: Path, engine_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states, "SAY_EVERY", 2)
-    told: list[str] = []
-    read_states(Bundle.open(tiny_bundle), ["a", "b", "c", "d", "e"], home=engine_home, progress=told.append)
-    assert told == ["2 of 5 prompts encoded", "4 of 5 prompts encoded"]
+def test_progress_is_reported(tiny_bundle: Path, engine_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "REPORT_EVERY", 2)
+    messages: list[str] = []
+    read_states(Bundle.open(tiny_bundle), ["a", "b", "c", "d", "e"], home=engine_home, progress=messages.append)
+    assert messages == ["2 of 5 prompts encoded", "4 of 5 prompts encoded"]

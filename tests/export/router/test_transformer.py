@@ -1,4 +1,4 @@
-"""The transformer: what it learns, that it is exported as it was fitted, and what it does with little or nothing."""
+"""The transformer: fitting, export, and few or no labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import pytest
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BackendError, ConfigError
-from costroute_rt.export.router import cross_validation as cv
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.fit import learn
+from costroute_rt.export.router.grid import FitOptions, Setting, grid_of
 from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle
 from costroute_rt.export.router.transformer import fit_transformer
-from costroute_rt.routing.estimator import Average, Mean, Transformer
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.mean import Mean
+from costroute_rt.routing.estimator.transformer import Transformer
 from costroute_rt.routing.prompt_encoder import HashedEncoder, TextStates
 from tests.export.small_checkpoint import needs_export
 
@@ -25,7 +27,7 @@ TOKENS, WIDTH = 6, 12
 
 
 def make(count: int = 120, seed: int = 0) -> tuple[Cells, TextStates]:
-    """Which candidate is better depends on whether a marked token stands anywhere in the prompt, which no average of states tells well."""
+    """Which candidate is better depends on a marked token anywhere in the prompt, which an average of states hardly shows."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, TOKENS + 1, count)
     states = rng.normal(size=(count, TOKENS, WIDTH)).astype(np.float32)
@@ -63,34 +65,34 @@ def test_few_prompts_give_the_average_and_no_network(count: int, monkeypatch: py
     assert isinstance(found, Average)
 
 
-def test_without_torch_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     cells, states = make(20)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match="install the export extra"):
         fit(cells, states)
 
 
-def test_without_torch_nothing_is_begun(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, said = Bundle.open(tiny_bundle), list[str]()
+def test_without_torch_nothing_is_started(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, messages = Bundle.open(tiny_bundle), list[str]()
     write_labels(tmp_path / "labels.csv", [row["name"] for row in bundle.pool])
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match="install the export extra"):
-        fit_bundle(bundle, Source(labels=tmp_path / "labels.csv"), tmp_path / "out", estimators=["transformer"], say=said.append)
-    assert not said
+        fit_bundle(bundle, Source(labels=tmp_path / "labels.csv"), tmp_path / "out", estimators=["transformer"], say=messages.append)
+    assert not messages
 
 
-def test_a_transformer_is_fitted_where_asked_for_alone_and_not_without_states() -> None:
+def test_a_transformer_is_fitted_on_request_only_and_needs_states() -> None:
     cells, _ = make(30)
-    assert {setting.kind for setting in cv.grid_of(["mean"])} == {"knn", "linear"}
-    assert {setting.kind for setting in cv.grid_of(["mean", "transformer"])} == {"knn", "linear", "transformer"}
+    assert {setting.kind for setting in grid_of(["mean"])} == {"knn", "linear"}
+    assert {setting.kind for setting in grid_of(["mean", "transformer"])} == {"knn", "linear", "transformer"}
     with pytest.raises(ConfigError, match="text states, which a transformer reads"):
-        learn(cells, HashedEncoder(64).encode(cells.prompts), estimators=["transformer"])
+        learn(cells, HashedEncoder(64).encode(cells.prompts), options=FitOptions(estimators=("transformer",)))
 
 
 class TestFitted:
     pytestmark = needs_export
 
-    def test_what_the_tokens_tell_is_learned_and_the_same_each_time(self) -> None:
+    def test_a_signal_in_the_tokens_is_learned_reproducibly(self) -> None:
         (cells, states), (held_out, unseen) = make(), make(60, seed=1)
         first, second = fit(cells, states), fit(cells, states)
         found = judge(first, unseen)
@@ -100,7 +102,7 @@ class TestFitted:
         assert (first.standard_error > 0.001).all()
         assert (first.standard_error < 0.1).all()
 
-    def test_the_exported_network_gives_what_the_fitted_one_gave(self, tmp_path: Path) -> None:
+    def test_the_exported_network_matches_the_fitted_one(self, tmp_path: Path) -> None:
         from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
         from costroute_rt.engines.backends.spec import BuildSpec
 
@@ -117,7 +119,7 @@ class TestFitted:
             padded = TextStates(np.pad(states.states, ((0, 0), (0, 3), (0, 0)), constant_values=1e4), states.lengths)
             np.testing.assert_allclose(judge(opened, padded), judge(fitted, states), atol=1e-4, rtol=0)
 
-    def test_missing_cells_take_no_part(self) -> None:
+    def test_missing_cells_are_ignored(self) -> None:
         cells, states = make(100)
         hidden = np.random.default_rng(0).random(cells.mean.shape) < 0.3
         mean, variance = np.where(hidden, np.nan, cells.mean), np.where(hidden, np.nan, cells.variance)
@@ -140,16 +142,17 @@ class TestFitted:
         assert isinstance(fit(cells, states, groups=np.arange(30) // 4), Average)
         assert isinstance(fit(cells, states, groups=np.arange(30) // 2), Transformer)
 
-    def test_cross_validation_chooses_it_where_it_predicts_best(self) -> None:
+    def test_cross_validation_chooses_a_transformer_that_predicts_best(self) -> None:
         cells, states = make(100)
         features = HashedEncoder(64).encode(cells.prompts)
-        learned = learn(cells, features, states=states, estimators=["linear", "transformer", "mean"], folds=3)
+        options = FitOptions(estimators=("linear", "transformer", "mean"), folds=3)
+        learned = learn(cells, features, states=states, options=options)
         assert learned.routes_on == "prompt"
         assert learned.estimator.needs_states
         assert "transformer (width 64)" in learned.reason
         assert learned.validation is not None
         assert any(name.startswith("mean of ") for name in learned.validation.losses) or learned.validation.chosen.kind == "transformer"
-        assert isinstance(cv.Setting((("knn", 15), ("transformer", 64))).fit(features, cells.mean, cells.variance, states), Mean)
+        assert isinstance(Setting((("knn", 15), ("transformer", 64))).fit(features, cells.mean, cells.variance, states), Mean)
 
     @pytest.mark.slow
     def test_a_bundle_fitted_with_a_transformer_routes_by_it_without_torch(self, tiny_bundle: Path, tmp_path: Path, home: Path) -> None:
@@ -181,7 +184,7 @@ def write_labels(path: Path, pool: list[str]) -> None:
 
 
 def route_without_torch(bundle: Path, prompt: str) -> str:
-    """Name of the candidate that a process gets in which nothing of the torch side can be imported."""
+    """Name of the candidate in a process that cannot import torch and its kind."""
     code = f"""
 import sys
 for name in ("torch", "transformers", "optimum", "onnx"):

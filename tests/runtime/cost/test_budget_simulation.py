@@ -10,7 +10,7 @@ from statistics import mean, median, quantiles
 import pytest
 
 from costroute_rt.engines.store.cost import EngineCost
-from tests.runtime.fakes import CALL_MS, FakeDevice, call_cost, engine_cost
+from tests.runtime.fakes import CALL_MS, FakeDevice, steady
 
 POOL = tuple((f"turbo@{steps}", "turbo", steps, 1.0, 0.5 + steps / 20) for steps in (1, 2))
 POOL += tuple((f"base@{steps}", "base", steps, 3.0, 0.7 + steps / 200) for steps in (2, 4, 8, 16))
@@ -36,7 +36,7 @@ def profile(noise: Noise, factor: float) -> dict[str, EngineCost]:
     costs = {}
     for name, ms in CALL_MS.items():
         times = [factor * ms * noise(name) for _ in range(40)]
-        costs[name] = engine_cost(call_cost(median(times), quantiles(times, n=20)[-1]))
+        costs[name] = steady(median(times), p95=quantiles(times, n=20)[-1] / median(times))
     return costs
 
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import pytest
 
+from costroute_rt.call import Call, Stage
 from costroute_rt.cost.correction import MARGIN_HIGH, MARGIN_LOW, Window
-from costroute_rt.cost.cost_model import Cost, CostModel, Observed, Work
+from costroute_rt.cost.cost_model import CostModel, Observed
+from costroute_rt.route import Cost
 from tests.runtime.fakes import FakeClock, steady
 
 MEASURED = {
-    "text/encode": steady(4, p95=1.5),
+    "tiny/text_encoder/encode": steady(4, p95=1.5),
+    "tiny/base/condition": steady(3),
     "tiny/base/step": steady(50, p95=1.1),
     "tiny/turbo/step": steady(20),
     "tiny/vae/decode": steady(10),
 }
+Calls = tuple[Call, ...]
 
 
-def make_work(step: str = "tiny/base/step", rows: int = 4, **changes: object) -> Work:
-    plain = {"encode": "text/encode", "text_calls": 1, "decode": "tiny/vae/decode", "batches": (1,)}
-    return Work(step=step, rows=rows, **{**plain, **changes})  # type: ignore[arg-type]
+def make_calls(step: str = "tiny/base/step", times: int = 4, *, images: int = 1, texts: int = 1, area: float = 1.0) -> Calls:
+    """The calls of a request."""
+    each = (Call(step, Stage.DENOISE, times=times, area=area), Call("tiny/vae/decode", Stage.DECODE, area=area))
+    return (Call("tiny/text_encoder/encode", Stage.TEXT, times=texts), *(each * images))
 
 
 @pytest.fixture
@@ -31,101 +36,119 @@ def model(clock: FakeClock) -> CostModel:
     return CostModel(MEASURED, clock)
 
 
-def run(model: CostModel, clock: FakeClock, work: Work, factor: float, *, extra_ms: float = 0.0) -> None:
+def run(model: CostModel, clock: FakeClock, calls: Calls, factor: float, *, extra_ms: float = 0.0) -> None:
     """A request whose calls take `factor` times what was measured."""
-    predicted, observed, total_ms = model.predict(work), Observed(), 1.0 + extra_ms
-    calls = [(work.encode, 4)] + [(work.step, MEASURED[work.step].call.median_ms)] * work.rows + [(work.decode, 10)]
-    for name, ms in calls:
-        model.record_call(observed, name, ms * factor)
-        total_ms += ms * factor
+    predicted, observed, total_ms = model.predict(calls), Observed(), 1.0 + extra_ms
+    for call in calls:
+        ms = MEASURED[call.engine].call.median_ms * factor
+        for _ in range(call.times):
+            model.record_call(observed, call, ms)
+        total_ms += call.times * ms
     clock.pass_ms(total_ms)
     model.observe(predicted, observed, actual_ms=total_ms, overhead_ms=1.0)
 
 
 def test_what_the_denoiser_makes_of_the_text_counts_as_text(clock: FakeClock) -> None:
-    model = CostModel({**MEASURED, "tiny/base/condition": steady(3)}, clock)
-    costs = [model.predict(make_work(condition="tiny/base/condition", passes=passes)) for passes in (1, 2)]
+    model = CostModel(MEASURED, clock)
+    costs = [model.predict((Call("tiny/base/condition", Stage.TEXT, rows=rows), *make_calls())) for rows in (1, 2)]
     assert [cost.text_ms for cost in costs] == [7, 10]
-    assert costs[0].denoise_ms == model.predict(make_work()).denoise_ms
+    assert costs[0].denoise_ms == model.predict(make_calls()).denoise_ms
 
 
 def test_a_prediction_adds_up_the_measured_calls(model: CostModel) -> None:
-    cost = model.predict(make_work())
+    cost = model.predict(make_calls())
     assert (cost.text_ms, cost.denoise_ms, cost.decode_ms, cost.swap_ms) == (4, 200, 10, 0)
     assert cost.total_ms == pytest.approx(214 + cost.overhead_ms)
 
 
 def test_spreads_of_calls_add_in_quadrature(model: CostModel) -> None:
-    cost = model.predict(make_work())
+    cost = model.predict(make_calls())
     assert cost.spread_ms == pytest.approx((2**2 + 4 * 5**2) ** 0.5)
     assert cost.p95_ms == pytest.approx(cost.total_ms + cost.spread_ms + MARGIN_LOW * cost.total_ms)
 
 
 def test_loading_and_a_second_text_are_part_of_the_cost(model: CostModel) -> None:
-    cost = model.predict(make_work(text_calls=2, loads=("tiny/base/step", "tiny/vae/decode")))
+    cost = model.predict(make_calls(texts=2), ("tiny/base/step", "tiny/vae/decode"))
     assert (cost.text_ms, cost.swap_ms) == (8, 60)
 
 
 def test_cost_grows_with_the_area_and_the_number_of_images(model: CostModel) -> None:
-    assert model.predict(make_work(area=1.5)).denoise_ms == pytest.approx(300)
-    assert model.predict(make_work(batches=(1, 1, 1))).decode_ms == 30
+    assert model.predict(make_calls(area=1.5)).denoise_ms == pytest.approx(300)
+    assert model.predict(make_calls(images=3)).decode_ms == 30
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.4, 3.0])
 def test_observed_times_correct_the_prediction_within_a_few_images(model: CostModel, clock: FakeClock, factor: float) -> None:
     for _ in range(6):
-        run(model, clock, make_work(), factor)
-    assert model.predict(make_work()).total_ms == pytest.approx(214 * factor + 1, rel=0.05)
+        run(model, clock, make_calls(), factor)
+    assert model.predict(make_calls()).total_ms == pytest.approx(214 * factor + 1, rel=0.05)
 
 
 def test_one_slow_image_among_many_changes_little(model: CostModel, clock: FakeClock) -> None:
     for factor in (1, 1, 1, 1, 1, 1, 5):
-        run(model, clock, make_work(), factor)
-    assert model.predict(make_work()).total_ms == pytest.approx(215, rel=0.02)
+        run(model, clock, make_calls(), factor)
+    assert model.predict(make_calls()).total_ms == pytest.approx(215, rel=0.02)
 
 
 def test_a_slow_device_is_expected_to_be_slow_with_other_engines_too(model: CostModel, clock: FakeClock) -> None:
     for _ in range(5):
-        run(model, clock, make_work("tiny/base/step"), 2.0)
-    assert model.predict(make_work("tiny/turbo/step")).denoise_ms == pytest.approx(160, rel=0.1)
+        run(model, clock, make_calls("tiny/base/step"), 2.0)
+    assert model.predict(make_calls("tiny/turbo/step")).denoise_ms == pytest.approx(160, rel=0.1)
 
 
 def test_an_engine_that_is_not_used_is_expected_to_recover_with_those_that_are(model: CostModel, clock: FakeClock) -> None:
     for _ in range(40):
-        run(model, clock, make_work("tiny/base/step"), 2.0)
+        run(model, clock, make_calls("tiny/base/step"), 2.0)
     for _ in range(40):
-        run(model, clock, make_work("tiny/turbo/step"), 1.0)
+        run(model, clock, make_calls("tiny/turbo/step"), 1.0)
     clock.pass_ms(601_000)
-    assert model.predict(make_work("tiny/base/step")).denoise_ms == pytest.approx(200)
+    assert model.predict(make_calls("tiny/base/step")).denoise_ms == pytest.approx(200)
 
 
 def test_observations_are_forgotten_so_that_a_refused_budget_is_tried_again(model: CostModel, clock: FakeClock) -> None:
     for _ in range(40):
-        run(model, clock, make_work(), 3.0)
+        run(model, clock, make_calls(), 3.0)
     clock.pass_ms(601_000)
-    assert model.predict(make_work()).total_ms == pytest.approx(215)
+    assert model.predict(make_calls()).total_ms == pytest.approx(215)
 
 
 def test_the_margin_follows_late_images_within_limits(model: CostModel, clock: FakeClock) -> None:
     for index in range(40):
-        run(model, clock, make_work(), 1.0, extra_ms=22 if index % 8 == 0 else 0)
-    cost = model.predict(make_work())
+        run(model, clock, make_calls(), 1.0, extra_ms=22 if index % 8 == 0 else 0)
+    cost = model.predict(make_calls())
     assert MARGIN_LOW * cost.total_ms < cost.margin_ms < MARGIN_HIGH * cost.total_ms
     for index in range(40):
-        run(model, clock, make_work(), 1.0, extra_ms=120 if index % 8 == 0 else 0)
-    cost = model.predict(make_work())
+        run(model, clock, make_calls(), 1.0, extra_ms=120 if index % 8 == 0 else 0)
+    cost = model.predict(make_calls())
     assert cost.margin_ms == pytest.approx(MARGIN_HIGH * cost.total_ms)
 
 
 def test_loading_times_are_learned_apart(model: CostModel, clock: FakeClock) -> None:
-    work = make_work(loads=("tiny/base/step",))
+    calls, loads = make_calls(), ("tiny/base/step",)
     for _ in range(8):
         observed = Observed()
         model.record_load(observed, "tiny/base/step", 90.0)
-        model.observe(model.predict(work), observed, actual_ms=300, overhead_ms=1)
-    cost = model.predict(work)
+        model.observe(model.predict(calls, loads), observed, actual_ms=300, overhead_ms=1)
+    cost = model.predict(calls, loads)
     assert cost.swap_ms == pytest.approx(90)
     assert cost.denoise_ms == 200
+
+
+def test_calls_of_the_router_are_overhead_not_text(clock: FakeClock) -> None:
+    model = CostModel(MEASURED, clock, routing_ms=3.0)
+    with_router = model.predict((Call("tiny/router_encoder/encode", Stage.ROUTE), *make_calls()))
+    assert with_router == model.predict(make_calls())
+    assert with_router.overhead_ms == CostModel(MEASURED, clock).predict(make_calls()).overhead_ms + 3.0
+
+
+def test_sizes_and_numbers_of_texts_are_corrected_apart(model: CostModel, clock: FakeClock) -> None:
+    for _ in range(6):
+        run(model, clock, make_calls(), 2.0)
+    assert model.predict(make_calls()).denoise_ms == pytest.approx(400, rel=0.05)
+    observed = Observed()
+    large = make_calls(area=4.0)
+    model.record_call(observed, large[1], 200.0)
+    assert observed.calls == {"tiny/base/step 4": (200.0, 200.0)}
 
 
 def test_a_window_holds_its_size_and_forgets_with_age() -> None:

@@ -22,7 +22,7 @@ def test_the_pool_needs_each_engine_once(bundle: Bundle) -> None:
 
 
 def test_a_candidate_needs_its_own_denoiser(bundle: Bundle) -> None:
-    names = {row["name"]: candidate_names(bundle, row) for row in bundle.pool}
+    names = candidate_names(bundle)
     assert names["tiny-turbo@1"] == [START, "tiny/turbo/step", END]
     assert names["tiny-base@4"] == [START, "tiny/base/condition", "tiny/base/guided_step", END]
 

@@ -1,20 +1,20 @@
-"""Prompts: what is refused, what is cut, and what becomes of the rest."""
+"""Prompts: what is refused, and what is not."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.error import BundleError, ConfigError, PromptError
-from costroute_rt.family.prompt import Tokenizer, check_prompt, check_text
+from costroute_rt.engines.bundle.tokenizer import Tokenizer
+from costroute_rt.error import ConfigError, PromptError
+from costroute_rt.family.family import open_tokenizers
+from costroute_rt.request import check_prompt, check_text
 
 
 @pytest.fixture(scope="module")
 def tokenizer(bundle: Bundle) -> Tokenizer:
-    return Tokenizer.from_bundle(bundle)
+    return open_tokenizers(bundle)["tokenizer"]
 
 
 @pytest.mark.parametrize("prompt", ["", "   ", "\n\t", "\u3000"])
@@ -53,30 +53,3 @@ def test_a_negative_prompt_may_be_empty_but_has_no_control_characters() -> None:
     assert check_text("negative prompt", "") == ""
     with pytest.raises(PromptError, match="negative prompt"):
         check_text("negative prompt", "a\0b")
-
-
-def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokenizer) -> None:
-    short = tokenizer.encode("a red house")
-    end = short.ids[0, -1]  # this bundle pads with the end token
-    long = tokenizer.encode("a red house by a lake " * 10)
-    assert long.is_truncated
-    assert not short.is_truncated
-    assert long.ids[0, -1] == end
-    assert (long.ids[0, :-1] != end).all()
-
-
-@pytest.mark.parametrize("text", ["a red house " * 3334, "a" * 1_000_000], ids=["ten thousand words", "one endless word"])
-def test_a_text_that_could_hardly_be_read_is_refused(tokenizer: Tokenizer, text: str) -> None:
-    with pytest.raises(PromptError, match=f"{len(text):,} characters.* reads 16 tokens.* 512 characters at most"):
-        tokenizer.encode(text)
-
-
-def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path, bundle: Bundle) -> None:
-    broken = tmp_path / "tokenizer.json"
-    broken.write_text("{")
-    with pytest.raises(BundleError, match="tokenizer"):
-        Tokenizer.open(broken, max_length=16, pad="<|endoftext|>")
-    with pytest.raises(BundleError, match="padding"):
-        Tokenizer.open(bundle.path(bundle.tokenizer.file), max_length=16, pad="<no-such-token>")
-    with pytest.raises(BundleError, match="the 1 tokens"):
-        Tokenizer.open(bundle.path(bundle.tokenizer.file), max_length=1, pad="<|endoftext|>")

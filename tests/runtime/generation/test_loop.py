@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 
-from costroute_rt.generation.loop import Pace, Row, denoise
+from costroute_rt.generation.loop import Pace, Run
 from costroute_rt.sampling.noise import NoiseStream
-from costroute_rt.sampling.scheduler import SchedulerConfig, build_table, replan
-from costroute_rt.sampling.step_table import StepTable, advance
+from costroute_rt.sampling.scheduler import SchedulerConfig, build_table
+from costroute_rt.sampling.step_table import advance
 from tests.runtime.fakes import FakeClock
 
 SHAPE = (1, 4, 2, 2)
@@ -24,6 +25,45 @@ def network(x: Any, timestep: float) -> Any:
     return np.tanh(x) * (0.5 + timestep / 2000)
 
 
+@dataclass
+class FakeStep:
+    """Stands for a `loop.Denoiser`: `row_ms` of the clock per row, and the network above inside the linear rule."""
+
+    clock: FakeClock
+    row_ms: Callable[[int], float]
+    asked: list[float] = field(default_factory=list)
+    """Timesteps the network was asked at."""
+    has_memory: bool = False
+
+    @property
+    def engine(self) -> FakeStep:
+        return self
+
+    def to_device(self, array: Any) -> Any:
+        return np.asarray(array, np.float64)
+
+    def to_host(self, value: Any) -> Any:
+        return value
+
+    def __call__(self, latent: Any, before: Any, carried: Any, noise: Any, row: Any) -> tuple[Any, Any, Any]:
+        self.clock.pass_ms(self.row_ms(len(self.asked)))
+        self.asked.append(float(row[1]))
+        scale, timestep, _, p, q, a, b, c, s = row.astype(np.float64)
+        d = p * latent + q * network(scale * latent, timestep)
+        return a * latent + b * d + c * before + s * noise, d, carried
+
+
+@dataclass
+class Row:
+    """What a run was like after a row."""
+
+    latent: Any
+    denoised: Any
+    done: int
+    total: int
+    ms: float
+
+
 def run(
     config: SchedulerConfig,
     steps: int,
@@ -31,25 +71,20 @@ def run(
     row_ms: Callable[[int], float] = lambda index: 10.0,
     max_ms: float | None = None,
     after_ms: float = 5.0,
+    caller_ms: float = 0.0,
 ) -> tuple[list[Row], list[float]]:
-    """The rows yielded and the timesteps the network was asked at."""
-    clock, table, asked = FakeClock(), build_table(config, steps), []
-    stream = NoiseStream([3], SHAPE[1:])
-
-    def step(latent: Any, before: Any, noise: Any, row: Any) -> tuple[Any, Any]:
-        clock.pass_ms(row_ms(len(asked)))
-        asked.append(float(row[1]))
-        scale, timestep, p, q, a, b, c, s = row.astype(np.float64)
-        d = p * latent + q * network(scale * latent, timestep)
-        return a * latent + b * d + c * before + s * noise, d
-
+    """The rows that ran, and the timesteps the network was asked at; caller_ms: time the caller takes after each row."""
+    clock = FakeClock()
+    step = FakeStep(clock, row_ms)
     pace = Pace(clock, row_ms=10.0, after_ms=after_ms, finish_at_s=None if max_ms is None else clock() + max_ms / 1000)
-    latent = stream.draw().astype(np.float64) * table.initial_noise_scale
-    rows = denoise(
-        step, table, latent, zeros=np.zeros(SHAPE), draw_noise=stream.draw, pace=pace,
-        shorten=lambda *state: replan(config, *state), clock=clock,
-    )  # fmt: skip
-    return list(rows), asked
+    stream = NoiseStream([3], SHAPE[1:])
+    images = Run(step, config, build_table(config, steps), stream.draw, pace=pace, clock=clock)  # type: ignore[arg-type]
+    rows = []
+    while images.left:
+        ms = images.advance()
+        rows.append(Row(images.latent, images.denoised, images.done, images.done + images.left, ms))
+        clock.pass_ms(caller_ms)
+    return rows, step.asked
 
 
 def reference(config: SchedulerConfig, steps: int) -> Any:
@@ -59,7 +94,7 @@ def reference(config: SchedulerConfig, steps: int) -> Any:
     d = None
     for index in range(len(table)):
         m = network(table.input_scale[index] * x, table.timestep[index])
-        x, d = advance(table, index, x, m, d, stream.draw() if table.s[index] else None)
+        x, d, _ = advance(table, index, x, m, d, stream.draw() if table.s[index] else None)
     return x
 
 
@@ -90,6 +125,12 @@ def test_one_slow_row_costs_only_what_it_took() -> None:
     assert len(rows) == 7  # 30 ms late: three rows
 
 
+def test_time_the_caller_takes_between_rows_counts() -> None:
+    rows, _ = run(FLOW, 10, max_ms=110, caller_ms=10)
+    assert len(rows) < 10
+    assert sum(row.ms + 10 for row in rows) <= 110
+
+
 def test_the_last_row_always_runs() -> None:
     rows, _ = run(FLOW, 10, row_ms=lambda index: 500, max_ms=110)
     assert len(rows) == 2
@@ -105,16 +146,12 @@ def test_a_shortened_run_ends_without_noise() -> None:
 
 
 def test_rows_without_noise_draw_none() -> None:
-    def fail() -> Any:
-        raise AssertionError("noise was drawn")
-
-    table = build_table(FLOW, 3)
-    clock = FakeClock()
-    rows = denoise(
-        lambda latent, before, noise, row: (latent, latent), table, np.zeros(SHAPE), zeros=np.zeros(SHAPE), draw_noise=fail,
-        pace=Pace(clock, row_ms=1, after_ms=0, finish_at_s=None), shorten=_never, clock=clock,
-    )  # fmt: skip
-    assert len(list(rows)) == 3
+    clock, drawn = FakeClock(), [np.zeros(SHAPE, np.float32)]
+    pace = Pace(clock, row_ms=1, after_ms=0, finish_at_s=None)
+    images = Run(FakeStep(clock, lambda index: 1.0), FLOW, build_table(FLOW, 3), drawn.pop, pace=pace, clock=clock)  # type: ignore[arg-type]
+    while images.left:
+        images.advance()
+    assert (images.done, drawn) == (3, [])
 
 
 def test_noise_of_an_image_depends_on_its_own_seed_alone() -> None:
@@ -122,7 +159,3 @@ def test_noise_of_an_image_depends_on_its_own_seed_alone() -> None:
     for _ in range(3):
         np.testing.assert_array_equal(alone.draw()[0], together.draw()[1])
     assert together.draw().dtype == np.float32
-
-
-def _never(table: StepTable, row: int, rows_left: int) -> StepTable:
-    raise AssertionError("re-planned without a deadline")

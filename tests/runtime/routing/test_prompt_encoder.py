@@ -1,4 +1,4 @@
-"""Prompt encoders: what they tell apart, and what they refuse."""
+"""Prompt encoders: which prompts they distinguish, and what they refuse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from costroute_rt.error import BundleError, ConfigError, EngineError
 from costroute_rt.routing.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates, load_encoder
-from costroute_rt.routing.reduction import Reduction
 from tests.small_network import EMBEDDING, MOST_TOKENS, TableEngine, open_encoder, write_encoder
 
 
@@ -18,7 +17,7 @@ def hashed(*prompts: str, **settings: Any) -> np.ndarray:
     return HashedEncoder(**settings).encode(prompts)
 
 
-def test_hashed_prompts_have_unit_length_and_see_words_in_order() -> None:
+def test_hashed_prompts_have_unit_length_and_depend_on_word_order() -> None:
     one, swapped, case, other = hashed("a red house, a lake", "a lake, a red house", "A RED HOUSE, A Lake", "quiet storm")
     np.testing.assert_allclose(np.linalg.norm([one, swapped, other], axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(one, case)
@@ -26,7 +25,7 @@ def test_hashed_prompts_have_unit_length_and_see_words_in_order() -> None:
     assert one @ other < 0.2
 
 
-def test_single_words_alone_do_not_see_order() -> None:
+def test_single_words_do_not_depend_on_order() -> None:
     one, swapped = hashed("red house lake", "lake red house", orders=(1,))
     np.testing.assert_array_equal(one, swapped)
 
@@ -60,68 +59,28 @@ def test_states_are_averaged_without_the_padding() -> None:
 
 
 @pytest.mark.parametrize(("width", "prompts", "given"), [(4, 3, False), (5, 3, True), (4, 2, True)])
-def test_states_of_something_else_are_refused(width: int, prompts: int, given: bool) -> None:
+def test_states_of_other_prompts_or_width_are_refused(width: int, prompts: int, given: bool) -> None:
     states = make_states(np.random.default_rng(0)) if given else None
     with pytest.raises(ConfigError, match="states"):
         StatesEncoder(width).encode(["a"] * prompts, states)
 
 
 @pytest.mark.parametrize("encoder", [HashedEncoder(64, (1, 2, 3)), StatesEncoder(4)])
-def test_an_encoder_is_made_again_from_its_settings(encoder: PromptEncoder) -> None:
+def test_an_encoder_is_restored_from_its_settings(encoder: PromptEncoder) -> None:
     assert load_encoder(encoder.to_json()) == encoder
     assert encoder.to_json()["kind"] == encoder.kind
 
 
 @pytest.mark.parametrize("settings", [{}, {"kind": "abacus"}, {"kind": "hashed", "dimensions": "9", "orders": [1]}, {"kind": "states"}])
-def test_settings_that_are_none_are_refused(settings: dict[str, Any]) -> None:
+def test_invalid_encoder_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises((ValueError, KeyError)):
         load_encoder(settings)
 
 
 @pytest.mark.parametrize("settings", [{"dimensions": 0}, {"orders": ()}, {"orders": (0,)}])
-def test_hashing_into_nothing_is_refused(settings: dict[str, Any]) -> None:
+def test_hashing_without_dimensions_or_orders_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         HashedEncoder(**settings)
-
-
-@pytest.mark.parametrize("shape", [(40, 12), (12, 40)], ids=["tall", "wide"])
-def test_a_reduction_keeps_distances_when_it_keeps_every_direction(shape: tuple[int, int]) -> None:
-    features = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    reduced = Reduction.fit(features, 40).apply(features)
-    assert np.linalg.norm(reduced, axis=1).mean() == pytest.approx(1, abs=1e-3)
-    before, after = (np.linalg.norm(x[:, None] - x[None], axis=2) for x in (features, reduced))
-    np.testing.assert_allclose(after * before[0, 1] / after[0, 1], before, rtol=1e-3, atol=1e-3)
-
-
-def test_a_reduction_keeps_the_leading_directions() -> None:
-    rng = np.random.default_rng(0)
-    features = (rng.normal(size=(50, 10)) * np.array([9, 5] + [0.01] * 8)).astype(np.float32)
-    reduction = Reduction.fit(features, 2)
-    assert reduction.width == 2
-    assert np.abs(np.corrcoef(reduction.apply(features)[:, 0], features[:, 0])[0, 1]) > 0.99
-
-
-def test_few_prompts_are_reduced_as_many_are() -> None:
-    words = ("red", "blue", "green", "old", "new", "small", "big", "wet", "dry", "far")
-    features = HashedEncoder(256).encode([f"a {word} house by a lake" for word in words])
-    reduction = Reduction.fit(features, 4)
-    np.testing.assert_allclose(reduction.apply(features[:1]), reduction.apply(features)[:1], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("prompts", [1, 5])
-def test_equal_prompts_are_reduced_to_nothing(prompts: int) -> None:
-    features = np.ones((prompts, 6), dtype=np.float32)
-    np.testing.assert_array_equal(Reduction.fit(features).apply(features), np.zeros((prompts, 1)))
-
-
-def test_a_reduction_is_read_back_or_refused() -> None:
-    reduction = Reduction.fit(np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32), 2)
-    again = Reduction.from_saved(reduction.arrays())
-    np.testing.assert_array_equal(again.components, reduction.components)
-    with pytest.raises(ValueError, match="fit"):
-        Reduction.from_saved({"center": reduction.center[1:], "components": reduction.components})
-    with pytest.raises(ValueError, match="finite"):
-        Reduction.from_saved({"center": reduction.center * np.nan, "components": reduction.components})
 
 
 def small_encoder(folder: Path) -> tuple[EngineEncoder, TableEngine]:
@@ -138,7 +97,7 @@ def test_an_engine_is_fed_a_prompts_tokens_without_padding(tmp_path: Path) -> No
     np.testing.assert_array_equal(encoder.encode(["a lake"])[0], both[1])
 
 
-def test_of_a_long_prompt_the_rest_is_left_out(tmp_path: Path) -> None:
+def test_a_long_prompt_is_truncated(tmp_path: Path) -> None:
     encoder, engine = small_encoder(tmp_path)
     long = "a red house by a lake " * 10
     features = encoder.encode([long, long + " and three pine trees", 1000 * long])
@@ -158,7 +117,7 @@ def test_an_embedding_that_is_not_finite_is_an_engine_error(tmp_path: Path) -> N
         encoder.encode(["a lake"])
 
 
-def test_an_engine_encoder_is_made_again_from_its_settings_and_folder(tmp_path: Path) -> None:
+def test_an_engine_encoder_is_restored_from_its_settings_and_folder(tmp_path: Path) -> None:
     encoder, _ = small_encoder(tmp_path)
     again = load_encoder(encoder.to_json(), tmp_path, encoder.open_engine)
     assert again == encoder
@@ -168,7 +127,7 @@ def test_an_engine_encoder_is_made_again_from_its_settings_and_folder(tmp_path: 
 
 
 @pytest.mark.parametrize("change", [{"max_length": 0}, {"max_length": 1 << 20}, {"embedding_width": 0}, {"pad": 3}, {"name": None}])
-def test_settings_of_no_engine_encoder_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_invalid_engine_encoder_settings_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     encoder, _ = small_encoder(tmp_path)
     with pytest.raises((ValueError, ConfigError)):
         load_encoder({**encoder.to_json(), **change}, tmp_path)

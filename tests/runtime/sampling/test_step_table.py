@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 from costroute_rt.error import ConfigError
-from costroute_rt.sampling.step_table import COLUMNS, StepTable, advance
+from costroute_rt.sampling.step_table import COLUMNS, MEMORY, Descent, StepTable, advance
+
+LEVELS = np.array([0.9, 0.5, 0.2, 0.0])
+
+
+def small_descent(timestep: object = (900.0, 400.0, 100.0), levels: object = LEVELS, initial_noise_scale: float = 3.0) -> Descent:
+    return Descent.through(np.array(timestep), np.array(levels), initial_noise_scale)
 
 
 def small_table(**changes: object) -> StepTable:
     columns = {
-        "timestep": np.array([900.0, 400.0, 100.0]),
-        "noise_levels": np.array([0.9, 0.5, 0.2, 0.0]),
+        "descent": small_descent(),
         "p": 0.5,
         "q": -2.0,
         "a": np.array([0.8, 0.6, 0.0]),
@@ -22,41 +27,64 @@ def small_table(**changes: object) -> StepTable:
         "c": np.array([0.0, -0.25, 0.0]),
         "s": np.array([0.1, 0.0, 0.0]),
         "input_scale": 0.7,
-        "initial_noise_scale": 3.0,
+        "guidance": 4.0,
     }
-    return StepTable.from_columns(**{**columns, **changes})  # type: ignore[arg-type]
+    return StepTable(**{**columns, **changes})  # type: ignore[arg-type]
 
 
 def test_a_row_has_the_order_of_the_columns() -> None:
     table = small_table()
     assert len(table) == 3
-    np.testing.assert_array_equal(table.row(1), [0.7, 400, 0.5, -2, 0.6, 1.5, -0.25, 0])
-    assert [getattr(table, name).shape for name in COLUMNS] == [(3,)] * 8
-    assert table.row(0).dtype == np.float64
+    np.testing.assert_array_equal(table.rows()[1], [0.7, 400, 4, 0.5, -2, 0.6, 1.5, -0.25, 0])
+    assert [getattr(table, name).shape for name in (*COLUMNS, *MEMORY)] == [(3,)] * 14
+    assert table.rows().dtype == np.float64
+
+
+def test_a_row_with_memory_has_the_memory_last() -> None:
+    table = small_table(e=1.0, f=2.0, g=3.0, h=4.0, k=5.0)
+    np.testing.assert_array_equal(table.rows(memory=True)[1], [0.7, 400, 4, 0.5, -2, 0.6, 1.5, -0.25, 0, 1, 2, 3, 4, 5])
+    assert table.has_memory
+    assert not small_table().has_memory
+
+
+def test_guidance_may_change_from_row_to_row() -> None:
+    table = small_table().with_guidance(np.array([3.0, 2.0, 1.0]))
+    np.testing.assert_array_equal(table.rows()[:, 2], [3, 2, 1])
+    np.testing.assert_array_equal(table.tail(1).guidance, [2, 1])
 
 
 def test_advance_follows_the_rule() -> None:
     x, m, d_prev, noise = np.array([1.0, -2.0]), np.array([0.5, 0.25]), np.array([4.0, 8.0]), np.array([10.0, 20.0])
-    x_next, d = advance(small_table(), 0, x, m, noise=noise)
+    x_next, d, _ = advance(small_table(), 0, x, m, noise=noise)
     np.testing.assert_allclose(d, [0.5 - 1.0, -1.0 - 0.5])
     np.testing.assert_allclose(x_next, [0.8 - 0.75 + 1.0, -1.6 - 2.25 + 2.0])
-    x_next, d = advance(small_table(), 1, x, m, d_prev)
+    x_next, d, y_next = advance(small_table(), 1, x, m, d_prev)
     np.testing.assert_allclose(x_next, 0.6 * x + 1.5 * d - 0.25 * d_prev)
+    np.testing.assert_array_equal(y_next, [0, 0])
 
 
-@pytest.mark.parametrize(("row", "missing"), [(0, "noise"), (1, "d_prev")])
+def test_advance_carries_a_latent() -> None:
+    x, m, d_prev, y = np.array([1.0, -2.0]), np.array([0.5, 0.25]), np.array([4.0, 8.0]), np.array([3.0, 7.0])
+    table = small_table(e=0.1, f=0.2, g=0.3, h=0.4, k=0.5)
+    x_next, d, y_next = advance(table, 1, x, m, d_prev, y=y)
+    np.testing.assert_allclose(x_next, 0.6 * x + 1.5 * d - 0.25 * d_prev + 0.1 * y)
+    np.testing.assert_allclose(y_next, 0.2 * x + 0.3 * d + 0.4 * d_prev + 0.5 * y)
+
+
+@pytest.mark.parametrize(("row", "missing"), [(0, "noise"), (1, "d_prev"), (2, "y")])
 def test_advance_names_what_a_row_needs(row: int, missing: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        advance(small_table(), row, np.zeros(2), np.zeros(2))
+        advance(small_table(e=np.array([0.0, 0.0, 1.0])), row, np.zeros(2), np.zeros(2))
     assert caught.value.name == missing
 
 
 def test_a_tail_is_the_same_rows() -> None:
     table = small_table()
     tail = table.tail(1)
-    np.testing.assert_array_equal(tail.row(0), table.row(1))
+    np.testing.assert_array_equal(tail.rows()[0], table.rows()[1])
     np.testing.assert_array_equal(tail.noise_levels, [0.5, 0.2, 0.0])
     assert len(tail) == 2
+    assert tail.descent.before == (0.9,)
 
 
 def test_a_table_cannot_be_changed() -> None:
@@ -73,12 +101,10 @@ def test_a_table_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("noise_levels", np.array([0.9, 0.5, 0.2])),
         ("a", np.array([1.0, np.nan, 0.0])),
         ("b", np.zeros(2)),
         ("p", np.inf),
-        ("initial_noise_scale", 0.0),
-        ("initial_noise_scale", np.inf),
+        ("k", np.zeros(4)),
     ],
 )
 def test_a_table_refuses_what_it_cannot_follow(name: str, value: object) -> None:
@@ -87,6 +113,17 @@ def test_a_table_refuses_what_it_cannot_follow(name: str, value: object) -> None
     assert caught.value.name == name
 
 
-def test_a_table_without_rows_is_refused() -> None:
-    with pytest.raises(ConfigError, match="one row or more"):
-        StepTable.from_columns(timestep=np.array([]), noise_levels=np.zeros(1), p=1.0, q=0.0, a=1.0, b=0.0)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("levels", {"levels": [0.9, 0.5, 0.2]}),
+        ("timestep", {"timestep": [], "levels": [0.0]}),
+        ("timestep", {"timestep": [1.0, np.nan, 0.0]}),
+        ("initial_noise_scale", {"initial_noise_scale": 0.0}),
+        ("initial_noise_scale", {"initial_noise_scale": np.inf}),
+    ],
+)
+def test_a_descent_refuses_what_no_run_follows(name: str, arguments: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        small_descent(**arguments)  # type: ignore[arg-type]
+    assert caught.value.name == name

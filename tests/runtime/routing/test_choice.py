@@ -7,9 +7,9 @@ import json
 import pytest
 
 from costroute_rt.candidate import Candidate
-from costroute_rt.cost.cost_model import Cost
 from costroute_rt.error import BudgetError, ConfigError
-from costroute_rt.route import Option, Route, choose
+from costroute_rt.route import Cost, Option, Route
+from costroute_rt.routing.choice import choose
 
 
 def make_option(name: str, quality: float, ms: float, p95_ms: float | None = None) -> Option:
@@ -50,7 +50,7 @@ def test_within_the_tolerance_the_cheapest_is_chosen(tolerance: float, name: str
     assert choose("x", OPTIONS, tolerance=tolerance).chosen.name == name
 
 
-def test_nothing_fits_names_the_fastest_and_a_budget_that_is_enough() -> None:
+def test_the_budget_error_names_the_fastest_and_a_sufficient_budget() -> None:
     with pytest.raises(BudgetError, match="fast") as caught:
         choose("x", OPTIONS, max_ms=10)
     assert (caught.value.fastest, caught.value.max_ms) == ("fast", 10)
@@ -64,16 +64,26 @@ def test_or_fastest_takes_the_fastest_that_does_not_fit() -> None:
     assert "nothing fits" in route.reason
 
 
-def test_every_option_says_why() -> None:
+def test_every_option_has_a_reason() -> None:
     route = choose("x", OPTIONS, max_ms=150)
     why = {option.candidate.name: option.why for option in route.options}
-    assert why["middle"].startswith("chosen: best quality of the 2 of 3")
-    assert why["best"] == "may need 300 ms, 150 ms are allowed"
-    assert "0.500" in why["fast"]
+    assert why["middle"] == "chosen: best quality among the 2 of 3 candidates within 150 ms"
+    assert why["best"] == "p95 300 ms exceeds the 150 ms budget"
+    assert why["fast"] == "-0.300 quality for -80 ms"
 
 
-def test_a_dearer_option_that_fits_says_what_it_would_gain() -> None:
-    assert "for 0.100 more quality" in choose("x", OPTIONS, lam=0.001).options[2].why
+def test_an_option_states_its_difference_from_the_chosen_one() -> None:
+    assert choose("x", OPTIONS, lam=0.001).options[2].why == "+0.100 quality for +200 ms"
+
+
+def test_a_p95_just_over_the_budget_is_rounded_up() -> None:
+    route = choose("x", [*OPTIONS, make_option("late", 0.95, 290, 300.2)], max_ms=300)
+    assert route.options[3].why == "p95 301 ms exceeds the 300 ms budget"
+
+
+def test_a_tiny_difference_is_shown_without_a_minus_sign() -> None:
+    route = choose("x", [make_option("one", 0.5, 20), make_option("two", 0.49999, 20.2)])
+    assert route.options[1].why == "+0.000 quality for +0 ms"
 
 
 def test_no_options_is_an_error() -> None:

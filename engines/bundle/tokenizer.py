@@ -1,0 +1,99 @@
+"""Tokenizers: from a prompt to the tokens that a text encoder reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.error import BundleError, PromptError
+
+_CHARACTERS_PER_TOKEN = 32
+"""A text longer than this per token that the text encoder reads is refused: hardly anything of it could show in an image."""
+_REMEDY = "copy or download the bundle again"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text, tokenized."""
+
+    ids: npt.NDArray[np.int64]
+    """int64[1, max_length], padded."""
+    attention_mask: npt.NDArray[np.int64]
+    """int64[1, max_length]: 1 for a token, 0 for padding."""
+    is_truncated: bool
+    """Whether words at the end were dropped because the text encoder reads no more."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that are not padding."""
+        return int(self.attention_mask.sum())
+
+
+class Tokenizer:
+    """A tokenizer.json with its padding and template; made by `open`. Safe to use from several threads."""
+
+    def __init__(self, inner: Any, max_length: int, template: tuple[str, str], *, drop: int, lower_case: bool) -> None:
+        self._inner, self._max_length, self._lower_case = inner, max_length, lower_case
+        self._prefix, self._suffix = template
+        self.drop = drop
+        """Leading tokens that are cut from what encoders give for them."""
+        added = inner.get_added_tokens_decoder().values() if any(template) else ()
+        self._refused = tuple(token.content for token in added if token.special)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        max_length: int,
+        pad: int | str,
+        pad_side: str = "right",
+        template: tuple[str, str] = ("", ""),
+        drop: int = 0,
+        lower_case: bool = False,
+    ) -> Tokenizer:
+        """Read a tokenizer.json; raises BundleError where it is unusable or has no such padding token.
+
+        pad: id or text of the padding token. template: text put before and after each prompt.
+        """
+        from tokenizers import Tokenizer as Inner
+
+        try:
+            inner = Inner.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise BundleError(path, f"it is no usable tokenizer: {error}", _REMEDY) from error
+        pad_id, pad_token = (inner.token_to_id(pad), pad) if isinstance(pad, str) else (pad, inner.id_to_token(pad))
+        if pad_id is None or pad_token is None:
+            raise BundleError(path, f"it has no padding token {pad!r}", _REMEDY)
+        inner.enable_truncation(max_length)
+        inner.enable_padding(direction=pad_side, length=max_length, pad_id=pad_id, pad_token=pad_token)
+        if len(inner.encode("").ids) != max_length:
+            raise BundleError(path, f"its start and end tokens alone are more than the {max_length} tokens of the manifest", _REMEDY)
+        return cls(inner, max_length, template, drop=drop, lower_case=lower_case)
+
+    @property
+    def most_characters(self) -> int:
+        """Of a text: `encode` refuses a longer one."""
+        return self._max_length * _CHARACTERS_PER_TOKEN
+
+    def encode(self, text: str) -> Tokens:
+        """Tokens of a text within its template; a text that is too long loses its last words.
+
+        Raises PromptError for one that is so long that hardly any of it would be read, and for one that contains a special token of a
+        template, which would end the template early.
+        """
+        limit = self.most_characters
+        if len(text) > limit:
+            problem = f"the prompt has {len(text):,} characters, and the text encoder reads {self._max_length} tokens of it"
+            raise PromptError(f"{problem}: shorten it to {limit:,} characters at most")
+        special = next((token for token in self._refused if token in text), None)
+        if special is not None:
+            raise PromptError(f"the prompt contains {special}, which is a mark of this model's own: remove it")
+        text = text.lower().strip() if self._lower_case else text
+        encoding = self._inner.encode(self._prefix + text + self._suffix)
+        ids, mask = (np.array([values], dtype=np.int64) for values in (encoding.ids, encoding.attention_mask))
+        return Tokens(ids, mask, bool(encoding.overflowing))

@@ -1,0 +1,180 @@
+"""A family: one bundle, open, and its candidates described without any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from costroute_rt.call import Call, Stage
+from costroute_rt.candidate import Candidate
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST
+from costroute_rt.engines.bundle.name import EngineName, Size
+from costroute_rt.engines.bundle.size import check_bundle_size, with_size
+from costroute_rt.engines.bundle.tokenizer import Tokenizer
+from costroute_rt.error import BundleError, ConfigError, EngineError, Reason
+from costroute_rt.family.calls import call_graph, candidate_calls, encoders_of, read_pool, sources_of
+from costroute_rt.family.plan import Plan
+from costroute_rt.request import Request
+from costroute_rt.routing.router_bundle import states_source
+from costroute_rt.sampling.step_table import StepTable
+from costroute_rt.sampling.tables import Tables
+
+_KEPT = 256
+"""Lists of calls that a family keeps: candidates times sizes and numbers of images asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSizes:
+    """Image sizes for which engines were built."""
+
+    sizes: frozenset[Size] = frozenset()
+    """Sizes that have engines of their own."""
+    has_usual: bool = True
+    """Whether the engines exist that take any size the bundle makes."""
+
+    def resolve(self, bundle: Bundle, name: str, size: Size) -> str:
+        """Name of the engine to run for images of that size; name: of the graph's usual one.
+
+        Raises EngineError, with the nearest size that was built, where there is none.
+        """
+        if size in self.sizes:
+            return with_size(bundle, [name], size)[0]
+        if not self.has_usual:
+            near = min(self.sizes, key=lambda each: abs(each[0] - size[0]) + abs(each[1] - size[1]))
+            problem = f"no engines make images of {size[0]}x{size[1]}; the nearest size they were built for is {near[0]}x{near[1]}"
+            wanted = str(EngineName.parse(name)._replace(size=size))
+            raise EngineError(problem, reason=Reason.SIZE_MISSING, engine=wanted, bundle=str(bundle.root))
+        return name
+
+    def first(self, bundle: Bundle) -> Size:
+        """The bundle's usual size where engines make it, else the smallest that they make."""
+        usual = bundle.image.height, bundle.image.width
+        return usual if self.has_usual or usual in self.sizes else min(self.sizes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A bundle with its tokenizers, candidates and step tables, ready to use."""
+
+    bundle: Bundle
+    pool: tuple[Candidate, ...]
+    tokenizers: Mapping[str, Tokenizer]
+    tables: Tables
+    sizes: EngineSizes = field(default_factory=EngineSizes)
+    router_states: tuple[str, str] | None = None
+    """Text encoder and output that the family's router may read, as ENCODER and ENCODER.OUTPUT; None if the bundle has no router."""
+    _plans: dict[tuple[str, Size], Plan] = field(default_factory=dict, init=False, repr=False)
+    _calls: dict[tuple[str, Size, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def open(cls, bundle: Bundle) -> Family:
+        """Compile the step tables of every candidate and read the tokenizers.
+
+        Raises BundleError for a scheduler that cannot be compiled, or not to that many steps, and for a tokenizer that cannot be used.
+        """
+        pool, image = read_pool(bundle), bundle.image
+        try:
+            tables = Tables(bundle.schedulers)
+            for candidate in pool:
+                table = tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(image.height, image.width))
+                _check_memory(bundle, candidate, table)
+        except ConfigError as error:
+            raise BundleError(bundle.root / MANIFEST, f"a scheduler in it cannot be used: {error}", "export the bundle again") from error
+        states = states_source(bundle) if bundle.router is not None else None
+        return cls(bundle=bundle, pool=pool, tokenizers=open_tokenizers(bundle), tables=tables, router_states=states)
+
+    @property
+    def name(self) -> str:
+        """Of the family, such as `postcard`."""
+        return self.bundle.family
+
+    @property
+    def uses_zeros(self) -> bool:
+        """Whether zeros stand for a negative prompt that was not given, rather than the empty text."""
+        return self.bundle.negative_prompt == "zeros"
+
+    def size(self, request: Request) -> Size:
+        """Height and width of a request's images in pixels; raises ConfigError for a size that the family cannot make."""
+        image = self.bundle.image
+        height, width = request.height, request.width
+        if height is None and width is None:
+            return image.height, image.width
+        return check_bundle_size(image, image.height if height is None else height, image.width if width is None else width)
+
+    def plan(self, candidate: Candidate, size: Size) -> Plan:
+        """How the candidate makes images of that size, compiled once; raises EngineError if no engine makes that size."""
+        key = candidate.name, size
+        if key not in self._plans:
+            self._plans[key] = self._compile(candidate, size)
+        return self._plans[key]
+
+    def calls(self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1) -> tuple[Call, ...]:
+        """Every engine run for `count` images, in order, put together once; texts: 2 if the negative prompt has to be encoded too."""
+        key = candidate.name, size, count, texts
+        if key not in self._calls:
+            if len(self._calls) >= _KEPT:
+                self._calls.clear()
+            self._calls[key] = self.plan(candidate, size).calls(count, texts)
+        return self._calls[key]
+
+    def _compile(self, candidate: Candidate, size: Size) -> Plan:
+        bundle, image = self.bundle, self.bundle.image
+        table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size))
+        calls = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
+        by_graph = {call_graph(call): call for call in calls}
+        return Plan(
+            candidate=candidate,
+            size=size,
+            latent_shape=(image.latent_channels, size[0] // image.vae_scale_factor, size[1] // image.vae_scale_factor),
+            sources=sources_of(bundle, candidate.denoiser),
+            encoders={name: by_graph[name, "encode"] for name in encoders_of(bundle, candidate.denoiser)},
+            condition=by_graph.get((candidate.denoiser, "condition")),
+            step=next(call for call in calls if call.stage is Stage.DENOISE),
+            decode=next(call for call in calls if call.stage is Stage.DECODE),
+            table=table.with_guidance(candidate.guidance_scale),
+            scheduler=self.tables.config(candidate.scheduler),
+        )
+
+    def _at_size(self, call: Call, size: Size) -> Call:
+        """The call by the engine that makes images of that size, and its share of the work that was measured."""
+        usual = self.bundle.image.height * self.bundle.image.width
+        own = self.sizes.resolve(self.bundle, call.engine, size)
+        grows = call.stage in (Stage.DENOISE, Stage.DECODE) and own == call.engine
+        return replace(call, engine=own, area=size[0] * size[1] / usual if grows else 1.0)
+
+    def encoder_call(self, encoder: str) -> Call:
+        """One run of a text encoder."""
+        return Call(self.engine(encoder, "encode"), Stage.TEXT)
+
+    def engine(self, component: str, graph: str) -> str:
+        """Name of the usual engine of a graph."""
+        return f"{self.name}/{component}/{graph}"
+
+    def with_sizes(self, sizes: EngineSizes) -> Family:
+        """The same family on engines of these sizes."""
+        return replace(self, sizes=sizes)
+
+
+def open_tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
+    """The bundle's tokenizers by name; raises BundleError."""
+    return {
+        name: Tokenizer.open(
+            bundle.path(spec.file),
+            max_length=spec.max_length,
+            pad=spec.pad_id,
+            pad_side=spec.pad_side,
+            template=(spec.prefix, spec.suffix),
+            drop=spec.drop,
+            lower_case=spec.lower_case,
+        )
+        for name, spec in bundle.tokenizers.items()
+    }
+
+
+def _check_memory(bundle: Bundle, candidate: Candidate, table: StepTable) -> None:
+    denoiser = bundle.components[candidate.denoiser]
+    path = denoiser.graphs[denoiser.step_graph(candidate.guidance_scale)]
+    if table.has_memory and CARRIED not in bundle.graphs[path].inputs:
+        problem = f"{candidate.name} has the scheduler {candidate.scheduler}, which carries one more latent, and {path} has no input for it"
+        raise BundleError(bundle.root / MANIFEST, problem, "export the bundle again with this scheduler")

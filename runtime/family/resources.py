@@ -1,0 +1,107 @@
+"""What a runtime works with: families, engines, costs and the quality estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from costroute_rt.call import Call
+from costroute_rt.candidate import Candidate, find_candidate
+from costroute_rt.cost.correction import Clock
+from costroute_rt.cost.cost_model import CostModel
+from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.family.conditioning import Encodings, encode_text, text_states, tokenize
+from costroute_rt.family.engine_set import EngineSet, run_on_host
+from costroute_rt.family.family import Family
+from costroute_rt.family.upgrade import Upgrade
+from costroute_rt.request import Request
+from costroute_rt.routing.prompt_encoder import TextStates
+from costroute_rt.routing.quality import QualityEstimator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """`Runtime.open` puts them together; tests put in others."""
+
+    families: Mapping[str, Family]
+    """By name."""
+    pool: tuple[Candidate, ...]
+    """Candidates of all families, in the order of the quality estimate."""
+    engines: EngineSet
+    costs: CostModel
+    quality: QualityEstimator
+    router_calls: tuple[Call, ...] = ()
+    """Engine runs that judging a prompt takes beside the text encoder's."""
+    clock: Clock
+    setup: Mapping[str, str]
+    """Backend, provider, precision and target that the engines were built by, as errors carry them."""
+    fallback: str | None = None
+    """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
+    versions: Mapping[str, str]
+    """Of the libraries that make the images, by name."""
+    upgrade: Upgrade | None = None
+    """Better engines that are being built in the background."""
+    negatives: Encodings = field(default_factory=Encodings)
+
+    def family(self, candidate: Candidate) -> Family:
+        """The candidate's family."""
+        return self.families[candidate.family]
+
+    @property
+    def main_family(self) -> Family:
+        """The first family: its text states are those that a router reads."""
+        return next(iter(self.families.values()))
+
+    def candidates(self, request: Request) -> tuple[Candidate, ...]:
+        """The candidates that a request allows; raises ConfigError for an unknown name."""
+        return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
+
+    def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
+        """Every engine run that the request takes with this candidate, as things are now, in order."""
+        family, texts = self.family(candidate), 1
+        size = family.size(request)
+        if candidate.is_guided:
+            negative = self.negative_text(family, request)
+            encoders = family.plan(candidate, size).encoders
+            texts += negative is not None and not all((family.name, encoder, negative) in self.negatives for encoder in encoders)
+        return (*self.router_calls, *family.calls(candidate, size, request.count, texts))
+
+    def missing(self, calls: Iterable[Call]) -> tuple[str, ...]:
+        """Names of the engines in `calls` that are not resident, in order."""
+        return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
+
+    def negative_text(self, family: Family, request: Request) -> str | None:
+        """The text of the request's negative prompt; None where zeros stand for it."""
+        if request.negative_prompt is None:
+            return None if family.uses_zeros else ""
+        return request.negative_prompt
+
+    def text_states(self, prompt: str) -> TextStates:
+        """The prompt's states as the router reads them, by one run of the text encoder. Raises PromptError where it is far too long."""
+        family = self.main_family
+        bundle, tokenizers, source = family.bundle, family.tokenizers, self.states_source
+        tokens = tokenize(tokenizers, prompt)
+        run = partial(run_on_host, self.engines.get(family.engine(source[0], "encode")))
+        return text_states(bundle, source, encode_text(bundle, tokenizers, source[0], tokens, run), tokens, tokenizers)
+
+    @property
+    def states_source(self) -> tuple[str, str]:
+        """Text encoder and output that the router reads; raises ConfigError if the main family has none for it."""
+        source = self.main_family.router_states
+        if source is None:
+            raise ConfigError("quality estimate", "one that reads text states", "a family with a router")
+        return source
+
+    def located(self, error: EngineError) -> EngineError:
+        """The error with the bundle and setup of its engine filled in, as far as they are known."""
+        name = error.engine or ""
+        family, engine = self.families.get(name.partition("/")[0], self.main_family), self.engines.find(name)
+        setup = dict(self.setup) if engine is None or engine.key is None else engine.key.setup
+        return error.located(setup=setup, bundle=family.bundle.root)
+
+    def swap_in(self) -> None:
+        """Put engines that became ready in the place of those in use; to be called between two requests."""
+        for name, (engine, cost) in (self.upgrade.take() if self.upgrade is not None else {}).items():
+            self.engines.replace(name, engine)
+            self.costs.replace(name, cost)

@@ -1,0 +1,60 @@
+"""Where the milliseconds of a request go."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from costroute_rt.cost.correction import Clock
+from costroute_rt.result import Timings
+
+
+class Lap:
+    """Times one stretch; used by `with`."""
+
+    def __init__(self, watch: Stopwatch, name: str) -> None:
+        self._watch, self._name, self._started_s = watch, name, 0.0
+        self.ms = 0.0
+        """How long it took, once it is over."""
+
+    def __enter__(self) -> Lap:
+        self._started_s = self._watch.clock()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.ms = (self._watch.clock() - self._started_s) * 1000
+        self._watch.stages[self._name] += self.ms
+
+
+class Stopwatch:
+    """Adds up the milliseconds of each stage, from the moment it is made."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.stages: defaultdict[str, float] = defaultdict(float)
+        self.rows_ms: list[float] = []
+        """One per denoiser call."""
+        self.started_s = clock()
+
+    def stage(self, name: str) -> Lap:
+        """Counts the time within its `with` block towards `name`."""
+        return Lap(self, name)
+
+    def elapsed_ms(self) -> float:
+        """Since the start."""
+        return (self.clock() - self.started_s) * 1000
+
+    def timings(self, waited_ms: float) -> Timings:
+        """Everything so far."""
+        stages, total_ms = self.stages, self.elapsed_ms()
+        engines_ms = stages["text"] + stages["swap"] + sum(self.rows_ms) + stages["decode"]
+        return Timings(
+            tokenize_ms=stages["tokenize"],
+            route_ms=stages["route"],
+            text_ms=stages["text"],
+            swap_ms=stages["swap"],
+            denoise_ms=tuple(self.rows_ms),
+            decode_ms=stages["decode"],
+            total_ms=total_ms,
+            outside_ms=total_ms - engines_ms,
+            waited_ms=waited_ms,
+        )

@@ -1,0 +1,30 @@
+"""The step tables of a family's schedulers, each built once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from costroute_rt.sampling.scheduler import SchedulerConfig, build_table, from_diffusers
+from costroute_rt.sampling.step_table import StepTable
+
+
+class Tables:
+    """Step tables by scheduler, number of steps and, where the scheduler's shift depends on it, number of latent tokens."""
+
+    def __init__(self, schedulers: Mapping[str, Mapping[str, Any]]) -> None:
+        """schedulers: diffusers' scheduler configurations by name; raises ConfigError for one that cannot be compiled."""
+        self._configs = {name: from_diffusers(config) for name, config in schedulers.items()}
+        self._tables: dict[tuple[str, int, int | None], StepTable] = {}
+
+    def config(self, scheduler: str) -> SchedulerConfig:
+        """The scheduler called so."""
+        return self._configs[scheduler]
+
+    def table(self, scheduler: str, num_inference_steps: int, tokens: int) -> StepTable:
+        """A whole run without guidance; raises ConfigError where the scheduler cannot take that many steps."""
+        config = self._configs[scheduler]
+        key = scheduler, num_inference_steps, tokens if config.use_dynamic_shifting else None
+        if key not in self._tables:
+            self._tables[key] = build_table(config, num_inference_steps, tokens)
+        return self._tables[key]

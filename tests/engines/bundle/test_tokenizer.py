@@ -1,0 +1,78 @@
+"""Tokenizers: token ids of one length, what is cut, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.tokenizer import Tokenizer
+from costroute_rt.error import BundleError, PromptError
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle, verify=False)
+
+
+@pytest.fixture
+def tokenizer(bundle: Bundle) -> Tokenizer:
+    spec = bundle.tokenizers["tokenizer"]
+    return Tokenizer.open(bundle.path(spec.file), max_length=spec.max_length, pad=spec.pad_id)
+
+
+def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokenizer) -> None:
+    short = tokenizer.encode("a red house")
+    end = short.ids[0, -1]  # this bundle pads with the end token
+    long = tokenizer.encode("a red house by a lake " * 10)
+    assert long.is_truncated
+    assert not short.is_truncated
+    assert long.ids[0, -1] == end
+    assert (long.ids[0, :-1] != end).all()
+
+
+@pytest.mark.parametrize("text", ["a red house " * 3334, "a" * 1_000_000], ids=["ten thousand words", "one endless word"])
+def test_a_text_that_could_hardly_be_read_is_refused(tokenizer: Tokenizer, text: str) -> None:
+    with pytest.raises(PromptError, match=f"{len(text):,} characters.* reads 16 tokens.* 512 characters at most"):
+        tokenizer.encode(text)
+
+
+def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path, bundle: Bundle) -> None:
+    broken = tmp_path / "tokenizer.json"
+    broken.write_text("{")
+    with pytest.raises(BundleError, match="tokenizer"):
+        Tokenizer.open(broken, max_length=16, pad="<|endoftext|>")
+    with pytest.raises(BundleError, match="padding"):
+        Tokenizer.open(bundle.path(bundle.tokenizers["tokenizer"].file), max_length=16, pad="<no-such-token>")
+    with pytest.raises(BundleError, match="more than the 1 tokens"):
+        Tokenizer.open(bundle.path(bundle.tokenizers["tokenizer"].file), max_length=1, pad="<|endoftext|>")
+
+
+def test_padding_comes_first_where_the_bundle_says_so(bundle: Bundle) -> None:
+    path = bundle.path("tokenizer/tokenizer.json")
+    tokenizers = [Tokenizer.open(path, max_length=16, pad="<|endoftext|>", pad_side=side) for side in ("left", "right")]
+    left, right = (tokenizer.encode("a red house") for tokenizer in tokenizers)
+    assert left.length == right.length < 16
+    assert left.ids[0, -left.length :].tolist() == right.ids[0, : right.length].tolist()
+    assert left.attention_mask[0].tolist() == right.attention_mask[0, ::-1].tolist()
+
+
+def test_a_template_stands_around_the_prompt_which_may_not_end_it(bundle: Bundle) -> None:
+    path = bundle.path("tokenizer/tokenizer.json")
+    plain = Tokenizer.open(path, max_length=16, pad="<|endoftext|>")
+    tokenizer = Tokenizer.open(path, max_length=16, pad="<|endoftext|>", template=("draw ", " now"), drop=2)
+    assert tokenizer.encode("a Red house").ids.tolist() == plain.encode("draw a Red house now").ids.tolist()
+    assert tokenizer.drop == 2
+
+
+def test_special_tokens_are_refused_within_a_template_only(bundle: Bundle) -> None:
+    path = bundle.path("tokenizer/tokenizer.json")
+    from tokenizers import Tokenizer as Inner
+
+    inner = Inner.from_file(str(path))
+    special = next((token.content for token in inner.get_added_tokens_decoder().values() if token.special), None)
+    assert special is not None
+    Tokenizer.open(path, max_length=16, pad="<|endoftext|>").encode(f"a house {special}")
+    with pytest.raises(PromptError, match="remove it"):
+        Tokenizer.open(path, max_length=16, pad="<|endoftext|>", template=("draw ", "")).encode(f"a house {special}")
