@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from costroute_rt.export.router.evaluate import Evaluation
 
 FIGURES = {
-    "area": "area above mixing",
+    "area": "area above random mixing",
     "qnc": "QNC",
     "gain": "gain over the best",
     "gain_at_mean_cost": "gain at mean cost",
-    "over_hull_at_mean_cost": "gain over mixing",
+    "over_hull_at_mean_cost": "over mixing there",
 }
 
 
