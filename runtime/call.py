@@ -1,4 +1,4 @@
-"""Engine runs as values: what costs, loading and warming up are added up from."""
+"""Engine runs as values, from which costs, loads and warm-up runs are derived."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Stage(str, Enum):
-    """What a call is for; its value is the name in timings and costs."""
+    """The stage that a call belongs to; its value is the name in timings and costs."""
 
     ROUTE = "route"
     TEXT = "text"
@@ -24,6 +24,6 @@ class Call:
     stage: Stage
     times: int = 1
     rows: int = 1
-    """Texts in each run: 2 where a negative prompt stands beside the prompt."""
+    """Texts in each run: 2 with a negative prompt, else 1."""
     area: float = 1.0
-    """Pixels of the image over those of the size at which the engine was measured."""
+    """Pixels of the image, divided by the pixels of the size at which the engine was measured."""

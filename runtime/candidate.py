@@ -1,4 +1,4 @@
-"""Candidates: what a router chooses between."""
+"""Candidates: the ways to make an image that a router chooses from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from costroute_rt.error import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to make an image: what a router chooses between."""
+    """One way to make an image: denoiser, scheduler, number of steps, guidance and decoder."""
 
     name: str
     family: str = ""

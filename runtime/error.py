@@ -2,18 +2,18 @@
 
 CostrouteError            exit 1
 ├── ConfigError           exit 2    a value or option is wrong: change it
-├── PromptError           exit 2    the prompt cannot be used: write another
+├── PromptError           exit 2    the prompt cannot be used: write another one
 ├── LabelError            exit 2    a table of labels or prompts cannot be used: correct it or label again
 ├── BudgetError           exit 3    nothing fits the latency budget: allow more time
-├── BundleError           exit 4    a bundle is broken or foreign: get it again
+├── BundleError           exit 4    a bundle is damaged or incompatible: get it again
 ├── EngineError           exit 5    an engine is missing, stale or damaged: build it again
 │   └── StoreFullError    exit 5    no room to write an engine: free some
 ├── BackendError          exit 6    a backend or provider is missing: install it
 ├── OutputError           exit 7    a result cannot be written: choose another place
-└── CancelledError        exit 130  somebody asked to stop
+└── CancelledError        exit 130  the request was cancelled
 
-The text of an error says what failed, what was found, and the remedy in words. Whoever shows it in another form (the command line does,
-with a command) goes by its fields: `reason` and the data beside it. Errors can be pickled and copied.
+The text of an error says what failed, what was found, and the remedy in words. Code that shows it in another form (the command line
+prints a command to run) uses its fields: `reason` and the other attributes. Errors can be pickled and copied.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from typing import Any, TypeVar
 
 
 class Reason(str, Enum):
-    """What kind of problem an error is about, for those who act on it."""
+    """The kind of problem, for code that handles an error."""
 
     MISSING = "missing"
-    """There is no such engine."""
+    """The engine does not exist."""
     SIZE_MISSING = "size_missing"
     """No engine makes images of that size."""
     DAMAGED = "damaged"
-    """Files are not as they were written or installed."""
+    """Files have changed since they were written or installed."""
     QUARANTINED = "quarantined"
     """The engine was wrong or slow and must not be used."""
     NOT_MEASURED = "not_measured"
-    """There are no usable costs of an engine."""
+    """The engine has no usable costs."""
     CANNOT_BUILD = "cannot_build"
     CANNOT_OPEN = "cannot_open"
     FAILED = "failed"
@@ -45,9 +45,9 @@ class Reason(str, Enum):
     NO_MEMORY = "no_memory"
     """The device has no memory left for the engine."""
     NO_PROCESS = "no_process"
-    """The process that builds in the background cannot be started."""
+    """The process of the background build cannot be started."""
     AMBIGUOUS = "ambiguous"
-    """The name fits no stored engine, or several."""
+    """The name matches no stored engine, or several."""
     STORE = "store"
     """The store cannot be read or written."""
     FULL = "full"
@@ -73,12 +73,12 @@ _REMEDIES = {
     Reason.FAILED: "build the engine again",
     Reason.CLOSED: "open it again",
     Reason.NO_MEMORY: "free some of the device's memory",
-    Reason.NO_PROCESS: "build the engines before: Runtime.open(build=True)",
+    Reason.NO_PROCESS: "build the engines first: Runtime.open(build=True)",
     Reason.AMBIGUOUS: "name one of the stored engines",
     Reason.STORE: "check who owns it, or set COSTROUTE_HOME to a directory of your own",
     Reason.FULL: "free some space, or set COSTROUTE_HOME to another disk",
 }
-"""What to do about an engine or the store, in the words of the library."""
+"""Remedies of EngineErrors, in terms of the library."""
 
 _Error = TypeVar("_Error", bound="CostrouteError")
 
@@ -94,14 +94,14 @@ class CostrouteError(Exception):
 
 
 def _restore(kind: type[_Error], args: tuple[Any, ...], fields: dict[str, Any]) -> _Error:
-    """An error with these fields, without calling its constructor, whose arguments are not known any more."""
+    """An error with these fields, made without its constructor, because the constructor's arguments are no longer known."""
     error = kind.__new__(kind, *args)
     error.__dict__.update(fields)
     return error
 
 
 class ConfigError(CostrouteError):
-    """A value or option is wrong; remedy: give what was expected."""
+    """A value or option is wrong; remedy: pass what was expected."""
 
     exit_code = 2
 
@@ -110,12 +110,12 @@ class ConfigError(CostrouteError):
         super().__init__(f"{name} is {found!r}: expected {expected}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        found = self.found if isinstance(self.found, str | int | float | None) else repr(self.found)  # it may be anything
+        found = self.found if isinstance(self.found, str | int | float | None) else repr(self.found)  # others may not pickle
         return _restore, (type(self), self.args, {**self.__dict__, "found": found})
 
 
 class PromptError(CostrouteError):
-    """The prompt cannot be used; remedy: write another."""
+    """The prompt cannot be used; remedy: write another one."""
 
     exit_code = 2
 
@@ -137,10 +137,10 @@ class BudgetError(CostrouteError):
 
 
 class _FileError(CostrouteError):
-    """An error about one file or directory: which, what is wrong with it, what to do."""
+    """An error about one file or directory, with its path, the problem and the remedy."""
 
     def __init__(self, path: str | PathLike[str] | None, problem: str, remedy: str, *, reason: Reason | None = None) -> None:
-        """path: None where the problem is in something that is in no file yet."""
+        """path: None if the object with the problem is not in a file yet."""
         self.path, self.problem, self.remedy, self.reason = _text(path), problem, remedy, reason
         super().__init__(f"{f'{self.path}: ' if self.path else ''}{problem}; {remedy}")
 
@@ -152,7 +152,7 @@ class LabelError(_FileError):
 
 
 class BundleError(_FileError):
-    """A bundle is missing, damaged, foreign or too new; remedy: copy, download or export it again."""
+    """A bundle is missing, damaged, incompatible or too new; remedy: copy, download or export it again."""
 
     exit_code = 4
 
@@ -173,10 +173,10 @@ class EngineError(CostrouteError):
         setup: Mapping[str, str] | None = None,
         bundle: str | PathLike[str] | None = None,
     ) -> None:
-        """engine: full name, family/component/graph, with @HEIGHTxWIDTH for one built for that size.
+        """engine: full name, family/component/graph, with @HEIGHTxWIDTH for one that is built for a single size.
 
         path: the file or directory concerned.
-        setup: of such engines: `backend`, `provider`, `precision` and `target` as text.
+        setup: `backend`, `provider`, `precision` and `target` of the engine, as text.
         bundle: directory of the bundle that the engine belongs to.
         """
         self.problem, self.reason, self.engine, self.path, self.bundle = problem, reason, engine, _text(path), _text(bundle)
@@ -186,7 +186,7 @@ class EngineError(CostrouteError):
 
     @property
     def remedy(self) -> str:
-        """What to do about it, in words."""
+        """How to fix the problem, in words."""
         return _REMEDIES[self.reason]
 
     def located(
@@ -197,7 +197,7 @@ class EngineError(CostrouteError):
         setup: Mapping[str, str] | None = None,
         bundle: str | PathLike[str] | None = None,
     ) -> _Located:
-        """The same error with its missing fields filled in, for callers that know more."""
+        """The same error, with the fields that it lacks filled in by a caller that knows them."""
         return type(self)(
             self.problem,
             reason=self.reason,
@@ -216,7 +216,7 @@ class StoreFullError(EngineError):
 
 
 class BackendError(CostrouteError):
-    """A backend, provider or device that was asked for is missing or does not work; remedy: install it, or ask for another."""
+    """The requested backend, provider or device is missing or does not work; remedy: install it, or choose another one."""
 
     exit_code = 6
 
@@ -231,10 +231,10 @@ class BackendError(CostrouteError):
         instead: Mapping[str, str] | None = None,
         reason: Reason | None = None,
     ) -> None:
-        """install: requirements, such as costroute-rt[openvino], that the remedy is about.
+        """install: requirements to install, such as costroute-rt[openvino].
 
-        uninstall: packages that have to go first.
-        instead: what to ask for otherwise, such as {"provider": "cpu"}.
+        uninstall: packages to uninstall first.
+        instead: options that work without an installation, such as {"provider": "cpu"}.
         """
         self.asked, self.found, self.remedy, self.reason = asked, found, remedy, reason
         self.install, self.uninstall, self.instead = tuple(install), tuple(uninstall), dict(instead or {})

@@ -1,4 +1,4 @@
-"""PNG files that say how they were made."""
+"""PNG files that contain the settings they were made with."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 SETTINGS_KEY = "costroute"
 PARAMETERS_KEY = "parameters"
-"""Where AUTOMATIC1111's web UI, and what reads its files, looks for settings."""
+"""The key under which AUTOMATIC1111's web UI and compatible tools look for settings."""
 
 
 def write_png(path: Path, pixels: npt.NDArray[np.uint8], settings: Mapping[str, Any]) -> Path:
-    """Write `pixels`, uint8[height, width, 3], with `settings`, under a temporary name first; returns `path`.
+    """Write `pixels`, uint8[height, width, 3], with `settings`, by way of a temporary file; returns `path`.
 
-    Raises OutputError where that is impossible, ConfigError where `path` does not end in .png.
+    Raises OutputError if the file cannot be written, ConfigError if `path` does not end in .png.
     """
     from PIL import Image
 
@@ -55,7 +55,7 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8], settings: Mapping[str, 
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings a PNG of ours was made with; raises ConfigError where the file is none, or cannot be read."""
+    """The settings that `write_png` stored in a PNG; raises ConfigError if the file cannot be read or has none."""
     from PIL import Image
 
     expected = "a PNG written by costroute-rt"
@@ -68,11 +68,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise ConfigError("path", str(path), f"{expected}; this one has no {SETTINGS_KEY!r} text")
     try:
         settings = json.loads(text)
-        json.dumps(settings, allow_nan=False, ensure_ascii=False).encode()  # infinities and halves of characters are not ours
+        json.dumps(settings, allow_nan=False, ensure_ascii=False).encode()  # we never write infinities or unpaired surrogates
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError("path", str(path), f"{expected}; its {SETTINGS_KEY!r} text is no JSON") from error
+        raise ConfigError("path", str(path), f"{expected}; its {SETTINGS_KEY!r} text is not JSON") from error
     if not isinstance(settings, dict):
-        raise ConfigError("path", str(path), f"{expected}; its {SETTINGS_KEY!r} text is no JSON object")
+        raise ConfigError("path", str(path), f"{expected}; its {SETTINGS_KEY!r} text is not a JSON object")
     return settings
 
 

@@ -1,4 +1,4 @@
-"""A request: one value, checked before any work is done for it."""
+"""Requests: what to generate, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 LAST_SEED = 2**63 - 1
 _REFUSED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
-"""Control characters other than tab and line breaks, and halves of surrogate pairs."""
+"""Control characters other than tab and line breaks, and unpaired surrogates."""
 
 
 class RequestOptions(TypedDict, total=False):
-    """The keywords of `Runtime.generate`, `stream` and `route`: the fields of `Request` beside the prompt."""
+    """The keywords of `Runtime.generate`, `stream` and `route`: all fields of `Request` but the prompt."""
 
     negative_prompt: str | None
     max_ms: float | None
@@ -36,30 +36,30 @@ class RequestOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What somebody wants drawn; raises PromptError or ConfigError for what cannot be done."""
+    """What to generate; raises PromptError or ConfigError for an invalid field."""
 
     prompt: str
     negative_prompt: str | None = None
-    """What guided candidates steer away from; None, as in diffusers: the family's rule, which is the empty text or zeros."""
+    """What guided candidates steer away from; None, as in diffusers, means the family's default: the empty text or zeros."""
     max_ms: float | None = None
-    """Milliseconds from the call to uint8 pixels in host memory, all images together; None: no budget, the best candidate."""
+    """Budget from the call to uint8 pixels in host memory, all images together; None means no budget: the best candidate runs."""
     candidate: str | None = None
     """Name of the only candidate to consider."""
     seed: int | None = None
-    """0 or more; image i is made from seed + i. None: a random one, which the result names."""
+    """0 or more; image i is made from seed + i. None means a random seed, which the result reports."""
     count: int = 1
-    """Images of the prompt."""
+    """Number of images."""
     height: int | None = None
-    """Pixels; None: the family's own."""
+    """Pixels; None means the family's default."""
     width: int | None = None
     lam: float = 0.0
     """Quality that one millisecond is worth: lambda in q - lambda * c."""
     tolerance: float = 0.0
     """Quality that may be given up for a cheaper candidate."""
     or_fastest: bool = False
-    """Where no candidate fits, run the fastest in full and report the miss."""
+    """If no candidate fits the budget, run the fastest in full and report that the budget was missed."""
     preview: bool = False
-    """Whether step events carry a rough image."""
+    """Whether step events carry a rough preview of the image."""
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt)
@@ -85,12 +85,12 @@ class Request:
 
 
 def make_request(prompt: str | Request, **options: Unpack[RequestOptions]) -> Request:
-    """The request for a prompt with these options; of a request, a copy in which they take the place of its own."""
+    """A request for `prompt` with these options; if `prompt` is a request, a copy of it with these options replaced."""
     return replace(prompt, **options) if isinstance(prompt, Request) else Request(prompt=prompt, **options)
 
 
 def check_prompt(prompt: object) -> str:
-    """The prompt, where an image can be made from it; raises PromptError (empty, control characters), ConfigError (not text)."""
+    """The prompt, checked; raises PromptError if it is empty or has control characters, ConfigError if it is not text."""
     text = check_text("prompt", prompt)
     if not text.strip():
         raise PromptError("the prompt is empty: describe the image")
@@ -98,7 +98,7 @@ def check_prompt(prompt: object) -> str:
 
 
 def check_text(name: str, text: object) -> str:
-    """`text`, where it is text without control characters; it may be empty. Any other Unicode is welcome."""
+    """`text`, checked; it may be empty. Raises ConfigError if it is not text, PromptError if it has control characters."""
     if not isinstance(text, str):
         raise ConfigError(name, text, "text")
     refused = _REFUSED.search(text)
@@ -110,7 +110,7 @@ def check_text(name: str, text: object) -> str:
 
 
 def check_whole(name: str, value: object) -> int:
-    """`value` as an int, where it is a whole number of any integer type; raises ConfigError."""
+    """`value` of any integer type as an int; raises ConfigError if it is not a whole number."""
     if isinstance(value, bool):
         raise ConfigError(name, value, "a whole number")
     try:
@@ -120,7 +120,7 @@ def check_whole(name: str, value: object) -> int:
 
 
 def _number(name: str, value: object, expected: str) -> float:
-    """`value` as a float, where it is a finite number of any type; raises ConfigError."""
+    """`value` of any numeric type as a float; raises ConfigError if it is not a finite number."""
     try:
         if not isinstance(value, (bool, str)) and math.isfinite(value):  # type: ignore[arg-type]
             return float(value)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a generation gives back."""
+"""Results of a generation: events, timings and images."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """Progress, after one call of the denoiser."""
+    """Progress of a request after one denoiser call."""
 
     index: int
-    """Rows done."""
+    """Denoiser calls done."""
     total: int
-    """Rows of the whole request as planned now; re-planning lowers it."""
+    """Denoiser calls of the whole request as planned now; re-planning lowers it."""
     elapsed_ms: float
     remaining_ms: float
-    """Expected, decoding included."""
+    """Expected time until the result, decoding included."""
     preview: Image | None = None
-    """The (first) image as it would come out, roughly; None unless asked for."""
+    """Rough preview of the image in progress; None unless the request has `preview`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Where the milliseconds of one request went."""
+    """Milliseconds that one request spent in each stage."""
 
     tokenize_ms: float
     route_ms: float
     text_ms: float
-    """Text encoder."""
+    """Text encoders, and the part of the denoiser that depends on the text alone."""
     swap_ms: float
     """Loading engines that were not resident."""
     denoise_ms: tuple[float, ...]
     """One per denoiser call."""
     decode_ms: float
     total_ms: float
-    """Wall clock from the prompt to uint8 pixels in host memory; what a budget is compared with."""
+    """Wall-clock time from the prompt to uint8 pixels in host memory, which is compared with the budget."""
     outside_ms: float
     """The part of total_ms outside engine calls and loading: tokenizing, routing, the loop on the host, and the caller's callbacks."""
     waited_ms: float = 0.0
-    """Before that, while another request had the runtime; not in total_ms."""
+    """Time before the start, while other requests ran; not in total_ms."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`; rounded to microseconds."""
@@ -61,7 +61,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Images, and everything there is to say about how they came to be."""
+    """Images, with the decision, timings and settings that produced them."""
 
     pixels: npt.NDArray[np.uint8]
     """uint8[count, height, width, 3], sRGB"""
@@ -71,22 +71,22 @@ class Result:
     timings: Timings
     predicted_ms: float
     met: bool | None
-    """Whether total_ms kept within max_ms; None where there was no budget."""
+    """Whether total_ms was within max_ms; None if there was no budget."""
     replanned: int
-    """Rows left out to keep the deadline."""
+    """Denoiser calls that were skipped to keep the deadline."""
     truncated: bool
     """Whether the prompt or negative prompt was longer than the text encoder reads."""
     settings: Mapping[str, Any]
-    """What was asked and what was used, as `save` writes it into the file."""
+    """The request and the candidate, engines and versions used, as `save` writes them into the file."""
 
     @property
     def actual_ms(self) -> float:
-        """What is compared with predicted_ms and max_ms."""
+        """The total time, which is comparable with predicted_ms and max_ms."""
         return self.timings.total_ms
 
     @property
     def fallback(self) -> str | None:
-        """Why ONNX Runtime on the CPU stands in for what was asked for (`allow_fallback`), and what mends that; None: it does not."""
+        """Reason why ONNX Runtime on the CPU was used instead (`allow_fallback`), with the fix; None if there was no fallback."""
         return self.settings.get("fallback")
 
     @property
@@ -104,9 +104,9 @@ class Result:
         return Image.fromarray(self.pixels[0])
 
     def save(self, path: str | Path, index: int = 0) -> Path:
-        """Write image `index` as a PNG that says how it was made (`read_settings`); an existing file is replaced at once or not at all.
+        """Write image `index` as a PNG with its settings (`read_settings` reads them); replaces an existing file atomically.
 
-        Raises OutputError where it cannot be written, ConfigError for another suffix than .png or an index out of range.
+        Raises OutputError if the file cannot be written, ConfigError for a suffix other than .png or an index out of range.
         """
         from costroute_rt.png import write_png
 

@@ -14,24 +14,24 @@ class Cost:
     """Predicted milliseconds of a request, by stage."""
 
     overhead_ms: float
-    """Tokenizing, routing, and the host's share of the loop."""
+    """Tokenizing, routing, and the loop on the host."""
     text_ms: float
     swap_ms: float
     denoise_ms: float
     decode_ms: float
     spread_ms: float = 0.0
-    """From the sum to its 95th percentile, from the spread of single calls."""
+    """Distance from the total to its 95th percentile, by the spread of single calls."""
     margin_ms: float = 0.0
-    """What recent images needed beyond that."""
+    """Safety margin, learned from how far recent images exceeded their estimates."""
 
     @property
     def total_ms(self) -> float:
-        """The middle estimate."""
+        """The expected time (median)."""
         return self.overhead_ms + self.text_ms + self.swap_ms + self.denoise_ms + self.decode_ms
 
     @property
     def p95_ms(self) -> float:
-        """The upper estimate, which a budget is compared with: at least 95 of 100 images take no longer."""
+        """The upper estimate, which is compared with the budget: at least 95 of 100 images take no longer."""
         return self.total_ms + self.spread_ms + self.margin_ms
 
     def to_json(self) -> dict[str, float]:
@@ -42,7 +42,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One candidate as a decision sees it."""
+    """One candidate with its expected quality and cost for a prompt."""
 
     candidate: Candidate
     quality: float
@@ -51,24 +51,24 @@ class Option:
     """Standard error of `quality`."""
     cost: Cost
     memory_bytes: int
-    """Memory of the engines it needs."""
+    """Memory of the engines that the candidate needs."""
     resident: bool
-    """Whether all of them are loaded."""
+    """Whether all these engines are loaded."""
     fits: bool = True
     """Whether `p95_ms` is within the budget."""
     why: str = ""
-    """Why it was chosen, or why not."""
+    """Reason why it was chosen or not."""
     building_ms: float | None = None
-    """Predicted milliseconds with the better engines that are on their way; None if there are none, or if it is unknown."""
+    """Predicted milliseconds with the engines that are being built in the background; None if there are none, or if it is unknown."""
 
     @property
     def ms(self) -> float:
-        """Predicted milliseconds, middle estimate."""
+        """Predicted milliseconds (median)."""
         return self.cost.total_ms
 
     @property
     def p95_ms(self) -> float:
-        """Predicted milliseconds, upper estimate: what must fit."""
+        """Predicted milliseconds (95th percentile), which must fit the budget."""
         return self.cost.p95_ms
 
     def to_json(self) -> dict[str, Any]:
@@ -99,10 +99,10 @@ class Route:
     options: tuple[Option, ...]
     """Every candidate considered, in the pool's order."""
     lam: float = 0.0
-    """Quality that one millisecond was worth; in a plan for many prompts, the plan's multiplier."""
+    """Quality that one millisecond was worth; for a route of a plan, the plan's multiplier."""
     tolerance: float = 0.0
     judgement: Judgement | None = None
-    """Where the expected qualities come from."""
+    """The expected qualities and where they come from."""
 
     @property
     def option(self) -> Option:

@@ -31,8 +31,8 @@ OnStep = Callable[[StepEvent], "bool | None"]
 class Runtime:
     """Text to image within a latency budget, on one device.
 
-    Made by `Runtime.open` and closed by `with`. Safe to use from several threads: requests take turns, and the time one waits
-    for its turn is reported beside its own (`Timings.waited_ms`).
+    `Runtime.open` creates one, and `with` closes it. Safe to use from several threads: requests run one at a time, and the time that a
+    request waited for others is reported apart from its own (`Timings.waited_ms`).
     """
 
     def __init__(self, resources: Resources) -> None:
@@ -57,20 +57,20 @@ class Runtime:
         preload: bool = True,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Runtime:
-        """A runtime for `bundle`, a directory; None: the `postcard` family that ships with the package.
+        """Open the bundle directory `bundle`; None means the `postcard` family that ships with the package.
 
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory.
-        provider: the backend's execution provider; auto: its usual one.
-        precision: float32, bfloat16 or float16, where the backend can; auto: float16 with TensorRT, else float32.
-        threads: of each engine run; None: one for each physical core that this process may use.
+        provider: the backend's execution provider; auto means the backend's default.
+        precision: float32, bfloat16 or float16, if the backend supports it; auto means float16 with TensorRT, else float32.
+        threads: CPU threads of each engine run; None means one for each physical core that this process may use.
         allow_fallback: if engines of `backend` and `provider` cannot run on this machine, run ONNX Runtime on the CPU; a warning, and
             `fallback` of every result, give the reason.
         build: build and profile missing engines, calling progress(engine, index, total) before each.
-        background_build: if engines of `backend`, `provider` and `precision` are missing, start on others that are ready, else on ONNX
-            Runtime on the CPU, and build the missing ones in another process at low priority. They are put in use between two images, all
-            at once, when each proved correct and no slower than the one it replaces, and whole images are no slower with them. `building`
-            reports the state; closing the runtime ends it. Not to be given with `build`.
-        preload: load every engine now and run it once; otherwise each is loaded by the first request that needs it, within its budget.
+        background_build: if engines of `backend`, `provider` and `precision` are missing, start with other engines that are ready, else
+            with ONNX Runtime on the CPU, and build the missing ones in another process at low priority. The new engines replace the old
+            ones between two requests, all at once, if each is correct and no slower than the one it replaces, and whole images are no
+            slower with them. `building` reports the state; closing the runtime ends the build. Excludes `build`.
+        preload: load every engine now and run it once; otherwise the first request that needs an engine loads it, within its budget.
         Raises BundleError, EngineError (engines missing, stale, not measured), BackendError, ConfigError.
         """
         from costroute_rt.family.assembly import open_resources
@@ -99,7 +99,7 @@ class Runtime:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The pool, in its order."""
+        """The candidates of the pool, in the pool's order."""
         return self._resources.pool
 
     @property
@@ -142,11 +142,13 @@ class Runtime:
         height: int | None = None,
         width: int | None = None,
     ) -> list[Route]:
-        """A route for each prompt that together make the most of `total_ms`, or of `mean_ms` for each: one budget, divided by need.
+        """Divide one time budget over many prompts; returns the route of each, chosen for the highest total quality.
 
-        Nothing is generated: give each prompt to `generate` with `candidate=route.chosen.name`. Plan again with the remaining routes and
-        the remaining time to follow the actual times; a route's prompt is not judged a second time.
-        or_fastest: if not even the fastest candidates fit, plan these instead of raising BudgetError. The others: as in `Request`.
+        Nothing is generated: give each prompt to `generate` with `candidate=route.chosen.name`. To adapt to the actual times, plan again
+        with the remaining routes and the remaining time; the prompt of a route is not judged a second time.
+        total_ms: budget for all prompts together. mean_ms: budget per prompt. Exactly one of them must be given.
+        or_fastest: if not even the fastest candidates fit, plan these instead of raising BudgetError.
+        The other arguments are fields of `Request`.
         """
         if isinstance(prompts, str):
             raise ConfigError("prompts", prompts, "a list of prompts, not a single text")
@@ -176,12 +178,12 @@ class Runtime:
         cancel: threading.Event | None = None,
         **options: Unpack[RequestOptions],
     ) -> Result:
-        """Images of `prompt`, by the candidate expected to serve it best within `max_ms`.
+        """Generate images of `prompt` with the candidate of the best expected quality that fits `max_ms`.
 
-        The keywords are the fields of `Request`. A run that is late leaves steps out to keep its budget, and the result reports it. The
-        same seed, candidate and engine give the same pixels, bit for bit, unless steps were left out.
-        on_step: called after each denoiser call; returning False cancels.
-        cancel: set it from another thread; it takes effect after the denoiser call that is running.
+        The keywords are the fields of `Request`. A run that is late skips steps to keep its budget, and the result reports how many. The
+        same seed, candidate and engine give the same pixels, bit for bit, unless steps were skipped.
+        on_step: called after each denoiser call; returning False cancels the request.
+        cancel: an event to set from another thread; the request ends after the denoiser call that is running.
         Raises PromptError, ConfigError, BudgetError (nothing fits), CancelledError, EngineError.
         """
         with closing(self.stream(prompt, cancel=cancel, **options)) as events:
@@ -195,10 +197,10 @@ class Runtime:
     def stream(
         self, prompt: str | Request, *, cancel: threading.Event | None = None, **options: Unpack[RequestOptions]
     ) -> Generator[StepEvent | Result, None, None]:
-        """`generate` as an iterator: a StepEvent after each denoiser call, and last the Result.
+        """`generate` as an iterator: yields a StepEvent after each denoiser call, and finally the Result.
 
-        Bad arguments raise here; the work is done between the items, and its clock starts with the first. Closing the iterator, or
-        dropping it, cancels. Until it ends no other request of this runtime gets its turn.
+        Invalid arguments raise at this call. The work is done while the iterator advances, and its clock starts with the first item.
+        Closing or dropping the iterator cancels the request. Until it ends, other requests of this runtime wait.
         """
         request = self._check(make_request(prompt, **options))
         seed = int(np.random.default_rng().integers(2**32 - request.count)) if request.seed is None else request.seed
@@ -209,24 +211,24 @@ class Runtime:
             yield from Generation(self._resources, request, seed=seed, cancel=cancel, waited_ms=waited_ms).events()
 
     def _check(self, request: Request) -> Request:
-        """The request, where its candidate exists and its family makes such images; raises ConfigError."""
+        """The request; raises ConfigError if its candidate does not exist or a candidate's family cannot make images of its size."""
         for candidate in self._resources.candidates(request):
             self._resources.family(candidate).size(request)
         return request
 
     def preload(self) -> None:
-        """Load every engine of the pool and run each once, so that no request pays for it. Raises EngineError."""
+        """Load every engine of the pool and run each once, so that no request spends time on it. Raises EngineError."""
         from costroute_rt.generation.warm_up import warm_up
 
         with self._take_turn():
             warm_up(self._resources)
 
     def close(self) -> None:
-        """Release every engine, after the request that is running, and end what builds in the background.
+        """Release every engine after the running request has ended, and end the background build.
 
-        Nothing can be asked of the runtime afterwards.
+        Later requests raise ConfigError.
         """
-        if self._owner == threading.get_ident():  # a stream this thread left unfinished: it ends here
+        if self._owner == threading.get_ident():  # this thread has an unfinished stream, which ends here
             self._release()
         elif not self._is_closed:
             with self._take_turn():
@@ -246,10 +248,10 @@ class Runtime:
 
     @contextmanager
     def _take_turn(self) -> Iterator[float]:
-        """One request at a time: times of two at once would predict nothing. Gives the milliseconds it waited."""
+        """Run one request at a time, because times of concurrent requests predict nothing; yields the milliseconds spent waiting."""
         clock, me = self._resources.clock, threading.get_ident()
         if self._owner == me:
-            raise ConfigError("runtime", "asked from within a request of its own", "that request to be finished, or its stream closed")
+            raise ConfigError("runtime", "already running a request of this thread", "that request to end, or its stream to be closed")
         started = clock()
         with self._turn:
             self._check_open()
@@ -263,7 +265,7 @@ class Runtime:
 
     @contextmanager
     def _locating_errors(self) -> Iterator[None]:
-        """Errors of engines leave with the bundle and setup of the engine filled in."""
+        """Fill the bundle and setup of the engine into EngineErrors that pass through."""
         try:
             yield
         except EngineError as error:
@@ -271,4 +273,4 @@ class Runtime:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise ConfigError("runtime", "closed", "an open one: Runtime.open(...)")
+            raise ConfigError("runtime", "closed", "an open runtime: Runtime.open(...)")

@@ -1,4 +1,4 @@
-"""A bundle: one family in portable form, opened and checked before anything in it is trusted."""
+"""Bundles: one family in portable form, checked when it is opened."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _MANIFEST_LIMIT_BYTES = 16 << 20
 
 
 def shipped_bundle() -> Path:
-    """Where the bundle that comes with the package, the `postcard` family, lies."""
+    """Path of the bundle that ships with the package, the `postcard` family."""
     package = sys.modules[__name__.partition(".")[0]]
     return Path(str(package.__file__)).resolve().parent / "bundles" / "postcard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """One family in portable form; `Bundle.open` is the only way to get one."""
+    """One family in portable form; only `Bundle.open` creates one."""
 
     root: Path
     family: str
@@ -54,7 +54,7 @@ class Bundle:
     """Inputs and outputs of each ONNX file, by its path in the bundle."""
     tokenizers: Mapping[str, TokenizerSpec]
     negative_prompt: str
-    """What stands for a negative prompt that was not given: empty_text or zeros."""
+    """What replaces a missing negative prompt: empty_text or zeros."""
     image: ImageSpec
     preview: PreviewSpec | None
     schedulers: Mapping[str, Mapping[str, Any]]
@@ -63,20 +63,19 @@ class Bundle:
     quality: Mapping[str, Any]
     """{"metric": name, "candidates": {candidate: {"mean": score, "standard_error": score}}}"""
     router: Mapping[str, Any] | None
-    """{"file": path of router.json, "arrays": path of router.safetensors}; where it has a tokenizer of its own also
-    {"tokenizer": its path, "max_length": most tokens it gives}.
+    """{"file": path of router.json, "arrays": path of router.safetensors}; a router with a tokenizer of its own also has
+    {"tokenizer": path of its tokenizer, "max_length": limit of its tokens}.
 
-    None: the bundle has no router, and routing goes by `quality` alone.
+    None means that the bundle has no router, and routing uses `quality` alone.
     """
     manifest_sha256: str
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Bundle:
-        """Read the bundle directory at `path`.
+        """Read the bundle directory at `path`; raises BundleError.
 
-        The manifest is always checked in full, and every file for presence, size and place; `verify` also hashes every file
-        and looks into the ONNX files. Without it, call `verify()` for what is about to be read.
-        Raises BundleError.
+        The manifest is always checked in full, and so are the presence, size and location of every file. `verify` also hashes every file
+        and checks where the ONNX files' external data are. Without it, call `verify()` for the files that you are about to read.
         """
         given = Path(path)
         if not os.path.isdir(given):
@@ -92,13 +91,13 @@ class Bundle:
         return bundle
 
     def path(self, name: str) -> Path:
-        """Where the listed file `name` lies; raises BundleError for a file the manifest does not list."""
+        """Path of the listed file `name`; raises BundleError for a file that the manifest does not list."""
         if name not in self.files:
-            raise BundleError(self.root / MANIFEST, f"it lists no file {name}", _REMEDY)
+            raise BundleError(self.root / MANIFEST, f"it does not list the file {name}", _REMEDY)
         return self.root / name
 
     def graph_path(self, component: str, graph: str) -> str:
-        """Path in the bundle of one component's graph, e.g. `unet/step.onnx`; raises BundleError where there is none."""
+        """Path in the bundle of a component's graph, e.g. `unet/step.onnx`; raises BundleError if the component has no such graph."""
         found = self.components.get(component)
         if found is None or graph not in found.graphs:
             known = ", ".join(f"{name}/{key}" for name, each in self.components.items() for key in each.graphs)
@@ -106,14 +105,14 @@ class Bundle:
         return found.graphs[graph]
 
     def verify(self, *names: str) -> None:
-        """Hash the named files (all of them where none is named) and check what ONNX files refer to; raises BundleError."""
+        """Hash the named files, or all, and check the external data of the ONNX files among them; raises BundleError."""
         self.check_hashes(*names)
         for name in names or self.files:
             if name.endswith(".onnx"):
                 self._check_onnx(name, self.path(name))
 
     def check_hashes(self, *names: str) -> None:
-        """Hash the named files, all of them where none is named (about 1 ms for a megabyte); raises BundleError."""
+        """Hash the named files, or all (about 1 ms per megabyte); raises BundleError."""
         wanted = {name: self.path(name) for name in (names or self.files)}
         try:
             found = sha256_files(wanted.values())
@@ -124,13 +123,13 @@ class Bundle:
                 raise BundleError(path, f"its content does not match the manifest (SHA-256 begins {found[path][:12]})", _REMEDY)
 
     def verify_graph(self, component: str, graph: str) -> Path:
-        """Verify one graph and its weights, ready to be built; returns the path of the ONNX file."""
+        """Verify one graph and its weights before a build; returns the path of the ONNX file."""
         name = self.graph_path(component, graph)
         self.verify(name, *self.components[component].weights)
         return self.path(name)
 
     def weights_sha256(self, component: str) -> str:
-        """What an engine's key holds of a component's weight files: of one its SHA-256, of several that of all of theirs."""
+        """Digest of a component's weights for engine keys: the SHA-256 of its file, or of the digests of several files."""
         digests = [self.files[name].sha256 for name in self.components[component].weights]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else "none"
 
@@ -146,7 +145,7 @@ class Bundle:
             except (OSError, RuntimeError) as error:
                 raise BundleError(path, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
             if not real.is_relative_to(self.root):
-                raise BundleError(path, f"it is a link out of the bundle, to {real}", "put the file itself there")
+                raise BundleError(path, f"it is a link out of the bundle, to {real}", "replace the link with the file itself")
             if not stat.S_ISREG(status.st_mode):
                 raise BundleError(path, "it is not a regular file", _REMEDY)
             if status.st_size != entry.bytes:
@@ -156,7 +155,7 @@ class Bundle:
         try:
             external = read_external_locations(path)
         except ValueError as error:
-            raise BundleError(path, f"it is no usable ONNX file: {error}", _REMEDY) from error
+            raise BundleError(path, f"it is not a usable ONNX file: {error}", _REMEDY) from error
         weights = {file for component in self.components.values() if name in component.graphs.values() for file in component.weights}
         for location in external:
             manifest_format.check_path(location, _fail_at(path), "its external data")
@@ -168,7 +167,7 @@ class Bundle:
 def seal_bundle(root: Path, manifest: Mapping[str, Any]) -> Bundle:
     """Write manifest.json and manifest.sha256 for the files below `root`, filling in `format` and `files`; returns the checked bundle.
 
-    manifest: every other section, as `bundle_manifest.parse` reads them. Called last by whatever makes a bundle.
+    manifest: all other sections, as `manifest.parse` reads them. This is the last step of writing a bundle.
     """
     own = {MANIFEST, MANIFEST_SHA256}
     paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
@@ -180,7 +179,7 @@ def seal_bundle(root: Path, manifest: Mapping[str, Any]) -> Bundle:
 
 
 def _read_manifest(root: Path) -> bytes:
-    """The manifest's bytes, once they match the digest written beside it."""
+    """The manifest's bytes, checked against the digest in `manifest.sha256`."""
     path = root / MANIFEST
     try:
         if path.stat().st_size > _MANIFEST_LIMIT_BYTES:

@@ -1,4 +1,4 @@
-"""SHA-256 of files, quickly: large buffers, several files at a time (hashing releases the interpreter lock)."""
+"""Fast SHA-256 of files: large buffers, and several files in parallel (hashing releases the interpreter lock)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 _BUFFER_BYTES = 1 << 20
 _SERIAL_BYTES = 4 << 20
-"""Below this many bytes in all, starting threads costs more than it saves."""
+"""Below this total size, starting threads costs more than it saves."""
 
 
 def sha256_file(path: Path) -> str:
@@ -24,7 +24,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_files(paths: Iterable[Path]) -> dict[Path, str]:
-    """SHA-256 of each file, hashed side by side where they are large."""
+    """SHA-256 of each file; large ones are hashed in parallel."""
     listed = list(paths)
     if sum(path.stat().st_size for path in listed) < _SERIAL_BYTES:
         return {path: sha256_file(path) for path in listed}

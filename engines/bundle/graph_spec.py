@@ -1,4 +1,4 @@
-"""What a graph takes and gives, with known lengths put in, and as JSON."""
+"""Inputs and outputs of a graph: fixing free axes to known lengths, and conversion to JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec
 
 
 def fix_axes(spec: GraphSpec, lengths: Mapping[str, int]) -> GraphSpec:
-    """The same graph with these lengths for the free axes of those names."""
+    """The same inputs and outputs, with free axes fixed to these lengths by name."""
 
     def fix(port: TensorSpec) -> TensorSpec:
         return TensorSpec(port.dtype, tuple(lengths.get(axis, axis) if isinstance(axis, str) else axis for axis in port.shape))

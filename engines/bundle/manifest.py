@@ -1,10 +1,10 @@
 """The bundle manifest, format 2: its value types, and the reading of each section into them.
 
-A family is data. Nothing here names one: tokenizers and encoders have names, a denoiser's graphs name the tensors that they take, and the
-runtime feeds each graph what its inputs ask for.
+A family is data, and no family has code of its own here. Tokenizers and encoders have names, the inputs of a denoiser's graphs name the
+tensors that they take, and the runtime feeds each input the tensor of that name:
 
     TOKENIZER.attention_mask, TOKENIZER.length     int64[rows, tokens], int64[rows]
-    ENCODER.OUTPUT                                 what the graph `encode` of a text encoder gives, rows first
+    ENCODER.OUTPUT                                 an output of a text encoder's graph `encode`, rows first
     image_size                                     int64[2]: height and width in pixels
 
 A denoiser's `condition` graph takes any of these, once per request; its `step` and `guided_step` take the outputs of `condition`, and any
@@ -26,24 +26,24 @@ MANIFEST = "manifest.json"
 MANIFEST_SHA256 = "manifest.sha256"
 DTYPES = frozenset({"float32", "float16", "bfloat16", "int64", "int32", "uint8", "int8", "bool"})
 ROW_LENGTH, MEMORY_ROW_LENGTH = 9, 14
-"""Numbers in a row of a step table, and in one of a table that also carries a latent from row to row."""
+"""Numbers in a row of a step table, without and with a latent that is carried from row to row."""
 GUIDANCE_KINDS = ("none", "classifier_free", "embedded")
 """none: the denoiser takes no scale. classifier_free: a scale above 1 runs `guided_step`, with two rows of text. embedded: `step` reads the
 scale from its row."""
 NEGATIVE_RULES = ("empty_text", "zeros")
-"""What stands for a negative prompt that was not given: the encoders' outputs for the empty text, or zeros."""
+"""What replaces a missing negative prompt: the encoders' outputs for the empty text, or zeros."""
 IMAGE_SIZE = "image_size"
 ROUTER_GRAPHS = {"router_encoder": "encode", "router_estimator": "estimate"}
-"""Roles of the networks that a router may run, and the graph of each."""
+"""Roles of the networks that a router may run, with the graph of each."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Of families and graphs, whose names stand beside @HEIGHTxWIDTH in the names of engines."""
+"""Names of families and graphs, without the @ that separates the size in names of engines."""
 _MOST_TOKENS, _LONGEST_SIDE_PX = 1 << 16, 1 << 16
-"""Beyond any model there is; what is larger would only exhaust the memory."""
+"""Limits beyond any known model, to refuse values that would exhaust the memory."""
 _REQUIRED_GRAPHS = {"text_encoder": {"encode"}, "decoder": {"decode"}, "scorer": {"score"}}
 _REQUIRED_GRAPHS |= {role: {graph} for role, graph in ROUTER_GRAPHS.items()}
 LOOP_INPUTS = {"latent": 4, "denoised_before": 4, "noise": 4, "row": 1}
-"""What every step graph takes beside the conditioning, by rank."""
+"""Inputs of every step graph besides the conditioning, with their ranks."""
 CARRIED, NEXT_CARRIED = "carried", "next_carried"
 """Input and output of step graphs that carry one more latent."""
 _STEP_OUTPUTS = {"next_latent": 4, "denoised": 4}
@@ -57,9 +57,9 @@ _INTERFACES: dict[tuple[str, str], tuple[dict[str, int], dict[str, int]]] = {
     ("router_encoder", "encode"): ({"input_ids": 2, "attention_mask": 2}, {"embedding": 2}),
     ("router_estimator", "estimate"): ({"states": 3, "lengths": 1}, {"mean": 2}),
 }
-"""By role and use: the inputs and outputs (name: rank) a graph has at least."""
+"""By role and use: the required inputs and outputs of a graph, with their ranks."""
 _INPUT_DTYPES = {"input_ids": {"int64", "int32"}, "attention_mask": {"int64", "int32"}, "lengths": {"int64"}, "pixels": {"uint8"}}
-"""Everything else in those graphs is float32."""
+"""Dtypes of these required inputs; all other required inputs and outputs are float32."""
 _LATENTS = frozenset({"latent", "denoised_before", "noise", "next_latent", "denoised", CARRIED, NEXT_CARRIED})
 
 
@@ -69,7 +69,7 @@ class TensorSpec:
 
     dtype: str
     shape: tuple[int | str, ...]
-    """Axis lengths; a name stands for a length that may vary."""
+    """Axis lengths; a name is a length that may vary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class GraphSpec:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """What a file of the bundle must be."""
+    """The expected digest and size of a file of the bundle."""
 
     sha256: str
     bytes: int
@@ -90,7 +90,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One network: its graphs share its weight files."""
+    """One network: graphs that share weight files."""
 
     name: str
     role: str
@@ -100,9 +100,9 @@ class Component:
     weights: tuple[str, ...] = ()
     """Paths of its safetensors files, in float16, bfloat16 or float32."""
     tokenizer: str | None = None
-    """Of a text encoder: name of the tokenizer whose tokens it reads."""
+    """For a text encoder, the name of the tokenizer whose tokens it reads."""
     guidance: str = "none"
-    """Of a denoiser: one of `GUIDANCE_KINDS`."""
+    """For a denoiser, one of `GUIDANCE_KINDS`."""
 
     def step_graph(self, guidance_scale: float) -> str:
         """The graph that a candidate with this guidance scale runs at each row."""
@@ -111,7 +111,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerSpec:
-    """One tokenizer: its file, and how a prompt becomes the tokens that text encoders read."""
+    """One tokenizer: its file, and how it turns a prompt into tokens."""
 
     file: str
     max_length: int
@@ -119,8 +119,9 @@ class TokenizerSpec:
     pad_id: int
     pad_side: str = "right"
     prefix: str = ""
-    """Text put before each prompt: a template, rendered when the bundle was made."""
+    """Text before each prompt: the start of a template, rendered when the bundle was made."""
     suffix: str = ""
+    """Text after each prompt."""
     drop: int = 0
     """Leading tokens (those of the prefix) that are cut from the encoders' outputs, from the mask and from the length."""
     lower_case: bool = False
@@ -138,7 +139,7 @@ class ImageSpec:
     sizes: tuple[tuple[int, int], ...]
     """(height, width) pairs the denoisers were trained for."""
     any_size: bool = False
-    """Other multiples of vae_scale_factor * patch_size, up to twice the default, may be asked for."""
+    """Whether requests may use other multiples of vae_scale_factor * patch_size, up to twice the default."""
     patch_size: int = 1
     """Latent cells, along each axis, that a denoiser reads as one token."""
 
@@ -157,14 +158,14 @@ class PreviewSpec:
 
 
 def parse(manifest: Section) -> dict[str, Any]:
-    """Everything in the manifest, typed and cross-checked, under the field names of `Bundle`."""
+    """The fields of `Bundle` from the manifest, typed and cross-checked."""
     _check_format(manifest)
     files = {check_path(name, manifest.fail, "a file"): _file_entry(entry) for name, entry in manifest.sections("files")}
     graphs = {name: parse_graph_spec(spec) for name, spec in manifest.sections("graphs")}
     tokenizers = {_checked_name(manifest, "a tokenizer", name): _tokenizer(spec, files) for name, spec in manifest.sections("tokenizers")}
     components = {name: _component(name, section, files, graphs, tokenizers) for name, section in manifest.sections("components")}
     if not any(component.role == "text_encoder" for component in components.values()):
-        manifest.fail("manifest components has none with the role text_encoder")
+        manifest.fail("manifest components has no component with the role text_encoder")
     image = _image(manifest.section("image"))
     schedulers = {name: _scheduler(section) for name, section in manifest.sections("schedulers")}
     pool = _pool(manifest, components, schedulers)
@@ -189,7 +190,7 @@ def parse(manifest: Section) -> dict[str, Any]:
 
 
 def check_path(name: str, fail: Fail, what: str) -> str:
-    """`name`, where it is a plain relative path that cannot leave its directory."""
+    """`name`, checked; fails if it is not a plain relative path that stays inside its directory."""
     parts = name.split("/")
     if not name or "\\" in name or "\0" in name or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
         fail(f"{what} has the path {shorten(name)}: expected a relative path that stays inside the bundle")
@@ -197,7 +198,7 @@ def check_path(name: str, fail: Fail, what: str) -> str:
 
 
 def conditioning_sources(components: Mapping[str, Component], graphs: Mapping[str, GraphSpec], tokenizers: Iterable[str]) -> dict[str, int]:
-    """The tensors that a denoiser's graphs may take by name beside those of the loop, and the rank of each."""
+    """Ranks of the tensors that a denoiser's graphs may take by name, besides those of the loop."""
     sources = {IMAGE_SIZE: 1}
     for name in tokenizers:
         sources |= {f"{name}.attention_mask": 2, f"{name}.length": 1}
@@ -209,7 +210,7 @@ def conditioning_sources(components: Mapping[str, Component], graphs: Mapping[st
 
 
 def parse_graph_spec(section: Section) -> GraphSpec:
-    """The entries `inputs` and `outputs` of a manifest; fails as the section does."""
+    """The entries `inputs` and `outputs` of a section; fails if they are not valid."""
     inputs = {name: _tensor_spec(spec) for name, spec in section.sections("inputs")}
     return GraphSpec(inputs, {name: _tensor_spec(spec) for name, spec in section.sections("outputs")})
 
@@ -301,7 +302,7 @@ def _tokenizer_name(section: Section, tokenizers: Mapping[str, TokenizerSpec]) -
 
 
 class _Interfaces:
-    """Checks that graphs take and give what their roles ask for, and that every input of a denoiser comes from somewhere."""
+    """Checks that graphs have the inputs and outputs of their roles, and that every input of a denoiser has a source."""
 
     def __init__(
         self,
@@ -354,13 +355,13 @@ class _Interfaces:
     def _check_sources(self, where: str, taken: Mapping[str, TensorSpec], given: Mapping[str, int]) -> None:
         for name, spec in taken.items():
             if given.get(name) != len(spec.shape):
-                self._fail(f"{where}: {name} is {_describe(spec)}, which nothing provides; there are {', '.join(sorted(given))}")
+                self._fail(f"{where}: {name} is {_describe(spec)}, which nothing provides; available: {', '.join(sorted(given))}")
 
     def _check_conditions(self, where: str, given: Mapping[str, TensorSpec], taken: Mapping[str, TensorSpec]) -> None:
-        """What a step takes of the text is what `condition` gives, but for the number of rows."""
+        """Check that a step takes the outputs of `condition` with their dtypes and shapes, except for the number of rows."""
         for name, spec in taken.items():
             if name in given and (given[name].dtype, given[name].shape[1:]) != (spec.dtype, spec.shape[1:]):
-                self._fail(f"{where}: {name} is {_describe(spec)}, the condition graph gives {_describe(given[name])}")
+                self._fail(f"{where}: {name} is {_describe(spec)}, but the condition graph outputs {_describe(given[name])}")
 
     def _check_memory(self, path: str, graph: GraphSpec) -> None:
         has_memory = CARRIED in graph.inputs
@@ -395,7 +396,7 @@ def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpe
         section.fail(f"manifest {section.at('drop')} is {drop}: expected less than max_length, {max_length}")
     pad_side = _choice(section, "pad_side", ("right", "left"), "right")
     if drop and pad_side == "left":
-        section.fail(f"manifest {section.at('drop')} is {drop}: expected 0 where padding comes first")
+        section.fail(f"manifest {section.at('drop')} is {drop}: expected 0 with pad_side left")
     return TokenizerSpec(
         file=_listed(section, "file", files),
         max_length=max_length,
@@ -477,7 +478,7 @@ def _check_candidate(section: Section, row: Mapping[str, Any], components: Mappi
     for key in ("denoiser", "decoder"):
         component = components.get(row[key])
         if component is None or component.role != key:
-            section.fail(f"manifest {section.at(key)} names {row[key]!r}, which is no {key} of this bundle")
+            section.fail(f"manifest {section.at(key)} names {row[key]!r}, which is not a {key} of this bundle")
     if row["scheduler"] not in schedulers:
         section.fail(f"manifest {section.at('scheduler')} names {row['scheduler']!r}, which is not among its schedulers")
     denoiser, scale = components[row["denoiser"]], row["guidance_scale"]

@@ -1,4 +1,4 @@
-"""Names of engines: family/component/graph, with @HEIGHTxWIDTH for one built for that size of images."""
+"""Names of engines: family/component/graph, with @HEIGHTxWIDTH for an engine that is built for a single image size."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SIZED = re.compile(r"(.+)@(\d+)x(\d+)")
 
 
 class EngineName(NamedTuple):
-    """`postcard/base/guided_step` or `postcard/base/guided_step@512x768`, taken apart."""
+    """A parsed engine name, such as `postcard/base/guided_step` or `postcard/base/guided_step@512x768`."""
 
     family: str
     component: str
     graph: str
     size: Size | None = None
-    """The size that the engine is built for; None if it takes every size that its bundle makes."""
+    """The single size that the engine is built for; None if it takes any size of its bundle, or if the bundle has one size only."""
 
     def __str__(self) -> str:
         size = "" if self.size is None else f"@{self.size[0]}x{self.size[1]}"
@@ -31,7 +31,7 @@ class EngineName(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> EngineName:
-        """The parts of a name; raises ConfigError where it is none."""
+        """The parts of a name; raises ConfigError if it is not an engine's name."""
         parts = name.split("/", 2)
         if len(parts) < 3 or not all(parts):
             raise ConfigError("engine", name, "family/component/graph, such as postcard/base/guided_step")
@@ -41,7 +41,7 @@ class EngineName(NamedTuple):
 
 
 def find_graph(bundle: Bundle, name: str) -> EngineName:
-    """The parts of the name of an engine of the bundle; raises ConfigError where it has no such graph."""
+    """The parts of an engine's name; raises ConfigError if the bundle has no such graph."""
     found = EngineName.parse(name)
     component = bundle.components.get(found.component)
     if found.family != bundle.family or component is None or found.graph not in component.graphs:

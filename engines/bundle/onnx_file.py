@@ -1,6 +1,6 @@
-"""Which other files an ONNX file refers to, and what it takes and gives, read without the `onnx` package, which the runtime does not need.
+"""Reads the external data locations, inputs and outputs of ONNX files without the `onnx` package, which the runtime does not need.
 
-Only what is wanted is decoded; field numbers are those of onnx.proto3.
+Only the fields needed for this are decoded; field numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RELU = (
 
 
 def read_external_locations(path: Path) -> set[str]:
-    """Where the external data of an ONNX file are, as written there; raises ValueError where it is not one."""
+    """Locations of an ONNX file's external data, as written in the file; raises ValueError if it is not an ONNX file."""
     external: set[str] = set()
     graphs = 0
     try:
@@ -46,7 +46,7 @@ def read_external_locations(path: Path) -> set[str]:
 
 
 def read_graph_spec(path: Path) -> GraphSpec:
-    """What an ONNX file takes and gives, in its order, axes as named there, `?` without a name; raises ValueError where it is not one."""
+    """Inputs and outputs of an ONNX file, in its order; a free axis without a name is called `?`. Raises ValueError if it is not ONNX."""
     try:
         graph = next(_members(memoryview(path.read_bytes()), _MODEL_GRAPH))
         inputs, outputs = ([_value(each) for each in _members(graph, side)] for side in (_GRAPH_INPUT, _GRAPH_OUTPUT))
@@ -80,7 +80,7 @@ def _axis(data: memoryview) -> int | str:
 
 
 def _members(data: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The parts of a message under one field number."""
+    """The submessages of a message with one field number."""
     return (_part(value) for number, value in _fields(data) if number == wanted)
 
 

@@ -1,4 +1,4 @@
-"""ONNX models as the `onnx` package loads them: what they take and give."""
+"""Inputs and outputs of ONNX models that were loaded with the `onnx` package."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def graph_spec(model: ModelProto) -> GraphSpec:
-    """What a graph takes and gives, in its order; a number for a fixed axis, a name for a free one."""
+    """Inputs and outputs of a model, in its order; a fixed axis is a number, a free one a name."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = {value.name: tensor_spec(value) for value in model.graph.input if value.name not in constants}
     return GraphSpec(inputs, {value.name: tensor_spec(value) for value in model.graph.output})
 
 
 def tensor_spec(value: ValueInfoProto) -> TensorSpec:
-    """A tensor's type, as `graph_spec` gives it."""
+    """Dtype and shape of an input or output; a free axis without a name is called NAME_axis_INDEX."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     tensor = value.type.tensor_type
@@ -28,7 +28,7 @@ def tensor_spec(value: ValueInfoProto) -> TensorSpec:
 
 
 def fix_model_axes(model: ModelProto, lengths: Mapping[str, int]) -> None:
-    """Put these lengths in for the free axes of those names; changes `model`."""
+    """Fix free axes to these lengths by name; changes `model`."""
     for value in (*model.graph.input, *model.graph.output):
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param in lengths:

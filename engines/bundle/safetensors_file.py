@@ -1,4 +1,4 @@
-"""Where the tensors of a safetensors file lie in it, so that an ONNX graph can point at them as external data."""
+"""Offsets of the tensors in a safetensors file, so that an ONNX graph can refer to them as external data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from costroute_rt.error import BundleError
 
 _MAX_HEADER_BYTES = 100 << 20
 ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
-"""Bytes of one number, for the kinds of tensor that a graph may point at."""
+"""Bytes of one number, for the dtypes that a graph may refer to."""
 _EXPORT_AGAIN = "export the checkpoint again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
-    """Where one tensor lies in a safetensors file."""
+    """One tensor of a safetensors file and its position."""
 
     name: str
     dtype: str
@@ -29,10 +29,11 @@ class StoredTensor:
     offset: int
     """Bytes from the start of the file."""
     length: int
+    """Bytes of the tensor."""
 
 
 def read_stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """The header of a safetensors file; raises BundleError where it is not one or points outside itself."""
+    """The tensors of a safetensors file, by name; raises BundleError if it is not one or a tensor lies outside it."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Checked reading of manifests: JSON from outside becomes typed values, or an error that names the place."""
+"""Validated reading of manifests: untrusted JSON becomes typed values, or an error that names the entry."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LARGEST = sys.float_info.max
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One JSON object and where it stands in its manifest."""
+    """One JSON object of a manifest, with its position."""
 
     values: Mapping[str, Any]
     place: str
     fail: Fail
 
     def at(self, key: str) -> str:
-        """Where `key` stands in the manifest, in words of its author."""
+        """Position of `key` in the manifest, for messages."""
         return f"{self.place}.{key}" if self.place else key
 
     def get(self, key: str, kind: type | tuple[type, ...], wanted: str) -> Any:
@@ -64,13 +64,13 @@ class Section:
         return Section(self.get(key, dict, "an object"), self.at(key), self.fail)
 
     def sections(self, key: str) -> Iterator[tuple[str, Section]]:
-        """Every member of the object under `key`, each an object itself."""
+        """Name and section of every member of the object under `key`; each member must be an object."""
         inner = self.section(key)
         for name in inner.values:
             yield name, inner.section(name)
 
     def rows(self, key: str) -> Iterator[Section]:
-        """Every member of the list under `key`, each an object."""
+        """Every member of the list under `key`; each must be an object."""
         for index, value in enumerate(self.items(key)):
             place = f"{self.at(key)}[{index}]"
             if not isinstance(value, dict):
@@ -78,7 +78,7 @@ class Section:
             yield Section(value, place, self.fail)
 
     def texts(self, key: str) -> dict[str, str]:
-        """The object under `key`, whose values are all text."""
+        """The object under `key`; all its values must be text."""
         inner = self.section(key)
         return {name: inner.text(name) for name in inner.values}
 
@@ -90,7 +90,7 @@ class Section:
 
 
 def parse_section(data: bytes, fail: Fail) -> Section:
-    """The JSON object in `data`; repeated names, NaN and broken text are errors."""
+    """The JSON object in `data`; duplicate names, NaN and invalid UTF-8 are errors."""
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -101,12 +101,12 @@ def parse_section(data: bytes, fail: Fail) -> Section:
 
 
 def canonical_json(value: object) -> bytes:
-    """One text per value: sorted keys, indent 1, UTF-8, a newline at the end."""
+    """The canonical JSON of a value: sorted keys, indent 1, UTF-8, a newline at the end."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def shorten(value: object, length: int = 60) -> str:
-    """`repr(value)`, cut so that a message stays readable."""
+    """`repr(value)`, truncated to keep messages readable."""
     text = repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."
 

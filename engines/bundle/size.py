@@ -1,8 +1,8 @@
-"""Sizes of images that engines are built for, and the lengths of axes that follow from them.
+"""Image sizes that engines are built for, and the lengths of axes that follow from them.
 
-A bundle of one size has engines that know every length. Another has, for each graph whose inputs depend on the size, one engine that
-takes any size and, for each size that was requested, one more built for it: `family/base/step` and `family/base/step@512x768`. Rows of
-text stay free in both, so that one engine serves a prompt alone and, with guidance, beside a negative prompt. One call makes one image.
+If a bundle has one size, its engines have fixed lengths for all axes. Otherwise each graph has one engine that takes any size; graphs whose
+inputs depend on the size may also have engines for single sizes, built on request: `family/base/step` and `family/base/step@512x768`. The
+number of texts stays free in both, so that one engine serves a prompt with and without a negative prompt. One call makes one image.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from costroute_rt.engines.bundle.name import EngineName, Size, find_graph
 from costroute_rt.error import BundleError, ConfigError
 
 AxisRange = tuple[str, int, int, int]
-"""A free axis by name, and the lengths it may have: least, usual, most."""
+"""Name of a free axis, and its minimum, usual and maximum length."""
 PROMPT_TOKENS = 16
-"""A usual length of `prompt_tokens`, an axis that is never fixed: the tokens of a router's own tokenizer."""
+"""Usual length of `prompt_tokens`, the tokens of a router's own tokenizer; this axis is never fixed."""
 _ONE = ("batch", "batch_size")
 """Axes that count images."""
 
 
 def has_one_size(bundle: Bundle) -> bool:
-    """Whether all images of the bundle have the same size, so that its engines know every length."""
+    """Whether all images of the bundle have the same size."""
     return not bundle.image.any_size and len(bundle.image.sizes) == 1
 
 
 def check_bundle_size(image: ImageSpec, height: int, width: int) -> Size:
-    """Height and width, where the bundle can make such images; raises ConfigError."""
+    """(height, width), checked; raises ConfigError if the bundle cannot make images of that size."""
     if (height, width) in image.sizes:
         return height, width
     if not image.any_size:
         known = ", ".join(f"{h}x{w}" for h, w in image.sizes)
-        raise ConfigError("height x width", f"{height}x{width}", f"one of the sizes this bundle makes: {known}")
+        raise ConfigError("height x width", f"{height}x{width}", f"one of the sizes of this bundle: {known}")
     factor = image.vae_scale_factor * image.patch_size
     for name, value, default in (("height", height, image.height), ("width", width, image.width)):
         if not factor <= value <= 2 * default or value % factor:
@@ -45,7 +45,7 @@ def check_bundle_size(image: ImageSpec, height: int, width: int) -> Size:
 def axis_lengths(bundle: Bundle, size: Size | None = None) -> dict[str, int]:
     """Lengths of the free axes for one image, by the names that exporters give them.
 
-    size: height and width of the image in pixels; None: the bundle's usual ones.
+    size: height and width of the image in pixels; None means the bundle's default.
     """
     image = bundle.image
     height, width = size or (image.height, image.width)
@@ -56,16 +56,16 @@ def axis_lengths(bundle: Bundle, size: Size | None = None) -> dict[str, int]:
 
 
 def token_axes(bundle: Bundle) -> dict[str, int]:
-    """Lengths of the axes of tokens, by the names they have in the text encoders and in the graphs that take their outputs.
+    """Lengths of the token axes, by their names in the text encoders and in the graphs that take their outputs.
 
-    `tokens` is the first encoder's, for a router that reads its states. Raises BundleError where one name stands for two lengths.
+    `tokens` is the length of the first encoder, for a router that reads its states. Raises BundleError if one name has two lengths.
     """
     found: dict[str, int] = {}
 
     def note(axis: int | str, length: int) -> None:
         if isinstance(axis, str) and found.setdefault(axis, length) != length:
-            problem = f"the axis {axis} of its graphs stands for {found[axis]} and for {length} tokens"
-            raise BundleError(bundle.root, problem, "export it again with a name for each length")
+            problem = f"the axis {axis} of its graphs has {found[axis]} tokens in one graph and {length} in another"
+            raise BundleError(bundle.root, problem, "export it again with a different name for each length")
 
     encoders = [each for each in bundle.components.values() if each.role == "text_encoder"]
     kept: dict[str, int] = {}
@@ -86,20 +86,17 @@ def token_axes(bundle: Bundle) -> dict[str, int]:
 
 
 def fixed_axes(bundle: Bundle) -> dict[str, int]:
-    """Lengths of the axes that are always the same: one image, and all others where the bundle makes images of one size only.
+    """Lengths of the axes that every usual engine fixes: one image, and all other axes if the bundle has one size only.
 
-    An engine that knows all of them has a third fewer nodes, loads in two thirds of the time and takes 7 % less for a guided step of
-    the postcard family on two cores.
+    With all axes fixed, a guided step of the postcard family has a third fewer nodes, loads in two thirds of the time and is 7 % faster on
+    two cores.
     """
     lengths = axis_lengths(bundle)
     return lengths if has_one_size(bundle) else {axis: lengths[axis] for axis in _ONE}
 
 
 def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
-    """The lengths that free axes may have: for one image of any size the bundle makes, and one or two rows of text.
-
-    Also the number of tokens that the router's own tokenizer gives.
-    """
+    """The ranges of free axes: image sides for the sizes of the bundle, one or two texts, and the tokens of a router's own tokenizer."""
     image, sizes = bundle.image, list(bundle.image.sizes)
     factor = image.vae_scale_factor * image.patch_size
     if image.any_size:
@@ -118,7 +115,7 @@ def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
 
 
 def depends_on_size(bundle: Bundle, name: str) -> bool:
-    """Whether an input of the engine's graph grows with the image."""
+    """Whether an input of the engine's graph depends on the image size."""
     found, image = find_graph(bundle, name), bundle.image
     usual, larger = axis_lengths(bundle), axis_lengths(bundle, (2 * image.height, 2 * image.width))
     changing = {axis for axis, length in usual.items() if larger[axis] != length}
@@ -127,9 +124,9 @@ def depends_on_size(bundle: Bundle, name: str) -> bool:
 
 
 def with_size(bundle: Bundle, names: Iterable[str], size: Size) -> list[str]:
-    """Names of the engines of the same graphs that are built for `size`; graphs that do not depend on it keep their names.
+    """Names of the engines of the same graphs for images of `size`; graphs that do not depend on the size keep their usual engine.
 
-    Raises ConfigError for a size the bundle cannot make.
+    Raises ConfigError for a size that the bundle cannot make.
     """
     size = check_bundle_size(bundle.image, *size)
     if has_one_size(bundle):
@@ -138,7 +135,7 @@ def with_size(bundle: Bundle, names: Iterable[str], size: Size) -> list[str]:
 
 
 def known_size(bundle: Bundle, shapes: str) -> Size | None:
-    """The size for which an engine was built, by the text in its key; None if it is no size of this bundle."""
+    """The single size for which an engine was built, from `shapes` of its key; None if it takes several or is not a size of the bundle."""
     fixed, size = _fixed_lengths(shapes), _fixed_size(shapes)
     if size is None:
         return None
@@ -149,12 +146,12 @@ def known_size(bundle: Bundle, shapes: str) -> Size | None:
 
 
 def _fixed_size(shapes: str) -> Size | None:
-    """The size in the text of a key; None where the engine takes several."""
+    """The image size in the shapes of a key; None if the engine takes several sizes."""
     fixed = _fixed_lengths(shapes)
     return (fixed["image_height"], fixed["image_width"]) if {"image_height", "image_width"} <= fixed.keys() else None
 
 
 def _fixed_lengths(shapes: str) -> dict[str, int]:
-    """Axes of one length in the text of a key, which may have ranges of others beside them."""
+    """The fixed axes in the shapes of a key, which may also contain ranges."""
     pairs = (pair.partition("=")[::2] for pair in shapes.split())
     return {axis: int(length) for axis, length in pairs if length.isdecimal()}

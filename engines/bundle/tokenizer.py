@@ -12,7 +12,7 @@ import numpy.typing as npt
 from costroute_rt.error import BundleError, PromptError
 
 _CHARACTERS_PER_TOKEN = 32
-"""A text longer than this per token that the text encoder reads is refused: hardly anything of it could show in an image."""
+"""Limit of characters per token that the text encoder reads; of a longer text, most words would be ignored."""
 _REMEDY = "copy or download the bundle again"
 
 
@@ -25,7 +25,7 @@ class Tokens:
     attention_mask: npt.NDArray[np.int64]
     """int64[1, max_length]: 1 for a token, 0 for padding."""
     is_truncated: bool
-    """Whether words at the end were dropped because the text encoder reads no more."""
+    """Whether words at the end were dropped because of the text encoder's limit."""
 
     @property
     def length(self) -> int:
@@ -40,7 +40,7 @@ class Tokenizer:
         self._inner, self._max_length, self._lower_case = inner, max_length, lower_case
         self._prefix, self._suffix = template
         self.drop = drop
-        """Leading tokens that are cut from what encoders give for them."""
+        """Leading tokens that are cut from the encoders' outputs."""
         added = inner.get_added_tokens_decoder().values() if any(template) else ()
         self._refused = tuple(token.content for token in added if token.special)
 
@@ -56,16 +56,17 @@ class Tokenizer:
         drop: int = 0,
         lower_case: bool = False,
     ) -> Tokenizer:
-        """Read a tokenizer.json; raises BundleError where it is unusable or has no such padding token.
+        """Read a tokenizer.json; raises BundleError if it is unusable or has no such padding token.
 
-        pad: id or text of the padding token. template: text put before and after each prompt.
+        pad: id or text of the padding token. template: text before and after each prompt.
+        drop: leading tokens that are cut from the encoders' outputs.
         """
         from tokenizers import Tokenizer as Inner
 
         try:
             inner = Inner.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise BundleError(path, f"it is no usable tokenizer: {error}", _REMEDY) from error
+            raise BundleError(path, f"it is not a usable tokenizer: {error}", _REMEDY) from error
         pad_id, pad_token = (inner.token_to_id(pad), pad) if isinstance(pad, str) else (pad, inner.id_to_token(pad))
         if pad_id is None or pad_token is None:
             raise BundleError(path, f"it has no padding token {pad!r}", _REMEDY)
@@ -77,22 +78,22 @@ class Tokenizer:
 
     @property
     def most_characters(self) -> int:
-        """Of a text: `encode` refuses a longer one."""
+        """Length of the longest text that `encode` accepts."""
         return self._max_length * _CHARACTERS_PER_TOKEN
 
     def encode(self, text: str) -> Tokens:
-        """Tokens of a text within its template; a text that is too long loses its last words.
+        """Tokens of a text within the template; a text with too many tokens is truncated.
 
-        Raises PromptError for one that is so long that hardly any of it would be read, and for one that contains a special token of a
-        template, which would end the template early.
+        Raises PromptError if the text is longer than `most_characters`, or if a tokenizer with a template finds one of its special tokens
+        in it, which could end the template early.
         """
         limit = self.most_characters
         if len(text) > limit:
-            problem = f"the prompt has {len(text):,} characters, and the text encoder reads {self._max_length} tokens of it"
+            problem = f"the prompt has {len(text):,} characters, but the text encoder reads {self._max_length} tokens"
             raise PromptError(f"{problem}: shorten it to {limit:,} characters at most")
         special = next((token for token in self._refused if token in text), None)
         if special is not None:
-            raise PromptError(f"the prompt contains {special}, which is a mark of this model's own: remove it")
+            raise PromptError(f"the prompt contains {special}, a special token of this model: remove it")
         text = text.lower().strip() if self._lower_case else text
         encoding = self._inner.encode(self._prefix + text + self._suffix)
         ids, mask = (np.array([values], dtype=np.int64) for values in (encoding.ids, encoding.attention_mask))

@@ -1,1 +1,1 @@
-"""Reading checkpoints and writing them as bundles."""
+"""Export of diffusers checkpoints as bundles."""

@@ -1,4 +1,4 @@
-"""A diffusers checkpoint directory becomes a bundle."""
+"""Exports a diffusers checkpoint directory as a bundle."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ _MADE_WITH = ("diffusers", "onnx", "optimum", "optimum-onnx", "tokenizers", "tor
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SCRATCH = ".scratch"
 _SOURCES = {"encoder_hidden_states": "text_encoder.last_hidden_state"}
-"""What the runtime gives for each input of a Stable Diffusion denoiser that describes the image."""
+"""Conditioning tensor of the runtime for each conditioning input of a Stable Diffusion denoiser."""
 _TOKENIZER = "tokenizer"
 _NOT_EXPORTED = {"requires_safety_checker": False} | {
     name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")
 }
 Progress = Callable[[str, int, int], None]
-"""Called before each part with its name, its index and how many there are."""
+"""Called before each part with its name, its index and the number of parts."""
 
 
 def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite: bool = False, progress: Progress | None = None) -> Path:
     """Writes the Stable Diffusion checkpoint in `source` as a bundle; returns `target`.
 
-    source: a StableDiffusionPipeline as diffusers saves it. Further denoisers lie beside `unet` in folders called `unet_NAME`
-    and become components NAME; `unet` becomes `base`. A folder `scorer` (see `export_scorer`) is taken over.
-    target: appears whole or not at all; it must not exist unless `overwrite`.
-    Raises BundleError for a checkpoint or recipe that makes no bundle, OutputError where nothing can be written.
+    source: directory of a StableDiffusionPipeline as diffusers saves it. Further denoisers are in folders `unet_NAME` next to `unet` and
+        become components NAME; `unet` becomes `base`. A folder `scorer` (see `export_scorer`) is copied.
+    target: written completely or not at all; it must not exist unless `overwrite`.
+    Raises BundleError for a checkpoint or recipe that cannot become a bundle, OutputError if `target` exists or cannot be written.
     """
     denoisers = find_denoisers(source)
     with _staging(target, overwrite) as folder:
@@ -72,7 +72,7 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
 
 
 def find_denoisers(source: Path) -> dict[str, str]:
-    """Component names and folders of the denoisers in a checkpoint directory, `base` first."""
+    """Folders of the denoisers in a checkpoint directory by component name, `base` first; raises BundleError."""
     if not (source / "model_index.json").is_file():
         raise BundleError(source, "it has no model_index.json", "give a directory as diffusers' save_pretrained writes it")
     pipeline = json.loads((source / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
@@ -84,7 +84,7 @@ def find_denoisers(source: Path) -> dict[str, str]:
 
 @contextmanager
 def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A directory beside `target` that takes its place when the block ends well; however else it ends, all is as before."""
+    """A directory next to `target` that replaces it if the block succeeds; otherwise `target` is left unchanged."""
     if target.exists() and not overwrite:
         raise OutputError(target, "it exists already")
     try:
@@ -110,7 +110,7 @@ def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
 
 
 class _Export:
-    """The parts of one export, each written to `folder` and noted for the manifest."""
+    """The parts of one export; each is written to `folder` and added to the manifest."""
 
     def __init__(self, source: Path, folder: Path, recipe: BundleRecipe) -> None:
         self._source, self._folder, self._recipe = source, folder, recipe
@@ -126,7 +126,7 @@ class _Export:
         model = self._export("text_encoder", weights)
         keep_outputs(model, ["last_hidden_state"])
         graphs = {"encode": self._save(model, weights.parent / "model.onnx")}
-        self._note("text_encoder", "text_encoder", weights, graphs, tokenizer=_TOKENIZER)
+        self._add_component("text_encoder", "text_encoder", weights, graphs, tokenizer=_TOKENIZER)
 
     def denoiser(self, name: str, folder: str) -> None:
         from diffusers import UNet2DConditionModel
@@ -146,7 +146,7 @@ class _Export:
         for graph in self._step_graphs(name):
             compose = compose_guided_step if graph == "guided_step" else compose_step
             graphs[graph] = self._save(compose(model, _SOURCES, crossing, memory=memory), weights.parent / f"{graph}.onnx")
-        self._note(name, "denoiser", weights, graphs, guidance="classifier_free" if "guided_step" in graphs else "none")
+        self._add_component(name, "denoiser", weights, graphs, guidance="classifier_free" if "guided_step" in graphs else "none")
 
     def decoder(self) -> None:
         vae = self._pipeline.vae
@@ -154,7 +154,8 @@ class _Export:
         encoder, decoder = self._export("vae_encoder", weights), self._export("vae_decoder", weights)
         scale, shift = latent_scaling(vae.config)
         models = {"decode": compose_decode(decoder, scale=scale, shift=shift), "encode": encoder}
-        self._note("vae", "decoder", weights, {use: self._save(model, weights.parent / f"{use}.onnx") for use, model in models.items()})
+        graphs = {use: self._save(model, weights.parent / f"{use}.onnx") for use, model in models.items()}
+        self._add_component("vae", "decoder", weights, graphs)
 
     def tokenizer(self) -> None:
         folder = self._folder / "tokenizer"
@@ -162,19 +163,20 @@ class _Export:
         convert_clip_tokenizer(self._pipeline.tokenizer, self._max_length).save(str(folder / "tokenizer.json"))
 
     def extras(self) -> None:
-        """Takes over what `export_scorer` wrote beside the checkpoint, and its licence files."""
+        """Copies the scorer that `export_scorer` wrote into the checkpoint directory, and the licence files."""
         import onnx
 
         if (self._source / "scorer").is_dir():
             folder = Path(shutil.copytree(self._source / "scorer", self._folder / "scorer"))
             model = onnx.load(folder / "scorer.onnx", load_external_data=False)
-            self._note("scorer", "scorer", folder / "model.safetensors", {"score": self._save(model, folder / "scorer.onnx")})
+            graphs = {"score": self._save(model, folder / "scorer.onnx")}
+            self._add_component("scorer", "scorer", folder / "model.safetensors", graphs)
         for path in sorted(self._source.iterdir()):
             if path.is_file() and path.name.upper().startswith(("LICENSE", "NOTICE", "README")):
                 shutil.copy(path, self._folder / path.name)
 
     def seal(self) -> None:
-        """Writes what diffusers wants to find and the manifest; the reader then checks the whole bundle."""
+        """Writes the files that diffusers expects and the manifest; `seal_bundle` then checks the whole bundle."""
         self._pipeline.scheduler.save_pretrained(self._folder / "scheduler")
         index = json.loads((self._source / "model_index.json").read_text(encoding="utf-8"))
         write_json(self._folder / "model_index.json", index | _NOT_EXPORTED)
@@ -208,7 +210,7 @@ class _Export:
         }
 
     def _schedulers(self) -> dict[str, dict[str, Any]]:
-        """The checkpoint's scheduler, called `default`, and those of the recipe."""
+        """Configurations of the checkpoint's scheduler, called `default`, and of the recipe's schedulers."""
         own = json.loads(self._pipeline.scheduler.to_json_string())
         return {name: _plain(config) for name, config in ({"default": own} | dict(self._recipe.schedulers)).items()}
 
@@ -233,7 +235,7 @@ class _Export:
         return [row for row in self._recipe.pool if row.get("denoiser") == denoiser]
 
     def _step_graphs(self, denoiser: str) -> list[str]:
-        """The composed graphs that candidates of the pool run; both for a denoiser that none uses yet."""
+        """The step graphs that candidates of the pool run; both for a denoiser that no candidate uses."""
         kind = Component(name=denoiser, role="denoiser", graphs={}, guidance="classifier_free")
         used = {kind.step_graph(row.get("guidance_scale", 1.0)) for row in self._candidates(denoiser)}
         return sorted(used) or ["guided_step", "step"]
@@ -262,7 +264,7 @@ class _Export:
         return path
 
     def _export(self, submodel: str, weights: Path) -> Any:
-        """The graph of one of the pipeline's networks, named as optimum names them."""
+        """The ONNX graph of one of the pipeline's networks; submodel: its name in optimum."""
         import optimum.exporters.onnx.model_configs  # noqa: F401  registers the configurations looked up next
         from optimum.exporters.utils import get_diffusion_models_for_export
 
@@ -275,20 +277,20 @@ class _Export:
         self._graphs[name] = to_json(graph_spec(model))
         return name
 
-    def _note(self, name: str, role: str, weights: Path, graphs: Mapping[str, str], **more: str) -> None:
-        """more: `tokenizer` of a text encoder, `guidance` of a denoiser."""
+    def _add_component(self, name: str, role: str, weights: Path, graphs: Mapping[str, str], **more: str) -> None:
+        """Add a component to the manifest; more: `tokenizer` of a text encoder, `guidance` of a denoiser."""
         location = weights.relative_to(self._folder).as_posix()
         self._components[name] = {"role": role, "weights": [location], "graphs": dict(graphs), **more}
 
 
 def _plain(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler's configuration as JSON allows: infinities (lambda_min_clipped) are defaults where they stand, and go."""
+    """A scheduler's configuration as JSON; infinities (lambda_min_clipped), which JSON cannot hold, are defaults and left out."""
     without = {"_diffusers_version", "_name_or_path"}
     return {k: v for k, v in scheduler.items() if k not in without and not (isinstance(v, float) and not isfinite(v))}
 
 
 def _load_pipeline(source: Path) -> Any:
-    """The checkpoint in float32, without what a bundle does not hold."""
+    """The checkpoint in float32, without the modules that a bundle does not contain."""
     import torch
     from diffusers import StableDiffusionPipeline
 
@@ -302,7 +304,7 @@ def _load_pipeline(source: Path) -> Any:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """diffusers draws one on stderr for every pipeline it loads."""
+    """Disable the progress bar that diffusers shows on stderr for every pipeline it loads."""
     from diffusers.utils import logging as diffusers_logging
 
     was_enabled = diffusers_logging.is_progress_bar_enabled()

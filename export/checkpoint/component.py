@@ -1,4 +1,4 @@
-"""One network of a checkpoint: its weights as float16 safetensors, and ONNX graphs that point into them."""
+"""Exports one network of a checkpoint: weights as float16 safetensors, and ONNX graphs that refer to them."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def write_weights(module: Any, path: Path) -> None:
 
 
 def export_graph(module: Any, config: Any, weights: Path, scratch: Path) -> ModelProto:
-    """The ONNX graph optimum's exporter makes of `module`, pointing into `weights` (written by `write_weights`).
+    """Exports `module` with optimum to an ONNX graph that refers to `weights` (written by `write_weights`).
 
-    config: an optimum OnnxConfig. scratch: directory for the exporter's own files, as large as the module in float32.
+    config: an optimum OnnxConfig. scratch: directory for temporary files, which take as much space as the module in float32.
     """
     import onnx
     from optimum.exporters.onnx import export
@@ -63,7 +63,7 @@ def export_graph(module: Any, config: Any, weights: Path, scratch: Path) -> Mode
 
 
 def trace_graph(module: Any, example: Sequence[Any], weights: Path, spec: GraphSpec) -> ModelProto:
-    """The ONNX graph that torch's tracer makes of `module`, pointing into `weights` (written by `write_weights`).
+    """Exports `module` with torch's tracer to an ONNX graph that refers to `weights` (written by `write_weights`).
 
     example: one tensor for each input. spec: names of inputs and outputs, and of their free axes.
     """
@@ -87,7 +87,7 @@ def trace_graph(module: Any, example: Sequence[Any], weights: Path, spec: GraphS
             dynamic_axes=axes,
             opset_version=_OPSET,
             dynamo=False,
-            # As it is: folding would merge batch norms into weights that are in no file.
+            # No folding: it would merge batch norms into weights, and the merged weights are not in the file.
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
         )
@@ -102,7 +102,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def remove_paths(folder: Path) -> None:
-    """Takes out what the libraries note in their JSON files about where the checkpoint lay."""
+    """Removes the checkpoint's path, which the libraries store in their JSON files."""
     for path in folder.rglob("*.json"):
         value = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(value, dict) and _PATH_KEYS & value.keys():

@@ -1,4 +1,4 @@
-"""What a VAE's configuration says about its latents, and how they look."""
+"""Scaling of a VAE's latents, and a linear preview of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PATCHES = 5
 
 
 def latent_scaling(config: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Scale and shift, one number or one per channel: the decoder is fed latent * scale + shift.
+    """Scale and shift, one number or one per channel: the decoder takes latent * scale + shift.
 
-    As diffusers' pipelines do it: scaling_factor, and shift_factor or latents_mean and latents_std where the VAE has them.
+    As in diffusers' pipelines: from scaling_factor, and from shift_factor or latents_mean and latents_std if the VAE has them.
     """
     factor = float(config.scaling_factor)
     mean, std = config.get("latents_mean"), config.get("latents_std")
@@ -25,7 +25,7 @@ def latent_scaling(config: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
 
 
 def fit_preview(vae: Any, scale: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """The linear map from a latent cell to RGB that fits best on soft patches of random colour.
+    """The linear map from a latent cell to RGB that fits best (least squares) on smooth patches of random colours.
 
     Returns {"matrix": [channels][3], "bias": [3]}: latent @ matrix + bias is RGB in 0..1.
     """

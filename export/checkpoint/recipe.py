@@ -1,4 +1,4 @@
-"""What a checkpoint directory does not say about itself, and a bundle must."""
+"""Recipes: the information that a bundle needs and a checkpoint directory does not contain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleRecipe:
-    """Everything `export_bundle` is told beside the checkpoint; its parts go into the manifest and are checked there."""
+    """The settings of `export_bundle` besides the checkpoint; they become sections of the manifest and are checked there."""
 
     family: str
     revision: str
@@ -22,7 +22,7 @@ class BundleRecipe:
     schedulers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Scheduler configurations with _class_name, by the name the pool uses; `default` is the checkpoint's own."""
     sizes: tuple[tuple[int, int], ...] = ()
-    """(height, width) pairs the denoisers were trained for, the default first; empty: the UNet's sample_size."""
+    """(height, width) pairs the denoisers were trained for, the default first; empty means the UNet's sample_size."""
     any_size: bool = False
     preview: Mapping[str, Any] | None = None
-    """{"matrix": 3 floats per latent channel, "bias": 3 floats}; None: fitted to the VAE."""
+    """{"matrix": 3 floats per latent channel, "bias": 3 floats}; None means that it is fitted to the VAE."""

@@ -1,4 +1,4 @@
-"""A CLIP tokenizer as one tokenizer.json for the `tokenizers` library, which the runtime reads without transformers."""
+"""Converts a CLIP tokenizer to a tokenizer.json, which the runtime reads with the `tokenizers` library instead of transformers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
 def convert_clip_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
-    """The same ids as transformers' CLIPTokenizer (the Python one, without ftfy), padded and truncated to `max_length`.
+    """A tokenizer with the ids of transformers' CLIPTokenizer (the Python one, without ftfy), padded and truncated to `max_length`.
 
-    CLIPTokenizerFast is not that: it keeps control characters, does not part Chinese characters and splits a second time.
+    CLIPTokenizerFast has other ids: it keeps control characters, does not separate Chinese characters and splits a second time.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 
@@ -26,7 +26,7 @@ def convert_clip_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
     converted.decoder = decoders.ByteLevel()
     bos, eos = ((str(token), tokenizer.convert_tokens_to_ids(token)) for token in (tokenizer.bos_token, tokenizer.eos_token))
     converted.post_processor = processors.RobertaProcessing(eos, bos, add_prefix_space=False, trim_offsets=False)
-    # Looked for in normalised text too: CLIPTokenizer's own pattern finds <|ENDOFTEXT|> after lowering it.
+    # Matched in normalised text too: CLIPTokenizer also finds <|ENDOFTEXT|>, because it lowercases the text first.
     converted.add_special_tokens([AddedToken(text, normalized=True) for text in dict.fromkeys((bos[0], eos[0]))])
     converted.enable_truncation(max_length)
     pad = str(tokenizer.pad_token)
@@ -35,14 +35,14 @@ def convert_clip_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
 
 
 def _normalizer() -> Any:
-    """BasicTokenizer(strip_accents=False, do_split_on_punc=False) in its order: clean, part Chinese characters, NFC, lower."""
+    """The steps of BasicTokenizer(strip_accents=False, do_split_on_punc=False): clean, separate Chinese characters, NFC, lowercase."""
     from tokenizers import Regex
     from tokenizers.normalizers import NFC, BertNormalizer, Lowercase, Replace, Sequence
 
     clean = BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
-    # str.lower knows the final sigma, Lowercase does not.
+    # str.lower handles the final sigma, Lowercase does not.
     final_sigma = Replace(Regex(r"(?<=\p{L})Σ(?!['’.:·\p{M}]*\p{L})"), "ς")
-    # Its tables are older than Unicode 9.
+    # The tables of BertNormalizer are older than Unicode 9.
     unassigned = Replace(Regex(r"[\p{Cn}\p{Co}\p{Cf}]"), "")
     return Sequence([clean, unassigned, NFC(), final_sigma, Lowercase()])
 

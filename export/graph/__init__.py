@@ -1,1 +1,1 @@
-"""Composing the ONNX graphs of a bundle."""
+"""Composition of the ONNX graphs of a bundle."""

@@ -1,8 +1,8 @@
-"""Composes the graphs a bundle ships around an exported component, with `onnx` alone.
+"""Composes the graphs of a bundle around exported components, with `onnx` alone.
 
-The denoiser becomes `step` and `guided_step` (one call per row of a step table) and, where part of it depends on the text alone,
-`condition` (one call per request); the VAE decoder becomes `decode` (latent to pixels). The composed graph points at the same weight
-files as the component, so it must be saved beside them. Names of the component get a prefix, so that nothing collides.
+The denoiser becomes `step` and `guided_step` (one call per row of a step table) and, if part of it depends on the text alone, `condition`
+(one call per request); the VAE decoder becomes `decode` (latent to pixels). A composed graph refers to the same weight files as the
+component, so it must be saved next to them. Names of the component get a prefix to avoid collisions.
 """
 
 from __future__ import annotations
@@ -29,18 +29,17 @@ _NOTHING: Mapping[str, TensorSpec] = {}
 
 
 def condition_inputs(spec: GraphSpec) -> dict[str, TensorSpec]:
-    """The inputs that describe the image, all but the latent and the timestep; raises BundleError where the graph is no denoiser."""
+    """The conditioning inputs: all but the latent and the timestep; raises BundleError if the graph is not a supported denoiser."""
     others = (_latent_input(spec), "timestep")
     return {name: port for name, port in spec.inputs.items() if name not in others}
 
 
 def compose_condition(denoiser: ModelProto, crossing: Mapping[str, TensorSpec], sources: Mapping[str, str]) -> ModelProto:
-    """The part of a denoiser that depends on the text alone, for all steps of a request.
+    """The part of a denoiser that depends on its conditioning alone, computed once for all steps of a request.
 
-    crossing: found by `find_crossing`; condition_0, condition_1 ... are its tensors, in its order.
-    sources: for each input of the denoiser that describes the image, the name under which the runtime has it
-        (`text_encoder.last_hidden_state`). Each takes one row for `step`, a negative and a positive one for `guided_step`.
-    Returns condition_N: [rows, ...].
+    crossing: the result of `find_crossing`; its tensors become the outputs condition_0, condition_1 ...: [rows, ...].
+    sources: for each conditioning input of the denoiser, its name in the runtime (`text_encoder.last_hidden_state`). Each has one row for
+        `step`, and a negative and a positive row for `guided_step`.
     """
     graph, spec = _Composition(denoiser), graph_spec(denoiser)
     names, given = _outside_names(spec, crossing, sources), condition_inputs(spec)
@@ -54,13 +53,13 @@ def compose_condition(denoiser: ModelProto, crossing: Mapping[str, TensorSpec], 
 def compose_step(
     denoiser: ModelProto, sources: Mapping[str, str], crossing: Mapping[str, TensorSpec] = _NOTHING, *, memory: bool = False
 ) -> ModelProto:
-    """One row of a step table without guidance: the denoiser is called once at the latent's batch.
+    """The graph of one row of a step table without guidance, which runs the denoiser once on the latent's batch.
 
-    latent, denoised_before, noise: float32[batch, channels, height, width]; row: float32[9], see `step_table.COLUMNS`.
-    Inputs named in `sources`, as in `compose_condition`: first axis 1, used for the whole batch.
-    Returns next_latent, denoised: float32[batch, channels, height, width].
-    With `crossing` it takes the outputs of `compose_condition`, and of the conditions themselves only those it still reads.
-    memory: it also takes `carried`, of the latent's shape, and a row: float32[14], and returns `next_carried`.
+    Inputs: latent, denoised_before, noise: float32[batch, channels, height, width]; row: float32[9], see `step_table.COLUMNS`; and the
+    tensors of `sources`, as in `compose_condition`, with a first axis of 1 that is used for the whole batch.
+    Outputs: next_latent, denoised: float32[batch, channels, height, width].
+    With `crossing`, the graph takes the outputs of `compose_condition`, and those of the sources that it still reads.
+    memory: the graph also takes `carried`, in the shape of the latent, and row: float32[14], and outputs `next_carried`.
     """
     return _compose_denoising(denoiser, sources, crossing, is_guided=False, memory=memory)
 
@@ -68,7 +67,7 @@ def compose_step(
 def compose_guided_step(
     denoiser: ModelProto, sources: Mapping[str, str], crossing: Mapping[str, TensorSpec] = _NOTHING, *, memory: bool = False
 ) -> ModelProto:
-    """One row of a step table with classifier-free guidance (Ho & Salimans 2022): one denoiser call at twice the latent's batch.
+    """The graph of one row of a step table with classifier-free guidance (Ho & Salimans 2022): one run at twice the latent's batch.
 
     As `compose_step`, with the row's guidance scale and two rows in each conditioning input: negative, positive.
     """
@@ -76,9 +75,9 @@ def compose_guided_step(
 
 
 def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.ArrayLike) -> ModelProto:
-    """From the latent as denoised to pixels.
+    """The graph from a denoised latent to pixels.
 
-    scale, shift: a number or one per channel; the decoder is fed latent * scale + shift.
+    scale, shift: a number or one per channel; the decoder takes latent * scale + shift.
     latent: float32[batch, channels, height, width] -> pixels: uint8[batch, image_height, image_width, 3].
     """
     graph, spec = _Composition(decoder), graph_spec(decoder)
@@ -99,12 +98,13 @@ POOLINGS = ("mean", "cls", "last")
 
 
 def compose_embedding(encoder: ModelProto, *, pooling: str | None, is_normalised: bool, filler: int = 0) -> ModelProto:
-    """From the tokens of prompts to an embedding of each.
+    """The graph from the tokens of prompts to one embedding per prompt.
 
-    encoder: its first output is float32[batch, tokens, width], to be pooled over the tokens of `attention_mask` by one of POOLINGS; None:
-    float32[batch, width], the embedding itself. filler: the token in the place of those that are masked, where it takes no mask.
-    input_ids, attention_mask: int64[batch, prompt_tokens] -> embedding: float32[batch, width], of length 1 where `is_normalised`.
-    Raises BundleError for a graph that takes anything but these and token_type_ids.
+    encoder: a graph whose first output is float32[batch, tokens, width], or float32[batch, width] without pooling.
+    pooling: how to pool over the tokens of `attention_mask`, one of POOLINGS; None if the encoder outputs embeddings itself.
+    filler: the token that replaces masked tokens, if the encoder takes no mask.
+    input_ids, attention_mask: int64[batch, prompt_tokens] -> embedding: float32[batch, width], of length 1 if `is_normalised`.
+    Raises BundleError for an encoder with inputs other than these and token_type_ids.
     """
     graph, spec = _Composition(encoder), graph_spec(encoder)
     unknown = set(spec.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
@@ -130,7 +130,7 @@ def compose_embedding(encoder: ModelProto, *, pooling: str | None, is_normalised
 
 
 def _pool(graph: _Composition, states: str, mask: str, pooling: str) -> str:
-    """states: float32[n, tokens, width], mask: float32[n, tokens], ones and then zeros -> float32[n, 1, width]"""
+    """Pool states: float32[n, tokens, width] by mask: float32[n, tokens], ones and then zeros, to float32[n, 1, width]."""
     one, two = graph.constant(np.array([1])), graph.constant(np.array([2]))
     weights = mask
     if pooling != "mean":
@@ -170,20 +170,20 @@ def _compose_denoising(
 
 
 def _latent_input(spec: GraphSpec) -> str:
-    """The name of the input that takes the latent; raises BundleError where the graph is no denoiser we can drive."""
+    """The name of the input that takes the latent; raises BundleError if the graph is not a supported denoiser."""
     name = next((name for name in _LATENT_NAMES if name in spec.inputs), None)
     if name is None or not {"timestep", "encoder_hidden_states"} <= set(spec.inputs) or len(spec.outputs) != 1:
         problem = f"the denoiser's graph has the inputs {', '.join(spec.inputs)} and the outputs {', '.join(spec.outputs)}"
-        raise BundleError(None, problem, "a denoiser takes sample, timestep and encoder_hidden_states and gives one output")
+        raise BundleError(None, problem, "a denoiser takes sample, timestep and encoder_hidden_states and has one output")
     (given,) = spec.outputs.values()
     if isinstance(given.shape[1], int) and given.shape[1] != spec.inputs[name].shape[1]:
-        problem = f"the denoiser takes {spec.inputs[name].shape[1]} channels and gives {given.shape[1]}"
+        problem = f"the denoiser takes {spec.inputs[name].shape[1]} channels and outputs {given.shape[1]}"
         raise BundleError(None, problem, "denoisers that also predict a variance, and inpainting denoisers, are not supported")
     return name
 
 
 def _outside_names(spec: GraphSpec, crossing: Mapping[str, TensorSpec], sources: Mapping[str, str]) -> dict[str, str]:
-    """Names in composed graphs of the component's tensors that describe the image; raises BundleError for an input without a source."""
+    """Names in composed graphs of the component's conditioning tensors; raises BundleError for an input without a source."""
     missing = [name for name in condition_inputs(spec) if name not in sources]
     if missing:
         raise BundleError("denoiser", f"nothing provides its inputs {', '.join(missing)}", "such denoisers are not supported")
@@ -196,7 +196,7 @@ def _with_rows(port: TensorSpec, rows: int | str) -> TensorSpec:
 
 
 def _timestep(graph: _Composition, port: TensorSpec, value: str, sample: str) -> str:
-    """The row's timestep as the denoiser wants it: its dtype, a scalar or one number per image."""
+    """The row's timestep in the denoiser's dtype, as a scalar or as one number per image."""
     if port.dtype != "float32":
         value = graph.op("Cast", value, to=_dtype(port.dtype))
     if not port.shape:
@@ -205,7 +205,7 @@ def _timestep(graph: _Composition, port: TensorSpec, value: str, sample: str) ->
 
 
 def _repeat_rows(graph: _Composition, name: str, rank: int, batch: str) -> str:
-    """Each row of an input `batch` times, row after row: the order in which the doubled latent lies."""
+    """Each row of an input repeated `batch` times, row after row, which is the order of the doubled latent."""
     ones = graph.constant(np.ones(rank - 1, dtype=np.int64))
     one, minus_one = graph.constant(np.array([1])), graph.constant(np.array([-1]))
     spread = graph.op("Expand", graph.op("Unsqueeze", name, one), graph.op("Concat", one, batch, ones, axis=0))
@@ -232,7 +232,7 @@ def _advance(graph: _Composition, row: Mapping[str, str], guided: str, *, memory
 
 
 class _Composition:
-    """Nodes around a component, in the order they are asked for."""
+    """A graph of nodes around a component, in the order in which they are added."""
 
     def __init__(self, component: ModelProto) -> None:
         from onnx.compose import add_prefix
@@ -254,7 +254,7 @@ class _Composition:
         return output
 
     def constant(self, value: npt.NDArray[Any] | np.generic) -> str:
-        """The name of a constant; equal ones are one."""
+        """Adds a constant unless an equal one exists; returns its name."""
         from onnx.numpy_helper import from_array
 
         array = np.asarray(value)
@@ -264,11 +264,11 @@ class _Composition:
         return str(self._constants[key].name)
 
     def dimension(self, name: str, axis: int) -> str:
-        """int64[1], the length of one axis."""
+        """Adds nodes for the length of one axis, int64[1]; returns their output's name."""
         return self.op("Gather", self.op("Shape", name), self.constant(np.array([axis])), axis=0)
 
     def split(self, name: str) -> tuple[str, str]:
-        """Both halves along the first axis."""
+        """Adds a node that splits a tensor along its first axis; returns the names of both halves."""
         attributes: dict[str, Any] = {"axis": 0} | ({"num_outputs": 2} if self._opset >= 18 else {})
         first = self.op("Split", name, **attributes)
         second = f"{first}_second"
@@ -276,7 +276,7 @@ class _Composition:
         return first, second
 
     def call(self, feeds: Mapping[str, str]) -> str:
-        """Runs the component; returns its first output. Tensors inside it may be fed too: the nodes that compute them are left out."""
+        """Adds the component's nodes; returns its first output. Tensors inside it may be fed too, which replaces their nodes."""
         for name, value in feeds.items():
             self.op("Identity", value, output=_COMPONENT + name)
         given = {_COMPONENT + name for name in feeds}
@@ -284,7 +284,7 @@ class _Composition:
         return str(self._model.graph.output[0].name)
 
     def finish(self, name: str, spec: GraphSpec) -> ModelProto:
-        """The graph, with those inputs and parts of the component that its outputs need."""
+        """The composed graph, with only the inputs and parts of the component that its outputs need."""
         graph = self._model.graph
         for field in (graph.node, graph.input, graph.output, graph.value_info):
             del field[:]
@@ -316,7 +316,7 @@ def _per_channel(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def keep_outputs(model: ModelProto, names: Sequence[str]) -> None:
-    """Drops the other outputs, and with them the nodes and constants only they needed; changes `model`."""
+    """Removes all outputs but `names`, and the nodes and constants that only they needed; changes `model`."""
     graph = model.graph
     kept = [value for value in graph.output if value.name in names]
     needed = {value.name for value in kept}
@@ -333,7 +333,7 @@ def keep_outputs(model: ModelProto, names: Sequence[str]) -> None:
 
 
 def strip_notes(model: ModelProto) -> None:
-    """Removes the traces that an exporter leaves for debugging: inferred shapes, source lines, metadata, node names; changes `model`."""
+    """Removes an exporter's debugging information: inferred shapes, source lines, metadata, node names; changes `model`."""
     del model.graph.value_info[:]
     del model.metadata_props[:]
     model.doc_string = model.graph.doc_string = ""
@@ -343,7 +343,7 @@ def strip_notes(model: ModelProto) -> None:
 
 
 def save_graph(model: ModelProto, path: Path) -> None:
-    """Writes a graph beside the weights it points at and checks it, shapes included; raises BundleError where it is not valid ONNX."""
+    """Writes a graph next to the weights it refers to and checks it, shapes included; raises BundleError if it is not valid ONNX."""
     import onnx
 
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,4 +1,4 @@
-"""Finds the part of an exported denoiser that depends on its conditions alone: keys and values of cross-attention, pooled text."""
+"""Finds the part of an exported denoiser that depends on its conditioning alone: keys and values of cross-attention, pooled text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 _FREE, _APART = 1_000_003, 1_000
-"""Lengths that stand for free axes, such that no fixed axis has one, and no sum or product of axes is another's."""
+"""Placeholder lengths of free axes: no fixed axis has such a length, and no sum or product of axes equals another one's."""
 
 
 def fold_quotients(denoiser: ModelProto) -> None:
-    """Makes constants of fixed axis lengths that are divided by a number, in place: the width of an attention head.
+    """Replaces quotients of a fixed axis length and a number, such as the width of an attention head, by constants, in place.
 
-    Shape inference follows sums and products of lengths, but no quotients; it would not see that the heads depend on the text alone.
+    Shape inference follows sums and products of lengths but not quotients, so it would not find the shapes of the heads.
     """
     from onnx import TensorProto
     from onnx.helper import make_node
@@ -50,15 +50,15 @@ def fold_quotients(denoiser: ModelProto) -> None:
 
 
 def find_crossing(denoiser: ModelProto) -> dict[str, TensorSpec]:
-    """The tensors computed from the conditions alone that the rest of the denoiser reads, in the graph's order; empty where there are none.
+    """The tensors that are computed from the conditioning alone and read by the rest of the denoiser, in the graph's order.
 
-    Each has the conditions' rows as its first axis, so that a row can be repeated for the images of a batch; other axes are fixed, or
-    named as in the conditions. Nodes after the last such tensor (shapes, heads folded into rows) count as the rest.
+    The first axis of each is the conditioning's rows, so that a row can be repeated for the images of a batch; other axes are fixed, or
+    named as in the conditioning. Nodes after the last such tensor (shapes, heads folded into rows) belong to the rest.
     """
     conditions = condition_inputs(graph_spec(denoiser))
     nodes = denoiser.graph.node
     if any(attribute.HasField("g") for node in nodes for attribute in node.attribute):
-        return {}  # such a node reads tensors that are not among its inputs
+        return {}  # the subgraphs of a node read tensors that are not among its inputs
     others, text = set(graph_spec(denoiser).inputs) - set(conditions), set(conditions)
     for node in nodes:
         if not others.isdisjoint(node.input):
@@ -67,7 +67,7 @@ def find_crossing(denoiser: ModelProto) -> dict[str, TensorSpec]:
             text.update(filter(None, node.output))
     specs = _specs_by_row(denoiser)
     found: list[str] = []
-    read = {value.name for value in denoiser.graph.output}  # by what runs at every step
+    read = {value.name for value in denoiser.graph.output}  # tensors that nodes of the rest read
     for node in reversed(nodes):
         leaving = [name for name in node.output if name in read]
         if leaving and all(name in text and name in specs for name in leaving):
@@ -78,9 +78,9 @@ def find_crossing(denoiser: ModelProto) -> dict[str, TensorSpec]:
 
 
 def _specs_by_row(denoiser: ModelProto) -> dict[str, TensorSpec]:
-    """The tensors inside whose first axis is the conditions' rows and whose other axes are fixed or named as in the conditions.
+    """The inner tensors whose first axis is the conditioning's rows and whose other axes are fixed or named as in the conditioning.
 
-    Shape inference with a number for every name, as it does not carry names through a reshape.
+    Found by shape inference with a number in place of every name, because it does not propagate names through a reshape.
     """
     from onnx import ModelProto
     from onnx.shape_inference import infer_shapes

@@ -1,7 +1,7 @@
-"""Points the initialisers of an ONNX graph at tensors in safetensors files.
+"""Makes the initialisers of an ONNX graph refer to tensors in safetensors files.
 
-A safetensors file is a length, a JSON header and the tensors' bytes, so an initialiser can point at a tensor inside it as external data.
-The weights of a component then exist once, in the files diffusers itself reads, however many graphs use them.
+A safetensors file consists of a length, a JSON header and the tensors' bytes, so an initialiser can refer to a tensor inside it as external
+data. The weights of a component are then stored once, in files that diffusers can read, for any number of graphs.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _PREFIX = "weights/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightReport:
-    """How a graph's constants were split."""
+    """How many of a graph's constants were replaced by references."""
 
     referenced: int
-    """Initialisers that now point into the safetensors file."""
+    """Initialisers that now refer to a safetensors file."""
     referenced_bytes: int
     inline_bytes: int
-    """Bytes that matched nothing and stay in the graph."""
+    """Bytes of the constants that stay in the graph."""
 
 
 def reference_weights(
     model: ModelProto, weights: Sequence[Path], *, base_dir: Path, smallest_values: int = 16, inline_limit_bytes: int = 64 << 10
 ) -> WeightReport:
-    """Points the float32 initialisers of `model` (changed in place) at equal tensors in `weights`, safetensors files of one folder.
+    """Replaces float32 initialisers of `model`, in place, by references to equal tensors in `weights`, safetensors files of one folder.
 
-    An initialiser matches a stored tensor of the same bytes, or of the same bytes once transposed (exporters fold a Linear's transpose).
-    float16 and bfloat16 stay so in the file; the graph casts them, which a backend folds when it builds. The graph must be saved in the
-    folder of `weights`.
-    base_dir: where the external data of `model` as exported lie. smallest_values: shorter constants stay inline without a look.
-    Raises BundleError where a constant above inline_limit_bytes matches nothing.
+    An initialiser matches a stored tensor with the same values, or with the same values after a transpose (exporters fold the transpose of
+    a Linear). Tensors stay float16 or bfloat16 in the file; the graph casts them, and backends fold the cast in a build. The graph must be
+    saved in the folder of `weights`.
+    base_dir: directory of the external data of `model` as exported. smallest_values: constants with fewer values stay inline.
+    Raises BundleError for a constant above inline_limit_bytes that equals no stored tensor.
     """
     from onnx import helper
     from onnx.numpy_helper import to_array
@@ -75,7 +75,7 @@ def reference_weights(
 
 
 class _StoredWeights:
-    """The tensors of safetensors files, found by content."""
+    """Index of the tensors in safetensors files by content."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._by_content: dict[str, dict[str, tuple[StoredTensor, str]]] = {}
@@ -89,7 +89,7 @@ class _StoredWeights:
                     self._by_content.setdefault(_digest(content, stored.dtype), {})[stored.name] = stored, path.name
 
     def find(self, values: npt.NDArray[Any], name: str) -> tuple[tuple[StoredTensor, str], bool] | None:
-        """The stored tensor with these values and its file, the one called `name` where several have them; whether it is transposed."""
+        """The stored tensor with these values, with its file and whether it is transposed; of several, preferably the one called `name`."""
         for is_transposed in (False, True) if values.ndim == 2 else (False,):
             for digest in _digests(values.T if is_transposed else values):
                 if found := self._by_content.get(digest):
@@ -97,7 +97,7 @@ class _StoredWeights:
         return None
 
     def reference(self, found: tuple[StoredTensor, str], shape: tuple[int, ...]) -> str:
-        """The name of the initialiser that points at a stored tensor, seen with `shape`; made the first time it is asked for."""
+        """The name of the initialiser that refers to a stored tensor with `shape`, created at the first call."""
         from onnx import TensorProto
 
         stored, location = found
@@ -114,7 +114,7 @@ class _StoredWeights:
 
 
 def _digests(values: npt.NDArray[Any]) -> Iterator[str]:
-    """The digests under which float32 values may be stored: in 16 bits where that loses nothing, then as they are."""
+    """The digests under which float32 values may be stored: as float16 or bfloat16 if that is lossless, then as float32."""
     values = np.ascontiguousarray(values).astype("<f4", copy=False)
     with np.errstate(over="ignore"):
         halved = values.astype("<f2")
@@ -131,7 +131,7 @@ def _digest(values: npt.NDArray[Any], dtype: str) -> str:
 
 
 def _hoist_constants(graph: GraphProto) -> None:
-    """Turns Constant nodes into initialisers, so that a large one is found like any other weight."""
+    """Turns Constant nodes into initialisers, so that large ones are matched like other weights."""
     kept = []
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -154,7 +154,7 @@ def _inline(tensor: TensorProto, values: npt.NDArray[Any]) -> TensorProto:
 def _refuse_large(weights: Path, name: str, values: npt.NDArray[Any], limit_bytes: int) -> None:
     if values.nbytes > limit_bytes:
         problem = f"the graph's constant {name} ({values.dtype}{list(values.shape)}, {values.nbytes} bytes) equals no tensor in it"
-        raise BundleError(weights, problem, "export the graph from the weights in this file, rounded as they are there")
+        raise BundleError(weights, problem, "export the graph from the rounded weights in this file")
 
 
 def _replace(graph: GraphProto, tensors: list[TensorProto], first_nodes: list[NodeProto]) -> None:

@@ -82,11 +82,11 @@ def write_page(found: Evaluation, *, title: str, reason: str, examples: Sequence
 
 
 def show_interval(found: Interval | None, *, signed: bool = True) -> str:
-    """`+0.031 (+0.022 to +0.040)`, or a dash if there is none."""
+    """`+0.031 [+0.022, +0.040]`, or a dash if there is none."""
     if found is None or found.value != found.value:
         return "–"
     value, low, high = (_number(each, signed) for each in (found.value, found.low, found.high))
-    return f"{value} ({low} to {high})"
+    return f"{value} [{low}, {high}]"
 
 
 def _number(value: float, signed: bool = True) -> str:

@@ -1,1 +1,1 @@
-"""What an image costs on this device: the cost model, its correction, and one budget divided over many prompts."""
+"""Costs of images on this device: the cost model, its correction, and the division of one budget over many prompts."""

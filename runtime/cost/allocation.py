@@ -1,4 +1,4 @@
-"""Dividing one budget over many prompts: each gets the candidate whose quality the time buys most with."""
+"""Divides one time budget over many prompts, so that the total expected quality is highest."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class Allocation:
     """A candidate for each prompt, within the budget."""
 
     choice: npt.NDArray[np.int64]
-    """int64[prompts], positions among the candidates."""
+    """int64[prompts], indices of candidates."""
     multiplier: float
-    """Quality one millisecond is worth at this budget; 0 where there is time for the best of everything."""
+    """Quality that one millisecond is worth at this budget; 0 if every prompt gets its best candidate."""
     total_ms: float
-    """Expected, of all prompts together."""
+    """Expected time of all prompts together."""
 
 
 def allocate(quality: FloatArray, cost_ms: FloatArray, total_ms: float) -> Allocation:
-    """Maximises the summed quality within `total_ms`: argmax q - mu c for every prompt, one mu for all.
+    """Maximises the total quality within `total_ms`: argmax q - mu c for every prompt, with one mu for all.
 
-    That is the optimum where fractions of a prompt may be bought (the Lagrangian relaxation of the multiple-choice knapsack, Everett
-    1963); what is then left buys single upgrades, the best per millisecond first, while one fits.
+    This is the optimum of the Lagrangian relaxation of the multiple-choice knapsack (Everett 1963), which allows fractions of a prompt.
+    The remaining time is spent on single upgrades, the one of most quality per millisecond first, until none fits.
 
     quality: float64[prompts, candidates]. cost_ms: float64[prompts, candidates] or float64[candidates], above 0.
-    Raises BudgetError where even the cheapest candidate for each prompt takes longer, ConfigError for numbers that are not finite.
+    Raises BudgetError if even the cheapest candidates exceed the budget, ConfigError for numbers that are not finite.
     """
     quality = np.asarray(quality, dtype=np.float64)
     cost = np.broadcast_to(np.asarray(cost_ms, dtype=np.float64), quality.shape)
@@ -51,7 +51,7 @@ def allocate(quality: FloatArray, cost_ms: FloatArray, total_ms: float) -> Alloc
 
 
 def _choose(quality: FloatArray, cost: FloatArray, multiplier: float) -> npt.NDArray[np.int64]:
-    """argmax q - multiplier * c of each row; of equal ones the cheapest."""
+    """argmax q - multiplier * c of each row; the cheapest candidate wins a tie."""
     value = quality - multiplier * cost
     best = value >= value.max(1, keepdims=True)
     return np.asarray(np.where(best, cost, np.inf).argmin(1), dtype=np.int64)
@@ -62,7 +62,7 @@ def _total(cost: FloatArray, choice: npt.NDArray[np.int64]) -> float:
 
 
 def _bisect(quality: FloatArray, cost: FloatArray, total_ms: float) -> tuple[float, npt.NDArray[np.int64]]:
-    """The smallest multiplier, as nearly as floats say, at which the choice fits; where it is large, the cheapest of everything does."""
+    """The smallest multiplier, to float precision, whose choice fits, and that choice; a large one chooses the cheapest candidates."""
     low, fitting = 0.0, cost.argmin(1)
     high = max(float(np.ptp(quality, axis=1).max()), 1e-12) / max(float(cost.mean()), 1e-12)
     for _ in range(_DOUBLINGS):
@@ -80,7 +80,7 @@ def _bisect(quality: FloatArray, cost: FloatArray, total_ms: float) -> tuple[flo
 
 
 def _upgrade(quality: FloatArray, cost: FloatArray, choice: npt.NDArray[np.int64], total_ms: float) -> npt.NDArray[np.int64]:
-    """Spends what is left on the upgrade of most quality per millisecond, again and again while one fits."""
+    """Spends the remaining time on upgrades, each time the one of most quality per millisecond, until none fits."""
     choice = choice.copy()
     rows = np.arange(len(choice))
     gain, extra = quality - quality[rows, choice, None], cost - cost[rows, choice, None]

@@ -1,4 +1,4 @@
-"""What observed times say about the device now, beside what was measured when its engines were profiled."""
+"""Correction of profiled costs by the times observed on the device since then."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ T = TypeVar("T")
 Times = Mapping[str, tuple[float, float]]
 
 LONG_S, SHORT_S = 600.0, 60.0
-"""How long an observation counts. Were they kept for ever, one busy minute could make an engine look too slow to be chosen, and
-never be corrected, since an engine that is not chosen is not observed."""
+"""Ages up to which observations count. If they were kept for ever, one busy minute could make an engine look too slow to be chosen, and
+this would never be corrected, because an engine that is not chosen is not observed."""
 MARGIN_LOW, MARGIN_HIGH = 0.02, 0.15
 FACTORS_S = 1.0
-"""How long factors are kept once worked out; an observation ends them sooner."""
+"""Seconds for which computed factors are cached; a new observation invalidates them sooner."""
 _DEVICE = ""
-"""The device's own factor, among those of the engines."""
+"""Key of the device's factor among the factors of the engines."""
 COVERAGE = 0.98
-"""Share of recent images whose time the upper estimate would have covered."""
+"""Share of recent images that must have finished within the upper estimate."""
 
 
 class Recent(Generic[T]):
@@ -35,17 +35,17 @@ class Recent(Generic[T]):
         self._seen: deque[tuple[float, T]] = deque(maxlen=size)
 
     def add(self, value: T) -> None:
-        """Take one more observation, now."""
+        """Add an observation made now."""
         self._seen.append((self._clock(), value))
 
     def drop(self, is_wrong: Callable[[T], bool]) -> None:
-        """Forget observations."""
+        """Remove the observations for which `is_wrong` returns True."""
         kept = [each for each in self._seen if not is_wrong(each[1])]
         self._seen.clear()
         self._seen.extend(kept)
 
     def values(self) -> list[T]:
-        """Those that still count, oldest first."""
+        """The observations that still count, oldest first."""
         oldest = self._clock() - self._max_age_s
         while self._seen and self._seen[0][0] < oldest:
             self._seen.popleft()
@@ -53,43 +53,43 @@ class Recent(Generic[T]):
 
 
 class Window(Recent[float]):
-    """Recent numbers, after some prior ones that never age."""
+    """Recent numbers, preceded by prior values that never expire."""
 
     def __init__(self, clock: Clock, *, size: int, max_age_s: float, prior: tuple[float, ...]) -> None:
         super().__init__(clock, size=size, max_age_s=max_age_s)
         self._prior = prior
 
     def values(self) -> list[float]:
-        """The prior and the observations that still count."""
+        """The prior values and the observations that still count."""
         return [*self._prior, *super().values()]
 
     def is_fresh(self) -> bool:
-        """Whether anything but the prior counts."""
+        """Whether any observation still counts."""
         return len(self.values()) > len(self._prior)
 
     def median(self) -> float:
-        """The middle one; outliers do not move it."""
+        """Median of the values, which outliers do not move."""
         return median(self.values())
 
     def upper(self, share: float) -> float:
-        """The smallest value that `share` of them do not exceed."""
+        """The smallest value that a share `share` of the values does not exceed."""
         ordered = sorted(self.values())
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
 class Correction:
-    """Factors from measured costs to those expected now; safe to use from several threads.
+    """Factors from profiled costs to the costs expected now; safe to use from several threads.
 
-    A factor is the product of two running medians of actual over expected time: a long one for each engine (the profile was
-    taken under other conditions) and a short one for the whole device (it is busy, or hot, now). What is learned on the engines
-    in use so reaches those that are not.
+    A factor is the product of two running medians of actual over expected time: a long one for each engine (the profile was taken under
+    other conditions) and a short one for the whole device (which may be busy or hot now). Through the second, observations of the engines
+    in use also correct the others.
 
-    The margin is how far recent images went beyond their upper estimates, as a share of the prediction: the quantile that
-    split conformal prediction takes (Lei et al. 2018, Alg. 2), within fixed limits.
+    The margin is how far recent images exceeded their upper estimates, as a share of the prediction: the quantile that split conformal
+    prediction takes (Lei et al. 2018, Alg. 2), within fixed limits.
     """
 
     def __init__(self, clock: Clock, *, routing_ms: float = 0.0) -> None:
-        """routing_ms: expected of the router's engines; the first guess at the time outside other calls grows by it."""
+        """routing_ms: expected time of the router's engines per prompt, which is added to the initial estimate of the overhead."""
         self._clock = clock
         self._lock = Lock()
         self._images: Recent[Times] = Recent(clock, size=5, max_age_s=SHORT_S)
@@ -121,14 +121,15 @@ class Correction:
             return self._overhead_ms.median()
 
     def margin(self) -> float:
-        """What to add to an upper estimate, as a share of the prediction."""
+        """Safety margin to add to an upper estimate, as a share of the prediction."""
         with self._lock:
             return min(max(self._excess.upper(COVERAGE), MARGIN_LOW), MARGIN_HIGH)
 
     def observe(self, calls: Times, loads: Times, *, overhead_ms: float, excess: float) -> None:
         """Learn from one request.
 
-        calls, loads: for each engine that ran or was loaded, the measured and the actual milliseconds, all its calls together.
+        calls, loads: for each engine that ran or was loaded, the profiled and the actual milliseconds, summed over its calls.
+        overhead_ms: time outside engine calls and loading.
         excess: actual time beyond the upper estimate without its margin, as a share of the prediction; may be negative.
         """
         known = {engine: times for engine, times in calls.items() if times[0] > 0}
@@ -138,14 +139,14 @@ class Correction:
             for engine, (measured, actual) in known.items():
                 self._window(self._calls, engine).add(actual / measured)
             for engine, (measured, actual) in loads.items():
-                if measured > 0:  # the disk's pace says nothing about the device's
+                if measured > 0:  # loads do not enter the device's factor: the speed of the disk says nothing about it
                     self._window(self._loads, engine).add(actual / measured)
             self._overhead_ms.add(overhead_ms)
             self._excess.add(excess)
             self._factors_until_s = -math.inf
 
     def forget(self, keys: Callable[[str], bool]) -> None:
-        """Drop what was learned on calls and loads of the engines for whose keys it is true: others took their place."""
+        """Drop the observations of engines that were replaced, whose keys are those for which `keys` returns True."""
         with self._lock:
             for windows in (self._calls, self._loads):
                 for key in [key for key in windows if keys(key)]:
@@ -153,9 +154,9 @@ class Correction:
             self._images.drop(lambda calls: any(map(keys, calls)))
 
     def _device(self) -> float:
-        """Median over the last images of actual over expected time, with one image as expected before them.
+        """Median over the last images of actual over expected time, with one prior image of factor 1.
 
-        What is expected changes as the long medians do, so it is worked out anew.
+        The expected time depends on the long medians, so it is computed anew.
         """
         factors = [1.0]
         for calls in self._images.values():
@@ -164,7 +165,7 @@ class Correction:
         return median(factors)
 
     def _long(self, engine: str) -> float:
-        """The engine's long median; of one not used lately, the middle of the others': it was profiled in the same hour."""
+        """The engine's long median; for an engine not used lately, the median of the others, as they were profiled at the same time."""
         window = self._calls.get(engine)
         if window is not None and window.is_fresh():
             return window.median()

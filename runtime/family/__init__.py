@@ -1,1 +1,1 @@
-"""An open bundle: tokenizers, conditioning, the calls of its candidates, and the engines that are resident."""
+"""An open bundle: tokenizers, conditioning, the calls of its candidates, and its resident engines."""

@@ -1,4 +1,4 @@
-"""Putting a runtime's resources together from a bundle and the store."""
+"""Assembles the resources of a runtime from a bundle and the store."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def open_resources(
     background_build: bool,
     progress: Progress | None,
 ) -> Resources:
-    """The resources of a runtime, no engine opened yet; arguments and errors are those of `Runtime.open`."""
+    """The resources of a runtime, with no engine opened yet; arguments and errors are those of `Runtime.open`."""
     if build and background_build:
         raise ConfigError("build and background_build", (build, background_build), "one of them")
     bundle = Bundle.open(shipped_bundle() if path is None else path, verify=False)
@@ -90,13 +90,13 @@ def open_resources(
 
 
 class EngineSource:
-    """Engines of one bundle by one setup, in one store."""
+    """Engines of one bundle and one setup in one store."""
 
     def __init__(self, bundle: Bundle, store: Store, setup: Setup) -> None:
         self.bundle, self.store, self.setup = bundle, store, setup
 
     def build(self, names: Sequence[str], progress: Progress | None = None) -> None:
-        """Build and measure what is missing."""
+        """Build and measure the engines that are missing."""
         build_engines(self.bundle, self.store, names, self.setup, progress=progress)
 
     def open(self, name: str) -> Engine:
@@ -104,7 +104,7 @@ class EngineSource:
         return open_engine(self.bundle, self.store, name, self.setup)
 
     def cost(self, name: str) -> EngineCost:
-        """What it costs on this device; raises EngineError, which says how the nearest stored engine differs."""
+        """Cost of the engine on this device; raises EngineError, which says how the nearest stored engine differs."""
         try:
             return read_cost(self.bundle, self.store, name, self.setup)
         except EngineError:
@@ -112,17 +112,17 @@ class EngineSource:
             raise
 
     def costs(self, sizes: EngineSizes, names: Sequence[str]) -> dict[str, EngineCost]:
-        """By name: of the usual engines, and of those of the sizes that have their own."""
+        """Costs by engine name: of the usual engines, and of the engines built for single sizes."""
         wanted = [*(names if sizes.has_usual else ()), *(name for size in sizes.sizes for name in with_size(self.bundle, names, size))]
         return {name: self.cost(name) for name in dict.fromkeys(wanted)}
 
     def is_ready(self, names: Iterable[str]) -> bool:
-        """Whether all of them exist, are measured, and can run."""
+        """Whether all these engines exist, are measured, and can run."""
         return is_ready(self.bundle, self.store, names, self.setup)
 
 
 def find_sizes(source: EngineSource, names: Sequence[str]) -> EngineSizes:
-    """Image sizes whose engines exist and are measured; the usual ones count as existing if no others do."""
+    """Image sizes whose engines exist and are measured; the usual engines count as existing if no size has its own."""
     bundle = source.bundle
     built = {known_size(bundle, stored.key.shapes) for stored in source.store.engines()} if not has_one_size(bundle) else set()
     sizes = {size for size in built if size is not None and source.is_ready(with_size(bundle, names, size))}
@@ -130,13 +130,13 @@ def find_sizes(source: EngineSource, names: Sequence[str]) -> EngineSizes:
 
 
 def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress | None) -> EngineSource:
-    """What to run until the engines of `wanted` are built: itself if they are, else the fastest setup that is ready.
+    """The engines to run until those of `wanted` are built.
 
-    If none is, ONNX Runtime on the CPU, which takes seconds to build. If engines of `wanted` lost races, or have races still to run, the
-    engines that they run against.
+    If all engines of `wanted` are ready, these, unless some of them lost their race against another setup that is ready, or have yet to
+    run it: then that setup. Otherwise the fastest setup that is ready, or ONNX Runtime on the CPU, which is built here within seconds.
     """
     bundle, store, threads = wanted.bundle, wanted.store, wanted.setup.threads
-    engine_key(bundle, names[0], wanted.setup)  # raises if the backend or provider is missing: building would be in vain
+    engine_key(bundle, names[0], wanted.setup)  # raises if the backend or provider is missing, before anything is built
     stored = {(each.key.backend, each.key.provider, each.key.precision) for each in store.engines()}
     setups = [
         Setup(backend=backend, provider=provider, precision=precision, threads=threads) for backend, provider, precision in sorted(stored)
@@ -157,8 +157,8 @@ def _may_replace(wanted: EngineSource, replaced: EngineSource, names: Sequence[s
 
 
 def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> Upgrade:
-    """Start building the engines that `wanted` lacks; they replace those of `source`, all at once, when they are proved together."""
-    from costroute_rt.engines.building.background import start_builder  # not loaded by those who start nothing
+    """Start building the missing engines of `wanted`; they replace those of `source`, all at once, after they have passed their checks."""
+    from costroute_rt.engines.building.background import start_builder  # loaded only if a build starts
     from costroute_rt.engines.building.plan import plan_builds
     from costroute_rt.engines.building.profile import example_call
 

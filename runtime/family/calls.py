@@ -1,7 +1,7 @@
 """The calls of a candidate: every engine run that it needs for a request, in order.
 
-This is the one place that knows what a candidate runs. Names are a set over this list, a cost is a sum over it; building, warming up,
-racing engines, memory and usage are walks.
+This is the only place that knows which engines a candidate runs. Everything else is derived from this list: the names of engines, costs,
+memory, and which engines to build, warm up or race.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from costroute_rt.engines.bundle.name import EngineName
 
 
 def read_pool(bundle: Bundle) -> tuple[Candidate, ...]:
-    """The bundle's candidates, in its order."""
+    """The bundle's candidates, in the bundle's order."""
     return tuple(_candidate(bundle, row) for row in bundle.pool)
 
 
 def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = None) -> tuple[Call, ...]:
-    """The calls for one image by the bundle's usual engines.
+    """The calls for one image with the bundle's usual engines.
 
-    rows: denoiser calls of the whole run; None: one for each step.
+    rows: denoiser calls of the whole run; None means one per step.
     """
     component = bundle.components[candidate.denoiser]
     passes = 2 if candidate.is_guided else 1
@@ -40,7 +40,7 @@ def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = 
 
 
 def router_calls(bundle: Bundle) -> tuple[Call, ...]:
-    """The calls that the bundle's router makes for a prompt beside the text encoder's."""
+    """The calls that the bundle's router makes for a prompt besides the text encoder's."""
     if bundle.router is None:
         return ()
     roles = {name: component.role for name, component in bundle.components.items() if component.role in ROUTER_GRAPHS}
@@ -48,20 +48,20 @@ def router_calls(bundle: Bundle) -> tuple[Call, ...]:
 
 
 def engine_names(bundle: Bundle) -> list[str]:
-    """Every engine that the bundle's pool and router need, once, by stage; the router's come last."""
+    """Every engine that the bundle's pool and router need, once, ordered by stage; the router's come last."""
     calls = [call for candidate in read_pool(bundle) for call in candidate_calls(bundle, candidate)]
     ordered = sorted(calls, key=lambda call: call.stage is Stage.DECODE)
     return list(dict.fromkeys(call.engine for call in (*ordered, *router_calls(bundle))))
 
 
 def candidate_names(bundle: Bundle) -> dict[str, list[str]]:
-    """The engines that each candidate needs, by its name, in the order in which they are called, the router's first."""
+    """The engines that each candidate needs, by candidate, in the order of their calls, the router's first."""
     calls = {each.name: (*router_calls(bundle), *candidate_calls(bundle, each)) for each in read_pool(bundle)}
     return {name: list(dict.fromkeys(call.engine for call in each)) for name, each in calls.items()}
 
 
 def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:
-    """Engines and how often each runs for one image, by candidate: the one of fewest steps for each choice of engines."""
+    """Engines and number of runs for one image, by candidate; of candidates with the same engines, the one with the fewest steps."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for candidate in sorted(read_pool(bundle), key=lambda each: each.num_inference_steps):
         calls = (*router_calls(bundle), *candidate_calls(bundle, candidate))
@@ -70,7 +70,7 @@ def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:
 
 
 def sources_of(bundle: Bundle, denoiser: str) -> tuple[str, ...]:
-    """Names of the conditioning tensors that a denoiser's graphs take, as `manifest` lists them."""
+    """Names of the conditioning tensors that a denoiser's graphs take (see `engines.bundle.manifest`)."""
     graphs = {use: bundle.graphs[path] for use, path in bundle.components[denoiser].graphs.items()}
     made = graphs["condition"].outputs if "condition" in graphs else {}
     taken = [name for use in ("condition", "step", "guided_step") if use in graphs for name in graphs[use].inputs]

@@ -1,7 +1,6 @@
 """Conditioning: from a prompt to the named tensors that a denoiser's steps take.
 
-Tensors have the names that the bundle's manifest gives them (`engines.bundle.manifest`); here they are arrays in host memory, with one row
-for a text.
+Tensors have the names of the bundle's manifest (`engines.bundle.manifest`); here they are arrays in host memory with one row per text.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from costroute_rt.routing.prompt_encoder import TextStates
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
 RunEncoder = Callable[[Tensors], Mapping[str, Array]]
-"""Runs a text encoder on arrays in host memory, and returns its outputs there."""
+"""Runs a text encoder on arrays in host memory, and returns its outputs in host memory."""
 
 _KEPT = 16
-"""Negative prompts whose encodings are kept; applications use a few over and over."""
+"""Capacity of the cache of negative prompts; applications use a few of them again and again."""
 
 
 class Encodings:
-    """What text encoders gave for recent negative prompts. Not safe to change from several threads at once; `in` is."""
+    """Cache of encoded negative prompts. `in` is safe from any thread; `get` must not be called from several threads at once."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str, str], Tensors] = OrderedDict()
@@ -38,7 +37,7 @@ class Encodings:
         return key in self._kept
 
     def get(self, key: tuple[str, str, str], make: Callable[[], Tensors]) -> Tensors:
-        """The encoding, made if need be; the one not used for longest is forgotten."""
+        """The cached encoding, or that of `make`; the least recently used encoding is dropped when the cache is full."""
         if key not in self._kept:
             self._kept[key] = make()
             while len(self._kept) > _KEPT:
@@ -48,14 +47,14 @@ class Encodings:
 
 
 def tokenize(tokenizers: Mapping[str, Tokenizer], text: str) -> dict[str, Tokens]:
-    """The text by every tokenizer. Raises PromptError where it is far too long."""
+    """Tokens of the text, by tokenizer. Raises PromptError if it is far too long."""
     return {name: tokenizer.encode(text) for name, tokenizer in tokenizers.items()}
 
 
 def encode_text(
     bundle: Bundle, tokenizers: Mapping[str, Tokenizer], encoder: str, tokens: Mapping[str, Tokens], run: RunEncoder
 ) -> Tensors:
-    """Outputs of a text encoder for one text, as ENCODER.OUTPUT: float32[1, ...], the leading tokens of a template cut off."""
+    """Outputs of a text encoder for one text by name, ENCODER.OUTPUT: float32[1, ...], without the leading tokens of a template."""
     component = bundle.components[encoder]
     name = str(component.tokenizer)
     inputs = bundle.graphs[component.graphs["encode"]].inputs
@@ -67,7 +66,7 @@ def encode_text(
 
 
 def token_tensors(tokenizers: Mapping[str, Tokenizer], tokens: Mapping[str, Tokens]) -> Tensors:
-    """TOKENIZER.attention_mask: int64[1, tokens] and TOKENIZER.length: int64[1], of the tokens that are kept."""
+    """TOKENIZER.attention_mask: int64[1, tokens] and TOKENIZER.length: int64[1], without the leading tokens of a template."""
     found: Tensors = {}
     for name, tokenizer in tokenizers.items():
         mask = tokens[name].attention_mask[:, tokenizer.drop :]
@@ -88,7 +87,7 @@ def text_states(
 
 
 def stack_rows(positive: Tensors, negative: Tensors | None, names: Iterable[str], size: tuple[int, int]) -> Tensors:
-    """The tensors called `names`: with a negative prompt its row first, then the prompt's.
+    """The tensors called `names`, one row per text: the negative prompt's row, if there is one, precedes the prompt's.
 
     size: height and width of the image in pixels.
     """

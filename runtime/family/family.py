@@ -1,4 +1,4 @@
-"""A family: one bundle, open, and its candidates described without any engine."""
+"""Families: an open bundle with its tokenizers, candidates and step tables, without engines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from costroute_rt.sampling.step_table import StepTable
 from costroute_rt.sampling.tables import Tables
 
 _KEPT = 256
-"""Lists of calls that a family keeps: candidates times sizes and numbers of images asked for."""
+"""Capacity of a family's cache of calls, which grows with the sizes and numbers of images requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class EngineSizes:
     sizes: frozenset[Size] = frozenset()
     """Sizes that have engines of their own."""
     has_usual: bool = True
-    """Whether the engines exist that take any size the bundle makes."""
+    """Whether the usual engines exist, which take any size that the bundle can make."""
 
     def resolve(self, bundle: Bundle, name: str, size: Size) -> str:
-        """Name of the engine to run for images of that size; name: of the graph's usual one.
+        """Name of the engine to run for images of that size, given the name of the graph's usual engine.
 
-        Raises EngineError, with the nearest size that was built, where there is none.
+        Raises EngineError, which names the nearest size, if no engine makes that size.
         """
         if size in self.sizes:
             return with_size(bundle, [name], size)[0]
@@ -48,7 +48,7 @@ class EngineSizes:
         return name
 
     def first(self, bundle: Bundle) -> Size:
-        """The bundle's usual size where engines make it, else the smallest that they make."""
+        """The bundle's default size if engines make it, else the smallest size that they make."""
         usual = bundle.image.height, bundle.image.width
         return usual if self.has_usual or usual in self.sizes else min(self.sizes)
 
@@ -63,7 +63,7 @@ class Family:
     tables: Tables
     sizes: EngineSizes = field(default_factory=EngineSizes)
     router_states: tuple[str, str] | None = None
-    """Text encoder and output that the family's router may read, as ENCODER and ENCODER.OUTPUT; None if the bundle has no router."""
+    """Text encoder and output that the family's router reads, as ENCODER and ENCODER.OUTPUT; None if the bundle has no router."""
     _plans: dict[tuple[str, Size], Plan] = field(default_factory=dict, init=False, repr=False)
     _calls: dict[tuple[str, Size, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
 
@@ -71,7 +71,7 @@ class Family:
     def open(cls, bundle: Bundle) -> Family:
         """Compile the step tables of every candidate and read the tokenizers.
 
-        Raises BundleError for a scheduler that cannot be compiled, or not to that many steps, and for a tokenizer that cannot be used.
+        Raises BundleError for a scheduler that cannot be compiled with a candidate's number of steps, and for an unusable tokenizer.
         """
         pool, image = read_pool(bundle), bundle.image
         try:
@@ -86,12 +86,12 @@ class Family:
 
     @property
     def name(self) -> str:
-        """Of the family, such as `postcard`."""
+        """Name of the family, such as `postcard`."""
         return self.bundle.family
 
     @property
     def uses_zeros(self) -> bool:
-        """Whether zeros stand for a negative prompt that was not given, rather than the empty text."""
+        """Whether a missing negative prompt means zeros instead of the empty text."""
         return self.bundle.negative_prompt == "zeros"
 
     def size(self, request: Request) -> Size:
@@ -103,14 +103,14 @@ class Family:
         return check_bundle_size(image, image.height if height is None else height, image.width if width is None else width)
 
     def plan(self, candidate: Candidate, size: Size) -> Plan:
-        """How the candidate makes images of that size, compiled once; raises EngineError if no engine makes that size."""
+        """The candidate's plan for images of that size, compiled once; raises EngineError if no engine makes that size."""
         key = candidate.name, size
         if key not in self._plans:
             self._plans[key] = self._compile(candidate, size)
         return self._plans[key]
 
     def calls(self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1) -> tuple[Call, ...]:
-        """Every engine run for `count` images, in order, put together once; texts: 2 if the negative prompt has to be encoded too."""
+        """Every engine run for `count` images, in order, cached; texts: 2 if the negative prompt has to be encoded too."""
         key = candidate.name, size, count, texts
         if key not in self._calls:
             if len(self._calls) >= _KEPT:
@@ -137,7 +137,7 @@ class Family:
         )
 
     def _at_size(self, call: Call, size: Size) -> Call:
-        """The call by the engine that makes images of that size, and its share of the work that was measured."""
+        """The call with the engine that makes images of that size, and with its area relative to the profiled size."""
         usual = self.bundle.image.height * self.bundle.image.width
         own = self.sizes.resolve(self.bundle, call.engine, size)
         grows = call.stage in (Stage.DENOISE, Stage.DECODE) and own == call.engine
@@ -152,7 +152,7 @@ class Family:
         return f"{self.name}/{component}/{graph}"
 
     def with_sizes(self, sizes: EngineSizes) -> Family:
-        """The same family on engines of these sizes."""
+        """The same family with engines for these sizes."""
         return replace(self, sizes=sizes)
 
 

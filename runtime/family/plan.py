@@ -1,4 +1,4 @@
-"""How a candidate makes images of one size: everything that stays the same from request to request."""
+"""Plans: everything about a candidate and an image size that stays the same from request to request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from costroute_rt.sampling.step_table import StepTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Compiled once for a candidate and a size; `Family.plan` keeps it."""
+    """Engine calls, step table and shapes of a candidate at one size; `Family.plan` compiles and keeps them."""
 
     candidate: Candidate
     size: Size
@@ -24,13 +24,14 @@ class Plan:
     sources: tuple[str, ...]
     """Names of the conditioning tensors that the denoiser takes."""
     encoders: Mapping[str, Call]
-    """The call of each text encoder that it takes outputs of, by component."""
+    """The call of each text encoder whose outputs the denoiser takes, by component."""
     condition: Call | None
+    """The call of the denoiser's `condition` graph; None if it has none."""
     step: Call
     """One call for each row of the table."""
     decode: Call
     table: StepTable
-    """The whole run, with the candidate's guidance scale."""
+    """The rows of a whole run, with the candidate's guidance scale."""
     scheduler: SchedulerConfig
 
     def calls(self, count: int, texts: int) -> tuple[Call, ...]:

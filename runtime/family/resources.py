@@ -1,4 +1,4 @@
-"""What a runtime works with: families, engines, costs and the quality estimate."""
+"""Resources of a runtime: families, engines, costs and the quality estimate."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from costroute_rt.routing.quality import QualityEstimator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """`Runtime.open` puts them together; tests put in others."""
+    """The resources of one runtime; `Runtime.open` assembles them, and tests pass fakes."""
 
     families: Mapping[str, Family]
-    """By name."""
+    """Families by name."""
     pool: tuple[Candidate, ...]
     """Candidates of all families, in the order of the quality estimate."""
     engines: EngineSet
     costs: CostModel
     quality: QualityEstimator
     router_calls: tuple[Call, ...] = ()
-    """Engine runs that judging a prompt takes beside the text encoder's."""
+    """Engine runs that the router needs per prompt, besides the text encoder's."""
     clock: Clock
     setup: Mapping[str, str]
-    """Backend, provider, precision and target that the engines were built by, as errors carry them."""
+    """Backend, provider, precision and target of the engines, as errors carry them."""
     fallback: str | None = None
     """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
     versions: Mapping[str, str]
-    """Of the libraries that make the images, by name."""
+    """Versions of the libraries that make the images, by name."""
     upgrade: Upgrade | None = None
-    """Better engines that are being built in the background."""
+    """The background build; None if nothing had to be built."""
     negatives: Encodings = field(default_factory=Encodings)
 
     def family(self, candidate: Candidate) -> Family:
@@ -50,7 +50,7 @@ class Resources:
 
     @property
     def main_family(self) -> Family:
-        """The first family: its text states are those that a router reads."""
+        """The first family, whose text states the router reads."""
         return next(iter(self.families.values()))
 
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
@@ -58,7 +58,7 @@ class Resources:
         return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
 
     def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
-        """Every engine run that the request takes with this candidate, as things are now, in order."""
+        """Every engine run that the request needs with this candidate, in order; it depends on the encodings kept so far."""
         family, texts = self.family(candidate), 1
         size = family.size(request)
         if candidate.is_guided:
@@ -72,13 +72,13 @@ class Resources:
         return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
 
     def negative_text(self, family: Family, request: Request) -> str | None:
-        """The text of the request's negative prompt; None where zeros stand for it."""
+        """The text of the request's negative prompt; None if it is represented by zeros."""
         if request.negative_prompt is None:
             return None if family.uses_zeros else ""
         return request.negative_prompt
 
     def text_states(self, prompt: str) -> TextStates:
-        """The prompt's states as the router reads them, by one run of the text encoder. Raises PromptError where it is far too long."""
+        """The prompt's states for the router, from one run of the text encoder. Raises PromptError if the prompt is far too long."""
         family = self.main_family
         bundle, tokenizers, source = family.bundle, family.tokenizers, self.states_source
         tokens = tokenize(tokenizers, prompt)
@@ -87,21 +87,21 @@ class Resources:
 
     @property
     def states_source(self) -> tuple[str, str]:
-        """Text encoder and output that the router reads; raises ConfigError if the main family has none for it."""
+        """Text encoder and output that the router reads; raises ConfigError if the main family has no router."""
         source = self.main_family.router_states
         if source is None:
             raise ConfigError("quality estimate", "one that reads text states", "a family with a router")
         return source
 
     def located(self, error: EngineError) -> EngineError:
-        """The error with the bundle and setup of its engine filled in, as far as they are known."""
+        """The error with the bundle and setup of its engine filled in."""
         name = error.engine or ""
         family, engine = self.families.get(name.partition("/")[0], self.main_family), self.engines.find(name)
         setup = dict(self.setup) if engine is None or engine.key is None else engine.key.setup
         return error.located(setup=setup, bundle=family.bundle.root)
 
     def swap_in(self) -> None:
-        """Put engines that became ready in the place of those in use; to be called between two requests."""
+        """Replace engines in use by those that the background build finished; must be called between two requests."""
         for name, (engine, cost) in (self.upgrade.take() if self.upgrade is not None else {}).items():
             self.engines.replace(name, engine)
             self.costs.replace(name, cost)

@@ -1,4 +1,4 @@
-"""Better engines on their way: another process builds them, this one opens them and swaps them in between two images."""
+"""Background builds: another process builds better engines; this one opens them and swaps them in between two requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Builder(Protocol):
-    """What builds, as `engines.background.Builder` does it."""
+    """The interface of `engines.building.background.Builder`, which runs the building process."""
 
     def events(self) -> Iterator[dict[str, str]]: ...
     def close(self) -> None: ...
@@ -28,25 +28,25 @@ class Builder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Building:
-    """How building better engines goes."""
+    """State of a background build."""
 
     backend: str
     provider: str
     precision: str
     graph: str | None
-    """What is being built now; None before, after, and where building came to an end."""
+    """Engine being built now; None before the first, between two, and after the end."""
     done: int
-    """Engines that are in use, ready to be, or rejected."""
+    """Number of engines that are in use, ready, or rejected."""
     total: int
     rejected: Mapping[str, str]
-    """Engines that did not pass their check, and why: those they were to replace stay."""
+    """Engines that did not pass their check, with the reason; the engines that they should replace stay in use."""
     problem: str | None
-    """Why building came to an end before all was done."""
+    """Reason why the build ended early; None if it did not."""
     remaining_s: float | None
-    """From recorded builds, for what is not done; None where there is no record."""
+    """Expected time for the engines that are not done, from recorded builds; None if one has no record."""
 
     is_over: bool
-    """Whether nothing more is to be expected: what proved right and faster is in use from the next image on, all of it at once."""
+    """Whether the build has ended; the engines that passed their checks are used from the next request on, all at once."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`."""
@@ -65,7 +65,7 @@ class Building:
 
 
 class Upgrade:
-    """Follows a builder, and has all engines that are ready when it is done, or none. Safe to use from several threads."""
+    """Follows a builder and, when it is done, offers all its engines at once. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -78,14 +78,14 @@ class Upgrade:
         recorded: Mapping[str, EngineCost],
         rejected: Mapping[str, str] | None = None,
     ) -> None:
-        """builder: None where nothing is left to build.
+        """builder: None if nothing is left to build.
 
-        open_ready: opens an engine that was built, and warms it up; called from a thread of this object.
-        read_cost: what an engine that was built costs.
-        setup: of the engines on their way.
-        expected_s: seconds that each engine may take to build, in the order in which they are built; None: unknown.
-        recorded: what such engines cost when they were built before, where they were.
-        rejected: engines that are known not to be used, and why.
+        open_ready: opens an engine that was built and runs it once; called from this object's thread.
+        read_cost: returns the cost of an engine that was built.
+        setup: setup of the engines being built.
+        expected_s: expected build time of each engine, in build order; None if it is unknown.
+        recorded: costs of earlier builds of these engines, by name.
+        rejected: engines that are known to be unusable, with the reason.
         """
         self._builder, self._open_ready, self._read_cost = builder, open_ready, read_cost
         self._setup = setup
@@ -105,7 +105,7 @@ class Upgrade:
         self._thread.start()
 
     def status(self) -> Building:
-        """How it goes now."""
+        """The current state of the build."""
         with self._lock:
             left = [seconds for name, seconds in self._expected_s.items() if not self._is_done(name)]
             return Building(
@@ -122,7 +122,7 @@ class Upgrade:
             )
 
     def expected_costs(self, names: Collection[str]) -> dict[str, EngineCost] | None:
-        """Costs of those of `names` that are being built or ready; None if there are none, or if one has no known cost."""
+        """Costs of the engines among `names` that are being built or ready; None if there are none, or if a cost is unknown."""
         with self._lock:
             is_coming = bool(self._opened) or not self._is_over
             coming = [name for name in names if is_coming and name in self._expected_s and name not in self._rejected]
@@ -130,7 +130,7 @@ class Upgrade:
         return known if known and len(known) == len(coming) else None
 
     def take(self) -> dict[str, tuple[Engine, EngineCost]]:
-        """The engines to use from now on, by name, with their costs: all at once, when there are no more to come. The caller's then."""
+        """All new engines with their costs, by name, once the build has ended; empty before. The caller then owns the engines."""
         if not self._opened:
             return {}
         with self._lock:
@@ -138,12 +138,12 @@ class Upgrade:
         return opened
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until nothing more is to be expected; whether that is so."""
+        """Wait until the build has ended; returns False if `timeout_s` passed before."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """End the builder, and close what nobody took."""
+        """End the builder, and close the engines that were not taken."""
         self._is_closed = True
         if self._builder is not None:
             self._builder.close()
@@ -160,9 +160,9 @@ class Upgrade:
         try:
             for event in self._builder.events():
                 self._note(event)
-        except Exception as error:  # whatever it is, it must be said: nobody else follows the builder
+        except Exception as error:  # any error must be reported here: nothing else watches this thread
             self._builder.close()
-            self._note({"state": "failed", "reason": _tell(error)})
+            self._note({"state": "failed", "reason": _describe(error)})
         finally:
             self._builder.release()
 
@@ -180,10 +180,10 @@ class Upgrade:
                 self._problem = event["reason"]
             self._is_over = state in ("done", "failed")
         if state == "failed" and not self._is_closed:
-            _log.warning("no better engines will come, those in use stay: %s", event["reason"])
+            _log.warning("the background build ended; the engines in use stay: %s", event["reason"])
 
     def _open_all(self) -> None:
-        """Open what is ready; where one cannot be, the others were not proved without it."""
+        """Open the engines that are ready; if one fails, reject all, because they were checked together."""
         opened = dict[str, tuple["Engine", EngineCost]]()
         try:
             for name, cost in self._ready.items():
@@ -193,7 +193,7 @@ class Upgrade:
                 engine.close()
             with self._lock:
                 for name in list(self._ready):
-                    self._reject(name, _tell(error))
+                    self._reject(name, _describe(error))
             return
         with self._lock:
             self._opened = opened
@@ -204,5 +204,5 @@ class Upgrade:
         _log.warning("the engine of %s for %s is not used: %s", name, self._setup, reason)
 
 
-def _tell(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, CostrouteError) else f"{type(error).__name__}: {error}"

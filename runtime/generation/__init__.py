@@ -1,1 +1,1 @@
-"""One request, from prompt to pixels."""
+"""Generation: the run of one request, from prompt to pixels."""

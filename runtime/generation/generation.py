@@ -40,7 +40,7 @@ Prompt = Mapping[str, Mapping[str, Tokens]]
 
 
 class Generation:
-    """One request on its way; `events` runs it, once. Nothing else may use the same resources meanwhile."""
+    """The run of one request; `events` may be called once. Meanwhile nothing else may use the same resources."""
 
     def __init__(self, resources: Resources, request: Request, *, seed: int, cancel: Event | None = None, waited_ms: float = 0.0) -> None:
         self._resources, self._request, self._seed, self._waited_ms, self._cancel = resources, request, seed, waited_ms, cancel
@@ -81,7 +81,7 @@ class Generation:
         yield self._finish(route, family, plan, np.concatenate(pixels))
 
     def _route(self, calls: Mapping[str, Sequence[Call]], prompt: Prompt) -> Route:
-        """The decision."""
+        """Choose a candidate for the prompt."""
         resources, states = self._resources, None
         if resources.quality.needs_states:
             states = self._text_states(resources.main_family, prompt)
@@ -91,12 +91,12 @@ class Generation:
             return route_request(resources, self._request, calls, states)
 
     def _text_states(self, family: Family, prompt: Prompt) -> TextStates:
-        """The prompt's states as the router reads them."""
+        """The prompt's states for the router."""
         tokens, source = prompt[family.name], self._resources.states_source
         return text_states(family.bundle, source, self._encode(family, source[0], tokens), tokens, family.tokenizers)
 
     def _condition(self, family: Family, plan: Plan, tokens: Mapping[str, Tokens]) -> dict[str, Any]:
-        """What the steps read of the text, on the device of the step engine."""
+        """The conditioning inputs of the step engine by name, on its device."""
         positive = token_tensors(family.tokenizers, tokens)
         for encoder in plan.encoders:
             positive |= self._encode(family, encoder, tokens)
@@ -115,7 +115,7 @@ class Generation:
         return {name: move(value, plan.condition.engine, plan.step.engine) for name, value in {**given, **made}.items()}
 
     def _negative(self, family: Family, plan: Plan, positive: Tensors) -> Tensors:
-        """The tensors of the negative prompt, in the place of which zeros may stand."""
+        """The tensors of the negative prompt: encoded text, or zeros if the family uses them for a missing negative prompt."""
         text = self._resources.negative_text(family, self._request)
         with self._watch.stage("tokenize"):
             tokens = tokenize(family.tokenizers, text or "")
@@ -130,7 +130,7 @@ class Generation:
         return found
 
     def _encode(self, family: Family, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
-        """Outputs of one text encoder for the prompt, once per request."""
+        """Outputs of one text encoder for the prompt, computed once per request."""
         name = family.engine(encoder, "encode")
         if name not in self._encoded:
             self._encoded[name] = self._run_encoder(family, encoder, tokens)
@@ -145,7 +145,7 @@ class Generation:
         return found
 
     def _engine(self, name: str) -> Engine:
-        """An engine, loaded within the request where it is not resident."""
+        """The engine, loaded within the request if it is not resident."""
         engine = self._resources.engines.find(name)
         if engine is None:
             with self._watch.stage("swap") as lap:
@@ -154,7 +154,7 @@ class Generation:
         return engine
 
     def _pace(self, plan: Plan, route: Route, later: int) -> Pace:
-        """The guard of one image's deadline; a route that did not fit runs in full, whatever it takes. later: images that follow."""
+        """The deadline of one image; a route that did not fit the budget has none and runs in full. later: images that follow."""
         costs, max_ms = self._resources.costs, self._request.max_ms
         step_ms, decode_ms = costs.expected_ms(plan.step), costs.expected_ms(plan.decode)
         return Pace(
@@ -176,9 +176,9 @@ class Generation:
         )
 
     def _decode(self, run: Run, plan: Plan) -> Pixels:
-        """uint8[1, height, width, 3], on the host."""
+        """Decode the latent of a finished run to uint8[1, height, width, 3] in host memory."""
         if not run.is_finite():
-            raise EngineError("it made numbers that are not finite", reason=Reason.FAILED, engine=plan.step.engine)
+            raise EngineError("its output is not finite", reason=Reason.FAILED, engine=plan.step.engine)
         engine = self._engine(plan.decode.engine)
         with self._watch.stage("decode") as lap:
             latent = self._resources.engines.move(run.latent, plan.step.engine, plan.decode.engine)
@@ -187,7 +187,7 @@ class Generation:
         return pixels
 
     def _record(self, call: Call, ms: float) -> None:
-        """Note a run, unless its engine was just loaded: first runs are slow and do not predict the next."""
+        """Record the time of a run, unless its engine was just loaded: first runs are slow and do not predict the next ones."""
         if call.engine not in self._observed.loads:
             self._resources.costs.record_call(self._observed, call, ms)
 
@@ -243,7 +243,7 @@ class Generation:
 
 
 def draw_preview(latent: npt.NDArray[np.float32], spec: PreviewSpec, height: int, width: int) -> Image:
-    """A rough image of a clean latent, float32[channels, h, w], by a linear map of each cell."""
+    """A rough preview of a clean latent, float32[channels, h, w], by a linear map of each cell to RGB."""
     from PIL import Image
 
     cells = np.tensordot(latent, np.array(spec.matrix, dtype=np.float32), axes=(0, 0)) + np.array(spec.bias, dtype=np.float32)

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
 
 Value = Any
-"""A tensor where the engine keeps it."""
+"""A tensor in the memory of the engine's device."""
 Float32Array = npt.NDArray[np.float32]
 
 _GUARD = 0.02
-"""Share of the time still needed that is kept in reserve when a deadline is near: calls vary."""
+"""Share of the remaining time that re-planning keeps in reserve, because calls vary."""
 
 
 class Denoiser:
-    """A step or guided_step engine with the inputs that stay the same from row to row."""
+    """A step or guided_step engine with those of its inputs that are the same for every row."""
 
     def __init__(self, engine: Engine, conditions: Mapping[str, Value]) -> None:
-        """conditions: on the engine's device, by the names of its inputs; those that it does not take are left out."""
+        """conditions: tensors on the engine's device, by input; those that the engine does not take are ignored."""
         self.engine = engine
         self.has_memory = CARRIED in engine.inputs
         """Whether the graph carries one more latent from row to row."""
@@ -39,7 +39,7 @@ class Denoiser:
     def __call__(
         self, latent: Value, denoised_before: Value, carried: Value, noise: Value, row: Float32Array
     ) -> tuple[Value, Value, Value]:
-        """Next latent, predicted clean latent and next carried latent; row: float32[9 or 14], as `StepTable.rows`."""
+        """Next latent, predicted clean latent and next carried latent; row: float32[9 or 14], one of `StepTable.rows`."""
         feeds = {"latent": latent, "denoised_before": denoised_before, "noise": noise, "row": self.engine.to_device(row), **self._fixed}
         if self.has_memory:
             feeds[CARRIED] = carried
@@ -48,18 +48,18 @@ class Denoiser:
 
 
 class Pace:
-    """Predicts the end of a run by its last rows, and how many rows there is time for."""
+    """Predicts the remaining time of a run from its last rows, and how many rows fit before the deadline."""
 
     def __init__(self, clock: Clock, *, row_ms: float, after_ms: float, finish_at_s: float | None) -> None:
-        """row_ms: expected, for one row; after_ms: for all that follows the rows.
+        """row_ms: expected time of one row; after_ms: expected time of everything after the rows.
 
-        finish_at_s: on `clock`; None: no deadline.
+        finish_at_s: the deadline as a time of `clock`; None means no deadline.
         """
         self._clock, self._row_ms, self._after_ms, self._finish_at_s = clock, row_ms, after_ms, finish_at_s
         self._recent = deque([row_ms] * 3, maxlen=3)  # their median is used: one slow call does not predict the next
 
     def observe(self, row_ms: float) -> None:
-        """Take the time of one more row."""
+        """Add the time of one more row."""
         self._recent.append(row_ms)
 
     def remaining_ms(self, rows: int) -> float:
@@ -69,7 +69,7 @@ class Pace:
         return rows * row_ms + self._after_ms * slowdown
 
     def rows_that_fit(self, rows: int) -> int:
-        """How many of the remaining `rows` there is time for, 1 at least."""
+        """How many of the remaining `rows` fit before the deadline, at least 1."""
         if self._finish_at_s is None:
             return rows
         left_ms = (self._finish_at_s - self._clock()) * 1000
@@ -81,18 +81,18 @@ class Pace:
 
 
 class Run:
-    """One image on its way through a step table; a run that is late goes on with the rows there is time for."""
+    """The run of one image through a step table; a run that is late continues with the rows that fit before the deadline."""
 
     def __init__(
         self, step: Denoiser, config: SchedulerConfig, table: StepTable, noise: Callable[[], Float32Array], *, pace: Pace, clock: Clock
     ) -> None:
-        """noise: standard normal, float32[1, channels, height, width]; called for the start, then for each row that adds noise."""
+        """noise: returns float32[1, channels, height, width], standard normal; called for the start, then for each row that adds noise."""
         self._step, self._config, self._table, self._noise, self._pace, self._clock = step, config, table, noise, pace, clock
         engine, start = step.engine, noise()
         self.latent: Value = engine.to_device(start * np.float32(table.initial_noise_scale))
         self._zeros: Value = engine.to_device(np.zeros_like(start))
         self.denoised: Value = self._zeros
-        """The predicted clean latent, of the latent's shape."""
+        """The predicted clean latent, in the shape of the latent."""
         self._carried: Value = self._zeros
         self.done, self._index, self._ended = 0, 0, clock()
         self._rows = self._float32_rows()
@@ -103,7 +103,7 @@ class Run:
         return len(self._table) - self._index
 
     def advance(self) -> float:
-        """Run one row; returns the milliseconds of its call."""
+        """Run one row, after re-planning if the run is late; returns the milliseconds of its denoiser call."""
         fitting = self._pace.rows_that_fit(self.left)
         if fitting < self.left:
             self._table, self._index = replan(self._config, self._table, self._index, fitting), 0

@@ -1,4 +1,4 @@
-"""From a request to a route: the calls of each candidate, their cost, and the choice."""
+"""Routes requests: lists the calls of each candidate, predicts their cost, and chooses."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from costroute_rt.routing.choice import FASTEST, choose, explain
 from costroute_rt.routing.prompt_encoder import TextStates
 
 _GROWTH = {"float32": 2.0}
-"""Memory of weights over their size on disk, by precision: they are stored in 16 bits; others compute in as many."""
+"""Memory of weights divided by their size on disk, by precision, 1 if not listed: they are stored in 16 bits."""
 
 Plans = Mapping[str, Sequence[Call]]
-"""Calls by the candidate's name."""
+"""Calls by name of the candidate."""
 
 
 def plan_calls(resources: Resources, request: Request) -> dict[str, tuple[Call, ...]]:
@@ -31,9 +31,9 @@ def plan_calls(resources: Resources, request: Request) -> dict[str, tuple[Call, 
 
 
 def route_request(resources: Resources, request: Request, plans: Plans, states: TextStates | None) -> Route:
-    """The decision; a named candidate is the only one considered.
+    """Choose among the candidates in `plans`; raises BudgetError if none fits.
 
-    states: as `QualityEstimator.judge` takes them. Raises BudgetError.
+    states: text states for `QualityEstimator.judge`; None if it needs none.
     """
     judgement = resources.quality.judge(request.prompt, states)
     return choose(
@@ -50,10 +50,10 @@ def route_request(resources: Resources, request: Request, plans: Plans, states: 
 def route_batch(
     resources: Resources, judged: Sequence[tuple[str, Judgement]], plans: Plans, total_ms: float, *, or_fastest: bool
 ) -> list[Route]:
-    """A decision for each prompt, all together within `total_ms` by their middle estimates; all have the same calls.
+    """A route for each prompt, such that the expected times (medians) together fit `total_ms`.
 
-    judged: prompts, and what is expected of each candidate for them.
-    or_fastest: where even the cheapest candidates take longer, take these instead of raising BudgetError.
+    judged: prompts with their judgements. plans: the calls of each candidate, the same for all prompts.
+    or_fastest: if even the cheapest candidates exceed the budget, choose them instead of raising BudgetError.
     """
     costs = {name: resources.costs.predict(calls, resources.missing(calls)) for name, calls in plans.items()}
     columns = [index for index, candidate in enumerate(resources.pool) if candidate.name in plans]
@@ -87,9 +87,9 @@ def route_batch(
 
 
 def list_options(resources: Resources, plans: Plans, judgement: Judgement, costs: Mapping[str, Cost] | None = None) -> list[Option]:
-    """The candidates that have calls, in the pool's order: what is expected of each, what it costs, what it needs.
+    """The candidates in `plans`, in the pool's order, each with its expected quality, cost and memory.
 
-    costs: by candidate, where they are known already.
+    costs: costs by candidate; None means that they are predicted here.
     """
     options = []
     for index, candidate in enumerate(resources.pool):
@@ -112,19 +112,19 @@ def list_options(resources: Resources, plans: Plans, judgement: Judgement, costs
 
 
 def _upgraded_ms(resources: Resources, calls: Sequence[Call]) -> float | None:
-    """Cost of the calls with the engines that are being built; None where that is unknown, or none are."""
+    """Milliseconds of the calls with the engines that are being built; None if that is unknown or none is being built."""
     coming = resources.upgrade.expected_costs({call.engine for call in calls}) if resources.upgrade is not None else None
     return None if coming is None else resources.costs.predict(calls, instead=coming).total_ms
 
 
 def _reason(allocation: Allocation, total_ms: float, prompts: int) -> str:
     if allocation.multiplier == 0:
-        return f"best quality: {total_ms:.0f} ms are enough for the best of all {prompts}"
+        return f"best quality: {total_ms:.0f} ms are enough for the best candidate of all {prompts} prompts"
     return f"best use of {total_ms:.0f} ms for {prompts} prompts, where a millisecond is worth {allocation.multiplier:.3g} of quality"
 
 
 def _memory_bytes(resources: Resources, candidate: Candidate, calls: Sequence[Call]) -> int:
-    """Of the resident engines, and an estimate for the weights of components whose engines are not."""
+    """Memory of the engines: the actual memory of those that are resident, and an estimate from the weights for the others."""
     engines = {call.engine: resources.engines.find(call.engine) for call in calls}
     absent = {EngineName.parse(name).component for name, engine in engines.items() if engine is None}
     bundle = resources.family(candidate).bundle

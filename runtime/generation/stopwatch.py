@@ -1,4 +1,4 @@
-"""Where the milliseconds of a request go."""
+"""A stopwatch for the stages of a request."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from costroute_rt.result import Timings
 
 
 class Lap:
-    """Times one stretch; used by `with`."""
+    """Times one `with` block and adds it to a stage."""
 
     def __init__(self, watch: Stopwatch, name: str) -> None:
         self._watch, self._name, self._started_s = watch, name, 0.0
         self.ms = 0.0
-        """How long it took, once it is over."""
+        """Duration of the block, once it has ended."""
 
     def __enter__(self) -> Lap:
         self._started_s = self._watch.clock()
@@ -26,7 +26,7 @@ class Lap:
 
 
 class Stopwatch:
-    """Adds up the milliseconds of each stage, from the moment it is made."""
+    """Adds up the milliseconds of each stage; starts when it is created."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -36,15 +36,15 @@ class Stopwatch:
         self.started_s = clock()
 
     def stage(self, name: str) -> Lap:
-        """Counts the time within its `with` block towards `name`."""
+        """A `with` block whose time is added to the stage `name`."""
         return Lap(self, name)
 
     def elapsed_ms(self) -> float:
-        """Since the start."""
+        """Milliseconds since the start."""
         return (self.clock() - self.started_s) * 1000
 
     def timings(self, waited_ms: float) -> Timings:
-        """Everything so far."""
+        """The timings so far."""
         stages, total_ms = self.stages, self.elapsed_ms()
         engines_ms = stages["text"] + stages["swap"] + sum(self.rows_ms) + stages["decode"]
         return Timings(

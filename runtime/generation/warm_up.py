@@ -1,4 +1,4 @@
-"""First runs, made before anybody waits for them."""
+"""Warm-up: loads every engine and runs it once before the first request."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from costroute_rt.family.resources import Resources
 
 
 def warm_up(resources: Resources) -> None:
-    """Load every engine of pool and router and run it once; keep the encoding of the empty negative prompt.
+    """Load every engine of pool and router and run it once; cache the encoding of the empty negative prompt.
 
-    A first run allocates memory and fills caches, and takes a multiple of the next ones' time.
+    A first run allocates memory and fills caches, and takes several times as long as later runs.
     """
     done: set[str] = set()
     for candidate in resources.pool:
@@ -29,7 +29,7 @@ def warm_up(resources: Resources) -> None:
                 _run_once(resources, family, call, size)
         if candidate.is_guided and not family.uses_zeros:
             for encoder in family.plan(candidate, size).encoders:
-                _keep_empty_text(resources, family, encoder)
+                _cache_empty_text(resources, family, encoder)
 
 
 def _run_once(resources: Resources, family: Family, call: Call, size: Size) -> None:
@@ -38,7 +38,7 @@ def _run_once(resources: Resources, family: Family, call: Call, size: Size) -> N
     run_on_host(resources.engines.get(call.engine), example_feeds(bundle, bundle.graph_path(name.component, name.graph), lengths))
 
 
-def _keep_empty_text(resources: Resources, family: Family, encoder: str) -> None:
+def _cache_empty_text(resources: Resources, family: Family, encoder: str) -> None:
     run = partial(run_on_host, resources.engines.get(family.engine(encoder, "encode")))
     tokens = tokenize(family.tokenizers, "")
     encode = partial(encode_text, family.bundle, family.tokenizers, encoder, tokens, run)

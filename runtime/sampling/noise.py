@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 
 class NoiseStream:
-    """Standard normal noise for a batch; image i depends on its own seed alone.
+    """Standard normal noise for a batch; the noise of image i depends on its own seed alone.
 
-    Each image has a Philox counter generator (Salmon et al. 2011), as torch has on CUDA and NumPy everywhere.
+    Each image has a Philox counter-based generator (Salmon et al. 2011), NumPy's, which gives the same numbers on every platform.
     """
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, int, int]) -> None:
@@ -20,5 +20,5 @@ class NoiseStream:
         self._shape = shape
 
     def draw(self) -> npt.NDArray[np.float32]:
-        """float32[batch, channels, height, width]; the next of the stream."""
+        """The next noise of the stream: float32[batch, channels, height, width]."""
         return np.stack([generator.standard_normal(self._shape, dtype=np.float32) for generator in self._generators])

@@ -1,4 +1,4 @@
-"""Which noise levels a run visits: the schedule a model was trained with, and the ways to walk down it."""
+"""Noise schedules: the schedule a model was trained with, and the timesteps and noise levels that a run visits."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from costroute_rt.sampling.step_table import FloatArray
 Float32Array = npt.NDArray[np.float32]
 
 NEARLY_ZERO_SIGNAL = 2.0**-24
-"""Stands for a signal of 0 where levels are sigmas, which would be infinite there; diffusers' value."""
+"""Replaces a signal of 0, whose sigma would be infinite; diffusers' value."""
 
 
 @lru_cache(maxsize=32)
 def alphas_cumprod(num_train_timesteps: int, beta_start: float, beta_end: float, beta_schedule: str, has_zero_snr: bool) -> FloatArray:
     """Share of signal in the variance at each training timestep: float64[num_train_timesteps], falling, 0 to 1, read-only.
 
-    Values are rounded to float32 where diffusers rounds them: models were trained on those, and 1 - alphas_cumprod keeps few
-    digits of anything else. has_zero_snr: the last value is 0 (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample
-    Steps are Flawed", Algorithm 1).
+    Values are rounded to float32 at the points where diffusers rounds them, because models were trained on the rounded values and the
+    difference 1 - alphas_cumprod depends on the rounding. has_zero_snr: the last value is 0 (Lin et al. 2024, "Common Diffusion Noise
+    Schedules and Sample Steps are Flawed", Algorithm 1).
     """
     betas = _train_betas(num_train_timesteps, beta_start, beta_end, beta_schedule)
     signal = _cumprod(1 - betas)
     if has_zero_snr:
         root = np.sqrt(signal)
         rescaled = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
-        # By way of the betas once more, as diffusers goes: each trip rounds.
+        # Through the betas once more, as diffusers does, because each conversion rounds.
         rescaled_betas = 1 - np.concatenate([rescaled[:1], rescaled[1:] / rescaled[:-1]])
         signal = _cumprod(1 - rescaled_betas)
     result = signal.astype(np.float64)
@@ -48,7 +48,7 @@ def _train_betas(count: int, start: float, end: float, beta_schedule: str) -> Fl
 
 
 def _linspace(start: float, end: float, count: int) -> Float32Array:
-    """float32[count] as torch.linspace makes it: a float32 stride, from both ends to the middle."""
+    """float32[count] with the values of torch.linspace: a float32 stride, from both ends to the middle."""
     first, last = np.float32(start), np.float32(end)
     stride = float((last - first) / np.float32(count - 1))
     i = np.arange(count)
@@ -60,7 +60,7 @@ def _cumprod(alphas: Float32Array) -> Float32Array:
 
 
 def to_sigmas(signal: FloatArray) -> FloatArray:
-    """Noise for data of unit scale, from alphas_cumprod; a signal of 0 becomes a large sigma, not infinity. Of float32 precision."""
+    """Sigmas (noise for data of unit scale) from alphas_cumprod, in float32 precision; a signal of 0 gives a large sigma, not infinity."""
     single = np.where(signal == 0, NEARLY_ZERO_SIGNAL, signal).astype(np.float32)
     return np.asarray(np.sqrt((1 - single) / single), np.float64)
 
@@ -76,9 +76,9 @@ def space_timesteps(spacing: str, num_inference_steps: int, num_train_timesteps:
 
 
 def space_inner_timesteps(spacing: str, num_inference_steps: int, num_train_timesteps: int, last: int, steps_offset: int) -> FloatArray:
-    """The same for dpmpp_2m, which spaces one timestep more and leaves out the lowest.
+    """The timesteps of dpmpp_2m and unipc, which space one timestep more than `space_timesteps` and leave out the lowest.
 
-    last: count of training timesteps in use (fewer than num_train_timesteps where lambda_min_clipped cuts the noisiest off).
+    last: number of training timesteps in use, fewer than num_train_timesteps if lambda_min_clipped cuts off the noisiest ones.
     """
     if spacing == "linspace":
         return np.linspace(0, last - 1, num_inference_steps + 1).round()[:0:-1]
@@ -91,8 +91,8 @@ def space_inner_timesteps(spacing: str, num_inference_steps: int, num_train_time
 
 
 def _trail(last: int, num_train_timesteps: int, num_inference_steps: int) -> FloatArray:
-    # diffusers' arange runs one over for 62 step counts of 1 to 1,000 (61, 103, ...), to a timestep of -1; that one is cut off.
-    # It also stops short where `last` is cut by lambda_min_clipped; so does this.
+    # diffusers' arange has one value too many for 62 of the step counts from 1 to 1,000 (61, 103, ...), a timestep of -1; it is cut off.
+    # Like diffusers' arange, this one has too few values if lambda_min_clipped lowers `last`.
     stride = num_train_timesteps / num_inference_steps
     timesteps: FloatArray = np.arange(last, 0, -stride, dtype=np.float64).round()[:num_inference_steps] - 1
     return timesteps
@@ -110,7 +110,7 @@ def space_karras(sigma_max: float, sigma_min: float, count: int) -> FloatArray:
 def sigma_to_timestep(sigmas: FloatArray, train_sigmas: FloatArray) -> FloatArray:
     """Fractional timesteps at which the training schedule has these sigmas, by linear interpolation of their logarithms.
 
-    The training schedule's are rounded to float32, so that timesteps cut to whole numbers later fall where diffusers' do.
+    The training sigmas are rounded to float32, so that timesteps truncated to whole numbers later are those of diffusers.
     """
     logs = np.log(train_sigmas.astype(np.float32))
     return np.interp(np.log(np.maximum(sigmas, 1e-10)), logs, np.arange(len(logs)))

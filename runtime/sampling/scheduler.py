@@ -1,9 +1,9 @@
 """Schedulers: diffusers' schedulers, compiled to step tables.
 
     from_diffusers(scheduler_config.json) -> SchedulerConfig -> build_table(config, num_inference_steps, tokens) -> StepTable
-    replan(config, table, row, rows_left) -> StepTable for what is left of a run
+    replan(config, table, row, rows_left) -> StepTable for the rest of a run
 
-Adding a scheduler is adding a function to `solver`, one that chooses its steps here, and a line in `SCHEDULERS`.
+To add a scheduler, add a function to `solver`, a function that chooses its steps here, and a line to `SCHEDULERS`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _QUANTITIES = {
 class SchedulerConfig:
     """A scheduler and the schedule its model was trained with; fields have diffusers' names and meanings.
 
-    A field that the named scheduler does not use is ignored, except those that would change the image if it could use them.
+    A field that the scheduler does not use is ignored, unless it would change the image: then it is refused.
     """
 
     name: str
@@ -68,7 +68,7 @@ class SchedulerConfig:
     steps_offset: int = 0
     use_karras_sigmas: bool = False
     final_sigmas_type: str = "zero"
-    """euler and dpmpp_2m: where a run ends."""
+    """euler, dpmpp_2m and unipc: noise level at which a run ends."""
     set_alpha_to_one: bool = True
     """ddim: whether a run ends without noise."""
     eta: float = 0.0
@@ -86,7 +86,7 @@ class SchedulerConfig:
     timestep_scaling: float = 10.0
     """lcm"""
     shift: float = 1.0
-    """flow_match_euler, flow_dpmpp_2m and flow_unipc: above 1 spends more of the steps at high noise."""
+    """flow_match_euler, flow_dpmpp_2m and flow_unipc: a shift above 1 spends more of the steps at high noise."""
     stochastic_sampling: bool = False
     """flow_match_euler"""
     use_dynamic_shifting: bool = False
@@ -96,9 +96,9 @@ class SchedulerConfig:
     base_shift: float = 0.5
     max_shift: float = 1.15
     time_shift_type: str = "exponential"
-    """Whether the shift is e^mu or mu, for mu between base_shift and max_shift."""
+    """exponential: the shift is e^mu; linear: the shift is mu; with mu between base_shift and max_shift."""
     shift_terminal: float = 0.0
-    """flow_match_euler: lowest noise level of the steps, to which the others are stretched; 0: they stay as they are."""
+    """flow_match_euler: noise level of the last step, to which the others are stretched; 0 means no stretching."""
 
     def __post_init__(self) -> None:
         scheduler = SCHEDULERS.get(self.name)
@@ -128,7 +128,7 @@ class SchedulerConfig:
 
 
 class Scheduler(NamedTuple):
-    """How a scheduler chooses its steps and solves them."""
+    """The functions of a scheduler, which choose its steps and solve them, and the settings that it supports."""
 
     choose: Callable[[SchedulerConfig, int], Descent]
     solve: Callable[[SchedulerConfig, Descent], StepTable]
@@ -139,10 +139,10 @@ class Scheduler(NamedTuple):
 
 
 def build_table(config: SchedulerConfig, num_inference_steps: int, tokens: int | None = None) -> StepTable:
-    """The table of a whole run. heun gives 2 * num_inference_steps - 1 rows, all others one row per step.
+    """The table of a whole run; heun has 2 * num_inference_steps - 1 rows, every other scheduler one row per step.
 
-    tokens: latent tokens of the image, where `config.use_dynamic_shifting`.
-    Raises ConfigError where the scheduler cannot take that many steps, or needs the number of tokens.
+    tokens: number of latent tokens of the image, required with `config.use_dynamic_shifting`.
+    Raises ConfigError if the scheduler cannot take that many steps, or needs the number of tokens.
     """
     if not 1 <= num_inference_steps <= config.num_train_timesteps:
         raise ConfigError("num_inference_steps", num_inference_steps, f"1 to {config.num_train_timesteps}")
@@ -151,7 +151,7 @@ def build_table(config: SchedulerConfig, num_inference_steps: int, tokens: int |
 
 
 def shift_by_tokens(config: SchedulerConfig, tokens: int | None) -> SchedulerConfig:
-    """The scheduler with the shift for an image of so many latent tokens, as diffusers' FLUX pipelines calculate it."""
+    """The scheduler with the shift for an image of `tokens` latent tokens, as diffusers' FLUX pipelines compute it."""
     if not config.use_dynamic_shifting:
         return config
     if tokens is None or tokens < 1:
@@ -162,17 +162,17 @@ def shift_by_tokens(config: SchedulerConfig, tokens: int | None) -> SchedulerCon
 
 
 def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) -> StepTable:
-    """A table from the noise level at `row` of a running `table` to the same end, in `rows_left` rows at most.
+    """A shorter table from the noise level at `row` of a running `table` to the same end, with at most `rows_left` rows.
 
-    The new steps start at noise levels of the running table, evenly thinned, so the denoiser is told only timesteps that were planned
-    and the spacing (Karras, shifted ...) is kept. Re-planning shortens; with all the rows that are left it changes nothing.
+    The new steps start at an evenly spaced selection of the table's remaining noise levels, so the denoiser gets only timesteps that were
+    planned, and the spacing (Karras, shifted ...) is kept. With all the rows that are left, nothing changes.
 
-    heun takes whole steps: an even rows_left leaves one row unused, and between a predictor and its corrector the correction
-    is dropped, as the predictor's output already stands at the next level. dpmpp_2m goes on using D_prev: its formula
-    holds for uneven distances, so the new row 0 is second order, over the distance to D_prev in the old table. (On a mixture of
-    Gaussians that is level with a first-order restart for mild cuts and clearly better when few rows are left.) So does unipc,
-    and the carried latent still belongs to the level at `row`. Keep D and y for the new table, and re-plan again only after one
-    of its rows has run. Rows that stay keep their guidance scale.
+    heun takes whole steps: an even rows_left leaves one row unused, and between a predictor and its corrector the correction is dropped,
+    because the predictor's output is already at the next level. dpmpp_2m continues to use D_prev: its formula holds for uneven distances,
+    so the new row 0 is second order, with the distance to D_prev in the old table. (On a mixture of Gaussians this is as good as a
+    first-order restart if few rows are dropped, and clearly better if few are left.) unipc does the same, and its carried latent remains
+    valid at `row`. The caller keeps D and y for the new table, and re-plans again only after one of its rows has run. Rows that remain
+    keep their guidance scale.
     Raises ConfigError for a row outside the table, or rows_left outside 1 to the rows that are left.
     """
     if not 0 <= row < len(table):
@@ -194,10 +194,10 @@ def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) 
 
 
 def from_diffusers(scheduler_config: Mapping[str, object], *, eta: float = 0.0) -> SchedulerConfig:
-    """Reads diffusers' scheduler_config.json; what it leaves out has the default of its `_class_name`.
+    """The configuration in diffusers' scheduler_config.json; missing settings have the defaults of its `_class_name`.
 
-    eta: ddim's, which diffusers takes per call. Raises ConfigError for an unknown class and for settings whose steps are
-    not linear (clip_sample, thresholding) or not compiled here.
+    eta: of ddim, which diffusers takes per call. Raises ConfigError for an unknown class, for settings whose steps are not linear
+    (clip_sample, thresholding), and for settings that are not supported here.
     """
     class_name = scheduler_config.get("_class_name")
     known = _DIFFUSERS.get(str(class_name))
@@ -215,21 +215,21 @@ def from_diffusers(scheduler_config: Mapping[str, object], *, eta: float = 0.0) 
     shift = values.get("flow_shift" if flows else "shift", 1.0)
     chosen = {key: value for key, value in values.items() if key in own and value is not None}
     if chosen.get("solver_type") not in (None, *SCHEDULERS[name].solver_types):
-        chosen["solver_type"] = known.defaults.get("solver_type", "midpoint")  # as diffusers does with another solver's type
+        chosen["solver_type"] = known.defaults.get("solver_type", "midpoint")  # diffusers replaces it too
     return SchedulerConfig(**(chosen | {"name": name, "shift": shift, "eta": eta}))  # type: ignore[arg-type]
 
 
 class _DiffusersClass(NamedTuple):
     name: str
     defaults: dict[str, object]
-    """Where they differ from `SchedulerConfig`'s, and those of settings that are refused."""
+    """Defaults that differ from those of `SchedulerConfig`, and the defaults of settings in `_REFUSALS`."""
     refusable: tuple[str, ...]
-    """Settings of this class that other values than one are refused for."""
+    """Settings of this class for which only one value, that of `_REFUSALS`, is supported."""
 
 
 _REFUSALS: dict[str, tuple[object, str]] = {
-    "clip_sample": (False, "clipping is not a linear rule; latent models do without it"),
-    "thresholding": (False, "thresholding is not a linear rule; latent models do without it"),
+    "clip_sample": (False, "clipping is not linear; latent models do not need it"),
+    "thresholding": (False, "thresholding is not linear; latent models do not need it"),
     "trained_betas": (None, "the schedule is given by beta_start, beta_end and beta_schedule"),
     "use_exponential_sigmas": (False, "use_karras_sigmas or plain timesteps"),
     "use_beta_sigmas": (False, "use_karras_sigmas or plain timesteps"),
@@ -307,7 +307,7 @@ def _space(config: SchedulerConfig, num_inference_steps: int) -> FloatArray:
 
 
 def _choose_ddim(config: SchedulerConfig, num_inference_steps: int) -> Descent:
-    """Each step aims a fixed stride below its timestep, which is not always where the next one starts (7 steps of 1000); as diffusers."""
+    """Steps that each aim a fixed stride below their timestep, as in diffusers; the next need not start there (7 steps of 1000)."""
     signal = _train_signal(config)
     timestep = _space(config, num_inference_steps).round()
     if timestep[0] >= config.num_train_timesteps:
@@ -320,7 +320,7 @@ def _choose_ddim(config: SchedulerConfig, num_inference_steps: int) -> Descent:
 
 
 def _choose_lcm(config: SchedulerConfig, num_inference_steps: int) -> Descent:
-    """Evenly thinned from the schedule of the distillation; timestep_spacing plays no part."""
+    """An evenly spaced selection of the distillation's timesteps; timestep_spacing has no effect."""
     original = config.original_inference_steps
     if not num_inference_steps <= original <= config.num_train_timesteps:
         raise ConfigError("num_inference_steps", num_inference_steps, f"1 to {original}, the model's original_inference_steps")
@@ -337,7 +337,7 @@ def _choose_unscaled(config: SchedulerConfig, num_inference_steps: int) -> Desce
     if config.use_karras_sigmas:
         sigmas = noise_schedule.space_karras(sigmas[0], sigmas[-1], num_inference_steps)
         timestep = noise_schedule.sigma_to_timestep(sigmas, train_sigmas)
-    # The denoiser sees x / sqrt(1 + sigma^2); from "leading", diffusers starts so that it sees unit noise exactly.
+    # The denoiser sees x / sqrt(1 + sigma^2); with "leading", diffusers starts such that this has exactly unit variance.
     start = math.hypot(sigmas[0], 1) if config.timestep_spacing == "leading" else float(sigmas[0])
     ends_clean = config.final_sigmas_type == "zero" or config.name != "euler"
     return Descent.through(timestep, np.append(sigmas, 0.0 if ends_clean else train_sigmas[0]), start)
@@ -358,7 +358,7 @@ def _choose_dpmpp(config: SchedulerConfig, num_inference_steps: int) -> Descent:
 
 
 def _choose_flow_dpmpp(config: SchedulerConfig, num_inference_steps: int) -> Descent:
-    """diffusers tells the denoiser whole timesteps here, cut off below the noise level they stand for."""
+    """Shifted flow times; like diffusers, the timesteps are truncated to whole numbers, slightly below their noise levels."""
     times = 1 - np.linspace(1, 1 / config.num_train_timesteps, num_inference_steps + 1)
     sigmas = noise_schedule.shift_flow(times, config.shift)[:0:-1]
     end = 0.0 if config.final_sigmas_type == "zero" else noise_schedule.to_sigmas(_train_signal(config)[:1])[0]
@@ -378,7 +378,7 @@ def _choose_unipc(config: SchedulerConfig, num_inference_steps: int) -> Descent:
 
 
 def _choose_flow_unipc(config: SchedulerConfig, num_inference_steps: int) -> Descent:
-    """A first level of exactly 1 has no signal to take a logarithm of; diffusers starts a millionth below it, in float32."""
+    """Shifted flow times; a first level of 1, whose signal of 0 has no logarithm, is lowered by 1e-6 in float32, as in diffusers."""
     times = np.linspace(1, 1 / config.num_train_timesteps, num_inference_steps + 1)[:-1]
     sigmas = noise_schedule.shift_flow(times, config.shift)
     if abs(sigmas[0] - 1) < _LEAST_SIGNAL:
@@ -389,9 +389,9 @@ def _choose_flow_unipc(config: SchedulerConfig, num_inference_steps: int) -> Des
 
 
 def _choose_flow(config: SchedulerConfig, num_inference_steps: int) -> Descent:
-    """diffusers' own default sigmas: the lowest is shifted twice, once here and once when it set sigma_min.
+    """diffusers' default sigmas, whose lowest is shifted twice: once for sigma_min and once here.
 
-    With a shift by tokens, those that its pipelines (FLUX) give instead: from 1 to 1 / steps.
+    With use_dynamic_shifting, the sigmas that its FLUX pipelines pass instead: from 1 to 1 / steps, shifted.
     """
     count = config.num_train_timesteps
     if config.use_dynamic_shifting:

@@ -4,7 +4,7 @@ Noise levels come in three kinds, named by how they relate a latent x to the cle
 
     unscaled     x = x0 + sigma n                                 euler, euler_ancestral, heun
     preserving   x = sqrt(1 - level^2) x0 + level n               ddim, lcm: level 0 to 1
-                 x = (x0 + sigma n) / sqrt(1 + sigma^2)           dpmpp_2m, unipc: the same line, counted in sigma
+                 x = (x0 + sigma n) / sqrt(1 + sigma^2)           dpmpp_2m, unipc: the same latents, measured in sigma
     flow         x = (1 - sigma) x0 + sigma n                     flow_match_euler, flow_dpmpp_2m, flow_unipc: sigma 0 to 1
 """
 
@@ -16,18 +16,18 @@ from costroute_rt.error import ConfigError
 from costroute_rt.sampling.step_table import Descent, FloatArray, StepTable
 
 FEW_ROWS = 15
-"""Below this many rows dpmpp_2m's lower_order_final takes effect; diffusers' number."""
+"""dpmpp_2m's lower_order_final takes effect with fewer rows than this; diffusers' value."""
 
 
 def ddim(descent: Descent, prediction_type: str, eta: float = 0.0) -> StepTable:
     """Denoising diffusion implicit steps (Song et al. 2021, equations 12 and 16); preserving noise levels.
 
-    eta: 0 to 1, how much of each step's noise is drawn anew. Raises ConfigError for epsilon from a level of 1: no signal there.
+    eta: 0 to 1, share of each step's noise that is drawn anew. Raises ConfigError for epsilon from a level of 1, which has no signal.
     """
     alpha, sigma = _preserve(descent.entry)
     alpha_next, sigma_next = _preserve(descent.exit)
     p, q = _denoise(prediction_type, alpha, sigma)
-    # Equation 16 with 1 - alpha^2 / alpha_next^2 written so that it cannot fall below 0.
+    # Equation 16, with 1 - alpha^2 / alpha_next^2 limited to 0 or more.
     fresh = eta * sigma_next / sigma * np.sqrt(np.maximum(1 - (alpha / alpha_next) ** 2, 0))
     kept = np.sqrt(sigma_next**2 - fresh**2) / sigma
     return StepTable(descent=descent, p=p, q=q, a=kept, b=alpha_next - kept * alpha, s=fresh)
@@ -54,7 +54,7 @@ def euler(descent: Descent, prediction_type: str) -> StepTable:
 
 
 def euler_ancestral(descent: Descent, prediction_type: str) -> StepTable:
-    """Euler steps that overshoot, then add new noise up to the next level (k-diffusion's get_ancestral_step); unscaled levels."""
+    """Euler steps to below the next level, then new noise up to it (k-diffusion's get_ancestral_step); unscaled levels."""
     now, after = descent.entry, descent.exit
     down = after**2 / now
     up = after * np.sqrt(np.maximum(1 - (after / now) ** 2, 0))
@@ -65,10 +65,10 @@ def euler_ancestral(descent: Descent, prediction_type: str) -> StepTable:
 def heun(descent: Descent, prediction_type: str) -> StepTable:
     """Second-order steps of two rows, predictor and corrector (Karras et al. 2022, Algorithm 1); unscaled levels.
 
-    The predictor is an Euler row to x' at the next level, where the corrector evaluates again. Both slopes can be read at x':
-    the predictor moved straight towards D_prev, so its slope there is still (x' - D_prev) / after, and the corrector,
-    x' + (after - now) / 2 * (slope at x' - predictor's slope), needs no memory of the x before. The last step has no
-    corrector, as it ends at 0, where no slope can be read. Returns 2 * steps - 1 rows.
+    The predictor is an Euler row to x' at the next level, where the corrector calls the denoiser again. Both slopes can be computed at
+    x': the predictor moved straight towards D_prev, so its slope is still (x' - D_prev) / after, and the corrector,
+    x' + (after - now) / 2 * (slope at x' - predictor's slope), does not need the x before. The last step has no corrector, because it
+    ends at 0, where the slope is undefined. Returns 2 * steps - 1 rows.
     """
     now, after = descent.entry, descent.exit
     rows = 2 * len(now) - 1
@@ -87,7 +87,7 @@ def heun(descent: Descent, prediction_type: str) -> StepTable:
 def flow_match_euler(descent: Descent, is_stochastic: bool = False) -> StepTable:
     """Euler steps along a rectified flow (Esser et al. 2024); flow noise levels.
 
-    is_stochastic: go to the clean latent and back up with new noise, as some distilled models want.
+    is_stochastic: go to the clean latent and back up with new noise, which some distilled models require.
     """
     ratio = descent.exit / descent.entry
     if is_stochastic:
@@ -107,15 +107,15 @@ def dpmpp_2m(
 ) -> StepTable:
     """Multistep DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095, Algorithm 2 and its SDE form); sigmas, or flow levels.
 
-    h is a step's length in log(alpha / sigma). A second-order row lifts D by a share of (D - D_prev) h / h_before.
-    Row 0 of a fresh run is first order; of one that goes on, it uses the D of the level before it.
+    h is a step's length in log(alpha / sigma). A second-order row adds a share of (D - D_prev) h / h_before to D.
+    Row 0 is first order in a new run; in a re-planned run it uses the D of the last row before re-planning.
     """
     to_pair = _flow if prediction_type == "flow_prediction" else _preserve_sigma
     alpha, sigma = to_pair(descent.entry)
     alpha_next, sigma_next = to_pair(descent.exit)
     p, q = _denoise(prediction_type, alpha, sigma)
 
-    shrink = (sigma_next * alpha) / (sigma * alpha_next)  # exp(-h); 0 where the step ends at no noise
+    shrink = (sigma_next * alpha) / (sigma * alpha_next)  # exp(-h); 0 if the step ends without noise
     order = _choose_order(descent, solver_order, lower_order_final, euler_at_final)
     decay = shrink**2 if is_stochastic else shrink
     b, c = alpha_next * (1 - decay), np.zeros_like(alpha)
@@ -140,12 +140,12 @@ def unipc(
 ) -> StepTable:
     """Predictor and corrector of order 2 that share each call (UniPC, Zhao et al. 2023, Algorithms 5 to 8); sigmas, or flow levels.
 
-    The corrector moves the x before a row to where D, once it is known, says that it should have been; the predictor goes on from
-    there. What the corrector knows before D is the carried latent y, so that x corrected = y + u D and
+    Once a row's D is known, the corrector computes a better x for that row, and the predictor continues from it. The corrected x is
+    y + u D: the carried latent y holds all its terms that do not depend on D, so that
 
-        x_next = predictor(y + u D, D, D_prev)        y_next = what the next corrector knows of (y + u D, D, D_prev)
+        x_next = predictor(y + u D, D, D_prev)        y_next = terms of the next corrector in (y + u D, D, D_prev)
 
-    solver_type: bh1 or bh2, the paper's B(h) = h and e^h - 1. Row 0 of a fresh run has nothing to correct: there y stands for x.
+    solver_type: bh1 or bh2, the paper's B(h) = h and e^h - 1. Row 0 of a new run has nothing to correct and uses x in place of y.
     """
     to_pair = _flow if prediction_type == "flow_prediction" else _preserve_sigma
     levels = np.array([*descent.before, *descent.entry, descent.exit[-1]])
@@ -156,11 +156,11 @@ def unipc(
     rows, first = len(descent), len(descent.before)
     table = {name: np.zeros(rows) for name in "abcefghk"}
     for i in range(rows):
-        now = first + i  # the level that this row starts at, among `levels`
+        now = first + i  # index in `levels` of the level at which this row starts
         is_fresh = now == 0
         order = min(solver_order, now + 1)
         if levels[now + 1] == 0 or (lower_order_final and i == rows - 1):
-            order = 1  # as diffusers' lower_order_final; from noise to none, order 2 has no meaning
+            order = 1  # as diffusers' lower_order_final; order 2 is undefined for a step that ends without noise
         u = 0.0 if is_fresh else _unipc_correct(alpha, sigma, lam, now - 1, min(solver_order, now), solver_type)[3]
         kept, on_d, on_d_prev = _unipc_predict(alpha, sigma, lam, now, order, solver_type)
         source = "a" if is_fresh else "e"
@@ -186,7 +186,7 @@ def _unipc_predict(
 def _unipc_correct(
     alpha: FloatArray, sigma: FloatArray, lam: FloatArray, now: int, order: int, solver_type: str
 ) -> tuple[float, float, float, float]:
-    """For the x at the next level, corrected: weights of the corrected x at this one, of D, of D_prev, and of the next D."""
+    """Weights in the corrected x at the next level: of the corrected x at this level, of D, of D_prev, and of the next D."""
     h = lam[now + 1] - lam[now]
     phi, b = _unipc_steps(h, solver_type)
     share, earlier, ratio = 0.5, 0.0, 1.0
@@ -206,7 +206,7 @@ def _unipc_steps(h: float, solver_type: str) -> tuple[float, float]:
 
 
 def _choose_order(descent: Descent, solver_order: int, lower_order_final: bool, euler_at_final: bool) -> FloatArray:
-    """Order of each dpmpp_2m row, 1 or 2: first where no D stands before it, and at the end where that is steadier."""
+    """Order of each dpmpp_2m row: 1 for a row without a D before it, 1 for the last row if that is more stable, else `solver_order`."""
     order = np.full(len(descent.timestep), float(solver_order))
     if not descent.before:
         order[0] = 1
@@ -243,7 +243,7 @@ def _denoise(prediction_type: str, alpha: FloatArray, sigma: FloatArray) -> tupl
 
 
 def _read_unscaled(descent: Descent, prediction_type: str) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(input_scale, p, q) for unscaled levels: the denoiser sees x at unit variance, and its output is read there."""
+    """(input_scale, p, q) for unscaled levels: the denoiser sees x scaled to unit variance, and its output refers to the scaled x."""
     alpha, sigma = _preserve_sigma(descent.entry)
     p, q = _denoise(prediction_type, alpha, sigma)
     return alpha, alpha * p, q

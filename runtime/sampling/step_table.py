@@ -5,9 +5,9 @@
     x_next = a * x + b * D + c * D_prev + e * y + s * noise
     y_next = f * x + g * D + h * D_prev + k * y
 
-D is the predicted clean latent in every table built here (heun too), so the latent a run would end at can be shown, or decoded
-early, between any two rows. A fresh table has c = 0 in row 0, where there is no D_prev. The carried latent y, 0 before row 0, is what
-solvers with more memory need (UniPC); in the tables of all others its columns are 0.
+D is the predicted clean latent in every table built here (in heun's too), so it can be previewed or decoded early between any two rows.
+A new table has c = 0 in row 0, because there is no D_prev yet. The carried latent y, 0 before row 0, serves solvers that need more memory
+(UniPC); in all other tables its columns are 0.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from costroute_rt.error import ConfigError
 FloatArray = npt.NDArray[np.float64]
 
 COLUMNS = ("input_scale", "timestep", "guidance", "p", "q", "a", "b", "c", "s")
-"""What a row holds, in the order in which step graphs take it."""
+"""Columns of a row, in the order in which step graphs take them."""
 MEMORY = ("e", "f", "g", "h", "k")
-"""What follows in the row of a graph that carries one more latent."""
+"""Columns that follow in the row of a graph that carries one more latent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,15 +32,15 @@ class Descent:
     """The steps of one run from noise to image, before a solver turns them into rows; its arrays are read-only."""
 
     timestep: FloatArray
-    """float64[steps], 0 to the number of training timesteps; what the denoiser is given."""
+    """float64[steps], 0 to the number of training timesteps; the denoiser's input."""
     entry: FloatArray
     """float64[steps]; noise level at which each step starts, in the scheduler's own terms (see `solver`)."""
     exit: FloatArray
-    """float64[steps]; noise level each step aims at; the last is where the run ends."""
+    """float64[steps]; noise level at which each step aims; the run ends at the last."""
     initial_noise_scale: float = 1.0
     """A run starts from this times standard normal noise (diffusers' init_noise_sigma)."""
     before: tuple[float, ...] = ()
-    """Noise levels at which the rows before these started, in a run that is re-planned: the last two, oldest first."""
+    """In a re-planned run, the noise levels at which the two rows before these started, oldest first."""
 
     def __post_init__(self) -> None:
         if len(self.timestep) < 1:
@@ -65,20 +65,20 @@ class Descent:
         return replace(self, timestep=self.timestep[row:], entry=self.entry[row:], exit=self.exit[row:], before=self.before_row(row))
 
     def before_row(self, row: int) -> tuple[float, ...]:
-        """What `before` is for a run that goes on at `row`."""
+        """The value of `before` for a run that continues at `row`."""
         return (*self.before, *self.entry[:row].tolist())[-2:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepTable:
-    """The rows of one run; a column may be given as one number for all rows, and is read-only afterwards."""
+    """The rows of one run; a column may be passed as one number for all rows, and becomes a read-only array."""
 
     descent: Descent
     """Timesteps and noise levels, one step for each row."""
     input_scale: FloatArray | float = 1.0
     """float64[rows]; the denoiser sees input_scale * x."""
     guidance: FloatArray | float = 1.0
-    """float64[rows]; guidance scale of each row, so that guidance can stop or fade; 1 where the denoiser takes none."""
+    """float64[rows]; guidance scale of each row, so that guidance can stop or fade; 1 if the denoiser takes no guidance."""
     p: FloatArray | float
     q: FloatArray | float
     a: FloatArray | float
@@ -98,7 +98,7 @@ class StepTable:
 
     @property
     def timestep(self) -> FloatArray:
-        """float64[rows]; what the denoiser is given."""
+        """float64[rows]; the denoiser's input."""
         return self.descent.timestep
 
     @property
@@ -129,7 +129,7 @@ class StepTable:
         return np.stack([getattr(self, name) for name in names], axis=1)
 
     def tail(self, row: int) -> StepTable:
-        """The rows from `row` on, unchanged; a first row with c or e other than 0 goes on using the D or y before it."""
+        """The rows from `row` on, unchanged; a first row with c or e other than 0 needs the D or y of the row before it."""
         columns = {name: getattr(self, name)[row:] for name in (*COLUMNS, *MEMORY) if name != "timestep"}
         return StepTable(descent=self.descent.tail(row), **columns)
 
@@ -147,10 +147,10 @@ def advance(
     noise: FloatArray | None = None,
     y: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """One row in NumPy: the reference that the compiled step graphs are checked against.
+    """Compute one row in NumPy, as a reference for the compiled step graphs; returns (x_next, D, y_next).
 
-    x, m, d_prev, noise, y: float64[...], one shape; m is the guided denoiser's output at (input_scale * x, timestep).
-    Returns (x_next, D, y_next). Raises ConfigError where row i needs a d_prev, noise or y that was not given.
+    x, m, d_prev, noise, y: float64[...], all of one shape; m is the guided denoiser's output at (input_scale * x, timestep).
+    Raises ConfigError if row i needs a d_prev, noise or y that was not given.
     """
     row = {name: float(getattr(table, name)[i]) for name in (*COLUMNS, *MEMORY)}
     d = row["p"] * x + row["q"] * m
@@ -169,7 +169,7 @@ def advance(
 
 
 def _column(name: str, values: FloatArray | float, rows: int) -> FloatArray:
-    """A read-only float64[rows] of its own; raises ConfigError for another shape or a number that is not finite."""
+    """A read-only copy as float64[rows]; raises ConfigError for another shape or a number that is not finite."""
     column = np.array(values, dtype=np.float64)
     column = np.full(rows, column) if column.ndim == 0 else column
     if column.shape != (rows,):

@@ -10,7 +10,7 @@ from costroute_rt.sampling.step_table import StepTable
 
 
 class Tables:
-    """Step tables by scheduler, number of steps and, where the scheduler's shift depends on it, number of latent tokens."""
+    """Step tables by scheduler, number of steps and, if the scheduler's shift depends on it, number of latent tokens."""
 
     def __init__(self, schedulers: Mapping[str, Mapping[str, Any]]) -> None:
         """schedulers: diffusers' scheduler configurations by name; raises ConfigError for one that cannot be compiled."""
@@ -18,11 +18,11 @@ class Tables:
         self._tables: dict[tuple[str, int, int | None], StepTable] = {}
 
     def config(self, scheduler: str) -> SchedulerConfig:
-        """The scheduler called so."""
+        """The configuration of a scheduler."""
         return self._configs[scheduler]
 
     def table(self, scheduler: str, num_inference_steps: int, tokens: int) -> StepTable:
-        """A whole run without guidance; raises ConfigError where the scheduler cannot take that many steps."""
+        """The table of a whole run without guidance; raises ConfigError if the scheduler cannot take that many steps."""
         config = self._configs[scheduler]
         key = scheduler, num_inference_steps, tokens if config.use_dynamic_shifting else None
         if key not in self._tables:

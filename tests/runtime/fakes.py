@@ -28,6 +28,8 @@ CALL_MS = {
     "tiny/vae/decode": 10.0,
 }
 LOAD_MS = 30.0
+Function = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""From the inputs of a graph to its outputs."""
 POOL = (
     ("turbo@1", "turbo", 1, 1.0, 0.5),
     ("turbo@2", "turbo", 2, 1.0, 0.6),
@@ -64,6 +66,10 @@ class FakeEngine:
     calls: int = 0
     is_closed: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    functions: Mapping[str, Function] = field(default_factory=lambda: FUNCTIONS)
+    """What graphs compute, by `graph`; one of `component/graph` comes before it."""
+    fed: Mapping[str, Any] = field(default_factory=dict)
+    """Inputs of the last run."""
 
     def to_device(self, array: npt.NDArray[Any]) -> Any:
         return array
@@ -77,12 +83,26 @@ class FakeEngine:
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         assert not self.is_closed
         self.fail(self.name)
-        self.calls += 1
+        self.calls, self.fed = self.calls + 1, feeds
         assert feeds.keys() == self.inputs.keys()
         batch = feeds["latent" if "latent" in feeds else next(iter(feeds))].shape[0]
         self.clock.pass_ms(self.ms(self.name) * batch)
-        graphs = {"encode": encode, "condition": condition, "step": step, "guided_step": step, "decode": decode}
-        return graphs[self.name.split("/")[2]](feeds)
+        _, component, graph = self.name.split("/")
+        return self.functions.get(f"{component}/{graph}", self.functions[graph])(feeds)
+
+
+class BoxedEngine(FakeEngine):
+    """Keeps its values where other engines cannot read them."""
+
+    def to_device(self, array: npt.NDArray[Any]) -> Any:
+        return {"boxed": array}
+
+    def to_host(self, value: Any) -> npt.NDArray[Any]:
+        return np.asarray(value["boxed"])
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        made = super().run({name: value["boxed"] for name, value in feeds.items()})
+        return {name: {"boxed": value} for name, value in made.items()}
 
 
 def encode(feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +130,9 @@ def decode(feeds: Mapping[str, Any]) -> dict[str, Any]:
     return {"pixels": np.ascontiguousarray(np.clip(image * 40 + 128, 0, 255).astype(np.uint8))}
 
 
+FUNCTIONS: Mapping[str, Function] = {"encode": encode, "condition": condition, "step": step, "guided_step": step, "decode": decode}
+
+
 @dataclass
 class FakeDevice:
     """A runtime on fake engines, and the handles a test turns."""
@@ -133,12 +156,15 @@ def open_fake_runtime(
     pool: tuple[tuple[str, str, int, float, float], ...] = POOL,
     quality: Any = None,
     scheduler: Mapping[str, Any] | None = None,
+    profile: Mapping[str, float] = CALL_MS,
+    functions: Mapping[str, Function] = FUNCTIONS,
+    states: tuple[str, str] = ("text_encoder", STATES),
 ) -> FakeDevice:
-    """A runtime whose engines take CALL_MS; noise(name) gives a call's factor on that."""
+    """A runtime whose engines take the milliseconds of `profile`; noise(name) gives a call's factor on that."""
     clock, engines, slowdown, on_call = FakeClock(), {}, {}, []
 
     def call_ms(name: str) -> float:
-        return CALL_MS[name] * slowdown.get(name, slowdown.get("", 1.0)) * (noise(name) if noise else 1.0)
+        return profile[name] * slowdown.get(name, slowdown.get("", 1.0)) * (noise(name) if noise else 1.0)
 
     def check(name: str) -> None:
         for each in on_call:
@@ -147,19 +173,19 @@ def open_fake_runtime(
     def open_engine(name: str) -> Any:
         _, component, graph = name.split("/")
         clock.pass_ms(LOAD_MS * slowdown.get("load", 1.0))
-        engines[name] = FakeEngine(name, clock, call_ms, check, inputs=bundle.graphs[bundle.graph_path(component, graph)].inputs)
+        inputs = bundle.graphs[bundle.graph_path(component, graph)].inputs
+        engines[name] = FakeEngine(name, clock, call_ms, check, inputs=inputs, functions=functions)
         return engines[name]
 
     family = Family.open(_with_pool(bundle, pool, scheduler))
     quality = quality or AverageQuality.from_bundle(family.bundle, family.pool)
-    states = ("text_encoder", STATES)
     resources = Resources(
         families={family.name: replace(family, router_states=states)},
         pool=family.pool,
         engines=EngineSet(open_engine),
-        costs=CostModel(measured or {name: steady(ms) for name, ms in CALL_MS.items()}, clock),
+        costs=CostModel(measured or {name: steady(ms) for name, ms in profile.items()}, clock),
         quality=quality,
-        router_calls=tuple(Call(f"tiny/{name}", Stage.ROUTE) for name in quality.engines),
+        router_calls=tuple(Call(f"{family.name}/{name}", Stage.ROUTE) for name in quality.engines),
         clock=clock,
         setup={"backend": "fake", "provider": "cpu", "precision": "float32", "target": ""},
         versions={"costroute-rt": "0.0.test"},

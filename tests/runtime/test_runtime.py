@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from costroute_rt.cost.correction import MARGIN_HIGH
 from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BudgetError, CancelledError, ConfigError, EngineError, OutputError, PromptError, Reason
@@ -149,6 +150,16 @@ def test_a_late_run_is_replanned_and_meets_its_budget(device: FakeDevice) -> Non
     assert result.settings["replanned"] == result.replanned
 
 
+def test_a_run_that_was_shortened_to_be_in_time_counts_as_late(device: FakeDevice) -> None:
+    """The margin is for what was asked: were shortened runs on time, it would never grow and every run be shortened."""
+    device.slowdown["tiny/base/guided_step"] = 1.5
+    result = device.runtime.generate("a red house", max_ms=430, seed=1)
+    assert result.replanned > 0
+    assert result.met
+    cost = device.runtime.route("a red house", candidate="base@8").option.cost
+    assert cost.margin_ms == pytest.approx(MARGIN_HIGH * cost.total_ms)
+
+
 def test_later_images_of_a_late_request_are_replanned_too(device: FakeDevice) -> None:
     device.slowdown["tiny/base/guided_step"] = 1.3
     result = device.runtime.generate("a red house", max_ms=1280, seed=1, count=3)
@@ -178,6 +189,62 @@ def test_a_new_negative_prompt_costs_one_text_call_and_the_next_time_none(device
     assert (first.timings.text_ms, second.timings.text_ms) == pytest.approx((10, 6))
     assert first.route.option.cost.text_ms == 10
     np.testing.assert_array_equal(first.pixels, second.pixels)
+
+
+def test_slow_first_runs_after_loading_do_not_predict_the_next(open_device: Callable[..., FakeDevice]) -> None:
+    device, first = open_device(preload=False), set[str]()
+    device.on_call.append(lambda name: device.clock.pass_ms(0 if name in first else 400) or first.add(name))
+    cold = device.runtime.generate("a red house", candidate="base@4", seed=1)
+    assert cold.timings.text_ms == pytest.approx(2 * 4 + 2 + 2 * 400)  # prompt, negative prompt, condition; two engines for the first time
+    cost = device.runtime.route("a red house", candidate="base@4").option.cost
+    assert (cost.text_ms, cost.denoise_ms, cost.decode_ms) == pytest.approx((6, 200, 10))
+
+
+def test_every_call_of_a_warm_request_is_learned_from(device: FakeDevice) -> None:
+    stages = {"text_encoder/encode": "text_ms", "base/condition": "text_ms", "base/guided_step": "denoise_ms", "vae/decode": "decode_ms"}
+    before = device.runtime.route("a red house", candidate="base@4").option.cost
+    for name in stages:
+        device.slowdown[f"tiny/{name}"] = 3.0
+    for seed in range(8):
+        device.runtime.generate("a red house", candidate="base@4", seed=seed)
+    cost = device.runtime.route("a red house", candidate="base@4").option.cost
+    for stage in set(stages.values()):
+        assert getattr(cost, stage) == pytest.approx(3 * getattr(before, stage), rel=0.05)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_cost_of_several_images_is_what_they_take(device: FakeDevice, count: int) -> None:
+    result = device.runtime.generate("a red house", candidate="base@4", seed=1, count=count)
+    cost = result.route.option.cost
+    assert (cost.text_ms, cost.denoise_ms, cost.decode_ms) == pytest.approx((6, 200 * count, 10 * count))
+    assert result.predicted_ms == pytest.approx(result.actual_ms + 1)
+
+
+def test_costs_of_one_request_are_not_those_of_another_size_or_number_of_images(device: FakeDevice) -> None:
+    def cost(**how: int) -> tuple[float, float]:
+        found = device.runtime.route("a red house", candidate="base@4", **how).option.cost
+        return found.denoise_ms, found.decode_ms
+
+    assert [cost(), cost(count=2), cost(height=128), cost(), cost(width=32)] == [(200, 10), (400, 20), (400, 20), (200, 10), (100, 5)]
+
+
+def test_text_costs_the_same_for_every_size(device: FakeDevice) -> None:
+    for height in (32, 64, 128):
+        assert device.runtime.route("a red house", candidate="base@4", height=height).option.cost.text_ms == 6
+
+
+def test_events_count_the_rows_and_the_time_of_the_images_that_follow(device: FakeDevice) -> None:
+    *steps, _ = device.runtime.stream("a red house", candidate="turbo@2", seed=1, count=3)
+    events = [event for event in steps if isinstance(event, StepEvent)]
+    assert [(event.index, event.total) for event in events] == [(index, 6) for index in range(1, 7)]
+    assert [event.remaining_ms for event in events] == pytest.approx([130, 110, 80, 60, 30, 10])
+
+
+def test_engines_are_loaded_before_the_first_row(open_device: Callable[..., FakeDevice]) -> None:
+    device = open_device(preload=False)
+    seen: list[list[str]] = []
+    device.runtime.generate("a red house", candidate="turbo@2", seed=1, on_step=lambda event: seen.append(sorted(device.engines)))
+    assert seen[0] == ["tiny/text_encoder/encode", "tiny/turbo/step", "tiny/vae/decode"]
 
 
 def test_what_depends_on_the_text_alone_is_computed_once_per_request(device: FakeDevice) -> None:
@@ -308,7 +375,7 @@ def test_an_engine_that_failed_is_named_with_its_setup_and_bundle(device: FakeDe
 
 def test_a_request_within_a_request_is_refused_instead_of_waiting_for_ever(device: FakeDevice) -> None:
     def ask_again(event: StepEvent) -> None:
-        with pytest.raises(ConfigError, match="from within a request"):
+        with pytest.raises(ConfigError, match="already running a request of this thread"):
             device.runtime.generate("another house", seed=2)
 
     assert device.runtime.generate("a red house", seed=1, on_step=ask_again).pixels.any()

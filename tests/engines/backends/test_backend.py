@@ -204,3 +204,16 @@ def test_no_weight_is_unpacked_while_running(built_home: Path) -> None:
         assert onnx.TensorProto.FLOAT16 not in kinds, stored.key.graph
         made = {name for node in model.graph.node for name in node.output} | {value.name for value in model.graph.input}
         assert all(set(node.input) <= made for node in model.graph.node if node.op_type == "Cast"), stored.key.graph
+
+
+def test_threads_of_onnxruntime_spin_during_a_run_and_stop_when_it_ends(bundle: Bundle, built_home: Path) -> None:
+    """Threads that spin on would take the cores from the next engine's; no time is measured here, which other programs would disturb."""
+    graph = bundle.root / bundle.graph_path("base", "guided_step")
+    with (
+        open_engine(bundle, Store.open(built_home), "tiny/base/guided_step", Setup(threads=1)) as engine,
+        OnnxRuntimeBackend().open_reference(graph) as unoptimised,
+    ):
+        for each in (engine, unoptimised):
+            options = each._session.get_session_options()  # type: ignore[attr-defined]
+            entries = [options.get_session_config_entry(f"session.{name}") for name in ("intra_op.allow_spinning", "force_spinning_stop")]
+            assert entries == ["1", "1"]

@@ -235,6 +235,14 @@ def test_the_gate_lets_rounding_pass() -> None:
     assert compare(want, {"y": want["y"]}, "float32")[2] == "output pixels is missing, the graph gives uint8[3]"
 
 
+@pytest.mark.parametrize(("size", "error", "passes"), [(1000, 1.9, True), (1000, 2.1, False), (0.01, 0.0019, True), (0.01, 0.0021, False)])
+def test_the_gate_s_tolerance_grows_with_the_output_but_not_below_a_size_of_one(size: float, error: float, passes: bool) -> None:
+    want = np.array([0, 0.5 * size, -size], np.float64)
+    _, tolerance, problem = compare({"y": want}, {"y": want + np.array([error, 0, 0])}, "float32")
+    assert (problem is None) == passes
+    assert tolerance == pytest.approx(2e-3 * max(1.0, size))
+
+
 def test_two_builders_at_once_end_with_one_good_engine(tiny_bundle: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", BUILDER, str(tiny_bundle), str(tmp_path)]
     builders = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

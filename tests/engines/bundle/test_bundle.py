@@ -169,7 +169,7 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set("any", "negative_prompt"), "expected empty_text or zeros"),
     (_set(16 * 10**9, "image", "height"), "multiples of 16 up to 65536"),
     (_set(10**400, "pool", 0, "guidance_scale"), "guidance_scale is 1000.*finite number"),
-    (_remove("components", "text_encoder"), "none with the role text_encoder"),
+    (_remove("components", "text_encoder"), "no component with the role text_encoder"),
     (_set(60, "image", "height"), "multiples of 16"),
     (_set([[96, 96]], "image", "sizes"), "default size"),
     (_set([[0.1, 0.2, 0.3]], "preview", "matrix"), "1 rows: expected 4"),
@@ -177,8 +177,8 @@ BROKEN: list[tuple[Edit, str]] = [
     (_remove("schedulers", "turbo"), "not among its schedulers"),
     (_remove("schedulers", "turbo", "_class_name"), "_class_name"),
     (_set([], "pool"), "pool is empty"),
-    (_set("nobody", "pool", 0, "denoiser"), "no denoiser of this bundle"),
-    (_set("base", "pool", 0, "decoder"), "no decoder of this bundle"),
+    (_set("nobody", "pool", 0, "denoiser"), "not a denoiser of this bundle"),
+    (_set("base", "pool", 0, "decoder"), "not a decoder of this bundle"),
     (_set(0, "pool", 0, "num_inference_steps"), "1 or more"),
     (_set("tiny-base@8", "pool", 0, "name"), "names a candidate twice"),
     (_remove("quality", "candidates", "tiny-base@8"), "no entry for tiny-base@8"),
@@ -249,7 +249,7 @@ def test_a_file_that_is_not_onnx_is_refused(bundle_copy: Path, data: bytes) -> N
 
 def test_an_unlisted_name_is_refused(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
-    with pytest.raises(BundleError, match="lists no file"):
+    with pytest.raises(BundleError, match="does not list the file secret"):
         bundle.path("secret")
     with pytest.raises(BundleError, match=r"it has .*text_encoder/encode"):
         bundle.graph_path("base", "refine")

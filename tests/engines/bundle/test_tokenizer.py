@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as Inner
+from tokenizers import models, pre_tokenizers
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.tokenizer import Tokenizer
@@ -30,6 +32,8 @@ def test_a_long_prompt_keeps_its_first_words_and_the_end_token(tokenizer: Tokeni
     assert not short.is_truncated
     assert long.ids[0, -1] == end
     assert (long.ids[0, :-1] != end).all()
+    assert long.ids[0, : short.length - 1].tolist() == short.ids[0, : short.length - 1].tolist()
+    assert long.length == 16
 
 
 @pytest.mark.parametrize("text", ["a red house " * 3334, "a" * 1_000_000], ids=["ten thousand words", "one endless word"])
@@ -45,6 +49,8 @@ def test_a_broken_tokenizer_file_is_a_bundle_error(tmp_path: Path, bundle: Bundl
         Tokenizer.open(broken, max_length=16, pad="<|endoftext|>")
     with pytest.raises(BundleError, match="padding"):
         Tokenizer.open(bundle.path(bundle.tokenizers["tokenizer"].file), max_length=16, pad="<no-such-token>")
+    with pytest.raises(BundleError, match="padding token 9999"):
+        Tokenizer.open(bundle.path(bundle.tokenizers["tokenizer"].file), max_length=16, pad=9999)
     with pytest.raises(BundleError, match="more than the 1 tokens"):
         Tokenizer.open(bundle.path(bundle.tokenizers["tokenizer"].file), max_length=1, pad="<|endoftext|>")
 
@@ -68,11 +74,26 @@ def test_a_template_stands_around_the_prompt_which_may_not_end_it(bundle: Bundle
 
 def test_special_tokens_are_refused_within_a_template_only(bundle: Bundle) -> None:
     path = bundle.path("tokenizer/tokenizer.json")
-    from tokenizers import Tokenizer as Inner
-
     inner = Inner.from_file(str(path))
     special = next((token.content for token in inner.get_added_tokens_decoder().values() if token.special), None)
     assert special is not None
     Tokenizer.open(path, max_length=16, pad="<|endoftext|>").encode(f"a house {special}")
     with pytest.raises(PromptError, match="remove it"):
         Tokenizer.open(path, max_length=16, pad="<|endoftext|>", template=("draw ", "")).encode(f"a house {special}")
+
+
+def test_the_longest_text_that_is_read_has_32_characters_per_token(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("a" * tokenizer.most_characters).is_truncated
+    with pytest.raises(PromptError):
+        tokenizer.encode("a" * (tokenizer.most_characters + 1))
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_the_prompt_is_lower_cased_and_stripped_where_the_bundle_says_so_but_not_its_template(tmp_path: Path, lower_case: bool) -> None:
+    inner = Inner(models.WordLevel({word: i for i, word in enumerate(("?", "A", "a", "Red", "red", "Now", "now", " "))}, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
+    inner.save(str(tmp_path / "tokenizer.json"))
+    how = {"max_length": 9, "pad": "?", "template": ("A ", " Now"), "lower_case": lower_case}
+    tokens = Tokenizer.open(tmp_path / "tokenizer.json", **how).encode(" A Red ")
+    words = [inner.id_to_token(i) for i in tokens.ids[0, : tokens.length].tolist()]
+    assert words == (["A", " ", "a", " ", "red", " ", "Now"] if lower_case else ["A", " ", " ", "A", " ", "Red", " ", " ", "Now"])

@@ -17,8 +17,9 @@ from tests.export.small_checkpoint import TOKENS, make_recipe, needs_export
 
 pytestmark = needs_export
 
-ROW_PLAIN = (1.0, 999.0, 1.0, -0.5, 0.4, 0.6, 0.0, 0.0)
-ROW_FULL = (0.7, 37.25, 0.9, -0.3, 0.2, 1.1, -0.35, 0.6)
+STATES = "text_encoder.last_hidden_state"
+ROW_PLAIN = (1.0, 999.0, 3.5, 1.0, -0.5, 0.4, 0.6, 0.0, 0.0)
+ROW_FULL = (0.7, 37.25, 3.5, 0.9, -0.3, 0.2, 1.1, -0.35, 0.6)
 
 
 def open_session(path: Path, optimised: Path | None = None) -> Any:
@@ -41,9 +42,9 @@ def run_step(bundle: Bundle, component: str, graph: str, text_states: Any, **fee
     """As generating does it: first what depends on the text alone, then the step with what it takes of that."""
     session = open_session(bundle.path(bundle.graph_path(component, "condition")))
     names = [value.name for value in session.get_outputs()]
-    conditions = dict(zip(names, session.run(names, {"text_states": text_states}), strict=True))
+    conditions = dict(zip(names, session.run(names, {STATES: text_states}), strict=True))
     taken = bundle.graphs[bundle.graph_path(component, graph)].inputs
-    given = {"text_states": text_states, **conditions}
+    given = {STATES: text_states, **conditions}
     return run(bundle, component, graph, **feeds, **{name: value for name, value in given.items() if name in taken})
 
 
@@ -66,32 +67,23 @@ def denoise(unet: Any, sample: Any, timestep: float, states: Any) -> Any:
 
 
 @pytest.mark.parametrize(("component", "folder"), [("base", "unet"), ("small", "unet_small")])
-def test_denoiser_is_the_one_diffusers_loads(exported: Exported, component: str, folder: str) -> None:
-    unet = load_unet(exported, folder)
-    for batch, timestep in ((1, 999.0), (3, 37.25)):
-        sample, states = noise(1, batch, 16, 16, 16), noise(2, batch, TOKENS, 32)
-        (found,) = run(exported.bundle, component, "denoiser", sample=sample, timestep=np.float32(timestep), encoder_hidden_states=states)
-        np.testing.assert_allclose(found, denoise(unet, sample, timestep, states), atol=1e-4)
-
-
 @pytest.mark.parametrize("row", [ROW_PLAIN, ROW_FULL], ids=["plain", "full"])
-def test_guided_step_is_denoiser_and_row(exported: Exported, row: tuple[float, ...]) -> None:
-    unet = load_unet(exported, "unet")
-    scale, timestep, p, q, a, b, c, s = row
+def test_guided_step_is_denoiser_and_row(exported: Exported, component: str, folder: str, row: tuple[float, ...]) -> None:
+    unet = load_unet(exported, folder)
+    scale, timestep, guidance, p, q, a, b, c, s = row
     latent, before, fresh = (noise(seed, 2, 16, 16, 12) for seed in (3, 4, 5))
     states = noise(6, 2, TOKENS, 32)
     after, denoised = run_step(
-        exported.bundle, "base", "guided_step", states,
-        latent=latent, denoised_before=before, noise=fresh, row=np.float32(row), guidance=np.float32(3.5),
+        exported.bundle, component, "guided_step", states, latent=latent, denoised_before=before, noise=fresh, row=np.float32(row)
     )  # fmt: skip
     m_neg, m_pos = (denoise(unet, np.float32(scale) * latent, timestep, states[[index, index]]) for index in (0, 1))
-    expected = p * latent.astype(np.float64) + q * (m_neg + 3.5 * (m_pos - m_neg))
+    expected = p * latent.astype(np.float64) + q * (m_neg + guidance * (m_pos - m_neg))
     np.testing.assert_allclose(denoised, expected, atol=1e-4)
     np.testing.assert_allclose(after, a * latent.astype(np.float64) + b * expected + c * before + s * fresh, atol=1e-4)
 
 
 def test_step_is_denoiser_and_row(exported: Exported) -> None:
-    scale, timestep, p, q, a, b, c, s = ROW_FULL
+    scale, timestep, _, p, q, a, b, c, s = ROW_FULL
     latent, before, fresh, states = (*(noise(seed, 2, 16, 16, 16) for seed in (3, 4, 5)), noise(6, 1, TOKENS, 32))
     after, denoised = run_step(
         exported.bundle, "turbo", "step", states, latent=latent, denoised_before=before, noise=fresh, row=np.float32(ROW_FULL)
@@ -171,13 +163,13 @@ def test_manifest_says_what_is_there(exported: Exported) -> None:
     assert {name: component.role for name, component in bundle.components.items()} == {
         "text_encoder": "text_encoder", "base": "denoiser", "small": "denoiser", "turbo": "denoiser", "vae": "decoder",
     }  # fmt: skip
-    assert set(bundle.components["base"].graphs) == {"denoiser", "condition", "guided_step", "step"}
-    assert set(bundle.components["turbo"].graphs) == {"denoiser", "condition", "step"}
+    assert set(bundle.components["base"].graphs) == {"condition", "guided_step"}
+    assert set(bundle.components["turbo"].graphs) == {"condition", "step"}
     assert (bundle.image.height, bundle.image.width, bundle.image.vae_scale_factor, bundle.image.latent_channels) == (256, 256, 16, 16)
-    assert bundle.tokenizer.max_length == TOKENS
+    assert bundle.tokenizers["tokenizer"].max_length == TOKENS
     assert bundle.schedulers["default"]["_class_name"] == "DPMSolverMultistepScheduler"
     assert bundle.schedulers["default"]["use_flow_sigmas"] is True
-    assert bundle.graphs["unet/condition.onnx"].inputs["text_states"].shape == ("rows", "sequence_length", 32)
+    assert bundle.graphs["unet/condition.onnx"].inputs[STATES].shape == ("rows", "sequence_length", 32)
     step, condition = bundle.graphs["unet/guided_step.onnx"].inputs, bundle.graphs["unet/condition.onnx"].outputs
     assert {(2, *spec.shape[1:]) == step[name].shape for name, spec in condition.items()} == {True}
     assert bundle.preview is not None

@@ -331,7 +331,7 @@ def test_graphs_that_are_no_denoiser_are_refused() -> None:
         compose_step(make_denoiser(extra=("depth",)), SOURCES)
     model = make_denoiser()
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 4
-    with pytest.raises(BundleError, match="takes 2 channels and gives 4"):
+    with pytest.raises(BundleError, match="takes 2 channels and outputs 4"):
         compose_step(model, SOURCES)
     with pytest.raises(BundleError, match="opset 12"):
         compose_step(make_denoiser(opset=12), SOURCES)

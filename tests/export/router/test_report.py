@@ -89,8 +89,8 @@ def test_labels_without_costs_make_a_page_too() -> None:
 
 
 def test_intervals_read_well() -> None:
-    assert show_interval(Interval(0.0312, 0.02, 0.04)) == "+0.031 (+0.020 to +0.040)"
-    assert show_interval(Interval(0.5, 0.4, float("inf"))) == "+0.500 (+0.400 to never)"
+    assert show_interval(Interval(0.0312, 0.02, 0.04)) == "+0.031 [+0.020, +0.040]"
+    assert show_interval(Interval(0.5, 0.4, float("inf"))) == "+0.500 [+0.400, never]"
     assert show_interval(None) == "–"
 
 

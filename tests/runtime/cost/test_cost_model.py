@@ -123,6 +123,22 @@ def test_the_margin_follows_late_images_within_limits(model: CostModel, clock: F
     assert cost.margin_ms == pytest.approx(MARGIN_HIGH * cost.total_ms)
 
 
+def test_late_images_within_the_spread_leave_the_margin_alone(model: CostModel, clock: FakeClock) -> None:
+    """The spread of these calls is 10 ms, 5 % of their time: only what goes beyond it is for the margin."""
+    for _ in range(40):
+        run(model, clock, make_calls(), 1.0, extra_ms=9)
+    cost = model.predict(make_calls())
+    assert cost.spread_ms > 9 > MARGIN_LOW * cost.total_ms
+    assert cost.margin_ms == pytest.approx(MARGIN_LOW * cost.total_ms)
+
+
+def test_the_runs_of_an_engine_in_one_request_are_added_up(model: CostModel) -> None:
+    observed, (_, step, _) = Observed(), make_calls()
+    for actual_ms in (50.0, 50.0, 50.0, 250.0):
+        model.record_call(observed, step, actual_ms)
+    assert observed.calls == {"tiny/base/step 1": (200.0, 400.0)}
+
+
 def test_loading_times_are_learned_apart(model: CostModel, clock: FakeClock) -> None:
     calls, loads = make_calls(), ("tiny/base/step",)
     for _ in range(8):

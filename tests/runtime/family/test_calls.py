@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from costroute_rt.call import Call, Stage
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.family.calls import candidate_names, engine_names, image_calls
+from costroute_rt.engines.bundle.manifest import Component
+from costroute_rt.family.calls import candidate_calls, candidate_names, engine_names, image_calls, read_pool, router_calls
 
 START, END = "tiny/text_encoder/encode", "tiny/vae/decode"
 
@@ -32,3 +35,20 @@ def test_images_are_those_of_the_fastest_candidate_of_each_choice_of_engines(bun
         "tiny-turbo@1": [(START, 1), ("tiny/turbo/step", 1), (END, 1)],
         "tiny-base@4": [(START, 1), ("tiny/base/condition", 1), ("tiny/base/guided_step", 4), (END, 1)],
     }
+
+
+def test_engines_of_a_router_are_the_last_to_build_and_the_first_to_run(bundle: Bundle) -> None:
+    reader = Component(name="reader", role="router_encoder", graphs={"encode": "reader/encode.onnx"})
+    routed = replace(bundle, components={"reader": reader, **bundle.components}, router={"file": "router/router.json"})
+    assert router_calls(routed) == (Call("tiny/reader/encode", Stage.ROUTE),)
+    assert engine_names(routed) == [*engine_names(bundle), "tiny/reader/encode"]
+    assert candidate_names(routed)["tiny-turbo@1"] == ["tiny/reader/encode", START, "tiny/turbo/step", END]
+    assert router_calls(replace(routed, router=None)) == ()
+
+
+def test_a_scheduler_s_rows_are_runs_of_the_denoiser_and_texts_are_rows_of_the_condition(bundle: Bundle) -> None:
+    turbo, base = (next(each for each in read_pool(bundle) if each.denoiser == name) for name in ("turbo", "base"))
+    assert [call.times for call in candidate_calls(bundle, base, rows=7)] == [1, 1, 7, 1]
+    assert [call.rows for call in candidate_calls(bundle, base)] == [1, 2, 1, 1]
+    assert [call.rows for call in candidate_calls(bundle, replace(base, guidance_scale=1.0, is_guided=False))] == [1, 1, 1, 1]
+    assert [call.times for call in candidate_calls(bundle, turbo)] == [1, 1, 1]

@@ -26,7 +26,7 @@ from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.runtime import StepEvent
 from tests import gated_backend
 from tests.engines.conftest import quarantine
-from tests.runtime.fakes import CALL_MS, FakeDevice, FakeEngine, steady
+from tests.runtime.fakes import CALL_MS, BoxedEngine, FakeDevice, FakeEngine, steady
 
 PROMPT = "a red house by a lake"
 OPEN_S = 60.0
@@ -124,23 +124,10 @@ def test_the_swap_happens_between_two_images(upgraded: Upgraded) -> None:
 
 
 def test_values_move_between_engines_that_cannot_read_each_other_s(upgraded: Upgraded) -> None:
-    class Boxed(FakeEngine):
-        """Keeps its values where the others cannot read them."""
-
-        def to_device(self, array: Any) -> Any:
-            return {"boxed": array}
-
-        def to_host(self, value: Any) -> Any:
-            return value["boxed"]
-
-        def run(self, feeds: Any) -> dict[str, Any]:
-            made = super().run({name: value["boxed"] for name, value in feeds.items()})
-            return {name: {"boxed": value} for name, value in made.items()}
-
     want = upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1).pixels
     for name in ("tiny/base/guided_step", "tiny/base/condition", "tiny/vae/decode"):
         engine = upgraded._open(name)
-        boxed = Boxed(name, engine.clock, engine.ms, engine.fail, inputs=engine.inputs)
+        boxed = BoxedEngine(name, engine.clock, engine.ms, engine.fail, inputs=engine.inputs)
         upgraded.resources.engines.replace(name, boxed)  # type: ignore[arg-type]
         np.testing.assert_array_equal(upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1).pixels, want)
         upgraded.runtime.preload()
@@ -468,7 +455,7 @@ def test_a_builder_that_cannot_be_followed_is_said_and_ended(upgraded: Upgraded,
     assert (building.problem, building.is_over) == ("KeyError: 'state'", True)
     assert upgraded.script.is_closed
     assert upgraded.script.is_released
-    assert "no better engines will come" in caplog.text
+    assert "the background build ended" in caplog.text
 
 
 def test_a_process_that_the_system_does_not_start_is_an_error(open_gated: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,7 +475,7 @@ def test_killing_the_builder_leaves_generation_running_and_is_said(
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.building is not None
         assert runtime.building.problem == "the building process was killed (SIGKILL)"
-        assert "those in use stay: the building process was killed" in caplog.text
+        assert "the engines in use stay: the building process was killed" in caplog.text
         assert runtime.generate(PROMPT, seed=3).settings["backend"] == "onnxruntime"
     assert not list((tmp_path / "home/engines").glob(".*"))
 

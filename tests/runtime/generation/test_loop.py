@@ -11,7 +11,7 @@ import pytest
 
 from costroute_rt.generation.loop import Pace, Run
 from costroute_rt.sampling.noise import NoiseStream
-from costroute_rt.sampling.scheduler import SchedulerConfig, build_table
+from costroute_rt.sampling.scheduler import SchedulerConfig, build_table, replan
 from costroute_rt.sampling.step_table import advance
 from tests.runtime.fakes import FakeClock
 
@@ -118,6 +118,33 @@ def test_a_late_run_leaves_rows_out_and_keeps_its_deadline() -> None:
     assert sum(row.ms for row in rows) + 10 <= 130
     assert rows[-1].total == len(rows)
     assert asked == sorted(asked, reverse=True)
+
+
+def test_the_rows_that_remain_start_at_the_level_that_was_reached() -> None:
+    """The third row is 30 ms late, so the seven that were left become four."""
+    table = build_table(FLOW, 10)
+    rows, asked = run(FLOW, 10, row_ms=lambda index: 40 if index == 2 else 10, max_ms=110)
+    assert len(rows) == 3 + 4
+    assert asked == pytest.approx([*table.timestep[:3], *replan(FLOW, table, 3, 4).timestep])
+    assert asked[3] == pytest.approx(table.timestep[3])
+
+
+def test_a_guard_is_kept_between_a_late_run_and_its_deadline() -> None:
+    """After a row of 45 ms, 65.5 ms are left: exactly enough for 6 rows and 5 ms, but not with 2 % more."""
+    rows, _ = run(FLOW, 10, row_ms=lambda index: 45 if index == 0 else 10, max_ms=110.5)
+    assert len(rows) == 1 + 5
+
+
+def test_what_follows_the_rows_is_expected_to_be_as_slow_as_they_are() -> None:
+    clock = FakeClock()
+    pace = Pace(clock, row_ms=10, after_ms=50, finish_at_s=None)
+    assert pace.remaining_ms(4) == 90
+    for _ in range(3):
+        pace.observe(20)
+    assert pace.remaining_ms(4) == 180
+    for _ in range(3):
+        pace.observe(5)
+    assert pace.remaining_ms(4) == 70  # faster rows do not make the rest faster
 
 
 def test_one_slow_row_costs_only_what_it_took() -> None:

@@ -141,5 +141,5 @@ def test_a_tokenizer_that_does_not_fit_is_a_bundle_error(tmp_path: Path) -> None
         with pytest.raises(BundleError):
             load_encoder({**encoder.to_json(), **change}, tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(BundleError, match="no usable tokenizer"):
+    with pytest.raises(BundleError, match="not a usable tokenizer"):
         load_encoder(encoder.to_json(), tmp_path)

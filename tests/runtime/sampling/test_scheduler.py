@@ -188,6 +188,17 @@ def test_a_shortened_unipc_is_the_end_of_a_run_over_the_same_levels() -> None:
     assert shorter.e[0] != 0
 
 
+@pytest.mark.parametrize(
+    ("row", "rows_left", "kept"), [(2, 3, [2, 5, 8]), (0, 4, [0, 3, 5, 8]), (3, 2, [3, 7]), (9, 1, [9]), (4, 5, [4, 6, 7, 8, 9])]
+)
+def test_replanning_keeps_evenly_thinned_steps_and_the_lowest_of_each_share(row: int, rows_left: int, kept: list[int]) -> None:
+    config = make_config("euler")
+    table = make_table(config, 10)
+    shorter = replan(config, table, row, rows_left)
+    np.testing.assert_array_equal(shorter.timestep, table.timestep[kept])
+    np.testing.assert_array_equal(shorter.noise_levels, table.noise_levels[[*kept, 10]])
+
+
 def test_heun_replans_between_predictor_and_corrector() -> None:
     config = make_config("heun")
     table = make_table(config, 10)

@@ -1,0 +1,61 @@
+"""A family's plans: which engine makes which size, and what share of the measured work that is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import EngineError
+from costroute_rt.family.family import EngineSizes, Family
+
+WIDE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def family(bundle: Bundle) -> Family:
+    return Family.open(bundle)
+
+
+def areas(family: Family, size: tuple[int, int]) -> dict[str, float]:
+    """Area by engine, of a guided candidate."""
+    candidate = next(each for each in family.pool if each.is_guided)
+    return {call.engine: call.area for call in family.calls(candidate, size)}
+
+
+def test_work_of_the_usual_engines_grows_with_the_image_except_for_the_text(family: Family) -> None:
+    assert areas(family, (64, 64)) == dict.fromkeys(areas(family, (64, 64)), 1.0)
+    assert areas(family, WIDE) == {
+        "tiny/text_encoder/encode": 1.0,
+        "tiny/base/condition": 1.0,
+        "tiny/base/guided_step": 1.5,
+        "tiny/vae/decode": 1.5,
+    }
+
+
+def test_an_engine_of_one_size_was_measured_at_that_size(family: Family) -> None:
+    sized = family.with_sizes(EngineSizes(frozenset({WIDE})))
+    assert areas(sized, WIDE) == {
+        "tiny/text_encoder/encode": 1.0,
+        "tiny/base/condition": 1.0,
+        "tiny/base/guided_step@64x96": 1.0,
+        "tiny/vae/decode@64x96": 1.0,
+    }
+    assert areas(sized, (128, 64))["tiny/base/guided_step"] == 2.0
+    assert "tiny/base/guided_step" in areas(family, WIDE)  # what the other family keeps is its own
+
+
+def test_a_size_without_engines_is_refused_with_the_nearest(family: Family) -> None:
+    sized = family.with_sizes(EngineSizes(frozenset({WIDE, (16, 16)}), has_usual=False))
+    with pytest.raises(EngineError, match=r"128x64.* 64x96"):
+        areas(sized, (128, 64))
+    assert sized.sizes.first(sized.bundle) == (16, 16)
+    assert EngineSizes(frozenset({WIDE, (64, 64)}), has_usual=False).first(sized.bundle) == (64, 64)
+
+
+def test_each_row_of_a_table_is_a_call_and_heun_has_two_for_a_step(bundle: Bundle) -> None:
+    heun = {"_class_name": "HeunDiscreteScheduler", "prediction_type": "epsilon", "timestep_spacing": "trailing"}
+    family = Family.open(replace(bundle, schedulers=dict.fromkeys(bundle.schedulers, heun)))
+    plan = family.plan(next(each for each in family.pool if each.num_inference_steps == 4), (64, 64))
+    assert plan.step.times == len(plan.table) == 7
