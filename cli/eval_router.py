@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from costroute_rt.export.router.evaluate import Evaluation
 
 FIGURES = {
-    "area": "area above random mixing",
+    "area": "area above mixing",
     "qnc": "QNC",
     "gain": "gain over the best",
     "gain_at_mean_cost": "gain at mean cost",

@@ -19,7 +19,7 @@ from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import GateResult, check_engine, unusable_output
-from costroute_rt.engines.building.lookup import describe_miss, engine_key, locate
+from costroute_rt.engines.building.lookup import describe_miss, locate, make_key
 from costroute_rt.engines.building.profile import measure_missing
 from costroute_rt.engines.building.progress import Detail, Progress
 from costroute_rt.engines.bundle.bundle import Bundle
@@ -69,7 +69,8 @@ class _Wanted:
 
     @classmethod
     def of(cls, bundle: Bundle, name: str, setup: Setup) -> _Wanted:
-        return cls(bundle, name, engine_key(bundle, name, setup), setup.tool(), setup.spec(bundle, name))
+        tool, spec = setup.tool(), setup.spec(bundle, name)
+        return cls(bundle, name, make_key(bundle, name, tool, spec), tool, spec)
 
     @property
     def path(self) -> str:

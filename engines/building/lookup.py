@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from costroute_rt.engines.backends.engine import Backend
 from costroute_rt.engines.backends.key import EngineKey, FieldDifference
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import BuildSpec
@@ -26,8 +27,13 @@ def names_to_build(bundle: Bundle, names: Sequence[str], setup: Setup) -> list[s
 
 
 def engine_key(bundle: Bundle, name: str, setup: Setup) -> EngineKey:
-    """The key under which the store has the engine; raises ConfigError for a graph that the bundle has not, BackendError."""
-    found, tool, spec = find_graph(bundle, name), setup.tool(), setup.spec(bundle, name)
+    """The key under which the store has the engine; raises ConfigError for a graph that the bundle does not have, BackendError."""
+    return make_key(bundle, name, setup.tool(), setup.spec(bundle, name))
+
+
+def make_key(bundle: Bundle, name: str, tool: Backend, spec: BuildSpec) -> EngineKey:
+    """The key of the engine that this backend builds to this specification."""
+    found = find_graph(bundle, name)
     path = bundle.graph_path(found.component, found.graph)
     device_name, driver = tool.device(spec)
     return EngineKey(

@@ -64,7 +64,7 @@ class Collection:
 def survey(bundle: Bundle, store: Store, users: Mapping[str, Container[str]], threads: int | None = None) -> list[Usage]:
     """Every directory of the store, damaged ones too, by graph.
 
-    users: the engines that each candidate needs, by name, without sizes.
+    users: the engines that each candidate needs; a name without a size counts for every size.
     threads: of the engines that the bundle uses; None: this machine's default.
     """
     return [_describe(bundle, stored, users, threads) for stored in store.everything()]
@@ -81,7 +81,7 @@ def _describe(bundle: Bundle, stored: StoredEngine, users: Mapping[str, Containe
         stored=stored,
         engine=name,
         disk_bytes=_disk_bytes(stored),
-        used_by=tuple(candidate for candidate, names in users.items() if is_usable and graph in names),
+        used_by=tuple(candidate for candidate, names in users.items() if is_usable and (graph in names or name in names)),
         differences=differences,
         cost=_cost(stored, name),
         unknown=unknown,
