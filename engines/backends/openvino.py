@@ -20,7 +20,8 @@ from costroute_rt.engines.backends.feed import check_feeds, describe_array
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.bundle.graph_spec import fix_axes, to_json
-from costroute_rt.engines.bundle.manifest import GraphSpec, parse_graph_spec
+from costroute_rt.engines.bundle.manifest import GraphSpec
+from costroute_rt.engines.bundle.manifest_reader import parse_graph_spec
 from costroute_rt.engines.bundle.onnx_file import RELU, read_graph_spec
 from costroute_rt.engines.bundle.section import canonical_json, parse_section
 from costroute_rt.engines.machine import device

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from costroute_rt.engines.bundle import manifest as manifest_format
 from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import (
     FORMAT,
@@ -25,6 +24,7 @@ from costroute_rt.engines.bundle.manifest import (
     PreviewSpec,
     TokenizerSpec,
 )
+from costroute_rt.engines.bundle.manifest_reader import check_path, parse_manifest
 from costroute_rt.engines.bundle.onnx_file import read_external_locations
 from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
 from costroute_rt.error import BundleError
@@ -84,7 +84,7 @@ class Bundle:
         data = _read_manifest(root)
         fail = _fail_at(root / MANIFEST)
         section = parse_section(data, fail)
-        bundle = cls(root=root, manifest_sha256=hashlib.sha256(data).hexdigest(), **manifest_format.parse(section))
+        bundle = cls(root=root, manifest_sha256=hashlib.sha256(data).hexdigest(), **parse_manifest(section))
         bundle._check_places()
         if verify:
             bundle.verify()
@@ -158,7 +158,7 @@ class Bundle:
             raise BundleError(path, f"it is not a usable ONNX file: {error}", _REMEDY) from error
         weights = {file for component in self.components.values() if name in component.graphs.values() for file in component.weights}
         for location in external:
-            manifest_format.check_path(location, _fail_at(path), "its external data")
+            check_path(location, _fail_at(path), "its external data")
             target = os.path.normpath(os.path.join(os.path.dirname(name), location)).replace(os.sep, "/")
             if target not in weights:
                 raise BundleError(path, f"its external data is {location}, which is not among its component's weight files", _REMEDY)
@@ -167,7 +167,7 @@ class Bundle:
 def seal_bundle(root: Path, manifest: Mapping[str, Any]) -> Bundle:
     """Write manifest.json and manifest.sha256 for the files below `root`, filling in `format` and `files`; returns the checked bundle.
 
-    manifest: all other sections, as `manifest.parse` reads them. This is the last step of writing a bundle.
+    manifest: all other sections, as `manifest_reader.parse_manifest` reads them. This is the last step of writing a bundle.
     """
     own = {MANIFEST, MANIFEST_SHA256}
     paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}

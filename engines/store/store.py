@@ -26,7 +26,8 @@ from platformdirs import user_cache_dir
 
 from costroute_rt.engines.backends.key import ANY_DRIVER, DIGEST_LENGTH, EngineKey, FieldDifference
 from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
-from costroute_rt.engines.bundle.manifest import FileEntry, check_path
+from costroute_rt.engines.bundle.manifest import FileEntry
+from costroute_rt.engines.bundle.manifest_reader import check_path
 from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, shorten
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import store_errors, sync_files, sync_folder

@@ -18,7 +18,8 @@ from costroute_rt.engines.backends.feed import check_feeds
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.backends.tensorrt.cuda_memory import CapturedGraph, CudaMemory, DeviceArray
 from costroute_rt.engines.bundle.graph_spec import to_json
-from costroute_rt.engines.bundle.manifest import GraphSpec, parse_graph_spec
+from costroute_rt.engines.bundle.manifest import GraphSpec
+from costroute_rt.engines.bundle.manifest_reader import parse_graph_spec
 from costroute_rt.engines.bundle.section import canonical_json, parse_section
 from costroute_rt.engines.bundle.size import AxisRange
 from costroute_rt.engines.machine.durable import write_file

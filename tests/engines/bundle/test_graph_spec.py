@@ -11,7 +11,7 @@ import pytest
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.graph_spec import fix_axes, to_json
-from costroute_rt.engines.bundle.manifest import parse_graph_spec
+from costroute_rt.engines.bundle.manifest_reader import parse_graph_spec
 from costroute_rt.engines.bundle.onnx_file import read_graph_spec
 from costroute_rt.engines.bundle.onnx_model import fix_model_axes, graph_spec
 from costroute_rt.engines.bundle.section import parse_section
