@@ -82,7 +82,7 @@ class Component:
 
     def step_graph(self, guidance_scale: float) -> str:
         """The graph that a candidate with this guidance scale runs at each row."""
-        return "guided_step" if self.guidance == "classifier_free" and guidance_scale > 1 else "step"
+        return step_graph(self.guidance, guidance_scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,3 +131,8 @@ class PreviewSpec:
 
     matrix: tuple[tuple[float, float, float], ...]
     bias: tuple[float, float, float]
+
+
+def step_graph(guidance: str, guidance_scale: float) -> str:
+    """The graph that a denoiser with this kind of guidance runs at each row; guidance: one of `GUIDANCE_KINDS`."""
+    return "guided_step" if guidance == "classifier_free" and guidance_scale > 1 else "step"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from math import isfinite
@@ -16,9 +16,10 @@ from typing import Any
 
 from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.engines.bundle.graph_spec import to_json
-from costroute_rt.engines.bundle.manifest import Component
+from costroute_rt.engines.bundle.manifest import step_graph
 from costroute_rt.engines.bundle.onnx_model import graph_spec
-from costroute_rt.error import BundleError, OutputError
+from costroute_rt.engines.machine.durable import replacing_folder
+from costroute_rt.error import BundleError, OutputError, Reason
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
@@ -58,7 +59,15 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
     Raises BundleError for a checkpoint or recipe that cannot become a bundle, OutputError if `target` exists or cannot be written.
     """
     denoisers = find_denoisers(source)
-    with _staging(target, overwrite) as folder:
+    _check_pool(source, recipe, denoisers)
+    if os.path.lexists(target) and not overwrite:
+        raise OutputError(target, "it exists already", reason=Reason.EXISTS)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(replacing_folder(target))
+            (folder / _SCRATCH).mkdir()
+        except OSError as error:
+            raise OutputError(target, error.strerror or str(error)) from error
         export = _Export(source, folder, recipe)
         parts: dict[str, Callable[[], None]] = {"text encoder": export.text_encoder}
         parts |= {f"denoiser {name}": partial(export.denoiser, name, at) for name, at in denoisers.items()}
@@ -82,31 +91,16 @@ def find_denoisers(source: Path) -> dict[str, str]:
     return {"base": "unet"} | {name.removeprefix("unet_"): name for name in others}
 
 
-@contextmanager
-def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A directory next to `target` that replaces it if the block succeeds; otherwise `target` is left unchanged."""
-    if target.exists() and not overwrite:
-        raise OutputError(target, "it exists already")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise OutputError(target, str(error)) from error
-    try:
-        folder = holder / "new"
-        (folder / _SCRATCH).mkdir(parents=True)
-        yield folder
-        old = holder / "old"
-        if target.exists():
-            target.rename(old)
-        try:
-            folder.rename(target)
-        except BaseException:
-            if old.exists():
-                old.rename(target)
-            raise
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+def _check_pool(source: Path, recipe: BundleRecipe, denoisers: Iterable[str]) -> None:
+    """Raises BundleError for a pool that names what the checkpoint and the recipe do not have; `seal_bundle` checks the rest."""
+    known = {"denoiser": set(denoisers), "scheduler": {"default", *recipe.schedulers}}
+    for row in recipe.pool:
+        for key, names in known.items():
+            if row.get(key) not in names:
+                problem = f"the candidate {row.get('name')!r} of the recipe has the {key} {row.get(key)!r}"
+                raise BundleError(source, problem, f"use one of {', '.join(sorted(names))}")
+        if not isinstance(row.get("num_inference_steps"), int):
+            raise BundleError(source, f"the candidate {row.get('name')!r} of the recipe has no num_inference_steps", "give a whole number")
 
 
 class _Export:
@@ -236,8 +230,7 @@ class _Export:
 
     def _step_graphs(self, denoiser: str) -> list[str]:
         """The step graphs that candidates of the pool run; both for a denoiser that no candidate uses."""
-        kind = Component(name=denoiser, role="denoiser", graphs={}, guidance="classifier_free")
-        used = {kind.step_graph(row.get("guidance_scale", 1.0)) for row in self._candidates(denoiser)}
+        used = {step_graph("classifier_free", row.get("guidance_scale", 1.0)) for row in self._candidates(denoiser)}
         return sorted(used) or ["guided_step", "step"]
 
     def _needs_memory(self, denoiser: str) -> bool:
