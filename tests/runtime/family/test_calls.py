@@ -43,6 +43,7 @@ def test_engines_of_a_router_are_the_last_to_build_and_the_first_to_run(bundle: 
     assert router_calls(routed) == (Call("tiny/reader/encode", Stage.ROUTE),)
     assert engine_names(routed) == [*engine_names(bundle), "tiny/reader/encode"]
     assert candidate_names(routed)["tiny-turbo@1"] == ["tiny/reader/encode", START, "tiny/turbo/step", END]
+    assert {calls[0] for calls in image_calls(routed).values()} == {("tiny/reader/encode", 1)}
     assert router_calls(replace(routed, router=None)) == ()
 
 
