@@ -94,7 +94,7 @@ def pip_command(install: Iterable[str], uninstall: Sequence[str] = (), *, again:
 
 
 def _reinstall(error: BundleError) -> str | None:
-    """For a file of the shipped bundle only."""
+    """The command that reinstalls the package, if the damaged file is in the shipped bundle; else None."""
     from pathlib import Path
 
     from costroute_rt import shipped_bundle
@@ -104,7 +104,7 @@ def _reinstall(error: BundleError) -> str | None:
 
 
 def _setup_options(setup: Mapping[str, str] | None) -> list[str]:
-    """None for the usual engines; for other backends all of them, as their usual values differ."""
+    """No options for the usual engines; for other backends all of them, as their usual values differ."""
     if setup is None:
         return []
     is_usual = setup["backend"] == "onnxruntime"
@@ -114,7 +114,7 @@ def _setup_options(setup: Mapping[str, str] | None) -> list[str]:
 
 
 def _bundle_options(bundle: str | None) -> list[str]:
-    """None for the shipped bundle."""
+    """No options for the shipped bundle."""
     from pathlib import Path
 
     from costroute_rt import shipped_bundle

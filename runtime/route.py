@@ -17,6 +17,7 @@ class Cost:
     """Tokenizing, routing, and the loop on the host."""
     text_ms: float
     swap_ms: float
+    """Loading engines that are not resident."""
     denoise_ms: float
     decode_ms: float
     spread_ms: float = 0.0

@@ -1,4 +1,4 @@
-"""The key that says when an engine may be used again."""
+"""Engine keys: a stored engine is stale if any field of its key differs from the one wanted now."""
 
 from __future__ import annotations
 

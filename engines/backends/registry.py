@@ -11,7 +11,7 @@ from costroute_rt.engines.machine.library import Fix
 from costroute_rt.error import BackendError, ConfigError
 
 BACKENDS = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Beside ONNX Runtime: the module that each needs."""
+"""The module that each backend needs, besides that of ONNX Runtime."""
 
 
 def get_backend(name: str) -> Backend:

@@ -23,7 +23,7 @@ _LEVELS = {"float32": 1.0, "float16": 4.0, "bfloat16": 8.0}
 _SLOWER, _SLOWER_MS = 1.6, 2.0
 """An engine is slow if it takes this many times as long as the unoptimised graph, and this many milliseconds more."""
 _ROUNDS, _MORE_ROUNDS = 3, 20
-"""Calls timed, and calls needed to call an engine slow: another process may have used the processor."""
+"""Timed calls of each engine, and how many before one is judged slow, since another process may have used the processor."""
 _PASSES, _PASS_TURNS, _PASS_S = 3, 10, 0.5
 """Timing passes of a race between two engines; a pass ends after so many calls of each, or so long."""
 _RACE_SLOWER = 1.05

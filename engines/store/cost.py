@@ -46,7 +46,7 @@ class EngineCost:
     load: CallCost
     """Cost of opening the engine."""
     relative_to: str | None = None
-    """Digest of the engine beside which it was timed while the machine was busy: its costs, times how much longer this one takes."""
+    """Digest of the engine it raced against on a busy machine; the times are that engine's, multiplied by the measured ratio."""
     is_slower: bool = False
     """Whether it lost the race against that engine, so that it must not replace it; it may be used by itself."""
     slower_images: str | None = None

@@ -62,7 +62,7 @@ class StoredEngine:
     quarantined: str | None
     """Why it must not be used; None for a good one."""
     sha256: str
-    """Of the manifest, and so of everything in the engine."""
+    """SHA-256 of the manifest, which lists the hashes of all files."""
     used_at_s: float
     """When it was last opened, else built; seconds since 1970."""
 
@@ -72,12 +72,12 @@ class StoredEngine:
 
     @property
     def was_checked(self) -> bool:
-        """Whether it was checked, good or not; one that is for several devices, on the device of this machine."""
+        """Whether the gate ran, whatever it found; for an engine built for any driver, whether it ran on this machine's device."""
         return bool(self.gate) and self.gate.get("device") == portable_device(self.key.driver)
 
     @property
     def is_proved(self) -> bool:
-        """Whether it passed its check; one that is for several devices, on the device of this machine."""
+        """Whether it passed the gate; for an engine built for any driver, on this machine's device."""
         return self.quarantined is None and self.was_checked
 
     def make_error(self, problem: str, reason: Reason, path: Path | None = None) -> EngineError:

@@ -90,7 +90,7 @@ def text_states(
     name = str(bundle.components[encoder].tokenizer)
     length, states = max(1, tokens[name].length - tokenizers[name].drop), tensors[output]
     if bundle.tokenizers[name].pad_side == "left":
-        states = np.roll(states, length, axis=1)  # a router expects padding at the end
+        states = np.roll(states, length, axis=1)  # moves the padding from the start to the end, where a router expects it
     return TextStates(states, np.array([length]))
 
 

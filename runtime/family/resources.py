@@ -35,7 +35,7 @@ class Resources:
     router_calls: tuple[Call, ...] = ()
     """Engine runs that the router needs per prompt, besides the text encoder's."""
     states_calls: tuple[Call, ...] = ()
-    """The run of the text encoder that the router reads, if its bundle names one: beyond those of candidates that do not use it."""
+    """The text encoder run that the router needs; it is added to the calls of candidates that do not run that encoder anyway."""
     clock: Clock
     setup: Mapping[str, str]
     """Backend, provider, precision and target of the engines, as errors carry them."""

@@ -24,7 +24,7 @@ def choose(
     or_fastest: bool = False,
     judgement: Judgement | None = None,
 ) -> Route:
-    """Takes argmax q_m(x) - lam * c_m among the options that fit (CATImage, arXiv 2506.14753, eq. 5).
+    """Choose the option of highest quality minus lam times milliseconds among those that fit (CATImage, arXiv 2506.14753, eq. 5).
 
     max_ms: the budget for the upper estimate; None: everything fits. lam: quality that one millisecond is worth.
     tolerance: how far below the best value the cheapest option may be and still be chosen.

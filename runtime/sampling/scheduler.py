@@ -3,7 +3,8 @@
     from_diffusers(scheduler_config.json) -> SchedulerConfig -> build_table(config, num_inference_steps, tokens) -> StepTable
     replan(config, table, row, rows_left) -> StepTable for the rest of a run
 
-To add a scheduler, add a function to `solver`, a function that chooses its steps here, and a line to `SCHEDULERS`.
+To add a scheduler, add a function to `solver`, a function that chooses its steps here, and a line to `SCHEDULERS` and to `_DIFFUSERS`, so
+that bundles can name it. A row can use D, the D of the row before, and one carried latent.
 """
 
 from __future__ import annotations
@@ -167,8 +168,8 @@ def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) 
     The new steps start at an evenly spaced selection of the table's remaining noise levels, so the denoiser gets only timesteps that were
     planned, and the spacing (Karras, shifted ...) is kept. With all the rows that are left, nothing changes.
 
-    heun takes whole steps: an even rows_left leaves one row unused, and between a predictor and its corrector the correction is dropped,
-    because the predictor's output is already at the next level. dpmpp_2m continues to use D_prev: its formula holds for uneven distances,
+    heun takes whole steps: an even rows_left leaves one row unused. If a run of heun stops after a predictor, its corrector is skipped,
+    because the latent is already at the next level. dpmpp_2m continues to use D_prev: its formula holds for uneven distances,
     so the new row 0 is second order, with the distance to D_prev in the old table. (On a mixture of Gaussians this is as good as a
     first-order restart if few rows are dropped, and clearly better if few are left.) unipc does the same, and its carried latent remains
     valid at `row`. The caller keeps D and y for the new table, and re-plans again only after one of its rows has run. Rows that remain
