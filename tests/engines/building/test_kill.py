@@ -68,6 +68,14 @@ class Nursery:
         return int(self.process.stdout.readline())
 
 
+def time_build(nursery: Nursery) -> float:
+    """Seconds that an undisturbed build takes."""
+    nursery.start()
+    begin = time.perf_counter()
+    assert nursery.wait() == 0
+    return time.perf_counter() - begin
+
+
 @pytest.fixture
 def nursery(tiny_bundle: Path, tmp_path: Path) -> Iterator[Nursery]:
     """Builders of the tiny bundle into tmp_path."""
@@ -79,13 +87,11 @@ def nursery(tiny_bundle: Path, tmp_path: Path) -> Iterator[Nursery]:
 @pytest.mark.skipif(os.name == "nt", reason="forks builders and kills them with SIGKILL, which Windows does not have")
 def test_a_build_killed_at_any_moment_leaves_nothing_that_loads_wrong(nursery: Nursery, tiny_bundle: Path, tmp_path: Path) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(tmp_path)
-    builder, begin = nursery.start(), time.perf_counter()
-    assert nursery.wait() == 0
-    whole_s = time.perf_counter() - begin
+    fastest_s = min(time_build(nursery) for _ in range(4))  # another process may have delayed one
     rng, endings = random.Random(0), []
     for _ in range(KILLS):
         builder = nursery.start()
-        time.sleep(rng.uniform(0, whole_s))
+        time.sleep(rng.uniform(0, fastest_s))
         with suppress(ProcessLookupError):
             os.kill(builder, signal.SIGKILL)
         endings.append(nursery.wait())
