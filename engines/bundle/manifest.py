@@ -39,9 +39,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of families and graphs, without the @ that separates the size in names of engines."""
 _MOST_TOKENS, _LARGEST_TOKEN, _LONGEST_SIDE_PX = 1 << 16, 2**31 - 1, 1 << 16
+"""Limits beyond any known model, to refuse values that would exhaust the memory."""
 BATCH_AXES = ("batch", "batch_size")
 """Names of axes that count images."""
-"""Limits beyond any known model, to refuse values that would exhaust the memory."""
 _REQUIRED_GRAPHS = {"text_encoder": {"encode"}, "decoder": {"decode"}, "scorer": {"score"}}
 _REQUIRED_GRAPHS |= {role: {graph} for role, graph in ROUTER_GRAPHS.items()}
 LOOP_INPUTS = {"latent": 4, "denoised_before": 4, "noise": 4, "row": 1}
