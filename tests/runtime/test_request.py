@@ -43,7 +43,7 @@ def test_numpy_numbers_become_python_numbers() -> None:
 
 
 def test_a_candidate_is_a_name() -> None:
-    with pytest.raises(ConfigError, match="^candidate"):
+    with pytest.raises(ConfigError, match=r"^candidate is"):
         request_with(candidate=["tiny-base@4"])
 
 

@@ -131,6 +131,7 @@ def _set(value: Any, *keys: str | int) -> Edit:
 STEP, TURBO = (("graphs", f"{folder}/step.onnx", "inputs") for folder in ("unet", "unet_turbo"))
 CONDITION, IDS = ("graphs", "unet/condition.onnx", "inputs"), ("graphs", "text_encoder/model.onnx", "inputs", "input_ids")
 STATES = (*CONDITION, "text_encoder.last_hidden_state")
+GUIDED = ("graphs", "unet_turbo/guided_step.onnx", "inputs", STATES[-1])
 TOKENIZER, UNKNOWN = ("tokenizers", "tokenizer"), {"dtype": "float32", "shape": ["batch", 3]}
 BROKEN: list[tuple[Edit, str]] = [
     (_set("other", "format"), "format is 'other'"),
