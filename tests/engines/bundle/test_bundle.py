@@ -165,6 +165,8 @@ BROKEN: list[tuple[Edit, str]] = [
         _set({"dtype": "bool", "shape": ["rows", "sequence"]}, *CONDITION, "tokenizer.attention_mask"),
         "attention_mask is bool.* nothing provides",
     ),
+    (_set([1, "sequence", 8], *GUIDED, "shape"), r"unet_turbo/guided_step\.onnx inputs: .* expected 2 texts"),
+    (_set(["batch", "sequence", 8], *TURBO, STATES[-1], "shape"), r"unet_turbo/step\.onnx inputs: .* expected 1 texts"),
     (_set({"dtype": "float32", "shape": [2]}, *CONDITION, "image_size"), "image_size is float32.*, which nothing provides"),
     (_set([1, 65], *STEP, "condition_0", "shape"), r"condition_0 is float32\[1, 65\]"),
     (_set("tokenizer/none.json", *TOKENIZER, "file"), "not among its files"),
