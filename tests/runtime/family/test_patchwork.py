@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from costroute_rt import Runtime
-from tests.changed_bundle import change_bundle
+from tests.changed_bundle import change_bundle, rename_tensors
 from tests.patchwork_bundle import UNKNOWN, guided_reference, reference, write_patchwork_bundle
 
 PROMPT = "a red house by a green lake"
@@ -107,3 +108,18 @@ def test_zeros_empty_and_other_negative_prompts_give_different_images(runtime: R
     images = [runtime.generate(PROMPT, candidate="guided@4", seed=7, negative_prompt=text).pixels for text in (None, "", "moon tree")]
     for first, second in combinations(images, 2):
         assert np.abs(first.astype(int) - second).max() > 1
+
+
+def test_names_of_tensors_and_components_may_have_dots(patchwork: Path, runtime: Runtime, tmp_path: Path) -> None:
+    def rename(manifest: dict[str, Any], root: Path) -> None:
+        components = manifest["components"]
+        manifest["components"] = {"text.encoder": components.pop("text_encoder"), **components}
+        rename_tensors(manifest, root, "text_encoder/encode.onnx", {"states": "hidden_states.1"})
+        for folder in ("denoiser", "guided"):
+            rename_tensors(manifest, root, f"{folder}/condition.onnx", {"text_encoder.states": "text.encoder.hidden_states.1"})
+
+    bundle = change_bundle(patchwork, tmp_path / "bundle", rename)
+    with Runtime.open(bundle.root, home=tmp_path / "home", build=True, threads=1) as dotted:
+        for candidate in ("patchwork@4", "guided@4"):
+            pixels = [each.generate(PROMPT, candidate=candidate, seed=5).pixels.astype(int) for each in (runtime, dotted)]
+            assert np.abs(pixels[0] - pixels[1]).max() <= 1
