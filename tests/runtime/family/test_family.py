@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,27 @@ def test_a_plan_and_its_calls_are_put_together_once(family: Family) -> None:
     assert family.plan(candidate, WIDE) is family.plan(candidate, WIDE)
     assert family.calls(candidate, WIDE) is family.calls(candidate, WIDE)
     assert family.plan(candidate, WIDE).latent_shape == (4, 4, 6)
+
+
+def test_plans_and_calls_of_many_sizes_are_not_all_kept(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("costroute_rt.family.family._KEPT", 3)
+    family = Family.open(bundle)
+    for width in range(16, 129, 16):
+        family.calls(family.pool[0], (64, width))
+        assert len(family._plans) <= 3
+        assert len(family._calls) <= 3
+
+
+def test_another_thread_may_clear_a_cache_at_any_time(bundle: Bundle) -> None:
+    class Cleared(dict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            self.clear()
+
+    family = Family.open(bundle)
+    for cache in ("_plans", "_calls"):
+        object.__setattr__(family, cache, Cleared())
+    assert [call.times for call in family.calls(family.pool[0], WIDE, 3)] == [1, 3, 3]
 
 
 def test_a_scheduler_with_a_carried_latent_needs_graphs_that_take_one(bundle: Bundle) -> None:
