@@ -3,8 +3,9 @@
     python tests/patchwork_bundle.py DIRECTORY
 
 Two tokenizers (one padded on the left, one with a template whose first tokens are cut off), two text encoders, one with a pooled output, a
-condition that depends on the image size, embedded guidance, latents that are packed into patches inside the denoiser, a carried latent, a
-shift that depends on the number of tokens, two decoders, and weights in two bfloat16 shards. `reference` computes the same image in NumPy.
+condition that depends on the image size, a denoiser with embedded guidance and one with classifier-free guidance, latents that are packed
+into patches inside the denoiser, a carried latent, a shift that depends on the number of tokens, two decoders, and weights in two bfloat16
+shards. `reference` and `guided_reference` compute the same images in NumPy.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
+from costroute_rt.sampling.step_table import StepTable, advance
 
 WORDS = ("<pad>", "<unk>", "say", "this", "a", "red", "house", "by", "lake", "green", "boat", "night", "moon", "hill", "tree", "road")
+UNKNOWN = {"words": ("moon", "road"), "letters": ("hill", "tree")}
+"""Words that a tokenizer does not know: each encoder distinguishes words that are the same to the other."""
 LENGTHS = {"words": 10, "letters": 14}
 TEMPLATE, DROP = ("say this ", " night"), 2
 CHANNELS, FACTOR, PATCH, HIDDEN = 4, 8, 2, 12
@@ -48,10 +52,10 @@ def make_weights(seed: int = 0) -> dict[str, np.ndarray]:
 def write_patchwork_bundle(root: Path, seed: int = 0) -> Bundle:
     """Write the bundle into `root`, a new directory, and open it."""
     weights = make_weights(seed)
-    for folder in ("words", "letters", "text_encoder", "text_encoder_2", "denoiser", "full", "tiny"):
+    for folder in ("words", "letters", "text_encoder", "text_encoder_2", "denoiser", "guided", "full", "tiny"):
         (root / folder).mkdir(parents=True)
     for name in ("words", "letters"):
-        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS) if word not in UNKNOWN[name]}, unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         tokenizer.save(str(root / name / "tokenizer.json"))
     writers = {
@@ -59,6 +63,8 @@ def write_patchwork_bundle(root: Path, seed: int = 0) -> Bundle:
         "text_encoder_2/encode.onnx": _text_encoder_2,
         "denoiser/condition.onnx": _condition,
         "denoiser/step.onnx": _step,
+        "guided/condition.onnx": _condition,
+        "guided/guided_step.onnx": lambda graph: _step(graph, passes=2),
         "full/decode.onnx": lambda graph: _decoder(graph, "full", FACTOR),
         "tiny/decode.onnx": lambda graph: _decoder(graph, "tiny", 1),
     }
@@ -75,42 +81,70 @@ def reference(prompt: str, *, seed: int, steps: int, guidance_scale: float, deco
 
     The scheduler is flow-matching Euler with a shift that depends on the number of tokens.
     """
+    weights, (height, width) = make_weights(), size
+    context = _reference_context(weights, prompt, size)
+    tokens = (height // FACTOR // PATCH) * (width // FACTOR // PATCH)
+    mu = SHIFT["base_shift"] + (SHIFT["max_shift"] - SHIFT["base_shift"]) * (tokens - 4) / (64 - 4)
+    times = np.linspace(1, 1 / steps, steps)
+    sigmas = np.append(np.exp(mu) / (np.exp(mu) + 1 / times - 1), 0.0)
+    x = _noise(seed, size)
+    for now, after in pairwise(sigmas):
+        x = x + (after - now) * _denoise(weights, x, now * 1000, context, guidance_scale)
+    return _decode(weights, x, decoder)
+
+
+def guided_reference(
+    prompt: str, negative_prompt: str, *, uses_zeros: bool, seed: int, table: StepTable, guidance_scale: float, size: tuple[int, int]
+) -> Any:
+    """The image of the denoiser `guided` and the decoder `full`, computed in NumPy with a step table of the package.
+
+    uses_zeros: zeros take the place of the text encoders' outputs for the negative prompt.
+    """
     weights = make_weights()
-    height, width = size
-    rows, columns = height // FACTOR, width // FACTOR
-    ids = [WORDS.index(word) if word in WORDS else 1 for word in prompt.split()]
-    inner = [WORDS.index(word) if word in WORDS else 1 for word in f"{TEMPLATE[0]}{prompt}{TEMPLATE[1]}".split()]
+    positive, negative = (
+        _reference_context(weights, prompt, size),
+        _reference_context(weights, negative_prompt, size, uses_zeros=uses_zeros),
+    )
+    x = _noise(seed, size) * table.initial_noise_scale
+    denoised = carried = np.zeros_like(x)
+    for row in range(len(table)):
+        scaled, timestep = x * table.input_scale[row], table.timestep[row]
+        with_prompt, without = (_denoise(weights, scaled, timestep, context) for context in (positive, negative))
+        m = without + guidance_scale * (with_prompt - without)
+        x, denoised, carried = advance(table, row, x, m, denoised, np.zeros_like(x), carried)
+    return _decode(weights, x, "full")
+
+
+def _reference_context(weights: dict[str, np.ndarray], prompt: str, size: tuple[int, int], *, uses_zeros: bool = False) -> np.ndarray:
+    """The output of `condition`."""
+    ids, inner = _ids("words", prompt), _ids("letters", f"{TEMPLATE[0]}{prompt}{TEMPLATE[1]}")
     states = np.tanh(weights["words"][[0] * (LENGTHS["words"] - len(ids)) + ids])
     padding = LENGTHS["letters"] - len(inner)
     mask = np.array([1.0] * len(inner) + [0.0] * padding)
     penultimate = np.tanh(weights["letters"][inner + [0] * padding]) * mask[:, None]
     pooled = penultimate.sum(0) / mask.sum() @ weights["pool"]
+    if uses_zeros:
+        states, penultimate, pooled = (np.zeros_like(array) for array in (states, penultimate, pooled))
     kept, kept_mask = penultimate[DROP:], mask[DROP:]
-    context = np.tanh(
+    return np.tanh(
         states[-1] @ weights["states_in"]
         + kept.sum(0) / kept_mask.sum() @ weights["penultimate_in"]
         + pooled @ weights["pooled_in"]
         + np.array(size) / 64 @ weights["size_in"]
         + len(ids) / 10
     )
-    tokens = (rows // PATCH) * (columns // PATCH)
-    mu = SHIFT["base_shift"] + (SHIFT["max_shift"] - SHIFT["base_shift"]) * (tokens - 4) / (64 - 4)
-    times = np.linspace(1, 1 / steps, steps)
-    sigmas = np.append(np.exp(mu) / (np.exp(mu) + 1 / times - 1), 0.0)
-    generator = np.random.Generator(np.random.Philox(seed))
-    x = generator.standard_normal((CHANNELS, rows, columns), dtype=np.float32).astype(np.float64)
-    for now, after in pairwise(sigmas):
-        velocity = _denoise(weights, x, now * 1000, guidance_scale, context)
-        x = x + (after - now) * velocity
-    if decoder == "full":
-        planes = np.einsum("chw,cp->phw", x, weights["full"]).reshape(3, FACTOR, FACTOR, rows, columns)
-        image = planes.transpose(3, 1, 4, 2, 0).reshape(height, width, 3)
-    else:
-        image = np.einsum("chw,cp->hwp", x, weights["tiny"]).repeat(FACTOR, 0).repeat(FACTOR, 1)
-    return np.rint(np.clip(image * 60 + 128, 0, 255)).astype(np.uint8)
 
 
-def _denoise(weights: dict[str, np.ndarray], x: np.ndarray, timestep: float, guidance: float, context: np.ndarray) -> np.ndarray:
+def _ids(tokenizer: str, text: str) -> list[int]:
+    return [WORDS.index(word) if word in WORDS and word not in UNKNOWN[tokenizer] else 1 for word in text.split()]
+
+
+def _noise(seed: int, size: tuple[int, int]) -> np.ndarray:
+    shape = CHANNELS, size[0] // FACTOR, size[1] // FACTOR
+    return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32).astype(np.float64)
+
+
+def _denoise(weights: dict[str, np.ndarray], x: np.ndarray, timestep: float, context: np.ndarray, guidance: float = 0.0) -> np.ndarray:
     """The denoiser: packs the latent into patches, adds position and context, applies one layer, and unpacks."""
     channels, height, width = x.shape
     rows, columns = height // PATCH, width // PATCH
@@ -119,6 +153,16 @@ def _denoise(weights: dict[str, np.ndarray], x: np.ndarray, timestep: float, gui
     hidden = np.tanh(patches @ weights["patch_in"] + context + np.sin(timestep / 1000 + position) + guidance / 10)
     out = np.tanh(hidden @ weights["mix"]) @ weights["patch_out"]
     return out.reshape(rows, columns, channels, PATCH, PATCH).transpose(2, 0, 3, 1, 4).reshape(x.shape)
+
+
+def _decode(weights: dict[str, np.ndarray], x: np.ndarray, decoder: str) -> np.ndarray:
+    _, rows, columns = x.shape
+    if decoder == "full":
+        planes = np.einsum("chw,cp->phw", x, weights["full"]).reshape(3, FACTOR, FACTOR, rows, columns)
+        image = planes.transpose(3, 1, 4, 2, 0).reshape(rows * FACTOR, columns * FACTOR, 3)
+    else:
+        image = np.einsum("chw,cp->hwp", x, weights["tiny"]).repeat(FACTOR, 0).repeat(FACTOR, 1)
+    return np.rint(np.clip(image * 60 + 128, 0, 255)).astype(np.uint8)
 
 
 class _Graph:
@@ -147,8 +191,9 @@ class _Graph:
     def save(self, path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
         """Write the graph and its weights, a denoiser's in two shards; returns its section of the manifest's `graphs`."""
         names = sorted(set(self._used))
-        files = SHARDS if path.parent.name == "denoiser" else ("model.safetensors",)
-        everything = _denoiser_weights() if path.parent.name == "denoiser" else names
+        is_denoiser = path.parent.name in ("denoiser", "guided")
+        files = SHARDS if is_denoiser else ("model.safetensors",)
+        everything = _denoiser_weights() if is_denoiser else names
         places: dict[str, tuple[str, int]] = {}
         for index, file in enumerate(files):
             shard = {name: self._weights[name] for name in everything[index :: len(files)]}
@@ -205,7 +250,8 @@ def _condition(graph: _Graph) -> tuple[dict[str, Any], dict[str, Any]]:
     return inputs, {"context": ("float32", ["rows", HIDDEN])}
 
 
-def _step(graph: _Graph) -> tuple[dict[str, Any], dict[str, Any]]:
+def _step(graph: _Graph, passes: int = 1) -> tuple[dict[str, Any], dict[str, Any]]:
+    """passes: 1 with embedded guidance, 2 with classifier-free guidance."""
     cell = {name: graph.op("Gather", "row", graph.const(index, np.int64), axis=0) for index, name in enumerate(COLUMNS)}
     x = graph.op("Mul", "latent", cell["input_scale"])
     sides = [graph.op("Gather", graph.op("Shape", "latent"), graph.ints(axis), axis=0) for axis in range(4)]
@@ -218,19 +264,27 @@ def _step(graph: _Graph) -> tuple[dict[str, Any], dict[str, Any]]:
     places = graph.op("Range", graph.const(0, np.int64), count, graph.const(1, np.int64))
     position = graph.op("Div", graph.op("Unsqueeze", graph.op("Cast", places, to=TensorProto.FLOAT), graph.ints(1)), graph.const(16))
     wave = graph.op("Sin", graph.op("Add", position, graph.op("Div", cell["timestep"], graph.const(1000))))
-    context = graph.op("Unsqueeze", "context", graph.ints(1))
-    pushed = graph.op("Div", cell["guidance"], graph.const(10))
-    hidden = graph.op("Tanh", graph.op("Sum", graph.op("MatMul", patches, graph.weight("patch_in")), context, wave, pushed))
-    out = graph.op("MatMul", graph.op("Tanh", graph.op("MatMul", hidden, graph.weight("mix"))), graph.weight("patch_out"))
-    unfolded = graph.op("Reshape", out, graph.op("Concat", sides[0], rows, columns, channels, two, two, axis=0))
-    m = graph.op("Reshape", graph.op("Transpose", unfolded, perm=[0, 3, 1, 4, 2, 5]), graph.op("Shape", "latent"))
+    patched = graph.op("MatMul", patches, graph.weight("patch_in"))
+
+    def velocity(context: str) -> str:
+        pushed = [graph.op("Div", cell["guidance"], graph.const(10))] if passes == 1 else []
+        hidden = graph.op("Tanh", graph.op("Sum", patched, graph.op("Unsqueeze", context, graph.ints(1)), wave, *pushed))
+        out = graph.op("MatMul", graph.op("Tanh", graph.op("MatMul", hidden, graph.weight("mix"))), graph.weight("patch_out"))
+        unfolded = graph.op("Reshape", out, graph.op("Concat", sides[0], rows, columns, channels, two, two, axis=0))
+        return graph.op("Reshape", graph.op("Transpose", unfolded, perm=[0, 3, 1, 4, 2, 5]), graph.op("Shape", "latent"))
+
+    if passes == 1:
+        m = velocity("context")
+    else:
+        negative, positive = (velocity(graph.op("Gather", "context", graph.ints(row), axis=0)) for row in range(2))
+        m = graph.op("Add", negative, graph.op("Mul", cell["guidance"], graph.op("Sub", positive, negative)))
     graph.op("Add", graph.op("Mul", cell["p"], "latent"), graph.op("Mul", cell["q"], m), out="denoised")
     after = {"a": "latent", "b": "denoised", "c": "denoised_before", "s": "noise", "e": "carried"}
     kept = {"f": "latent", "g": "denoised", "h": "denoised_before", "k": "carried"}
     for name, terms in (("next_latent", after), ("next_carried", kept)):
         graph.op("Sum", *(graph.op("Mul", cell[letter], term) for letter, term in terms.items()), out=name)
     inputs = dict.fromkeys(("latent", "denoised_before", "noise", "carried"), LATENT)
-    inputs |= {"row": ("float32", [len(COLUMNS)]), "context": ("float32", [1, HIDDEN])}
+    inputs |= {"row": ("float32", [len(COLUMNS)]), "context": ("float32", [passes, HIDDEN])}
     return inputs, dict.fromkeys(("next_latent", "denoised", "next_carried"), LATENT)
 
 
@@ -259,13 +313,15 @@ def _manifest(graphs: dict[str, Any]) -> dict[str, Any]:
         paths = {use: f"{folder}/{use}.onnx" for use in uses}
         return {"role": role, "graphs": paths, "weights": [f"{folder}/{name}" for name in weights], **more}
 
-    shared = {"denoiser": "denoiser", "guidance_scale": 3.5}
-    pool = [
-        {"name": name, "scheduler": scheduler, "num_inference_steps": steps, "decoder": decoder, **shared}
-        for name, scheduler, steps, decoder in (
-            ("patchwork@2", "flow", 2, "tiny"), ("patchwork@4", "flow", 4, "full"), ("patchwork-unipc@4", "unipc", 4, "full"),
-        )
-    ]  # fmt: skip
+    fields = ("name", "denoiser", "scheduler", "num_inference_steps", "decoder")
+    rows = (
+        ("patchwork@2", "denoiser", "flow", 2, "tiny"),
+        ("patchwork@4", "denoiser", "flow", 4, "full"),
+        ("patchwork-unipc@4", "denoiser", "unipc", 4, "full"),
+        ("guided@4", "guided", "flow", 4, "full"),
+        ("guided-unipc@4", "guided", "unipc", 4, "full"),
+    )
+    pool = [{**dict(zip(fields, row, strict=True)), "guidance_scale": 3.5} for row in rows]
     return {
         "family": "patchwork",
         "revision": "1",
@@ -275,6 +331,7 @@ def _manifest(graphs: dict[str, Any]) -> dict[str, Any]:
             "text_encoder": component("text_encoder", "text_encoder", "encode", tokenizer="words"),
             "text_encoder_2": component("text_encoder", "text_encoder_2", "encode", tokenizer="letters"),
             "denoiser": component("denoiser", "denoiser", "condition", "step", weights=SHARDS, guidance="embedded"),
+            "guided": component("denoiser", "guided", "condition", "guided_step", weights=SHARDS, guidance="classifier_free"),
             "full": component("decoder", "full", "decode"),
             "tiny": component("decoder", "tiny", "decode"),
         },

@@ -57,8 +57,8 @@ def states_calls(bundle: Bundle) -> tuple[Call, ...]:
 
     It comes on top of a candidate's calls only if the candidate does not use that text encoder.
     """
-    encoder = str((bundle.router or {}).get("states", "")).partition(".")[0]
-    return (encoder_call(bundle, encoder),) if encoder in bundle.components else ()
+    stated = (bundle.router or {}).get("states")
+    return tuple(encoder_call(bundle, encoder) for encoder, outputs in _encoder_outputs(bundle).items() if stated in outputs)
 
 
 def engine_names(bundle: Bundle) -> list[str]:
@@ -95,10 +95,14 @@ def sources_of(bundle: Bundle, candidate: Candidate) -> tuple[str, ...]:
 
 def _encoders(bundle: Bundle, candidate: Candidate) -> list[str]:
     """Names of the text encoders whose outputs the candidate's graphs take, in the bundle's order."""
-    taken = set(sources_of(bundle, candidate))
+    taken = sources_of(bundle, candidate)
+    return [encoder for encoder, outputs in _encoder_outputs(bundle).items() if not outputs.isdisjoint(taken)]
+
+
+def _encoder_outputs(bundle: Bundle) -> dict[str, set[str]]:
+    """The outputs of each text encoder, as denoisers and routers name them, in the bundle's order; any of these names may have dots."""
     encoders = [each for each in bundle.components.values() if each.role == "text_encoder"]
-    outputs = {each.name: bundle.graphs[each.graphs["encode"]].outputs for each in encoders}
-    return [name for name, each in outputs.items() if any(f"{name}.{output}" in taken for output in each)]
+    return {each.name: {f"{each.name}.{output}" for output in bundle.graphs[each.graphs["encode"]].outputs} for each in encoders}
 
 
 def _candidate(bundle: Bundle, row: Mapping[str, Any]) -> Candidate:

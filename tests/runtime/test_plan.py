@@ -107,5 +107,13 @@ def test_invalid_arguments_of_plan_are_refused(device: FakeDevice, arguments: di
         device.runtime.plan(**{"prompts": PROMPTS, **arguments})
 
 
+@pytest.mark.parametrize("name", ["total_ms", "mean_ms"])
+@pytest.mark.parametrize("value", ["5", float("nan"), -1, True])
+def test_the_error_of_an_invalid_budget_names_the_argument(device: FakeDevice, name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} .*a number of milliseconds above 0") as caught:
+        device.runtime.plan(PROMPTS, **{name: value})
+    assert caught.value.name == name
+
+
 def test_the_plan_of_no_prompts_is_empty(device: FakeDevice) -> None:
     assert device.runtime.plan([], total_ms=100) == []

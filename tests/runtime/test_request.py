@@ -11,7 +11,7 @@ import pytest
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import ConfigError
 from costroute_rt.family.family import Family
-from costroute_rt.request import LAST_SEED, Request, make_request
+from costroute_rt.request import LAST_SEED, MOST_IMAGES, Request, make_request
 
 
 def request_with(**changes: Any) -> Request:
@@ -31,8 +31,8 @@ def test_trade_offs_are_finite_and_not_negative(name: str, value: object) -> Non
         request_with(**{name: value})
 
 
-@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True])
-def test_a_count_is_a_whole_number_from_one(count: object) -> None:
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True, MOST_IMAGES + 1, 2**32])
+def test_a_count_is_a_whole_number_within_limits(count: object) -> None:
     with pytest.raises(ConfigError, match="count"):
         request_with(count=count)
 
@@ -40,6 +40,11 @@ def test_a_count_is_a_whole_number_from_one(count: object) -> None:
 def test_numpy_numbers_become_python_numbers() -> None:
     request = request_with(max_ms=np.float32(300), count=np.int64(2), seed=np.uint32(7))
     assert (type(request.max_ms), type(request.count), type(request.seed), request.seed) == (float, int, int, 7)
+
+
+def test_a_candidate_is_a_name() -> None:
+    with pytest.raises(ConfigError, match=r"^candidate is"):
+        request_with(candidate=["tiny-base@4"])
 
 
 @pytest.mark.parametrize("seed", [-1, LAST_SEED + 1, 2**64, 1.0, "7", True])

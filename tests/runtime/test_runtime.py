@@ -457,6 +457,29 @@ def test_close_does_not_wait_for_an_unfinished_stream_of_the_same_thread(device:
     events.close()
 
 
+def test_several_threads_may_close_at_once_while_an_image_is_made(device: FakeDevice) -> None:
+    events = device.runtime.stream("a red house", seed=1)
+    next(events)
+    errors: list[Exception] = []
+
+    def close() -> None:
+        try:
+            device.runtime.close()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=close) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    threads[0].join(0.1)
+    assert all(thread.is_alive() for thread in threads)  # each waits for the image
+    events.close()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert all(engine.is_closed for engine in device.engines.values())
+
+
 def test_a_router_that_needs_text_states_gets_them(open_device: Callable[..., FakeDevice]) -> None:
     class PrefersFewSteps:
         needs_states = True

@@ -129,6 +129,9 @@ def _set(value: Any, *keys: str | int) -> Edit:
 
 
 STEP, TURBO = (("graphs", f"{folder}/step.onnx", "inputs") for folder in ("unet", "unet_turbo"))
+CONDITION, IDS = ("graphs", "unet/condition.onnx", "inputs"), ("graphs", "text_encoder/model.onnx", "inputs", "input_ids")
+STATES = (*CONDITION, "text_encoder.last_hidden_state")
+GUIDED = ("graphs", "unet_turbo/guided_step.onnx", "inputs", STATES[-1])
 TOKENIZER, UNKNOWN = ("tokenizers", "tokenizer"), {"dtype": "float32", "shape": ["batch", 3]}
 BROKEN: list[tuple[Edit, str]] = [
     (_set("other", "format"), "format is 'other'"),
@@ -154,6 +157,17 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set(UNKNOWN, "graphs", "unet/condition.onnx", "inputs", "latent"), "latent is .*, which nothing provides"),
     (_set(UNKNOWN, "graphs", "text_encoder/model.onnx", "inputs", "pixels"), "a text encoder takes input_ids"),
     (_set({}, "graphs", "text_encoder/model.onnx", "outputs"), "which nothing provides"),
+    (_set([2, "sequence"], *IDS, "shape"), r"input_ids is int64\[2, 'sequence'\], expected .* rows and tokens, or \[1, 16\]"),
+    (_set(["rows", 20], *IDS, "shape"), r"input_ids is int64\['rows', 20\], expected .* or \[1, 16\]"),
+    (_set(["batch", "sequence", 8], *STATES, "shape"), "'batch'.* expected 2 texts, or a free axis called rows"),
+    (_set([1, "sequence", 8], *STATES, "shape"), "expected 2 texts"),
+    (
+        _set({"dtype": "bool", "shape": ["rows", "sequence"]}, *CONDITION, "tokenizer.attention_mask"),
+        "attention_mask is bool.* nothing provides",
+    ),
+    (_set([1, "sequence", 8], *GUIDED, "shape"), r"unet_turbo/guided_step\.onnx inputs: .* expected 2 texts"),
+    (_set(["batch", "sequence", 8], *TURBO, STATES[-1], "shape"), r"unet_turbo/step\.onnx inputs: .* expected 1 texts"),
+    (_set({"dtype": "float32", "shape": [2]}, *CONDITION, "image_size"), "image_size is float32.*, which nothing provides"),
     (_set([1, 65], *STEP, "condition_0", "shape"), r"condition_0 is float32\[1, 65\]"),
     (_set("tokenizer/none.json", *TOKENIZER, "file"), "not among its files"),
     (_set(0, *TOKENIZER, "max_length"), "max_length is 0: expected 1 or more"),
@@ -161,6 +175,8 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set(16, *TOKENIZER, "drop"), "drop is 16: expected less than max_length"),
     (_set("middle", *TOKENIZER, "pad_side"), "expected right or left"),
     (_set(1, *TOKENIZER, "prefix"), "prefix is 1: expected text"),
+    (_set("\ud800", *TOKENIZER, "prefix"), "prefix is .*: expected text without halves of surrogate pairs"),
+    (_set(2**40, *TOKENIZER, "pad_id"), "pad_id is 1099511627776: expected 2147483647 or less"),
     (_set("another", "components", "text_encoder", "tokenizer"), "not among its tokenizers"),
     (_remove("components", "text_encoder", "tokenizer"), "has no components.text_encoder.tokenizer"),
     (_set(["unet/none.safetensors"], "components", "base", "weights"), "not among its files"),

@@ -72,6 +72,18 @@ def test_the_template_surrounds_the_prompt(bundle: Bundle) -> None:
     assert tokenizer.drop == 2
 
 
+@pytest.mark.parametrize(
+    ("template", "drop", "problem"),
+    [(("a red house by a lake " * 5, ""), 0, "has 16 tokens: .*fewer than 16"), (("", ""), 2, "has 2 tokens: expected more than 2")],
+    ids=["too long", "all dropped"],
+)
+def test_a_template_leaves_room_for_the_prompt_and_tokens_that_are_not_dropped(
+    bundle: Bundle, template: tuple[str, str], drop: int, problem: str
+) -> None:
+    with pytest.raises(BundleError, match=problem):
+        Tokenizer.open(bundle.path("tokenizer/tokenizer.json"), max_length=16, pad="<|endoftext|>", template=template, drop=drop)
+
+
 def test_special_tokens_in_a_prompt_are_refused_only_with_a_template(bundle: Bundle) -> None:
     path = bundle.path("tokenizer/tokenizer.json")
     inner = Inner.from_file(str(path))

@@ -117,6 +117,20 @@ def test_weights_may_be_in_several_files_and_dtypes(tmp_path: Path) -> None:
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_two_files_may_have_a_tensor_of_the_same_name(tmp_path: Path) -> None:
+    first = np.arange(32, dtype=np.float32)
+    paths = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    for path, array in zip(paths, (first, first + 100), strict=True):
+        write_safetensors(path, {"w": array})
+    model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 18]> g () => (float[32] y) { y = Add (a, b) }')
+    for name, array in (("a", first), ("b", first + 100)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    assert reference_weights(model, paths, base_dir=tmp_path).referenced_bytes == 2 * 128
+    save_graph(model, tmp_path / "g.onnx")
+    session = ort.InferenceSession(str(tmp_path / "g.onnx"), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {})[0], 2 * first + 100)
+
+
 def test_a_large_constant_that_equals_no_tensor_is_refused(tmp_path: Path) -> None:
     arrays = make_arrays()
     weights = tmp_path / "model.safetensors"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE
-from costroute_rt.family.conditioning import Encodings, stack_rows
+from costroute_rt.family.conditioning import Encodings, stack_rows, text_states, tokenize
+from costroute_rt.family.family import open_tokenizers
 
 KEPT = 32
 
@@ -50,3 +53,18 @@ def test_rows_are_the_negative_prompt_then_the_prompt_and_the_size_has_none(guid
     assert stacked.keys() == {"e.states", IMAGE_SIZE}
     assert stacked["e.states"].tolist() == ([[2.0], [1.0]] if guided else [[1.0]])
     assert stacked[IMAGE_SIZE].tolist() == [96, 64]
+
+
+@pytest.mark.parametrize("drop", [0, 1])
+def test_a_router_reads_the_same_states_whether_padding_is_on_the_left_or_on_the_right(bundle: Bundle, drop: int) -> None:
+    found = {}
+    for side in ("left", "right"):
+        spec = replace(bundle.tokenizers["tokenizer"], pad_side=side, drop=drop)
+        padded = replace(bundle, tokenizers={"tokenizer": spec})
+        tokenizers = open_tokenizers(padded)
+        tokens = tokenize(tokenizers, "a red house", ["tokenizer"])
+        ids = tokens["tokenizer"].ids[:, drop:, None].astype(np.float32)
+        states = text_states(padded, ("text_encoder", "text_encoder.states"), {"text_encoder.states": ids}, tokens, tokenizers)
+        found[side] = states.lengths.tolist(), states.states[0, : states.lengths[0], 0].tolist()
+    assert found["left"] == found["right"]
+    assert found["left"][0] == [5 - drop]

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.error import PromptError
 from costroute_rt.family.calls import candidate_names, engine_names
 from costroute_rt.family.family import Family
 from costroute_rt.judgement import Judgement
 from costroute_rt.result import Result
 from costroute_rt.routing.prompt_encoder import TextStates
-from tests.runtime.fakes import LOAD_MS, STATES, BoxedEngine, FakeDevice
+from tests.runtime.fakes import LOAD_MS, STATES, BoxedEngine, FakeDevice, steady
 from tests.runtime.two_encoders import DROP, ENCODERS, FIRST, LENGTH, PENULTIMATE, POOLED, SECOND, make_bundle, open_two_encoders
 
 PROMPT, CONDITION, STEP, DECODE = "a red house", "twins/base/condition", "twins/base/guided_step", "twins/vae/decode"
+
+
+class Ready:
+    """An upgrade whose engines are all ready."""
+
+    def __init__(self, engines: dict[str, Any]) -> None:
+        self.engines = engines
+
+    def take(self) -> dict[str, Any]:
+        return self.engines
 
 
 @pytest.fixture
@@ -136,6 +148,25 @@ def test_a_text_that_is_too_long_for_one_encoder_is_truncated(device: FakeDevice
     assert ask(device, prompt=fits_one).truncated
     assert ask(device, negative_prompt=fits_one).truncated
     assert not ask(device, negative_prompt="snow").truncated
+
+
+def test_a_tokenizer_whose_tokens_the_candidate_does_not_read_neither_truncates_nor_refuses_a_prompt(device: FakeDevice) -> None:
+    assert not ask(device, "turbo@1", prompt="a red house by a lake with birds over").truncated
+    too_long_for_the_second = "lake " * 80
+    assert ask(device, "turbo@1", prompt=too_long_for_the_second).truncated
+    assert not ask(device, "guided-turbo@2", negative_prompt="a red house by a lake with birds over").truncated
+    with pytest.raises(PromptError, match="reads 12 tokens"):
+        ask(device, "base@4", prompt=too_long_for_the_second)
+
+
+def test_a_replaced_text_encoder_s_negative_prompts_are_dropped_and_no_others(device: FakeDevice) -> None:
+    ask(device, negative_prompt="snow")
+    swapped = replace(device.resources, upgrade=Ready({SECOND: (device.engines[SECOND], steady(1.0))}))
+    swapped.swap_in()
+    kept = {
+        (name, text) for name in ("text_encoder", "text_encoder_2") for text in ("", "snow") if ("twins", name, text) in swapped.negatives
+    }
+    assert kept == {("text_encoder", ""), ("text_encoder", "snow")}
 
 
 def test_zeros_stand_for_the_outputs_of_both_encoders_at_no_cost(zeros: FakeDevice) -> None:

@@ -18,13 +18,13 @@ from tests.small_router import PROMPTS, make_router
 from tests.tiny_bundle import WIDTH
 
 
-def states_router(bundle: Bundle, **changes: Any) -> tuple[Router, TextStates]:
+def states_router(bundle: Bundle, width: int = 3, **changes: Any) -> tuple[Router, TextStates]:
     rng = np.random.default_rng(0)
-    states = TextStates(rng.normal(size=(len(PROMPTS), 4, 3)).astype(np.float32), np.full(len(PROMPTS), 4))
-    features = StatesEncoder(3).encode(PROMPTS, states)
+    states = TextStates(rng.normal(size=(len(PROMPTS), 4, width)).astype(np.float32), np.full(len(PROMPTS), 4))
+    features = StatesEncoder(width).encode(PROMPTS, states)
     mean = 0.5 + 0.1 * rng.normal(size=(len(PROMPTS), len(bundle.pool)))
     knn = Knn.fit(features, mean, np.ones_like(mean))
-    arguments = {"encoder": StatesEncoder(3), "reduction": None, "estimator": knn, "features": features}
+    arguments = {"encoder": StatesEncoder(width), "reduction": None, "estimator": knn, "features": features}
     return make_router(bundle.pool, **{**arguments, "text_encoder": text_encoder_sha256(bundle), **changes}), states
 
 

@@ -18,14 +18,18 @@ from costroute_rt.engines.bundle.size import free_axes
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError, OutputError
 from costroute_rt.family.calls import candidate_names, engine_names
+from costroute_rt.request import Request
 from costroute_rt.routing.router import Router
-from costroute_rt.routing.router_bundle import open_router, with_router
+from costroute_rt.routing.router_bundle import open_router, states_source, with_router
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON
 from costroute_rt.runtime import Runtime
+from tests.changed_bundle import change_bundle
 from tests.runtime.routing.routers import cut, states_router, write_network_router
 from tests.small_network import expect, open_encoder, write_estimator
 from tests.small_router import make_router
 from tests.tiny_bundle import WIDTH
+
+SECOND_STATES = "text_encoder_2.last_hidden_state"
 
 
 def test_a_bundle_is_made_with_a_router_beside_the_old_one(router: Router, bundle: Bundle, tmp_path: Path) -> None:
@@ -104,6 +108,64 @@ def test_a_router_of_another_pool_or_text_encoder_is_refused(bundle: Bundle, tmp
     with pytest.raises(BundleError, match="another text encoder"):
         with_router(bundle, tmp_path / "states", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def add_encoder(manifest: dict[str, Any], _: Path) -> None:
+    """Add a text encoder that no denoiser reads; it has the graph of the first one."""
+    manifest["components"]["text_encoder_2"] = manifest["components"]["text_encoder"]
+
+
+def test_a_new_router_reads_the_same_states_as_the_former_one(bundle: Bundle, tmp_path: Path) -> None:
+    two = change_bundle(bundle.root, tmp_path / "two", add_encoder)
+    states_router(two)[0].save(tmp_path / "fitted")
+    first = with_router(two, tmp_path / "fitted", tmp_path / "first")
+    assert first.router is not None
+    assert first.router["states"] == "text_encoder.last_hidden_state"
+    stated = change_bundle(first.root, tmp_path / "stated", lambda manifest, _: manifest["router"].update(states=SECOND_STATES))
+    again = with_router(stated, tmp_path / "fitted", tmp_path / "again")
+    assert states_source(again) == ("text_encoder_2", SECOND_STATES)
+
+
+def test_a_router_may_read_a_text_encoder_that_no_candidate_uses(bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="engines are built and run by ONNX Runtime: pip install costroute-rt[cpu]")
+    two = change_bundle(bundle.root, tmp_path / "two", add_encoder)
+    states_router(two, WIDTH)[0].save(tmp_path / "fitted")
+    first = with_router(two, tmp_path / "fitted", tmp_path / "first")
+    made = change_bundle(first.root, tmp_path / "made", lambda manifest, _: manifest["router"].update(states=SECOND_STATES))
+    engine = "tiny/text_encoder_2/encode"
+    assert engine not in engine_names(first)
+    assert engine in engine_names(made)
+    assert all(engine in names for names in candidate_names(made).values())
+    with Runtime.open(made.root, home=tmp_path / "home", build=True) as runtime:
+        result = runtime.generate("a red house", seed=1)
+        assert result.timings.swap_ms == 0  # it was loaded with the others
+        assert result.route.chosen == runtime.route("a red house").chosen
+        calls = [call.engine for call in runtime._resources.calls(result.route.chosen, Request(prompt="a red house"))]
+        assert calls.count(engine) == calls.count("tiny/text_encoder/encode") == 1
+    with Runtime.open(first.root, home=tmp_path / "home", build=True) as runtime:
+        for candidate in runtime.candidates:
+            calls = [call.engine for call in runtime._resources.calls(candidate, Request(prompt="a red house"))]
+            assert calls.count("tiny/text_encoder/encode") == 1  # the denoiser reuses the router's states
+
+
+@pytest.mark.parametrize("kind", ["knn", "average"])
+def test_a_router_of_words_needs_no_states_of_text_encoders(bundle: Bundle, tmp_path: Path, kind: str) -> None:
+    """The text encoder has a pooled output only."""
+
+    def pool(manifest: dict[str, Any], _: Path) -> None:
+        manifest["graphs"]["text_encoder/model.onnx"]["outputs"] = {"pooled": {"dtype": "float32", "shape": ["batch", WIDTH]}}
+        for path in (path for path in manifest["graphs"] if path.startswith("unet")):
+            inputs = manifest["graphs"][path]["inputs"]
+            if (states := inputs.pop("text_encoder.last_hidden_state", None)) is not None:
+                inputs["text_encoder.pooled"] = {"dtype": "float32", "shape": [states["shape"][0], WIDTH]}
+
+    pooled = change_bundle(bundle.root, tmp_path / "pooled", pool)
+    router = make_router(bundle.pool, kind)
+    router.save(tmp_path / "fitted")
+    made = with_router(pooled, tmp_path / "fitted", tmp_path / "made")
+    assert open_router(made).judge("a red bird", None).mean.shape == (len(bundle.pool),)
+    with pytest.raises(BundleError, match="no text encoder has one state per token"):
+        states_source(made)
 
 
 def test_a_bundle_without_a_router_has_none_to_open(bundle: Bundle) -> None:
