@@ -126,9 +126,7 @@ class Runtime:
                 return route_request(resources, request, plan_calls(resources, request), None)
         with self._take_turn():
             plans = plan_calls(resources, request)
-            return route_request(
-                resources, request, plans, resources.text_states(request.prompt) if resources.quality.needs_states else None
-            )
+            return route_request(resources, request, plans, resources.text_states(request.prompt))
 
     def plan(
         self,
@@ -170,8 +168,7 @@ class Runtime:
     def _judge(self, known: str | Route, prompt: str) -> Judgement:
         if isinstance(known, Route) and known.judgement is not None:
             return known.judgement
-        quality = self._resources.quality
-        return quality.judge(prompt, self._resources.text_states(prompt) if quality.needs_states else None)
+        return self._resources.quality.judge(prompt, self._resources.text_states(prompt))
 
     def generate(
         self,

@@ -12,12 +12,10 @@ from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import PromptError
-from costroute_rt.family.calls import encoder_call
-from costroute_rt.family.conditioning import text_states, tokenize
+from costroute_rt.family.conditioning import StatesSource, text_states, tokenize
 from costroute_rt.family.family import Family
 from costroute_rt.request import check_prompt
 from costroute_rt.routing.prompt_encoder import TextStates
-from costroute_rt.routing.router_bundle import states_source
 
 REPORT_EVERY = 1000
 
@@ -34,22 +32,21 @@ def read_states(
 
     Raises PromptError, naming the prompt, for one that the runtime would refuse, and errors of building and opening engines.
     """
-    store, (encoder, output) = Store.open(home), states_source(bundle)
-    family, name = Family.open(bundle), encoder_call(bundle, encoder).engine
-    tokenizer = str(bundle.components[encoder].tokenizer)
+    store, family, source = Store.open(home), Family.open(bundle), StatesSource.open(bundle)
+    name = source.call.engine
     build_engines(bundle, store, [name], setup, measure=False)
     tokens = []
     for number, prompt in enumerate(prompts, 1):
         try:
-            tokens.append(tokenize(family.tokenizers, check_prompt(prompt), [tokenizer]))
+            tokens.append(tokenize(family.tokenizers, check_prompt(prompt), [source.tokenizer]))
         except PromptError as error:
             raise PromptError(f"labelled prompt {number}, {prompt[:60]!r}: {error}") from error
     found = []
     engine = open_engine(bundle, store, name, setup)
     try:
         for done, each in enumerate(tokens, 1):
-            tensors = family.encode(encoder, each, engine)
-            found.append(text_states(bundle, (encoder, output), tensors, each, family.tokenizers))
+            tensors = family.encode(source.encoder, each, engine)
+            found.append(text_states(bundle, source, tensors, each, family.tokenizers))
             if done % REPORT_EVERY == 0:
                 progress(f"{done} of {len(tokens)} prompts encoded")
     finally:

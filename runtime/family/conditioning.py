@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from costroute_rt.call import Call
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
+from costroute_rt.family.calls import encoder_call
 from costroute_rt.routing.prompt_encoder import TextStates
+from costroute_rt.routing.router_bundle import states_source
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
@@ -79,15 +83,33 @@ def token_tensors(tokenizers: Mapping[str, Tokenizer], tokens: Mapping[str, Toke
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class StatesSource:
+    """Where the text states come from that a router reads."""
+
+    encoder: str
+    """Component name of the text encoder."""
+    output: str
+    """Its output, as ENCODER.OUTPUT."""
+    tokenizer: str
+    call: Call
+    """One run of the text encoder."""
+
+    @classmethod
+    def open(cls, bundle: Bundle) -> StatesSource:
+        """That of the bundle's router; raises BundleError if no text encoder has such an output."""
+        encoder, output = states_source(bundle)
+        return cls(encoder, output, str(bundle.components[encoder].tokenizer), encoder_call(bundle, encoder))
+
+
 def text_states(
-    bundle: Bundle, source: tuple[str, str], tensors: Tensors, tokens: Mapping[str, Tokens], tokenizers: Mapping[str, Tokenizer]
+    bundle: Bundle, source: StatesSource, tensors: Tensors, tokens: Mapping[str, Tokens], tokenizers: Mapping[str, Tokenizer]
 ) -> TextStates:
     """One prompt's states as a router reads them.
 
-    source: text encoder and output, as `router_bundle.states_source` gives them. tensors: outputs of that encoder.
+    tensors: outputs of the source's text encoder.
     """
-    encoder, output = source
-    name = str(bundle.components[encoder].tokenizer)
+    name, output = source.tokenizer, source.output
     length, states = max(1, tokens[name].length - tokenizers[name].drop), tensors[output]
     if bundle.tokenizers[name].pad_side == "left":
         states = np.roll(states, length, axis=1)  # moves the padding from the start to the end, where a router expects it

@@ -10,15 +10,13 @@ from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.error import EngineError
-from costroute_rt.family.calls import encoder_call
-from costroute_rt.family.conditioning import Encodings, text_states, tokenize
+from costroute_rt.family.conditioning import Encodings, StatesSource, text_states, tokenize
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.family import Family
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.request import Request
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.quality import QualityEstimator
-from costroute_rt.routing.router_bundle import states_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +32,8 @@ class Resources:
     quality: QualityEstimator
     router_calls: tuple[Call, ...] = ()
     """Engine runs that the router needs per prompt, besides the text encoder's."""
+    states_source: StatesSource | None = None
+    """Where the router's text states come from; None if it reads none."""
     states_calls: tuple[Call, ...] = ()
     """The text encoder run that the router needs; it is added to the calls of candidates that do not run that encoder anyway."""
     clock: Clock
@@ -82,17 +82,17 @@ class Resources:
             return None if family.uses_zeros else ""
         return request.negative_prompt
 
-    def text_states(self, prompt: str) -> TextStates:
-        """The prompt's states for the router, from one run of the text encoder. Raises PromptError if the prompt is far too long."""
-        family, source = self.main_family, self.states_source
-        tokens = tokenize(family.tokenizers, prompt, [str(family.bundle.components[source[0]].tokenizer)])
-        tensors = family.encode(source[0], tokens, self.engines.get(encoder_call(family.bundle, source[0]).engine))
-        return text_states(family.bundle, source, tensors, tokens, family.tokenizers)
+    def text_states(self, prompt: str) -> TextStates | None:
+        """The prompt's states for the router, from one run of the text encoder; None if the router reads none.
 
-    @property
-    def states_source(self) -> tuple[str, str]:
-        """Text encoder and output that the router reads; raises BundleError if no text encoder has such an output."""
-        return states_source(self.main_family.bundle)
+        Raises PromptError if the prompt is far too long.
+        """
+        family, source = self.main_family, self.states_source
+        if source is None:
+            return None
+        tokens = tokenize(family.tokenizers, prompt, [source.tokenizer])
+        tensors = family.encode(source.encoder, tokens, self.engines.get(source.call.engine))
+        return text_states(family.bundle, source, tensors, tokens, family.tokenizers)
 
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in."""

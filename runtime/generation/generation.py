@@ -15,8 +15,7 @@ from costroute_rt.cost.cost_model import Observed
 from costroute_rt.engines.bundle.manifest import PreviewSpec
 from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import CancelledError, EngineError, Reason
-from costroute_rt.family.calls import encoder_call
-from costroute_rt.family.conditioning import Tensors, stack_rows, text_states, token_tensors, tokenize
+from costroute_rt.family.conditioning import StatesSource, Tensors, stack_rows, text_states, token_tensors, tokenize
 from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
@@ -81,18 +80,17 @@ class Generation:
     def _route(self, calls: Mapping[str, Sequence[Call]]) -> Route:
         """Choose a candidate for the prompt."""
         resources = self._resources
-        states = self._text_states(resources.main_family) if resources.quality.needs_states else None
+        source = resources.states_source
+        states = None if source is None else self._text_states(resources.main_family, source)
         for call in resources.router_calls:
             self._engine(call.engine)
         with self._watch.stage("route"):
             return route_request(resources, self._request, calls, states)
 
-    def _text_states(self, family: Family) -> TextStates:
+    def _text_states(self, family: Family, source: StatesSource) -> TextStates:
         """The prompt's states for the router."""
-        source = self._resources.states_source
-        tokens = self._tokenize(family, [str(family.bundle.components[source[0]].tokenizer)])
-        call = encoder_call(family.bundle, source[0])
-        return text_states(family.bundle, source, self._encode(family, call, source[0], tokens), tokens, family.tokenizers)
+        tokens = self._tokenize(family, [source.tokenizer])
+        return text_states(family.bundle, source, self._encode(family, source.call, source.encoder, tokens), tokens, family.tokenizers)
 
     def _tokenize(self, family: Family, names: Iterable[str]) -> dict[str, Tokens]:
         """The prompt's tokens by these tokenizers, computed once per request."""

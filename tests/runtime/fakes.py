@@ -13,6 +13,7 @@ from costroute_rt.call import Call, Stage
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.cost import CallCost, EngineCost
+from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.family import Family
 from costroute_rt.family.resources import Resources
@@ -186,6 +187,7 @@ def open_fake_runtime(
         engines=EngineSet(open_engine),
         costs=CostModel(measured or {name: steady(ms) for name, ms in profile.items()}, clock),
         quality=quality,
+        states_source=StatesSource.open(family.bundle) if quality.needs_states else None,
         router_calls=tuple(Call(f"{family.name}/{name}", Stage.ROUTE) for name in quality.engines),
         clock=clock,
         setup={"backend": "fake", "provider": "cpu", "precision": "float32", "target": ""},

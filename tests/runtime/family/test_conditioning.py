@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from costroute_rt.call import Call, Stage
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE
-from costroute_rt.family.conditioning import Encodings, stack_rows, text_states, tokenize
+from costroute_rt.family.conditioning import Encodings, StatesSource, stack_rows, text_states, tokenize
 from costroute_rt.family.family import open_tokenizers
 
 KEPT = 32
@@ -58,13 +59,14 @@ def test_rows_are_the_negative_prompt_then_the_prompt_and_the_size_has_none(guid
 @pytest.mark.parametrize("drop", [0, 1])
 def test_a_router_reads_the_same_states_whether_padding_is_on_the_left_or_on_the_right(bundle: Bundle, drop: int) -> None:
     found = {}
+    source = StatesSource("text_encoder", "text_encoder.states", "tokenizer", Call("tiny/text_encoder/encode", Stage.TEXT))
     for side in ("left", "right"):
         spec = replace(bundle.tokenizers["tokenizer"], pad_side=side, drop=drop)
         padded = replace(bundle, tokenizers={"tokenizer": spec})
         tokenizers = open_tokenizers(padded)
         tokens = tokenize(tokenizers, "a red house", ["tokenizer"])
         ids = tokens["tokenizer"].ids[:, drop:, None].astype(np.float32)
-        states = text_states(padded, ("text_encoder", "text_encoder.states"), {"text_encoder.states": ids}, tokens, tokenizers)
+        states = text_states(padded, source, {"text_encoder.states": ids}, tokens, tokenizers)
         found[side] = states.lengths.tolist(), states.states[0, : states.lengths[0], 0].tolist()
     assert found["left"] == found["right"]
     assert found["left"][0] == [5 - drop]
