@@ -132,7 +132,7 @@ class Explanation:
     engine: str
     digest: str
     problem: str | None
-    """None: it would be found."""
+    """Why it would not be found; None if it would be."""
     differences: list[FieldDifference]
     """From the nearest stored engine of the same graph."""
 

@@ -42,9 +42,9 @@ def test_route_lists_every_candidate_and_marks_the_chosen(run: Run, built: Path,
 
 
 def test_route_json(run: Run, built: Path, tiny_bundle: Path) -> None:
-    told = json.loads(run("route", "a lake", "--bundle", tiny_bundle, "--tolerance", 10, "--json").stdout)
-    assert told["chosen"].startswith("tiny-turbo")
-    assert len(told["options"]) == 4
+    report = json.loads(run("route", "a lake", "--bundle", tiny_bundle, "--tolerance", 10, "--json").stdout)
+    assert report["chosen"].startswith("tiny-turbo")
+    assert len(report["options"]) == 4
 
 
 def test_a_router_names_the_prompts_it_learned_from_and_says_when_there_are_none_like_it(
@@ -60,23 +60,23 @@ def test_a_router_names_the_prompts_it_learned_from_and_says_when_there_are_none
     assert run("route", "tax return", "--bundle", target).stderr == note
     assert run("gen", "tax return", "--bundle", target, "-o", "a.png").stderr == note
     assert run("gen", "tax return", "--bundle", target, "-o", "b.png", "--candidate", "tiny-turbo@1").stderr == ""
-    told = json.loads(run("route", "a red bird", "--bundle", target, "--json").stdout)
-    assert told["router"]["nearest"][0] == {"prompt": "a red bird", "similarity": 1.0}
+    report = json.loads(run("route", "a red bird", "--bundle", target, "--json").stdout)
+    assert report["router"]["nearest"][0] == {"prompt": "a red bird", "similarity": 1.0}
 
 
 def test_build_engines_keeps_valid_engines(run: Run, built: Path, tiny_bundle: Path) -> None:
-    told = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
-    assert told["engines"]
-    assert not any(engine["built"] for engine in told["engines"])
+    report = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
+    assert report["engines"]
+    assert not any(engine["built"] for engine in report["engines"])
 
 
 def test_engines_list(run: Run, built: Path, tiny_bundle: Path) -> None:
-    told = json.loads(run("engines", "list", "--bundle", tiny_bundle, "--json").stdout)
-    assert all(engine["used_by"] and engine["median_ms"] > 0 for engine in told["engines"])
-    assert Path(told["store"]).is_relative_to(built)
-    assert {engine["state"] for engine in told["engines"]} == {"ready"}
+    report = json.loads(run("engines", "list", "--bundle", tiny_bundle, "--json").stdout)
+    assert all(engine["used_by"] and engine["median_ms"] > 0 for engine in report["engines"])
+    assert Path(report["store"]).is_relative_to(built)
+    assert {engine["state"] for engine in report["engines"]} == {"ready"}
     shown = run("engines", "list").stdout
-    assert f"{len(told['engines'])} engines, " in shown
+    assert f"{len(report['engines'])} engines, " in shown
 
 
 def test_engines_list_of_an_empty_store(run: Run, home: Path) -> None:
@@ -111,8 +111,8 @@ def test_an_engine_whose_manifest_cannot_be_read_is_to_be_removed(run: Run, own_
 
 
 def test_engines_explain_says_what_would_be_found(run: Run, own_home: Path, tiny_bundle: Path) -> None:
-    told = json.loads(run("engines", "explain", "--bundle", tiny_bundle, "--json").stdout)
-    found = {engine["graph"]: engine["found"] for engine in told["engines"]}
+    report = json.loads(run("engines", "explain", "--bundle", tiny_bundle, "--json").stdout)
+    found = {engine["graph"]: engine["found"] for engine in report["engines"]}
     assert [graph for graph, there in found.items() if there] == [graph for graph in found if "decode" in graph]
     assert run("engines", "explain", "--bundle", tiny_bundle).exit_code == 0
 
@@ -128,8 +128,8 @@ def test_engines_explain_names_another_backend_only(run: Run, own_home: Path, ti
         store.write(key, lambda _: {"built_at": "then", "build_s": 1.0, "gate": {}, "source": "x", "quarantined": None})
     lines = run("engines", "explain", "--bundle", tiny_bundle).stdout.splitlines()
     assert next(line for line in lines if "decode" in line).split("  ")[-1].strip() == "built by abacus"
-    told = json.loads(run("engines", "explain", "--bundle", tiny_bundle, "--json").stdout)["engines"]
-    assert [[each["field"] for each in one["differences"]] for one in told if "decode" in one["graph"]] == [["backend", "device"]]
+    report = json.loads(run("engines", "explain", "--bundle", tiny_bundle, "--json").stdout)["engines"]
+    assert [[each["field"] for each in one["differences"]] for one in report if "decode" in one["graph"]] == [["backend", "device"]]
 
 
 def test_users_of_an_engine_are_abbreviated() -> None:
@@ -152,8 +152,8 @@ def test_engines_rm(run: Run, own_home: Path) -> None:
 
 
 def test_profile_measures_every_engine(run: Run, built: Path, tiny_bundle: Path) -> None:
-    told = json.loads(run("profile", "--bundle", tiny_bundle, "--json").stdout)
-    assert all(0 < cost["median_ms"] <= cost["p95_ms"] for cost in told["costs"])
+    report = json.loads(run("profile", "--bundle", tiny_bundle, "--json").stdout)
+    assert all(0 < cost["median_ms"] <= cost["p95_ms"] for cost in report["costs"])
 
 
 def test_info_refuses_other_images(run: Run) -> None:
@@ -167,10 +167,10 @@ def test_info_refuses_other_images(run: Run) -> None:
 
 def test_doctor_reports_facts_and_problems(run: Run, built: Path) -> None:
     done = run("doctor", "--json")
-    told = json.loads(done.stdout)
-    assert done.exit_code == (0 if told["ok"] else 1)
-    assert {"costroute-rt", "python", "numpy", "store"} <= set(told["facts"])
-    assert all(problem["remedy"] for problem in told["problems"])
+    report = json.loads(done.stdout)
+    assert done.exit_code == (0 if report["ok"] else 1)
+    assert {"costroute-rt", "python", "numpy", "store"} <= set(report["facts"])
+    assert all(problem["remedy"] for problem in report["problems"])
 
 
 def test_doctor_finds_two_distributions_of_onnx_runtime(run: Run, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,10 +219,10 @@ def test_a_quarantined_engine_is_shown_with_the_reason_and_is_no_damage(run: Run
 
 def test_a_dry_run_says_what_would_be_built_and_builds_nothing(run: Run, own_home: Path, tiny_bundle: Path) -> None:
     before = sorted(own_home.rglob("*"))
-    told = json.loads(run("build-engines", "--bundle", tiny_bundle, "--dry-run", "--json").stdout)
-    assert [each["graph"] for each in told["engines"] if not each["builds"]] == ["tiny/vae/decode"]
-    assert told["build_s"] == pytest.approx(sum(each["build_s"] for each in told["engines"]))
-    assert told["disk_bytes"] == sum(each["disk_bytes"] for each in told["engines"]) > 0
+    report = json.loads(run("build-engines", "--bundle", tiny_bundle, "--dry-run", "--json").stdout)
+    assert [each["graph"] for each in report["engines"] if not each["builds"]] == ["tiny/vae/decode"]
+    assert report["build_s"] == pytest.approx(sum(each["build_s"] for each in report["engines"]))
+    assert report["disk_bytes"] == sum(each["disk_bytes"] for each in report["engines"]) > 0
     shown = run("build-engines", "--bundle", tiny_bundle, "--dry-run").stdout
     assert shown.splitlines()[-1].startswith("4 of 5 engines would be built, in about ")
     assert sorted(own_home.rglob("*")) == before
@@ -254,8 +254,8 @@ def test_engines_gc(run: Run, own_home: Path, tiny_bundle: Path) -> None:
     assert run("engines", "gc", "--bundle", tiny_bundle).exit_code == 2
     planned = run("engines", "gc", "--bundle", tiny_bundle, "--max-gb", 0, "--dry-run")
     assert planned.stdout.startswith("would remove ")
-    told = json.loads(run("engines", "gc", "--bundle", tiny_bundle, "--max-gb", 1, "--json").stdout)
-    assert (told["removed"], told["after_bytes"]) == ([], told["before_bytes"])
+    report = json.loads(run("engines", "gc", "--bundle", tiny_bundle, "--max-gb", 1, "--json").stdout)
+    assert (report["removed"], report["after_bytes"]) == ([], report["before_bytes"])
     done = run("engines", "gc", "--bundle", tiny_bundle, "--max-gb", 0)
     assert done.stdout.splitlines()[0].endswith("the engines in use alone exceed the limit")
     assert done.stdout.splitlines()[-1].startswith("1 engines; 0 B of ")

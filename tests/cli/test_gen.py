@@ -40,10 +40,10 @@ def test_gen_names_the_file_after_the_prompt_and_seed(gen: Run) -> None:
 
 def test_gen_json_is_one_object(gen: Run) -> None:
     done = gen("a lake", "--seed", 1, "--candidate", "tiny-turbo@1", "--json", "-o", "a.png")
-    told = json.loads(done.stdout)
-    assert told["outputs"] == ["a.png"]
-    assert told["met"] is None
-    assert told["settings"]["candidate"] == "tiny-turbo@1"
+    report = json.loads(done.stdout)
+    assert report["outputs"] == ["a.png"]
+    assert report["met"] is None
+    assert report["settings"]["candidate"] == "tiny-turbo@1"
 
 
 def test_gen_count_makes_one_file_for_each_seed(gen: Run) -> None:
@@ -93,10 +93,10 @@ def test_one_bad_line_does_not_stop_the_others(gen: Run) -> None:
 def test_one_budget_serves_a_file(gen: Run, budget: tuple[str, float]) -> None:
     done = gen("--prompts", "-", "-o", "out", "--json", *budget, stdin="a lake\n\x00\na house\na tree\n")
     assert done.exit_code == 2  # the line that holds no text
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["settings"]["candidate"] for each in told] == ["tiny-base@8"] * 3
-    assert [each["max_ms"] for each in told[:2]] == [None, None]
-    assert told[2]["met"]
+    report = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["settings"]["candidate"] for each in report] == ["tiny-base@8"] * 3
+    assert [each["max_ms"] for each in report[:2]] == [None, None]
+    assert report[2]["met"]
     seconds = 60 if budget[0] == "--total-s" else 80
     assert re.search(rf"3 prompts in \d+\.\d s of {seconds}\.0 s\n$", done.stderr)
     assert len(images()) == 3
@@ -138,9 +138,9 @@ def test_a_budget_for_one_line_is_that_prompts(gen: Run, fake: FakeDevice, total
 
 def test_info_reads_the_settings_back_and_repeats_the_image(gen: Run, run: Run, tiny_bundle: Path) -> None:
     gen("it's a lake", "--seed", 9, "--negative-prompt", "snow", "-o", "a.png")
-    told = json.loads(run("info", "a.png", "--json").stdout)
-    assert (told["prompt"], told["seed"], told["candidate"]) == ("it's a lake", 9, "tiny-base@8")
-    assert told["command"].startswith("""costroute-rt gen 'it'"'"'s a lake' --seed 9 --candidate tiny-base@8 --negative-prompt snow""")
+    report = json.loads(run("info", "a.png", "--json").stdout)
+    assert (report["prompt"], report["seed"], report["candidate"]) == ("it's a lake", 9, "tiny-base@8")
+    assert report["command"].startswith("""costroute-rt gen 'it'"'"'s a lake' --seed 9 --candidate tiny-base@8 --negative-prompt snow""")
     gen("it's a lake", "--seed", 9, "--negative-prompt", "snow", "--candidate", "tiny-base@8", "-o", "b.png")
     with Image.open("a.png") as first, Image.open("b.png") as second:
         assert first.tobytes() == second.tobytes()
@@ -260,5 +260,5 @@ def test_commands_report_a_fallback(run: Run, tiny_bundle: Path) -> None:
         done = run(*command, "--bundle", tiny_bundle, "--provider", "cuda", "--allow-fallback", "--json")
         assert done.exit_code == 0, done.stderr
         assert json.loads(done.stdout)["fallback"].startswith("asked for provider cuda, found only cpu")
-    told = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
-    assert (told["backend"], told["provider"], told["precision"], told["fallback"]) == ("onnxruntime", "cpu", "float32", None)
+    report = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
+    assert (report["backend"], report["provider"], report["precision"], report["fallback"]) == ("onnxruntime", "cpu", "float32", None)

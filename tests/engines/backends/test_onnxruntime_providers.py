@@ -32,10 +32,10 @@ def _missing() -> str:
 
 
 def test_a_missing_provider_is_an_error_with_the_remedy(tiny_bundle: Path, tmp_path: Path) -> None:
-    name, bundle, store, told = _missing(), Bundle.open(tiny_bundle), Store.open(tmp_path), list[str]()
+    name, bundle, store, started = _missing(), Bundle.open(tiny_bundle), Store.open(tmp_path), list[str]()
     with pytest.raises(BackendError, match=f"provider {name}, found only .*cpu.*install") as caught:
-        build(bundle, store, Setup(provider=name, threads=1), progress=lambda graph, *_: told.append(graph))
-    assert told == []
+        build(bundle, store, Setup(provider=name, threads=1), progress=lambda graph, *_: started.append(graph))
+    assert started == []
     assert caught.value.install
     assert Store.open(tmp_path).verify() == []
 

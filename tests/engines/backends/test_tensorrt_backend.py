@@ -240,7 +240,7 @@ def test_engines_are_built_for_other_cards(tiny_bundle: Path, tmp_path: Path, ta
         ({"target": "kepler"}, r"one of ampere\+, turing"),
     ],
 )
-def test_what_it_cannot_do_is_said_before_anything_is_built(tiny_bundle: Path, tmp_path: Path, how: dict[str, str], message: str) -> None:
+def test_unsupported_settings_are_refused_before_building(tiny_bundle: Path, tmp_path: Path, how: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(tiny_bundle, tmp_path, how)
     assert not list(tmp_path.iterdir())
@@ -518,9 +518,9 @@ def test_weights_that_the_gpu_has_no_room_for_stay_in_the_computers_memory(
         arrays = example_feeds(bundle, "unet/guided_step.onnx")
         results = engine.run({name: engine.to_device(array) for name, array in arrays.items()})
         np.testing.assert_allclose(engine.to_host(results["denoised"]), expected(tiny_bundle, arrays)["denoised"], rtol=1e-4, atol=1e-4)
-    told = [record.getMessage() for record in caplog.records if "weights" in record.getMessage()]
-    assert len(told) == (kept < weights)
-    assert all(f"has room for {kept / 1e9:.2f} GB of its {weights / 1e9:.2f} GB of weights" in each for each in told)
+    messages = [record.getMessage() for record in caplog.records if "weights" in record.getMessage()]
+    assert len(messages) == (kept < weights)
+    assert all(f"has room for {kept / 1e9:.2f} GB of its {weights / 1e9:.2f} GB of weights" in each for each in messages)
 
 
 @needs_library

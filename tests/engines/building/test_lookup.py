@@ -56,7 +56,7 @@ def test_each_error_knows_engine_setup_and_bundle(tiny_bundle: Path, store_copy:
     check(lambda: build(bundle, store_copy, setup, names=["tiny/vae/decode"]), Reason.QUARANTINED)
 
 
-def test_nothing_built_is_said_too(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_empty_store_is_reported_as_nothing_built(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="none was built"):
         open_engine(Bundle.open(tiny_bundle), Store.open(tmp_path), "tiny/base/guided_step")
     assert not list(tmp_path.iterdir())

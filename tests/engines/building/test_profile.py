@@ -75,7 +75,7 @@ def test_a_rebuilt_engine_is_measured_again(tiny_bundle: Path, store_copy: Store
     assert read_cost(bundle, store_copy, "tiny/vae/decode", Setup(threads=1)).call.median_ms == pytest.approx(report.median_ms, abs=1e-4)
 
 
-def test_costs_that_are_no_longer_believed_are_measured_again_and_that_is_said(
+def test_invalid_costs_are_measured_again_with_a_warning(
     tiny_bundle: Path, store_copy: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.open(tiny_bundle)

@@ -101,7 +101,7 @@ def test_the_longest_text_that_is_read_has_32_characters_per_token(tokenizer: To
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
-def test_the_prompt_is_lower_cased_and_stripped_where_the_bundle_says_so_but_not_its_template(tmp_path: Path, lower_case: bool) -> None:
+def test_the_prompt_is_lower_cased_and_stripped_if_the_bundle_asks_for_it_but_not_its_template(tmp_path: Path, lower_case: bool) -> None:
     inner = Inner(models.WordLevel({word: i for i, word in enumerate(("?", "A", "a", "Red", "red", "Now", "now", " "))}, unk_token="?"))
     inner.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
     inner.save(str(tmp_path / "tokenizer.json"))

@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tiny_bundle: Path, tmp_path: Path, 
     assert list((tmp_path / "home/engines").iterdir()) == []
 
 
-def test_too_little_room_is_said_before_building(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_room_is_reported_before_building(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(durable.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(StoreFullError, match="0 MiB free, 1 MiB needed"):
