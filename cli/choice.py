@@ -20,7 +20,7 @@ class EngineChoice:
     """Which bundle, and what runs it: --bundle, --backend, --provider, --precision, --allow-fallback."""
 
     bundle: str | None
-    """None: the shipped one."""
+    """Directory of the bundle; None means the shipped one."""
     backend: str
     provider: str
     precision: str
@@ -94,7 +94,7 @@ def open_bundle(path: str | None, *, verify: bool = True) -> Bundle:
 def choose_names(bundle: Bundle, setup: Setup, graphs: Sequence[str] = (), size: tuple[int, int] | None = None) -> list[str]:
     """Full names of the engines to work on: of these graphs, such as base/guided_step, else all that the candidates need.
 
-    size: engines built for this height and width; None: those that take any size, with some backends also those of the usual size.
+    size: height and width that the engines are built for; None means any size, with some backends also engines of the usual size.
     """
     from costroute_rt.engines.building.lookup import names_to_build
     from costroute_rt.engines.bundle.size import with_size

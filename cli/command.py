@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from costroute_rt.engines.machine.library import Fix
+    from costroute_rt.engines.machine.fix import Fix
     from costroute_rt.error import BackendError, BundleError, CostrouteError, EngineError
 
 PROGRAM = "costroute-rt"

@@ -26,7 +26,7 @@ from costroute_rt.engines.bundle.onnx_file import RELU, read_graph_spec
 from costroute_rt.engines.bundle.section import canonical_json, parse_section
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.diagnosis import Finding
-from costroute_rt.engines.machine.library import Fix
+from costroute_rt.engines.machine.fix import Fix
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 BLOB, INTERFACE = "model.blob", "interface.json"

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from costroute_rt.engines.backends.engine import Backend
 from costroute_rt.engines.machine.diagnosis import Finding
-from costroute_rt.engines.machine.library import Fix
+from costroute_rt.engines.machine.fix import Fix
 from costroute_rt.error import BackendError, ConfigError
 
 BACKENDS = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
-from costroute_rt.engines.machine.library import Fix
+from costroute_rt.engines.machine.fix import Fix
 from costroute_rt.engines.machine.nvidia import Driver, find_driver
 from costroute_rt.error import BackendError
 

@@ -26,7 +26,7 @@ from costroute_rt.engines.bundle.size import has_one_size, known_size, with_size
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError
-from costroute_rt.family.calls import engine_names, image_calls, router_calls, states_calls
+from costroute_rt.family.calls import engine_names, image_calls, router_calls
 from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.family import EngineSizes, Family
@@ -83,7 +83,6 @@ def open_resources(
         quality=quality,
         router_calls=calls,
         states_source=StatesSource.open(bundle) if quality.needs_states else None,
-        states_calls=states_calls(bundle) if quality.needs_states else (),
         clock=clock,
         setup=engine_key(bundle, names[0], source.setup).setup,
         fallback=wanted.fallback,

@@ -34,8 +34,6 @@ class Resources:
     """Engine runs that the router needs per prompt, besides the text encoder's."""
     states_source: StatesSource | None = None
     """Where the router's text states come from; None if it reads none."""
-    states_calls: tuple[Call, ...] = ()
-    """The text encoder run that the router needs; it is added to the calls of candidates that do not run that encoder anyway."""
     clock: Clock
     setup: Mapping[str, str]
     """Backend, provider, precision and target of the engines, as errors carry them."""
@@ -69,8 +67,14 @@ class Resources:
             encoders = family.plan(candidate, size).encoders
             texts += negative is not None and not all((family.name, encoder, negative) in self.negatives for encoder in encoders)
         calls = family.calls(candidate, size, request.count, texts)
-        extra = [call for call in self.states_calls if all(call.engine != each.engine for each in calls)]
-        return (*self.router_calls, *extra, *calls)
+        return (*self.routing_calls(calls), *calls)
+
+    def routing_calls(self, calls: Iterable[Call] = ()) -> tuple[Call, ...]:
+        """The engine runs of the router, with the text encoder's unless it is among a candidate's `calls` anyway."""
+        source = self.states_source
+        if source is None or any(call.engine == source.call.engine for call in calls):
+            return self.router_calls
+        return (*self.router_calls, source.call)
 
     def missing(self, calls: Iterable[Call]) -> tuple[str, ...]:
         """Names of the engines in `calls` that are not resident, in order."""

@@ -23,7 +23,7 @@ def warm_up(resources: Resources) -> None:
     for candidate in resources.pool:
         family = resources.family(candidate)
         size = family.sizes.first(family.bundle)
-        for call in (*resources.router_calls, *resources.states_calls, *family.calls(candidate, size)):
+        for call in (*resources.routing_calls(), *family.calls(candidate, size)):
             if call.engine not in done:
                 done.add(call.engine)
                 _run_once(resources, family, call, size)

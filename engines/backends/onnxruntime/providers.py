@@ -22,7 +22,7 @@ import numpy as np
 
 from costroute_rt.engines.bundle.onnx_file import RELU
 from costroute_rt.engines.machine.diagnosis import Finding, version_of
-from costroute_rt.engines.machine.library import Fix, find_fix
+from costroute_rt.engines.machine.fix import Fix, find_fix
 from costroute_rt.engines.machine.nvidia import NO_DRIVER, has_cuda_library
 from costroute_rt.error import BackendError, Reason
 

@@ -97,7 +97,7 @@ def broken_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(providers.ctypes, "CDLL", fail)
     session = SimpleNamespace(run=lambda *_: None, get_providers=lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: session)
-    monkeypatch.setattr("costroute_rt.engines.machine.library.find_driver", lambda: None)
+    monkeypatch.setattr("costroute_rt.engines.machine.fix.find_driver", lambda: None)
 
 
 @pytest.mark.usefixtures("broken_cuda")

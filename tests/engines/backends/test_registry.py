@@ -13,7 +13,7 @@ from costroute_rt.engines.backends.onnxruntime import providers
 from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck
 from costroute_rt.engines.backends.registry import check_backends
 from costroute_rt.engines.machine.diagnosis import Finding
-from costroute_rt.engines.machine.library import Fix
+from costroute_rt.engines.machine.fix import Fix
 from costroute_rt.error import BackendError
 
 
@@ -64,7 +64,7 @@ def test_a_backend_that_cannot_be_opened_is_a_problem_with_its_fix(monkeypatch: 
     ],
 )
 def test_a_provider_that_does_not_work_is_a_problem_with_its_fix(monkeypatch: pytest.MonkeyPatch, problem: str, fix: Fix) -> None:
-    monkeypatch.setattr("costroute_rt.engines.machine.library.find_driver", lambda: None)
+    monkeypatch.setattr("costroute_rt.engines.machine.fix.find_driver", lambda: None)
     monkeypatch.setattr(providers, "check_providers", lambda: [ProviderCheck("cuda", False, problem)])
     finding = find(providers.diagnose(), "provider cuda")
     assert (finding.value, finding.problem, finding.fix) == ("listed, does not work", problem, fix)

@@ -16,7 +16,7 @@ from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.backends.tensorrt import backend as tensorrt_backend
 from costroute_rt.engines.machine import device, diagnosis, nvidia
 from costroute_rt.engines.machine.diagnosis import Finding, check_nvidia
-from costroute_rt.engines.machine.library import Fix, find_fix
+from costroute_rt.engines.machine.fix import Fix, find_fix
 from costroute_rt.engines.machine.nvidia import Driver
 from costroute_rt.error import BackendError
 from tests.engines.fake_cuda import make_memory, needs_no_driver

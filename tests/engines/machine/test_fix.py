@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from costroute_rt.engines.machine import library
-from costroute_rt.engines.machine.library import Fix, find_fix
+from costroute_rt.engines.machine import fix
+from costroute_rt.engines.machine.fix import Fix, find_fix
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from costroute_rt.engines.machine.library import Fix, find_fix
 def test_a_missing_library_is_fixed_by_the_package_that_contains_it(
     monkeypatch: pytest.MonkeyPatch, problem: str, requirement: str | None, remedy: str
 ) -> None:
-    monkeypatch.setattr(library, "find_driver", lambda: None)
+    monkeypatch.setattr(fix, "find_driver", lambda: None)
     assert find_fix(problem) == Fix(remedy, install=() if requirement is None else (requirement,))
 
 
