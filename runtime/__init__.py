@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BackendError,
         BudgetError,
         BundleError,
+        BusyError,
         CancelledError,
         ConfigError,
         CostrouteError,
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
         OutputError,
         PromptError,
         Reason,
+        StateError,
         StoreFullError,
     )
     from costroute_rt.family.upgrade import Building
+    from costroute_rt.generation.job import Job
+    from costroute_rt.generation.stream import Stream
     from costroute_rt.judgement import Judgement
     from costroute_rt.png import read_settings
     from costroute_rt.request import Request, RequestOptions
@@ -46,12 +50,14 @@ __all__ = [
     "Building",
     "Bundle",
     "BundleError",
+    "BusyError",
     "CancelledError",
     "Candidate",
     "ConfigError",
     "Cost",
     "CostrouteError",
     "EngineError",
+    "Job",
     "Judgement",
     "LabelError",
     "Option",
@@ -63,8 +69,10 @@ __all__ = [
     "Result",
     "Route",
     "Runtime",
+    "StateError",
     "StepEvent",
     "StoreFullError",
+    "Stream",
     "Timings",
     "__version__",
     "read_settings",
@@ -76,6 +84,7 @@ _MODULES = {
     "Bundle": "engines.bundle.bundle",
     "Candidate": "candidate",
     "Cost": "route",
+    "Job": "generation.job",
     "Judgement": "judgement",
     "Option": "route",
     "Request": "request",
@@ -84,6 +93,7 @@ _MODULES = {
     "Route": "route",
     "Runtime": "runtime",
     "StepEvent": "result",
+    "Stream": "generation.stream",
     "Timings": "result",
     "read_settings": "png",
     "shipped_bundle": "engines.bundle.bundle",

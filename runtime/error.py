@@ -10,6 +10,8 @@ CostrouteError            exit 1
 │   └── StoreFullError    exit 5    no room to write an engine: free some
 ├── BackendError          exit 6    a backend or provider is missing: install it
 ├── OutputError           exit 7    a result cannot be written: choose another place
+├── StateError            exit 8    the runtime is closed, or used where it cannot be: open one there
+├── BusyError             exit 9    too many requests wait: try again later
 └── CancelledError        exit 130  the request was cancelled
 
 The text of an error says what failed, what was found, and the remedy in words. Code that shows it in another form (the command line
@@ -42,6 +44,10 @@ class Reason(str, Enum):
     FAILED = "failed"
     """The engine failed while running."""
     CLOSED = "closed"
+    NESTED = "nested"
+    """A callback called the runtime that called it."""
+    OTHER_PROCESS = "other_process"
+    """The runtime was opened by another process, such as the parent of this one."""
     NO_MEMORY = "no_memory"
     """The device has no memory left for the engine."""
     NO_PROCESS = "no_process"
@@ -249,6 +255,32 @@ class OutputError(CostrouteError):
     def __init__(self, path: str | PathLike[str], problem: str, *, reason: Reason | None = None) -> None:
         self.path, self.problem, self.reason = fspath(path), problem, reason
         super().__init__(f"cannot write {self.path}: {problem}")
+
+
+class StateError(CostrouteError):
+    """The runtime cannot take this call: it is closed, called from its own callback, or of another process; remedy: in the text."""
+
+    exit_code = 8
+
+    def __init__(self, problem: str, remedy: str, *, reason: Reason | None = None) -> None:
+        self.problem, self.remedy, self.reason = problem, remedy, reason
+        super().__init__(f"{problem}; {remedy}")
+
+
+def make_closed_error() -> StateError:
+    """The error about a runtime that was closed."""
+    return StateError("the runtime is closed", "open another one: Runtime.open(...)", reason=Reason.CLOSED)
+
+
+class BusyError(CostrouteError):
+    """As many requests wait as may; remedy: try again later, or open the runtime with a larger `max_waiting`."""
+
+    exit_code = 9
+
+    def __init__(self, waiting: int, max_waiting: int, retry_after_ms: float) -> None:
+        """waiting: requests that wait besides the one that runs. retry_after_ms: expected time until the next of them is done."""
+        self.waiting, self.max_waiting, self.retry_after_ms = waiting, max_waiting, retry_after_ms
+        super().__init__(f"the queue is full: {max_waiting} requests may wait; try again in about {retry_after_ms:.0f} ms")
 
 
 class CancelledError(CostrouteError):

@@ -45,12 +45,14 @@ class Timings:
     denoise_ms: tuple[float, ...]
     """One per denoiser call."""
     decode_ms: float
-    total_ms: float
-    """Wall-clock time from the prompt to uint8 pixels in host memory, which is compared with the budget."""
-    outside_ms: float
-    """The part of total_ms outside engine calls and loading: tokenizing, routing, the loop on the host, and the caller's callbacks."""
     waited_ms: float = 0.0
-    """Time before the start, while other requests ran; not in total_ms."""
+    """Waiting for other requests."""
+    total_ms: float
+    """Wall-clock time from the call to uint8 pixels in host memory, which is compared with the budget."""
+    outside_ms: float
+    """The runtime's own part of total_ms outside engine calls and loading: tokenizing, routing, and the loop on the host."""
+    caller_ms: float = 0.0
+    """The caller's part of total_ms: its callbacks, or the pauses of a stream. Predictions do not include it."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`; rounded to microseconds."""

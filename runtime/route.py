@@ -20,6 +20,8 @@ class Cost:
     """Loading engines that are not resident."""
     denoise_ms: float
     decode_ms: float
+    queue_ms: float = 0.0
+    """Expected wait for other requests."""
     spread_ms: float = 0.0
     """Distance from the total to its 95th percentile, by the spread of single calls."""
     margin_ms: float = 0.0
@@ -28,7 +30,7 @@ class Cost:
     @property
     def total_ms(self) -> float:
         """The expected time (median)."""
-        return self.overhead_ms + self.text_ms + self.swap_ms + self.denoise_ms + self.decode_ms
+        return self.queue_ms + self.overhead_ms + self.text_ms + self.swap_ms + self.denoise_ms + self.decode_ms
 
     @property
     def p95_ms(self) -> float:

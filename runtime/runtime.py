@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+import weakref
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from costroute_rt.candidate import Candidate
-from costroute_rt.error import CancelledError, ConfigError, EngineError
+from costroute_rt.error import CancelledError, ConfigError, EngineError, Reason, StateError, make_closed_error
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
-from costroute_rt.generation.generation import Generation
+from costroute_rt.generation.job import Job
 from costroute_rt.generation.planner import plan_calls, route_batch, route_request
+from costroute_rt.generation.process_exit import close_at_exit
+from costroute_rt.generation.queue import POLL_S, Device, Ticket, shared_device
+from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
-from costroute_rt.request import Request, RequestOptions, check_number, make_request
+from costroute_rt.request import Request, RequestOptions, check_number, check_whole, make_request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
 
@@ -31,15 +37,22 @@ OnStep = Callable[[StepEvent], "bool | None"]
 class Runtime:
     """Text to image within a latency budget, on one device.
 
-    `Runtime.open` creates one, and `with` closes it. Safe to use from several threads: requests run one at a time, and the time that a
-    request waited for others is reported apart from its own (`Timings.waited_ms`).
+    `Runtime.open` creates one, and `with` closes it. Safe to use from several threads and from asyncio: the device runs one unit of work
+    at a time (a denoiser call, a decode ...), that of the request whose deadline is first, so requests wait for one another, and their
+    budgets include that wait. Not usable in another process than the one that opened it.
     """
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
-        self._turn = threading.Lock()
-        self._owner: int | None = None
-        self._is_closed = False
+    def __init__(self, resources: Resources, *, device: Device | None = None, max_waiting: int | None = None) -> None:
+        """device: the queue for the device; None means one of its own."""
+        self._resources, self._max_waiting = resources, max_waiting
+        self._device = device or Device(resources.clock)
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._latest: dict[str, object] = {}
+        self._calling = threading.local()
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        self._is_closed = self._is_released = False
+        close_at_exit(self)
 
     @classmethod
     def open(
@@ -55,6 +68,7 @@ class Runtime:
         build: bool = False,
         background_build: bool = False,
         preload: bool = True,
+        max_waiting: int | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Runtime:
         """Open the bundle directory `bundle`; None means the `postcard` family that ships with the package.
@@ -71,6 +85,7 @@ class Runtime:
             ones between two requests, all at once, if each is correct and no slower than the one it replaces, and whole images are no
             slower with them. `building` reports the state; closing the runtime ends the build. Excludes `build`.
         preload: load every engine now and run it once; otherwise the first request that needs an engine loads it, within its budget.
+        max_waiting: requests that may wait while another one runs; more raise BusyError. None means any number.
         Raises BundleError, EngineError (engines missing, stale, not measured), BackendError, ConfigError.
         """
         from costroute_rt.family.assembly import open_resources
@@ -88,7 +103,9 @@ class Runtime:
             background_build=background_build,
             progress=progress,
         )
-        runtime = cls(resources)
+        if max_waiting is not None and check_whole("max_waiting", max_waiting) < 0:
+            raise ConfigError("max_waiting", max_waiting, "0 or more")
+        runtime = cls(resources, device=shared_device(resources.setup["provider"]), max_waiting=max_waiting)
         try:
             if preload:
                 runtime.preload()
@@ -117,16 +134,43 @@ class Runtime:
         """State of the background build; None if nothing had to be built (`background_build` of `open`)."""
         return None if self._resources.upgrade is None else self._resources.upgrade.status()
 
-    def route(self, prompt: str | Request, **options: Unpack[RequestOptions]) -> Route:
-        """The decision that `generate` would make for these arguments now, and why, without generating. Raises as `generate` does."""
-        resources, request = self._resources, self._check(make_request(prompt, **options))
-        if not resources.quality.needs_states and not resources.router_calls:
-            self._check_open()
-            with self._locating_errors():
-                return route_request(resources, request, plan_calls(resources, request), None)
-        with self._take_turn():
-            plans = plan_calls(resources, request)
-            return route_request(resources, request, plans, resources.text_states(request.prompt))
+    def route(
+        self,
+        prompt: str | Request,
+        *,
+        cancel: threading.Event | None = None,
+        latest: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Route:
+        """The decision that `generate` would make for these arguments now, and why, without generating.
+
+        It does not wait for images that are being made. The predicted times include the wait for them.
+        cancel: an event to set from another thread, which ends the waiting for other calls of `route`.
+        latest: a name shared by calls of which only the latest is wanted, such as those after each key that is pressed in a text field:
+            earlier ones that still wait end with CancelledError.
+        Raises as `generate` does.
+        """
+        request = self._check(make_request(prompt, **options))
+        self._check_usable()
+        turn = object()
+        if latest is not None:
+            self._latest[latest] = turn
+
+        def check() -> None:
+            self._check_usable()
+            if (cancel is not None and cancel.is_set()) or (latest is not None and self._latest.get(latest) is not turn):
+                raise CancelledError
+
+        resources, clock = self._resources, self._resources.clock
+        resources.swap_in()
+        try:
+            judgement = self._judge(request.prompt, check)
+        finally:
+            if latest is not None and self._latest.get(latest) is turn:
+                del self._latest[latest]
+        ticket = Ticket() if request.max_ms is None else Ticket(clock() + request.max_ms / 1000)
+        with locating_errors(resources):
+            return route_request(resources, request, plan_calls(resources, request), judgement, self._device.forecast(ticket))
 
     def plan(
         self,
@@ -161,14 +205,36 @@ class Runtime:
         shared = RequestOptions(max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width)
         requests = [self._check(make_request(each.prompt if isinstance(each, Route) else each, **shared)) for each in prompts]
         budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)
-        with self._take_turn():
-            judged = [(request.prompt, self._judge(each, request.prompt)) for each, request in zip(prompts, requests, strict=True)]
+        judged = [
+            (request.prompt, each.judgement if isinstance(each, Route) and each.judgement is not None else self._judge(request.prompt))
+            for each, request in zip(prompts, requests, strict=True)
+        ]
+        with locating_errors(self._resources):
             return route_batch(self._resources, judged, plan_calls(self._resources, requests[0]), budget_ms, or_fastest=or_fastest)
 
-    def _judge(self, known: str | Route, prompt: str) -> Judgement:
-        if isinstance(known, Route) and known.judgement is not None:
-            return known.judgement
-        return self._resources.quality.judge(prompt, self._resources.text_states(prompt))
+    def _judge(self, prompt: str, check: Callable[[], None] | None = None) -> Judgement:
+        """The expected quality of each candidate; check: called while other threads judge, what it raises ends the waiting."""
+        check = check or self._check_usable
+        check()
+        if self._resources.states_source is None and not self._resources.router_calls:
+            return self._resources.quality.judge(prompt, None)
+        engines = self._resources.engines.lease()
+        try:
+            with self._reading(check), locating_errors(self._resources):
+                return self._resources.judge(prompt, engines)
+        finally:
+            engines.release()
+
+    @contextmanager
+    def _reading(self, check: Callable[[], None]) -> Iterator[None]:
+        """Hold the text encoders and the router."""
+        while not self._resources.reading.acquire(timeout=POLL_S):
+            check()
+        try:
+            check()
+            yield
+        finally:
+            self._resources.reading.release()
 
     def generate(
         self,
@@ -186,29 +252,112 @@ class Runtime:
         cancel: an event to set from another thread; the request ends after the denoiser call that is running.
         Raises PromptError, ConfigError, BudgetError (nothing fits), CancelledError, EngineError.
         """
-        with closing(self.stream(prompt, cancel=cancel, **options)) as events:
+        with self.stream(prompt, cancel=cancel, **options) as events:
             for event in events:
                 if isinstance(event, Result):
                     return event
-                if on_step is not None and on_step(event) is False:
+                if on_step is not None and self._call_back(on_step, event) is False:
                     break
         raise CancelledError
 
-    def stream(
-        self, prompt: str | Request, *, cancel: threading.Event | None = None, **options: Unpack[RequestOptions]
-    ) -> Generator[StepEvent | Result, None, None]:
+    def stream(self, prompt: str | Request, *, cancel: threading.Event | None = None, **options: Unpack[RequestOptions]) -> Stream:
         """`generate` as an iterator: yields a StepEvent after each denoiser call, and finally the Result.
 
-        Invalid arguments raise at this call. The work is done while the iterator advances, and its clock starts with the first item.
-        Closing or dropping the iterator cancels the request. Until it ends, other requests of this runtime wait.
+        Invalid arguments raise at this call, and its clock starts. The work is done while the iterator advances, in any thread. Between
+        two items it holds nothing: other requests go on. Closing or dropping the iterator cancels the request.
         """
-        request = self._check(make_request(prompt, **options))
-        seed = int(np.random.default_rng().integers(2**32 - request.count)) if request.seed is None else request.seed
-        return self._events(request, seed, cancel)
+        self._check_not_nested()
+        return self._open_stream(self._check(make_request(prompt, **options)), cancel)
 
-    def _events(self, request: Request, seed: int, cancel: threading.Event | None) -> Generator[StepEvent | Result, None, None]:
-        with self._take_turn() as waited_ms:
-            yield from Generation(self._resources, request, seed=seed, cancel=cancel, waited_ms=waited_ms).events()
+    def _open_stream(self, request: Request, cancel: threading.Event | None) -> Stream:
+        self._check_usable()
+        stream = Stream(
+            self._resources,
+            self._device,
+            request,
+            seed=int(np.random.default_rng().integers(2**32 - request.count)) if request.seed is None else request.seed,
+            cancel=cancel,
+            max_waiting=self._max_waiting,
+            check=self._check_not_nested,
+            on_end=self._forget,
+        )
+        self._streams.add(stream)
+        return stream
+
+    def submit(
+        self,
+        prompt: str | Request,
+        *,
+        on_step: OnStep | None = None,
+        cancel: threading.Event | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Job:
+        """`generate` in a thread of its own; returns at once. Invalid arguments raise at this call, and so does BusyError.
+
+        on_step: called in that thread; returning False cancels the request.
+        """
+        stream = self._open_stream(self._check(make_request(prompt, **options)), cancel)
+        stream.enter_queue()
+        return Job(stream, on_step)
+
+    async def generate_async(
+        self,
+        prompt: str | Request,
+        *,
+        on_step: OnStep | None = None,
+        cancel: threading.Event | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Result:
+        """`generate` for asyncio: the event loop goes on meanwhile. Cancelling the task cancels the request.
+
+        on_step: called in the event loop's thread; the work does not wait for it.
+        """
+        result: Result | None = None
+        async with aclosing(self.stream_async(prompt, cancel=cancel, **options)) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    result = event
+                elif on_step is not None and on_step(event) is False:
+                    break
+        if result is None:
+            raise CancelledError
+        return result
+
+    async def stream_async(
+        self, prompt: str | Request, *, cancel: threading.Event | None = None, **options: Unpack[RequestOptions]
+    ) -> AsyncGenerator[StepEvent | Result, None]:
+        """`stream` for asyncio. The work goes on while the consumer is busy, and events wait for it; ending the iteration cancels it."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[StepEvent | Job] = asyncio.Queue()
+
+        def put(event: StepEvent | Job) -> None:
+            with suppress(RuntimeError):  # the event loop was closed meanwhile
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        job = self.submit(prompt, on_step=put, cancel=cancel, **options)
+        job.add_done_callback(put)
+        try:
+            while isinstance(event := await events.get(), StepEvent):
+                yield event
+            yield job.result()
+        finally:
+            job.cancel()
+
+    async def route_async(self, prompt: str | Request, *, latest: str | None = None, **options: Unpack[RequestOptions]) -> Route:
+        """`route` for asyncio: the event loop goes on meanwhile. Cancelling the task ends the waiting for other calls."""
+        cancel = threading.Event()
+        try:
+            return await asyncio.to_thread(lambda: self.route(prompt, cancel=cancel, latest=latest, **options))
+        finally:
+            cancel.set()
+
+    def _call_back(self, on_step: OnStep, event: StepEvent) -> bool | None:
+        """Call the caller's function, which must not call `generate` in turn."""
+        self._calling.back = True
+        try:
+            return on_step(event)
+        finally:
+            self._calling.back = False
 
     def _check(self, request: Request) -> Request:
         """The request; raises ConfigError if its candidate does not exist or a candidate's family cannot make images of its size."""
@@ -220,27 +369,44 @@ class Runtime:
         """Load every engine of the pool and run each once, so that no request spends time on it. Raises EngineError."""
         from costroute_rt.generation.warm_up import warm_up
 
-        with self._take_turn():
-            warm_up(self._resources)
+        self._check_not_nested()
+        ticket = Ticket()
+        self._device.enter(ticket, None)
+        try:
+            with self._device.turn(ticket, self._check_usable), self._reading(self._check_usable), locating_errors(self._resources):
+                warm_up(self._resources)
+        finally:
+            self._device.leave(ticket)
 
     def close(self) -> None:
-        """Release every engine after the running request has ended, and end the background build.
+        """Release every engine, after the unit of work that runs now, and end the background build. May be called again.
 
-        Later requests raise ConfigError.
+        Requests that run or wait end with StateError, and so do later calls.
         """
-        if self._owner == threading.get_ident():  # this thread has an unfinished stream, which ends here
-            self._release()
-        else:
-            with self._turn:
-                self._release()
-
-    def _release(self) -> None:
-        if self._is_closed:
+        if os.getpid() != self._process:  # the engines belong to the process that opened them
             return
         self._is_closed = True
-        if self._resources.upgrade is not None:
-            self._resources.upgrade.close()
-        self._resources.engines.close()
+        tickets = [each.ticket for each in list(self._streams)]
+        self._device.wake(tickets)
+        self._device.wait_for(tickets)
+        if not self._device.is_mine:  # a signal handler: the request that was interrupted releases them at its end
+            self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            if self._is_released:
+                return
+            self._is_released = True
+            if self._resources.upgrade is not None:
+                self._resources.upgrade.close()
+            with self._resources.reading:
+                self._resources.engines.close()
+
+    def _forget(self, stream: Stream) -> None:
+        """Called at the end of a request."""
+        self._streams.discard(stream)
+        if self._is_closed:
+            self._release()
 
     def __enter__(self) -> Runtime:
         return self
@@ -248,31 +414,29 @@ class Runtime:
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    @contextmanager
-    def _take_turn(self) -> Iterator[float]:
-        """Run one request at a time, because times of concurrent requests predict nothing; yields the milliseconds spent waiting."""
-        clock, me = self._resources.clock, threading.get_ident()
-        if self._owner == me:
-            raise ConfigError("runtime", "already running a request of this thread", "that request to end, or its stream to be closed")
-        started = clock()
-        with self._turn:
-            self._check_open()
-            self._resources.swap_in()
-            self._owner = me
-            try:
-                with self._locating_errors():
-                    yield (clock() - started) * 1000
-            finally:
-                self._owner = None
+    def __reduce__(self) -> str:
+        raise StateError("a runtime cannot be copied or sent to another process", "open one there", reason=Reason.OTHER_PROCESS)
 
-    @contextmanager
-    def _locating_errors(self) -> Iterator[None]:
-        """Fill the bundle and setup of the engine into EngineErrors that pass through."""
-        try:
-            yield
-        except EngineError as error:
-            raise self._resources.located(error) from error.__cause__
-
-    def _check_open(self) -> None:
+    def _check_usable(self) -> None:
+        """Raise StateError if the runtime is closed or belongs to another process."""
+        if os.getpid() != self._process:
+            problem = "this runtime was opened by another process, of which this one is a fork"
+            raise StateError(problem, "open one in each process, after the fork", reason=Reason.OTHER_PROCESS)
         if self._is_closed:
-            raise ConfigError("runtime", "closed", "an open runtime: Runtime.open(...)")
+            raise make_closed_error()
+
+    def _check_not_nested(self) -> None:
+        """The same, and raise StateError if the calling thread is in a callback of this runtime."""
+        self._check_usable()
+        if getattr(self._calling, "back", False):
+            problem = "on_step called the runtime that called it"
+            raise StateError(problem, "return from on_step first, or use submit", reason=Reason.NESTED)
+
+
+@contextmanager
+def locating_errors(resources: Resources) -> Iterator[None]:
+    """Fill the bundle and setup of the engine into EngineErrors that pass through."""
+    try:
+        yield
+    except EngineError as error:
+        raise resources.located(error) from error.__cause__

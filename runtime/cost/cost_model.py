@@ -37,7 +37,9 @@ class CostModel:
         """Expected time of one run of the call's engine, corrected by observed times."""
         return self._measured[call.engine].call.median_ms * self._scale(call)
 
-    def predict(self, calls: Iterable[Call], loads: Iterable[str] = (), instead: Mapping[str, EngineCost] | None = None) -> Cost:
+    def predict(
+        self, calls: Iterable[Call], loads: Iterable[str] = (), instead: Mapping[str, EngineCost] | None = None, *, queue_ms: float = 0.0
+    ) -> Cost:
         """The cost of these calls, and of loading the engines named in `loads`, on this device in its current state.
 
         Calls of the router are part of the overhead. instead: costs by engine name that replace those of the engines in use.
@@ -54,6 +56,7 @@ class CostModel:
         overhead_ms = self._correction.overhead_ms()
         total_ms = overhead_ms + sum(sums.values())
         return Cost(
+            queue_ms=queue_ms,
             overhead_ms=overhead_ms,
             text_ms=sums["text"],
             swap_ms=sums["swap"],

@@ -5,6 +5,7 @@ Tensors have the names of the bundle's manifest (`engines.bundle.manifest`); her
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,10 +32,11 @@ _KEPT = 32
 
 
 class Encodings:
-    """Cache of encoded negative prompts. `in` is safe from any thread; `get` must not be called from several threads at once."""
+    """Cache of encoded negative prompts. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str, str], Tensors] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __contains__(self, key: tuple[str, str, str]) -> bool:
         """key: family, text encoder, text."""
@@ -42,17 +44,22 @@ class Encodings:
 
     def forget(self, family: str, encoder: str) -> None:
         """Drop what a text encoder computed: its engine was replaced."""
-        for key in [key for key in self._kept if key[:2] == (family, encoder)]:
-            del self._kept[key]
+        with self._lock:
+            for key in [key for key in self._kept if key[:2] == (family, encoder)]:
+                del self._kept[key]
 
     def get(self, key: tuple[str, str, str], make: Callable[[], Tensors]) -> Tensors:
         """The cached encoding, or that of `make`; the least recently used encoding is dropped when the cache is full."""
-        if key not in self._kept:
-            self._kept[key] = make()
+        with self._lock:
+            found = self._kept.get(key)
+        if found is None:
+            found = make()
+        with self._lock:
+            self._kept[key] = found
+            self._kept.move_to_end(key)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        return found
 
 
 def tokenize(tokenizers: Mapping[str, Tokenizer], text: str, names: Iterable[str]) -> dict[str, Tokens]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
+
+from costroute_rt.error import make_closed_error
 
 if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
@@ -15,24 +19,49 @@ _log = logging.getLogger(__name__)
 
 
 class EngineSet:
-    """Engines by name, `family/component/graph[@HEIGHTxWIDTH]`; an open engine is called resident.
+    """Engines by name, `family/component/graph[@HEIGHTxWIDTH]`; an open engine is called resident. Safe to use from several threads.
 
-    Engines must not be opened from several threads at once.
+    An engine itself must not be run by two threads at once.
     """
 
     def __init__(self, open_engine: Callable[[str], Engine]) -> None:
         """open_engine: opens the engine of a name; raises EngineError if it does not exist."""
         self._open_engine = open_engine
+        self._lock = threading.RLock()
+        self._opening: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        """Held while the engine of a name is opened: others are used meanwhile."""
         self._resident: dict[str, Engine] = {}
-        self._replaced: set[str] = set()
+        self._leases: set[Lease] = set()
+        self._former: list[tuple[str, Engine]] = []
+        """Engines that were replaced while a request still used them."""
+        self._upgraded: list[Engine] = []
+        """Engines that replaced others, perhaps of another backend."""
+        self._is_closed = False
 
     def get(self, name: str) -> Engine:
-        """The engine, opened if it is not resident."""
-        engine = self._resident.get(name)
-        if engine is None:
-            engine = self._resident[name] = self._open_engine(name)
-            _log.info("loaded engine %s on %s", name, engine.provider)
-        return engine
+        """The engine, opened if it is not resident; raises EngineError, and StateError after `close`."""
+        with self._lock:
+            engine, opening = self._find_open(name), self._opening[name]
+        if engine is not None:
+            return engine
+        with opening:
+            with self._lock:
+                engine = self._find_open(name)  # another thread may have opened it meanwhile
+            return engine if engine is not None else self._keep(name, self._open_engine(name))
+
+    def _find_open(self, name: str) -> Engine | None:
+        if self._is_closed:
+            raise make_closed_error()
+        return self._resident.get(name)
+
+    def _keep(self, name: str, engine: Engine) -> Engine:
+        with self._lock:
+            if not self._is_closed:
+                self._resident[name] = engine
+                _log.info("loaded engine %s on %s", name, engine.provider)
+                return engine
+        _close(name, engine)
+        raise make_closed_error()
 
     def of_family(self, family: str) -> Callable[[str, str], Engine]:
         """`get` for the usual engines of one family, by component and graph."""
@@ -42,34 +71,114 @@ class EngineSet:
         """The engine if it is resident, else None."""
         return self._resident.get(name)
 
-    def replace(self, name: str, engine: Engine) -> None:
-        """Use another engine of the same graph from now on, perhaps of another backend, and close the one in use."""
-        former = self._resident.get(name)
-        self._resident[name] = engine
-        self._replaced.add(name)
-        _log.info("engine %s now runs on %s", name, engine.provider)
-        if former is not None:
-            self._close(name, former)
+    def lease(self) -> Lease:
+        """The engines as they are now, for one request: those it uses stay open until it releases them, even if they are replaced."""
+        with self._lock:
+            lease = Lease(self)
+            self._leases.add(lease)
+            return lease
 
-    def move(self, value: Any, source: str, target: str) -> Any:
-        """An output of engine `source`, moved to where engine `target` can read it; both are resident."""
-        if (source in self._replaced) == (target in self._replaced):
-            return value
-        return self._resident[target].to_device(self._resident[source].to_host(value))
+    def hold(self, name: str, held: dict[str, Engine]) -> Engine:
+        """`get`, and add the engine to the ones that a lease holds before it can be replaced."""
+        while True:
+            engine = self.get(name)
+            with self._lock:
+                if self._is_closed or self._resident.get(name) is engine:
+                    return held.setdefault(name, engine)
+
+    def replace(self, engines: Mapping[str, Engine]) -> None:
+        """Use other engines of these graphs for requests that start from now on, perhaps of another backend."""
+        with self._lock:
+            for name, engine in engines.items():
+                former = self._resident.get(name)
+                self._resident[name] = engine
+                self._upgraded.append(engine)
+                _log.info("engine %s now runs on %s", name, engine.provider)
+                if former is not None:
+                    self._former.append((name, former))
+            self._close_unused()
+
+    def is_upgraded(self, engine: Engine) -> bool:
+        """Whether it replaced another one."""
+        return any(each is engine for each in self._upgraded)
+
+    def release(self, lease: Lease) -> None:
+        """End a lease; does nothing if it has ended."""
+        with self._lock:
+            self._leases.discard(lease)
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        """Close the replaced engines that no request uses."""
+        former, self._former = self._former, []
+        for name, engine in former:
+            if any(lease.holds(engine) for lease in self._leases):
+                self._former.append((name, engine))
+            else:
+                self._upgraded = [each for each in self._upgraded if each is not engine]
+                _close(name, engine)
 
     def close(self) -> None:
-        """Close every engine, even if closing another one fails."""
-        while self._resident:
-            self._close(*self._resident.popitem())
+        """Close every engine, even if closing another one fails; later calls of `get` raise."""
+        with self._lock:
+            self._is_closed = True
+            opening = list(self._opening.values())
+        for each in opening:
+            with each:  # waits for an engine that is being opened now, which is then closed at once
+                pass
+        with self._lock:
+            engines = [*self._resident.items(), *self._former]
+            self._resident, self._former, self._upgraded = {}, [], []
+            self._leases.clear()
+        for name, engine in engines:
+            _close(name, engine)
 
-    def _close(self, name: str, engine: Engine) -> None:
-        try:
-            engine.close()
-        except Exception:  # whatever a backend raises, the other engines must be closed too
-            _log.warning("engine %s could not be closed", name, exc_info=True)
+
+class Lease:
+    """The engines that one request uses, which stay the same until its end."""
+
+    def __init__(self, engines: EngineSet) -> None:
+        self._engines = engines
+        self._held: dict[str, Engine] = {}
+
+    def get(self, name: str) -> Engine:
+        """The engine, opened if it is not resident."""
+        return self._held.get(name) or self._engines.hold(name, self._held)
+
+    def find(self, name: str) -> Engine | None:
+        """The engine if it is resident, else None."""
+        return self._held.get(name) or self._engines.find(name)
+
+    def holds(self, engine: Engine) -> bool:
+        """Whether the request uses this engine."""
+        return any(each is engine for each in list(self._held.values()))
+
+    @property
+    def is_current(self) -> bool:
+        """Whether none of the engines it uses was replaced."""
+        return all(self._engines.find(name) is engine for name, engine in self._held.items())
+
+    def move(self, value: Any, source: str, target: str) -> Any:
+        """An output of engine `source`, moved to where engine `target` can read it; both are in use."""
+        giver, taker = self._held[source], self._held[target]
+        if self._engines.is_upgraded(giver) == self._engines.is_upgraded(taker):
+            return value
+        return taker.to_device(giver.to_host(value))
+
+    def release(self) -> None:
+        """End the use of these engines; replaced ones are closed if no other request uses them."""
+        self._engines.release(self)
+        self._held.clear()
 
 
 def run_on_host(engine: Engine, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Run an engine on arrays in host memory; returns its outputs in host memory."""
     outputs = engine.run({name: engine.to_device(array) for name, array in arrays.items()})
     return {name: engine.to_host(value) for name, value in outputs.items()}
+
+
+def _close(name: str, engine: Engine) -> None:
+    try:
+        engine.close()
+    except Exception:  # whatever a backend raises, the other engines must be closed too
+        _log.warning("engine %s could not be closed", name, exc_info=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,11 +12,11 @@ from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.error import EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states, tokenize
-from costroute_rt.family.engine_set import EngineSet
+from costroute_rt.family.engine_set import EngineSet, Lease
 from costroute_rt.family.family import Family
 from costroute_rt.family.upgrade import Upgrade
+from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
-from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.quality import QualityEstimator
 
 
@@ -44,6 +45,8 @@ class Resources:
     upgrade: Upgrade | None = None
     """The background build; None if nothing had to be built."""
     negatives: Encodings = field(default_factory=Encodings)
+    reading: threading.RLock = field(default_factory=threading.RLock)
+    """Held while text encoders or the router run: prompts are judged beside the denoiser of another request, and engines take no two."""
 
     def family(self, candidate: Candidate) -> Family:
         """The candidate's family."""
@@ -86,17 +89,17 @@ class Resources:
             return None if family.uses_zeros else ""
         return request.negative_prompt
 
-    def text_states(self, prompt: str) -> TextStates | None:
-        """The prompt's states for the router, from one run of the text encoder; None if the router reads none.
+    def judge(self, prompt: str, engines: Lease) -> Judgement:
+        """The expected quality of each candidate, from one run of the text encoder if the router reads its states.
 
-        Raises PromptError if the prompt is far too long.
+        The caller holds `reading`. Raises PromptError if the prompt is far too long.
         """
         family, source = self.main_family, self.states_source
         if source is None:
-            return None
+            return self.quality.judge(prompt, None)
         tokens = tokenize(family.tokenizers, prompt, [source.tokenizer])
-        tensors = family.encode(source.encoder, tokens, self.engines.get(source.call.engine))
-        return text_states(family.bundle, source, tensors, tokens, family.tokenizers)
+        tensors = family.encode(source.encoder, tokens, engines.get(source.call.engine))
+        return self.quality.judge(prompt, text_states(family.bundle, source, tensors, tokens, family.tokenizers))
 
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in."""
@@ -106,8 +109,14 @@ class Resources:
         return error.located(setup=setup, bundle=family.bundle.root)
 
     def swap_in(self) -> None:
-        """Replace engines in use by those that the background build finished; must be called between two requests."""
-        for name, (engine, cost) in (self.upgrade.take() if self.upgrade is not None else {}).items():
-            self.engines.replace(name, engine)
-            self.costs.replace(name, cost)
-            self.negatives.forget(*name.split("/")[:2])
+        """Use the engines that the background build finished, if there are any, for requests that start from now on."""
+        if self.upgrade is None:
+            return
+        finished = self.upgrade.take()
+        if not finished:
+            return
+        with self.reading:
+            self.engines.replace({name: engine for name, (engine, _) in finished.items()})
+            for name, (_, cost) in finished.items():
+                self.costs.replace(name, cost)
+                self.negatives.forget(*name.split("/")[:2])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +17,16 @@ from costroute_rt.call import Call
 from costroute_rt.cost.cost_model import Observed
 from costroute_rt.engines.bundle.manifest import PreviewSpec
 from costroute_rt.engines.bundle.tokenizer import Tokens
-from costroute_rt.error import CancelledError, EngineError, Reason
+from costroute_rt.error import BudgetError, EngineError, Reason
 from costroute_rt.family.conditioning import StatesSource, Tensors, stack_rows, text_states, token_tensors, tokenize
 from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
 from costroute_rt.generation.loop import Denoiser, Pace, Run
 from costroute_rt.generation.planner import plan_calls, route_request
+from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.generation.stopwatch import Stopwatch
+from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
@@ -35,57 +40,131 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
+_log = logging.getLogger(__name__)
+_NOTICED_MS = 1.0
+"""After a shorter wait the choice is not made again."""
+
 
 class Generation:
-    """The run of one request; `events` may be called once. Meanwhile nothing else may use the same resources."""
+    """The run of one request: `prepare` chooses a candidate, then each item of `units` is one unit of work for the device."""
 
-    def __init__(self, resources: Resources, request: Request, *, seed: int, cancel: Event | None = None, waited_ms: float = 0.0) -> None:
-        self._resources, self._request, self._seed, self._waited_ms, self._cancel = resources, request, seed, waited_ms, cancel
-        self._watch = Stopwatch(resources.clock)
+    def __init__(self, resources: Resources, request: Request, device: Device, *, seed: int) -> None:
+        """The request's clock starts now."""
+        self._resources, self._request, self._device, self._seed = resources, request, device, seed
+        self.watch = Stopwatch(resources.clock)
+        self.ticket = Ticket() if request.max_ms is None else Ticket(self.watch.started_s + request.max_ms / 1000)
+        self._engines = resources.engines.lease()
         self._observed = Observed()
         self._tokens: dict[tuple[str, str], Tokens] = {}
         """The prompt's tokens, by family and tokenizer."""
         self._encoded: dict[str, Tensors] = {}
         """Outputs of text encoders for the prompt, by the name of their engine."""
+        self._run: Run | None = None
         self._left_out = 0
         self._is_truncated = False
 
-    def events(self) -> Iterator[StepEvent | Result]:
-        """A StepEvent after each denoiser call, then the Result. Raises BudgetError, CancelledError, EngineError."""
-        calls = plan_calls(self._resources, self._request)
-        route = self._route(calls)
+    def note_wait(self, waited_ms: float) -> None:
+        """Count time in which other requests ran."""
+        self.watch.waited_ms += waited_ms
+        if self._run is not None:
+            self._run.note_wait(waited_ms / 1000)
+
+    def release(self) -> None:
+        """End the use of engines."""
+        self._engines.release()
+
+    def prepare(self) -> None:
+        """Judge the prompt, choose a candidate and reserve its time; may run beside another request's unit of work.
+
+        Raises BudgetError if nothing fits, with the wait for other requests; PromptError, EngineError.
+        """
+        resources = self._resources
+        resources.swap_in()
+        self._calls = plan_calls(resources, self._request)
+        with self._reading():
+            judgement = self._judge()
+        with self.watch.stage("route"), self._device.reserving(self.ticket) as forecast:
+            route = self._choose(judgement, forecast)
+            self._reserve(route)
+
+    def units(self) -> Iterator[StepEvent | Result | None]:
+        """A StepEvent after each denoiser call, the Result at the end, and None after other units. Raises EngineError."""
+        self._choose_again()
+        route = self._route
         family = self._resources.family(route.chosen)
         plan = family.plan(route.chosen, family.size(self._request))
-        for call in calls[route.chosen.name]:
+        for call in self._calls[route.chosen.name]:
+            is_resident = self._engines.find(call.engine) is not None
             self._engine(call.engine)
-        self._check_cancelled()
+            if not is_resident:
+                yield None
         denoiser = Denoiser(self._engine(plan.step.engine), self._condition(family, plan))
         pixels = []
         for index in range(self._request.count):
-            self._check_cancelled()
             later = self._request.count - index - 1
-            pace = self._pace(plan, route, later)
+            pace = self._make_pace(plan, route, later)
             noise = NoiseStream([self._seed + index], plan.latent_shape)
-            run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=self._resources.clock)
+            run = self._run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=self._resources.clock)
+            self._note_left(pace.remaining_ms(run.left), pace.row_ms)
+            yield None
             while run.left:
-                ms = run.advance()
-                self._watch.rows_ms.append(ms)
-                self._record(plan.step, ms)
-                yield self._step_event(run, pace, family, plan, later)
-                self._check_cancelled()
+                yield self._advance(run, pace, family, plan, later)
             self._left_out += len(plan.table) - run.done
             pixels.append(self._decode(run, plan))
         yield self._finish(route, family, plan, np.concatenate(pixels))
 
-    def _route(self, calls: Mapping[str, Sequence[Call]]) -> Route:
-        """Choose a candidate for the prompt."""
+    def _judge(self) -> Judgement:
+        """The expected quality of each candidate for the prompt."""
         resources = self._resources
         source = resources.states_source
         states = None if source is None else self._text_states(resources.main_family, source)
         for call in resources.router_calls:
             self._engine(call.engine)
-        with self._watch.stage("route"):
-            return route_request(resources, self._request, calls, states)
+        with self.watch.stage("route"):
+            return resources.quality.judge(self._request.prompt, states)
+
+    def _choose(self, judgement: Judgement, forecast: Forecast) -> Route:
+        waiting = replace(forecast, queue_ms=forecast.queue_ms + self.watch.waited_ms)
+        return route_request(self._resources, self._request, self._calls, judgement, waiting)
+
+    def _choose_again(self) -> None:
+        """After waiting: more time may be left than was expected, or less. What was accepted is made, if need be late."""
+        judgement = self._route.judgement
+        if self._request.max_ms is None or self.watch.waited_ms < _NOTICED_MS or judgement is None:
+            return
+        with self.watch.stage("route"), self._device.reserving(self.ticket) as forecast:
+            try:
+                self._reserve(self._choose(judgement, forecast))
+            except BudgetError as error:
+                _log.info("late: %s", error)
+
+    def _reserve(self, route: Route) -> None:
+        self._route = route
+        self._note_left(route.option.cost.total_ms - route.option.cost.queue_ms)
+
+    def _note_left(self, left_ms: float, unit_ms: float = math.inf) -> None:
+        """Report the expected time of the work that is left, and of the next unit, to the queue."""
+        self.ticket.remaining_ms = max(left_ms, 0.0)
+        self.ticket.unit_ms = min(unit_ms, self.ticket.remaining_ms)
+
+    def _advance(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent:
+        """Run one row."""
+        began_s = self._resources.clock()
+        ms = run.advance()
+        self.watch.rows_ms.append(ms)
+        self._record(plan.step, ms)
+        self._note_left(pace.remaining_ms(run.left), pace.row_ms if run.left else math.inf)
+        event = self._step_event(run, pace, family, plan, later)
+        self.watch.between_rows_ms += (self._resources.clock() - began_s) * 1000 - ms
+        return event
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Hold the text encoders and the router; the time until other requests release them is a wait."""
+        started_s = self._resources.clock()
+        with self._resources.reading:
+            self.watch.waited_ms += (self._resources.clock() - started_s) * 1000
+            yield
 
     def _text_states(self, family: Family, source: StatesSource) -> TextStates:
         """The prompt's states for the router."""
@@ -95,7 +174,7 @@ class Generation:
     def _tokenize(self, family: Family, names: Iterable[str]) -> dict[str, Tokens]:
         """The prompt's tokens by these tokenizers, computed once per request."""
         missing = [name for name in names if (family.name, name) not in self._tokens]
-        with self._watch.stage("tokenize"):
+        with self.watch.stage("tokenize"):
             for name, tokens in tokenize(family.tokenizers, self._request.prompt, missing).items():
                 self._tokens[family.name, name] = tokens
         return {name: self._tokens[family.name, name] for name in names}
@@ -113,17 +192,17 @@ class Generation:
             step = self._engine(plan.step.engine)
             return {name: step.to_device(array) for name, array in tensors.items()}
         engine = self._engine(plan.condition.engine)
-        with self._watch.stage("text") as lap:
+        with self.watch.stage("text") as lap:
             given = {name: engine.to_device(array) for name, array in tensors.items()}
             made = engine.run({name: value for name, value in given.items() if name in engine.inputs})
         self._record(plan.condition, lap.ms)
-        move = self._resources.engines.move
+        move = self._engines.move
         return {name: move(value, plan.condition.engine, plan.step.engine) for name, value in {**given, **made}.items()}
 
     def _negative(self, family: Family, plan: Plan, positive: Tensors) -> Tensors:
         """The tensors of the negative prompt: encoded text, or zeros if the family uses them for a missing negative prompt."""
         text = self._resources.negative_text(family, self._request)
-        with self._watch.stage("tokenize"):
+        with self.watch.stage("tokenize"):
             tokens = tokenize(family.tokenizers, text or "", plan.tokenizers)
         self._is_truncated |= any(each.is_truncated for each in tokens.values())
         found = token_tensors(family.tokenizers, tokens)
@@ -143,21 +222,21 @@ class Generation:
 
     def _run_encoder(self, family: Family, call: Call, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
         engine = self._engine(call.engine)
-        with self._watch.stage("text") as lap:
+        with self._reading(), self.watch.stage("text") as lap:
             found = family.encode(encoder, tokens, engine)
         self._record(call, lap.ms)
         return found
 
     def _engine(self, name: str) -> Engine:
         """The engine, loaded within the request if it is not resident."""
-        engine = self._resources.engines.find(name)
-        if engine is None:
-            with self._watch.stage("swap") as lap:
-                engine = self._resources.engines.get(name)
-            self._resources.costs.record_load(self._observed, name, lap.ms)
+        if self._engines.find(name) is not None:
+            return self._engines.get(name)
+        with self.watch.stage("swap") as lap:
+            engine = self._engines.get(name)
+        self._resources.costs.record_load(self._observed, name, lap.ms)
         return engine
 
-    def _pace(self, plan: Plan, route: Route, later: int) -> Pace:
+    def _make_pace(self, plan: Plan, route: Route, later: int) -> Pace:
         """The deadline of one image; a route that did not fit the budget has none and runs in full. later: images that follow."""
         costs, max_ms = self._resources.costs, self._request.max_ms
         step_ms, decode_ms = costs.expected_ms(plan.step), costs.expected_ms(plan.decode)
@@ -165,17 +244,17 @@ class Generation:
             self._resources.clock,
             row_ms=step_ms,
             after_ms=decode_ms + later * (len(plan.table) * step_ms + decode_ms),
-            finish_at_s=self._watch.started_s + max_ms / 1000 if max_ms is not None and route.option.fits else None,
+            finish_at_s=self.watch.started_s + max_ms / 1000 if max_ms is not None and route.option.fits else None,
         )
 
     def _step_event(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent:
-        done, spec = len(self._watch.rows_ms), family.bundle.preview
+        done, spec = len(self.watch.rows_ms), family.bundle.preview
         shows = self._request.preview and spec is not None
         return StepEvent(
             index=done,
             total=done + run.left + later * len(plan.table),
-            elapsed_ms=self._watch.elapsed_ms(),
-            remaining_ms=pace.remaining_ms(run.left),
+            elapsed_ms=self.watch.elapsed_ms(),
+            remaining_ms=self._device.forecast(self.ticket).queue_ms + pace.remaining_ms(run.left),
             preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
         )
 
@@ -184,8 +263,8 @@ class Generation:
         if not run.is_finite():
             raise EngineError("its output is not finite", reason=Reason.FAILED, engine=plan.step.engine)
         engine = self._engine(plan.decode.engine)
-        with self._watch.stage("decode") as lap:
-            latent = self._resources.engines.move(run.latent, plan.step.engine, plan.decode.engine)
+        with self.watch.stage("decode") as lap:
+            latent = self._engines.move(run.latent, plan.step.engine, plan.decode.engine)
             pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
         self._record(plan.decode, lap.ms)
         return pixels
@@ -195,16 +274,13 @@ class Generation:
         if call.engine not in self._observed.loads:
             self._resources.costs.record_call(self._observed, call, ms)
 
-    def _check_cancelled(self) -> None:
-        if self._cancel is not None and self._cancel.is_set():
-            raise CancelledError
-
     def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
-        watch, max_ms, predicted = self._watch, self._request.max_ms, route.option.cost
-        timings = watch.timings(self._waited_ms)
+        watch, max_ms, predicted = self.watch, self._request.max_ms, route.option.cost
+        timings = watch.timings()
         left_out_ms = self._left_out * sum(watch.rows_ms) / len(watch.rows_ms)
-        actual_ms = timings.total_ms + left_out_ms
-        self._resources.costs.observe(predicted, self._observed, actual_ms=actual_ms, overhead_ms=timings.outside_ms)
+        own_ms = timings.total_ms - timings.waited_ms - timings.caller_ms + left_out_ms
+        if self._engines.is_current:  # otherwise the times are those of engines that were replaced
+            self._resources.costs.observe(predicted, self._observed, actual_ms=own_ms, overhead_ms=timings.outside_ms)
         outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3), "replanned": self._left_out}
         return Result(
             pixels=pixels,
@@ -220,7 +296,7 @@ class Generation:
 
     def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
         resources, request, candidate = self._resources, self._request, plan.candidate
-        engine = resources.engines.get(plan.step.engine)
+        engine = self._engines.get(plan.step.engine)
         built = engine.key
         return {
             "prompt": request.prompt,

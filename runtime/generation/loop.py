@@ -55,17 +55,22 @@ class Pace:
 
         finish_at_s: the deadline as a time of `clock`; None means no deadline.
         """
-        self._clock, self._row_ms, self._after_ms, self._finish_at_s = clock, row_ms, after_ms, finish_at_s
+        self._clock, self._usual_ms, self._after_ms, self._finish_at_s = clock, row_ms, after_ms, finish_at_s
         self._recent = deque([row_ms] * 3, maxlen=3)  # their median is used: one slow call does not predict the next
 
     def observe(self, row_ms: float) -> None:
         """Add the time of one more row."""
         self._recent.append(row_ms)
 
+    @property
+    def row_ms(self) -> float:
+        """Expected time of the next row."""
+        return median(self._recent)
+
     def remaining_ms(self, rows: int) -> float:
         """Expected time from now on, with `rows` still to run."""
-        row_ms = median(self._recent)
-        slowdown = max(row_ms / self._row_ms, 1.0) if self._row_ms > 0 else 1.0
+        row_ms = self.row_ms
+        slowdown = max(row_ms / self._usual_ms, 1.0) if self._usual_ms > 0 else 1.0
         return rows * row_ms + self._after_ms * slowdown
 
     def rows_that_fit(self, rows: int) -> int:
@@ -119,6 +124,10 @@ class Run:
         self._pace.observe((self._ended - before) * 1000)  # the caller's time between rows included
         self._index, self.done = self._index + 1, self.done + 1
         return (self._ended - started) * 1000
+
+    def note_wait(self, seconds: float) -> None:
+        """Leave time in which other requests ran out of the time of the next row."""
+        self._ended += seconds
 
     def denoised_on_host(self) -> Float32Array:
         """float32[1, channels, height, width]: the predicted clean latent."""

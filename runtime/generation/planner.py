@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,11 +13,11 @@ from costroute_rt.cost.allocation import Allocation, allocate
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import BudgetError
 from costroute_rt.family.resources import Resources
+from costroute_rt.generation.queue import Forecast
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
 from costroute_rt.routing.choice import FASTEST, choose, explain
-from costroute_rt.routing.prompt_encoder import TextStates
 
 _GROWTH = {"float32": 2.0}
 """Memory of weights divided by their size on disk, by precision, 1 if not listed: they are stored in 16 bits."""
@@ -30,21 +31,22 @@ def plan_calls(resources: Resources, request: Request) -> dict[str, tuple[Call, 
     return {candidate.name: resources.calls(candidate, request) for candidate in resources.candidates(request)}
 
 
-def route_request(resources: Resources, request: Request, plans: Plans, states: TextStates | None) -> Route:
+def route_request(resources: Resources, request: Request, plans: Plans, judgement: Judgement, forecast: Forecast) -> Route:
     """Choose among the candidates in `plans`; raises BudgetError if none fits.
 
-    states: text states for `QualityEstimator.judge`; None if it needs none.
+    forecast: what the requests in the queue mean for this one: they come first, or must not come too late.
     """
-    judgement = resources.quality.judge(request.prompt, states)
-    return choose(
+    limit_ms = None if request.max_ms is None else min(request.max_ms, forecast.queue_ms + forecast.slack_ms)
+    route = choose(
         request.prompt,
-        list_options(resources, plans, judgement),
-        max_ms=request.max_ms,
+        list_options(resources, plans, judgement, queue_ms=forecast.queue_ms),
+        max_ms=limit_ms,
         lam=request.lam,
         tolerance=request.tolerance,
         or_fastest=request.or_fastest,
         judgement=judgement,
     )
+    return replace(route, max_ms=request.max_ms)
 
 
 def route_batch(
@@ -86,10 +88,12 @@ def route_batch(
     return routes
 
 
-def list_options(resources: Resources, plans: Plans, judgement: Judgement, costs: Mapping[str, Cost] | None = None) -> list[Option]:
+def list_options(
+    resources: Resources, plans: Plans, judgement: Judgement, costs: Mapping[str, Cost] | None = None, *, queue_ms: float = 0.0
+) -> list[Option]:
     """The candidates in `plans`, in the pool's order, each with its expected quality, cost and memory.
 
-    costs: costs by candidate; None means that they are predicted here.
+    costs: costs by candidate; None means that they are predicted here, with `queue_ms` of waiting.
     """
     options = []
     for index, candidate in enumerate(resources.pool):
@@ -102,7 +106,7 @@ def list_options(resources: Resources, plans: Plans, judgement: Judgement, costs
                 candidate=candidate,
                 quality=float(judgement.mean[index]),
                 quality_error=float(judgement.standard_error[index]),
-                cost=resources.costs.predict(calls, missing) if costs is None else costs[candidate.name],
+                cost=resources.costs.predict(calls, missing, queue_ms=queue_ms) if costs is None else costs[candidate.name],
                 memory_bytes=_memory_bytes(resources, candidate, calls),
                 resident=not missing,
                 building_ms=_upgraded_ms(resources, calls),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -146,6 +147,11 @@ class FakeDevice:
     """Factor on the profiled time, by engine name; 1 for engines that are not listed."""
     on_call: list[Callable[[str], None]]
     """Called with the engine's name before each call."""
+
+    def wait_for_waiting(self, requests: int) -> None:
+        """Wait until so many requests wait for their turn."""
+        while self.runtime._device.waiting < requests:
+            threading.Event().wait(0.001)
 
 
 def open_fake_runtime(

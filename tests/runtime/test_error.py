@@ -41,6 +41,8 @@ CASES = [
         "asked for provider cuda, found only cpu; install x",
     ),
     (error.OutputError("/o.png", "the disk is full"), 7, "cannot write /o.png: the disk is full"),
+    (error.make_closed_error(), 8, "the runtime is closed; open another one: Runtime.open(...)"),
+    (error.BusyError(3, 3, 840.4), 9, "the queue is full: 3 requests may wait; try again in about 840 ms"),
     (error.CancelledError(), 130, "cancelled"),
 ]  # fmt: skip
 ERRORS = [case[0] for case in CASES]
@@ -84,6 +86,13 @@ def test_locating_an_error_fills_missing_fields_only() -> None:
     assert (again.engine, again.setup, again.bundle) == (found.engine, SETUP, "/b")
 
 
-@pytest.mark.parametrize("reason", [each for each in Reason if each not in (Reason.EXISTS, Reason.ROUTER, Reason.LABELS, Reason.DRIVER)])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        each
+        for each in Reason
+        if each not in (Reason.EXISTS, Reason.ROUTER, Reason.LABELS, Reason.DRIVER, Reason.NESTED, Reason.OTHER_PROCESS)
+    ],
+)
 def test_every_reason_of_an_engine_error_has_a_remedy(reason: Reason) -> None:
     assert error.EngineError("it is odd", reason=reason).remedy

@@ -201,7 +201,7 @@ def test_tensors_reach_an_engine_that_keeps_its_values_elsewhere(device: FakeDev
     """The step reads the condition's output and a tensor that the condition was given too; both are moved to its device."""
     want, former = ask(device, negative_prompt="snow").pixels, device.engines[name]
     boxed = BoxedEngine(name, former.clock, former.ms, former.fail, inputs=former.inputs, functions=former.functions)
-    device.resources.engines.replace(name, boxed)  # type: ignore[arg-type]
+    device.resources.engines.replace({name: boxed})  # type: ignore[dict-item]
     np.testing.assert_array_equal(ask(device, negative_prompt="snow").pixels, want)
     assert boxed.calls == (4 if name == STEP else 1)
 

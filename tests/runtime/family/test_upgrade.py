@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt import ConfigError, Runtime
+from costroute_rt import ConfigError, Runtime, StateError
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.gate import Race
 from costroute_rt.engines.bundle.bundle import Bundle
@@ -128,7 +128,7 @@ def test_values_are_converted_between_engines_of_different_backends(upgraded: Up
     for name in ("tiny/base/guided_step", "tiny/base/condition", "tiny/vae/decode"):
         engine = upgraded._open(name)
         boxed = BoxedEngine(name, engine.clock, engine.ms, engine.fail, inputs=engine.inputs)
-        upgraded.resources.engines.replace(name, boxed)  # type: ignore[arg-type]
+        upgraded.resources.engines.replace({name: boxed})  # type: ignore[dict-item]
         np.testing.assert_array_equal(upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1).pixels, want)
         upgraded.runtime.preload()
     np.testing.assert_array_equal(
@@ -259,7 +259,7 @@ def test_closing_the_runtime_ends_the_builder_and_closes_untaken_engines(upgrade
     assert upgraded.script.is_closed
     assert upgraded.script.is_released
     assert upgraded.engines["tiny/turbo/step"].is_closed
-    with pytest.raises(ConfigError, match="closed"):
+    with pytest.raises(StateError, match="closed"):
         upgraded.runtime.generate(PROMPT)
 
 

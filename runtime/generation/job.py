@@ -1,0 +1,104 @@
+"""Jobs: requests that run in a thread of their own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from costroute_rt.error import BusyError, CancelledError
+from costroute_rt.result import Result, StepEvent
+
+if TYPE_CHECKING:
+    from costroute_rt.generation.stream import Stream
+
+_log = logging.getLogger(__name__)
+
+
+class Job:
+    """A submitted request. It runs by itself; its methods may be called from any thread."""
+
+    def __init__(self, stream: Stream, on_event: Callable[[StepEvent], object] | None) -> None:
+        """Starts it. on_event: called in the job's thread after each denoiser call; returning False cancels the job."""
+        self._stream, self._on_event = stream, on_event
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._callbacks: list[Callable[[Job], object]] = []
+        self._result: Result | None = None
+        self._error: BaseException | None = None
+        self._progress: StepEvent | None = None
+        try:
+            threading.Thread(target=self._run, name="costroute-rt job", daemon=True).start()
+        except RuntimeError as error:  # the system's limit of threads
+            stream.close()
+            raise BusyError(threading.active_count(), 0, 1000.0) from error
+
+    @property
+    def done(self) -> bool:
+        """Whether the request has ended: with a result, an error, or cancelled."""
+        return self._done.is_set()
+
+    @property
+    def progress(self) -> StepEvent | None:
+        """The last event; None before the first denoiser call has ended."""
+        return self._progress
+
+    def cancel(self) -> bool:
+        """Cancel the request: at once if it waits, else after the denoiser call that is running. Returns False if it has ended."""
+        if self.done:
+            return False
+        self._stream.close()
+        return True
+
+    def result(self, timeout: float | None = None) -> Result:
+        """The result, when the request has ended.
+
+        timeout: seconds to wait at most; then TimeoutError is raised and the request goes on. Raises what `generate` would raise.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        assert self._result is not None
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error that `result` would raise, when the request has ended; None if it has a result."""
+        if not self._done.wait(timeout):
+            raise TimeoutError(f"the request has not ended after {timeout:g} s")
+        return self._error
+
+    def add_done_callback(self, callback: Callable[[Job], object]) -> None:
+        """Call `callback(job)` when the request has ended, in the job's thread; at once if it has ended already."""
+        with self._lock:
+            if not self.done:
+                self._callbacks.append(callback)
+                return
+        _call(callback, self)
+
+    def _run(self) -> None:
+        try:
+            self._result = self._make()
+        except BaseException as error:  # it is raised by `result`
+            self._error = error
+        with self._lock:
+            self._done.set()
+        for callback in self._callbacks:
+            _call(callback, self)
+
+    def _make(self) -> Result:
+        with self._stream as events:
+            for event in events:
+                if isinstance(event, Result):
+                    return event
+                self._progress = event
+                if self._on_event is not None and self._on_event(event) is False:
+                    break
+        raise CancelledError
+
+
+def _call(callback: Callable[[Job], object], job: Job) -> None:
+    try:
+        callback(job)
+    except Exception:  # nobody else would see it
+        _log.exception("a callback of a job failed")

@@ -1,0 +1,233 @@
+"""The queue of a device: it runs one unit of work at a time, that of the most urgent request.
+
+A unit is what cannot be interrupted: loading engines, encoding a text, one denoiser call, decoding one image. Requests are ordered by
+deadline, those without a budget come last, and equals in the order of their arrival. Between two of its units a request holds nothing,
+so a consumer that pauses delays nobody.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+from costroute_rt.cost.correction import Clock
+from costroute_rt.error import BusyError
+
+POLL_S = 0.02
+"""How often a request looks whether an event of the caller cancelled it: that cannot wake it."""
+_WAKE_S = 1.0
+"""How often it looks otherwise; some systems deliver no signals to a thread that waits without end."""
+_AWAY_S = 0.05
+"""Requests whose consumer has been away for longer are not expected to go on, and are not waited for."""
+_GRACE_S = 0.005
+"""How long the device is kept for a more urgent request whose consumer has just got an event: otherwise two requests would alternate, and
+both would take twice as long."""
+_numbers = itertools.count()
+
+
+class State(Enum):
+    """What a request in the queue does now."""
+
+    WAITING = "waiting"
+    """For its turn, or about to."""
+    RUNNING = "running"
+    AWAY = "away"
+    """Its consumer has the last event and has not asked for the next one."""
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """The place of one request in the queue."""
+
+    deadline_s: float = math.inf
+    """A time of the queue's clock; infinite without a budget."""
+    remaining_ms: float = 0.0
+    """Expected time of the work that is left."""
+    unit_ms: float = 0.0
+    """Expected time of its next unit of work, at most `remaining_ms`."""
+    state: State = State.WAITING
+    since_s: float = 0.0
+    """When it entered that state."""
+    left_s: float = -math.inf
+    """When it last finished a unit of work, as a time of `time.monotonic`."""
+    number: int = field(default_factory=lambda: next(_numbers))
+    """Order of arrival."""
+
+    @property
+    def urgency(self) -> tuple[float, int]:
+        """The smallest goes first."""
+        return self.deadline_s, self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the other requests mean for one request."""
+
+    queue_ms: float = 0.0
+    """Expected wait for more urgent requests, and for the unit of work that runs now."""
+    slack_ms: float = math.inf
+    """Time that the request may take without making a less urgent one miss its deadline."""
+
+
+class Device:
+    """The queue of requests for one device. Safe to use from any thread; in a signal handler too."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._tickets: set[Ticket] = set()
+        self._waiting: dict[Ticket, threading.Condition] = {}
+        self._running: Ticket | None = None
+        self._thread: int | None = None
+        """The thread that runs the unit."""
+        self._idle = threading.Condition(self._lock)
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether the calling thread runs a unit of work now."""
+        return self._thread == threading.get_ident()
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait for their turn."""
+        return len(self._waiting)
+
+    def enter(self, ticket: Ticket, max_waiting: int | None) -> None:
+        """Add a request. Raises BusyError if `max_waiting` requests wait already, besides the one that runs."""
+        with self._lock:
+            ahead = sum(1 for _ in self._active())
+            if max_waiting is not None and ahead > max_waiting:
+                expected_ms = sum(each.remaining_ms for each in self._active())
+                raise BusyError(ahead - 1, max_waiting, expected_ms / ahead)
+            self._tickets.add(ticket)
+            self.note(ticket, State.WAITING)
+
+    def leave(self, ticket: Ticket) -> None:
+        """Remove a request; does nothing if it was removed before."""
+        with self._lock:
+            self._tickets.discard(ticket)
+            self._wake()
+
+    def note(self, ticket: Ticket, state: State) -> None:
+        """Record what a request does now."""
+        with self._lock:
+            ticket.state, ticket.since_s = state, self._clock()
+
+    @contextmanager
+    def reserving(self, ticket: Ticket) -> Iterator[Forecast]:
+        """Forecast what `ticket` has to wait for; until the block ends, no other request can reserve time."""
+        with self._lock:
+            yield self.forecast(ticket)
+
+    def forecast(self, ticket: Ticket) -> Forecast:
+        """What the requests in the queue mean for one that has, or would get, this ticket."""
+        with self._lock:
+            others = sorted((each for each in self._active() if each is not ticket), key=lambda each: each.urgency)
+            ahead = [each for each in others if each.urgency < ticket.urgency]
+            queue_ms = sum(map(self._left_ms, ahead))
+            if self._running is not None and self._running is not ticket and self._running not in ahead:
+                queue_ms += self._left_ms(self._running, unit=True)
+            return Forecast(queue_ms, self._slack_ms(queue_ms, others[len(ahead) :]))
+
+    def _slack_ms(self, queue_ms: float, behind: Iterable[Ticket]) -> float:
+        """The time that can be put before these requests, in their order, so that each still meets its deadline if it would now."""
+        slack_ms, done_ms, now_s = math.inf, queue_ms, self._clock()
+        for each in behind:
+            done_ms += self._left_ms(each)
+            spare_ms = (each.deadline_s - now_s) * 1000 - done_ms
+            if spare_ms >= 0:
+                slack_ms = min(slack_ms, spare_ms)
+        return slack_ms
+
+    def _left_ms(self, ticket: Ticket, *, unit: bool = False) -> float:
+        """Expected time until a request, or only its current unit, is done."""
+        spent_ms = (self._clock() - ticket.since_s) * 1000 if ticket is self._running else 0.0
+        return max((ticket.unit_ms if unit else ticket.remaining_ms) - spent_ms, 0.0)
+
+    def _active(self) -> Iterator[Ticket]:
+        """Requests that run, wait, or whose consumer is about to ask for more."""
+        now_s = self._clock()
+        return (each for each in self._tickets if each.state is not State.AWAY or now_s - each.since_s <= _AWAY_S)
+
+    @contextmanager
+    def turn(self, ticket: Ticket, check: Callable[[], object], *, polls: bool = False) -> Iterator[float]:
+        """Wait until `ticket` is the most urgent one that waits, and keep the device until the block ends; yields the milliseconds waited.
+
+        check: what it raises ends the waiting; called at the start, after `wake`, and all the time if `polls` is set.
+        """
+        waited_ms = self._acquire(ticket, check, POLL_S if polls else _WAKE_S)
+        try:
+            yield waited_ms
+        finally:
+            self._release(ticket)
+
+    def _acquire(self, ticket: Ticket, check: Callable[[], object], poll_s: float) -> float:
+        started_s = self._clock()
+        with self._lock:
+            ready = self._waiting[ticket] = threading.Condition(self._lock)
+            self.note(ticket, State.WAITING)
+            try:
+                while True:
+                    check()
+                    wait_s = poll_s
+                    if self._running is None and self._first() is ticket:
+                        wait_s = self._grace_s(ticket)
+                        if wait_s <= 0:
+                            self._running, self._thread = ticket, threading.get_ident()
+                            self.note(ticket, State.RUNNING)
+                            return (self._clock() - started_s) * 1000
+                    ready.wait(min(wait_s, poll_s))
+            finally:
+                del self._waiting[ticket]
+                self._wake()  # if this one gave up, it may have been woken instead of the next
+
+    def _grace_s(self, ticket: Ticket) -> float:
+        """How long the device is still kept for a more urgent request."""
+        left = [each.left_s for each in self._tickets if each.state is State.AWAY and each.urgency < ticket.urgency]
+        return max(left, default=-math.inf) + _GRACE_S - time.monotonic()
+
+    def _release(self, ticket: Ticket) -> None:
+        with self._lock:
+            self._running = self._thread = None
+            self.note(ticket, State.AWAY)
+            ticket.left_s = time.monotonic()
+            self._wake()
+            self._idle.notify_all()
+
+    def _first(self) -> Ticket:
+        return min(self._waiting, key=lambda each: each.urgency)
+
+    def _wake(self) -> None:
+        if self._waiting and self._running is None:
+            self._waiting[self._first()].notify()
+
+    def wake(self, tickets: Iterable[Ticket]) -> None:
+        """Let these requests, if they wait, call their `check` now."""
+        with self._lock:
+            for ticket in tickets:
+                if ticket in self._waiting:
+                    self._waiting[ticket].notify_all()
+
+    def wait_for(self, tickets: Iterable[Ticket]) -> None:
+        """Wait until none of these requests runs a unit of work; returns at once in the thread that runs one."""
+        with self._lock:
+            wanted = set(tickets)
+            while self._running in wanted and not self.is_mine:
+                self._idle.wait(_WAKE_S)
+
+
+_shared: dict[tuple[int, str], Device] = {}
+_sharing = threading.Lock()
+
+
+def shared_device(name: str) -> Device:
+    """The one queue that all runtimes of this process have for the device of that name."""
+    with _sharing:
+        return _shared.setdefault((os.getpid(), name), Device(time.perf_counter))

@@ -1,0 +1,127 @@
+"""Streams: a request as an iterator of its events."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from costroute_rt.error import CancelledError, EngineError
+from costroute_rt.generation.generation import Generation
+from costroute_rt.generation.process_exit import stop_if_exiting
+from costroute_rt.generation.queue import Device
+from costroute_rt.result import Result, StepEvent
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from costroute_rt.family.resources import Resources
+    from costroute_rt.request import Request
+
+
+class Stream:
+    """A StepEvent after each denoiser call of a request, and finally the Result.
+
+    Any thread may ask for the next event; the work is done meanwhile. Between two events the stream holds nothing: other requests go on.
+    Closing or dropping it cancels the request.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        device: Device,
+        request: Request,
+        *,
+        seed: int,
+        cancel: threading.Event | None,
+        max_waiting: int | None,
+        check: Callable[[], None],
+        on_end: Callable[[Stream], None],
+    ) -> None:
+        """check: raises StateError if the runtime cannot be used any more. on_end: called once, when the request has ended."""
+        self._resources, self._device, self._max_waiting = resources, device, max_waiting
+        self._cancel, self._check_runtime, self._on_end = cancel, check, on_end
+        self._advancing = threading.Lock()
+        self._is_closed = self._is_over = self._is_queued = False
+        self._units: Iterator[StepEvent | Result | None] | None = None
+        self._generation = Generation(resources, request, device, seed=seed)
+        self.ticket = self._generation.ticket
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> StepEvent | Result:
+        """The next event. Raises BudgetError, PromptError, CancelledError, EngineError, BusyError; StateError if the runtime is closed."""
+        with self._advancing:
+            if self._is_over:
+                raise StopIteration
+            try:
+                event = self._advance()
+            except BaseException as error:
+                self._end()
+                stop_if_exiting()
+                if isinstance(error, EngineError):
+                    raise self._resources.located(error) from error.__cause__
+                raise
+            if isinstance(event, Result):
+                self._end()
+            else:
+                self._generation.watch.pause()
+            return event
+
+    def _advance(self) -> StepEvent | Result:
+        self._check()
+        generation = self._generation
+        generation.watch.resume()
+        if self._units is None:
+            self.enter_queue()
+            generation.prepare()
+            self._units = generation.units()
+        while True:
+            with self._device.turn(self.ticket, self._check, polls=self._cancel is not None) as waited_ms:
+                generation.note_wait(waited_ms)
+                event = next(self._units)
+            if event is not None:
+                return event
+
+    def enter_queue(self) -> None:
+        """Take a place in the queue, if the stream has none yet; the first event does it too. Raises BusyError if the queue is full."""
+        if not self._is_queued:
+            self._device.enter(self.ticket, self._max_waiting)
+            self._is_queued = True
+
+    def _check(self) -> None:
+        self._check_runtime()
+        if self._is_closed or (self._cancel is not None and self._cancel.is_set()):
+            raise CancelledError
+
+    def _end(self) -> None:
+        self._is_over, self._units = True, None
+        self._device.leave(self.ticket)
+        self._generation.release()
+        self._on_end(self)
+
+    def close(self) -> None:
+        """Cancel the request; a unit of work that runs in another thread is finished first, and that thread gets CancelledError.
+
+        Does nothing if the request has ended.
+        """
+        self._is_closed = True
+        if self._advancing.acquire(blocking=False):
+            try:
+                if not self._is_over:
+                    self._end()
+            finally:
+                self._advancing.release()
+        else:
+            self._device.wake([self.ticket])
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_is_over", True):
+            self.close()

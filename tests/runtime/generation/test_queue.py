@@ -1,0 +1,209 @@
+"""The queue of a device: who comes first, what is expected of the others, and what ends the waiting."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+
+from costroute_rt.error import BusyError, CancelledError
+from costroute_rt.generation.queue import Device, Forecast, State, Ticket, shared_device
+from tests.runtime.fakes import FakeClock
+
+
+def no_check() -> None:
+    return None
+
+
+class Waiters:
+    """Threads that each wait for one turn, and the order in which they got it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device, self.order, self.threads = device, list[str](), list[threading.Thread]()
+
+    def start(self, name: str, ticket: Ticket) -> None:
+        """Let a request wait, and return when it does."""
+
+        def run() -> None:
+            with self.device.turn(ticket, no_check):
+                self.order.append(name)
+            self.device.leave(ticket)
+
+        before = self.device.waiting
+        self.device.enter(ticket, None)
+        self.threads.append(threading.Thread(target=run))
+        self.threads[-1].start()
+        while self.device.waiting == before:
+            threading.Event().wait(0.001)
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join(60)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def device(clock: FakeClock) -> Device:
+    return Device(clock)
+
+
+def entered(device: Device, ticket: Ticket, state: State = State.WAITING) -> Ticket:
+    device.enter(ticket, None)
+    device.note(ticket, state)
+    return ticket
+
+
+def test_the_earliest_deadline_goes_first_and_requests_without_a_budget_in_order_of_arrival(device: Device) -> None:
+    waiters, first = Waiters(device), Ticket()
+    with device.turn(first, no_check):
+        waiters.start("no budget, first", Ticket())
+        waiters.start("no budget, second", Ticket())
+        waiters.start("late", Ticket(deadline_s=200.0))
+        waiters.start("soon", Ticket(deadline_s=150.0))
+    waiters.join()
+    assert waiters.order == ["soon", "late", "no budget, first", "no budget, second"]
+
+
+def test_a_request_keeps_the_device_from_unit_to_unit(device: Device) -> None:
+    """Two requests that alternated would both take twice as long."""
+    waiters, first = Waiters(device), Ticket()
+    device.enter(first, None)
+    with device.turn(first, no_check):
+        waiters.start("second", Ticket())
+    for unit in range(3):
+        with device.turn(first, no_check):
+            waiters.order.append(f"first, unit {unit}")
+    device.leave(first)
+    waiters.join()
+    assert waiters.order[-1] == "second"
+
+
+def test_a_paused_request_holds_nothing(device: Device) -> None:
+    waiters, paused = Waiters(device), Ticket(deadline_s=101.0)
+    device.enter(paused, None)
+    with device.turn(paused, no_check):
+        waiters.start("other", Ticket())
+    waiters.join()
+    assert waiters.order == ["other"]
+
+
+def test_a_more_urgent_request_takes_over_between_two_units(device: Device) -> None:
+    waiters, first = Waiters(device), Ticket(deadline_s=200.0)
+    device.enter(first, None)
+    with device.turn(first, no_check):
+        waiters.start("urgent", Ticket(deadline_s=150.0))
+    with device.turn(first, no_check):
+        waiters.order.append("first")
+    waiters.join()
+    assert waiters.order == ["urgent", "first"]
+
+
+def test_a_check_that_raises_ends_the_waiting_and_lets_the_next_one_run(device: Device) -> None:
+    waiters, gives_up, raised = Waiters(device), threading.Event(), list[Exception]()
+
+    def check() -> None:
+        if gives_up.is_set():
+            raise CancelledError
+
+    def wait() -> None:
+        try:
+            with device.turn(ticket, check):
+                pytest.fail("it had its turn")
+        except CancelledError as error:
+            raised.append(error)
+
+    ticket = Ticket(deadline_s=101.0)
+    thread = threading.Thread(target=wait)
+    with device.turn(Ticket(), no_check):
+        thread.start()
+        waiters.start("other", Ticket())
+        gives_up.set()
+        device.wake([ticket])
+        thread.join(60)
+        assert len(raised) == 1
+    waiters.join()
+    assert waiters.order == ["other"]
+
+
+def test_the_wait_is_that_for_more_urgent_requests_and_the_running_unit(device: Device, clock: FakeClock) -> None:
+    entered(device, Ticket(deadline_s=110.0, remaining_ms=300.0))
+    running = entered(device, Ticket(deadline_s=200.0, remaining_ms=900.0, unit_ms=80.0))
+    entered(device, Ticket(deadline_s=300.0, remaining_ms=50.0))
+    with device.turn(running, no_check):
+        pass
+    ticket = Ticket(deadline_s=120.0)
+    assert device.forecast(ticket).queue_ms == 300.0
+    assert device.forecast(Ticket(deadline_s=250.0)).queue_ms == 300.0 + 900.0
+    assert device.forecast(Ticket()).queue_ms == 300.0 + 900.0 + 50.0
+
+
+def test_time_already_spent_on_the_running_unit_is_not_waited_for_again(device: Device, clock: FakeClock) -> None:
+    running = entered(device, Ticket(remaining_ms=900.0, unit_ms=80.0))
+    with device.turn(running, no_check):
+        clock.pass_ms(30)
+        assert device.forecast(Ticket()).queue_ms == pytest.approx(870)
+        assert device.forecast(Ticket(deadline_s=101.0)).queue_ms == pytest.approx(50)
+        clock.pass_ms(100)
+        assert device.forecast(Ticket(deadline_s=101.0)).queue_ms == 0
+
+
+def test_a_request_gets_the_time_that_less_urgent_ones_can_spare(device: Device) -> None:
+    entered(device, Ticket(deadline_s=100.5, remaining_ms=200.0))
+    entered(device, Ticket(deadline_s=101.0, remaining_ms=650.0))
+    entered(device, Ticket(deadline_s=101.1, remaining_ms=500.0))  # late anyway
+    assert device.forecast(Ticket(deadline_s=100.2)) == Forecast(0.0, pytest.approx(150.0))
+    assert device.forecast(Ticket(deadline_s=100.8)) == Forecast(200.0, pytest.approx(150.0))
+    assert device.forecast(Ticket()).slack_ms == math.inf
+
+
+def test_a_consumer_that_is_away_is_not_waited_for(device: Device, clock: FakeClock) -> None:
+    entered(device, Ticket(deadline_s=101.0, remaining_ms=300.0), State.AWAY)
+    assert device.forecast(Ticket()).queue_ms == 300.0
+    clock.pass_ms(60)
+    assert device.forecast(Ticket()).queue_ms == 0.0
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+def test_more_requests_than_may_wait_are_refused(device: Device, allowed: int) -> None:
+    tickets = [entered(device, Ticket(remaining_ms=400.0)) for _ in range(allowed + 1)]
+    with pytest.raises(BusyError) as caught:
+        device.enter(Ticket(), allowed)
+    assert (caught.value.waiting, caught.value.max_waiting, caught.value.retry_after_ms) == (allowed, allowed, 400.0)
+    device.leave(tickets[0])
+    device.enter(Ticket(), allowed)
+
+
+def test_waiting_for_requests_ends_when_their_unit_does(device: Device) -> None:
+    ticket, other, ended = Ticket(), Ticket(), threading.Event()
+    in_turn, may_end = threading.Event(), threading.Event()
+
+    def run() -> None:
+        with device.turn(ticket, no_check):
+            in_turn.set()
+            device.wait_for([ticket])  # its own unit: returns at once
+            may_end.wait(60)
+
+    def close() -> None:
+        device.wait_for([ticket])
+        ended.set()
+
+    threads = [threading.Thread(target=each) for each in (run, close)]
+    threads[0].start()
+    in_turn.wait(60)
+    device.wait_for([other])
+    threads[1].start()
+    assert not ended.wait(0.02)
+    may_end.set()
+    assert ended.wait(60)
+    for thread in threads:
+        thread.join(60)
+
+
+def test_runtimes_of_a_process_share_the_queue_of_a_device() -> None:
+    assert shared_device("cpu") is shared_device("cpu")
+    assert shared_device("cpu") is not shared_device("cuda")
