@@ -37,15 +37,18 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
     forecast: what the requests in the queue mean for this one: they come first, or must not come too late.
     """
     limit_ms = None if request.max_ms is None else min(request.max_ms, forecast.queue_ms + forecast.slack_ms)
-    route = choose(
-        request.prompt,
-        list_options(resources, plans, judgement, queue_ms=forecast.queue_ms),
-        max_ms=limit_ms,
-        lam=request.lam,
-        tolerance=request.tolerance,
-        or_fastest=request.or_fastest,
-        judgement=judgement,
-    )
+    try:
+        route = choose(
+            request.prompt,
+            list_options(resources, plans, judgement, queue_ms=forecast.queue_ms),
+            max_ms=limit_ms,
+            lam=request.lam,
+            tolerance=request.tolerance,
+            or_fastest=request.or_fastest,
+            judgement=judgement,
+        )
+    except BudgetError as error:
+        raise BudgetError(request.max_ms or 0.0, error.fastest, error.fastest_ms) from None
     return replace(route, max_ms=request.max_ms)
 
 

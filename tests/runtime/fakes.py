@@ -150,8 +150,11 @@ class FakeDevice:
 
     def wait_for_waiting(self, requests: int) -> None:
         """Wait until so many requests wait for their turn."""
-        while self.runtime._device.waiting < requests:
+        for _ in range(30_000):
+            if self.runtime._device.waiting >= requests:
+                return
             threading.Event().wait(0.001)
+        raise AssertionError(f"{self.runtime._device.waiting} of {requests} requests wait")
 
 
 def open_fake_runtime(

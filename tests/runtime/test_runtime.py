@@ -20,7 +20,7 @@ from costroute_rt.judgement import Judgement
 from costroute_rt.png import read_settings
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.routing.prompt_encoder import TextStates
-from tests.runtime.fakes import POOL, FakeClock, FakeDevice
+from tests.runtime.fakes import POOL, FakeDevice
 
 STOCHASTIC = {"_class_name": "EulerAncestralDiscreteScheduler", "prediction_type": "epsilon", "timestep_spacing": "trailing"}
 
