@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,10 @@ class StepEvent:
     """Expected time until the result, decoding included."""
     preview: Image | None = None
     """Rough preview of the image in progress; None unless the request has `preview`."""
+
+
+OnStep = Callable[[StepEvent], "bool | None"]
+"""Called after each denoiser call of a request; returning False cancels it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,11 @@ from costroute_rt.generation.queue import POLL_S, Device, Ticket, shared_device
 from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request, RequestOptions, check_number, check_whole, make_request
-from costroute_rt.result import Result, StepEvent
+from costroute_rt.result import OnStep, Result, StepEvent
 from costroute_rt.route import Route
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-OnStep = Callable[[StepEvent], "bool | None"]
 
 
 class Runtime:
@@ -252,13 +251,8 @@ class Runtime:
         cancel: an event to set from another thread; the request ends after the denoiser call that is running.
         Raises PromptError, ConfigError, BudgetError (nothing fits), CancelledError, EngineError.
         """
-        with self.stream(prompt, cancel=cancel, **options) as events:
-            for event in events:
-                if isinstance(event, Result):
-                    return event
-                if on_step is not None and self._call_back(on_step, event) is False:
-                    break
-        raise CancelledError
+        callback = None if on_step is None else partial(self._call_back, on_step)
+        return self.stream(prompt, cancel=cancel, **options).run(callback)
 
     def stream(self, prompt: str | Request, *, cancel: threading.Event | None = None, **options: Unpack[RequestOptions]) -> Stream:
         """`generate` as an iterator: yields a StepEvent after each denoiser call, and finally the Result.
@@ -296,9 +290,21 @@ class Runtime:
 
         on_step: called in that thread; returning False cancels the request.
         """
+        return self._start(prompt, on_step, cancel, **options)
+
+    def _start(
+        self,
+        prompt: str | Request,
+        on_step: OnStep | None,
+        cancel: threading.Event | None,
+        *,
+        pauses: bool = True,
+        **options: Unpack[RequestOptions],
+    ) -> Job:
+        """A job; pauses: whether `on_step` may take its time."""
         stream = self._open_stream(self._check(make_request(prompt, **options)), cancel)
         stream.enter_queue()
-        return Job(stream, on_step)
+        return Job(stream, on_step, pauses=pauses)
 
     async def generate_async(
         self,
@@ -334,7 +340,7 @@ class Runtime:
             with suppress(RuntimeError):  # the event loop was closed meanwhile
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        job = self.submit(prompt, on_step=put, cancel=cancel, **options)
+        job = self._start(prompt, put, cancel, pauses=False, **options)
         job.add_done_callback(put)
         try:
             while isinstance(event := await events.get(), StepEvent):

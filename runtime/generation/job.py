@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from costroute_rt.error import BusyError, CancelledError
-from costroute_rt.result import Result, StepEvent
+from costroute_rt.error import BusyError
 
 if TYPE_CHECKING:
     from costroute_rt.generation.stream import Stream
+    from costroute_rt.result import OnStep, Result, StepEvent
 
 _log = logging.getLogger(__name__)
 
@@ -19,9 +19,9 @@ _log = logging.getLogger(__name__)
 class Job:
     """A submitted request. It runs by itself; its methods may be called from any thread."""
 
-    def __init__(self, stream: Stream, on_event: Callable[[StepEvent], object] | None) -> None:
-        """Starts it. on_event: called in the job's thread after each denoiser call; returning False cancels the job."""
-        self._stream, self._on_event = stream, on_event
+    def __init__(self, stream: Stream, on_step: OnStep | None, *, pauses: bool = True) -> None:
+        """Starts it. on_step, pauses: as for `Stream.run`, called in the job's thread."""
+        self._stream, self._on_step, self._pauses = stream, on_step, pauses
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._callbacks: list[Callable[[Job], object]] = []
@@ -78,7 +78,7 @@ class Job:
 
     def _run(self) -> None:
         try:
-            self._result = self._make()
+            self._result = self._stream.run(self._note, pauses=self._pauses and self._on_step is not None)
         except BaseException as error:  # it is raised by `result`
             self._error = error
         with self._lock:
@@ -86,15 +86,9 @@ class Job:
         for callback in self._callbacks:
             _call(callback, self)
 
-    def _make(self) -> Result:
-        with self._stream as events:
-            for event in events:
-                if isinstance(event, Result):
-                    return event
-                self._progress = event
-                if self._on_event is not None and self._on_event(event) is False:
-                    break
-        raise CancelledError
+    def _note(self, event: StepEvent) -> bool | None:
+        self._progress = event
+        return None if self._on_step is None else self._on_step(event)
 
 
 def _call(callback: Callable[[Job], object], job: Job) -> None:

@@ -26,9 +26,6 @@ _WAKE_S = 1.0
 """How often it looks otherwise; some systems deliver no signals to a thread that waits without end."""
 _AWAY_S = 0.05
 """Requests whose consumer has been away for longer are not expected to go on, and are not waited for."""
-_GRACE_S = 0.005
-"""How long the device is kept for a more urgent request whose consumer has just got an event: otherwise two requests would alternate, and
-both would take twice as long."""
 _numbers = itertools.count()
 
 
@@ -40,6 +37,11 @@ class State(Enum):
     RUNNING = "running"
     AWAY = "away"
     """Its consumer has the last event and has not asked for the next one."""
+
+
+_GRACE_S = {State.AWAY: 0.005, State.WAITING: 1.0}
+"""How long the device is kept for a more urgent request after a unit of its work: otherwise two requests would alternate, and both would
+take twice as long. Only a consumer can fail to come back."""
 
 
 @dataclass(eq=False, slots=True)
@@ -119,6 +121,7 @@ class Device:
         """Record what a request does now."""
         with self._lock:
             ticket.state, ticket.since_s = state, self._clock()
+            self._wake()
 
     @contextmanager
     def reserving(self, ticket: Ticket) -> Iterator[Forecast]:
@@ -190,13 +193,13 @@ class Device:
 
     def _grace_s(self, ticket: Ticket) -> float:
         """How long the device is still kept for a more urgent request."""
-        left = [each.left_s for each in self._tickets if each.state is State.AWAY and each.urgency < ticket.urgency]
-        return max(left, default=-math.inf) + _GRACE_S - time.monotonic()
+        until = [each.left_s + _GRACE_S[each.state] for each in self._tickets if each.urgency < ticket.urgency]
+        return max(until, default=-math.inf) - time.monotonic()
 
     def _release(self, ticket: Ticket) -> None:
         with self._lock:
             self._running = self._thread = None
-            self.note(ticket, State.AWAY)
+            self.note(ticket, State.WAITING)
             ticket.left_s = time.monotonic()
             self._wake()
             self._idle.notify_all()

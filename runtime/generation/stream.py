@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from costroute_rt.error import CancelledError, EngineError
 from costroute_rt.generation.generation import Generation
 from costroute_rt.generation.process_exit import stop_if_exiting
-from costroute_rt.generation.queue import Device
-from costroute_rt.result import Result, StepEvent
+from costroute_rt.generation.queue import Device, State
+from costroute_rt.result import OnStep, Result, StepEvent
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,19 +55,50 @@ class Stream:
         with self._advancing:
             if self._is_over:
                 raise StopIteration
-            try:
-                event = self._advance()
-            except BaseException as error:
-                self._end()
-                stop_if_exiting()
-                if isinstance(error, EngineError):
-                    raise self._resources.located(error) from error.__cause__
-                raise
-            if isinstance(event, Result):
-                self._end()
-            else:
-                self._generation.watch.pause()
+            event = self._next()
+            if isinstance(event, StepEvent):
+                self._pause()
             return event
+
+    def run(self, on_step: OnStep | None, *, pauses: bool = True) -> Result:
+        """Make every step and return the result; on_step: called after each denoiser call, cancels the request by returning False.
+
+        pauses: whether `on_step` may take its time, during which other requests go on. Raises as `next` does.
+        """
+        with self._advancing:
+            while isinstance(event := self._next(), StepEvent):
+                if on_step is not None:
+                    if pauses:
+                        self._pause()
+                    self._call(on_step, event)
+            return event
+
+    def _call(self, on_step: OnStep, event: StepEvent) -> None:
+        try:
+            if on_step(event) is False:
+                raise CancelledError
+        except BaseException:
+            self._end()
+            raise
+
+    def _next(self) -> StepEvent | Result:
+        """The next event; at the end, and after an error, the request leaves the queue."""
+        try:
+            event = self._advance()
+        except BaseException as error:
+            self._end()
+            stop_if_exiting()
+            if isinstance(error, EngineError):
+                raise self._resources.located(error) from error.__cause__
+            raise
+        if isinstance(event, Result):
+            self._end()
+        return event
+
+    def _pause(self) -> None:
+        """The consumer's time begins."""
+        self._device.note(self.ticket, State.AWAY)
+        self._generation.watch.pause()
 
     def _advance(self) -> StepEvent | Result:
         self._check()
