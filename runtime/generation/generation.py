@@ -124,7 +124,9 @@ class Generation:
             return resources.quality.judge(self._request.prompt, states)
 
     def _choose(self, judgement: Judgement, forecast: Forecast) -> Route:
-        waiting = replace(forecast, queue_ms=forecast.queue_ms + self.watch.waited_ms)
+        """Choose a candidate for the time that is left: what has passed without any work counts as waiting."""
+        idle_ms = max(self.watch.elapsed_ms() - sum(self.watch.stages.values()), 0.0)
+        waiting = replace(forecast, queue_ms=forecast.queue_ms + idle_ms)
         return route_request(self._resources, self._request, self._calls, judgement, waiting)
 
     def _choose_again(self) -> None:

@@ -40,8 +40,8 @@ class State(Enum):
 
 
 _GRACE_S = {State.AWAY: 0.005, State.WAITING: 1.0}
-"""How long the device is kept for a more urgent request after a unit of its work: otherwise two requests would alternate, and both would
-take twice as long. Only a consumer can fail to come back."""
+"""How long the device is kept for a more urgent request that is about to take its turn: otherwise two requests would alternate, and both
+would take twice as long. Only a consumer can fail to come back."""
 
 
 @dataclass(eq=False, slots=True)
@@ -49,7 +49,7 @@ class Ticket:
     """The place of one request in the queue."""
 
     deadline_s: float = math.inf
-    """A time of the queue's clock; infinite without a budget."""
+    """A time of the queue's clock; infinite without a budget, and for a request that has lost its place."""
     remaining_ms: float = 0.0
     """Expected time of the work that is left."""
     unit_ms: float = 0.0
@@ -57,8 +57,8 @@ class Ticket:
     state: State = State.WAITING
     since_s: float = 0.0
     """When it entered that state."""
-    left_s: float = -math.inf
-    """When it last finished a unit of work, as a time of `time.monotonic`."""
+    ready_s: float = -math.inf
+    """When it became ready for its next unit of work, as a time of `time.monotonic`."""
     number: int = field(default_factory=lambda: next(_numbers))
     """Order of arrival."""
 
@@ -123,11 +123,20 @@ class Device:
             ticket.state, ticket.since_s = state, self._clock()
             self._wake()
 
+    def come_back(self, ticket: Ticket) -> None:
+        """Record that a consumer asks for the next event; one that was away too long yields to those that were accepted meanwhile."""
+        with self._lock:
+            was_away = ticket.state is State.AWAY and self._clock() - ticket.since_s > _AWAY_S
+            self.note(ticket, State.WAITING)
+            if was_away and self.forecast(ticket).slack_ms < ticket.remaining_ms:
+                ticket.deadline_s = math.inf
+
     @contextmanager
     def reserving(self, ticket: Ticket) -> Iterator[Forecast]:
         """Forecast what `ticket` has to wait for; until the block ends, no other request can reserve time."""
         with self._lock:
             yield self.forecast(ticket)
+            ticket.ready_s = time.monotonic()
 
     def forecast(self, ticket: Ticket) -> Forecast:
         """What the requests in the queue mean for one that has, or would get, this ticket."""
@@ -193,14 +202,14 @@ class Device:
 
     def _grace_s(self, ticket: Ticket) -> float:
         """How long the device is still kept for a more urgent request."""
-        until = [each.left_s + _GRACE_S[each.state] for each in self._tickets if each.urgency < ticket.urgency]
+        until = [each.ready_s + _GRACE_S[each.state] for each in self._tickets if each.urgency < ticket.urgency]
         return max(until, default=-math.inf) - time.monotonic()
 
     def _release(self, ticket: Ticket) -> None:
         with self._lock:
             self._running = self._thread = None
             self.note(ticket, State.WAITING)
-            ticket.left_s = time.monotonic()
+            ticket.ready_s = time.monotonic()
             self._wake()
             self._idle.notify_all()
 

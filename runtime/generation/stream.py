@@ -104,6 +104,7 @@ class Stream:
         self._check()
         generation = self._generation
         generation.watch.resume()
+        self._device.come_back(self.ticket)
         if self._units is None:
             self.enter_queue()
             generation.prepare()

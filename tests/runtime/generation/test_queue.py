@@ -168,6 +168,18 @@ def test_a_consumer_that_is_away_is_not_waited_for(device: Device, clock: FakeCl
     assert device.forecast(Ticket()).queue_ms == 0.0
 
 
+def test_a_consumer_that_was_away_loses_its_place_if_it_was_given_to_others(device: Device, clock: FakeClock) -> None:
+    paused = entered(device, Ticket(deadline_s=101.0, remaining_ms=300.0), State.AWAY)
+    device.come_back(paused)
+    assert paused.deadline_s == 101.0
+    device.note(paused, State.AWAY)
+    clock.pass_ms(60)
+    accepted = entered(device, Ticket(deadline_s=101.1, remaining_ms=900.0))
+    device.come_back(paused)
+    assert paused.deadline_s == math.inf
+    assert device.forecast(accepted).queue_ms == 0.0
+
+
 @pytest.mark.parametrize("allowed", [0, 1, 3])
 def test_more_requests_than_may_wait_are_refused(device: Device, allowed: int) -> None:
     tickets = [entered(device, Ticket(remaining_ms=400.0)) for _ in range(allowed + 1)]
