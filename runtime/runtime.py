@@ -21,7 +21,7 @@ from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.job import Job
 from costroute_rt.generation.planner import plan_calls, route_batch, route_request
-from costroute_rt.generation.process_exit import close_at_exit
+from costroute_rt.generation.process_exit import close_at_exit, stop_if_exiting
 from costroute_rt.generation.queue import POLL_S, Device, Ticket, shared_device
 from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
@@ -150,7 +150,7 @@ class Runtime:
         Raises as `generate` does.
         """
         request = self._check(make_request(prompt, **options))
-        self._check_usable()
+        self._check_call()
         turn = object()
         if latest is not None:
             self._latest[latest] = turn
@@ -213,14 +213,17 @@ class Runtime:
 
     def _judge(self, prompt: str, check: Callable[[], None] | None = None) -> Judgement:
         """The expected quality of each candidate; check: called while other threads judge, what it raises ends the waiting."""
+        self._check_call()
         check = check or self._check_usable
-        check()
         if self._resources.states_source is None and not self._resources.router_calls:
             return self._resources.quality.judge(prompt, None)
         engines = self._resources.engines.lease()
         try:
             with self._reading(check), locating_errors(self._resources):
                 return self._resources.judge(prompt, engines)
+        except StateError:
+            stop_if_exiting()
+            raise
         finally:
             engines.release()
 
@@ -260,11 +263,12 @@ class Runtime:
         Invalid arguments raise at this call, and its clock starts. The work is done while the iterator advances, in any thread. Between
         two items it holds nothing: other requests go on. Closing or dropping the iterator cancels the request.
         """
+        self._check_call()
         self._check_not_nested()
         return self._open_stream(self._check(make_request(prompt, **options)), cancel)
 
     def _open_stream(self, request: Request, cancel: threading.Event | None) -> Stream:
-        self._check_usable()
+        self._check_call()
         stream = Stream(
             self._resources,
             self._device,
@@ -375,6 +379,7 @@ class Runtime:
         """Load every engine of the pool and run each once, so that no request spends time on it. Raises EngineError."""
         from costroute_rt.generation.warm_up import warm_up
 
+        self._check_call()
         self._check_not_nested()
         ticket = Ticket()
         self._device.enter(ticket, None)
@@ -422,6 +427,14 @@ class Runtime:
 
     def __reduce__(self) -> str:
         raise StateError("a runtime cannot be copied or sent to another process", "open one there", reason=Reason.OTHER_PROCESS)
+
+    def _check_call(self) -> None:
+        """`_check_usable` at the start of a call, outside of locks."""
+        try:
+            self._check_usable()
+        except StateError:
+            stop_if_exiting()
+            raise
 
     def _check_usable(self) -> None:
         """Raise StateError if the runtime is closed or belongs to another process."""
