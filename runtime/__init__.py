@@ -31,10 +31,10 @@ if TYPE_CHECKING:
         StoreFullError,
     )
     from costroute_rt.family.upgrade import Building
-    from costroute_rt.judgement import Judgement
-    from costroute_rt.png import read_settings
+    from costroute_rt.image_settings import read_settings
+    from costroute_rt.judgement import Judgement, Neighbour
     from costroute_rt.request import Request, RequestOptions
-    from costroute_rt.result import Result, StepEvent, Timings
+    from costroute_rt.result import OnStep, Result, StepEvent, Timings
     from costroute_rt.route import Cost, Option, Route
     from costroute_rt.runtime import Runtime
 
@@ -54,6 +54,8 @@ __all__ = [
     "EngineError",
     "Judgement",
     "LabelError",
+    "Neighbour",
+    "OnStep",
     "Option",
     "OutputError",
     "PromptError",
@@ -77,6 +79,8 @@ _MODULES = {
     "Candidate": "candidate",
     "Cost": "route",
     "Judgement": "judgement",
+    "Neighbour": "judgement",
+    "OnStep": "result",
     "Option": "route",
     "Request": "request",
     "RequestOptions": "request",
@@ -85,7 +89,7 @@ _MODULES = {
     "Runtime": "runtime",
     "StepEvent": "result",
     "Timings": "result",
-    "read_settings": "png",
+    "read_settings": "image_settings",
     "shipped_bundle": "engines.bundle.bundle",
 }
 

@@ -19,13 +19,11 @@ from costroute_rt.generation.generation import Generation
 from costroute_rt.generation.planner import plan_calls, route_batch, route_request
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request, RequestOptions, check_number, make_request
-from costroute_rt.result import Result, StepEvent
+from costroute_rt.result import OnStep, Result, StepEvent
 from costroute_rt.route import Route
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-OnStep = Callable[[StepEvent], "bool | None"]
 
 
 class Runtime:
@@ -163,7 +161,8 @@ class Runtime:
         budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)
         with self._take_turn():
             judged = [(request.prompt, self._judge(each, request.prompt)) for each, request in zip(prompts, requests, strict=True)]
-            return route_batch(self._resources, judged, plan_calls(self._resources, requests[0]), budget_ms, or_fastest=or_fastest)
+            plans, prefers_guided = plan_calls(self._resources, requests[0]), requests[0].has_negative_prompt
+            return route_batch(self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided)
 
     def _judge(self, known: str | Route, prompt: str) -> Judgement:
         if isinstance(known, Route) and known.judgement is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from threading import Event
@@ -47,7 +48,8 @@ class Generation:
         """The prompt's tokens, by family and tokenizer."""
         self._encoded: dict[str, Tensors] = {}
         """Outputs of text encoders for the prompt, by the name of their engine."""
-        self._left_out = 0
+        self._left_out: list[int] = []
+        """Denoiser calls of each image that were skipped."""
         self._is_truncated = False
 
     def events(self) -> Iterator[StepEvent | Result]:
@@ -73,7 +75,7 @@ class Generation:
                 self._record(plan.step, ms)
                 yield self._step_event(run, pace, family, plan, later)
                 self._check_cancelled()
-            self._left_out += len(plan.table) - run.done
+            self._left_out.append(len(plan.table) - run.done)
             pixels.append(self._decode(run, plan))
         yield self._finish(route, family, plan, np.concatenate(pixels))
 
@@ -202,10 +204,10 @@ class Generation:
     def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
         watch, max_ms, predicted = self._watch, self._request.max_ms, route.option.cost
         timings = watch.timings(self._waited_ms)
-        left_out_ms = self._left_out * sum(watch.rows_ms) / len(watch.rows_ms)
+        left_out_ms = sum(self._left_out) * sum(watch.rows_ms) / len(watch.rows_ms)
         actual_ms = timings.total_ms + left_out_ms
         self._resources.costs.observe(predicted, self._observed, actual_ms=actual_ms, overhead_ms=timings.outside_ms)
-        outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3), "replanned": self._left_out}
+        outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3)}
         return Result(
             pixels=pixels,
             route=route,
@@ -213,25 +215,45 @@ class Generation:
             timings=timings,
             predicted_ms=predicted.total_ms,
             met=None if max_ms is None else timings.total_ms <= max_ms,
-            replanned=self._left_out,
+            steps=tuple(self._steps(plan)),
+            skipped=tuple(self._left_out),
             truncated=self._is_truncated,
             settings={**self._settings(family, plan), **outcome},
+            notes=tuple(self._notes(route)),
         )
 
+    def _steps(self, plan: Plan) -> list[int]:
+        """Steps of each image that ran; a step has one or two rows."""
+        rows, steps = len(plan.table), plan.candidate.num_inference_steps
+        return [math.ceil((rows - left_out) * steps / rows) for left_out in self._left_out]
+
+    def _notes(self, route: Route) -> Iterator[str]:
+        """What was not done as requested, and other remarks for users."""
+        if self._request.has_negative_prompt and not route.chosen.is_guided:
+            yield f"the negative prompt was not used: {route.chosen.name} has no classifier-free guidance"
+        if self._is_truncated:
+            yield "the prompt is longer than the text encoder reads; its end was left out"
+        if route.judgement is not None and route.judgement.note and len(route.options) > 1:
+            yield route.judgement.note
+
     def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
+        """What made the first image; None for what was not used."""
         resources, request, candidate = self._resources, self._request, plan.candidate
         engine = resources.engines.get(plan.step.engine)
         built = engine.key
+        takes_scale = candidate.is_guided or family.bundle.components[candidate.denoiser].guidance == "embedded"
         return {
             "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
+            "negative_prompt": request.negative_prompt if candidate.is_guided else None,
+            "truncated": self._is_truncated,
             "seed": self._seed,
             "candidate": candidate.name,
             "denoiser": candidate.denoiser,
             "decoder": candidate.decoder,
             "scheduler": plan.scheduler.name,
-            "num_inference_steps": candidate.num_inference_steps,
-            "guidance_scale": candidate.guidance_scale,
+            "num_inference_steps": self._steps(plan)[0],
+            "replanned": self._left_out[0],
+            "guidance_scale": candidate.guidance_scale if takes_scale else None,
             "height": plan.size[0],
             "width": plan.size[1],
             "family": family.name,
@@ -243,6 +265,7 @@ class Generation:
             "version": resources.versions.get("costroute-rt", "unknown"),
             "versions": dict(resources.versions),
             "max_ms": request.max_ms,
+            "count": request.count,
         }
 
 

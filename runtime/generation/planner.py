@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
-from costroute_rt.cost.allocation import Allocation, allocate
+from costroute_rt.cost.allocation import Allocation, FloatArray, allocate
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import BudgetError
 from costroute_rt.family.resources import Resources
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
-from costroute_rt.routing.choice import FASTEST, choose, explain
+from costroute_rt.routing.choice import FASTEST, choose, describe_guidance, explain
 from costroute_rt.routing.prompt_encoder import TextStates
 
 _GROWTH = {"float32": 2.0}
 """Memory of weights divided by their size on disk, by precision, 1 if not listed: they are stored in 16 bits."""
+
+_GUIDED_FIRST = 1000.0
+"""What guidance counts for a prompt that has a negative prompt, relative to all differences of quality."""
 
 Plans = Mapping[str, Sequence[Call]]
 """Calls by name of the candidate."""
@@ -43,24 +48,33 @@ def route_request(resources: Resources, request: Request, plans: Plans, states: 
         lam=request.lam,
         tolerance=request.tolerance,
         or_fastest=request.or_fastest,
+        prefers_guided=request.has_negative_prompt,
         judgement=judgement,
     )
 
 
 def route_batch(
-    resources: Resources, judged: Sequence[tuple[str, Judgement]], plans: Plans, total_ms: float, *, or_fastest: bool
+    resources: Resources,
+    judged: Sequence[tuple[str, Judgement]],
+    plans: Plans,
+    total_ms: float,
+    *,
+    or_fastest: bool,
+    prefers_guided: bool = False,
 ) -> list[Route]:
     """A route for each prompt, such that the expected times (medians) together fit `total_ms`.
 
     judged: prompts with their judgements. plans: the calls of each candidate, the same for all prompts.
     or_fastest: if even the cheapest candidates exceed the budget, choose them instead of raising BudgetError.
+    prefers_guided: choose guided candidates for as many prompts as possible, because there is a negative prompt.
     """
     costs = {name: resources.costs.predict(calls, resources.missing(calls)) for name, calls in plans.items()}
     columns = [index for index, candidate in enumerate(resources.pool) if candidate.name in plans]
     quality = np.array([judgement.mean for _, judgement in judged])[:, columns]
     cost_ms = np.array([costs[candidate.name].total_ms for candidate in resources.pool if candidate.name in plans])
+    guided = np.array([resources.pool[column].is_guided for column in columns])
     try:
-        allocation = allocate(quality, cost_ms, total_ms)
+        allocation = _allocate_guided(quality, cost_ms, total_ms, guided) if prefers_guided else allocate(quality, cost_ms, total_ms)
         reason = _reason(allocation, total_ms, len(judged))
     except BudgetError:
         if not or_fastest:
@@ -72,18 +86,32 @@ def route_batch(
     for (prompt, judgement), choice in zip(judged, allocation.choice.tolist(), strict=True):
         options = list_options(resources, plans, judgement, costs)
         chosen = options[choice]
+        why = reason + describe_guidance(options, chosen) if prefers_guided else reason
         routes.append(
             Route(
                 prompt=prompt,
                 max_ms=None,
                 chosen=chosen.candidate,
-                reason=reason,
-                options=explain(options, chosen, reason),
+                reason=why,
+                options=explain(options, chosen, why, prefers_guided=prefers_guided),
                 lam=allocation.multiplier,
                 judgement=judgement,
             )
         )
     return routes
+
+
+def _allocate_guided(quality: FloatArray, cost_ms: FloatArray, total_ms: float, guided: npt.NDArray[np.bool_]) -> Allocation:
+    """`allocate`, with a guided candidate for as many prompts as possible. guided: bool[candidates]."""
+    columns = np.flatnonzero(guided)
+    try:
+        if len(columns):
+            found = allocate(quality[:, columns], cost_ms[columns], total_ms)
+            return replace(found, choice=columns[found.choice])
+    except BudgetError:
+        pass  # there is not enough time to guide every prompt
+    bonus = _GUIDED_FIRST * (float(np.ptp(quality)) + 1)
+    return allocate(quality + bonus * guided, cost_ms, total_ms)
 
 
 def list_options(resources: Resources, plans: Plans, judgement: Judgement, costs: Mapping[str, Cost] | None = None) -> list[Option]:
