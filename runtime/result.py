@@ -116,7 +116,7 @@ class Result(Value):
         count, height, width = self.pixels.shape[:3]
         what = f"{count} image{'' if count == 1 else 's'} {width}x{height} {self.route.chosen.name} seed {self.seed}"
         budget = "" if self.route.max_ms is None else f" of {self.route.max_ms:.0f} ms"
-        skipped = f", {self.replanned} steps skipped" if self.replanned else ""
+        skipped = f", {self.replanned} step{'' if self.replanned == 1 else 's'} skipped" if self.replanned else ""
         return f"<Result {what}, {self.actual_ms:.0f} ms{budget}{skipped}{', budget missed' if self.met is False else ''}>"
 
     def _repr_png_(self) -> bytes:

@@ -17,7 +17,7 @@ from costroute_rt.family.resources import Resources
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
-from costroute_rt.routing.choice import FASTEST, choose, describe_guidance, explain
+from costroute_rt.routing.choice import FASTEST, choose, explain
 from costroute_rt.routing.prompt_encoder import TextStates
 
 _GROWTH = {"float32": 2.0}
@@ -74,8 +74,7 @@ def route_batch(
     cost_ms = np.array([costs[candidate.name].total_ms for candidate in resources.pool if candidate.name in plans])
     guided = np.array([resources.pool[column].is_guided for column in columns])
     try:
-        allocation = _allocate_guided(quality, cost_ms, total_ms, guided) if prefers_guided else allocate(quality, cost_ms, total_ms)
-        reason = _reason(allocation, total_ms, len(judged))
+        allocation, reason = _divide(quality, cost_ms, total_ms, guided if prefers_guided else None)
     except BudgetError:
         if not or_fastest:
             raise
@@ -86,7 +85,8 @@ def route_batch(
     for (prompt, judgement), choice in zip(judged, allocation.choice.tolist(), strict=True):
         options = list_options(resources, plans, judgement, costs)
         chosen = options[choice]
-        why = reason + describe_guidance(options, chosen) if prefers_guided else reason
+        ignores = prefers_guided and not chosen.candidate.is_guided
+        why = f"{reason}; {chosen.candidate.name} cannot use the negative prompt" if ignores else reason
         routes.append(
             Route(
                 prompt=prompt,
@@ -101,17 +101,25 @@ def route_batch(
     return routes
 
 
-def _allocate_guided(quality: FloatArray, cost_ms: FloatArray, total_ms: float, guided: npt.NDArray[np.bool_]) -> Allocation:
-    """`allocate`, with a guided candidate for as many prompts as possible. guided: bool[candidates]."""
-    columns = np.flatnonzero(guided)
+def _divide(quality: FloatArray, cost_ms: FloatArray, total_ms: float, guided: npt.NDArray[np.bool_] | None) -> tuple[Allocation, str]:
+    """A candidate for each prompt and the reason; raises BudgetError if even the cheapest candidates exceed the budget.
+
+    guided: bool[candidates], the candidates to choose for as many prompts as possible; None if the candidates are alike in this.
+    """
+    columns = np.flatnonzero(guided if guided is not None and guided.any() else np.ones(len(cost_ms), dtype=bool))
+    is_limited = len(columns) < len(cost_ms)
     try:
-        if len(columns):
-            found = allocate(quality[:, columns], cost_ms[columns], total_ms)
-            return replace(found, choice=columns[found.choice])
+        found = allocate(quality[:, columns], cost_ms[columns], total_ms)
     except BudgetError:
-        pass  # there is not enough time to guide every prompt
-    bonus = _GUIDED_FIRST * (float(np.ptp(quality)) + 1)
-    return allocate(quality + bonus * guided, cost_ms, total_ms)
+        if not is_limited:
+            raise
+        bonus = _GUIDED_FIRST * (float(np.ptp(quality)) + 1)
+        found = replace(allocate(quality + bonus * np.asarray(guided), cost_ms, total_ms), multiplier=0.0)
+        return found, f"best use of {total_ms:.0f} ms for {len(quality)} prompts, of which as many as possible use the negative prompt"
+    reason = _reason(found, total_ms, len(quality))
+    return replace(
+        found, choice=columns[found.choice]
+    ), f"{reason}; only guided candidates use the negative prompt" if is_limited else reason
 
 
 def list_options(resources: Resources, plans: Plans, judgement: Judgement, costs: Mapping[str, Cost] | None = None) -> list[Option]:

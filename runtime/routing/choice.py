@@ -36,16 +36,18 @@ def choose(
     """
     if not options:
         raise ConfigError("options", options, "one candidate or more")
-    fitting = [option for option in options if _fits(option, max_ms)]
+    wanted = [option for option in options if option.candidate.is_guided] if prefers_guided else []
+    if not any(_fits(option, max_ms) for option in wanted):
+        wanted = list(options)
+    fitting = [option for option in wanted if _fits(option, max_ms)]
     if fitting:
-        guided = [option for option in fitting if option.candidate.is_guided] if prefers_guided else []
-        chosen, reason = _best(guided or fitting, lam, tolerance), _reason(len(options), len(fitting), max_ms, lam, tolerance)
+        chosen, reason = _best(fitting, lam, tolerance), _reason(options, wanted, len(fitting), max_ms, lam, tolerance)
     else:
         chosen, reason = min(options, key=lambda option: option.p95_ms), FASTEST
         if not or_fastest:
             raise BudgetError(max_ms or 0.0, chosen.candidate.name, math.ceil(chosen.p95_ms))
-    if prefers_guided:
-        reason += describe_guidance(options, chosen)
+    if prefers_guided and not chosen.candidate.is_guided:
+        reason += f"; {'none of them can' if len(fitting) > 1 else f'{chosen.candidate.name} cannot'} use the negative prompt"
     return Route(
         prompt=prompt,
         max_ms=max_ms,
@@ -61,7 +63,7 @@ def choose(
 def explain(
     options: Sequence[Option], chosen: Option, reason: str, max_ms: float | None = None, *, prefers_guided: bool = False
 ) -> tuple[Option, ...]:
-    """The options with `fits` and `why` filled in. chosen: one of them."""
+    """The options with `fits` and `why` filled in. chosen: one of them. prefers_guided: there is a negative prompt."""
 
     def why(option: Option) -> str:
         if option is chosen:
@@ -74,18 +76,6 @@ def explain(
         return f"{text}, but it cannot use the negative prompt" if ignores else text
 
     return tuple(replace(option, fits=_fits(option, max_ms), why=why(option)) for option in options)
-
-
-def describe_guidance(options: Sequence[Option], chosen: Option) -> str:
-    """What the negative prompt of a request means for the choice, as an addition to the reason; empty if it means nothing."""
-    guided = sum(option.candidate.is_guided for option in options)
-    if guided == len(options):
-        return ""
-    if chosen.candidate.is_guided:
-        return "; only guided candidates were considered, because others cannot use the negative prompt"
-    if guided:
-        return "; the negative prompt is not used, because no guided candidate fits the budget"
-    return f"; the negative prompt is not used, because {'the candidate is' if len(options) == 1 else 'all candidates are'} not guided"
 
 
 def _fits(option: Option, max_ms: float | None) -> bool:
@@ -102,10 +92,15 @@ def _best(fitting: Sequence[Option], lam: float, tolerance: float) -> Option:
     return min((option for option in fitting if value(option) >= floor), key=lambda option: (option.ms, -value(option)))
 
 
-def _reason(options: int, fitting: int, max_ms: float | None, lam: float, tolerance: float) -> str:
-    if options == 1:
-        return "the only candidate considered"
+def _reason(options: Sequence[Option], wanted: Sequence[Option], fitting: int, max_ms: float | None, lam: float, tolerance: float) -> str:
+    """wanted: the options that were considered: all, or the guided ones because of a negative prompt. fitting: how many of them fit."""
+    is_limited = len(wanted) < len(options)
+    if len(wanted) == 1:
+        return f"the only candidate {'that can use the negative prompt' if is_limited else 'considered'}"
     rule = "best quality" if lam == 0 else f"best quality minus {lam:g} per ms"
     if tolerance:
         rule = f"cheapest within {tolerance:g} of the {rule}"
-    return rule if max_ms is None else f"{rule} among the {fitting} of {options} candidates within {max_ms:g} ms"
+    candidates = "candidates that can use the negative prompt" if is_limited else "candidates"
+    if max_ms is not None:
+        return f"{rule} among the {fitting} of {len(wanted)} {candidates} within {max_ms:g} ms"
+    return f"{rule} among the {len(wanted)} {candidates}" if is_limited else rule
