@@ -2,7 +2,7 @@
 
     from costroute_rt import Runtime
 
-    with Runtime.open() as runtime:
+    with Runtime.open(build=True) as runtime:
         result = runtime.generate("a red house by a lake", max_ms=300, seed=7)
         result.save("postcard.png")
 

@@ -117,9 +117,8 @@ class Route(Value):
     """The expected qualities and where they come from."""
 
     def __repr__(self) -> str:
-        option = self.option
         budget = "" if self.max_ms is None else f" of {self.max_ms:.0f} ms"
-        cost = f"{option.ms:.0f} ms (p95 {option.p95_ms:.0f}){budget}"
+        cost = f"{self.option.ms:.0f} ms (p95 {self.option.p95_ms:.0f}){budget}"
         return f"<Route {self.chosen.name} for {shorten(self.prompt)}, {cost}: {self.reason}>"
 
     def _repr_html_(self) -> str:

@@ -241,10 +241,12 @@ class Generation:
         resources, request, candidate = self._resources, self._request, plan.candidate
         engine = resources.engines.get(plan.step.engine)
         built = engine.key
+        is_ignored = request.has_negative_prompt and not candidate.is_guided
         takes_scale = candidate.is_guided or family.bundle.components[candidate.denoiser].guidance == "embedded"
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt if candidate.is_guided else None,
+            "ignored": {"negative_prompt": request.negative_prompt} if is_ignored else {},
             "truncated": self._is_truncated,
             "seed": self._seed,
             "candidate": candidate.name,
@@ -274,5 +276,5 @@ def draw_preview(latent: npt.NDArray[np.float32], spec: PreviewSpec, height: int
     from PIL import Image
 
     cells = np.tensordot(latent, np.array(spec.matrix, dtype=np.float32), axes=(0, 0)) + np.array(spec.bias, dtype=np.float32)
-    small = (np.clip(cells, 0, 1) * 255).round().astype(np.uint8)
+    small = (np.clip(np.nan_to_num(cells), 0, 1) * 255).round().astype(np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)

@@ -163,6 +163,16 @@ def test_the_command_of_info_repeats_the_image_of_every_format(gen: Run, run: Ru
     assert same_pixels(f"a-2.{suffix}", f"b.{suffix}")
 
 
+def test_a_negative_prompt_without_effect_is_reported(gen: Run, run: Run) -> None:
+    done = gen("a lake", "--negative-prompt", "snow", "--candidate", "tiny-turbo@1", "-o", "a.png")
+    assert done.exit_code == 0
+    assert "note: the negative prompt was not used: tiny-turbo@1 has no classifier-free guidance\n" in done.stderr
+    assert "--negative-prompt" not in json.loads(run("info", "a.png", "--json").stdout)["command"]
+    done = gen("a lake", "--negative-prompt", "snow", "-o", "b.jpg")
+    assert "note" not in done.stderr
+    assert "--negative-prompt snow" in run("info", "b.jpg").stdout
+
+
 def test_count_numbers_the_files_of_every_format(gen: Run) -> None:
     assert gen("a lake", "--count", 2, "-o", "one.two.jpeg").exit_code == 0
     assert sorted(path.name for path in Path().iterdir()) == ["one.two-1.jpeg", "one.two-2.jpeg"]

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from costroute_rt import Runtime
+from costroute_rt import Result, Runtime, read_settings
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.image_settings import read_settings
-from costroute_rt.result import Result
 from tests.patchwork_bundle import write_patchwork_bundle
 from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
@@ -85,6 +83,7 @@ def test_f10_a_file_says_whether_the_negative_prompt_was_used(make: Callable[...
     assert unused.notes == ("the negative prompt was not used: turbo@4 has no classifier-free guidance",)
     assert unused.to_json()["notes"] == list(unused.notes)
     assert (used.settings["negative_prompt"], unused.settings["negative_prompt"]) == ("snow", None)
+    assert (used.settings["ignored"], unused.settings["ignored"]) == ({}, {"negative_prompt": "snow"})
     assert (used.settings["guidance_scale"], unused.settings["guidance_scale"]) == (3.0, None)
     for format in ("png", "jpeg", "webp"):
         assert read_settings(unused.image_bytes(format))["negative_prompt"] is None
