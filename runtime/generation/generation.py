@@ -241,6 +241,8 @@ class Generation:
         resources, request, candidate = self._resources, self._request, plan.candidate
         engine = resources.engines.get(plan.step.engine)
         built = engine.key
+        backend = resources.setup["backend"] if built is None else built.backend
+        known = {resources.setup["backend"], *([] if resources.upgrade is None else [resources.upgrade.status().backend])}
         is_ignored = request.has_negative_prompt and not candidate.is_guided
         takes_scale = candidate.is_guided or family.bundle.components[candidate.denoiser].guidance == "embedded"
         return {
@@ -260,12 +262,12 @@ class Generation:
             "width": plan.size[1],
             "family": family.name,
             "revision": family.bundle.revision,
-            "backend": resources.setup["backend"] if built is None else built.backend,
+            "backend": backend,
             "provider": engine.provider,
             "precision": resources.setup["precision"] if built is None else built.precision,
             "fallback": resources.fallback,
             "version": resources.versions.get("costroute-rt", "unknown"),
-            "versions": dict(resources.versions),
+            "versions": {name: version for name, version in resources.versions.items() if name == backend or name not in known},
             "max_ms": request.max_ms,
             "count": request.count,
         }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,3 +159,23 @@ def test_f10_every_setting_is_what_was_used(make: Callable[..., FakeDevice]) -> 
     assert result.image_settings(0) == dict(result.settings)
     assert result.image_settings(1) == {**result.settings, "seed": 8}
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(result.png_bytes(1)))), result.pixels[1])
+
+
+class BuildsForAnotherBackend:
+    """A background build that has finished nothing yet."""
+
+    def status(self) -> Any:
+        return SimpleNamespace(backend="other")
+
+    def take(self) -> dict[str, Any]:
+        return {}
+
+    def expected_costs(self, names: Any) -> None:
+        return None
+
+
+def test_f10_versions_are_those_of_libraries_that_ran(make: Callable[..., FakeDevice]) -> None:
+    versions = {"costroute-rt": "1", "fake": "2", "other": "3", "numpy": "4"}
+    resources = replace(make().resources, versions=versions, upgrade=BuildsForAnotherBackend())
+    settings = Runtime(resources).generate("a lake", seed=7).settings
+    assert (settings["backend"], settings["versions"]) == ("fake", {"costroute-rt": "1", "fake": "2", "numpy": "4"})
