@@ -1,4 +1,4 @@
-"""`costroute-rt gen`: from a prompt, or a file of them, to PNG files."""
+"""`costroute-rt gen`: from a prompt, or a file of them, to image files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from costroute_rt.result import Result
     from costroute_rt.runtime import Runtime
 
-SEED_LIMIT = 2**32
+SEED_LIMIT = 2**63
+RANDOM_SEEDS = 2**32
+"""Random seeds are below this, which is short enough to be copied by hand."""
 
 
 @click.command()
@@ -31,7 +33,10 @@ SEED_LIMIT = 2**32
 @click.option("--total-s", type=click.FloatRange(min=0, min_open=True), help="With --prompts: seconds for all lines, divided by need.")
 @click.option("--mean-ms", type=click.FloatRange(min=0, min_open=True), help="With --prompts: --total-s as milliseconds per line.")
 @click.option(
-    "-o", "--output", metavar="PATH", help="File, folder, or pattern of {slug} {seed} {line} {index}.  [default: {slug}-{seed}.png]"
+    "-o",
+    "--output",
+    metavar="PATH",
+    help="PNG, JPEG or WebP file, folder, or pattern of {slug} {seed} {line} {index}.  [default: {slug}-{seed}.png]",
 )
 @click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), help="The same seed gives the same image.  [default: random]")
 @click.option("--overwrite", is_flag=True, help="With --prompts: make existing images again.")
@@ -63,7 +68,7 @@ def gen(
 
     \b
     costroute-rt gen "a red house by a lake at sunset" --max-ms 800 -o postcard.png
-    costroute-rt gen "a snowy mountain at night" --count 4 --seed 7 -o night.png
+    costroute-rt gen "a snowy mountain at night" --count 4 --seed 7 -o night.webp
     costroute-rt gen --prompts lines.txt --max-ms 500 -o postcards/
     costroute-rt gen --prompts lines.txt --total-s 60 -o postcards/
     """
@@ -94,11 +99,11 @@ def _read(prompt: str | None, prompts: TextIO | None, seed: int | None, count: i
         numbered = _read_lines(prompts)
     else:
         raise click.UsageError("give either PROMPT or --prompts FILE", click.get_current_context())
-    if (seed or 0) + count > SEED_LIMIT:
+    if (seed or 0) + count > SEED_LIMIT or count > RANDOM_SEEDS:
         raise click.UsageError(f"the seeds of {count} images go beyond {SEED_LIMIT - 1}", click.get_current_context())
     from random import SystemRandom
 
-    return numbered, [SystemRandom().randrange(SEED_LIMIT - count + 1) if seed is None else seed for _ in numbered]
+    return numbered, [SystemRandom().randrange(RANDOM_SEEDS - count + 1) if seed is None else seed for _ in numbered]
 
 
 def _read_lines(file: TextIO) -> list[tuple[int, str]]:
@@ -150,11 +155,8 @@ def _make(runtime: Runtime, job: Job, image: ImageChoice, *, as_json: bool, with
         result = image.generate(runtime, job.prompt, job.seed, on_step)
     for index, path in enumerate(job.paths):
         _save(result, path, index)
-    if result.truncated:
-        say("note: the prompt is longer than the text encoder reads; its end was left out")
-    judgement = result.route.judgement
-    if judgement is not None and judgement.note and len(result.route.options) > 1:
-        say(f"note: {judgement.note}")
+    for note in result.notes:
+        say(f"note: {note}")
     if as_json:
         show_json({**result.to_json(), "outputs": [str(path) for path in job.paths]}, indent=None)
     else:

@@ -1,4 +1,4 @@
-"""`costroute-rt info`: how an image was made, read back from the PNG."""
+"""`costroute-rt info`: how an image was made, read back from its file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ DEFAULTS = {"backend": "onnxruntime", "provider": "cpu", "precision": "float32"}
 @click.argument("image", type=click.Path(exists=True, dir_okay=False))
 @option.as_json()
 def info(image: str, as_json: bool) -> None:
-    """Show how IMAGE was made, and the command to repeat it.
+    """Show how IMAGE (PNG, JPEG or WebP) was made, and the command to repeat it.
 
     \b
     costroute-rt info postcard.png
-    costroute-rt info postcard.png --json
+    costroute-rt info postcard.jpg --json
     """
     from costroute_rt import read_settings
 

@@ -70,7 +70,7 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="Image width.  [default: the bundle's]"),
         click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="Image height.  [default: the bundle's]"),
-        click.option("--negative-prompt", metavar="TEXT", help="What to keep out of the image (guided candidates only)."),
+        click.option("--negative-prompt", metavar="TEXT", help="What to keep out of the image; prefers guided candidates."),
         click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Images to make of each prompt."),
         click.option(
             "--tolerance",

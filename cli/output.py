@@ -54,6 +54,7 @@ def plan_jobs(prompts: Sequence[tuple[int, str]], seeds: Sequence[int], count: i
 def _pattern(output: str | None, *, many: bool, count: int) -> str:
     """The pattern of names that `output` (a folder, a file, a pattern or nothing) means."""
     from costroute_rt.error import ConfigError
+    from costroute_rt.image_file import SUFFIXES
 
     name = "{line}-{slug}" if many else "{slug}-{seed}"
     if many and count > 1:
@@ -62,10 +63,11 @@ def _pattern(output: str | None, *, many: bool, count: int) -> str:
         return f"{name}.png"
     if os.path.isdir(output) or output.endswith(("/", os.sep)) or (many and not Path(output).suffix):
         return os.path.join(output, f"{name}.png")
-    if Path(output).suffix.lower() != ".png":
-        raise ConfigError("--output", output, "a folder that exists or a name that ends in .png")
+    suffix = Path(output).suffix
+    if suffix.lower() not in SUFFIXES:
+        raise ConfigError("--output", output, f"a folder that exists or a name that ends in {', '.join(SUFFIXES)}")
     if count > 1 and not re.search(r"\{(seed|index)\}", output):
-        return f"{output[:-4]}-{{index}}{output[-4:]}"
+        return f"{output.removesuffix(suffix)}-{{index}}{suffix}"
     return output
 
 

@@ -2,7 +2,7 @@
 
     from costroute_rt import Runtime
 
-    with Runtime.open() as runtime:
+    with Runtime.open(build=True) as runtime:
         result = runtime.generate("a red house by a lake", max_ms=300, seed=7)
         result.save("postcard.png")
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from costroute_rt.family.upgrade import Building
     from costroute_rt.generation.job import Job
     from costroute_rt.generation.stream import Stream
-    from costroute_rt.judgement import Judgement
-    from costroute_rt.png import read_settings
+    from costroute_rt.image_settings import read_settings
+    from costroute_rt.judgement import Judgement, Neighbour
     from costroute_rt.request import Request, RequestOptions
-    from costroute_rt.result import Result, StepEvent, Timings
+    from costroute_rt.result import OnStep, Result, StepEvent, Timings
     from costroute_rt.route import Cost, Option, Route
     from costroute_rt.runtime import Runtime
 
@@ -60,6 +60,8 @@ __all__ = [
     "Job",
     "Judgement",
     "LabelError",
+    "Neighbour",
+    "OnStep",
     "Option",
     "OutputError",
     "PromptError",
@@ -86,6 +88,8 @@ _MODULES = {
     "Cost": "route",
     "Job": "generation.job",
     "Judgement": "judgement",
+    "Neighbour": "judgement",
+    "OnStep": "result",
     "Option": "route",
     "Request": "request",
     "RequestOptions": "request",
@@ -95,7 +99,7 @@ _MODULES = {
     "StepEvent": "result",
     "Stream": "generation.stream",
     "Timings": "result",
-    "read_settings": "png",
+    "read_settings": "image_settings",
     "shipped_bundle": "engines.bundle.bundle",
 }
 

@@ -20,6 +20,7 @@ prints a command to run) uses its fields: `reason` and the other attributes. Err
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from os import PathLike, fspath
@@ -96,14 +97,28 @@ class CostrouteError(Exception):
     reason: Reason | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.args, dict(self.__dict__))
+        fields = {name: _portable(value) for name, value in self.__dict__.items()}
+        return _restore, (type(self), tuple(map(_portable, self.args)), fields)
+
+    def __copy__(self: _Error) -> _Error:
+        return _restore(type(self), self.args, self.__dict__)
 
 
 def _restore(kind: type[_Error], args: tuple[Any, ...], fields: dict[str, Any]) -> _Error:
     """An error with these fields, made without its constructor, because the constructor's arguments are no longer known."""
     error = kind.__new__(kind, *args)
+    error.args = args
     error.__dict__.update(fields)
     return error
+
+
+def _portable(value: Any) -> Any:
+    """The value if it can be pickled and restored, else its text: an error must reach the process that waits for it."""
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:  # whatever the value's own methods raise
+        return repr(value)
+    return value
 
 
 class ConfigError(CostrouteError):
@@ -114,10 +129,6 @@ class ConfigError(CostrouteError):
     def __init__(self, name: str, found: object, expected: str, *, reason: Reason | None = None) -> None:
         self.name, self.found, self.expected, self.reason = name, found, expected, reason
         super().__init__(f"{name} is {found!r}: expected {expected}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        found = self.found if isinstance(self.found, str | int | float | None) else repr(self.found)  # others may not pickle
-        return _restore, (type(self), self.args, {**self.__dict__, "found": found})
 
 
 class PromptError(CostrouteError):

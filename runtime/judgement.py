@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from costroute_rt.value import Value, shorten
+
 LEAST_TRUST = 0.5
 """Below this trust, users are warned that the prompt is unlike the labelled ones."""
 
@@ -20,10 +22,13 @@ class Neighbour:
     similarity: float
     """Cosine of the two prompts' features, -1..1."""
 
+    def __repr__(self) -> str:
+        return f"<Neighbour {shorten(self.prompt)}, similarity {self.similarity:.3f}>"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Judgement:
-    """Expected quality of each candidate for one prompt, in the pool's order. Two judgements are equal only if they are the same object."""
+class Judgement(Value):
+    """Expected quality of each candidate for one prompt, in the pool's order."""
 
     mean: npt.NDArray[np.float64]
     """float64[candidates]: expected quality."""
@@ -34,6 +39,10 @@ class Judgement:
     """Where these numbers come from, in one line for users."""
     nearest: tuple[Neighbour, ...] = ()
     """The most similar labelled prompts, nearest first."""
+
+    def __repr__(self) -> str:
+        best = f", best quality {np.max(self.mean):.3f}" if self.mean.size else ""
+        return f"<Judgement of {self.mean.size} candidates{best}, trust {self.trust:.2f}, by {shorten(self.basis, 80)}>"
 
     @property
     def note(self) -> str | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import operator
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, TypedDict
 
 from costroute_rt.error import ConfigError, PromptError
+from costroute_rt.value import shorten
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -86,6 +87,17 @@ class Request:
         most = LAST_SEED - (self.count - 1)
         if self.seed is not None and not 0 <= self.seed <= most:
             raise ConfigError("seed", self.seed, f"a whole number from 0 to {most}")
+
+    def __repr__(self) -> str:
+        """The prompt, and the fields that differ from their defaults."""
+        changed = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) != each.default}
+        texts = (f"{name}={shorten(value) if isinstance(value, str) else repr(value)}" for name, value in changed.items())
+        return f"Request({', '.join(texts)})"
+
+    @property
+    def has_negative_prompt(self) -> bool:
+        """Whether there is something to steer away from: the negative prompt is neither missing nor blank."""
+        return self.negative_prompt is not None and bool(self.negative_prompt.strip())
 
 
 def make_request(prompt: str | Request, **options: Unpack[RequestOptions]) -> Request:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from costroute_rt.candidate import Candidate
 from costroute_rt.judgement import Judgement
+from costroute_rt.value import Value, shorten
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cost(Value):
     """Predicted milliseconds of a request, by stage."""
 
     overhead_ms: float
@@ -26,6 +28,10 @@ class Cost:
     """Distance from the total to its 95th percentile, by the spread of single calls."""
     margin_ms: float = 0.0
     """Safety margin, learned from how far recent images exceeded their estimates."""
+
+    def __repr__(self) -> str:
+        stages = ", ".join(f"{name} {getattr(self, f'{name}_ms'):.1f}" for name in ("overhead", "text", "swap", "denoise", "decode"))
+        return f"<Cost {self.total_ms:.0f} ms (p95 {self.p95_ms:.0f}): {stages}>"
 
     @property
     def total_ms(self) -> float:
@@ -43,8 +49,8 @@ class Cost:
         return {name: round(value, 3) for name, value in {**stages, "total_ms": self.total_ms, "p95_ms": self.p95_ms}.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Option(Value):
     """One candidate with its expected quality and cost for a prompt."""
 
     candidate: Candidate
@@ -63,6 +69,11 @@ class Option:
     """Reason why it was chosen or not."""
     building_ms: float | None = None
     """Predicted milliseconds with the engines that are being built in the background; None if there are none, or if it is unknown."""
+
+    def __repr__(self) -> str:
+        quality = f"quality {self.quality:.3f} +- {self.quality_error:.3f}"
+        fits = "fits" if self.fits else "does not fit"
+        return f"<Option {self.candidate.name}: {quality}, {self.ms:.0f} ms (p95 {self.p95_ms:.0f}), {fits}>"
 
     @property
     def ms(self) -> float:
@@ -91,8 +102,8 @@ class Option:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Route(Value):
     """A decision with its reasons."""
 
     prompt: str
@@ -106,6 +117,30 @@ class Route:
     tolerance: float = 0.0
     judgement: Judgement | None = None
     """The expected qualities and where they come from."""
+
+    def __repr__(self) -> str:
+        budget = "" if self.max_ms is None else f" of {self.max_ms:.0f} ms"
+        cost = f"{self.option.ms:.0f} ms (p95 {self.option.p95_ms:.0f}){budget}"
+        return f"<Route {self.chosen.name} for {shorten(self.prompt)}, {cost}: {self.reason}>"
+
+    def _repr_html_(self) -> str:
+        """A table of the options, for notebooks."""
+        header = ("", "candidate", "quality", "ms", "p95 ms", "loaded", "why")
+        rows = [
+            (
+                "*" if option.candidate == self.chosen else "",
+                option.candidate.name,
+                f"{option.quality:.3f} ± {option.quality_error:.3f}",
+                f"{option.ms:.0f}",
+                f"{option.p95_ms:.0f}",
+                "yes" if option.resident else "no",
+                option.why,
+            )
+            for option in self.options
+        ]
+        heads = "".join(f"<th>{each}</th>" for each in header)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        return f"<p>{escape(repr(self)[1:-1])}</p><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
     @property
     def option(self) -> Option:

@@ -208,8 +208,9 @@ class Runtime:
             (request.prompt, each.judgement if isinstance(each, Route) and each.judgement is not None else self._judge(request.prompt))
             for each, request in zip(prompts, requests, strict=True)
         ]
+        plans, prefers_guided = plan_calls(self._resources, requests[0]), requests[0].has_negative_prompt
         with locating_errors(self._resources):
-            return route_batch(self._resources, judged, plan_calls(self._resources, requests[0]), budget_ms, or_fastest=or_fastest)
+            return route_batch(self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided)
 
     def _judge(self, prompt: str, check: Callable[[], None] | None = None) -> Judgement:
         """The expected quality of each candidate; check: called while other threads judge, what it raises ends the waiting."""

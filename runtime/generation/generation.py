@@ -60,7 +60,8 @@ class Generation:
         self._encoded: dict[str, Tensors] = {}
         """Outputs of text encoders for the prompt, by the name of their engine."""
         self._run: Run | None = None
-        self._left_out = 0
+        self._left_out: list[int] = []
+        """Denoiser calls of each image that were skipped."""
         self._is_truncated = False
 
     def note_wait(self, waited_ms: float) -> None:
@@ -109,7 +110,7 @@ class Generation:
             yield None
             while run.left:
                 yield self._advance(run, pace, family, plan, later)
-            self._left_out += len(plan.table) - run.done
+            self._left_out.append(len(plan.table) - run.done)
             pixels.append(self._decode(run, plan))
         yield self._finish(route, family, plan, np.concatenate(pixels))
 
@@ -279,11 +280,11 @@ class Generation:
     def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
         watch, max_ms, predicted = self.watch, self._request.max_ms, route.option.cost
         timings = watch.timings()
-        left_out_ms = self._left_out * sum(watch.rows_ms) / len(watch.rows_ms)
+        left_out_ms = sum(self._left_out) * sum(watch.rows_ms) / len(watch.rows_ms)
         own_ms = timings.total_ms - timings.waited_ms - timings.caller_ms + left_out_ms
         if self._engines.is_current:  # otherwise the times are those of engines that were replaced
             self._resources.costs.observe(predicted, self._observed, actual_ms=own_ms, overhead_ms=timings.outside_ms)
-        outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3), "replanned": self._left_out}
+        outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3)}
         return Result(
             pixels=pixels,
             route=route,
@@ -291,36 +292,61 @@ class Generation:
             timings=timings,
             predicted_ms=predicted.total_ms,
             met=None if max_ms is None else timings.total_ms <= max_ms,
-            replanned=self._left_out,
+            steps=tuple(self._steps(plan)),
+            skipped=tuple(self._left_out),
             truncated=self._is_truncated,
             settings={**self._settings(family, plan), **outcome},
+            notes=tuple(self._notes(route)),
         )
 
+    def _steps(self, plan: Plan) -> list[int]:
+        """Steps of each image that ran; a step has one or two rows."""
+        rows, steps = len(plan.table), plan.candidate.num_inference_steps
+        return [math.ceil((rows - left_out) * steps / rows) for left_out in self._left_out]
+
+    def _notes(self, route: Route) -> Iterator[str]:
+        """What was not done as requested, and other remarks for users."""
+        if self._request.has_negative_prompt and not route.chosen.is_guided:
+            yield f"the negative prompt was not used: {route.chosen.name} has no classifier-free guidance"
+        if self._is_truncated:
+            yield "the prompt is longer than the text encoder reads; its end was left out"
+        if route.judgement is not None and route.judgement.note and len(route.options) > 1:
+            yield route.judgement.note
+
     def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
+        """What made the first image; None for what was not used."""
         resources, request, candidate = self._resources, self._request, plan.candidate
         engine = self._engines.get(plan.step.engine)
         built = engine.key
+        backend = resources.setup["backend"] if built is None else built.backend
+        known = {resources.setup["backend"], *([] if resources.upgrade is None else [resources.upgrade.status().backend])}
+        is_ignored = request.has_negative_prompt and not candidate.is_guided
+        takes_scale = candidate.is_guided or family.bundle.components[candidate.denoiser].guidance == "embedded"
         return {
             "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
+            "negative_prompt": request.negative_prompt if candidate.is_guided else None,
+            "ignored": {"negative_prompt": request.negative_prompt} if is_ignored else {},
+            "truncated": self._is_truncated,
             "seed": self._seed,
             "candidate": candidate.name,
             "denoiser": candidate.denoiser,
             "decoder": candidate.decoder,
             "scheduler": plan.scheduler.name,
-            "num_inference_steps": candidate.num_inference_steps,
-            "guidance_scale": candidate.guidance_scale,
+            "num_inference_steps": self._steps(plan)[0],
+            "replanned": self._left_out[0],
+            "guidance_scale": candidate.guidance_scale if takes_scale else None,
             "height": plan.size[0],
             "width": plan.size[1],
             "family": family.name,
             "revision": family.bundle.revision,
-            "backend": resources.setup["backend"] if built is None else built.backend,
+            "backend": backend,
             "provider": engine.provider,
             "precision": resources.setup["precision"] if built is None else built.precision,
             "fallback": resources.fallback,
             "version": resources.versions.get("costroute-rt", "unknown"),
-            "versions": dict(resources.versions),
+            "versions": {name: version for name, version in resources.versions.items() if name == backend or name not in known},
             "max_ms": request.max_ms,
+            "count": request.count,
         }
 
 
@@ -329,5 +355,5 @@ def draw_preview(latent: npt.NDArray[np.float32], spec: PreviewSpec, height: int
     from PIL import Image
 
     cells = np.tensordot(latent, np.array(spec.matrix, dtype=np.float32), axes=(0, 0)) + np.array(spec.bias, dtype=np.float32)
-    small = (np.clip(cells, 0, 1) * 255).round().astype(np.uint8)
+    small = (np.clip(np.nan_to_num(cells), 0, 1) * 255).round().astype(np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
-from costroute_rt.cost.allocation import Allocation, allocate
+from costroute_rt.cost.allocation import Allocation, FloatArray, allocate
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import BudgetError
 from costroute_rt.family.resources import Resources
@@ -21,6 +22,9 @@ from costroute_rt.routing.choice import FASTEST, choose, explain
 
 _GROWTH = {"float32": 2.0}
 """Memory of weights divided by their size on disk, by precision, 1 if not listed: they are stored in 16 bits."""
+
+_GUIDED_FIRST = 1000.0
+"""What guidance counts for a prompt that has a negative prompt, relative to all differences of quality."""
 
 Plans = Mapping[str, Sequence[Call]]
 """Calls by name of the candidate."""
@@ -45,6 +49,7 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
             lam=request.lam,
             tolerance=request.tolerance,
             or_fastest=request.or_fastest,
+            prefers_guided=request.has_negative_prompt,
             judgement=judgement,
         )
     except BudgetError as error:
@@ -53,20 +58,27 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
 
 
 def route_batch(
-    resources: Resources, judged: Sequence[tuple[str, Judgement]], plans: Plans, total_ms: float, *, or_fastest: bool
+    resources: Resources,
+    judged: Sequence[tuple[str, Judgement]],
+    plans: Plans,
+    total_ms: float,
+    *,
+    or_fastest: bool,
+    prefers_guided: bool = False,
 ) -> list[Route]:
     """A route for each prompt, such that the expected times (medians) together fit `total_ms`.
 
     judged: prompts with their judgements. plans: the calls of each candidate, the same for all prompts.
     or_fastest: if even the cheapest candidates exceed the budget, choose them instead of raising BudgetError.
+    prefers_guided: choose guided candidates for as many prompts as possible, because there is a negative prompt.
     """
     costs = {name: resources.costs.predict(calls, resources.missing(calls)) for name, calls in plans.items()}
     columns = [index for index, candidate in enumerate(resources.pool) if candidate.name in plans]
     quality = np.array([judgement.mean for _, judgement in judged])[:, columns]
     cost_ms = np.array([costs[candidate.name].total_ms for candidate in resources.pool if candidate.name in plans])
+    guided = np.array([resources.pool[column].is_guided for column in columns])
     try:
-        allocation = allocate(quality, cost_ms, total_ms)
-        reason = _reason(allocation, total_ms, len(judged))
+        allocation, reason = _divide(quality, cost_ms, total_ms, guided if prefers_guided else None)
     except BudgetError:
         if not or_fastest:
             raise
@@ -77,18 +89,41 @@ def route_batch(
     for (prompt, judgement), choice in zip(judged, allocation.choice.tolist(), strict=True):
         options = list_options(resources, plans, judgement, costs)
         chosen = options[choice]
+        ignores = prefers_guided and not chosen.candidate.is_guided
+        why = f"{reason}; {chosen.candidate.name} cannot use the negative prompt" if ignores else reason
         routes.append(
             Route(
                 prompt=prompt,
                 max_ms=None,
                 chosen=chosen.candidate,
-                reason=reason,
-                options=explain(options, chosen, reason),
+                reason=why,
+                options=explain(options, chosen, why, prefers_guided=prefers_guided),
                 lam=allocation.multiplier,
                 judgement=judgement,
             )
         )
     return routes
+
+
+def _divide(quality: FloatArray, cost_ms: FloatArray, total_ms: float, guided: npt.NDArray[np.bool_] | None) -> tuple[Allocation, str]:
+    """A candidate for each prompt and the reason; raises BudgetError if even the cheapest candidates exceed the budget.
+
+    guided: bool[candidates], the candidates to choose for as many prompts as possible; None if the candidates are alike in this.
+    """
+    columns = np.flatnonzero(guided if guided is not None and guided.any() else np.ones(len(cost_ms), dtype=bool))
+    is_limited = len(columns) < len(cost_ms)
+    try:
+        found = allocate(quality[:, columns], cost_ms[columns], total_ms)
+    except BudgetError:
+        if not is_limited:
+            raise
+        bonus = _GUIDED_FIRST * (float(np.ptp(quality)) + 1)
+        found = replace(allocate(quality + bonus * np.asarray(guided), cost_ms, total_ms), multiplier=0.0)
+        return found, f"best use of {total_ms:.0f} ms for {len(quality)} prompts, of which as many as possible use the negative prompt"
+    reason = _reason(found, total_ms, len(quality))
+    return replace(
+        found, choice=columns[found.choice]
+    ), f"{reason}; only guided candidates use the negative prompt" if is_limited else reason
 
 
 def list_options(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,6 +147,37 @@ def test_info_reads_the_settings_back_and_repeats_the_image(gen: Run, run: Run, 
         assert first.tobytes() == second.tobytes()
 
 
+def same_pixels(first: str, second: str) -> bool:
+    with Image.open(first) as one, Image.open(second) as other:
+        return one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp"])
+def test_the_command_of_info_repeats_the_image_of_every_format(gen: Run, run: Run, suffix: str) -> None:
+    """Also where the seed is larger than random ones, and where the prompt looks like an option."""
+    assert gen("--seed", 2**63 - 2, "--negative-prompt", "-snow", "--count", 2, "-o", f"a.{suffix}", "--", "-a lake").exit_code == 0
+    words = shlex.split(json.loads(run("info", f"a-2.{suffix}", "--json").stdout)["command"])
+    assert words[:2] == ["costroute-rt", "gen"]
+    assert gen("-o", f"b.{suffix}", *words[2:]).exit_code == 0
+    assert read_settings(f"b.{suffix}")["seed"] == 2**63 - 1
+    assert same_pixels(f"a-2.{suffix}", f"b.{suffix}")
+
+
+def test_a_negative_prompt_without_effect_is_reported(gen: Run, run: Run) -> None:
+    done = gen("a lake", "--negative-prompt", "snow", "--candidate", "tiny-turbo@1", "-o", "a.png")
+    assert done.exit_code == 0
+    assert "note: the negative prompt was not used: tiny-turbo@1 has no classifier-free guidance\n" in done.stderr
+    assert "--negative-prompt" not in json.loads(run("info", "a.png", "--json").stdout)["command"]
+    done = gen("a lake", "--negative-prompt", "snow", "-o", "b.jpg")
+    assert "note" not in done.stderr
+    assert "--negative-prompt snow" in run("info", "b.jpg").stdout
+
+
+def test_count_numbers_the_files_of_every_format(gen: Run) -> None:
+    assert gen("a lake", "--count", 2, "-o", "one.two.jpeg").exit_code == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["one.two-1.jpeg", "one.two-2.jpeg"]
+
+
 BAD_INPUT = {
     "empty prompt": (2, ["", "-o", "x.png"]),
     "blank prompt": (2, ["  ", "-o", "x.png"]),
@@ -162,8 +194,8 @@ BAD_INPUT = {
     "budget too small": (3, ["a lake", "--max-ms", "0.001"]),
     "unknown candidate": (2, ["a lake", "--candidate", "nothing@1"]),
     "size not a multiple": (2, ["a lake", "--height", "63"]),
-    "seed too large": (2, ["a lake", "--seed", str(2**32)]),
-    "seeds beyond the largest": (2, ["a lake", "--seed", str(2**32 - 1), "--count", "2"]),
+    "seed too large": (2, ["a lake", "--seed", str(2**63)]),
+    "seeds beyond the largest": (2, ["a lake", "--seed", str(2**63 - 1), "--count", "2"]),
     "more images than seeds": (2, ["a lake", "--count", str(2**33)]),
     "budget of a file without one": (2, ["a lake", "--total-s", "5"]),
     "two budgets of a file": (2, ["--prompts", "-", "--total-s", "5", "--mean-ms", "5"]),
@@ -173,7 +205,7 @@ BAD_INPUT = {
     "unknown option": (2, ["a lake", "--steps", "4"]),
     "folder that is not there": (7, ["a lake", "-o", "missing/x.png"]),
     "folder that takes no files": (7, ["a lake", "-o", "/proc/x.png"]),
-    "not a PNG": (2, ["a lake", "-o", "x.jpg"]),
+    "no format of ours": (2, ["a lake", "-o", "x.gif"]),
     "unknown backend": (2, ["a lake", "--backend", "abacus"]),
 }
 

@@ -51,7 +51,7 @@ def test_names_of_many_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(("output", "many"), [("card.jpg", False), ("card", False), ("card.png", True)])
+@pytest.mark.parametrize(("output", "many"), [("card.bmp", False), ("card", False), ("card.png", True)])
 def test_names_that_cannot_work_are_refused(output: str, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError):

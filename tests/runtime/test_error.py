@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
+from enum import Enum
+from pathlib import Path
 from threading import Lock
 
+import numpy as np
 import pytest
 
 from costroute_rt import error
@@ -69,10 +73,29 @@ def test_a_copy_has_the_same_text_and_fields(raised: error.CostrouteError, send:
     assert (str(found), found.args, vars(found)) == (str(raised), raised.args, vars(raised))
 
 
-def test_a_value_that_cannot_be_pickled_becomes_text() -> None:
-    found = pickle.loads(pickle.dumps(error.ConfigError("prompt", Lock(), "text")))
-    assert str(found).startswith("prompt is <unlocked")
-    assert found.found.startswith("<unlocked")
+class Colour(Enum):
+    RED = "red"
+
+
+class TwoArguments(Exception):
+    """An exception that does not unpickle."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("text")
+
+
+@pytest.mark.parametrize("found", [Path("/a"), Reason.FULL, Colour.RED, 1.5, np.float64(2), (1, "a"), {"a": [None]}, b"x", 10**30])
+def test_a_value_that_can_be_pickled_stays(found: object) -> None:
+    assert pickle.loads(pickle.dumps(error.ConfigError("value", found, "another"))).found == found
+
+
+@pytest.mark.parametrize("found", [Lock(), TwoArguments(1, 2), lambda: 0, [Lock()], sys.stdout], ids=lambda each: type(each).__name__)
+def test_a_value_that_cannot_be_pickled_becomes_text(found: object) -> None:
+    raised = error.ConfigError("value", found, "another")
+    for send in (copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))):
+        sent = send(raised)
+        assert (str(sent), sent.found) == (str(raised), repr(found))
+    assert copy.copy(raised).found is found
 
 
 def test_locating_an_error_fills_missing_fields_only() -> None:

@@ -16,8 +16,8 @@ from costroute_rt.cost.correction import MARGIN_HIGH
 from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BudgetError, CancelledError, ConfigError, EngineError, OutputError, PromptError, Reason, StateError
+from costroute_rt.image_settings import read_settings
 from costroute_rt.judgement import Judgement
-from costroute_rt.png import read_settings
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.routing.prompt_encoder import TextStates
 from tests.runtime.fakes import POOL, FakeDevice
