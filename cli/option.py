@@ -26,10 +26,16 @@ def bundle(command: Command) -> Command:
 
 
 def engine(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--bundle, --backend, --provider, --precision and --allow-fallback, as one `engine: EngineChoice`."""
+    """--bundle, --backend, --provider, --precision, --threads and --allow-fallback, as one `engine: EngineChoice`."""
     options = (
         click.option(
             "--allow-fallback", is_flag=True, help="If that cannot run on this machine, run ONNX Runtime on the CPU, and report it."
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Threads of each engine run.  [default: one for each physical core that this process may use]",
         ),
         click.option(
             "--precision",
