@@ -203,7 +203,7 @@ class EngineError(CostrouteError):
             reason=self.reason,
             engine=self.engine or engine,
             path=self.path or path,
-            setup=self.setup or setup,
+            setup={**(setup or {}), **(self.setup or {})} or None,
             bundle=self.bundle or bundle,
         )
 

@@ -56,7 +56,7 @@ def read_text(path: Path) -> str:
     """The content of a small file without the blanks around it; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a null character, from a list that is not what it should be
         return ""
 
 
