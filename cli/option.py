@@ -33,8 +33,9 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--threads",
-            type=click.IntRange(min=1),
+            type=int,
             metavar="N",
+            callback=_check_threads,
             help="Threads of each engine run.  [default: one for each physical core that this process may use]",
         ),
         click.option(
@@ -51,6 +52,15 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
         bundle,
     )
     return _apply(options, _collected(command, "engine", EngineChoice))
+
+
+def _check_threads(context: click.Context, option: click.Parameter, threads: int | None) -> int | None:
+    """The number, refused before any work if no engine could be opened with it."""
+    if threads is None:  # nothing is loaded for the default
+        return None
+    from costroute_rt.engines.backends.spec import check_threads
+
+    return check_threads(threads)
 
 
 def size(command: Command) -> Command:

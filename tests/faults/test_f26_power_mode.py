@@ -19,8 +19,7 @@ from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.lookup import read_cost
 from costroute_rt.engines.building.profile import profile_engines
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.machine import cgroup, device
-from costroute_rt.engines.machine.cgroup import CpuQuota
+from costroute_rt.engines.machine import device
 from costroute_rt.engines.store.store import Store
 from costroute_rt.family.calls import engine_names
 
@@ -56,6 +55,9 @@ def take_two_threads(patch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def set_quota(patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    from costroute_rt.engines.machine import cgroup
+    from costroute_rt.engines.machine.cgroup import CpuQuota
+
     patch.setattr(cgroup, "cpu_quota", lambda *_: CpuQuota(0.5, "cgroup v2"))
     return {"threads": 1}
 
@@ -82,6 +84,12 @@ CHANGES: list[tuple[Change, str]] = [
 def content(home: Path) -> dict[str, str]:
     files = (path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_f26_an_unplugged_laptop_makes_images(tiny_bundle: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unplug(monkeypatch)
+    with Runtime.open(tiny_bundle, home=home, threads=1, preload=False) as runtime:
+        assert runtime.generate("a lake", seed=1, max_ms=60_000).pixels.shape == (1, 64, 64, 3)
 
 
 @pytest.mark.parametrize("build", [False, True])
