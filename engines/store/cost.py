@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -224,4 +225,7 @@ def _call(section: Section) -> CallCost:
 
 
 def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(body)).hexdigest()
+    """SHA-256 of the body as JSON: without blanks, which is read at every start, and as the format before had it."""
+    is_old = body.get("format_version") == _BEFORE_CONDITIONS
+    text = canonical_json(body) if is_old else json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(text).hexdigest()

@@ -45,6 +45,7 @@ def test_route_json(run: Run, built: Path, tiny_bundle: Path) -> None:
     report = json.loads(run("route", "a lake", "--bundle", tiny_bundle, "--tolerance", 10, "--json").stdout)
     assert report["chosen"].startswith("tiny-turbo")
     assert len(report["options"]) == 4
+    assert report["assumes"] is None
 
 
 def test_a_router_names_the_prompts_it_learned_from_and_says_when_there_are_none_like_it(

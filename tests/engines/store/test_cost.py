@@ -133,9 +133,11 @@ def test_a_full_disk_is_no_reason_to_write_elsewhere(files: CostFiles, monkeypat
 
 
 def seal(body: dict[str, Any]) -> str:
+    """A file of costs with this body, as who knows the format would write it."""
     from costroute_rt.engines.bundle.section import canonical_json
 
-    return json.dumps({"costs": body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()})
+    text = canonical_json(body) if body["format_version"] == 2 else json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps({"costs": body, "sha256": hashlib.sha256(text).hexdigest()})
 
 
 TIMES = {"median_ms": 7.0, "p95_ms": 8.0, "spread_ms": 1.0, "calls": 40}
