@@ -16,6 +16,7 @@ ROOT = Path("/")
 _USUAL_MOUNTS = {"": "/sys/fs/cgroup", "cpu": "/sys/fs/cgroup/cpu", "cpuset": "/sys/fs/cgroup/cpuset", "memory": "/sys/fs/cgroup/memory"}
 """Folder of each version 1 controller, and of version 2 (no name), where the list of mounts cannot be read."""
 _MOST_CPUS = 1 << 16
+_USUAL_PERIOD = "100000"
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
@@ -74,8 +75,8 @@ def parse_cpus(text: str) -> frozenset[int]:
 
 def _quota_v2(folder: Path) -> float | None:
     """`150000 100000`: microseconds in each period of so many; `max` is no quota."""
-    quota, _, period = read_text(folder / "cpu.max").partition(" ")
-    return _share(quota, period or "100000")
+    words = read_text(folder / "cpu.max").split()
+    return _share(words[0], words[1] if len(words) > 1 else _USUAL_PERIOD) if words else None
 
 
 def _quota_v1(folder: Path) -> float | None:

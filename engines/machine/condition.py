@@ -31,8 +31,14 @@ class Condition:
         return threads, self.cpu_limit != other.cpu_limit, self.power_mode != other.power_mode
 
     def __str__(self) -> str:
-        """`2 threads, 8 cores, plugged in`"""
-        return ", ".join(filter(None, (_count(self.threads), self.cpu_limit, _power(self.power_mode))))
+        """`2 threads, 8 cores, power mode plugged in`"""
+        return ", ".join(filter(None, self.parts()))
+
+    def parts(self) -> tuple[str, str, str]:
+        """Threads (empty where there are none), limit and power mode for a sentence."""
+        threads = "" if self.threads is None else f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        limit = "unknown CPU limits" if self.cpu_limit == UNKNOWN else self.cpu_limit
+        return threads, limit, "unknown power mode" if self.power_mode == UNKNOWN else f"power mode {self.power_mode}"
 
     def to_json(self) -> dict[str, str | int | None]:
         """Plain data, ready for `json.dumps`."""
@@ -45,21 +51,9 @@ UNKNOWN_CONDITION = Condition()
 def describe_assumption(now: Condition, measured: Iterable[Condition]) -> str | None:
     """What predictions assume if costs were measured under these conditions, by the one most unlike the present; None: nothing."""
     other = max(measured, key=now.distance, default=now)
-    pairs = (
-        (_count(other.threads), _count(now.threads)),
-        (other.cpu_limit, now.cpu_limit),
-        (_power(other.power_mode), _power(now.power_mode)),
-    )
-    differ = [pair for pair, is_other in zip(pairs, now.distance(other), strict=True) if is_other]
+    pairs = zip(other.parts(), now.parts(), now.distance(other), strict=True)
+    differ = [(then, current) for then, current, is_other in pairs if is_other]
     if not differ:
         return None
     then, current = (", ".join(part) for part in zip(*differ, strict=True))
     return f"costs were measured with {then}; now {current}: predictions are corrected as images are made"
-
-
-def _count(threads: int | None) -> str:
-    return "" if threads is None else f"{threads} thread{'' if threads == 1 else 's'}"
-
-
-def _power(mode: str) -> str:
-    return f"{mode} power mode" if mode == UNKNOWN else f"power mode {mode}"

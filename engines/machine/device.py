@@ -142,10 +142,11 @@ def usable_cores(root: Path = ROOT) -> int:
 
 
 def _allowed_cpus(root: Path) -> frozenset[int]:
-    """Numbers of the logical cores that this process may run on; where the system does not tell, as many as it counts."""
-    if not hasattr(os, "sched_getaffinity"):
-        return frozenset(range(getattr(os, "process_cpu_count", os.cpu_count)() or 1))
-    affinity = frozenset(os.sched_getaffinity(0))
+    """Numbers of the logical cores that this process may run on; where the system does not report them, as many as it counts."""
+    try:
+        affinity = frozenset(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # other systems have no such function, and some sandboxes forbid it
+        affinity = frozenset(range(getattr(os, "process_cpu_count", os.cpu_count)() or 1))
     return affinity & cgroup.allowed_cpus(root) or affinity
 
 

@@ -79,7 +79,10 @@ def identity(key: EngineKey, engine_sha256: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class CostFiles:
-    """The two files that may hold costs of one engine: beside it, and the user's own if that folder cannot be written."""
+    """The two files that may hold costs of one engine: beside it, and the user's own.
+
+    Costs are written beside an engine of the user's store, except where another user built it; beside other engines nothing is written.
+    """
 
     root: Path
     """The user's store."""
@@ -118,8 +121,9 @@ class CostFiles:
 
     def write(self, identity_now: Mapping[str, str], cost: EngineCost) -> None:
         """Add costs to those of other conditions, all or nothing. The caller holds the engine's lock."""
+        is_in_store = self.folder.parent == self.root / "engines"
         with store_errors(self.folder):
-            if not self.own.exists():
+            if is_in_store and not self.own.exists():
                 try:
                     _add(self.beside, identity_now, cost)
                     return

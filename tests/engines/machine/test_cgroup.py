@@ -71,6 +71,7 @@ QUOTAS: dict[str, tuple[dict[str, str], float | None]] = {
         0.5,
     ),
     "version 2, the usual period": ({"sys/fs/cgroup/cpu.max": "50000"}, 0.5),
+    "version 2, other blanks": ({"sys/fs/cgroup/cpu.max": " 50000\t 100000 \n"}, 0.5),
     "version 2, no quota": ({"sys/fs/cgroup/cpu.max": "max 100000"}, None),
     "version 1": ({GROUPS: "3:cpu,cpuacct:/\n", MOUNTS: V1_CPU, **v1(50000)}, 0.5),
     "version 1, no list of mounts": (v1(50000, folder="sys/fs/cgroup/cpu"), 0.5),

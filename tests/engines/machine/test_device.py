@@ -78,6 +78,16 @@ def test_systems_without_an_affinity_count_their_cores(monkeypatch: pytest.Monke
     assert device.cpu_limit(tmp_path) == CpuLimit(logical=6, cpus=frozenset(range(6)))
 
 
+def test_a_sandbox_that_forbids_to_ask_for_the_affinity_counts_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(process: int) -> set[int]:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(os, "sched_getaffinity", refuse, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 6, raising=False)
+    assert device.usable_cores(tmp_path) == 6
+
+
 @pytest.mark.parametrize(
     ("supplies", "mode"),
     [
@@ -117,6 +127,7 @@ def test_threads_matter_more_than_limits_and_these_more_than_power() -> None:
         ([NOW, OTHER["power"]], "with power mode on battery; now power mode plugged in"),
         ([OTHER["limit"], OTHER["power"]], "with 2 of 8 cores; now 8 cores"),
         ([OTHER["threads"]], "with 4 threads; now 2 threads"),
+        ([Condition(power_mode="plugged in")], "with unknown CPU limits; now 8 cores"),
         (
             [Condition(threads=1, cpu_limit="1 core")],
             "with 1 thread, 1 core, unknown power mode; now 2 threads, 8 cores, power mode plugged in",

@@ -29,7 +29,8 @@ def cost(ms: float, condition: Condition = MAINS, **more: Any) -> EngineCost:
 
 @pytest.fixture
 def files(tmp_path: Path) -> CostFiles:
-    folder = tmp_path / "shared/engines" / DIGEST
+    """Of an engine in the user's store."""
+    folder = tmp_path / "home/engines" / DIGEST
     folder.mkdir(parents=True)
     return CostFiles(tmp_path / "home", folder)
 
@@ -113,6 +114,17 @@ def test_where_the_engine_s_folder_cannot_be_written_the_user_s_store_has_the_co
     files.write(IDENTITY, cost(4.0))
     assert read(files)[0] == cost(4.0)
     assert json.loads(files.beside.read_text())["costs"]["measured"][1]["call_ms"]["median_ms"] == 1.0
+
+
+def test_nothing_is_written_beside_an_engine_of_another_store(files: CostFiles, tmp_path: Path) -> None:
+    files.write(IDENTITY, cost(1.0))
+    elsewhere = CostFiles(tmp_path / "other home", files.folder)
+    assert read(elsewhere) == [cost(1.0)]
+    elsewhere.write(IDENTITY, cost(3.0, BATTERY))
+    elsewhere.write(IDENTITY, cost(2.0))
+    assert read(elsewhere) == [cost(2.0), cost(3.0, BATTERY)]
+    assert read(files) == [cost(1.0)]
+    assert [path.name for path in files.folder.iterdir()] == ["costs.json"]
 
 
 def test_where_nothing_can_be_written_there_is_an_error_of_the_store(files: CostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
