@@ -66,7 +66,7 @@ def build_engines(
         return
     reports = build_each(opened, store, names, setup, force=force, progress=building_notice("building"), detail=share_notice())
     _show_reports(reports, setup, as_json=as_json)
-    raise_quarantined(opened, store, reports)
+    raise_quarantined(opened, store, reports, setup.threads)
 
 
 def _show_reports(reports: Sequence[BuildReport], setup: Setup, *, as_json: bool) -> None:

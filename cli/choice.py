@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from costroute_rt.cli.command import profile
+from costroute_rt.cli.failure import say
+
 if TYPE_CHECKING:
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.bundle.bundle import Bundle
@@ -17,13 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """Which bundle, and what runs it: --bundle, --backend, --provider, --precision, --allow-fallback."""
+    """Which bundle, and what runs it: --bundle, --backend, --provider, --precision, --threads, --allow-fallback."""
 
     bundle: str | None
     """Directory of the bundle; None means the shipped one."""
     backend: str
     provider: str
     precision: str
+    threads: int | None
+    """None: one for each physical core that this process may use."""
     allow_fallback: bool
 
     def open_bundle(self, *, verify: bool = True) -> Bundle:
@@ -32,21 +37,34 @@ class EngineChoice:
     def setup(self, target: str = "") -> Setup:
         from costroute_rt.engines.backends.setup import Setup
 
-        return Setup.of(self.backend, self.provider, self.precision, target=target, allow_fallback=self.allow_fallback)
+        return Setup.of(self.backend, self.provider, self.precision, self.threads, target=target, allow_fallback=self.allow_fallback)
 
     def open_runtime(self, progress: Callable[[str, int, int], None], *, build: bool = True, preload: bool = True) -> Runtime:
+        """The runtime; what it assumes because of how its engines were measured is printed."""
         from costroute_rt import Runtime
 
-        return Runtime.open(
+        runtime = Runtime.open(
             self.bundle,
             backend=self.backend,
             provider=self.provider,
             precision=self.precision,
+            threads=self.threads,
             allow_fallback=self.allow_fallback,
             build=build,
             preload=preload,
             progress=progress,
         )
+        if runtime.assumes is not None:
+            say(f"note: {runtime.assumes} ({self._profile_command(runtime)} measures again)")
+        return runtime
+
+    def _profile_command(self, runtime: Runtime) -> str:
+        """The command that measures the engines of this runtime as they run now."""
+        from costroute_rt.engines.backends.setup import Setup
+
+        setup = self.setup() if runtime.fallback is None else Setup(threads=self.threads)
+        asked = {"backend": setup.backend, "provider": setup.provider, "precision": setup.precision}
+        return profile(asked if self.threads is None else {**asked, "threads": str(self.threads)}, self.bundle)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,7 +110,8 @@ def _setup_options(setup: Mapping[str, str] | None) -> list[str]:
     is_usual = setup["backend"] == "onnxruntime"
     asked = (("provider", "cpu"), ("precision", "float32"))
     options = [] if is_usual else ["--backend", setup["backend"]]
-    return options + [part for name, usual in asked if not is_usual or setup[name] != usual for part in (f"--{name}", setup[name])]
+    options += [part for name, usual in asked if not is_usual or setup[name] != usual for part in (f"--{name}", setup[name])]
+    return options + (["--threads", setup["threads"]] if "threads" in setup else [])
 
 
 def _bundle_options(bundle: str | None) -> list[str]:

@@ -59,7 +59,7 @@ def doctor(as_json: bool) -> None:
     problems = [line for line in lines if line.problem]
     if as_json:
         facts = {line.name: line.shown for line in lines}
-        show_json({"ok": not problems, "facts": facts, "problems": [line.to_json() for line in problems]})
+        show_json({"ok": not problems, "facts": facts, "condition": _condition_json(), "problems": [line.to_json() for line in problems]})
     else:
         show_table(("what", "found"), [(line.name, line.shown) for line in lines])
         for line in problems:
@@ -128,6 +128,20 @@ def check_device() -> Iterator[Line]:
         yield Line(name.removesuffix("_bytes").replace("_", " "), text)
 
 
+def check_condition() -> Iterator[Line]:
+    from costroute_rt.engines.backends.setup import USUAL
+
+    yield Line("condition of costs", str(USUAL.condition()))
+
+
+def _condition_json() -> dict[str, Any]:
+    """The present condition of costs, and the limits of the processor as numbers."""
+    from costroute_rt.engines.backends.setup import USUAL
+    from costroute_rt.engines.machine.device import cpu_limit
+
+    return {**USUAL.condition().to_json(), **cpu_limit().to_json()}
+
+
 def check_bundle() -> Iterator[Line]:
     from costroute_rt import Bundle, BundleError, shipped_bundle
 
@@ -165,4 +179,4 @@ def check_store() -> Iterator[Line]:
     yield Line("free disk", format_bytes(free), needed, "free some space, or set COSTROUTE_HOME to another disk" if short else None)
 
 
-CHECKS = (check_versions, check_onnxruntime, check_backends, check_nvidia, check_device, check_bundle, check_store)
+CHECKS = (check_versions, check_onnxruntime, check_backends, check_nvidia, check_device, check_condition, check_bundle, check_store)

@@ -39,6 +39,7 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
 
     `used by` names candidates of the bundle. An engine whose key has changed is stale: the state names what differs. If
     that cannot be determined, the state is unknown, with the reason. A quarantined engine is shown with the reason.
+    Times are those measured under the condition nearest to the present one.
 
     \b
     costroute-rt engines list
@@ -63,12 +64,13 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
             _age(each.stored.built_at, now_s),
             _ago(now_s - each.stored.used_at_s),
             None if each.cost is None else each.cost.call.median_ms,
+            _conditions(each),
             _users(each.used_by, len(opened.pool)),
             each.state,
         )
         for each in found
     ]
-    show_table(("engine", "graph", "backend", "size", "built", "used", "ms", "used by", "state"), rows)
+    show_table(("engine", "graph", "backend", "size", "built", "used", "ms", "measured with", "used by", "state"), rows)
     click.echo(f"\n{len(rows)} engines, {format_bytes(sum(each.disk_bytes for each in found))} in {store.root}")
 
 
@@ -77,6 +79,13 @@ def _users(names: Sequence[str], candidates: int) -> str | None:
     if len(names) <= _USERS_SHOWN:
         return ", ".join(names) or None
     return f"all {candidates}" if len(names) == candidates else f"{', '.join(names[:_USERS_SHOWN])}, +{len(names) - _USERS_SHOWN}"
+
+
+def _conditions(usage: Usage) -> str | None:
+    """The condition of the shown costs, and the number of others; --json has each."""
+    if usage.cost is None:
+        return None
+    return f"{usage.cost.condition}{f' (+{len(usage.costs) - 1})' if len(usage.costs) > 1 else ''}"
 
 
 def _how(usage: Usage) -> str:
@@ -114,6 +123,9 @@ def _to_json(usage: Usage) -> dict[str, Any]:
         "build_s": stored.build_s,
         "used_at_s": round(stored.used_at_s, 3),
         "median_ms": None if usage.cost is None else usage.cost.call.median_ms,
+        "costs": [
+            {"condition": cost.condition.to_json(), "median_ms": cost.call.median_ms, "p95_ms": cost.call.p95_ms} for cost in usage.costs
+        ],
         "used_by": list(usage.used_by),
         "differences": [{"field": d.field, "wanted": d.wanted, "found": d.found} for d in usage.differences],
         "state": usage.state,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from costroute_rt.cli.build_engines import build_engines
@@ -45,4 +47,6 @@ for command in (gen, route, build_engines, engines, profile, label, fit_router, 
 
 
 def main() -> None:
+    # What a runtime assumes is logged for applications; commands print it with the command that measures again.
+    logging.getLogger("costroute_rt.family.assembly").setLevel(logging.ERROR)
     cli(prog_name="costroute-rt")

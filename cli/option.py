@@ -26,10 +26,17 @@ def bundle(command: Command) -> Command:
 
 
 def engine(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--bundle, --backend, --provider, --precision and --allow-fallback, as one `engine: EngineChoice`."""
+    """--bundle, --backend, --provider, --precision, --threads and --allow-fallback, as one `engine: EngineChoice`."""
     options = (
         click.option(
             "--allow-fallback", is_flag=True, help="If that cannot run on this machine, run ONNX Runtime on the CPU, and report it."
+        ),
+        click.option(
+            "--threads",
+            type=int,
+            metavar="N",
+            callback=_check_threads,
+            help="Threads of each engine run.  [default: one for each physical core that this process may use]",
         ),
         click.option(
             "--precision",
@@ -45,6 +52,15 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
         bundle,
     )
     return _apply(options, _collected(command, "engine", EngineChoice))
+
+
+def _check_threads(context: click.Context, option: click.Parameter, threads: int | None) -> int | None:
+    """The number, refused before any work if no engine could be opened with it."""
+    if threads is None:  # nothing is loaded for the default
+        return None
+    from costroute_rt.engines.backends.spec import check_threads
+
+    return check_threads(threads)
 
 
 def size(command: Command) -> Command:

@@ -22,24 +22,41 @@ def profile(
 ) -> None:
     """Measure the engines again, as this machine is now.
 
-    Budgets depend on these times: run it on an idle machine, and after a change of power mode.
+    Budgets depend on these times: run it on an idle machine. Times are kept for each condition (threads, limits of the
+    processor, power mode); under one that was never measured, those of the nearest are used and corrected by the times
+    of images, until this command measures it.
 
     \b
     costroute-rt profile
+    costroute-rt profile --threads 1
     costroute-rt profile --json
     """
+    from costroute_rt.engines.building.lookup import measured_conditions
     from costroute_rt.engines.building.profile import profile_engines
     from costroute_rt.engines.store.store import Store
 
     opened, setup = engine.open_bundle(), engine.setup()
     names = choose_names(opened, setup, size=option.check_both(height, width))
-    costs = profile_engines(opened, Store.open(), names, setup, progress=building_notice("measuring"))
+    store = Store.open()
+    costs = profile_engines(opened, store, names, setup, progress=building_notice("measuring"))
+    now = costs[0].condition
+    others = sorted(measured_conditions(opened, store, names, setup) - {now}, key=now.distance)
     header = ("graph", "engine", "median_ms", "p95_ms", "spread_ms", "calls", "load_ms")
     rows = [
         (each.engine, each.digest[:12], each.call.median_ms, each.call.p95_ms, each.call.spread_ms, each.call.calls, each.load.median_ms)
         for each in costs
     ]
     if as_json:
-        show_json({"fallback": setup.fallback, "costs": [dict(zip(header, row, strict=True)) for row in rows]})
-    else:
-        show_table([name.replace("_", " ") for name in header], rows)
+        show_json(
+            {
+                "fallback": setup.fallback,
+                "condition": now.to_json(),
+                "costs": [dict(zip(header, row, strict=True)) for row in rows],
+                "other_conditions": [each.to_json() for each in others],
+            }
+        )
+        return
+    show_table([name.replace("_", " ") for name in header], rows)
+    click.echo(f"\nmeasured with {now}")
+    for each in others:
+        click.echo(f"kept: costs measured with {each}")

@@ -31,7 +31,7 @@ def route(prompt: str, image: ImageChoice, engine: EngineChoice, as_json: bool) 
     with engine.open_runtime(building_notice("first use: building")) as runtime:
         decision = image.route(runtime, prompt)
     if as_json:
-        show_json({"fallback": runtime.fallback, **decision.to_json()})
+        show_json({"fallback": runtime.fallback, "assumes": runtime.assumes, **decision.to_json()})
     else:
         _show(decision)
 

@@ -193,7 +193,7 @@ class EngineError(CostrouteError):
         """engine: full name, family/component/graph, with @HEIGHTxWIDTH for one that is built for a single size.
 
         path: the file or directory concerned.
-        setup: `backend`, `provider`, `precision` and `target` of the engine, as text.
+        setup: `backend`, `provider`, `precision` and `target` of the engine, and `threads` if they were chosen, as text.
         bundle: directory of the bundle that the engine belongs to.
         """
         self.problem, self.reason, self.engine, self.path, self.bundle = problem, reason, engine, _text(path), _text(bundle)
@@ -220,7 +220,7 @@ class EngineError(CostrouteError):
             reason=self.reason,
             engine=self.engine or engine,
             path=self.path or path,
-            setup=self.setup or setup,
+            setup={**(setup or {}), **(self.setup or {})} or None,
             bundle=self.bundle or bundle,
         )
 

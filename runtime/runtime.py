@@ -75,7 +75,8 @@ class Runtime:
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory.
         provider: the backend's execution provider; auto means the backend's default.
         precision: float32, bfloat16 or float16, if the backend supports it; auto means float16 with TensorRT, else float32.
-        threads: CPU threads of each engine run; None means one for each physical core that this process may use.
+        threads: CPU threads of each engine run; None means one for each physical core that this process may use. Engines are the same
+            for any number.
         allow_fallback: if engines of `backend` and `provider` cannot run on this machine, run ONNX Runtime on the CPU; a warning, and
             `fallback` of every result, give the reason.
         build: build and profile missing engines, calling progress(engine, index, total) before each.
@@ -85,6 +86,7 @@ class Runtime:
             slower with them. `building` reports the state; closing the runtime ends the build. Excludes `build`.
         preload: load every engine now and run it once; otherwise the first request that needs an engine loads it, within its budget.
         max_waiting: requests that may wait while another one runs; more raise BusyError. None means any number.
+        Costs that were measured with other threads, processor limits or power mode are used, with a warning (`assumes`).
         Raises BundleError, EngineError (engines missing, stale, not measured), BackendError, ConfigError.
         """
         from costroute_rt.family.assembly import open_resources
@@ -127,6 +129,11 @@ class Runtime:
     def fallback(self) -> str | None:
         """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
         return self._resources.fallback
+
+    @property
+    def assumes(self) -> str | None:
+        """What predictions assume, because costs were measured with other threads, processor limits or power mode; None if nothing."""
+        return self._resources.assumes
 
     @property
     def building(self) -> Building | None:

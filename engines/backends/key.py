@@ -44,7 +44,7 @@ class EngineKey:
     shapes: str
     """Axes built to one length, such as `batch=1 height=32`; empty: every free axis stays free."""
     options: str
-    """Builder options, such as `threads=4 optimization=all`."""
+    """Builder options, such as `optimization=all`."""
     device: str
     """Processor name and the features code is chosen by."""
     driver: str
@@ -66,7 +66,7 @@ class EngineKey:
 
     @property
     def setup(self) -> dict[str, str]:
-        """Backend, provider, precision and target that ask for such engines, as errors carry them."""
+        """Backend, provider, precision and target that ask for such engines."""
         target = self.device if self.driver == ANY_DRIVER else ""
         return {"backend": self.backend, "provider": self.provider, "precision": self.precision, "target": target}
 

@@ -58,7 +58,11 @@ class OpenVinoBackend:
         self.version = str(self._ov.__version__)
 
     def options(self, spec: BuildSpec) -> str:
-        return " ".join([*([f"threads={spec.threads}"] if spec.provider == "cpu" else []), "hint=latency"])
+        """Without the number of threads: an engine computes with as many as it is opened with, whatever number it was built with.
+
+        Its bytes prove nothing, as two builds with the same number differ too.
+        """
+        return "hint=latency"
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         """As the protocol has it; raises ConfigError too for a precision that the device does not compute in."""

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 
 from costroute_rt.engines.backends.engine import Backend
 from costroute_rt.engines.backends.registry import get_backend
-from costroute_rt.engines.backends.spec import AUTO, BuildSpec, make_spec
+from costroute_rt.engines.backends.spec import AUTO, BuildSpec, check_threads, make_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.bundle.size import axis_lengths, check_bundle_size, fixed_axes, free_axes
+from costroute_rt.engines.machine import device
+from costroute_rt.engines.machine.condition import Condition
 from costroute_rt.error import BackendError
 
 _log = logging.getLogger(__name__)
@@ -18,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """Backend, provider, precision and threads: together with a bundle, they decide how its engines are built."""
+    """Backend, provider and precision, which with a bundle decide how its engines are built, and the threads they run with."""
 
     backend: str = "onnxruntime"
     provider: str = "cpu"
@@ -48,7 +50,8 @@ class Setup:
         allow_fallback: where such engines cannot run on this machine, ONNX Runtime on the CPU in its usual precision instead. A wrong
         value is a ConfigError all the same.
         """
-        make_spec(threads=threads, precision="float32" if precision == AUTO else precision)
+        threads = check_threads(threads)
+        make_spec(precision="float32" if precision == AUTO else precision)
         try:
             tool = get_backend(backend)
             setup = cls(
@@ -75,6 +78,10 @@ class Setup:
     def to_json(self) -> dict[str, str | int | None]:
         """Plain data, for `Setup(**data)`."""
         return asdict(self)
+
+    def condition(self) -> Condition:
+        """What the times of its engines depend on now, besides the engines and the device."""
+        return Condition.now((self.threads or device.default_threads()) if self.provider == "cpu" else None)
 
     def tool(self) -> Backend:
         """The backend; raises BackendError where it is not installed."""

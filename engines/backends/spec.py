@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from costroute_rt.engines.bundle.size import AxisRange
 from costroute_rt.engines.machine import device
@@ -13,6 +16,8 @@ AUTO = "auto"
 """Provider or precision: the one the backend is best at."""
 PRECISIONS = ("float32", "bfloat16", "float16")
 """What an engine may compute in; its inputs and outputs keep the types of its graph."""
+_ALWAYS_ALLOWED, _PER_CORE = 64, 4
+"""Most threads on any machine, so that a script runs on a smaller one too, and for each logical core of a larger one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +27,7 @@ class BuildSpec:
     provider: str = "cpu"
     precision: str = "float32"
     threads: int = 1
+    """Threads that it computes with; no part of its key, as any engine runs with any number of them."""
     shapes: tuple[tuple[str, int], ...] = ()
     """Free axes to build to one length, by name; sorted."""
     ranges: tuple[AxisRange, ...] = ()
@@ -38,8 +44,7 @@ def make_spec(
     target: str = "",
 ) -> BuildSpec:
     """A build specification with this machine's defaults filled in; raises ConfigError."""
-    if threads is not None and threads < 1:
-        raise ConfigError("threads", threads, "1 or more")
+    threads = check_threads(threads)
     if precision not in PRECISIONS:
         raise ConfigError("precision", precision, f"one of {', '.join(PRECISIONS)}")
     return BuildSpec(
@@ -49,3 +54,15 @@ def make_spec(
         shapes=tuple(sorted((shapes or {}).items())),
         target=target,
     )
+
+
+def check_threads(threads: Any) -> int | None:
+    """The number of threads, None for this machine's default; raises ConfigError for what no engine could be opened with."""
+    most = max(_ALWAYS_ALLOWED, _PER_CORE * (os.cpu_count() or 1))
+    try:
+        count = None if threads is None else operator.index(threads)
+    except TypeError:
+        count = 0
+    if isinstance(threads, bool) or (count is not None and not 1 <= count <= most):
+        raise ConfigError("threads", threads, f"a whole number from 1 to {most}")
+    return count

@@ -25,10 +25,9 @@ from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_each, open_engine
 from costroute_rt.engines.building.gate import Race, run_race
-from costroute_rt.engines.building.lookup import engine_key, find_rejection, is_ready, read_cost
+from costroute_rt.engines.building.lookup import engine_key, find_rejection, is_ready, read_cost, write_cost
 from costroute_rt.engines.building.profile import example_call
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.store.cost import identity, write_costs
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import CostrouteError, EngineError, Reason, StoreFullError
 
@@ -164,7 +163,8 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
 def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup) -> str | None:
     """Time an engine in turns with the one it is to replace, unless its costs are known; returns why it must not replace it.
 
-    Its costs are those of the other engine times the ratio of the race: the machine is busy, so that plain times would be too long.
+    Its costs are those of the other engine, under the condition in which that was measured, times the ratio of the race: the machine is
+    busy, so that plain times would be too long.
     A lost race is recorded with them; the engine may still be used on its own.
     """
     if is_ready(bundle, store, [name], setup):
@@ -179,8 +179,10 @@ def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced
         return "somebody removed it"
     known = read_cost(bundle, store, name, replaced)
     cost = known.scaled(name, stored.digest, race.ratio, new_load_s / old_load_s, race.is_lost)
-    with store.lock(stored.digest):
-        write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+    threads = setup.condition().threads
+    if threads is None or cost.condition.threads is None:  # one of them does not run on the processor
+        cost = replace(cost, condition=replace(cost.condition, threads=threads))
+    write_cost(store, stored, cost)
     return find_rejection(bundle, store, name, setup, replaced)
 
 
@@ -227,8 +229,7 @@ def _note_images(bundle: Bundle, store: Store, name: str, setup: Setup, replaced
         against, is_slower = read_cost(bundle, store, name, replaced).digest, slower is not None
         cost = read_cost(bundle, store, name, setup)
         cost = replace(cost, relative_to=against, is_slower=is_slower, slower_images=slower, is_proved=not is_slower)
-        with store.lock(stored.digest):
-            write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+        write_cost(store, stored, cost)
 
 
 def _open(bundle: Bundle, store: Store, name: str, setup: Setup) -> tuple[Engine, float]:

@@ -66,11 +66,13 @@ class _Wanted:
     key: EngineKey
     tool: Backend
     spec: BuildSpec
+    threads: int | None
+    """As they were asked for; None for this machine's default."""
 
     @classmethod
     def of(cls, bundle: Bundle, name: str, setup: Setup) -> _Wanted:
         tool, spec = setup.tool(), setup.spec(bundle, name)
-        return cls(bundle, name, make_key(bundle, name, tool, spec), tool, spec)
+        return cls(bundle, name, make_key(bundle, name, tool, spec), tool, spec, setup.threads)
 
     @property
     def path(self) -> str:
@@ -83,7 +85,7 @@ class _Wanted:
         return stored is not None and (stored.was_checked or self.tool.obstacle() is not None)
 
     def locate(self, error: EngineError) -> EngineError:
-        return locate(error, self.bundle, self.name, self.key)
+        return locate(error, self.bundle, self.name, self.key, self.threads)
 
 
 def build_engines(
@@ -106,7 +108,7 @@ def build_engines(
     BackendError, ConfigError.
     """
     reports = build_each(bundle, store, names, setup, force=force, measure=measure, progress=progress, detail=detail)
-    raise_quarantined(bundle, store, reports)
+    raise_quarantined(bundle, store, reports, setup.threads)
     return reports
 
 
@@ -139,14 +141,14 @@ def build_each(
     return [_report(name, found[name], name in built, costs) for name in names]
 
 
-def raise_quarantined(bundle: Bundle, store: Store, reports: Iterable[BuildReport]) -> None:
-    """Raise EngineError where engines are quarantined, now or by an earlier build."""
+def raise_quarantined(bundle: Bundle, store: Store, reports: Iterable[BuildReport], threads: int | None = None) -> None:
+    """Raise EngineError where engines are quarantined, now or by an earlier build; threads: as the setup has them."""
     bad = [report for report in reports if report.quarantined]
     if bad:
         first, *others = bad
         problem = "; ".join([f"it is quarantined: {first.quarantined}", *(f"{each.engine} too: {each.quarantined}" for each in others)])
         key = load_stored(store.folder / first.digest).key
-        raise locate(EngineError(problem, reason=Reason.QUARANTINED, path=store.folder), bundle, first.engine, key)
+        raise locate(EngineError(problem, reason=Reason.QUARANTINED, path=store.folder), bundle, first.engine, key, threads)
 
 
 def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -> Engine:

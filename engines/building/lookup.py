@@ -15,8 +15,9 @@ from costroute_rt.engines.bundle.manifest import GraphSpec
 from costroute_rt.engines.bundle.name import find_graph
 from costroute_rt.engines.bundle.size import with_size
 from costroute_rt.engines.machine import device
-from costroute_rt.engines.store.cost import EngineCost, identity, read_cost_file
-from costroute_rt.engines.store.store import Store
+from costroute_rt.engines.machine.condition import Condition
+from costroute_rt.engines.store.cost import CostFiles, EngineCost, identity, nearest_cost
+from costroute_rt.engines.store.store import Store, StoredEngine
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 
@@ -60,31 +61,61 @@ def _describe_shapes(graph: GraphSpec, spec: BuildSpec) -> str:
     return " ".join([*(f"{axis}={length}" for axis, length in spec.shapes), *ranges])
 
 
-def locate(error: EngineError, bundle: Bundle, name: str, key: EngineKey) -> EngineError:
+def describe_setup(key: EngineKey, threads: int | None) -> dict[str, str]:
+    """What asks for such engines, as errors carry it; threads: None for this machine's default, which nobody has to ask for."""
+    return key.setup if threads is None else {**key.setup, "threads": str(threads)}
+
+
+def locate(error: EngineError, bundle: Bundle, name: str, key: EngineKey, threads: int | None = None) -> EngineError:
     """The error with engine, setup and bundle filled in where it lacks them."""
-    return error.located(engine=name, setup=key.setup, bundle=bundle.root)
+    return error.located(engine=name, setup=describe_setup(key, threads), bundle=bundle.root)
 
 
-def read_cost(bundle: Bundle, store: Store, name: str, setup: Setup) -> EngineCost:
-    """What the engine costs on this device; raises EngineError where that was not measured, or there is no good engine."""
+def read_cost(bundle: Bundle, store: Store, name: str, setup: Setup, *, condition: Condition | None = None) -> EngineCost:
+    """What the engine costs on this device, measured under this condition or else the nearest; condition: None for the present one.
+
+    Raises EngineError where that was never measured, or there is no good engine.
+    """
     key = engine_key(bundle, name, setup)
     try:
         stored = store.peek(key)
         if stored is None or stored.quarantined:
             raise EngineError("there is no such engine that was measured", reason=Reason.MISSING, path=store.folder)
-        return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest)
+        return nearest_cost(read_costs(store, stored, name), condition or setup.condition())
     except EngineError as error:
-        raise locate(error, bundle, name, key) from error
+        raise locate(error, bundle, name, key, setup.threads) from error
+
+
+def read_costs(store: Store, stored: StoredEngine, name: str) -> list[EngineCost]:
+    """The costs of a stored engine on this device, one for each condition; raises EngineError where there are none."""
+    return CostFiles(store.root, stored.path).read(identity(stored.key, stored.sha256), name)
+
+
+def measured_conditions(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> set[Condition]:
+    """The conditions under which any of these engines was measured on this device."""
+    found = set[Condition]()
+    for name in names:
+        stored = store.peek(engine_key(bundle, name, setup))
+        if stored is not None:
+            with suppress(EngineError):
+                found.update(cost.condition for cost in read_costs(store, stored, name))
+    return found
+
+
+def write_cost(store: Store, stored: StoredEngine, cost: EngineCost) -> None:
+    """Keep the costs of a stored engine, beside those of other conditions."""
+    with store.lock(stored.digest):
+        CostFiles(store.root, stored.path).write(identity(stored.key, stored.sha256), cost)
 
 
 def find_recorded_cost(bundle: Bundle, store: Store, name: str, setup: Setup) -> EngineCost | None:
     """What such an engine cost on this device when it was last built, with an older library, driver or weights too."""
-    key = engine_key(bundle, name, setup)
+    key, condition = engine_key(bundle, name, setup), setup.condition()
     same = ("graph", "backend", "provider", "precision", "shapes", "device")
     for stored in sorted(store.engines(), key=lambda each: each.built_at, reverse=True):
         if all(getattr(stored.key, field) == getattr(key, field) for field in same):
             with suppress(EngineError):
-                return read_cost_file(stored.path, {}, name, stored.digest)
+                return nearest_cost(CostFiles(store.root, stored.path).read({}, name), condition)
     return None
 
 
@@ -106,7 +137,8 @@ def find_rejection(bundle: Bundle, store: Store, name: str, setup: Setup, replac
         stored = store.peek(engine_key(bundle, name, setup))
         if stored is not None and stored.quarantined:
             return stored.quarantined
-        cost, other = (read_cost(bundle, store, name, each) for each in (setup, replaced))
+        cost = read_cost(bundle, store, name, setup)
+        other = read_cost(bundle, store, name, replaced, condition=cost.condition)
     except EngineError:
         return None
     if not cost.is_slower or cost.relative_to != other.digest:

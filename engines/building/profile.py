@@ -15,11 +15,12 @@ from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import Clock
-from costroute_rt.engines.building.lookup import engine_key, locate, read_cost
+from costroute_rt.engines.building.lookup import engine_key, locate, read_cost, write_cost
 from costroute_rt.engines.building.progress import Progress
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.engines.store.cost import COSTS, CallCost, EngineCost, identity, write_costs
+from costroute_rt.engines.machine.condition import Condition
+from costroute_rt.engines.store.cost import COSTS, CallCost, EngineCost
 from costroute_rt.engines.store.store import Store, StoredEngine
 from costroute_rt.error import EngineError, Reason
 
@@ -42,7 +43,7 @@ def profile_engines(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[EngineCost]:
-    """Time the engines in turns, as generating an image uses them, and write each one's costs.json.
+    """Time the engines in turns, as generating an image uses them, and keep their costs beside those of other conditions.
 
     Waits for others who measure in this store. Raises EngineError where an engine is missing.
     """
@@ -51,7 +52,10 @@ def profile_engines(
 
 
 def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> dict[str, float]:
-    """Measure the engines without valid costs; returns the median of a call, in milliseconds, of each engine."""
+    """Measure the engines without valid costs; returns the median of a call, in milliseconds, of each engine.
+
+    Costs that were measured under another condition are valid.
+    """
     names = list(names)
     costs, missing = _known_costs(bundle, store, names, setup)
     if not missing:
@@ -86,7 +90,7 @@ def _measure(
     limit_s: float = _LIMIT_S,
     repeats: int = _LOADS,
 ) -> list[EngineCost]:
-    tool, stored = setup.tool(), {name: _stored(bundle, store, name, setup) for name in names}
+    tool, stored, condition = setup.tool(), {name: _stored(bundle, store, name, setup) for name in names}, setup.condition()
     with ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {}
         loads: dict[str, list[float]] = {}
@@ -97,7 +101,7 @@ def _measure(
             engine, loads[name] = _load(tool, entry, spec, clock, repeats)
             calls[name] = example_call(stack.enter_context(engine), bundle, name, setup)
         times = _time_in_turns(calls, clock, limit_s)
-    return [_write(store, name, stored[name], times[name], loads[name]) for name in stored]
+    return [_keep(store, name, stored[name], condition, times[name], loads[name]) for name in stored]
 
 
 def summarize(times_ms: list[float]) -> CallCost:
@@ -145,7 +149,7 @@ def _stored(bundle: Bundle, store: Store, name: str, setup: Setup) -> StoredEngi
     stored = store.peek(key)
     if stored is None or stored.quarantined:
         error = EngineError("there is no such engine to measure", reason=Reason.MISSING, path=store.folder)
-        raise locate(error, bundle, name, key)
+        raise locate(error, bundle, name, key, setup.threads)
     return stored
 
 
@@ -160,8 +164,7 @@ def _known_costs(bundle: Bundle, store: Store, names: Iterable[str], setup: Setu
     return costs, missing
 
 
-def _write(store: Store, name: str, stored: StoredEngine, times: list[float], loads: list[float]) -> EngineCost:
-    cost = EngineCost(engine=name, digest=stored.digest, call=summarize(times), load=summarize(loads))
-    with store.lock(stored.digest):
-        write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+def _keep(store: Store, name: str, stored: StoredEngine, condition: Condition, times: list[float], loads: list[float]) -> EngineCost:
+    cost = EngineCost(engine=name, digest=stored.digest, condition=condition, call=summarize(times), load=summarize(loads))
+    write_cost(store, stored, cost)
     return cost

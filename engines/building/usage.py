@@ -10,12 +10,12 @@ from filelock import Timeout
 
 from costroute_rt.engines.backends.key import FieldDifference
 from costroute_rt.engines.backends.setup import Setup
-from costroute_rt.engines.building.lookup import engine_key
+from costroute_rt.engines.building.lookup import engine_key, read_costs
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import find_graph
 from costroute_rt.engines.bundle.size import known_size, with_size
 from costroute_rt.engines.machine.durable import store_errors
-from costroute_rt.engines.store.cost import EngineCost, identity, read_cost_file
+from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store, StoredEngine
 from costroute_rt.error import BackendError, ConfigError, EngineError
 
@@ -34,10 +34,15 @@ class Usage:
     """Candidates of the bundle that need it; empty where it is stale."""
     differences: tuple[FieldDifference, ...]
     """Fields in which its key is not what it would be now: wanted is now, found is the engine's."""
-    cost: EngineCost | None
-    """None where it was not measured on this machine as it is now."""
+    costs: tuple[EngineCost, ...]
+    """On this machine, one for each condition, the nearest to the present one first; empty where it was not measured here."""
     unknown: str | None = None
     """Why staleness cannot be determined: backend or device missing."""
+
+    @property
+    def cost(self) -> EngineCost | None:
+        """What the runtime would predict with; None where it was not measured on this machine."""
+        return next(iter(self.costs), None)
 
     @property
     def state(self) -> str:
@@ -61,21 +66,21 @@ class Collection:
     after_bytes: int
 
 
-def survey(bundle: Bundle, store: Store, users: Mapping[str, Container[str]], threads: int | None = None) -> list[Usage]:
+def survey(bundle: Bundle, store: Store, users: Mapping[str, Container[str]]) -> list[Usage]:
     """Every directory of the store, damaged ones too, by graph.
 
     users: the engines that each candidate needs; a name without a size counts for every size.
-    threads: of the engines that the bundle uses; None: this machine's default.
     """
-    return [_describe(bundle, stored, users, threads) for stored in store.everything()]
+    return [_describe(bundle, store, stored, users) for stored in store.everything()]
 
 
-def _describe(bundle: Bundle, stored: StoredEngine, users: Mapping[str, Container[str]], threads: int | None) -> Usage:
+def _describe(bundle: Bundle, store: Store, stored: StoredEngine, users: Mapping[str, Container[str]]) -> Usage:
     graph, size = stored.key.graph, known_size(bundle, stored.key.shapes)
     name = graph
     with suppress(ConfigError):  # it is none of this bundle's
         name = with_size(bundle, [graph], size)[0] if size is not None else str(find_graph(bundle, graph))
-    differences, unknown = _compare_with_now(bundle, stored, name, threads)
+    setup = _setup(stored)
+    differences, unknown = _compare_with_now(bundle, stored, name, setup)
     is_usable = not (differences or unknown or stored.quarantined)
     return Usage(
         stored=stored,
@@ -83,7 +88,7 @@ def _describe(bundle: Bundle, stored: StoredEngine, users: Mapping[str, Containe
         disk_bytes=_disk_bytes(stored),
         used_by=tuple(candidate for candidate, names in users.items() if is_usable and (graph in names or name in names)),
         differences=differences,
-        cost=_cost(stored, name),
+        costs=_costs(store, stored, name, setup),
         unknown=unknown,
     )
 
@@ -94,7 +99,6 @@ def collect_garbage(
     users: Mapping[str, Container[str]],
     max_bytes: int,
     *,
-    threads: int | None = None,
     dry_run: bool = False,
 ) -> Collection:
     """Remove engines until the store has at most `max_bytes`: damaged ones, then those not used for longest.
@@ -104,7 +108,7 @@ def collect_garbage(
     """
     if not dry_run:
         store.sweep()
-    found = survey(bundle, store, users, threads)
+    found = survey(bundle, store, users)
     before = after = sum(each.disk_bytes for each in found)
     removed = []
     for each in _by_worth(found):
@@ -135,9 +139,13 @@ def _why(usage: Usage) -> str:
     return usage.state if usage.differences or usage.stored.quarantined else "the bundle does not use it"
 
 
-def _compare_with_now(
-    bundle: Bundle, stored: StoredEngine, name: str, threads: int | None
-) -> tuple[tuple[FieldDifference, ...], str | None]:
+def _setup(stored: StoredEngine) -> Setup:
+    """The setup that asks for such engines."""
+    key = stored.key
+    return Setup(backend=key.backend, provider=key.provider, precision=key.precision, target=key.setup["target"])
+
+
+def _compare_with_now(bundle: Bundle, stored: StoredEngine, name: str, setup: Setup) -> tuple[tuple[FieldDifference, ...], str | None]:
     """Its key beside the one that such an engine would have now; else why that is unknown."""
     key = stored.key
     if not key.graph.startswith(f"{bundle.family}/"):
@@ -146,8 +154,6 @@ def _compare_with_now(
         find_graph(bundle, name)
     except ConfigError:
         return (FieldDifference("graph", "one of the bundle", key.graph),), None
-    target = key.setup["target"]
-    setup = Setup(backend=key.backend, provider=key.provider, precision=key.precision, threads=threads, target=target)
     try:
         now = engine_key(bundle, name, setup)
     except BackendError as error:
@@ -161,11 +167,12 @@ def _compare_with_now(
     return differences, None
 
 
-def _cost(stored: StoredEngine, name: str) -> EngineCost | None:
+def _costs(store: Store, stored: StoredEngine, name: str, setup: Setup) -> tuple[EngineCost, ...]:
+    now = setup.condition()
     try:
-        return read_cost_file(stored.path, identity(stored.key, stored.sha256), name, stored.digest)
+        return tuple(sorted(read_costs(store, stored, name), key=lambda cost: now.distance(cost.condition)))
     except EngineError:
-        return None
+        return ()
 
 
 def _disk_bytes(stored: StoredEngine) -> int:

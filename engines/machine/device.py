@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from costroute_rt.engines.machine import nvidia
+from costroute_rt.engines.machine import cgroup, nvidia
+from costroute_rt.engines.machine.cgroup import ROOT, CpuQuota
 from costroute_rt.error import BackendError
 
 _RELEVANT = [
@@ -42,19 +45,61 @@ _RELEVANT = [
 """Instruction sets that kernels are chosen by; other flags do not matter to an engine."""
 _WINDOWS_FEATURES = {37: "sse4_1", 38: "sse4_2", 39: "avx", 40: "avx2", 41: "avx512f", 43: "asimddp"}
 _POWER_FILES = (
-    "/sys/firmware/acpi/platform_profile",
-    "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
-    "/sys/devices/system/cpu/cpu0/cpufreq/energy_performance_preference",
+    "sys/firmware/acpi/platform_profile",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
+    "sys/devices/system/cpu/cpu0/cpufreq/energy_performance_preference",
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuLimit:
+    """How much of the processors this process may use."""
+
+    logical: int
+    """Logical cores of the machine."""
+    cpus: frozenset[int]
+    """Numbers of those that this process may run on, by its affinity and its control groups."""
+    quota: CpuQuota | None = None
+    """Share of their time that its control groups allow; None: all of it."""
+
+    @property
+    def usable_cores(self) -> int:
+        """Cores to compute with at the same time.
+
+        A quota is rounded up, as Java, Go and .NET do: with 1.5 cores, two threads get half as much done again as one could. Below one
+        core a second thread gains nothing: both would use up the quota sooner, and then stand still together.
+        """
+        allowed = len(self.cpus)
+        return allowed if self.quota is None else min(allowed, max(1, math.ceil(self.quota.cores)))
+
+    def __str__(self) -> str:
+        """`2 of 8 cores (CPU quota 1.5, cgroup v2)`"""
+        limits = [f"affinity to {len(self.cpus)}"] if len(self.cpus) < self.logical else []
+        limits += [] if self.quota is None else [f"CPU quota {self.quota.cores:g}", self.quota.source]
+        cores = f"{self.usable_cores} of {self.logical}" if self.usable_cores < self.logical else f"{self.logical}"
+        found = f"{cores} core{'' if self.logical == 1 else 's'}"
+        return f"{found} ({', '.join(limits)})" if limits else found
+
+    def to_json(self) -> dict[str, int | float | str | None]:
+        """Plain data, ready for `json.dumps`."""
+        return {
+            "logical_cores": self.logical,
+            "allowed_cores": len(self.cpus),
+            "usable_cores": self.usable_cores,
+            "cpu_quota": None if self.quota is None else self.quota.cores,
+            "cpu_quota_source": None if self.quota is None else self.quota.source,
+        }
+
+
 def device_facts() -> dict[str, str | int | list[str]]:
-    """What `doctor` shows and costs are bound to: processor, features, cores, memory, power mode, operating system."""
+    """What `doctor` shows: processor, features, cores and limits, memory, power mode, operating system."""
+    limit = cpu_limit()
     return {
         "cpu": cpu_name(),
         "features": cpu_features(),
         "physical_cores": physical_cores(),
-        "usable_cores": usable_cores(),
+        "usable_cores": limit.usable_cores,
+        "cpu_limit": str(limit),
         "memory_bytes": memory_bytes(),
         "power_mode": power_mode(),
         "os": os_name(),
@@ -85,41 +130,66 @@ def cpu_features() -> list[str]:
     return list(_features())
 
 
-def usable_cores() -> int:
+def cpu_limit(root: Path = ROOT) -> CpuLimit:
+    """The limits as they are now: affinity and quotas may change while a process runs."""
+    cpus = _allowed_cpus(root)
+    return CpuLimit(logical=max(os.cpu_count() or 1, len(cpus)), cpus=cpus, quota=cgroup.cpu_quota(root))
+
+
+def usable_cores(root: Path = ROOT) -> int:
     """Cores this process may use: affinity and, in a container, its share."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
-        count = min(count, max(1, -(-int(quota[0]) // int(quota[1]))))
-    return count
+    return cpu_limit(root).usable_cores
 
 
-@lru_cache(maxsize=1)
-def physical_cores() -> int:
-    """Cores without counting hyper-threads; all logical cores where that is unknown."""
-    siblings = {_read(str(path)) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")}
-    counted = len(siblings - {""}) or int(_sysctl("hw.physicalcpu") or 0)
+def _allowed_cpus(root: Path) -> frozenset[int]:
+    """Numbers of the logical cores that this process may run on; where the system does not report them, as many as it counts."""
+    try:
+        affinity = frozenset(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # other systems have no such function, and some sandboxes forbid it
+        affinity = frozenset(range(getattr(os, "process_cpu_count", os.cpu_count)() or 1))
+    return affinity & cgroup.allowed_cpus(root) or affinity
+
+
+def physical_cores(root: Path = ROOT) -> int:
+    """Cores of the machine without counting hyper-threads; all logical cores where that is unknown."""
+    counted = len(set(_siblings(root).values())) or int(_sysctl("hw.physicalcpu") or 0)
     return counted or os.cpu_count() or 1
 
 
-def default_threads() -> int:
-    """Threads to compute with: a second thread on one core does not help."""
-    return max(1, min(physical_cores(), usable_cores()))
+@lru_cache(maxsize=8)
+def _siblings(root: Path) -> dict[int, str]:
+    """By logical core: the logical cores that share its physical core, as the system lists them."""
+    found = {}
+    for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list"):
+        number, siblings = path.parts[-3].removeprefix("cpu"), cgroup.read_text(path)
+        if number.isdecimal() and siblings:
+            found[int(number)] = siblings
+    return found
 
 
-def memory_bytes() -> int:
-    """Physical memory; 0 where that is unknown."""
+def default_threads(root: Path = ROOT) -> int:
+    """Threads to compute with: one for each physical core that this process may use, as a second thread on one core does not help."""
+    limit, siblings = cpu_limit(root), _siblings(root)
+    own = {siblings.get(cpu, str(cpu)) for cpu in limit.cpus} if siblings else range(physical_cores(root))
+    return max(1, min(len(own), limit.usable_cores))
+
+
+def memory_bytes(root: Path = ROOT) -> int:
+    """Memory that this process may use: all of the machine's, or what its container may; 0 where that is unknown."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return int(_sysctl("hw.memsize") or 0)
+        physical = int(_sysctl("hw.memsize") or 0)
+    limit = cgroup.memory_limit_bytes(root)
+    return physical if limit is None else min(physical or limit, limit)
 
 
-def power_mode() -> str:
+def power_mode(root: Path = ROOT) -> str:
     """The power settings as one text to compare; `unknown` where nothing is readable."""
-    states = [_read(path) for path in _POWER_FILES]
-    for supply in sorted(Path("/sys/class/power_supply").glob("*/online")):
-        states.append("plugged in" if _read(str(supply)) == "1" else "on battery")
+    states = [cgroup.read_text(root / path) for path in _POWER_FILES]
+    supplies = [cgroup.read_text(path) for path in (root / "sys/class/power_supply").glob("*/online")]
+    if supplies:  # a laptop has one for each socket, and one of them is enough
+        states.append("plugged in" if "1" in supplies else "on battery")
     if platform.system() == "Windows":
         states.append(_windows_power())
     return ", ".join(dict.fromkeys(state for state in states if state)) or "unknown"
@@ -163,18 +233,11 @@ def _gpu() -> nvidia.Gpu:
 def _cpuinfo() -> dict[str, str]:
     """The first processor's entries; empty outside Linux."""
     entries: dict[str, str] = {}
-    for line in _read("/proc/cpuinfo").splitlines():
+    for line in cgroup.read_text(ROOT / "proc/cpuinfo").splitlines():
         name, found, value = line.partition(":")
         if found:
             entries.setdefault(name.strip(), value.strip())
     return entries
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def _sysctl(name: str, values: bool = True) -> str:

@@ -2,6 +2,7 @@
 
     ROOT/engines/DIGEST/   manifest.json, manifest.sha256, the backend's files, costs.json
     ROOT/locks/DIGEST.lock
+    ROOT/costs/DIGEST.json costs that this user measured of an engine whose directory belongs to others
 
 A directory with its final name is complete: it was written under another name, synced, and renamed. An engine that is replaced
 lies in .DIGEST.*/old meanwhile, and is moved back if its builder dies between the two renames. Builders of one key wait for

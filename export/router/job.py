@@ -129,7 +129,7 @@ def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[Eng
     from costroute_rt.export.router.sentence_encoder import export_sentence_encoder
 
     settings, network = export_sentence_encoder(model, folder), encoder_network(1)
-    backend, spec = source.setup.tool(), make_spec(source.setup.provider, precision=source.setup.precision)
+    backend, spec = source.setup.tool(), make_spec(source.setup.provider, source.setup.threads, precision=source.setup.precision)
     with tempfile.TemporaryDirectory() as built:
         backend.build(folder / network.file, Path(built), spec)
         with backend.open(Path(built), spec) as engine:
@@ -173,7 +173,7 @@ def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None,
         cells,
         estimates,
         halves=split_seeds(lambda seeds: table.cells(names, seeds=seeds), table.seeds),
-        predicted_ms=_predict_ms(bundle, source) if cells.has_cost else None,
+        predicted_ms=_predict_ms(bundle, source, say) if cells.has_cost else None,
         router_ms=time_router(router, cells.prompts, states),
         facts={"router": _facts(router), "labels": {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}},
     )
@@ -232,9 +232,11 @@ def write_text(path: Path, text: str) -> None:
         raise OutputError(path, error.strerror or str(error)) from error
 
 
-def _predict_ms(bundle: Bundle, source: Source) -> dict[str, float]:
+def _predict_ms(bundle: Bundle, source: Source, say: Say) -> dict[str, float]:
     """The runtime's prediction for each candidate on this device, with engines loaded."""
     with source.runtime(bundle) as runtime:
+        if runtime.assumes is not None:
+            say(f"note: {runtime.assumes}")
         return {option.candidate.name: option.ms for option in runtime.route("a lake").options}
 
 

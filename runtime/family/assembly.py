@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.lookup import (
+    describe_setup,
     engine_key,
     find_recorded_cost,
     find_rejection,
@@ -23,6 +26,7 @@ from costroute_rt.engines.building.lookup import (
 )
 from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
 from costroute_rt.engines.bundle.size import has_one_size, known_size, with_size
+from costroute_rt.engines.machine.condition import Condition, describe_assumption
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError
@@ -37,6 +41,7 @@ from costroute_rt.routing.router_bundle import open_router
 from costroute_rt.version import read_version
 
 Progress = Callable[[str, int, int], None]
+_log = logging.getLogger(__name__)
 
 
 def open_resources(
@@ -75,6 +80,9 @@ def open_resources(
         quality = open_router(bundle, engines.of_family(family.name))
     calls = router_calls(bundle) if quality.engines else ()
     costs = source.costs(family.sizes, names)
+    assumes = describe_assumption(source.setup.condition(), (cost.condition for cost in costs.values()))
+    if assumes is not None:
+        _log.warning("%s", assumes)
     return Resources(
         families={family.name: family},
         pool=family.pool,
@@ -84,8 +92,9 @@ def open_resources(
         router_calls=calls,
         states_source=StatesSource.open(bundle) if quality.needs_states else None,
         clock=clock,
-        setup=engine_key(bundle, names[0], source.setup).setup,
+        setup=describe_setup(engine_key(bundle, names[0], source.setup), source.setup.threads),
         fallback=wanted.fallback,
+        assumes=assumes,
         versions={"costroute-rt": read_version(), **_versions(source.setup, wanted), "numpy": np.__version__},
         upgrade=start_upgrade(source, wanted, names) if source.setup != wanted else None,
     )
@@ -105,18 +114,27 @@ class EngineSource:
         """The engine of that name; raises EngineError."""
         return open_engine(self.bundle, self.store, name, self.setup)
 
-    def cost(self, name: str) -> EngineCost:
-        """Cost of the engine on this device; raises EngineError, which says how the nearest stored engine differs."""
+    def cost(self, name: str, condition: Condition) -> EngineCost:
+        """Cost of the engine on this device, under this condition or else the nearest.
+
+        Raises EngineError, which says how the nearest stored engine differs.
+        """
         try:
-            return read_cost(self.bundle, self.store, name, self.setup)
+            return read_cost(self.bundle, self.store, name, self.setup, condition=condition)
         except EngineError:
             self.open(name).close()  # if the engine itself is missing, this reports what differs
             raise
 
+    def image_ms(self, names: Iterable[str], condition: Condition) -> float:
+        """Sum of the times of these engines, with the threads of this setup and otherwise under this condition or else the nearest."""
+        wanted = replace(condition, threads=self.setup.condition().threads)
+        return sum(self.cost(name, wanted).call.median_ms for name in names)
+
     def costs(self, sizes: EngineSizes, names: Sequence[str]) -> dict[str, EngineCost]:
         """Costs by engine name: of the usual engines, and of the engines built for single sizes."""
         wanted = [*(names if sizes.has_usual else ()), *(name for size in sizes.sizes for name in with_size(self.bundle, names, size))]
-        return {name: self.cost(name) for name in dict.fromkeys(wanted)}
+        now = self.setup.condition()
+        return {name: self.cost(name, now) for name in dict.fromkeys(wanted)}
 
     def is_ready(self, names: Iterable[str]) -> bool:
         """Whether all these engines exist, are measured, and can run."""
@@ -144,7 +162,10 @@ def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress 
         Setup(backend=backend, provider=provider, precision=precision, threads=threads) for backend, provider, precision in sorted(stored)
     ]
     ready = [source for setup in setups if setup != wanted.setup and (source := EngineSource(bundle, store, setup)).is_ready(names)]
-    ready.sort(key=lambda source: sum(source.cost(name).call.median_ms for name in names))
+    now = wanted.setup.condition()
+    # The condition measured last may not be known of every setup: compared are times under one that is, if there are any.
+    shared = max((source.cost(name, now).condition for source in ready for name in names), key=now.distance, default=now)
+    ready.sort(key=lambda source: source.image_ms(names, shared))
     if wanted.is_ready(names):
         return next((each for each in ready if not _may_replace(wanted, each, names)), wanted)
     if ready:

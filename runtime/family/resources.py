@@ -37,9 +37,11 @@ class Resources:
     """Where the router's text states come from; None if it reads none."""
     clock: Clock
     setup: Mapping[str, str]
-    """Backend, provider, precision and target of the engines, as errors carry them."""
+    """Backend, provider, precision and target of the engines, and their threads if chosen, as errors carry them."""
     fallback: str | None = None
     """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
+    assumes: str | None = None
+    """How the condition in which costs were measured differs from the present one; None if it does not."""
     versions: Mapping[str, str]
     """Versions of the libraries that make the images, by name."""
     upgrade: Upgrade | None = None
@@ -105,7 +107,7 @@ class Resources:
         """The error with the bundle and setup of its engine filled in."""
         name = error.engine or ""
         family, engine = self.families.get(name.partition("/")[0], self.main_family), self.engines.find(name)
-        setup = dict(self.setup) if engine is None or engine.key is None else engine.key.setup
+        setup = {**self.setup, **({} if engine is None or engine.key is None else engine.key.setup)}
         return error.located(setup=setup, bundle=family.bundle.root)
 
     def swap_in(self) -> None:

@@ -32,6 +32,8 @@ BUNDLE = str(Path("my bundle").resolve())
         ({"provider": "cuda"}, " --provider cuda"),
         ({"provider": "cuda", "precision": "float16"}, " --provider cuda --precision float16"),
         ({"backend": "openvino"}, " --backend openvino --provider cpu --precision float32"),
+        ({"threads": "3"}, " --threads 3"),
+        ({"backend": "openvino", "threads": "3"}, " --backend openvino --provider cpu --precision float32 --threads 3"),
         (
             {"backend": "tensorrt-rtx", "provider": "cuda", "precision": "float16", "target": "ampere+"},
             " --backend tensorrt-rtx --provider cuda --precision float16 --target ampere+",

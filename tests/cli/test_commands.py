@@ -45,6 +45,7 @@ def test_route_json(run: Run, built: Path, tiny_bundle: Path) -> None:
     report = json.loads(run("route", "a lake", "--bundle", tiny_bundle, "--tolerance", 10, "--json").stdout)
     assert report["chosen"].startswith("tiny-turbo")
     assert len(report["options"]) == 4
+    assert report["assumes"] is None
 
 
 def test_a_router_names_the_prompts_it_learned_from_and_says_when_there_are_none_like_it(
@@ -171,6 +172,90 @@ def test_doctor_reports_facts_and_problems(run: Run, built: Path) -> None:
     assert done.exit_code == (0 if report["ok"] else 1)
     assert {"costroute-rt", "python", "numpy", "store"} <= set(report["facts"])
     assert all(problem["remedy"] for problem in report["problems"])
+
+
+def test_doctor_shows_the_limits_of_the_processor_and_the_condition_of_costs(
+    run: Run, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from costroute_rt.engines.machine.cgroup import CpuQuota
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("costroute_rt.engines.machine.cgroup.allowed_cpus", lambda *_: frozenset())
+    monkeypatch.setattr("costroute_rt.engines.machine.cgroup.cpu_quota", lambda *_: CpuQuota(1.5, "cgroup v2"))
+    monkeypatch.setattr("costroute_rt.engines.machine.device.power_mode", lambda *_: "on battery")
+    report = json.loads(run("doctor", "--json").stdout)
+    assert report["facts"]["cpu limit"] == "2 of 8 cores (CPU quota 1.5, cgroup v2)"
+    assert report["facts"]["usable cores"] == "2"
+    assert report["condition"] == {
+        "threads": 2, "cpu_limit": "2 of 8 cores (CPU quota 1.5, cgroup v2)", "power_mode": "on battery",
+        "logical_cores": 8, "allowed_cores": 8, "usable_cores": 2, "cpu_quota": 1.5, "cpu_quota_source": "cgroup v2",
+    }  # fmt: skip
+    assert "2 threads, 2 of 8 cores (CPU quota 1.5, cgroup v2), power mode on battery" in run("doctor").stdout
+
+
+def test_costs_of_every_condition_are_shown(run: Run, own_home: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("build-engines", "--bundle", tiny_bundle, "--threads", 1).exit_code == 0
+    monkeypatch.setattr("costroute_rt.engines.machine.device.power_mode", lambda *_: "on battery")
+    report = json.loads(run("profile", "--bundle", tiny_bundle, "--threads", 1, "--json").stdout)
+    assert (report["condition"]["threads"], report["condition"]["power_mode"]) == (1, "on battery")
+    assert "on battery" not in {each["power_mode"] for each in report["other_conditions"]}
+    shown = run("profile", "--bundle", tiny_bundle, "--threads", 1).stdout.splitlines()
+    assert any(line.startswith("measured with 1 thread, ") and line.endswith("power mode on battery") for line in shown)
+    assert any(line.startswith("kept: costs measured with 1 thread, ") for line in shown)
+    listed = json.loads(run("engines", "list", "--bundle", tiny_bundle, "--json").stdout)["engines"]
+    step = next(each for each in listed if each["graph"] == "tiny/turbo/step")
+    assert [each["condition"]["power_mode"] for each in step["costs"]] == ["on battery", report["other_conditions"][0]["power_mode"]]
+    assert step["median_ms"] == step["costs"][0]["median_ms"] > 0
+    table = run("engines", "list", "--bundle", tiny_bundle).stdout
+    assert "power mode on battery (+1)" in table
+    assert "measured with" in table
+
+
+COMMANDS = {
+    "gen": ("a lake",),
+    "route": ("a lake",),
+    "build-engines": (),
+    "profile": (),
+    "engines explain": (),
+    "label": ("--prompts", "prompts.csv", "--labels", "labels.csv"),
+    "fit-router": ("--labels", "labels.csv", "-o", "bundle"),
+    "eval-router": ("--labels", "labels.csv"),
+}
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**9, 10**30, "two", "1.5", "nan"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_runs_engines_takes_threads_and_refuses_impossible_numbers(
+    run: Run, built: Path, tiny_bundle: Path, command: str, threads: object
+) -> None:
+    Path("prompts.csv").write_text("prompt\na lake\n")
+    done = run(*command.split(), *COMMANDS[command], "--bundle", tiny_bundle, "--threads", threads)
+    assert done.exit_code == 2, done.output
+    assert "threads" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_errors_name_the_command_with_the_threads(run: Run, home: Path, tiny_bundle: Path) -> None:
+    done = run("gen", "a lake", "--bundle", tiny_bundle, "--threads", 1, "--no-build")
+    assert done.exit_code == 5
+    assert f"(costroute-rt build-engines --threads 1 --bundle {tiny_bundle})" in done.stderr
+    assert run("build-engines", "--bundle", tiny_bundle, "--threads", 1).exit_code == 0
+    for costs in home.rglob("costs.json"):
+        costs.unlink()
+    done = run("gen", "a lake", "--bundle", tiny_bundle, "--threads", 1, "--no-build")
+    assert f"(costroute-rt profile --threads 1 --bundle {tiny_bundle})" in done.stderr
+
+
+def test_what_a_runtime_assumes_is_printed_once_for_every_command_that_opens_one(
+    run: Run, built: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("costroute_rt.engines.machine.device.power_mode", lambda *_: "on battery")
+    for command in (("route", "a lake"), ("gen", "a lake", "--seed", 1), ("gen", "a lake", "--seed", 2, "--json", "--max-ms", 60000)):
+        done = run(*command, "--bundle", tiny_bundle)
+        assert done.exit_code == 0, done.output
+        (note,) = [line for line in done.stderr.splitlines() if line.startswith("note: costs were measured with ")]
+        assert note.endswith(f"(costroute-rt profile --bundle {tiny_bundle} measures again)")
 
 
 def test_doctor_finds_two_distributions_of_onnx_runtime(run: Run, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt import BackendError, BundleError, EngineError, Reason, Runtime
+from costroute_rt import BackendError, BundleError, ConfigError, EngineError, Reason, Runtime
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
@@ -68,9 +68,23 @@ def test_the_error_for_missing_engines_has_their_setup_and_bundle(tiny_bundle: P
     assert caught.value.bundle == str(tiny_bundle)
 
 
-def test_the_error_for_another_number_of_threads_names_the_difference(tiny_bundle: Path, store: Path) -> None:
-    with pytest.raises(EngineError, match="threads=2"):
-        Runtime.open(tiny_bundle, home=store, threads=2)
+def test_errors_carry_the_threads_that_were_asked_for(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError) as caught:
+        Runtime.open(tiny_bundle, home=tmp_path, threads=2)
+    assert (caught.value.setup or {})["threads"] == "2"
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, False, 2.0, "2", 10**9, 10**30, float("nan"), [2], np.float64(2), np.bool_(True)])
+def test_impossible_threads_are_refused_before_anything_is_opened(tiny_bundle: Path, tmp_path: Path, threads: Any) -> None:
+    with pytest.raises(ConfigError, match=r"threads is .*: expected a whole number from 1 to \d+"):
+        Runtime.open(tiny_bundle, home=tmp_path / "home", threads=threads, build=True)
+    assert not (tmp_path / "home").exists()
+
+
+def test_threads_may_be_any_kind_of_whole_number(tiny_bundle: Path, store: Path) -> None:
+    with Runtime.open(tiny_bundle, home=store, threads=np.int64(1), preload=False) as runtime:  # type: ignore[arg-type]
+        assert runtime.assumes is None
+        assert type(Setup.of(threads=np.int64(1)).threads) is int  # type: ignore[arg-type]
 
 
 def test_the_error_for_engines_without_costs_names_the_engine(tiny_bundle: Path, tmp_path: Path) -> None:

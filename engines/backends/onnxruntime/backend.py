@@ -69,7 +69,8 @@ class OnnxRuntimeBackend:
         self.version = str(self._ort.__version__)
 
     def options(self, spec: BuildSpec) -> str:
-        options: dict[str, object] = {"threads": spec.threads, "optimization": "all" if _is_host(spec) else "basic"}
+        """Without the number of threads: the optimised graph is the same for any."""
+        options: dict[str, object] = {"optimization": "all" if _is_host(spec) else "basic"}
         if spec.precision == "float16":
             options |= {"optimization": "none", "rules": RULES}
         if spec.provider == "cuda":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import make_spec
@@ -20,9 +21,10 @@ from tests import gated_backend
 from tests.engines.conftest import build, quarantine
 
 
-def test_a_miss_names_the_field(tiny_bundle: Path, built_home: Path) -> None:
-    with pytest.raises(EngineError, match=r"options: wanted threads=3.*stored threads=1.*build the engines") as caught:
-        open_engine(Bundle.open(tiny_bundle), Store.open(built_home), "tiny/base/guided_step", Setup(threads=3))
+def test_a_miss_names_the_field(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxRuntimeBackend, "options", lambda *_: "optimization=none")
+    with pytest.raises(EngineError, match=r"options: wanted optimization=none.*stored optimization=all.*build the engines") as caught:
+        open_engine(Bundle.open(tiny_bundle), Store.open(built_home), "tiny/base/guided_step", Setup(threads=1))
     assert (caught.value.reason, caught.value.engine) == (Reason.MISSING, "tiny/base/guided_step")
 
 
@@ -40,7 +42,7 @@ def test_each_error_knows_engine_setup_and_bundle(tiny_bundle: Path, store_copy:
         with pytest.raises(EngineError) as caught:
             call()
         assert (caught.value.reason, caught.value.engine) == (reason, engine)
-        assert caught.value.setup == {"backend": "gated", "provider": "cpu", "precision": "float32", "target": ""}
+        assert caught.value.setup == {"backend": "gated", "provider": "cpu", "precision": "float32", "target": "", "threads": "1"}
         assert caught.value.bundle == str(bundle.root)
 
     sized = "tiny/vae/decode@64x96"
@@ -62,10 +64,11 @@ def test_an_empty_store_is_reported_as_nothing_built(tiny_bundle: Path, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_each_engine_is_explained(tiny_bundle: Path, built_home: Path) -> None:
+def test_each_engine_is_explained(tiny_bundle: Path, built_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, store = Bundle.open(tiny_bundle), Store.open(built_home)
     assert [found.problem for found in explain_engines(bundle, store, engine_names(bundle), Setup(threads=1))] == [None] * 5
-    missing = explain_engines(bundle, store, engine_names(bundle), Setup(threads=2))
+    monkeypatch.setattr(OnnxRuntimeBackend, "options", lambda *_: "optimization=none")
+    missing = explain_engines(bundle, store, engine_names(bundle), Setup(threads=1))
     assert {difference.field for found in missing for difference in found.differences} == {"options"}
 
 

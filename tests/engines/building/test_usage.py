@@ -52,7 +52,7 @@ def test_each_engine_says_what_uses_it(bundle: Bundle, store_copy: Store, keys: 
     put(store_copy, replace(keys["tiny/turbo/step"], backend="abacus"), 100, 6.0)
     put(store_copy, replace(keys["tiny/turbo/step"], precision="float16"), 0, 7.0, quarantined="it is wrong")
     found = {(each.stored.key.graph, each.stored.key.backend_version, each.stored.key.backend, each.stored.key.precision): each
-             for each in survey(bundle, store_copy, candidate_names(bundle), 1)}  # fmt: skip
+             for each in survey(bundle, store_copy, candidate_names(bundle))}  # fmt: skip
     version = keys["tiny/turbo/step"].backend_version
     mine = found["tiny/turbo/step", version, "onnxruntime", "float32"]
     assert mine.used_by == ("tiny-turbo@1", "tiny-turbo@2")
@@ -75,17 +75,17 @@ def test_the_oldest_that_nobody_needs_goes_first(bundle: Bundle, store_copy: Sto
     wrong = put(store_copy, replace(base, driver="wrong"), 0, 1.0, quarantined="it is wrong")
     damaged = put(store_copy, replace(base, driver="damaged"), 10, 9e9)
     flip_byte(damaged.path / "manifest.json")
-    needed = sum(each.disk_bytes for each in survey(bundle, store_copy, candidate_names(bundle), 1) if each.used_by)
+    needed = sum(each.disk_bytes for each in survey(bundle, store_copy, candidate_names(bundle)) if each.used_by)
     limit = needed + 150_000
-    planned = collect_garbage(bundle, store_copy, candidate_names(bundle), limit, threads=1, dry_run=True)
+    planned = collect_garbage(bundle, store_copy, candidate_names(bundle), limit, dry_run=True)
     assert [usage.stored.digest for usage, _ in planned.removed] == [damaged.digest, oldest.digest, older.digest]
     assert len(store_copy.verify()) == 10
-    done = collect_garbage(bundle, store_copy, candidate_names(bundle), limit, threads=1)
+    done = collect_garbage(bundle, store_copy, candidate_names(bundle), limit)
     assert [why for _, why in done.removed] == ["damaged", *["stale: another driver"] * 2]
     assert done.after_bytes <= limit < done.before_bytes
     left = {stored.digest for stored in store_copy.engines()}
     assert left == {key.digest for key in keys.values()} | {newer.digest, wrong.digest}
-    assert collect_garbage(bundle, store_copy, candidate_names(bundle), limit, threads=1).removed == []
+    assert collect_garbage(bundle, store_copy, candidate_names(bundle), limit).removed == []
 
 
 def test_what_the_bundle_uses_goes_only_where_it_alone_is_too_much(bundle: Bundle, store_copy: Store) -> None:
@@ -93,18 +93,18 @@ def test_what_the_bundle_uses_goes_only_where_it_alone_is_too_much(bundle: Bundl
     for index, stored in enumerate(store_copy.engines()):
         os.utime(stored.path / "manifest.json", (1000.0 + index, 1000.0 + index))
     store_copy.note_use(opened)
-    used = sum(each.disk_bytes for each in survey(bundle, store_copy, candidate_names(bundle), 1))
-    assert collect_garbage(bundle, store_copy, candidate_names(bundle), used, threads=1).removed == []
-    done = collect_garbage(bundle, store_copy, candidate_names(bundle), used - 1, threads=1)
+    used = sum(each.disk_bytes for each in survey(bundle, store_copy, candidate_names(bundle)))
+    assert collect_garbage(bundle, store_copy, candidate_names(bundle), used).removed == []
+    done = collect_garbage(bundle, store_copy, candidate_names(bundle), used - 1)
     assert [usage.engine for usage, _ in done.removed] == ["tiny/base/condition"]
     assert done.removed[0][1] == "the engines in use alone exceed the limit"
-    assert collect_garbage(bundle, store_copy, candidate_names(bundle), 0, threads=1).after_bytes == 0
+    assert collect_garbage(bundle, store_copy, candidate_names(bundle), 0).after_bytes == 0
 
 
 def test_an_engine_somebody_builds_is_left(bundle: Bundle, store_copy: Store) -> None:
     busy = store_copy.engines()[0]
     with store_copy.lock(busy.digest):
-        done = collect_garbage(bundle, store_copy, candidate_names(bundle), 0, threads=1)
+        done = collect_garbage(bundle, store_copy, candidate_names(bundle), 0)
     assert [stored.digest for stored in store_copy.engines()] == [busy.digest]
     assert done.after_bytes > 0
 
@@ -119,20 +119,19 @@ def test_opening_an_engine_is_remembered(bundle: Bundle, store_copy: Store) -> N
     assert next(e for e in store_copy.engines() if e.digest == stored.digest).used_at_s > 1_700_000_000
 
 
-def test_other_threads_rules_and_shapes_are_stale(bundle: Bundle, store_copy: Store, keys: dict[str, EngineKey]) -> None:
+def test_other_rules_and_shapes_are_stale(bundle: Bundle, store_copy: Store, keys: dict[str, EngineKey]) -> None:
     base = keys["tiny/turbo/step"]
-    assert {each.state for each in survey(bundle, store_copy, candidate_names(bundle), 2)} == {"stale: another options"}
     old = put(store_copy, replace(base, options=f"{base.options} rules=0"), 10, 5.0)
     odd = put(store_copy, replace(base, shapes="batch=3"), 10, 5.0)
-    found = {each.stored.digest: each for each in survey(bundle, store_copy, candidate_names(bundle), 1)}
+    found = {each.stored.digest: each for each in survey(bundle, store_copy, candidate_names(bundle))}
     assert (found[old.digest].state, found[old.digest].used_by) == ("stale: another options", ())
     assert (found[odd.digest].state, found[odd.digest].used_by) == ("stale: another shapes", ())
 
 
 def test_engines_that_know_a_size_are_used_too(bundle: Bundle, store_copy: Store) -> None:
     build(bundle, store_copy, Setup(threads=1), size=(64, 96), measure=False)
-    assert {each.state for each in survey(bundle, store_copy, candidate_names(bundle), 1)} == {"ready"}
-    found = survey(bundle, store_copy, candidate_names(bundle), 1)
+    assert {each.state for each in survey(bundle, store_copy, candidate_names(bundle))} == {"ready"}
+    found = survey(bundle, store_copy, candidate_names(bundle))
     assert sum(each.engine.endswith("@64x96") and bool(each.used_by) for each in found) == 3
 
 
@@ -160,13 +159,13 @@ def test_what_may_be_stale_goes_after_what_nobody_uses(
     base = keys["tiny/turbo/step"]
     away = put(store_copy, replace(base, backend="away", device="a card", driver="560"), 1000, 1.0)
     stale = put(store_copy, replace(base, driver="older"), 1000, 2.0)
-    found = {each.stored.digest: each for each in survey(bundle, store_copy, candidate_names(bundle), 1)}
+    found = {each.stored.digest: each for each in survey(bundle, store_copy, candidate_names(bundle))}
     assert found[away.digest].state == f"unknown: {'no driver' if says_so else 'a card is missing'}"
     assert found[away.digest].used_by == ()
     total = sum(each.disk_bytes for each in found.values())
-    done = collect_garbage(bundle, store_copy, candidate_names(bundle), total - 1, threads=1)
+    done = collect_garbage(bundle, store_copy, candidate_names(bundle), total - 1)
     assert [usage.stored.digest for usage, _ in done.removed] == [stale.digest]
-    again = collect_garbage(bundle, store_copy, candidate_names(bundle), done.after_bytes - 1, threads=1)
+    again = collect_garbage(bundle, store_copy, candidate_names(bundle), done.after_bytes - 1)
     assert [usage.stored.digest for usage, _ in again.removed] == [away.digest]
 
 
@@ -178,7 +177,7 @@ def test_engines_that_another_collection_removed_are_gone(bundle: Bundle, store_
         return real(store, digest, timeout_s)
 
     monkeypatch.setattr(Store, "remove", remove_twice)
-    done = collect_garbage(bundle, store_copy, candidate_names(bundle), 0, threads=1)
+    done = collect_garbage(bundle, store_copy, candidate_names(bundle), 0)
     assert (done.removed, done.after_bytes, store_copy.engines()) == ([], 0, [])
 
 
@@ -188,4 +187,4 @@ def test_an_engine_that_cannot_be_removed_is_an_error(bundle: Bundle, store_copy
 
     monkeypatch.setattr(Store, "remove", fail)
     with pytest.raises(EngineError, match="no permission"):
-        collect_garbage(bundle, store_copy, candidate_names(bundle), 0, threads=1)
+        collect_garbage(bundle, store_copy, candidate_names(bundle), 0)
