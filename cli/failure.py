@@ -26,6 +26,21 @@ def say_error(problem: object) -> None:
     say("error: " + " ".join(str(problem).split()))
 
 
+def error_json(error: CostrouteError | OSError) -> dict[str, Any]:
+    """An error as plain data."""
+    kind, reason = type(error).__name__, getattr(error, "reason", None)
+    return {"type": kind, "reason": reason and reason.value, "exit_code": exit_code(error), "message": describe(error)}
+
+
+def exit_code(error: CostrouteError | OSError) -> int:
+    return 1 if isinstance(error, OSError) else error.exit_code
+
+
+def describe(error: CostrouteError | OSError) -> str:
+    """What failed, what was found and what to do about it, in one line."""
+    return " ".join((_describe(error) if isinstance(error, OSError) else with_command(error)).split())
+
+
 def exit_code_of(run: Callable[[], Any]) -> int:
     """Runs a command and returns its exit code, having reported any failure on stderr."""
     try:
