@@ -176,7 +176,7 @@ class Batch:
 
     def _count_in_a_row(self, error: Failure) -> None:
         """Counts errors that are not about the prompt or one file, as long as they are of one kind."""
-        if isinstance(error, (PromptError, BudgetError)) or getattr(error, "reason", None) is Reason.EXISTS:
+        if isinstance(error, (PromptError, BudgetError)):
             return
         kind = f"{type(error).__name__} {getattr(error, 'reason', None)} {_errno(error)}"
         self._in_a_row = self._in_a_row + 1 if kind == self._last_kind else 1

@@ -13,9 +13,10 @@ from costroute_rt.cli import option
 from costroute_rt.cli.batch import make_file
 from costroute_rt.cli.budget import Budget, check_budget
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
-from costroute_rt.cli.making import Environment, make_prompt
-from costroute_rt.cli.output import LAST_SEED, Names
-from costroute_rt.cli.progress import building_notice
+from costroute_rt.cli.making import Environment, make_images
+from costroute_rt.cli.output import LAST_SEED, Job, Names, draw_seed
+from costroute_rt.cli.progress import Status, building_notice, step_bar
+from costroute_rt.cli.report import Report
 from costroute_rt.cli.resume import Wanted
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def gen(
 
         environment = Environment(open_runtime=open_runtime, clock=time.perf_counter, sleep=time.sleep)
         if prompt is not None:
-            make_prompt(prompt, image, names, environment, seed=seed, as_json=as_json)
+            _make_prompt(prompt, image, names, environment, seed=seed, as_json=as_json)
         elif prompts is not None:
             is_timed = any((total_s, mean_ms, image.max_ms))
             wanted = None if overwrite else Wanted.of(engine.open_bundle(verify=False), image, is_timed=is_timed)
@@ -112,3 +113,22 @@ def _check_request(prompt: str | None, image: ImageChoice, seed: int | None) -> 
         raise ConfigError("--count", image.count, f"1 to {MOST_IMAGES}; further runs make more")
     if (seed or 0) + image.count - 1 > LAST_SEED:
         raise ConfigError("--seed", seed, f"at most {LAST_SEED - image.count + 1} for {image.count} images")
+
+
+def _make_prompt(prompt: str, image: ImageChoice, names: Names, environment: Environment, *, seed: int | None, as_json: bool) -> None:
+    """Makes the images of a single prompt and prints a line for each."""
+    job = Job(prompt=prompt, seed=draw_seed(image.count) if seed is None else seed, indices=tuple(range(image.count)))
+    names.check_folder(names.path(job, 0))
+    runtime = environment.open_runtime()
+    report = Report(Status(environment.clock, image.count, "images"), as_json=as_json, has_lines=False)
+    if image.count == 1:
+        with step_bar("steps") as on_step:
+            (made,) = make_images(runtime, job, image, names, environment.clock, on_step)
+        report.made(made)
+        return
+    try:
+        for made in make_images(runtime, job, image, names, environment.clock):
+            report.made(made)
+    except KeyboardInterrupt:
+        report.say_partly(image.count)
+        raise

@@ -7,14 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costroute_rt.cli.output import Job, draw_seed
-from costroute_rt.cli.progress import Status, step_bar
-from costroute_rt.cli.report import Report
 from costroute_rt.error import BudgetError, OutputError
 
 if TYPE_CHECKING:
     from costroute_rt.cli.choice import ImageChoice
-    from costroute_rt.cli.output import Names
+    from costroute_rt.cli.output import Job, Names
     from costroute_rt.result import Result, StepEvent
     from costroute_rt.route import Route
     from costroute_rt.runtime import Runtime
@@ -77,25 +74,6 @@ class Made:
             return text
         several = f", {self.number} images in {self.spent_ms:.0f} ms" if self.number > 1 else ""
         return f"{text}{several}, budget {self.max_ms:.0f} ms {'met' if self.met else 'missed'}"
-
-
-def make_prompt(prompt: str, image: ImageChoice, names: Names, environment: Environment, *, seed: int | None, as_json: bool) -> None:
-    """Makes the images of a single prompt and prints a line for each."""
-    job = Job(prompt=prompt, seed=draw_seed(image.count) if seed is None else seed, indices=tuple(range(image.count)))
-    names.check_folder(names.path(job, 0))
-    runtime = environment.open_runtime()
-    report = Report(Status(environment.clock, image.count, "images"), as_json=as_json, has_lines=False)
-    if image.count == 1:
-        with step_bar("steps") as on_step:
-            (made,) = make_images(runtime, job, image, names, environment.clock, on_step)
-        report.made(made)
-        return
-    try:
-        for made in make_images(runtime, job, image, names, environment.clock):
-            report.made(made)
-    except KeyboardInterrupt:
-        report.say_partly(image.count)
-        raise
 
 
 def make_images(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -61,7 +61,8 @@ class Status:
         return f"[{'#' * filled}{'-' * (_BAR - filled)}] {done:>{len(str(self._total))}}/{self._total} {self._noun}{to_go}{extra}"
 
     def _write(self, text: str) -> None:
-        click.echo(f"\r{text}\x1b[K" + ("" if text else "\r"), err=True, nl=False)
+        with suppress(OSError):
+            click.echo(f"\r{text}\x1b[K" + ("" if text else "\r"), err=True, nl=False)
 
 
 def format_time(seconds: float) -> str:

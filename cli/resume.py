@@ -66,7 +66,7 @@ def read_existing(path: Path) -> Mapping[str, Any] | None:
         return None
     if path.is_dir():
         raise OutputError(path, "it is a directory")
-    foreign = OutputError(path, "it exists and was not made by costroute-rt", reason=Reason.EXISTS)
+    foreign = OutputError(path, "it exists and was not made by costroute-rt", reason=Reason.FOREIGN)
     if not path.is_file():
         raise foreign
     try:
