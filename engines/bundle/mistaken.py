@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from costroute_rt.engines.bundle.manifest import MANIFEST
+from costroute_rt.engines.bundle.manifest import MANIFEST, MANIFEST_SHA256
 from costroute_rt.error import BundleError, Reason
 
 _EXPORT = "a bundle is needed: export the checkpoint to one first"
@@ -39,28 +39,29 @@ def _check_encoding(path: Path) -> BundleError | None:
 
 
 def _mistaken_folder(path: Path) -> BundleError | None:
-    entries = list(_entries(path))
+    try:
+        with os.scandir(path) as found:
+            entries = list(islice(found, _MOST_ENTRIES))
+    except OSError:
+        return None
     names = {entry.name for entry in entries}
     folders = [path / entry.name for entry in entries if entry.is_dir()]
     bundles = [folder for folder in folders if os.path.isfile(folder / MANIFEST)]
+    if len(bundles) == 1:
+        return _not_a_bundle(path, f"it is not a bundle, but the folder {bundles[0].name} in it is", f"name that folder: {bundles[0]}")
     if bundles:
-        what = f"it is not a bundle, but {bundles[0].name} in it is" if len(bundles) == 1 else "it holds several bundles"
-        return _not_a_bundle(path, what, f"name that folder: {bundles[0]}" if len(bundles) == 1 else "name one of them")
-    if _PIPELINE in names:
-        return _checkpoint(path, "it is a diffusers checkpoint, not a bundle", _EXPORT)
-    if "snapshots" in names or any(os.path.isfile(folder / _PIPELINE) for folder in folders):
-        return _checkpoint(path, "it holds checkpoints, but it is not a bundle", _EXPORT)
-    if (
-        any(Path(name).suffix.lower() in _CHECKPOINT_SUFFIXES for name in names)
-        or {"unet", "vae"} <= names
-        or {"transformer", "vae"} <= names
-    ):
-        return _checkpoint(path, f"it has weights but no {MANIFEST}, as checkpoints do", _EXPORT)
-    if not names:
-        return _not_a_bundle(path, "the folder is empty", "name the folder of a bundle")
+        return _not_a_bundle(path, f"it is not a bundle, but holds {len(bundles)} of them", "name one of these folders")
     if os.path.isfile(path.parent / MANIFEST):
         return _not_a_bundle(path, "it is a part of a bundle", f"name the whole bundle: {path.parent}")
-    return None
+    if _PIPELINE in names:
+        return _checkpoint(path, "it is a diffusers checkpoint, not a bundle", _EXPORT)
+    if any(os.path.isfile(folder / _PIPELINE) or folder.name.startswith(("models--", "snapshots")) for folder in folders):
+        return _checkpoint(path, "it holds checkpoints, but it is not a bundle", _EXPORT)
+    if "vae" in names or any(Path(name).suffix.lower() in _CHECKPOINT_SUFFIXES for name in names):
+        return _checkpoint(path, f"it looks like a checkpoint: it has no {MANIFEST}, as bundles do", _EXPORT)
+    if not names:
+        return _not_a_bundle(path, "the folder is empty", "name the folder of a bundle")
+    return None if MANIFEST_SHA256 in names else _not_a_bundle(path, f"it is not a bundle: it has no {MANIFEST}", "check the path")
 
 
 def _mistaken_file(path: Path) -> BundleError:
@@ -77,14 +78,14 @@ def _mistaken_file(path: Path) -> BundleError:
 
 
 def _missing(path: Path) -> BundleError:
-    text, problem = str(path), "no bundle directory exists here"
+    text, problem = re.sub(r"^(https?|hf):/(?!/)", r"\1://", str(path)), "no bundle directory exists here"
     if text.startswith("~"):
         return BundleError(
             path, problem, f"if ~ stands for your home directory, write {os.path.expanduser(text)}", reason=Reason.NOT_A_BUNDLE
         )
-    if _HUB_NAME.fullmatch(re.sub(r"^(https?|hf):/", r"\1://", text)) and not os.path.isdir(path.parent):
+    if _HUB_NAME.fullmatch(text) and not os.path.isdir(path.parent):
         remedy = "check the path; a model of this name on a hub has to be downloaded and exported to a bundle first"
-        return _checkpoint(path, problem, remedy)
+        return _checkpoint(text, problem, remedy)
     return BundleError(path, problem, "check the path, or get the bundle again")
 
 
@@ -92,15 +93,5 @@ def _not_a_bundle(path: Path, problem: str, remedy: str) -> BundleError:
     return BundleError(path, problem, remedy, reason=Reason.NOT_A_BUNDLE)
 
 
-def _checkpoint(path: Path, problem: str, remedy: str) -> BundleError:
+def _checkpoint(path: Path | str, problem: str, remedy: str) -> BundleError:
     return BundleError(path, problem, remedy, reason=Reason.CHECKPOINT)
-
-
-def _entries(path: Path) -> Iterator[os.DirEntry[str]]:
-    """The first entries of a folder; none if it cannot be read."""
-    try:
-        with os.scandir(path) as found:
-            for _, entry in zip(range(_MOST_ENTRIES), found, strict=False):
-                yield entry
-    except OSError:
-        return
