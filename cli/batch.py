@@ -49,6 +49,8 @@ def make_file(
 ) -> int:
     """Makes the images of every line of a file; returns the exit code. Raises the errors that would meet every line."""
     report = Report(Status(environment.clock, count_lines(path) if is_on_terminal() else None), as_json=as_json)
+    if names.folder is not None:
+        names.check_folder(names.folder / "image")
     with open_prompts(path) as file:
         planner = Planner(image, names, wanted, report, seed=seed)
         try:
@@ -72,7 +74,7 @@ class Planner:
     def __init__(self, image: ImageChoice, names: Names, wanted: Wanted | None, report: Report, *, seed: int | None) -> None:
         """wanted: what existing images must be to be kept; None: none is kept (--overwrite)."""
         self._image, self._names, self._wanted, self._report, self._seed = image, names, wanted, report, seed
-        self._is_unique = "line" in names.fields
+        self._is_unique, self._has_one_folder = "line" in names.fields, names.folder is not None
         self._seen: set[int] = set()
         """Hashes of the names used so far, if lines can share a name."""
 
@@ -87,7 +89,7 @@ class Planner:
             if job.indices:
                 yield job
             else:
-                self._report.finish_line(is_kept=True)
+                self._report.finish_line(line.number, is_kept=True)
 
     def _plan(self, line: Line) -> Job:
         if line.problem is not None:
@@ -96,7 +98,8 @@ class Planner:
         seed = draw_seed(count) if self._seed is None else self._seed
         job = Job(prompt=line.prompt, line=line.number, seed=seed, indices=tuple(range(count)))
         self._check_unique(job)
-        self._names.check_folder(self._names.path(job, 0))
+        if not self._has_one_folder:
+            self._names.check_folder(self._names.path(job, 0))
         return job if self._wanted is None else self._without_kept(job, self._wanted)
 
     def _check_unique(self, job: Job) -> None:
@@ -152,11 +155,12 @@ class Batch:
                 rest = replace(job, indices=job.indices[done:])
                 self._handle(rest, choice, outcome, is_retry=is_retry)
                 return
-        self._report.finish_line()
+        self._report.finish_line(job.line)
 
     def _make(self, job: Job, choice: ImageChoice) -> Iterator[Made | Failure]:
         """The images, and at last the error if there is one: errors of whoever prints the images must not be taken for it."""
         runtime = self._environment.open_runtime()
+        self._report.start()
         try:
             yield from make_images(runtime, job, choice, self._names, self._environment.clock)
         except (CostrouteError, OSError) as error:
@@ -190,6 +194,8 @@ class Batch:
             return not self._report.images and not is_passing(error)
         if isinstance(error, EngineError):
             return error.reason not in (Reason.FAILED, Reason.NO_MEMORY)
+        if isinstance(error, OutputError) and self._names.folder is not None and error.path == str(self._names.folder):
+            return True
         return not isinstance(error, (PromptError, OutputError, OSError)) or getattr(error, "reason", None) is Reason.FULL
 
     def _try_again(self) -> None:

@@ -121,6 +121,7 @@ def _make_prompt(prompt: str, image: ImageChoice, names: Names, environment: Env
     names.check_folder(names.path(job, 0))
     runtime = environment.open_runtime()
     report = Report(Status(environment.clock, image.count, "images"), as_json=as_json, has_lines=False)
+    report.start()
     if image.count == 1:
         with step_bar("steps") as on_step:
             (made,) = make_images(runtime, job, image, names, environment.clock, on_step)

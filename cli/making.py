@@ -123,6 +123,6 @@ def _generate(runtime: Runtime, job: Job, index: int, choice: ImageChoice, *, la
 def _save(result: Result, path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return result.save(path)
     except OSError as error:
-        raise OutputError(path, error.strerror or str(error)) from error
+        raise OutputError(path.parent, error.strerror or str(error)) from error
+    return result.save(path)

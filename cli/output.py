@@ -73,6 +73,12 @@ class Names:
             yield from first
         yield from lines
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of all images; None if it differs from image to image."""
+        folder = Path(self.pattern).parent
+        return None if _FIELD.search(str(folder)) else folder
+
     def check_folder(self, path: Path) -> None:
         """Raises OutputError, before any work, if the folder of `path` cannot take files."""
         _check_folder(path.parent, may_be_made=self.may_make_folders)

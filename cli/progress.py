@@ -30,13 +30,18 @@ class Status:
     def __init__(self, clock: Callable[[], float], total: int | None = None, noun: str = "lines") -> None:
         """total: of what is counted; None if it is unknown."""
         self._clock, self._total, self._noun = clock, total, noun
-        self._started_s, self._shown_s = clock(), -math.inf
+        self._started_s: float | None = None
+        self._shown_s = -math.inf
         self._is_hidden = not is_on_terminal()
 
-    def show(self, done: int, *, skipped: int = 0, extra: str = "") -> None:
-        """Shows the progress. skipped: how many of `done` took no time, which says nothing about the time to go."""
+    def start(self) -> None:
+        """Starts the clock; further calls do nothing."""
+        self._started_s = self._clock() if self._started_s is None else self._started_s
+
+    def show(self, done: int, *, worked: int, extra: str = "") -> None:
+        """Shows the progress. worked: how many of `done` took time since the start; the others say nothing about the time to go."""
         if not self._is_hidden and self._clock() >= self._shown_s + _REFRESH_S:
-            self._write(self.format(done, skipped=skipped, extra=extra))
+            self._write(self.format(done, worked=worked, extra=extra))
             self._shown_s = self._clock()
 
     def wait(self, text: str) -> None:
@@ -50,13 +55,14 @@ class Status:
             self._write("")
             self._shown_s = -math.inf
 
-    def format(self, done: int, *, skipped: int = 0, extra: str = "") -> str:
+    def format(self, done: int, *, worked: int, extra: str = "") -> str:
         """`[#####---------------]  25/100 lines, 1 min 15 s to go`."""
         extra = f", {extra}" if extra else ""
         if self._total is None:
             return f"{done} {self._noun}{extra}"
-        worked, left = done - skipped, max(0, self._total - done)
-        to_go = f", {format_time((self._clock() - self._started_s) / worked * left)} to go" if worked > 0 and left else ""
+        left, to_go = max(0, self._total - done), ""
+        if self._started_s is not None and worked and left:
+            to_go = f", {format_time((self._clock() - self._started_s) / worked * left)} to go"
         filled = round(_BAR * min(1.0, done / max(1, self._total)))
         return f"[{'#' * filled}{'-' * (_BAR - filled)}] {done:>{len(str(self._total))}}/{self._total} {self._noun}{to_go}{extra}"
 

@@ -30,7 +30,7 @@ class Report:
         self.exit_code = 0
         """That of the first line that failed."""
         self._notes: dict[str, int] = {}
-        self._has_waited = False
+        self._has_waited, self._line = False, 0
 
     def made(self, made: Made) -> None:
         """Reports one image."""
@@ -42,12 +42,16 @@ class Report:
             show_json({**({"line": made.job.line} if self._has_lines else {}), **made.to_json()}, indent=None)
         else:
             click.echo(made.describe())
-        self._show()
+        self._show(made.number if not self._has_lines else self._line)
 
-    def finish_line(self, *, is_kept: bool = False) -> None:
+    def start(self) -> None:
+        """Starts the clock of the time to go, once the runtime is open."""
+        self._status.start()
+
+    def finish_line(self, line: int, *, is_kept: bool = False) -> None:
         """Counts a line whose images all exist now."""
         self.done, self.kept = self.done + 1, self.kept + is_kept
-        self._show()
+        self._show(line)
 
     def fail(self, line: int, prompt: str, error: CostrouteError | OSError) -> None:
         """Reports a line whose images cannot be made."""
@@ -57,7 +61,7 @@ class Report:
         if self._as_json:
             self._show_error(line, prompt, error)
         say_error(f"line {line}: {describe(error)}")
-        self._show()
+        self._show(line)
 
     def end_at(self, job: Job, error: CostrouteError | OSError) -> None:
         """Reports the line at which the run ends; the error itself is printed by whoever catches it."""
@@ -116,9 +120,12 @@ class Report:
             self._status.clear()
             say(f"note: line {line}: {text}" if self._has_lines else f"note: {text}")
 
-    def _show(self) -> None:
-        failed = f"{self.failed} failed" if self.failed else ""
-        self._status.show(self.done if self._has_lines else self.images, skipped=self.kept, extra=failed)
+    def _show(self, line: int) -> None:
+        """Shows that everything up to this line is done; without lines, the number of images."""
+        self._line = max(self._line, line)
+        self._status.show(
+            self._line, worked=self.done - self.kept if self._has_lines else line, extra=f"{self.failed} failed" if self.failed else ""
+        )
 
 
 def notes_of(made: Made) -> list[str]:
