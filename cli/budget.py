@@ -119,23 +119,26 @@ class Budget:
 
         if self._made_any or self._jobs == 1:
             return
-        fastest = min(route.options, key=lambda option: option.ms)
-        if self._mean_ms is not None and fastest.ms > self._mean_ms:
-            raise BudgetError(self._mean_ms, fastest.candidate.name, math.ceil(fastest.ms))
-        if self._jobs * fastest.ms > self._granted_ms:
-            raise BudgetError(self._granted_ms, fastest.candidate.name, math.ceil(self._jobs * fastest.ms), prompts=self._jobs)
+        each_ms = {option.candidate.name: option.ms - option.cost.swap_ms for option in route.options}  # engines are loaded once
+        fastest = min(each_ms, key=each_ms.__getitem__)
+        if self._mean_ms is not None and each_ms[fastest] > self._mean_ms:
+            raise BudgetError(self._mean_ms, fastest, math.ceil(each_ms[fastest]))
+        if self._jobs * each_ms[fastest] > self._granted_ms:
+            raise BudgetError(self._granted_ms, fastest, math.ceil(self._jobs * each_ms[fastest]), prompts=self._jobs)
 
     def _divide_group(self, runtime: Runtime, judged: Sequence[tuple[Job, Route]], image: ImageChoice, *, is_last: bool) -> Work:
         planned, planned_at = list["Route"](), 0
+        spent_ms, to_come = self._spent_ms(), self._jobs - self._handed
+        group_end_ms = spent_ms + (self._granted_ms - spent_ms) * len(judged) / max(1, to_come)
         for index, (job, _) in enumerate(judged):
             left = len(judged) - index
-            left_ms = max(_LEAST_MS, self._granted_ms - self._spent_ms())
             if is_last and left == 1:
+                left_ms = max(_LEAST_MS, self._granted_ms - self._spent_ms())
                 choice = replace(image, max_ms=left_ms, or_fastest=image.or_fastest or self._made_any)
             else:
                 if not planned or index - planned_at >= left / _PLANS:
-                    share_ms = left_ms * left / (self._jobs - self._handed)
-                    planned, planned_at = image.plan(runtime, [route for _, route in judged[index:]], share_ms, or_fastest=True), index
+                    left_ms = max(_LEAST_MS, group_end_ms - self._spent_ms())
+                    planned, planned_at = image.plan(runtime, [route for _, route in judged[index:]], left_ms, or_fastest=True), index
                 choice = replace(image, candidate=planned[index - planned_at].chosen.name)
             self._handed, self._made_any = self._handed + 1, True
             yield job, choice

@@ -130,6 +130,7 @@ def _make_prompt(prompt: str, image: ImageChoice, names: Names, environment: Env
     try:
         for made in make_images(runtime, job, image, names, environment.clock):
             report.made(made)
+        report.end()
     except KeyboardInterrupt:
         report.say_partly(image.count)
         raise

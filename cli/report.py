@@ -108,6 +108,10 @@ class Report:
             parts.append("ended early: the same command continues")
         say("; ".join(parts))
 
+    def end(self) -> None:
+        """Removes the progress from the terminal."""
+        self._status.clear()
+
     def say_partly(self, count: int) -> None:
         """Reports how many of a prompt's images exist when it is cancelled."""
         self._status.clear()
@@ -123,9 +127,8 @@ class Report:
     def _show(self, line: int) -> None:
         """Shows that everything up to this line is done; without lines, the number of images."""
         self._line = max(self._line, line)
-        self._status.show(
-            self._line, worked=self.done - self.kept if self._has_lines else line, extra=f"{self.failed} failed" if self.failed else ""
-        )
+        worked = self.done - self.kept if self._has_lines else line
+        self._status.show(self._line, worked=worked, extra=f"{self.failed} failed" if self.failed else "")
 
 
 def notes_of(made: Made) -> list[str]:
