@@ -20,8 +20,8 @@ CANCELLED = 130
 
 
 OUTPUT_LOST = 7
-_UNDECODED = re.compile("[\udc80-\udcff]")
-"""Bytes of names of files that are not in the locale's encoding, as Python keeps them."""
+_UNDECODED = re.compile(r"[\udc80-\udcff]|\\udc[89a-f][0-9a-f]")
+"""Bytes of names that are not in the locale's encoding, as Python keeps them, and as it shows them in quotes."""
 TOLERANT = {"backslashreplace", "namereplace", "replace", "xmlcharrefreplace", "ignore"}
 """Error handlers of text streams that can write any text."""
 
@@ -36,8 +36,8 @@ def say_error(problem: object) -> None:
     text = " ".join(str(problem).split())
     undecoded = _UNDECODED.search(text)
     if undecoded is not None:
-        encoding = sys.getfilesystemencoding().upper()
-        text += f" (\\u{ord(undecoded.group()):04x} stands for a byte of a name that is not {encoding}, the encoding of this locale)"
+        shown, encoding = undecoded.group().encode("ascii", "backslashreplace").decode(), sys.getfilesystemencoding().upper()
+        text += f" ({shown} stands for a byte of a name that is not {encoding}, the encoding of this locale)"
     say(f"error: {text}")
 
 

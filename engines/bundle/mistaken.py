@@ -45,6 +45,8 @@ def _mistaken_folder(path: Path) -> BundleError | None:
     except OSError:
         return None
     names = {entry.name for entry in entries}
+    if MANIFEST_SHA256 in names:
+        return None
     folders = [path / entry.name for entry in entries if entry.is_dir()]
     bundles = [folder for folder in folders if os.path.isfile(folder / MANIFEST)]
     if len(bundles) == 1:
@@ -61,7 +63,7 @@ def _mistaken_folder(path: Path) -> BundleError | None:
         return _checkpoint(path, f"it looks like a checkpoint: it has no {MANIFEST}, as bundles do", _EXPORT)
     if not names:
         return _not_a_bundle(path, "the folder is empty", "name the folder of a bundle")
-    return None if MANIFEST_SHA256 in names else _not_a_bundle(path, f"it is not a bundle: it has no {MANIFEST}", "check the path")
+    return _not_a_bundle(path, f"it is not a bundle: it has no {MANIFEST}", "check the path")
 
 
 def _mistaken_file(path: Path) -> BundleError:

@@ -253,3 +253,49 @@ def test_commands_report_a_fallback(run: Run, tiny_bundle: Path) -> None:
         assert json.loads(done.stdout)["fallback"].startswith("asked for provider cuda, found only cpu")
     report = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
     assert (report["backend"], report["provider"], report["precision"], report["fallback"]) == ("onnxruntime", "cpu", "float32", None)
+
+
+@pytest.mark.usefixtures("fake")
+def test_notes_about_the_same_thing_are_printed_once_and_counted(gen: Run) -> None:
+    long = "lake " * 60
+    done = gen("--prompts", "-", "-o", "out", stdin=f"a lake\n{long}\n{long}a\n{long}b\n")
+    text = "the prompt is longer than the text encoder reads; its end was left out"
+    assert done.stderr == f"note: line 2: {text}\nnote: 2 more lines: {text}\n"
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_file_in_a_pipe_prints_one_line_for_each_image_and_nothing_else(gen: Run) -> None:
+    done = gen("--prompts", "-", "-o", "out", stdin="a lake\na house\n")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["out/0001-a-lake.png", "out/0002-a-house.png"]
+    assert done.stderr == ""
+
+
+@pytest.mark.usefixtures("fake")
+def test_lines_that_share_a_file_name_are_refused_one_by_one(gen: Run) -> None:
+    done = gen("--prompts", "-", "-o", "{slug}.png", stdin="a lake\na lake\na house\n")
+    assert done.exit_code == 7
+    assert images() == ["a-house.png", "a-lake.png"]
+    assert "error: line 2: cannot write a-lake.png: an earlier line has the same file name" in done.stderr
+
+
+@pytest.mark.usefixtures("fake")
+def test_one_name_for_all_lines_is_refused_before_any_work_unless_there_is_one_line(gen: Run) -> None:
+    assert gen("--prompts", "-", "-o", "x.png", stdin="a lake\na house\n").exit_code == 2
+    assert images() == []
+    assert gen("--prompts", "-", "-o", "x.png", stdin="a lake\n").exit_code == 0
+
+
+def test_a_folder_that_cannot_be_made_ends_the_run_before_any_work(gen: Run, fake: FakeDevice) -> None:
+    Path("file").write_text("")
+    done = gen("--prompts", "-", "-o", "file/out/", stdin="a lake\na house\n")
+    assert (done.exit_code, done.stderr.count("\n")) == (7, 1)
+    assert fake.engines["tiny/vae/decode"].calls == 1  # of the warm-up
+
+
+def test_standard_input_that_is_closed_is_an_error(gen: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from costroute_rt.cli import prompt_file
+
+    monkeypatch.setattr(prompt_file, "sys", SimpleNamespace(stdin=None))
+    done = gen("--prompts", "-")
+    assert done.exit_code == 2
+    assert "standard input is closed" in done.stderr
