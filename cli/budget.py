@@ -36,6 +36,8 @@ def check_budget(total_s: float | None, mean_ms: float | None, *, has_file: bool
         return
     if total_s is not None and mean_ms is not None:
         raise click.UsageError("give either --total-s or --mean-ms", click.get_current_context())
+    if not all(math.isfinite(limit) for limit in (total_s, mean_ms) if limit is not None):
+        raise click.UsageError("--total-s and --mean-ms take finite numbers", click.get_current_context())
     if not has_file:
         raise click.UsageError("--total-s and --mean-ms divide time over the lines of --prompts FILE", click.get_current_context())
     others = [name for key, name in _OTHER_RULES.items() if getattr(image, key)]

@@ -131,6 +131,8 @@ def _make_prompt(prompt: str, image: ImageChoice, names: Names, environment: Env
         for made in make_images(runtime, job, image, names, environment.clock):
             report.made(made)
         report.end()
-    except KeyboardInterrupt:
+    except BrokenPipeError:
+        raise
+    except BaseException:
         report.say_partly(image.count)
         raise

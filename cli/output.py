@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -124,11 +125,17 @@ def _check_folder(folder: Path, *, may_be_made: bool) -> None:
     """OutputError now rather than after the work, where a folder cannot take files."""
     from costroute_rt.error import OutputError
 
-    if not folder.exists() and may_be_made:
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
+        if not may_be_made or isinstance(error, ValueError) or os.path.lexists(folder):
+            raise OutputError(folder, "no such folder") from error
         return _check_folder(folder.parent, may_be_made=True)
-    if not folder.exists():
-        raise OutputError(folder, "no such folder")
-    if not folder.is_dir():
+    except NotADirectoryError as error:
+        raise OutputError(folder, "a part of this path is a file") from error
+    except OSError as error:
+        raise OutputError(folder, error.strerror or str(error)) from error
+    if not is_folder:
         raise OutputError(folder, "not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(folder, "no permission to write there")

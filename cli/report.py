@@ -113,9 +113,10 @@ class Report:
         self._status.clear()
 
     def say_partly(self, count: int) -> None:
-        """Reports how many of a prompt's images exist when it is cancelled."""
+        """Reports how many of a prompt's images exist when the run ends early; nothing if there are none."""
         self._status.clear()
-        say(f"{self.images} of {_count(count, 'image')} made")
+        if self.images:
+            say(f"{self.images} of {_count(count, 'image')} made")
 
     def _note(self, text: str, line: int) -> None:
         """Prints a note the first time, and counts it after that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,12 +63,16 @@ def read_existing(path: Path) -> Mapping[str, Any] | None:
     from costroute_rt import read_settings
     from costroute_rt.error import ConfigError, OutputError, Reason
 
-    if not os.path.exists(path):  # also for a link to a missing file, which the image will replace
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):  # also for a link to a missing file, which the image will replace
         return None
-    if path.is_dir():
+    except (OSError, ValueError) as error:
+        raise OutputError(path, (error.strerror if isinstance(error, OSError) else None) or str(error)) from error
+    if stat.S_ISDIR(mode):
         raise OutputError(path, "it is a directory")
     foreign = OutputError(path, "it exists and was not made by costroute-rt", reason=Reason.FOREIGN)
-    if not path.is_file():
+    if not stat.S_ISREG(mode):
         raise foreign
     try:
         settings = read_settings(path)

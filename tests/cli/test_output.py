@@ -72,3 +72,12 @@ def test_folders_that_cannot_take_files_are_refused(tmp_path: Path) -> None:
         names(str(tmp_path / "file" / "card.png"))
     with pytest.raises(OutputError, match="not a folder"):
         names(f"{tmp_path}/file/", many=True)
+
+
+@pytest.mark.parametrize("output", ["x" * 300 + "/", "a\0b/", "file/below/x-{line}.png", "dangling/"])
+def test_folders_that_can_never_be_made_are_refused(output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("dangling").symlink_to("missing/folder")
+    with pytest.raises(OutputError):
+        names(output, many=True)
