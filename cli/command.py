@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from costroute_rt.engines.machine.fix import Fix
-    from costroute_rt.error import BackendError, BundleError, CostrouteError, EngineError
+    from costroute_rt.error import BackendError, BudgetError, BundleError, CostrouteError, EngineError
 
 PROGRAM = "costroute-rt"
+EXPORT = "from Python: costroute_rt.export.checkpoint.checkpoint.export_bundle, with the script in docs/models.md"
+"""How to export a checkpoint, as long as no command does it."""
 _SIZE = re.compile(r".+@(\d+)x(\d+)")
 _PLAIN = re.compile(r"[\w.=+-]+")
 
@@ -25,9 +28,11 @@ def command_for(error: CostrouteError) -> str | None:
     if isinstance(error, BackendError):
         return fix_command(error)
     if isinstance(error, BudgetError):
-        return "--or-fastest runs it anyway"
+        return _after_budget_error(error)
     commands = {
         Reason.EXISTS: "--force replaces it",
+        Reason.FOREIGN: "--overwrite replaces it",
+        Reason.CHECKPOINT: EXPORT,
         Reason.ROUTER: f"{PROGRAM} fit-router",
         Reason.LABELS: f"{PROGRAM} label",
         Reason.SIZE_MISSING: f"{PROGRAM} build-engines --height H --width W",
@@ -35,6 +40,13 @@ def command_for(error: CostrouteError) -> str | None:
     if error.reason in commands:
         return commands[error.reason]
     return _reinstall(error) if isinstance(error, BundleError) else None
+
+
+def _after_budget_error(error: BudgetError) -> str:
+    """More time, as the option for a whole file takes it, or none of the time limit."""
+    if error.prompts == 1:
+        return "--or-fastest runs it anyway"
+    return f"--total-s {math.ceil(error.fastest_ms / 1000)} is about the least; --or-fastest runs it anyway"
 
 
 def _after_engine_error(error: EngineError) -> str | None:

@@ -24,10 +24,10 @@ FIGURES = {
 
 
 @click.command("eval-router")
-@click.option("--labels", required=True, metavar="FILE", help="CSV of labels that the router was not fitted to.")
+@click.option("--labels", required=True, type=click.Path(), metavar="FILE", help="CSV of labels that the router was not fitted to.")
 @click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to judge by.")
 @click.option("--category", metavar="COLUMN", help="Also report each kind of prompts.")
-@click.option("--html", metavar="FILE", help="Write a page with plots and example images.")
+@click.option("--html", type=click.Path(), metavar="FILE", help="Write a page with plots and example images.")
 @option.engine
 @option.as_json()
 def eval_router(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,41 @@ if TYPE_CHECKING:
 CANCELLED = 130
 
 
+OUTPUT_LOST = 7
+_UNDECODED = re.compile(r"[\udc80-\udcff]|\\udc[89a-f][0-9a-f]")
+"""Bytes of names that are not in the locale's encoding, as Python keeps them, and as it shows them in quotes."""
+TOLERANT = {"backslashreplace", "namereplace", "replace", "xmlcharrefreplace", "ignore"}
+"""Error handlers of text streams that can write any text."""
+
+
 def say(text: str) -> None:
-    """Prints to stderr, where everything goes that is not the result."""
-    click.echo(text, err=True)
+    """Prints to stderr, where everything goes that is not the result; does nothing if stderr cannot be written."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def say_error(problem: object) -> None:
-    say("error: " + " ".join(str(problem).split()))
+    text = " ".join(str(problem).split())
+    undecoded = _UNDECODED.search(text)
+    if undecoded is not None:
+        shown, encoding = undecoded.group().encode("ascii", "backslashreplace").decode(), sys.getfilesystemencoding().upper()
+        text += f" ({shown} stands for a byte of a name that is not {encoding}, the encoding of this locale)"
+    say(f"error: {text}")
+
+
+def error_json(error: CostrouteError | OSError) -> dict[str, Any]:
+    """An error as plain data."""
+    kind, reason = type(error).__name__, getattr(error, "reason", None)
+    return {"type": kind, "reason": reason and reason.value, "exit_code": exit_code(error), "message": describe(error)}
+
+
+def exit_code(error: CostrouteError | OSError) -> int:
+    return 1 if isinstance(error, OSError) else error.exit_code
+
+
+def describe(error: CostrouteError | OSError) -> str:
+    """What failed, what was found and what to do about it, in one line."""
+    return " ".join((_describe(error) if isinstance(error, OSError) else with_command(error)).split())
 
 
 def exit_code_of(run: Callable[[], Any]) -> int:
@@ -56,6 +86,10 @@ def _report(error: Exception) -> int:
         say_error(with_command(error))
         return error.exit_code
     if isinstance(error, OSError):
+        if _is_about_stdout(error):
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  or the interpreter would try to print it at its end
+            say_error(f"cannot write standard output: {error.strerror or error}")
+            return OUTPUT_LOST
         say_error(_describe(error))
     elif isinstance(error, MemoryError):
         say_error("out of memory")
@@ -70,6 +104,26 @@ def with_command(error: CostrouteError) -> str:
 
     command = command_for(error)
     return f"{error} ({command})" if command else str(error)
+
+
+def _is_about_stdout(error: OSError) -> bool:
+    """Whether the error was raised when something was printed; errors of printing to stderr are ignored."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__") == "click.utils"
+
+
+def reserve_streams() -> None:
+    """Opens what the caller closed of standard input, output and error as the null device.
+
+    Otherwise the next file that is opened, an image for example, would get the number of stderr, and what libraries print to it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
 
 
 def _describe(error: OSError) -> str:
@@ -87,6 +141,6 @@ class ReportingGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
-        if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors not in TOLERANT:
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files and prompts may contain what a console cannot show
         sys.exit(exit_code_of(lambda: super(ReportingGroup, self).main(*args, **kwargs)))

@@ -19,8 +19,12 @@ KINDS = ("knn", "linear", "mean")
 
 
 @click.command("fit-router")
-@click.option("--labels", required=True, metavar="FILE", help="CSV of labels, as `costroute-rt label` writes it, or your own.")
-@click.option("--output", "-o", required=True, metavar="FOLDER", help="Bundle to write: the given one with the new router.")
+@click.option(
+    "--labels", required=True, type=click.Path(), metavar="FILE", help="CSV of labels, as `costroute-rt label` writes it, or your own."
+)
+@click.option(
+    "--output", "-o", required=True, type=click.Path(), metavar="FOLDER", help="Bundle to write: the given one with the new router."
+)
 @click.option(
     "--encoder", default="states", show_default=True, metavar="states|hashed|FOLDER",
     help="How prompts are read: by the text encoder's states, by their words alone, or by the sentence encoder in FOLDER "

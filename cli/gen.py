@@ -2,51 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+import time
+from contextlib import ExitStack
+from functools import cache
+from typing import TYPE_CHECKING
 
 import click
 
 from costroute_rt.cli import option
-from costroute_rt.cli.batch import Budget, check_budget
+from costroute_rt.cli.batch import make_file
+from costroute_rt.cli.budget import Budget, check_budget
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
-from costroute_rt.cli.failure import say, say_error
-from costroute_rt.cli.output import Job, plan_jobs
-from costroute_rt.cli.progress import building_notice, step_bar
-from costroute_rt.cli.table import show_json
+from costroute_rt.cli.making import Environment, make_images
+from costroute_rt.cli.output import LAST_SEED, Job, Names, draw_seed
+from costroute_rt.cli.progress import Status, building_notice, step_bar
+from costroute_rt.cli.report import Report
+from costroute_rt.cli.resume import Wanted
 
 if TYPE_CHECKING:
-    from costroute_rt.result import Result
     from costroute_rt.runtime import Runtime
-
-SEED_LIMIT = 2**63
-RANDOM_SEEDS = 2**32
-"""Random seeds are below this, which is short enough to be copied by hand."""
 
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option(
-    "--prompts", type=click.File(encoding="utf-8-sig"), metavar="FILE", help="One image for each line of FILE (-: standard input)."
-)
+@click.option("--prompts", type=click.Path(), metavar="FILE", help="Images of each line of FILE, UTF-8 text (-: standard input).")
 @click.option("--total-s", type=click.FloatRange(min=0, min_open=True), help="With --prompts: seconds for all lines, divided by need.")
 @click.option("--mean-ms", type=click.FloatRange(min=0, min_open=True), help="With --prompts: --total-s as milliseconds per line.")
 @click.option(
     "-o",
     "--output",
+    type=click.Path(),
     metavar="PATH",
     help="PNG, JPEG or WebP file, folder, or pattern of {slug} {seed} {line} {index}.  [default: {slug}-{seed}.png]",
 )
-@click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), help="The same seed gives the same image.  [default: random]")
-@click.option("--overwrite", is_flag=True, help="With --prompts: make existing images again.")
+@click.option("--seed", type=click.IntRange(0, LAST_SEED), help="The same seed gives the same image.  [default: random]")
+@click.option("--overwrite", is_flag=True, help="With --prompts: make existing images again, and replace other files.")
 @click.option("--no-build", is_flag=True, help="Fail if engines are missing instead of building them.")
 @option.image
 @option.engine
-@option.as_json("Print one JSON object for each prompt, one a line.")
+@option.as_json("Print one JSON object for each image and each failed line, one a line.")
 def gen(
     prompt: str | None,
-    prompts: TextIO | None,
+    prompts: str | None,
     total_s: float | None,
     mean_ms: float | None,
     output: str | None,
@@ -66,121 +63,76 @@ def gen(
     With --total-s or --mean-ms one budget serves a whole file: prompts that gain from it get more time than others, and
     the rest is divided again as images are done. It runs from the first prompt to the last file written.
 
+    In FILE, blank lines and lines that start with "# " are skipped; "#sunset" is a prompt. If the same command runs
+    again, images whose settings are still the wanted ones are kept, and all others are made. A line that fails is
+    reported and the others go on; lines refused because the machine is busy are tried again at the end. The exit code
+    is 0 if every line has its images, else that of the first failed line. What would fail for every line ends the run.
+
     \b
     costroute-rt gen "a red house by a lake at sunset" --max-ms 800 -o postcard.png
     costroute-rt gen "a snowy mountain at night" --count 4 --seed 7 -o night.webp
     costroute-rt gen --prompts lines.txt --max-ms 500 -o postcards/
     costroute-rt gen --prompts lines.txt --total-s 60 -o postcards/
     """
-    check_budget(total_s, mean_ms, has_file=prompts is not None, image=image)
-    jobs = plan_jobs(*_read(prompt, prompts, seed, image.count), image.count, output, many=prompts is not None)
-    todo = jobs if overwrite or prompts is None else [job for job in jobs if not all(path.exists() for path in job.paths)]
-    if len(todo) < len(jobs):
-        click.echo(f"{len(jobs) - len(todo)} of {len(jobs)} exist already (--overwrite makes them again)", err=True)
-    if not todo:
-        return
-    # Without anything that weighs time, only the engines of the chosen candidate are loaded.
-    weighs_time = any((total_s, mean_ms, image.max_ms, image.lam, image.tolerance))
-    with engine.open_runtime(building_notice("first use: building"), build=not no_build, preload=weighs_time) as runtime:
-        budget = Budget.start(total_s, mean_ms, len(todo))
-        if budget is None:
-            failed = _make_all(runtime, todo, image, as_json=as_json)
-        else:
-            failed = _make_planned(runtime, todo, image, budget, as_json=as_json)
-    if failed:
-        raise click.exceptions.Exit(failed)
-
-
-def _read(prompt: str | None, prompts: TextIO | None, seed: int | None, count: int) -> tuple[list[tuple[int, str]], list[int]]:
-    """The numbered prompts, and a seed for each."""
-    if prompt is not None and prompts is None:
-        numbered = [(1, prompt)]
-    elif prompt is None and prompts is not None:
-        numbered = _read_lines(prompts)
-    else:
+    if (prompt is None) == (prompts is None):
         raise click.UsageError("give either PROMPT or --prompts FILE", click.get_current_context())
-    if (seed or 0) + count > SEED_LIMIT or count > RANDOM_SEEDS:
-        raise click.UsageError(f"the seeds of {count} images go beyond {SEED_LIMIT - 1}", click.get_current_context())
-    from random import SystemRandom
+    check_budget(total_s, mean_ms, has_file=prompts is not None, image=image)
+    _check_request(prompt, image, seed)
+    names = Names.of(output, count=image.count, many=prompts is not None)
+    # Without anything that weighs time, only the engines of the chosen candidate are loaded.
+    preload = any((total_s, mean_ms, image.max_ms, image.lam, image.tolerance))
+    with ExitStack() as stack:
 
-    return numbered, [SystemRandom().randrange(RANDOM_SEEDS - count + 1) if seed is None else seed for _ in numbered]
+        @cache
+        def open_runtime() -> Runtime:
+            notice = building_notice("first use: building")
+            return stack.enter_context(engine.open_runtime(notice, build=not no_build, preload=preload))
+
+        environment = Environment(open_runtime=open_runtime, clock=time.perf_counter, sleep=time.sleep)
+        if prompt is not None:
+            _make_prompt(prompt, image, names, environment, seed=seed, as_json=as_json)
+        elif prompts is not None:
+            is_timed = any((total_s, mean_ms, image.max_ms))
+            wanted = None if overwrite else Wanted.of(engine.open_bundle(verify=False), image, is_timed=is_timed)
+            budget = Budget(total_s=total_s, mean_ms=mean_ms, clock=environment.clock) if total_s or mean_ms else None
+            code = make_file(prompts, image, names, wanted, environment, seed=seed, budget=budget, as_json=as_json)
+            if code:
+                raise click.exceptions.Exit(code)
 
 
-def _read_lines(file: TextIO) -> list[tuple[int, str]]:
-    """Lines that hold a prompt, with their numbers; blank ones and those that start with # are left out."""
+def _check_request(prompt: str | None, image: ImageChoice, seed: int | None) -> None:
+    """Raises, before any work, what would be wrong with every image."""
     from costroute_rt.error import ConfigError
+    from costroute_rt.request import MOST_IMAGES, check_prompt, check_text
 
-    source = getattr(file, "name", "standard input")
+    if prompt is not None:
+        check_prompt(prompt)
+    if image.negative_prompt is not None:
+        check_text("negative prompt", image.negative_prompt)
+    if image.count > MOST_IMAGES:
+        raise ConfigError("--count", image.count, f"1 to {MOST_IMAGES}; further runs make more")
+    if (seed or 0) + image.count - 1 > LAST_SEED:
+        raise ConfigError("--seed", seed, f"at most {LAST_SEED - image.count + 1} for {image.count} images")
+
+
+def _make_prompt(prompt: str, image: ImageChoice, names: Names, environment: Environment, *, seed: int | None, as_json: bool) -> None:
+    """Makes the images of a single prompt and prints a line for each."""
+    job = Job(prompt=prompt, seed=draw_seed(image.count) if seed is None else seed, indices=tuple(range(image.count)))
+    names.check_folder(names.path(job, 0))
+    runtime = environment.open_runtime()
+    report = Report(Status(environment.clock, image.count, "images"), as_json=as_json, has_lines=False)
+    report.start()
+    if image.count == 1:
+        with step_bar("steps") as on_step:
+            (made,) = make_images(runtime, job, image, names, environment.clock, on_step)
+        report.made(made)
+        return
     try:
-        lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
-    except UnicodeDecodeError as error:
-        raise ConfigError("--prompts", source, "a text file in UTF-8") from error
-    except OSError as error:
-        raise ConfigError("--prompts", source, f"a file that can be read ({error.strerror})") from error
-    numbered = [(number, line) for number, line in lines if line and not line.startswith("#")]
-    if not numbered:
-        raise ConfigError("--prompts", source, "a file with at least one prompt")
-    return numbered
-
-
-def _make_all(runtime: Runtime, jobs: Sequence[Job], image: ImageChoice, *, as_json: bool) -> int:
-    """Generates every job; among several, a prompt that cannot be used is reported and skipped. Returns the exit code."""
-    from costroute_rt.error import PromptError
-
-    failed = 0
-    for job in jobs:
-        try:
-            _make(runtime, job, image, as_json=as_json, with_bar=len(jobs) == 1)
-        except PromptError as error:
-            if len(jobs) == 1:
-                raise
-            say_error(f"line {job.line}: {error}")
-            failed = error.exit_code
-    return failed
-
-
-def _make_planned(runtime: Runtime, jobs: Sequence[Job], image: ImageChoice, budget: Budget, *, as_json: bool) -> int:
-    """`_make_all` within one budget for all jobs."""
-    usable, failed = budget.judge(runtime, jobs, image)
-    shares = budget.shares(runtime, [route for _, route in usable], image)
-    for (job, _), share in zip(usable, shares, strict=True):
-        _make(runtime, job, share, as_json=as_json, with_bar=len(jobs) == 1)
-    if usable:
-        say(budget.describe(len(usable)))
-    return failed
-
-
-def _make(runtime: Runtime, job: Job, image: ImageChoice, *, as_json: bool, with_bar: bool) -> None:
-    with step_bar("steps", hidden=not with_bar) as on_step:
-        result = image.generate(runtime, job.prompt, job.seed, on_step)
-    for index, path in enumerate(job.paths):
-        _save(result, path, index)
-    for note in result.notes:
-        say(f"note: {note}")
-    if as_json:
-        show_json({**result.to_json(), "outputs": [str(path) for path in job.paths]}, indent=None)
-    else:
-        click.echo(_describe(result, job))
-
-
-def _save(result: Result, path: Path, index: int) -> None:
-    from costroute_rt.error import OutputError
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        result.save(path, index=index)
-    except OSError as error:
-        raise OutputError(path, error.strerror or str(error)) from error
-
-
-def _describe(result: Result, job: Job) -> str:
-    """`postcard.png: postcard-base@8, seed 7, 512 ms (predicted 498), budget 800 ms met`."""
-    names = ", ".join(map(str, job.paths))
-    text = f"{names}: {result.route.chosen.name}, seed {result.seed}, {result.actual_ms:.0f} ms (predicted {result.predicted_ms:.0f})"
-    if result.fallback is not None:
-        text += f", on {result.settings['backend']} {result.settings['provider']} as a fallback"
-    if result.replanned:
-        text += f", {result.replanned} steps dropped to keep the deadline"
-    if result.met is None:
-        return text
-    return f"{text}, budget {result.route.max_ms:.0f} ms {'met' if result.met else 'missed'}"
+        for made in make_images(runtime, job, image, names, environment.clock):
+            report.made(made)
+        report.end()
+    except BrokenPipeError:
+        raise
+    except BaseException:
+        report.say_partly(image.count)
+        raise

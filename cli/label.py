@@ -24,9 +24,12 @@ PROMPT_EXIT = 2
 
 @click.command()
 @click.option(
-    "--prompts", metavar="FILE", help="CSV of prompts: column prompt, and optionally prompt_id, stated (JSON) and others, which are kept."
+    "--prompts",
+    type=click.Path(),
+    metavar="FILE",
+    help="CSV of prompts: column prompt, and optionally prompt_id, stated (JSON) and others, which are kept.",
 )
-@click.option("--labels", required=True, metavar="FILE", help="CSV to add the rows to; created if it is missing.")
+@click.option("--labels", required=True, type=click.Path(), metavar="FILE", help="CSV to add the rows to; created if it is missing.")
 @click.option("--candidate", "candidates", multiple=True, metavar="NAME", help="Only this candidate; may be repeated.  [default: all]")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Images of each prompt by each candidate.")
 @click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first of them.")

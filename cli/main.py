@@ -10,13 +10,14 @@ from costroute_rt.cli.build_engines import build_engines
 from costroute_rt.cli.doctor import doctor
 from costroute_rt.cli.engines import engines
 from costroute_rt.cli.eval_router import eval_router
-from costroute_rt.cli.failure import ReportingGroup
+from costroute_rt.cli.failure import ReportingGroup, reserve_streams
 from costroute_rt.cli.fit_router import fit_router
 from costroute_rt.cli.gen import gen
 from costroute_rt.cli.info import info
 from costroute_rt.cli.label import label
 from costroute_rt.cli.profile import profile
 from costroute_rt.cli.route import route
+from costroute_rt.cli.text import check_texts
 
 
 @click.group(
@@ -34,7 +35,9 @@ def cli(context: click.Context) -> None:
     costroute-rt gen "a red house by a lake at sunset" --max-ms 800 -o postcard.png
 
     Exit codes: 0 done; 1 other failure; 2 wrong option, value or prompt; 3 nothing fits the budget; 4 bundle broken;
-    5 engine missing, damaged or wrong; 6 backend or provider missing; 7 output cannot be written; 130 cancelled.
+    5 engine missing, damaged or wrong; 6 backend or provider missing; 7 output cannot be written; 8 runtime closed;
+    9 queue full; 130 cancelled.
+    With a file of prompts: the code of the first line that failed, or of what ended the run.
 
     Engines are kept in the user cache directory; COSTROUTE_HOME moves them.
     """
@@ -44,9 +47,11 @@ def cli(context: click.Context) -> None:
 
 for command in (gen, route, build_engines, engines, profile, label, fit_router, eval_router, info, doctor):
     cli.add_command(command)
+check_texts(cli)
 
 
 def main() -> None:
     # What a runtime assumes is logged for applications; commands print it with the command that measures again.
     logging.getLogger("costroute_rt.family.assembly").setLevel(logging.ERROR)
+    reserve_streams()
     cli(prog_name="costroute-rt")

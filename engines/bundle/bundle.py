@@ -25,6 +25,7 @@ from costroute_rt.engines.bundle.manifest import (
     TokenizerSpec,
 )
 from costroute_rt.engines.bundle.manifest_reader import check_path, parse_manifest
+from costroute_rt.engines.bundle.mistaken import mistaken_path
 from costroute_rt.engines.bundle.onnx_file import read_external_locations
 from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
 from costroute_rt.error import BundleError
@@ -78,8 +79,8 @@ class Bundle:
         and checks where the ONNX files' external data are. Without it, call `verify()` for the files that you are about to read.
         """
         given = Path(path)
-        if not os.path.isdir(given):
-            raise BundleError(given, "no bundle directory exists here", f"check the path, or {_REMEDY}")
+        if (mistake := mistaken_path(given)) is not None:
+            raise mistake
         root = given.resolve()
         data = _read_manifest(root)
         fail = _fail_at(root / MANIFEST)

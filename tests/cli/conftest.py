@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
+from costroute_rt import Runtime
 from costroute_rt.cli.main import cli
+from costroute_rt.engines.bundle.bundle import Bundle
+from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 Run = Callable[..., Result]
 
@@ -49,3 +53,21 @@ def built(built_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def gen(run: Run, built: Path, tiny_bundle: Path) -> Run:
     """`costroute-rt gen` on the tiny bundle."""
     return lambda *arguments, stdin=None: run("gen", "--bundle", tiny_bundle, *arguments, stdin=stdin)
+
+
+@pytest.fixture
+def fake(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
+    """Commands run on engines and a clock that do not depend on the machine: turbo@1 takes 34 ms, turbo@2 54 ms.
+
+    Pauses pass on that clock. A command closes the runtime, so a test that runs several calls `fake_device` before each.
+    """
+    return fake_device(tiny_bundle, monkeypatch)
+
+
+def fake_device(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
+    """A device that commands use from now on instead of the machine."""
+    device = open_fake_runtime(Bundle.open(tiny_bundle, verify=False))
+    monkeypatch.setattr(Runtime, "open", lambda *_, **__: device.runtime)
+    times = SimpleNamespace(perf_counter=device.clock, sleep=lambda seconds: device.clock.pass_ms(1000 * seconds))
+    monkeypatch.setattr("costroute_rt.cli.gen.time", times)
+    return device

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from costroute_rt import Runtime, read_settings
-from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt import read_settings
 from tests.cli.conftest import Run
-from tests.runtime.fakes import FakeDevice, open_fake_runtime
+from tests.runtime.fakes import FakeDevice
 
 
 def images() -> list[str]:
@@ -72,7 +71,7 @@ def test_prompts_make_one_image_a_line_and_resume(gen: Run) -> None:
     before = Path("out/0002-a-lake.png").read_bytes()
     Path("out/0004-a-house.png").unlink()
     resumed = gen("--prompts", "lines.txt", "-o", "out/", "--candidate", "tiny-turbo@1")
-    assert "1 of 2 exist already" in resumed.stderr
+    assert "1 image made; 1 line kept: " in resumed.stderr
     assert resumed.stdout.startswith("out/0004-a-house.png: ")
     assert Path("out/0002-a-lake.png").read_bytes() == before
     gen("--prompts", "lines.txt", "-o", "out/", "--candidate", "tiny-turbo@1", "--overwrite", "--seed", 3)
@@ -94,22 +93,14 @@ def test_one_bad_line_does_not_stop_the_others(gen: Run) -> None:
 def test_one_budget_serves_a_file(gen: Run, budget: tuple[str, float]) -> None:
     done = gen("--prompts", "-", "-o", "out", "--json", *budget, stdin="a lake\n\x00\na house\na tree\n")
     assert done.exit_code == 2  # the line that holds no text
-    report = [json.loads(line) for line in done.stdout.splitlines()]
+    failed, *report = (json.loads(line) for line in done.stdout.splitlines())
+    assert (failed["line"], failed["error"]["type"]) == (2, "PromptError")
     assert [each["settings"]["candidate"] for each in report] == ["tiny-base@8"] * 3
     assert [each["max_ms"] for each in report[:2]] == [None, None]
     assert report[2]["met"]
     seconds = 60 if budget[0] == "--total-s" else 80
     assert re.search(rf"3 prompts in \d+\.\d s of {seconds}\.0 s\n$", done.stderr)
     assert len(images()) == 3
-
-
-@pytest.fixture
-def fake(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
-    """Commands run on engines and a clock that do not depend on the machine: turbo@1 takes 34 ms, turbo@2 54 ms."""
-    device = open_fake_runtime(Bundle.open(tiny_bundle, verify=False))  # a command closes it, so a test can run one
-    monkeypatch.setattr(Runtime, "open", lambda *_, **__: device.runtime)
-    monkeypatch.setattr("costroute_rt.cli.batch.time", SimpleNamespace(perf_counter=device.clock))
-    return device
 
 
 def test_a_tight_budget_is_divided_and_reported_when_missed(gen: Run, fake: FakeDevice) -> None:
@@ -121,7 +112,7 @@ def test_a_tight_budget_is_divided_and_reported_when_missed(gen: Run, fake: Fake
 def test_a_budget_that_no_candidate_fits_writes_nothing(gen: Run, fake: FakeDevice) -> None:
     none = gen("--prompts", "-", "-o", "none", "--mean-ms", 30, stdin="a lake\na house\na tree\n")
     assert none.exit_code == 3
-    assert "3 prompts do not fit in " in none.stderr
+    assert "nothing fits in 30 ms: the fastest candidate, turbo@1, needs about 35 ms" in none.stderr
     assert not Path("none").exists()
 
 
@@ -294,3 +285,49 @@ def test_commands_report_a_fallback(run: Run, tiny_bundle: Path) -> None:
         assert json.loads(done.stdout)["fallback"].startswith("asked for provider cuda, found only cpu")
     report = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
     assert (report["backend"], report["provider"], report["precision"], report["fallback"]) == ("onnxruntime", "cpu", "float32", None)
+
+
+@pytest.mark.usefixtures("fake")
+def test_notes_about_the_same_thing_are_printed_once_and_counted(gen: Run) -> None:
+    long = "lake " * 60
+    done = gen("--prompts", "-", "-o", "out", stdin=f"a lake\n{long}\n{long}a\n{long}b\n")
+    text = "the prompt is longer than the text encoder reads; its end was left out"
+    assert done.stderr == f"note: line 2: {text}\nnote: 2 more lines: {text}\n"
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_file_in_a_pipe_prints_one_line_for_each_image_and_nothing_else(gen: Run) -> None:
+    done = gen("--prompts", "-", "-o", "out", stdin="a lake\na house\n")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["out/0001-a-lake.png", "out/0002-a-house.png"]
+    assert done.stderr == ""
+
+
+@pytest.mark.usefixtures("fake")
+def test_lines_that_share_a_file_name_are_refused_one_by_one(gen: Run) -> None:
+    done = gen("--prompts", "-", "-o", "{slug}.png", stdin="a lake\na lake\na house\n")
+    assert done.exit_code == 7
+    assert images() == ["a-house.png", "a-lake.png"]
+    assert "error: line 2: cannot write a-lake.png: an earlier line has the same file name" in done.stderr
+
+
+@pytest.mark.usefixtures("fake")
+def test_one_name_for_all_lines_is_refused_before_any_work_unless_there_is_one_line(gen: Run) -> None:
+    assert gen("--prompts", "-", "-o", "x.png", stdin="a lake\na house\n").exit_code == 2
+    assert images() == []
+    assert gen("--prompts", "-", "-o", "x.png", stdin="a lake\n").exit_code == 0
+
+
+def test_a_folder_that_cannot_be_made_ends_the_run_before_any_work(gen: Run, fake: FakeDevice) -> None:
+    Path("file").write_text("")
+    done = gen("--prompts", "-", "-o", "file/out/", stdin="a lake\na house\n")
+    assert (done.exit_code, done.stderr.count("\n")) == (7, 1)
+    assert fake.engines["tiny/vae/decode"].calls == 1  # of the warm-up
+
+
+def test_standard_input_that_is_closed_is_an_error(gen: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from costroute_rt.cli import prompt_file
+
+    monkeypatch.setattr(prompt_file, "sys", SimpleNamespace(stdin=None))
+    done = gen("--prompts", "-")
+    assert done.exit_code == 2
+    assert "standard input is closed" in done.stderr

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from costroute_rt.cli.output import SLUG_LENGTH, plan_jobs, slug_of
+from costroute_rt.cli.output import SLUG_LENGTH, Job, Names, slug_of
+from costroute_rt.cli.prompt_file import Line
 from costroute_rt.error import ConfigError, OutputError
 
 
@@ -28,8 +29,13 @@ def test_slug_is_cut_at_a_word_and_never_too_long() -> None:
 
 
 def names(output: str | None, *, count: int = 1, many: bool = False) -> list[str]:
-    prompts = [(3, "a lake"), (7, "a house")] if many else [(1, "a lake")]
-    return [str(path) for job in plan_jobs(prompts, [5] * len(prompts), count, output, many=many) for path in job.paths]
+    lines = [Line(3, "a lake"), Line(7, "a house")] if many else [Line(1, "a lake")]
+    pattern = Names.of(output, count=count, many=many)
+    jobs = [Job(prompt=line.prompt, line=line.number, seed=5, indices=tuple(range(count))) for line in pattern.check_fields(lines, 5)]
+    paths = [pattern.path(job, index) for job in jobs for index in job.indices]
+    for path in paths:
+        pattern.check_folder(path)
+    return [str(path) for path in paths]
 
 
 def test_names_of_one_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +57,7 @@ def test_names_of_many_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(("output", "many"), [("card.bmp", False), ("card", False), ("card.png", True)])
+@pytest.mark.parametrize(("output", "many"), [("card.bmp", False), ("card", False), ("card.png", True), ("{seed}.png", True)])
 def test_names_that_cannot_work_are_refused(output: str, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError):
@@ -66,3 +72,12 @@ def test_folders_that_cannot_take_files_are_refused(tmp_path: Path) -> None:
         names(str(tmp_path / "file" / "card.png"))
     with pytest.raises(OutputError, match="not a folder"):
         names(f"{tmp_path}/file/", many=True)
+
+
+@pytest.mark.parametrize("output", ["x" * 300 + "/", "a\0b/", "file/below/x-{line}.png", "dangling/"])
+def test_folders_that_can_never_be_made_are_refused(output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("dangling").symlink_to("missing/folder")
+    with pytest.raises(OutputError):
+        names(output, many=True)

@@ -109,13 +109,12 @@ def test_locating_an_error_fills_missing_fields_only() -> None:
     assert (again.engine, again.setup, again.bundle) == (found.engine, SETUP, "/b")
 
 
-@pytest.mark.parametrize(
-    "reason",
-    [
-        each
-        for each in Reason
-        if each not in (Reason.EXISTS, Reason.ROUTER, Reason.LABELS, Reason.DRIVER, Reason.NESTED, Reason.OTHER_PROCESS)
-    ],
-)
+NOT_OF_ENGINES = {
+    Reason.EXISTS, Reason.FOREIGN, Reason.ROUTER, Reason.LABELS, Reason.DRIVER, Reason.NOT_A_BUNDLE, Reason.CHECKPOINT, Reason.NESTED,
+    Reason.OTHER_PROCESS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", [each for each in Reason if each not in NOT_OF_ENGINES])
 def test_every_reason_of_an_engine_error_has_a_remedy(reason: Reason) -> None:
     assert error.EngineError("it is odd", reason=reason).remedy

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt.cli import batch
-from costroute_rt.cli.batch import Budget
+from costroute_rt.cli.budget import Budget
 from costroute_rt.cli.choice import ImageChoice
+from costroute_rt.cli.output import Job
+from costroute_rt.cli.progress import Status
+from costroute_rt.cli.report import Report
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.judgement import Judgement
 from costroute_rt.routing.prompt_encoder import TextStates
@@ -33,21 +35,16 @@ class LikesLong:
 
 
 @pytest.fixture
-def device(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
-    device = open_fake_runtime(Bundle.open(tiny_bundle), quality=LikesLong())
-    monkeypatch.setattr(batch.time, "perf_counter", device.clock)
-    return device
+def device(tiny_bundle: Path) -> FakeDevice:
+    return open_fake_runtime(Bundle.open(tiny_bundle), quality=LikesLong())
 
 
 def spend(device: FakeDevice, total_s: float, prompts: list[str]) -> tuple[Budget, list[tuple[str, str]]]:
     """Generates every prompt; returns which candidate each got."""
-    routes = [device.runtime.route(prompt) for prompt in prompts]
-    budget = Budget.start(total_s, None, len(prompts))
-    assert budget is not None
-    got: list[tuple[str, str]] = []
-    for prompt, share in zip(prompts, budget.shares(device.runtime, routes, IMAGE), strict=True):
-        got.append((prompt, share.generate(device.runtime, prompt, 1, None).route.chosen.name))
-    return budget, got
+    budget = Budget(total_s=total_s, mean_ms=None, clock=device.clock)
+    jobs = [Job(prompt=prompt, line=line, seed=1, indices=(0,)) for line, prompt in enumerate(prompts, 1)]
+    work = budget.divide(lambda: device.runtime, jobs, IMAGE, Report(Status(device.clock), as_json=False))
+    return budget, [(job.prompt, share.generate(device.runtime, job.prompt, 1, None).route.chosen.name) for job, share in work]
 
 
 @pytest.mark.parametrize("total_s", [2.0, 4.0, 8.0])
@@ -92,6 +89,6 @@ def test_many_prompts_are_not_planned_anew_after_every_image(device: FakeDevice,
 
     monkeypatch.setattr(Runtime, "plan", note)
     spend(device, 60.0, ["a lake"] * 300)
-    assert planned[:3] == [300, 295, 290]
+    assert planned[:3] == [128, 124, 120]
     assert planned[-5:] == [6, 5, 4, 3, 2]
     assert len(planned) < 200

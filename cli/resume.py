@@ -1,0 +1,103 @@
+"""Resuming a run: an existing image is kept only if its own settings are those that are wanted now."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from costroute_rt.cli.choice import ImageChoice
+    from costroute_rt.engines.bundle.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the settings of every image of a run must be."""
+
+    family: str
+    revision: str
+    height: int
+    width: int
+    candidate: str | None
+    """None: any."""
+    negative_prompt: str | None
+    may_ignore_negative: bool
+    """Whether an image without guidance, which ignores negative prompts, is what this run would make."""
+
+    @classmethod
+    def of(cls, bundle: Bundle, image: ImageChoice, *, is_timed: bool) -> Wanted:
+        """What this bundle would make for these options. is_timed: whether there is a budget, within which guidance may not fit."""
+        has_guided = any(candidate["guidance_scale"] > 1 for candidate in bundle.pool)
+        has_negative = bool(image.negative_prompt and image.negative_prompt.strip())
+        return cls(
+            family=bundle.family,
+            revision=bundle.revision,
+            height=image.height or bundle.image.height,
+            width=image.width or bundle.image.width,
+            candidate=image.candidate,
+            negative_prompt=image.negative_prompt,
+            may_ignore_negative=not (has_guided and has_negative) or is_timed or image.candidate is not None,
+        )
+
+    def allows(self, settings: Mapping[str, Any], prompt: str, seed: int | None) -> bool:
+        """Whether an image with these settings is the wanted one. seed: None means any."""
+        expected = {"prompt": prompt, "family": self.family, "revision": self.revision, "height": self.height, "width": self.width}
+        expected |= {} if seed is None else {"seed": seed}
+        expected |= {} if self.candidate is None else {"candidate": self.candidate}
+        return all(settings.get(name) == value for name, value in expected.items()) and self._allows_negative(settings)
+
+    def _allows_negative(self, settings: Mapping[str, Any]) -> bool:
+        found, ignored = settings.get("negative_prompt"), settings.get("ignored")
+        has_ignored = isinstance(ignored, Mapping) and "negative_prompt" in ignored
+        is_unguided = settings.get("guidance_scale") is None or has_ignored
+        return found == self.negative_prompt or (found is None and is_unguided and self.may_ignore_negative)
+
+
+def read_existing(path: Path) -> Mapping[str, Any] | None:
+    """The settings of the image at `path`; None if nothing is there, {} for an image of ours that is incomplete.
+
+    Raises OutputError if something else is there.
+    """
+    from costroute_rt import read_settings
+    from costroute_rt.error import ConfigError, OutputError, Reason
+
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):  # also for a link to a missing file, which the image will replace
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(path, (error.strerror if isinstance(error, OSError) else None) or str(error)) from error
+    if stat.S_ISDIR(mode):
+        raise OutputError(path, "it is a directory")
+    foreign = OutputError(path, "it exists and was not made by costroute-rt", reason=Reason.FOREIGN)
+    if not stat.S_ISREG(mode):
+        raise foreign
+    try:
+        settings = read_settings(path)
+    except ConfigError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise OutputError(path, "it exists and cannot be read, to see whether it is the wanted image") from error
+        raise foreign from error
+    return settings if _is_complete(path) else {}
+
+
+def find_seed(settings: Mapping[str, Any], index: int, last_seed: int) -> int | None:
+    """The seed of a prompt's first image, by the settings of image `index`; None if they hold no usable seed."""
+    seed = settings.get("seed")
+    return seed - index if isinstance(seed, int) and not isinstance(seed, bool) and index <= seed <= last_seed else None
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether the image can be read to its end."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.verify() if image.format == "PNG" else image.load()
+    except Exception:  # Pillow raises half a dozen kinds for damaged files
+        return False
+    return True
