@@ -89,7 +89,6 @@ def test_f17_every_table_is_finite_or_refused(steps: int) -> None:
     [
         ({"_class_name": "UniPCMultistepScheduler"}, 1000),
         ({"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "linspace"}, 1000),
-        ({"_class_name": "EulerDiscreteScheduler", "beta_start": 0.999, "beta_end": 0.999}, 20),
         ({"_class_name": "EulerDiscreteScheduler", "beta_start": 1e-8, "beta_end": 1e-8, "beta_schedule": "linear"}, 20),
         ({"_class_name": "LCMScheduler", "rescale_betas_zero_snr": True, "beta_start": 0.999}, 4),
     ],
