@@ -10,20 +10,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.engines.bundle.graph_spec import to_json
-from costroute_rt.engines.bundle.manifest import step_graph
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.machine.durable import replacing_folder
-from costroute_rt.error import BundleError, OutputError, Reason
+from costroute_rt.error import BundleError, ConfigError, OutputError, Reason
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
+from costroute_rt.export.checkpoint.draft import check_recipe, image_section, step_graphs
+from costroute_rt.export.checkpoint.folder import CheckpointFolder, find_denoisers
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
-from costroute_rt.export.checkpoint.tokenizer import convert_clip_tokenizer
+from costroute_rt.export.checkpoint.scheduler import choose_scheduler, plain_config, read_scheduler
+from costroute_rt.export.checkpoint.tokenizer import check_tokenizer, convert_clip_tokenizer, load_clip_tokenizer
 from costroute_rt.export.graph.compose import (
     compose_condition,
     compose_decode,
@@ -33,6 +34,7 @@ from costroute_rt.export.graph.compose import (
     save_graph,
 )
 from costroute_rt.export.graph.condition import find_crossing, fold_quotients
+from costroute_rt.family.family import Family
 from costroute_rt.sampling.tables import Tables
 
 _log = logging.getLogger(__name__)
@@ -58,8 +60,10 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
     target: written completely or not at all; it must not exist unless `overwrite`.
     Raises BundleError for a checkpoint or recipe that cannot become a bundle, OutputError if `target` exists or cannot be written.
     """
-    denoisers = find_denoisers(source)
-    _check_pool(source, recipe, denoisers)
+    _check_pool(source, recipe, find_denoisers(source))
+    checkpoint = CheckpointFolder.open(source)
+    own, replaced = _own_scheduler(checkpoint, recipe)
+    check_recipe(checkpoint, recipe, {name: plain_config(config) for name, config in {**own, **recipe.schedulers}.items()})
     if os.path.lexists(target) and not overwrite:
         raise OutputError(target, "it exists already", reason=Reason.EXISTS)
     with ExitStack() as stack:
@@ -68,9 +72,11 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
             (folder / _SCRATCH).mkdir()
         except OSError as error:
             raise OutputError(target, error.strerror or str(error)) from error
-        export = _Export(source, folder, recipe)
+        export = _Export(checkpoint, folder, recipe)
+        if replaced is not None:
+            _log.warning("%s: the checkpoint's scheduler cannot be compiled and is replaced: %s", source, replaced)
         parts: dict[str, Callable[[], None]] = {"text encoder": export.text_encoder}
-        parts |= {f"denoiser {name}": partial(export.denoiser, name, at) for name, at in denoisers.items()}
+        parts |= {f"denoiser {name}": partial(export.denoiser, name, at) for name, at in checkpoint.denoisers.items()}
         parts |= {"decoder": export.decoder, "tokenizer": export.tokenizer, "scorer and notices": export.extras, "manifest": export.seal}
         for index, (name, part) in enumerate(parts.items()):
             _log.info("exporting %s (%d of %d)", name, index + 1, len(parts))
@@ -80,15 +86,20 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
     return target
 
 
-def find_denoisers(source: Path) -> dict[str, str]:
-    """Folders of the denoisers in a checkpoint directory by component name, `base` first; raises BundleError."""
-    if not (source / "model_index.json").is_file():
-        raise BundleError(source, "it has no model_index.json", "give a directory as diffusers' save_pretrained writes it")
-    pipeline = json.loads((source / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
-    if pipeline != "StableDiffusionPipeline":
-        raise BundleError(source, f"it holds a {pipeline}", "only StableDiffusionPipeline checkpoints can be exported")
-    others = sorted(path.name for path in source.glob("unet_*") if path.is_dir())
-    return {"base": "unet"} | {name.removeprefix("unet_"): name for name in others}
+def _own_scheduler(checkpoint: CheckpointFolder, recipe: BundleRecipe) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """The checkpoint's scheduler as `default`, and what it replaces, in words; nothing if the recipe names another or no candidate uses it.
+
+    Raises BundleError for a scheduler that cannot be compiled and that nothing replaces.
+    """
+    if "default" in recipe.schedulers or all(row.get("scheduler") != "default" for row in recipe.pool):
+        return {}, None
+    path = checkpoint.source / "scheduler" / "scheduler_config.json"
+    try:
+        chosen, replaced = choose_scheduler(read_scheduler(checkpoint.configs["scheduler"]))
+    except ConfigError as error:
+        remedy = "name another one as `default` in the recipe's schedulers, such as DPMSolverMultistepScheduler with the same betas"
+        raise BundleError(path, f"this scheduler cannot be compiled: {error}", remedy) from error
+    return {"default": chosen}, replaced
 
 
 def _check_pool(source: Path, recipe: BundleRecipe, denoisers: Iterable[str]) -> None:
@@ -106,11 +117,14 @@ def _check_pool(source: Path, recipe: BundleRecipe, denoisers: Iterable[str]) ->
 class _Export:
     """The parts of one export; each is written to `folder` and added to the manifest."""
 
-    def __init__(self, source: Path, folder: Path, recipe: BundleRecipe) -> None:
-        self._source, self._folder, self._recipe = source, folder, recipe
-        self._pipeline = _load_pipeline(source)
-        size = self._pipeline.unet.config.sample_size
-        self._sample_size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    def __init__(self, checkpoint: CheckpointFolder, folder: Path, recipe: BundleRecipe) -> None:
+        self._checkpoint, self._source, self._folder, self._recipe = checkpoint, checkpoint.source, folder, recipe
+        self._made_with = {name: version(name) for name in _MADE_WITH}
+        tokenizer = load_clip_tokenizer(self._source / "tokenizer")
+        self._max_length = min(int(tokenizer.model_max_length), checkpoint.text_tokens)
+        self._tokenizer = convert_clip_tokenizer(tokenizer, self._max_length)
+        check_tokenizer(tokenizer, self._tokenizer, checkpoint.vocabulary, self._source / "tokenizer")
+        self._pipeline = _load_pipeline(checkpoint, tokenizer)
         self._components: dict[str, Any] = {}
         self._graphs: dict[str, Any] = {}
 
@@ -123,12 +137,9 @@ class _Export:
         self._add_component("text_encoder", "text_encoder", weights, graphs, tokenizer=_TOKENIZER)
 
     def denoiser(self, name: str, folder: str) -> None:
-        from diffusers import UNet2DConditionModel
-
         if folder != "unet":
-            self._pipeline.register_modules(unet=UNet2DConditionModel.from_pretrained(self._source / folder, local_files_only=True))
-        unet = self._pipeline.unet.eval().float()
-        self._check_denoiser(unet, name)
+            self._pipeline.register_modules(unet=_load_network(self._checkpoint, folder))
+        unet = self._pipeline.unet
         weights = self._write_module(unet, folder, _WEIGHTS)
         model = self._export("unet", weights)
         graphs = {}
@@ -137,7 +148,7 @@ class _Export:
         if crossing:
             graphs["condition"] = self._save(compose_condition(model, crossing, _SOURCES), weights.parent / "condition.onnx")
         memory = self._needs_memory(name)
-        for graph in self._step_graphs(name):
+        for graph in step_graphs(self._recipe, name):
             compose = compose_guided_step if graph == "guided_step" else compose_step
             graphs[graph] = self._save(compose(model, _SOURCES, crossing, memory=memory), weights.parent / f"{graph}.onnx")
         self._add_component(name, "denoiser", weights, graphs, guidance="classifier_free" if "guided_step" in graphs else "none")
@@ -154,7 +165,7 @@ class _Export:
     def tokenizer(self) -> None:
         folder = self._folder / "tokenizer"
         self._pipeline.tokenizer.save_pretrained(folder)
-        convert_clip_tokenizer(self._pipeline.tokenizer, self._max_length).save(str(folder / "tokenizer.json"))
+        self._tokenizer.save(str(folder / "tokenizer.json"))
 
     def extras(self) -> None:
         """Copies the scorer that `export_scorer` wrote into the checkpoint directory, and the licence files."""
@@ -170,13 +181,13 @@ class _Export:
                 shutil.copy(path, self._folder / path.name)
 
     def seal(self) -> None:
-        """Writes the files that diffusers expects and the manifest; `seal_bundle` then checks the whole bundle."""
+        """Writes the files that diffusers expects and the manifest; the whole bundle is then checked and opened."""
         self._pipeline.scheduler.save_pretrained(self._folder / "scheduler")
         index = json.loads((self._source / "model_index.json").read_text(encoding="utf-8"))
         write_json(self._folder / "model_index.json", index | _NOT_EXPORTED)
         shutil.rmtree(self._folder / _SCRATCH)
         remove_paths(self._folder)
-        seal_bundle(self._folder, self._manifest())
+        Family.open(seal_bundle(self._folder, self._manifest()))
 
     def _manifest(self) -> dict[str, Any]:
         recipe, vae = self._recipe, self._pipeline.vae
@@ -184,7 +195,7 @@ class _Export:
             "family": recipe.family,
             "revision": recipe.revision,
             "license": recipe.license,
-            "made_with": {name: version(name) for name in _MADE_WITH},
+            "made_with": self._made_with,
             "components": self._components,
             "graphs": self._graphs,
             "tokenizers": {
@@ -195,7 +206,7 @@ class _Export:
                 }
             },
             "negative_prompt": "empty_text",
-            "image": self._image(),
+            "image": image_section(self._checkpoint, recipe),
             "preview": recipe.preview or fit_preview(vae, *latent_scaling(vae.config)),
             "schedulers": self._schedulers(),
             "pool": [dict(candidate) for candidate in recipe.pool],
@@ -204,46 +215,21 @@ class _Export:
         }
 
     def _schedulers(self) -> dict[str, dict[str, Any]]:
-        """Configurations of the checkpoint's scheduler, called `default`, and of the recipe's schedulers."""
-        own = json.loads(self._pipeline.scheduler.to_json_string())
-        return {name: _plain(config) for name, config in ({"default": own} | dict(self._recipe.schedulers)).items()}
-
-    def _image(self) -> dict[str, Any]:
-        config = self._pipeline.vae.config
-        factor = 2 ** (len(config.block_out_channels) - 1)
-        sizes = self._recipe.sizes or ((self._sample_size[0] * factor, self._sample_size[1] * factor),)
-        return {
-            "height": sizes[0][0],
-            "width": sizes[0][1],
-            "vae_scale_factor": factor,
-            "latent_channels": config.latent_channels,
-            "sizes": [list(size) for size in sizes],
-            "any_size": self._recipe.any_size,
-        }
-
-    @property
-    def _max_length(self) -> int:
-        return min(int(self._pipeline.tokenizer.model_max_length), int(self._pipeline.text_encoder.config.max_position_embeddings))
+        """Configurations of the checkpoint's scheduler, called `default`, or of what replaces it, and of the recipe's schedulers."""
+        own, _ = _own_scheduler(self._checkpoint, self._recipe)
+        if own:
+            own["default"], _ = choose_scheduler(json.loads(self._pipeline.scheduler.to_json_string()))
+        return {name: plain_config(config) for name, config in {**own, **self._recipe.schedulers}.items()}
 
     def _candidates(self, denoiser: str) -> list[Mapping[str, Any]]:
         return [row for row in self._recipe.pool if row.get("denoiser") == denoiser]
 
-    def _step_graphs(self, denoiser: str) -> list[str]:
-        """The step graphs that candidates of the pool run; both for a denoiser that no candidate uses."""
-        used = {step_graph("classifier_free", row.get("guidance_scale", 1.0)) for row in self._candidates(denoiser)}
-        return sorted(used) or ["guided_step", "step"]
-
     def _needs_memory(self, denoiser: str) -> bool:
         """Whether a candidate's scheduler carries one more latent from step to step."""
-        tables, tokens = Tables(self._schedulers()), self._sample_size[0] * self._sample_size[1]
+        height, width = self._checkpoint.sample_size
+        tables, tokens = Tables(self._schedulers()), height * width
         rows = self._candidates(denoiser)
         return any(tables.table(row["scheduler"], row["num_inference_steps"], tokens).has_memory for row in rows)
-
-    def _check_denoiser(self, unet: Any, name: str) -> None:
-        channels, latents = unet.config.in_channels, self._pipeline.vae.config.latent_channels
-        if channels != latents:
-            problem = f"denoiser {name} takes {channels} channels, the VAE's latents have {latents}"
-            raise BundleError(self._source, problem, "inpainting and image-conditioned denoisers are not supported")
 
     def _write_module(self, module: Any, folder: str, filename: str) -> Path:
         """Configuration and weights as diffusers reads them; returns the weight file."""
@@ -276,23 +262,43 @@ class _Export:
         self._components[name] = {"role": role, "weights": [location], "graphs": dict(graphs), **more}
 
 
-def _plain(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler's configuration as JSON; infinities (lambda_min_clipped), which JSON cannot hold, are defaults and left out."""
-    without = {"_diffusers_version", "_name_or_path"}
-    return {k: v for k, v in scheduler.items() if k not in without and not (isinstance(v, float) and not isfinite(v))}
-
-
-def _load_pipeline(source: Path) -> Any:
+def _load_pipeline(checkpoint: CheckpointFolder, tokenizer: Any) -> Any:
     """The checkpoint in float32, without the modules that a bundle does not contain."""
-    import torch
     from diffusers import StableDiffusionPipeline
 
+    networks = {name: _load_network(checkpoint, name) for name in ("text_encoder", "unet", "vae")}
     absent = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
-    with _no_progress_bar():
-        pipeline = StableDiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, local_files_only=True, **absent)
-    for module in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
-        module.eval()
-    return pipeline
+    return StableDiffusionPipeline(tokenizer=tokenizer, scheduler=_load_scheduler(checkpoint), **networks, **absent)
+
+
+def _load_network(checkpoint: CheckpointFolder, folder: str) -> Any:
+    """A network in float32; raises BundleError for weights that do not fit its configuration."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    kinds: dict[str, Any] = {"text_encoder": CLIPTextModel, "vae": AutoencoderKL}
+    weights, path = checkpoint.weights[folder], checkpoint.source / folder
+    how = {"variant": weights.variant, "use_safetensors": weights.is_safetensors, "local_files_only": True, "torch_dtype": torch.float32}
+    try:
+        with _no_progress_bar():
+            network = kinds.get(folder, UNet2DConditionModel).from_pretrained(path, **how)
+    except Exception as error:  # torch, diffusers and transformers raise many kinds
+        problem = f"its weights cannot be loaded: {type(error).__name__}: {str(error)[:300]}"
+        raise BundleError(path, problem, "download the checkpoint again") from error
+    return network.eval().float()
+
+
+def _load_scheduler(checkpoint: CheckpointFolder) -> Any:
+    """The checkpoint's own scheduler; it stays in the bundle for diffusers, whatever replaces it in the runtime."""
+    import diffusers
+
+    path, name = checkpoint.source / "scheduler", str(checkpoint.configs["scheduler"].get("_class_name"))
+    try:
+        return getattr(diffusers, name).from_pretrained(path, local_files_only=True)
+    except Exception as error:  # diffusers raises many kinds
+        problem = f"diffusers cannot load its scheduler {name}: {type(error).__name__}: {str(error)[:300]}"
+        raise BundleError(path, problem, "correct scheduler_config.json") from error
 
 
 @contextmanager

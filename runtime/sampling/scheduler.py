@@ -325,6 +325,9 @@ _DIFFUSERS = {
     ),
 }
 
+SUPPORTED = tuple(_DIFFUSERS)
+"""Classes of diffusers that can be compiled."""
+
 
 def _either(choices: tuple[str, ...]) -> str:
     return " or ".join(choices)
