@@ -8,8 +8,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.machine.durable import replacing_folder
-from costroute_rt.error import BundleError, ConfigError, OutputError, Reason
+from costroute_rt.error import BackendError, BundleError, ConfigError, OutputError, Reason
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
 from costroute_rt.export.checkpoint.draft import check_recipe, image_section, step_graphs
 from costroute_rt.export.checkpoint.folder import CheckpointFolder, find_denoisers
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
 from costroute_rt.export.checkpoint.scheduler import choose_scheduler, plain_config, read_scheduler
-from costroute_rt.export.checkpoint.tokenizer import check_tokenizer, convert_clip_tokenizer, load_clip_tokenizer
+from costroute_rt.export.checkpoint.tokenizer import read_clip_tokenizer
 from costroute_rt.export.graph.compose import (
     compose_condition,
     compose_decode,
@@ -60,23 +61,21 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
     target: written completely or not at all; it must not exist unless `overwrite`.
     Raises BundleError for a checkpoint or recipe that cannot become a bundle, OutputError if `target` exists or cannot be written.
     """
-    _check_pool(source, recipe, find_denoisers(source))
-    checkpoint = CheckpointFolder.open(source)
-    own, replaced = _own_scheduler(checkpoint, recipe)
-    check_recipe(checkpoint, recipe, {name: plain_config(config) for name, config in {**own, **recipe.schedulers}.items()})
+    plan = check_export(source, recipe)
     if os.path.lexists(target) and not overwrite:
         raise OutputError(target, "it exists already", reason=Reason.EXISTS)
+    made_with = _versions()
+    if plan.replaced is not None:
+        _log.warning("%s: the runtime does not have the checkpoint's scheduler, which is replaced: %s", source, plan.replaced)
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(replacing_folder(target))
             (folder / _SCRATCH).mkdir()
         except OSError as error:
             raise OutputError(target, error.strerror or str(error)) from error
-        export = _Export(checkpoint, folder, recipe)
-        if replaced is not None:
-            _log.warning("%s: the checkpoint's scheduler cannot be compiled and is replaced: %s", source, replaced)
+        export = _Export(plan, folder, recipe, made_with)
         parts: dict[str, Callable[[], None]] = {"text encoder": export.text_encoder}
-        parts |= {f"denoiser {name}": partial(export.denoiser, name, at) for name, at in checkpoint.denoisers.items()}
+        parts |= {f"denoiser {name}": partial(export.denoiser, name, at) for name, at in plan.checkpoint.denoisers.items()}
         parts |= {"decoder": export.decoder, "tokenizer": export.tokenizer, "scorer and notices": export.extras, "manifest": export.seal}
         for index, (name, part) in enumerate(parts.items()):
             _log.info("exporting %s (%d of %d)", name, index + 1, len(parts))
@@ -86,20 +85,44 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
     return target
 
 
-def _own_scheduler(checkpoint: CheckpointFolder, recipe: BundleRecipe) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """The checkpoint's scheduler as `default`, and what it replaces, in words; nothing if the recipe names another or no candidate uses it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportPlan:
+    """A checkpoint and a recipe that were checked, with the schedulers of the bundle."""
 
-    Raises BundleError for a scheduler that cannot be compiled and that nothing replaces.
-    """
-    if "default" in recipe.schedulers or all(row.get("scheduler") != "default" for row in recipe.pool):
-        return {}, None
+    checkpoint: CheckpointFolder
+    schedulers: Mapping[str, Mapping[str, Any]]
+    """Configurations by the names that the pool uses; `default` is the checkpoint's own, or what replaces it."""
+    replaced: str | None
+    """What replaces the checkpoint's scheduler, such as `PNDMScheduler -> DPMSolverMultistepScheduler`; None: nothing does."""
+
+
+def check_export(source: Path, recipe: BundleRecipe) -> ExportPlan:
+    """Checks all that can be checked without loading weights, and needs no torch; raises BundleError like `export_bundle`."""
+    _check_pool(source, recipe, find_denoisers(source))
+    checkpoint = CheckpointFolder.open(source)
+    schedulers, replaced = {name: plain_config(config) for name, config in recipe.schedulers.items()}, None
+    if "default" not in schedulers and any(row.get("scheduler") == "default" for row in recipe.pool):
+        schedulers["default"], replaced = _own_scheduler(checkpoint)
+    check_recipe(checkpoint, recipe, schedulers)
+    return ExportPlan(checkpoint=checkpoint, schedulers=schedulers, replaced=replaced)
+
+
+def _own_scheduler(checkpoint: CheckpointFolder) -> tuple[dict[str, Any], str | None]:
+    """The checkpoint's scheduler, or what replaces it, and the replacement in words; raises BundleError if nothing does."""
     path = checkpoint.source / "scheduler" / "scheduler_config.json"
     try:
-        chosen, replaced = choose_scheduler(read_scheduler(checkpoint.configs["scheduler"]))
+        return choose_scheduler(read_scheduler(checkpoint.configs["scheduler"]))
     except ConfigError as error:
         remedy = "name another one as `default` in the recipe's schedulers, such as DPMSolverMultistepScheduler with the same betas"
-        raise BundleError(path, f"this scheduler cannot be compiled: {error}", remedy) from error
-    return {"default": chosen}, replaced
+        raise BundleError(path, f"the runtime does not have this scheduler: {error}", remedy) from error
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that export; raises BackendError if one is missing."""
+    try:
+        return {name: version(name) for name in _MADE_WITH}
+    except PackageNotFoundError as error:
+        raise BackendError("an export", f"no {error.name}", "install the export extra", ["costroute-rt[export]"]) from error
 
 
 def _check_pool(source: Path, recipe: BundleRecipe, denoisers: Iterable[str]) -> None:
@@ -107,7 +130,7 @@ def _check_pool(source: Path, recipe: BundleRecipe, denoisers: Iterable[str]) ->
     known = {"denoiser": set(denoisers), "scheduler": {"default", *recipe.schedulers}}
     for row in recipe.pool:
         for key, names in known.items():
-            if row.get(key) not in names:
+            if not isinstance(row.get(key), str) or row[key] not in names:
                 problem = f"the candidate {row.get('name')!r} of the recipe has the {key} {row.get(key)!r}"
                 raise BundleError(source, problem, f"use one of {', '.join(sorted(names))}")
         if not isinstance(row.get("num_inference_steps"), int):
@@ -117,14 +140,15 @@ def _check_pool(source: Path, recipe: BundleRecipe, denoisers: Iterable[str]) ->
 class _Export:
     """The parts of one export; each is written to `folder` and added to the manifest."""
 
-    def __init__(self, checkpoint: CheckpointFolder, folder: Path, recipe: BundleRecipe) -> None:
-        self._checkpoint, self._source, self._folder, self._recipe = checkpoint, checkpoint.source, folder, recipe
-        self._made_with = {name: version(name) for name in _MADE_WITH}
-        tokenizer = load_clip_tokenizer(self._source / "tokenizer")
-        self._max_length = min(int(tokenizer.model_max_length), checkpoint.text_tokens)
-        self._tokenizer = convert_clip_tokenizer(tokenizer, self._max_length)
-        check_tokenizer(tokenizer, self._tokenizer, checkpoint.vocabulary, self._source / "tokenizer")
-        self._pipeline = _load_pipeline(checkpoint, tokenizer)
+    def __init__(self, plan: ExportPlan, folder: Path, recipe: BundleRecipe, made_with: Mapping[str, str]) -> None:
+        checkpoint = plan.checkpoint
+        self._plan, self._checkpoint, self._source, self._folder = plan, checkpoint, checkpoint.source, folder
+        self._recipe, self._made_with = recipe, made_with
+        tokenizer, self._tokenizer = read_clip_tokenizer(
+            self._source / "tokenizer", max_length=checkpoint.text_tokens, vocabulary=checkpoint.vocabulary
+        )
+        self._max_length = int(self._tokenizer.truncation["max_length"])
+        self._pipeline = _load_pipeline(plan, tokenizer)
         self._components: dict[str, Any] = {}
         self._graphs: dict[str, Any] = {}
 
@@ -195,7 +219,8 @@ class _Export:
             "family": recipe.family,
             "revision": recipe.revision,
             "license": recipe.license,
-            "made_with": self._made_with,
+            "made_with": dict(self._made_with),
+            "notes": [] if self._plan.replaced is None else [f"scheduler: {self._plan.replaced}"],
             "components": self._components,
             "graphs": self._graphs,
             "tokenizers": {
@@ -215,11 +240,11 @@ class _Export:
         }
 
     def _schedulers(self) -> dict[str, dict[str, Any]]:
-        """Configurations of the checkpoint's scheduler, called `default`, or of what replaces it, and of the recipe's schedulers."""
-        own, _ = _own_scheduler(self._checkpoint, self._recipe)
-        if own:
-            own["default"], _ = choose_scheduler(json.loads(self._pipeline.scheduler.to_json_string()))
-        return {name: plain_config(config) for name, config in {**own, **self._recipe.schedulers}.items()}
+        """The plan's schedulers; the checkpoint's own with the settings that diffusers gave it."""
+        own = {}
+        if "default" in self._plan.schedulers and "default" not in self._recipe.schedulers:
+            own["default"] = plain_config(choose_scheduler(json.loads(self._pipeline.scheduler.to_json_string()))[0])
+        return {**{name: dict(config) for name, config in self._plan.schedulers.items()}, **own}
 
     def _candidates(self, denoiser: str) -> list[Mapping[str, Any]]:
         return [row for row in self._recipe.pool if row.get("denoiser") == denoiser]
@@ -262,13 +287,13 @@ class _Export:
         self._components[name] = {"role": role, "weights": [location], "graphs": dict(graphs), **more}
 
 
-def _load_pipeline(checkpoint: CheckpointFolder, tokenizer: Any) -> Any:
+def _load_pipeline(plan: ExportPlan, tokenizer: Any) -> Any:
     """The checkpoint in float32, without the modules that a bundle does not contain."""
     from diffusers import StableDiffusionPipeline
 
-    networks = {name: _load_network(checkpoint, name) for name in ("text_encoder", "unet", "vae")}
+    networks = {name: _load_network(plan.checkpoint, name) for name in ("text_encoder", "unet", "vae")}
     absent = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
-    return StableDiffusionPipeline(tokenizer=tokenizer, scheduler=_load_scheduler(checkpoint), **networks, **absent)
+    return StableDiffusionPipeline(tokenizer=tokenizer, scheduler=_load_scheduler(plan), **networks, **absent)
 
 
 def _load_network(checkpoint: CheckpointFolder, folder: str) -> Any:
@@ -289,16 +314,21 @@ def _load_network(checkpoint: CheckpointFolder, folder: str) -> Any:
     return network.eval().float()
 
 
-def _load_scheduler(checkpoint: CheckpointFolder) -> Any:
-    """The checkpoint's own scheduler; it stays in the bundle for diffusers, whatever replaces it in the runtime."""
+def _load_scheduler(plan: ExportPlan) -> Any:
+    """The checkpoint's own scheduler, which stays in the bundle for diffusers; if diffusers cannot load it, one of the plan's."""
     import diffusers
 
-    path, name = checkpoint.source / "scheduler", str(checkpoint.configs["scheduler"].get("_class_name"))
+    path, name = plan.checkpoint.source / "scheduler", str(plan.checkpoint.configs["scheduler"].get("_class_name"))
+    instead = plan.schedulers.get("default") or next(iter(plan.schedulers.values()))
     try:
         return getattr(diffusers, name).from_pretrained(path, local_files_only=True)
-    except Exception as error:  # diffusers raises many kinds
-        problem = f"diffusers cannot load its scheduler {name}: {type(error).__name__}: {str(error)[:300]}"
-        raise BundleError(path, problem, "correct scheduler_config.json") from error
+    except Exception as error:  # diffusers raises many kinds; LMSDiscreteScheduler needs scipy
+        _log.info("diffusers cannot load %s: %s", name, error)
+    try:
+        return getattr(diffusers, instead["_class_name"]).from_config(instead)
+    except Exception as error:
+        problem = f"diffusers refuses the scheduler {instead['_class_name']}: {type(error).__name__}: {str(error)[:300]}"
+        raise BundleError(path, problem, "correct its settings") from error
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from costroute_rt.export.checkpoint.weight_file import check_content, read_confi
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_NEIGHBOURS = 20
+"""Added tokens that each added token is tried beside."""
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
@@ -62,11 +64,26 @@ def check_tokenizer(tokenizer: Any, converted: Tokenizer, vocabulary: int, path:
         problem = f"the text encoder has {vocabulary} embeddings, but none for {_show(beyond)}"
         raise BundleError(path, problem, "save the text encoder after resize_token_embeddings(len(tokenizer)), or remove these tokens")
     texts = [token.content for token in added_tokens(tokenizer).values()]
-    length = converted.truncation["max_length"] if converted.truncation else None
-    changed = [text for text in texts if any(not _agree(tokenizer, converted, probe, length) for probe in _probes(text, texts))]
+    alone = [text for text in texts if not all(_agree(tokenizer, converted, probe) for probe in _probes(text))]
+    together = [text for text in texts if not all(_agree(tokenizer, converted, text + other) for other in texts[:_NEIGHBOURS])]
+    changed = alone or together
     if changed:
         problem = f"its added tokens {_show(changed)} cannot be converted: they would be read in another way than in transformers"
         raise BundleError(path, problem, "remove them, or add them without single_word, lstrip and rstrip")
+
+
+def read_clip_tokenizer(folder: Path, *, max_length: int, vocabulary: int) -> tuple[Any, Tokenizer]:
+    """The CLIPTokenizer in a checkpoint's folder, and its conversion, which was checked; raises BundleError.
+
+    max_length: most tokens that the text encoder reads; the tokenizer may have a lower limit. vocabulary: tokens that it has embeddings for.
+    """
+    tokenizer = load_clip_tokenizer(folder)
+    try:
+        converted = convert_clip_tokenizer(tokenizer, min(int(tokenizer.model_max_length), max_length))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BundleError(folder, f"its vocabulary cannot be used: {error}", "download the checkpoint again") from error
+    check_tokenizer(tokenizer, converted, vocabulary, folder)
+    return tokenizer, converted
 
 
 def load_clip_tokenizer(folder: Path) -> Any:
@@ -114,15 +131,14 @@ def _as_written(token: Any) -> Any:
     return AddedToken(token.content, normalized=False, **options)
 
 
-def _probes(text: str, others: Sequence[str]) -> Iterator[str]:
-    """Texts that contain an added token: alone, in words, among blanks, twice, in another case, and beside other added tokens."""
+def _probes(text: str) -> Iterator[str]:
+    """Texts that contain an added token: alone, in words, among blanks, twice, in another case, and longer or shorter."""
     yield from (text, f"a {text} cat", f"a{text}b", f"  {text}  ", f"{text}{text}", f"{text} {text}", f"{text}, {text}!")
     yield from (text.upper(), text.lower(), text.title(), text[:-1], f"{text}_1", f"{text}s")
-    for other in others[:20]:
-        yield from (f"{text}{other}", f"{text} {other}")
 
 
-def _agree(tokenizer: Any, converted: Tokenizer, text: str, length: int | None) -> bool:
+def _agree(tokenizer: Any, converted: Tokenizer, text: str) -> bool:
+    length = converted.truncation["max_length"] if converted.truncation else None
     theirs = tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
     return list(converted.encode(text).ids) == list(theirs)
 
