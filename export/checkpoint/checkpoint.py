@@ -144,10 +144,9 @@ class _Export:
         checkpoint = plan.checkpoint
         self._plan, self._checkpoint, self._source, self._folder = plan, checkpoint, checkpoint.source, folder
         self._recipe, self._made_with = recipe, made_with
-        tokenizer, self._tokenizer = read_clip_tokenizer(
+        tokenizer, self._tokenizer, self._max_length = read_clip_tokenizer(
             self._source / "tokenizer", max_length=checkpoint.text_tokens, vocabulary=checkpoint.vocabulary
         )
-        self._max_length = int(self._tokenizer.truncation["max_length"])
         self._pipeline = _load_pipeline(plan, tokenizer)
         self._components: dict[str, Any] = {}
         self._graphs: dict[str, Any] = {}
@@ -297,7 +296,7 @@ def _load_pipeline(plan: ExportPlan, tokenizer: Any) -> Any:
 
 
 def _load_network(checkpoint: CheckpointFolder, folder: str) -> Any:
-    """A network in float32; raises BundleError for weights that do not fit its configuration."""
+    """A network in float32; raises BundleError for weights that do not fit its configuration, and for weights that are missing."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
@@ -307,10 +306,14 @@ def _load_network(checkpoint: CheckpointFolder, folder: str) -> Any:
     how = {"variant": weights.variant, "use_safetensors": weights.is_safetensors, "local_files_only": True, "torch_dtype": torch.float32}
     try:
         with _no_progress_bar():
-            network = kinds.get(folder, UNet2DConditionModel).from_pretrained(path, **how)
+            network, report = kinds.get(folder, UNet2DConditionModel).from_pretrained(path, output_loading_info=True, **how)
     except Exception as error:  # torch, diffusers and transformers raise many kinds
         problem = f"its weights cannot be loaded: {type(error).__name__}: {str(error)[:300]}"
         raise BundleError(path, problem, "download the checkpoint again") from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # the libraries would make these up
+        problem = f"{len(missing)} of its weights are missing, such as {missing[0]}"
+        raise BundleError(path, problem, "use the weights of this network, not those of an adapter (LoRA) or of a part")
     return network.eval().float()
 
 

@@ -21,7 +21,7 @@ _MODEL_INDEX = "model_index.json"
 _DIFFUSERS = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"}
 _TRANSFORMERS = {"safetensors": "model", "bin": "pytorch_model"}
 _NETWORKS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
-_FILES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _BASE_MODEL = "export the base text-to-image checkpoint instead"
@@ -45,7 +45,7 @@ class CheckpointFolder:
     denoisers: Mapping[str, str]
     """Folders of the denoisers by component name, `base` first."""
     configs: Mapping[str, Mapping[str, Any]]
-    """By folder: of every denoiser, vae, text_encoder, scheduler and tokenizer."""
+    """By folder: of every denoiser, vae, text_encoder and scheduler."""
     weights: Mapping[str, WeightFiles]
     """By folder: of every denoiser, vae and text_encoder."""
 
@@ -53,18 +53,19 @@ class CheckpointFolder:
     def open(cls, source: Path) -> CheckpointFolder:
         """Reads the configurations and checks all files; raises BundleError for what cannot be exported."""
         denoisers = find_denoisers(source)
-        folders = [*denoisers.values(), "vae", "text_encoder", *_FILES]
-        for folder in folders:
+        networks = [*denoisers.values(), "vae", "text_encoder"]
+        for folder in (*networks, "scheduler", "tokenizer"):
             if not (source / folder).is_dir():
                 raise BundleError(source / folder, "this folder of the checkpoint is missing", "download the whole checkpoint")
-        configs = {folder: read_config(source / folder / _FILES.get(folder, "config.json")) for folder in folders}
+        configs = {folder: read_config(source / folder / "config.json") for folder in networks}
         for folder, config in configs.items():
-            if folder not in _FILES:
-                _check_class(source / folder, folder, config)
+            _check_class(source / folder, folder, config)
+        configs["scheduler"] = read_config(source / "scheduler" / "scheduler_config.json")
+        _check_tokenizer(source / "tokenizer")
         found = cls(source=source, denoisers=denoisers, configs=configs, weights={})
         for name, folder in denoisers.items():
             found._check_denoiser(name, folder)
-        stems = {folder: _TRANSFORMERS if folder == "text_encoder" else _DIFFUSERS for folder in folders if folder not in _FILES}
+        stems = {folder: _TRANSFORMERS if folder == "text_encoder" else _DIFFUSERS for folder in networks}
         weights = {folder: find_weights(source / folder, each) for folder, each in stems.items()}
         return cls(source=source, denoisers=denoisers, configs=configs, weights=weights)
 
@@ -155,6 +156,14 @@ def _check_class(path: Path, folder: str, config: Mapping[str, Any]) -> None:
         raise BundleError(path, f"it is a {_plain(found)}", f"only a {wanted} can be exported")
     if config.get("quantization_config") is not None:
         raise BundleError(path, "its weights are quantised", "use the checkpoint in float16, bfloat16 or float32")
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Raises BundleError for a tokenizer of another class; its words are read later."""
+    path = folder / "tokenizer_config.json"
+    name = read_config(path).get("tokenizer_class") if path.exists() else None
+    if name is not None and name not in _TOKENIZERS:
+        raise BundleError(folder, f"it is a {_plain(name)}", f"only a {_TOKENIZERS[0]} can be exported")
 
 
 def _unknown_input(config: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -72,18 +72,20 @@ def check_tokenizer(tokenizer: Any, converted: Tokenizer, vocabulary: int, path:
         raise BundleError(path, problem, "remove them, or add them without single_word, lstrip and rstrip")
 
 
-def read_clip_tokenizer(folder: Path, *, max_length: int, vocabulary: int) -> tuple[Any, Tokenizer]:
-    """The CLIPTokenizer in a checkpoint's folder, and its conversion, which was checked; raises BundleError.
+def read_clip_tokenizer(folder: Path, *, max_length: int, vocabulary: int) -> tuple[Any, Tokenizer, int]:
+    """The CLIPTokenizer in a checkpoint's folder, its conversion, which was checked, and the tokens it is padded to; raises BundleError.
 
-    max_length: most tokens that the text encoder reads; the tokenizer may have a lower limit. vocabulary: tokens that it has embeddings for.
+    max_length: most tokens that the text encoder reads; the tokenizer may have a lower limit.
+    vocabulary: number of tokens that the text encoder has embeddings for.
     """
     tokenizer = load_clip_tokenizer(folder)
+    length = min(int(tokenizer.model_max_length), max_length)
     try:
-        converted = convert_clip_tokenizer(tokenizer, min(int(tokenizer.model_max_length), max_length))
+        converted = convert_clip_tokenizer(tokenizer, length)
     except Exception as error:  # tokenizers raises bare Exception
         raise BundleError(folder, f"its vocabulary cannot be used: {error}", "download the checkpoint again") from error
     check_tokenizer(tokenizer, converted, vocabulary, folder)
-    return tokenizer, converted
+    return tokenizer, converted, length
 
 
 def load_clip_tokenizer(folder: Path) -> Any:

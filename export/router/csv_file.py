@@ -81,7 +81,7 @@ class CsvTable:
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Line number and fields of every row that has a value; raises LabelError for a row with more or fewer fields than the header."""
         for row in self._rows:
-            if any(row[self._width :]) or len(row) < self._width:
+            if any(field.strip() for field in row[self._width :]) or len(row) < self._width:
                 cause = f"is it incomplete, or is a text that contains {self._rows.separator!r} not in quotes?"
                 self.fail(self._rows.line, f"it has {len(row)} fields instead of {self._width}; {cause}")
             yield self._rows.line, row[: self._width]

@@ -167,7 +167,7 @@ class _Rows:
         needed = ["prompt", "candidate", self._score_column]
         if self._category_column is not None:
             needed.append(self._category_column)
-        table = CsvTable.open(self._path, lines, known={*KNOWN, *needed}, needed=needed, remedy=_REMEDY)
+        table = CsvTable.open(self._path, lines, known={*KNOWN, MARK, *needed}, needed=needed, remedy=_REMEDY)
         self.extra = {name: [] for name in table.columns if name not in (*KNOWN, self._score_column)}
         for line, row in table.rows():
             self._add(line, row, table.columns)

@@ -104,6 +104,7 @@ def test_f5_a_pipeline_without_a_name_is_refused(tmp_path: Path, value: object) 
         ("vae", {"_class_name": "AutoencoderTiny"}, "it is a AutoencoderTiny; only a AutoencoderKL"),
         ("text_encoder", {"architectures": ["T5EncoderModel"]}, "it is a T5EncoderModel; only a CLIPTextModel"),
         ("unet", {"quantization_config": {"quant_method": "bitsandbytes"}}, "its weights are quantised"),
+        ("text_encoder", {"architectures": ["CLIPTextModel", "Other"]}, "it is a"),
         ("unet", {"sample_size": None}, "sample_size is None"),
         ("unet", {"sample_size": [64, "64"]}, "sample_size is"),
         ("vae", {"latent_channels": 0}, "latent_channels is 0"),
@@ -117,3 +118,12 @@ def test_f5_other_networks_and_odd_settings_are_refused(tmp_path: Path, folder: 
     with pytest.raises(BundleError, match=problem.replace("(", r"\(")) as caught:
         check_export(source, simple_recipe())
     assert folder in str(caught.value.path)
+
+
+def test_f5_another_tokenizer_is_named(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "checkpoint")
+    write_json(source / "tokenizer" / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"})
+    with pytest.raises(BundleError, match="it is a T5Tokenizer; only a CLIPTokenizer can be exported"):
+        check_export(source, simple_recipe())
+    (source / "tokenizer" / "tokenizer_config.json").unlink()  # transformers does without it
+    check_export(source, simple_recipe())

@@ -65,13 +65,7 @@ BROKEN_JSON = BROKEN | {
     "deep": (lambda path: path.write_text("[" * 100_000), "it is not valid JSON"),
     "missing": (lambda path: path.unlink(), "it is missing"),
 }
-CONFIGS = (
-    "unet/config.json",
-    "vae/config.json",
-    "text_encoder/config.json",
-    "scheduler/scheduler_config.json",
-    "tokenizer/tokenizer_config.json",
-)
+CONFIGS = (*(f"{folder}/config.json" for folder in WEIGHTS), "scheduler/scheduler_config.json")
 
 
 @pytest.fixture
@@ -108,7 +102,15 @@ def test_f14_configurations_that_are_something_else_are_refused(source: Path, tm
     assert caught.value.path == str(source / file)
 
 
-@pytest.mark.parametrize("name", set(BROKEN_JSON) - {"missing"})
+@pytest.mark.parametrize("name", sorted(set(BROKEN_JSON) - {"missing"}))
+def test_f14_so_are_the_tokenizers_settings(source: Path, name: str) -> None:
+    damage, problem = BROKEN_JSON[name]
+    damage(source / "tokenizer" / "tokenizer_config.json")
+    with pytest.raises(BundleError, match=problem):
+        check_export(source, simple_recipe())
+
+
+@pytest.mark.parametrize("name", sorted(set(BROKEN_JSON) - {"missing"}))
 def test_f14_so_is_the_model_index(source: Path, name: str) -> None:
     damage, problem = BROKEN_JSON[name]
     damage(source / "model_index.json")
@@ -260,3 +262,15 @@ class TestWithTorch:
         shutil.copy(source / "unet" / name, source / "unet_small" / name)
         with pytest.raises(BundleError, match="its weights cannot be loaded"):
             checkpoint._load_network(CheckpointFolder.open(source), "unet_small")
+
+    @pytest.mark.parametrize("folder", ["unet_small", "vae", "text_encoder"])
+    def test_f14_missing_weights_are_not_made_up(self, tmp_path: Path, folder: str) -> None:
+        from safetensors.numpy import load_file
+
+        source = write_oddity(tmp_path / "checkpoint")
+        (path,) = (source / folder).glob("*.safetensors")
+        tensors = load_file(path)
+        lost = next(name for name in tensors if "norm" in name)
+        save_file({name: tensor for name, tensor in tensors.items() if name != lost}, path, metadata={"format": "pt"})
+        with pytest.raises(BundleError, match=f"1 of its weights are missing, such as {lost}|its weights cannot be loaded"):
+            checkpoint._load_network(CheckpointFolder.open(source), folder)
