@@ -141,7 +141,8 @@ def _check_source(source: Path) -> None:
         convert = f"convert it first: diffusers.{PIPELINE}.from_single_file({str(source)!r}).save_pretrained(FOLDER)"
         raise BundleError(source, "it is a single file", convert if source.suffix in _SINGLE_FILES else folder)
     if not source.exists():
-        download = f"if it is a model of the Hugging Face hub, download it first: hf download {source.as_posix()} --local-dir FOLDER"
+        download = "if it is a model of the Hugging Face hub, download it first: "
+        download += f"huggingface_hub.snapshot_download({source.as_posix()!r}, local_dir=FOLDER)"
         raise BundleError(source, "it does not exist", download if _HUB_ID.fullmatch(source.as_posix()) else folder)
     if not (source / _MODEL_INDEX).exists():
         raise BundleError(source, f"it has no {_MODEL_INDEX}", folder)
