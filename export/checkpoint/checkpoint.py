@@ -8,22 +8,24 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
-from math import isfinite
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.engines.bundle.graph_spec import to_json
-from costroute_rt.engines.bundle.manifest import step_graph
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.machine.durable import replacing_folder
-from costroute_rt.error import BundleError, OutputError, Reason
+from costroute_rt.error import BackendError, BundleError, ConfigError, OutputError, Reason
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
+from costroute_rt.export.checkpoint.draft import check_recipe, image_section, step_graphs
+from costroute_rt.export.checkpoint.folder import CheckpointFolder, find_denoisers
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
-from costroute_rt.export.checkpoint.tokenizer import convert_clip_tokenizer
+from costroute_rt.export.checkpoint.scheduler import choose_scheduler, plain_config, read_scheduler
+from costroute_rt.export.checkpoint.tokenizer import read_clip_tokenizer
 from costroute_rt.export.graph.compose import (
     compose_condition,
     compose_decode,
@@ -33,6 +35,7 @@ from costroute_rt.export.graph.compose import (
     save_graph,
 )
 from costroute_rt.export.graph.condition import find_crossing, fold_quotients
+from costroute_rt.family.family import Family
 from costroute_rt.sampling.tables import Tables
 
 _log = logging.getLogger(__name__)
@@ -58,19 +61,21 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
     target: written completely or not at all; it must not exist unless `overwrite`.
     Raises BundleError for a checkpoint or recipe that cannot become a bundle, OutputError if `target` exists or cannot be written.
     """
-    denoisers = find_denoisers(source)
-    _check_pool(source, recipe, denoisers)
+    plan = check_export(source, recipe)
     if os.path.lexists(target) and not overwrite:
         raise OutputError(target, "it exists already", reason=Reason.EXISTS)
+    made_with = _versions()
+    if plan.replaced is not None:
+        _log.warning("%s: the runtime does not have the checkpoint's scheduler, which is replaced: %s", source, plan.replaced)
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(replacing_folder(target))
             (folder / _SCRATCH).mkdir()
         except OSError as error:
             raise OutputError(target, error.strerror or str(error)) from error
-        export = _Export(source, folder, recipe)
+        export = _Export(plan, folder, recipe, made_with)
         parts: dict[str, Callable[[], None]] = {"text encoder": export.text_encoder}
-        parts |= {f"denoiser {name}": partial(export.denoiser, name, at) for name, at in denoisers.items()}
+        parts |= {f"denoiser {name}": partial(export.denoiser, name, at) for name, at in plan.checkpoint.denoisers.items()}
         parts |= {"decoder": export.decoder, "tokenizer": export.tokenizer, "scorer and notices": export.extras, "manifest": export.seal}
         for index, (name, part) in enumerate(parts.items()):
             _log.info("exporting %s (%d of %d)", name, index + 1, len(parts))
@@ -80,15 +85,44 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
     return target
 
 
-def find_denoisers(source: Path) -> dict[str, str]:
-    """Folders of the denoisers in a checkpoint directory by component name, `base` first; raises BundleError."""
-    if not (source / "model_index.json").is_file():
-        raise BundleError(source, "it has no model_index.json", "give a directory as diffusers' save_pretrained writes it")
-    pipeline = json.loads((source / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
-    if pipeline != "StableDiffusionPipeline":
-        raise BundleError(source, f"it holds a {pipeline}", "only StableDiffusionPipeline checkpoints can be exported")
-    others = sorted(path.name for path in source.glob("unet_*") if path.is_dir())
-    return {"base": "unet"} | {name.removeprefix("unet_"): name for name in others}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportPlan:
+    """A checkpoint and a recipe that were checked, with the schedulers of the bundle."""
+
+    checkpoint: CheckpointFolder
+    schedulers: Mapping[str, Mapping[str, Any]]
+    """Configurations by the names that the pool uses; `default` is the checkpoint's own, or what replaces it."""
+    replaced: str | None
+    """What replaces the checkpoint's scheduler, such as `PNDMScheduler -> DPMSolverMultistepScheduler`; None: nothing does."""
+
+
+def check_export(source: Path, recipe: BundleRecipe) -> ExportPlan:
+    """Checks all that can be checked without loading weights, and needs no torch; raises BundleError like `export_bundle`."""
+    _check_pool(source, recipe, find_denoisers(source))
+    checkpoint = CheckpointFolder.open(source)
+    schedulers, replaced = {name: plain_config(config) for name, config in recipe.schedulers.items()}, None
+    if "default" not in schedulers and any(row.get("scheduler") == "default" for row in recipe.pool):
+        schedulers["default"], replaced = _own_scheduler(checkpoint)
+    check_recipe(checkpoint, recipe, schedulers)
+    return ExportPlan(checkpoint=checkpoint, schedulers=schedulers, replaced=replaced)
+
+
+def _own_scheduler(checkpoint: CheckpointFolder) -> tuple[dict[str, Any], str | None]:
+    """The checkpoint's scheduler, or what replaces it, and the replacement in words; raises BundleError if nothing does."""
+    path = checkpoint.source / "scheduler" / "scheduler_config.json"
+    try:
+        return choose_scheduler(read_scheduler(checkpoint.configs["scheduler"]))
+    except ConfigError as error:
+        remedy = "name another one as `default` in the recipe's schedulers, such as DPMSolverMultistepScheduler with the same betas"
+        raise BundleError(path, f"the runtime does not have this scheduler: {error}", remedy) from error
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that export; raises BackendError if one is missing."""
+    try:
+        return {name: version(name) for name in _MADE_WITH}
+    except PackageNotFoundError as error:
+        raise BackendError("an export", f"no {error.name}", "install the export extra", ["costroute-rt[export]"]) from error
 
 
 def _check_pool(source: Path, recipe: BundleRecipe, denoisers: Iterable[str]) -> None:
@@ -96,7 +130,7 @@ def _check_pool(source: Path, recipe: BundleRecipe, denoisers: Iterable[str]) ->
     known = {"denoiser": set(denoisers), "scheduler": {"default", *recipe.schedulers}}
     for row in recipe.pool:
         for key, names in known.items():
-            if row.get(key) not in names:
+            if not isinstance(row.get(key), str) or row[key] not in names:
                 problem = f"the candidate {row.get('name')!r} of the recipe has the {key} {row.get(key)!r}"
                 raise BundleError(source, problem, f"use one of {', '.join(sorted(names))}")
         if not isinstance(row.get("num_inference_steps"), int):
@@ -106,11 +140,14 @@ def _check_pool(source: Path, recipe: BundleRecipe, denoisers: Iterable[str]) ->
 class _Export:
     """The parts of one export; each is written to `folder` and added to the manifest."""
 
-    def __init__(self, source: Path, folder: Path, recipe: BundleRecipe) -> None:
-        self._source, self._folder, self._recipe = source, folder, recipe
-        self._pipeline = _load_pipeline(source)
-        size = self._pipeline.unet.config.sample_size
-        self._sample_size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    def __init__(self, plan: ExportPlan, folder: Path, recipe: BundleRecipe, made_with: Mapping[str, str]) -> None:
+        checkpoint = plan.checkpoint
+        self._plan, self._checkpoint, self._source, self._folder = plan, checkpoint, checkpoint.source, folder
+        self._recipe, self._made_with = recipe, made_with
+        tokenizer, self._tokenizer, self._max_length = read_clip_tokenizer(
+            self._source / "tokenizer", max_length=checkpoint.text_tokens, vocabulary=checkpoint.vocabulary
+        )
+        self._pipeline = _load_pipeline(plan, tokenizer)
         self._components: dict[str, Any] = {}
         self._graphs: dict[str, Any] = {}
 
@@ -123,12 +160,9 @@ class _Export:
         self._add_component("text_encoder", "text_encoder", weights, graphs, tokenizer=_TOKENIZER)
 
     def denoiser(self, name: str, folder: str) -> None:
-        from diffusers import UNet2DConditionModel
-
         if folder != "unet":
-            self._pipeline.register_modules(unet=UNet2DConditionModel.from_pretrained(self._source / folder, local_files_only=True))
-        unet = self._pipeline.unet.eval().float()
-        self._check_denoiser(unet, name)
+            self._pipeline.register_modules(unet=_load_network(self._checkpoint, folder))
+        unet = self._pipeline.unet
         weights = self._write_module(unet, folder, _WEIGHTS)
         model = self._export("unet", weights)
         graphs = {}
@@ -137,7 +171,7 @@ class _Export:
         if crossing:
             graphs["condition"] = self._save(compose_condition(model, crossing, _SOURCES), weights.parent / "condition.onnx")
         memory = self._needs_memory(name)
-        for graph in self._step_graphs(name):
+        for graph in step_graphs(self._recipe, name):
             compose = compose_guided_step if graph == "guided_step" else compose_step
             graphs[graph] = self._save(compose(model, _SOURCES, crossing, memory=memory), weights.parent / f"{graph}.onnx")
         self._add_component(name, "denoiser", weights, graphs, guidance="classifier_free" if "guided_step" in graphs else "none")
@@ -154,7 +188,7 @@ class _Export:
     def tokenizer(self) -> None:
         folder = self._folder / "tokenizer"
         self._pipeline.tokenizer.save_pretrained(folder)
-        convert_clip_tokenizer(self._pipeline.tokenizer, self._max_length).save(str(folder / "tokenizer.json"))
+        self._tokenizer.save(str(folder / "tokenizer.json"))
 
     def extras(self) -> None:
         """Copies the scorer that `export_scorer` wrote into the checkpoint directory, and the licence files."""
@@ -170,13 +204,13 @@ class _Export:
                 shutil.copy(path, self._folder / path.name)
 
     def seal(self) -> None:
-        """Writes the files that diffusers expects and the manifest; `seal_bundle` then checks the whole bundle."""
+        """Writes the files that diffusers expects and the manifest; the whole bundle is then checked and opened."""
         self._pipeline.scheduler.save_pretrained(self._folder / "scheduler")
         index = json.loads((self._source / "model_index.json").read_text(encoding="utf-8"))
         write_json(self._folder / "model_index.json", index | _NOT_EXPORTED)
         shutil.rmtree(self._folder / _SCRATCH)
         remove_paths(self._folder)
-        seal_bundle(self._folder, self._manifest())
+        Family.open(seal_bundle(self._folder, self._manifest()))
 
     def _manifest(self) -> dict[str, Any]:
         recipe, vae = self._recipe, self._pipeline.vae
@@ -184,7 +218,8 @@ class _Export:
             "family": recipe.family,
             "revision": recipe.revision,
             "license": recipe.license,
-            "made_with": {name: version(name) for name in _MADE_WITH},
+            "made_with": dict(self._made_with),
+            "notes": [] if self._plan.replaced is None else [f"scheduler: {self._plan.replaced}"],
             "components": self._components,
             "graphs": self._graphs,
             "tokenizers": {
@@ -195,7 +230,7 @@ class _Export:
                 }
             },
             "negative_prompt": "empty_text",
-            "image": self._image(),
+            "image": image_section(self._checkpoint, recipe),
             "preview": recipe.preview or fit_preview(vae, *latent_scaling(vae.config)),
             "schedulers": self._schedulers(),
             "pool": [dict(candidate) for candidate in recipe.pool],
@@ -204,46 +239,21 @@ class _Export:
         }
 
     def _schedulers(self) -> dict[str, dict[str, Any]]:
-        """Configurations of the checkpoint's scheduler, called `default`, and of the recipe's schedulers."""
-        own = json.loads(self._pipeline.scheduler.to_json_string())
-        return {name: _plain(config) for name, config in ({"default": own} | dict(self._recipe.schedulers)).items()}
-
-    def _image(self) -> dict[str, Any]:
-        config = self._pipeline.vae.config
-        factor = 2 ** (len(config.block_out_channels) - 1)
-        sizes = self._recipe.sizes or ((self._sample_size[0] * factor, self._sample_size[1] * factor),)
-        return {
-            "height": sizes[0][0],
-            "width": sizes[0][1],
-            "vae_scale_factor": factor,
-            "latent_channels": config.latent_channels,
-            "sizes": [list(size) for size in sizes],
-            "any_size": self._recipe.any_size,
-        }
-
-    @property
-    def _max_length(self) -> int:
-        return min(int(self._pipeline.tokenizer.model_max_length), int(self._pipeline.text_encoder.config.max_position_embeddings))
+        """The plan's schedulers; the checkpoint's own with the settings that diffusers gave it."""
+        own = {}
+        if "default" in self._plan.schedulers and "default" not in self._recipe.schedulers:
+            own["default"] = plain_config(choose_scheduler(json.loads(self._pipeline.scheduler.to_json_string()))[0])
+        return {**{name: dict(config) for name, config in self._plan.schedulers.items()}, **own}
 
     def _candidates(self, denoiser: str) -> list[Mapping[str, Any]]:
         return [row for row in self._recipe.pool if row.get("denoiser") == denoiser]
 
-    def _step_graphs(self, denoiser: str) -> list[str]:
-        """The step graphs that candidates of the pool run; both for a denoiser that no candidate uses."""
-        used = {step_graph("classifier_free", row.get("guidance_scale", 1.0)) for row in self._candidates(denoiser)}
-        return sorted(used) or ["guided_step", "step"]
-
     def _needs_memory(self, denoiser: str) -> bool:
         """Whether a candidate's scheduler carries one more latent from step to step."""
-        tables, tokens = Tables(self._schedulers()), self._sample_size[0] * self._sample_size[1]
+        height, width = self._checkpoint.sample_size
+        tables, tokens = Tables(self._schedulers()), height * width
         rows = self._candidates(denoiser)
         return any(tables.table(row["scheduler"], row["num_inference_steps"], tokens).has_memory for row in rows)
-
-    def _check_denoiser(self, unet: Any, name: str) -> None:
-        channels, latents = unet.config.in_channels, self._pipeline.vae.config.latent_channels
-        if channels != latents:
-            problem = f"denoiser {name} takes {channels} channels, the VAE's latents have {latents}"
-            raise BundleError(self._source, problem, "inpainting and image-conditioned denoisers are not supported")
 
     def _write_module(self, module: Any, folder: str, filename: str) -> Path:
         """Configuration and weights as diffusers reads them; returns the weight file."""
@@ -276,23 +286,52 @@ class _Export:
         self._components[name] = {"role": role, "weights": [location], "graphs": dict(graphs), **more}
 
 
-def _plain(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler's configuration as JSON; infinities (lambda_min_clipped), which JSON cannot hold, are defaults and left out."""
-    without = {"_diffusers_version", "_name_or_path"}
-    return {k: v for k, v in scheduler.items() if k not in without and not (isinstance(v, float) and not isfinite(v))}
-
-
-def _load_pipeline(source: Path) -> Any:
+def _load_pipeline(plan: ExportPlan, tokenizer: Any) -> Any:
     """The checkpoint in float32, without the modules that a bundle does not contain."""
-    import torch
     from diffusers import StableDiffusionPipeline
 
+    networks = {name: _load_network(plan.checkpoint, name) for name in ("text_encoder", "unet", "vae")}
     absent = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
-    with _no_progress_bar():
-        pipeline = StableDiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, local_files_only=True, **absent)
-    for module in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
-        module.eval()
-    return pipeline
+    return StableDiffusionPipeline(tokenizer=tokenizer, scheduler=_load_scheduler(plan), **networks, **absent)
+
+
+def _load_network(checkpoint: CheckpointFolder, folder: str) -> Any:
+    """A network in float32; raises BundleError for weights that do not fit its configuration, and for weights that are missing."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    kinds: dict[str, Any] = {"text_encoder": CLIPTextModel, "vae": AutoencoderKL}
+    weights, path = checkpoint.weights[folder], checkpoint.source / folder
+    how = {"variant": weights.variant, "use_safetensors": weights.is_safetensors, "local_files_only": True, "torch_dtype": torch.float32}
+    try:
+        with _no_progress_bar():
+            network, report = kinds.get(folder, UNet2DConditionModel).from_pretrained(path, output_loading_info=True, **how)
+    except Exception as error:  # torch, diffusers and transformers raise many kinds
+        problem = f"its weights cannot be loaded: {type(error).__name__}: {str(error)[:300]}"
+        raise BundleError(path, problem, "download the checkpoint again") from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # the libraries would make these up
+        problem = f"{len(missing)} of its weights are missing, such as {missing[0]}"
+        raise BundleError(path, problem, "use the weights of this network, not those of an adapter (LoRA) or of a part")
+    return network.eval().float()
+
+
+def _load_scheduler(plan: ExportPlan) -> Any:
+    """The checkpoint's own scheduler, which stays in the bundle for diffusers; if diffusers cannot load it, one of the plan's."""
+    import diffusers
+
+    path, name = plan.checkpoint.source / "scheduler", str(plan.checkpoint.configs["scheduler"].get("_class_name"))
+    instead = plan.schedulers.get("default") or next(iter(plan.schedulers.values()))
+    try:
+        return getattr(diffusers, name).from_pretrained(path, local_files_only=True)
+    except Exception as error:  # diffusers raises many kinds; LMSDiscreteScheduler needs scipy
+        _log.info("diffusers cannot load %s: %s", name, error)
+    try:
+        return getattr(diffusers, instead["_class_name"]).from_config(instead)
+    except Exception as error:
+        problem = f"diffusers refuses the scheduler {instead['_class_name']}: {type(error).__name__}: {str(error)[:300]}"
+        raise BundleError(path, problem, "correct its settings") from error
 
 
 @contextmanager

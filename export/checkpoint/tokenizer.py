@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from costroute_rt.error import BundleError
+from costroute_rt.export.checkpoint.weight_file import check_content, read_config
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_NEIGHBOURS = 20
+"""Added tokens that each added token is tried beside."""
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
@@ -19,7 +29,9 @@ def convert_clip_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
 
     merges = list(tokenizer.bpe_ranks)
     unknown = str(tokenizer.unk_token)
-    bpe = models.BPE(tokenizer.encoder, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False, unk_token=unknown)
+    added = added_tokens(tokenizer)
+    vocabulary = tokenizer.encoder | {token.content: number for number, token in added.items()}  # which keeps their numbers
+    bpe = models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False, unk_token=unknown)
     converted = Tokenizer(bpe)
     converted.normalizer = _normalizer()
     converted.pre_tokenizer = _pre_tokenizer()
@@ -28,10 +40,114 @@ def convert_clip_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
     converted.post_processor = processors.RobertaProcessing(eos, bos, add_prefix_space=False, trim_offsets=False)
     # Matched in normalised text too: CLIPTokenizer also finds <|ENDOFTEXT|>, because it lowercases the text first.
     converted.add_special_tokens([AddedToken(text, normalized=True) for text in dict.fromkeys((bos[0], eos[0]))])
+    # Found in the text as it is: CLIPTokenizer looks for its other added tokens before it lowercases the text.
+    converted.add_tokens([_as_written(token) for token in added.values()])
     converted.enable_truncation(max_length)
     pad = str(tokenizer.pad_token)
     converted.enable_padding(length=max_length, pad_id=tokenizer.convert_tokens_to_ids(pad), pad_token=pad)
     return converted
+
+
+def added_tokens(tokenizer: Any) -> dict[int, Any]:
+    """The tokens that were added to a CLIPTokenizer, such as those of textual inversion, by number; without its start and end tokens."""
+    own = {str(tokenizer.bos_token), str(tokenizer.eos_token)}
+    return {number: token for number, token in sorted(tokenizer.added_tokens_decoder.items()) if token.content not in own}
+
+
+def check_tokenizer(tokenizer: Any, converted: Tokenizer, vocabulary: int, path: Path) -> None:
+    """Raises BundleError if a token has no embedding, or if the converted tokenizer splits text with an added token in another way.
+
+    vocabulary: number of the text encoder's embeddings. path: of the tokenizer, for the message.
+    """
+    beyond = [text for text, number in tokenizer.get_vocab().items() if number >= vocabulary]
+    if beyond:
+        problem = f"the text encoder has {vocabulary} embeddings, but none for {_show(beyond)}"
+        raise BundleError(path, problem, "save the text encoder after resize_token_embeddings(len(tokenizer)), or remove these tokens")
+    texts = [token.content for token in added_tokens(tokenizer).values()]
+    alone = [text for text in texts if not all(_agree(tokenizer, converted, probe) for probe in _probes(text))]
+    together = [text for text in texts if not all(_agree(tokenizer, converted, text + other) for other in texts[:_NEIGHBOURS])]
+    changed = alone or together
+    if changed:
+        problem = f"its added tokens {_show(changed)} cannot be converted: they would be read in another way than in transformers"
+        raise BundleError(path, problem, "remove them, or add them without single_word, lstrip and rstrip")
+
+
+def read_clip_tokenizer(folder: Path, *, max_length: int, vocabulary: int) -> tuple[Any, Tokenizer, int]:
+    """The CLIPTokenizer in a checkpoint's folder, its conversion, which was checked, and the tokens it is padded to; raises BundleError.
+
+    max_length: most tokens that the text encoder reads; the tokenizer may have a lower limit.
+    vocabulary: number of tokens that the text encoder has embeddings for.
+    """
+    tokenizer = load_clip_tokenizer(folder)
+    length = min(int(tokenizer.model_max_length), max_length)
+    try:
+        converted = convert_clip_tokenizer(tokenizer, length)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BundleError(folder, f"its vocabulary cannot be used: {error}", "download the checkpoint again") from error
+    check_tokenizer(tokenizer, converted, vocabulary, folder)
+    return tokenizer, converted, length
+
+
+def load_clip_tokenizer(folder: Path) -> Any:
+    """The CLIPTokenizer in a checkpoint's folder, also if it was saved as a tokenizer.json alone; raises BundleError."""
+    from transformers import CLIPTokenizer
+
+    for name in ("tokenizer_config.json", "vocab.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"):
+        if (folder / name).exists():
+            read_config(folder / name)
+    has_words = [(folder / name).exists() for name in ("vocab.json", "merges.txt")]
+    try:
+        if all(has_words):
+            check_content(folder / "merges.txt")
+            return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        if not (folder / "tokenizer.json").exists():
+            raise BundleError(folder, "it has neither vocab.json and merges.txt nor tokenizer.json", "download the whole checkpoint")
+        with tempfile.TemporaryDirectory() as copy:
+            _write_words(folder, Path(copy))
+            return CLIPTokenizer.from_pretrained(copy, local_files_only=True)
+    except BundleError:
+        raise
+    except Exception as error:  # transformers raises many kinds
+        problem = f"it is not a usable CLIP tokenizer: {type(error).__name__}: {error}"
+        raise BundleError(folder, problem, "download the checkpoint again") from error
+
+
+def _write_words(folder: Path, copy: Path) -> None:
+    """Writes vocab.json and merges.txt from a tokenizer.json, and copies the settings beside it."""
+    whole = read_config(folder / "tokenizer.json")
+    model = whole["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (copy / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    (copy / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+    added = {token["content"]: token["id"] for token in whole.get("added_tokens", ()) if token["content"] not in model["vocab"]}
+    (copy / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).exists():
+            shutil.copy(folder / name, copy)
+
+
+def _as_written(token: Any) -> Any:
+    from tokenizers import AddedToken
+
+    options = {name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "special")}
+    return AddedToken(token.content, normalized=False, **options)
+
+
+def _probes(text: str) -> Iterator[str]:
+    """Texts that contain an added token: alone, in words, among blanks, twice, in another case, and longer or shorter."""
+    yield from (text, f"a {text} cat", f"a{text}b", f"  {text}  ", f"{text}{text}", f"{text} {text}", f"{text}, {text}!")
+    yield from (text.upper(), text.lower(), text.title(), text[:-1], f"{text}_1", f"{text}s")
+
+
+def _agree(tokenizer: Any, converted: Tokenizer, text: str) -> bool:
+    length = converted.truncation["max_length"] if converted.truncation else None
+    theirs = tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
+    return list(converted.encode(text).ids) == list(theirs)
+
+
+def _show(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+    return ", ".join(map(repr, texts[:5])) + more
 
 
 def _normalizer() -> Any:

@@ -151,7 +151,8 @@ def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
     predicted, found = estimates.mean.ravel(), cells.mean.ravel()
     noise = cells.variance.ravel() if cells.has_noise else np.zeros(found.shape)
     order = np.array_split(np.argsort(predicted, kind="stable"), min(BINS, len(predicted)))
-    slope = float(np.cov(predicted, found)[0, 1] / predicted.var(ddof=1)) if len(predicted) > 1 and np.ptp(predicted) > 0 else None
+    spread_of_all = float(predicted.var(ddof=1)) if len(predicted) > 1 else 0.0
+    slope = float(np.cov(predicted, found)[0, 1] / spread_of_all) if spread_of_all > 0 else None
     centred = [array - array.mean(1, keepdims=True) for array in (estimates.mean, cells.mean)]
     spread = centred[0] - centred[0].mean(0)
     own = float((spread * (centred[1] - centred[1].mean(0))).sum() / (spread**2).sum()) if (spread**2).sum() > 1e-12 else None

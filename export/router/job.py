@@ -22,7 +22,8 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.error import LabelError, OutputError, Reason
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
-from costroute_rt.export.router.cross_validation import complete_prompts
+from costroute_rt.export.router.cross_validation import LEAST_PROMPTS, complete_prompts
+from costroute_rt.export.router.csv_file import suggest
 from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
 from costroute_rt.export.router.fit import fit_router
 from costroute_rt.export.router.grid import ESTIMATORS, FitOptions
@@ -97,7 +98,8 @@ def fit_bundle(
     cells = table.cells([row["name"] for row in bundle.pool])
     others = [name for name in table.candidates if name not in cells.candidates]
     if others:
-        say(f"note: labels of {', '.join(others)} are left out: the bundle has no such candidate")
+        say(f"note: labels of {', '.join(others)} are left out: the bundle has no such candidate{suggest(others, cells.candidates)}")
+    check_complete(table.path, cells, say)
     about = {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -121,6 +123,23 @@ def fit_bundle(
         save_router(router, folder)
         with_router(bundle, folder, output, force=force)
     return router
+
+
+def check_complete(path: Path, cells: Cells, say: Say) -> None:
+    """Reports how many prompts count, if some are not labelled for every candidate; before any long work.
+
+    Only complete prompts show a gain, so raises LabelError for a sparse table that has too few of them although it has enough prompts.
+    """
+    complete = complete_prompts(cells)
+    if complete.all() or len(cells.candidates) < 2:
+        return
+    texts, all_texts = (len(np.unique(groups)) for groups in (cells.groups[complete], cells.groups))
+    found = f"{texts} of {all_texts} prompts are labelled for every candidate ({int((cells.count > 0).sum())} of {cells.count.size} labels)"
+    if not texts or texts < LEAST_PROMPTS <= all_texts:
+        fewest = cells.candidates[int((cells.count > 0).sum(0).argmin())]
+        problem = f"only {found}, but only those count and {LEAST_PROMPTS} are needed; {fewest} has the fewest labels"
+        raise LabelError(path, problem, "label the missing ones, or remove prompts and candidates with few labels", reason=Reason.LABELS)
+    say(f"note: {found}; the gain is measured on these prompts alone")
 
 
 @contextmanager
@@ -157,14 +176,14 @@ def evaluate_bundle(bundle: Bundle, source: Source, *, html: Path | None = None,
     If the labels have costs, they are compared with the runtime's predictions. Raises BundleError without a router, LabelError,
     OutputError.
     """
-    with opened_router(bundle, source) as router:
-        return _evaluate(bundle, source, router, html, say)
-
-
-def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None, say: Say) -> Evaluation:
     table = source.open(bundle)
-    names = [row["name"] for row in bundle.pool]
-    cells = table.cells(names)
+    cells = table.cells([row["name"] for row in bundle.pool])
+    check_complete(table.path, cells, say)
+    with opened_router(bundle, source) as router:
+        return _evaluate(bundle, source, router, table, cells, html, say)
+
+
+def _evaluate(bundle: Bundle, source: Source, router: Router, table: LabelTable, cells: Cells, html: Path | None, say: Say) -> Evaluation:
     states = source.states(bundle, cells.prompts, say) if router.needs_states else None
     mean, error, trust = router.estimate(cells.prompts, states)
     estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean)
@@ -172,7 +191,7 @@ def _evaluate(bundle: Bundle, source: Source, router: Router, html: Path | None,
     found = evaluate(
         cells,
         estimates,
-        halves=split_seeds(lambda seeds: table.cells(names, seeds=seeds), table.seeds),
+        halves=split_seeds(lambda seeds: table.cells(cells.candidates, seeds=seeds), table.seeds),
         predicted_ms=_predict_ms(bundle, source, say) if cells.has_cost else None,
         router_ms=time_router(router, cells.prompts, states),
         facts={"router": _facts(router), "labels": {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}},

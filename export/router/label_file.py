@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from filelock import FileLock, Timeout
 
 from costroute_rt.error import ConfigError, LabelError, OutputError
+from costroute_rt.export.router.csv_file import read_number, shorten, show_names, suggest, tidy_header
 from costroute_rt.export.router.prompts import WRITTEN, PromptRow
 
 Key = tuple[str, str, int]
@@ -152,11 +153,12 @@ def _ends_line(path: Path) -> bool:
         return file.read() == b"\n"
 
 
-def _check_header(path: Path, header: list[str]) -> list[str]:
+def _check_header(path: Path, names: list[str]) -> list[str]:
+    header = tidy_header(names, ("prompt_id", "prompt", *WRITTEN))
     missing = [name for name in ("prompt", "candidate", "score") if name not in header]
     if missing or len(set(header)) < len(header):
-        problem = f"it is not a label table: its columns are {', '.join(header)[:200]}"
-        raise LabelError(path, problem, "name another table, or one with the columns prompt, candidate and score")
+        problem = f"it is not a label table: its columns are {show_names(header)}{suggest(missing, header)}"
+        raise LabelError(path, problem, "name another table, or one with the columns prompt, candidate and score, separated by commas")
     return header
 
 
@@ -175,14 +177,22 @@ def _take(path: Path, line: int, header: list[str], row: list[str], content: Con
         content.prompts[prompt_id] = replace(before, extra=same)
     if not cells["score"].strip():
         return
+
+    def fail(problem: str) -> NoReturn:
+        raise LabelError(path, f"line {line}: {problem}", "correct it")
+
+    for name in ("score", "cost_ms"):
+        if cells.get(name, "").strip():
+            read_number(cells[name], name, fail)
+    candidate = cells["candidate"].strip()
     try:
-        content.done.add((prompt_id, cells["candidate"], int(cells.get("seed") or 0)))
-    except ValueError as error:
-        raise LabelError(path, f"line {line}: seed is {cells['seed']!r}, which is not a whole number", "correct it") from error
+        content.done.add((prompt_id, candidate, int(cells.get("seed") or 0)))
+    except ValueError:
+        fail(f"seed is {shorten(cells['seed'])}, which is not a whole number")
     if cells.get("scorer"):
         content.scorers.add(cells["scorer"])
-    if cells.get(MARK) and content.fingerprints.setdefault(cells["candidate"], cells[MARK]) != cells[MARK]:
-        raise LabelError(path, f"line {line}: candidate {cells['candidate']} has two fingerprints", "label each into its own table")
+    if cells.get(MARK) and content.fingerprints.setdefault(candidate, cells[MARK]) != cells[MARK]:
+        raise LabelError(path, f"line {line}: candidate {candidate} has two fingerprints", "label each into its own table")
 
 
 def _check_tail(path: Path, content: Content, size: int) -> None:

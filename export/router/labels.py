@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +14,7 @@ import numpy as np
 from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.error import LabelError, Reason
 from costroute_rt.export.router.cells import Cells, make_cells
-from costroute_rt.export.router.csv_file import opened
+from costroute_rt.export.router.csv_file import CsvTable, opened, read_number, shorten, suggest
 from costroute_rt.export.router.label_file import MARK
 
 __all__ = ["Cells", "Label", "LabelTable"]
@@ -58,7 +58,7 @@ class LabelTable:
 
         Optional columns: prompt_id (default: the prompt), seed (default: 0) and cost_ms. An empty score is a missing label. Raises
         LabelError for a file that is missing or empty, or has no such columns or no label at all, and for damaged rows, scores that are not
-        finite, a prompt_id with two texts or categories, and repeated labels.
+        finite or too large, a prompt_id with two texts or categories, and repeated labels.
         """
         path = Path(path)
         rows = _Rows(path, score, category)
@@ -109,7 +109,7 @@ class LabelTable:
         names = self.candidates if candidates is None else tuple(candidates)
         unknown = [name for name in names if name not in self.candidates]
         if unknown:
-            problem = f"it has no labels of {', '.join(unknown)}, only of {', '.join(self.candidates)}"
+            problem = f"it has no labels of {', '.join(unknown)}, only of {', '.join(self.candidates)}{suggest(unknown, self.candidates)}"
             raise LabelError(self.path, problem, "label these candidates", reason=Reason.LABELS)
         place = np.full(len(self.candidates), -1, dtype=np.int64)
         place[[self.candidates.index(name) for name in names]] = np.arange(len(names))
@@ -164,46 +164,26 @@ class _Rows:
 
     def read(self, lines: Iterator[str]) -> None:
         """Reads header and rows; raises LabelError."""
-        reader = csv.reader(lines, strict=True)
-        try:
-            header = next(reader, None)
-            if header is None:
-                self._fail(1, "the file is empty")
-            columns = self._columns(header)
-            for row in reader:
-                if row:
-                    self._add(reader.line_num, row, columns, len(header))
-        except csv.Error as error:
-            self._fail(reader.line_num, f"it is not CSV: {error}")
+        needed = ["prompt", "candidate", self._score_column]
+        if self._category_column is not None:
+            needed.append(self._category_column)
+        table = CsvTable.open(self._path, lines, known={*KNOWN, MARK, *needed}, needed=needed, remedy=_REMEDY)
+        self.extra = {name: [] for name in table.columns if name not in (*KNOWN, self._score_column)}
+        for line, row in table.rows():
+            self._add(line, row, table.columns)
         if not self.score:
             problem = f"it has no labels: no row has a value in column {self._score_column}"
             raise LabelError(self._path, problem, "label some prompts first", reason=Reason.LABELS)
 
-    def _columns(self, header: list[str]) -> dict[str, int]:
-        """Position of each column; raises LabelError if one is missing or repeated."""
-        columns = {name: index for index, name in reversed(list(enumerate(header)))}
-        needed = ["prompt", "candidate", self._score_column]
-        if self._category_column is not None:
-            needed.append(self._category_column)
-        missing = [name for name in needed if name not in columns]
-        if missing:
-            self._fail(1, f"it has no column {', '.join(missing)}, only {', '.join(header)}")
-        if len(columns) < len(header):
-            self._fail(1, f"two columns have the same name: {', '.join(header)}")
-        self.extra = {name: [] for name in header if name not in (*KNOWN, self._score_column)}
-        return columns
-
-    def _add(self, line: int, row: list[str], columns: dict[str, int], width: int) -> None:
-        if len(row) != width:
-            self._fail(line, f"it has {len(row)} fields instead of {width}; was a run interrupted there?")
+    def _add(self, line: int, row: list[str], columns: Mapping[str, int]) -> None:
         score = row[columns[self._score_column]].strip()
         if not score:
             return
         self.score.append(self._number(line, self._score_column, score))
         self.line.append(line)
         self.prompt.append(self._prompt(line, row, columns))
-        candidate = row[columns["candidate"]]
-        if not candidate.strip():
+        candidate = row[columns["candidate"]].strip()
+        if not candidate:
             self._fail(line, "the candidate is empty")
         self.candidate.append(self.candidates.setdefault(candidate, len(self.candidates)))
         if len(self.candidates) > MOST_CANDIDATES:
@@ -217,7 +197,7 @@ class _Rows:
             text = row[columns[name]]
             column.append(self._shared.setdefault(text, text) if len(self._shared) < 100_000 else text)
 
-    def _prompt(self, line: int, row: list[str], columns: dict[str, int]) -> int:
+    def _prompt(self, line: int, row: list[str], columns: Mapping[str, int]) -> int:
         text = row[columns["prompt"]]
         if not text.strip():
             self._fail(line, "the prompt is empty")
@@ -228,19 +208,13 @@ class _Rows:
             self.texts.append(text)
             self.categories.append(self._shared.setdefault(category, category))
         elif self.texts[index] != text:
-            self._fail(line, f"prompt_id {key!r} has two texts: {_short(self.texts[index])} and {_short(text)}")
+            self._fail(line, f"prompt_id {key!r} has two texts: {shorten(self.texts[index])} and {shorten(text)}")
         elif self.categories[index] != category:
-            self._fail(line, f"prompt {key!r} is in two categories: {_short(self.categories[index])} and {_short(category)}")
+            self._fail(line, f"prompt {key!r} is in two categories: {shorten(self.categories[index])} and {shorten(category)}")
         return index
 
     def _number(self, line: int, name: str, text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            self._fail(line, f"{name} is {_short(text)}, which is not a number")
-        if not math.isfinite(value):
-            self._fail(line, f"{name} is {text}, which is not finite")
-        return value
+        return read_number(text, name, partial(self._fail, line))
 
     def _seed(self, line: int, text: str) -> int:
         known = self._numbers.get(text)
@@ -249,17 +223,12 @@ class _Rows:
         try:
             value = int(text)
         except ValueError:
-            self._fail(line, f"seed is {_short(text)}, which is not a whole number")
+            self._fail(line, f"seed is {shorten(text)}, which is not a whole number")
         if not 0 <= value < 2**63:
-            self._fail(line, f"seed is {value}, which is not from 0 to {2**63 - 1}")
+            self._fail(line, f"seed is {shorten(text)[1:-1]}, which is not from 0 to {2**63 - 1}")
         if len(self._numbers) < 100_000:
             self._numbers[text] = value
         return value
 
     def _fail(self, line: int, problem: str) -> NoReturn:
         raise LabelError(self._path, f"line {line}: {problem}", _REMEDY)
-
-
-def _short(text: str) -> str:
-    """The value, shortened for a message."""
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BackendError, ConfigError, CostrouteError, LabelError
+from costroute_rt.export.router.csv_file import LARGEST_NUMBER
 from costroute_rt.export.router.prompts import PromptRow
 
 Pixels = npt.NDArray[np.uint8]
@@ -174,7 +175,7 @@ def open_scorers(specs: Sequence[str], bundle: Bundle, home: Path | None = None)
 
 
 def score_image(scorer: Scorer, pixels: Pixels, prompt: PromptRow, *, table: Path, made_by: str) -> float:
-    """A finite score; raises LabelError, naming the scorer, if it fails or its score is not finite.
+    """A score; raises LabelError, naming the scorer, if it fails, or if its score is not finite or too large for a table.
 
     made_by: the candidate and seed, for the message.
     """
@@ -185,8 +186,9 @@ def score_image(scorer: Scorer, pixels: Pixels, prompt: PromptRow, *, table: Pat
     except Exception as error:  # the user's code
         problem = f"scorer {scorer.name} failed for {prompt.prompt_id!r} ({made_by}): {type(error).__name__}: {error}"
         raise LabelError(table, problem, "correct the scorer; rows so far are kept") from error
-    if not np.isfinite(value):
-        problem = f"scorer {scorer.name} returned {value} for {prompt.prompt_id!r} ({made_by}), which is not finite"
+    if not abs(value) <= LARGEST_NUMBER:
+        wrong = f"which is larger than {LARGEST_NUMBER:g}" if np.isfinite(value) else "which is not finite"
+        problem = f"scorer {scorer.name} returned {value} for {prompt.prompt_id!r} ({made_by}), {wrong}"
         raise LabelError(table, problem, "correct the scorer; rows so far are kept")
     return value
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from costroute_rt.error import ConfigError
 from costroute_rt.sampling import noise_schedule, solver
-from costroute_rt.sampling.step_table import Descent, FloatArray, StepTable
+from costroute_rt.sampling.step_table import COLUMNS, MEMORY, Descent, FloatArray, StepTable
 
 _CHOICES = {
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
@@ -28,6 +28,15 @@ _CHOICES = {
     "final_sigmas_type": ("zero", "sigma_min"),
     "time_shift_type": ("exponential", "linear"),
 }
+_FLAGS = (
+    "rescale_betas_zero_snr",
+    "use_karras_sigmas",
+    "set_alpha_to_one",
+    "lower_order_final",
+    "euler_at_final",
+    "stochastic_sampling",
+    "use_dynamic_shifting",
+)
 _COUNTS = {
     "num_train_timesteps": (2, 100_000),
     "steps_offset": (0, 1000),
@@ -47,6 +56,8 @@ _QUANTITIES = {
     "max_shift": (1e-3, 1e2),
     "shift_terminal": (0.0, 0.999),
 }
+_OF_TABLES = {*COLUMNS, *MEMORY, "entry", "exit", "initial_noise_scale"}
+"""Arrays of steps and tables, which refuse numbers that are not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +121,9 @@ class SchedulerConfig:
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ConfigError(field, getattr(self, field), _either(choices))
+        for field in _FLAGS:
+            if not isinstance(getattr(self, field), bool):
+                raise ConfigError(field, getattr(self, field), "true or false")
         for field, (least, most) in _COUNTS.items():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -148,7 +162,24 @@ def build_table(config: SchedulerConfig, num_inference_steps: int, tokens: int |
     if not 1 <= num_inference_steps <= config.num_train_timesteps:
         raise ConfigError("num_inference_steps", num_inference_steps, f"1 to {config.num_train_timesteps}")
     config, scheduler = shift_by_tokens(config, tokens), SCHEDULERS[config.name]
-    return scheduler.solve(config, scheduler.choose(config, num_inference_steps))
+    try:
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # the table is checked for finite numbers instead
+            table = scheduler.solve(config, scheduler.choose(config, num_inference_steps))
+    except ConfigError as error:
+        if error.name not in _OF_TABLES:
+            raise
+        raise _unusable(config, num_inference_steps) from error
+    except np.linalg.LinAlgError as error:
+        raise _unusable(config, num_inference_steps) from error
+    if np.abs(table.rows(memory=True)).max() > np.finfo(np.float32).max:
+        raise _unusable(config, num_inference_steps)
+    return table
+
+
+def _unusable(config: SchedulerConfig, num_inference_steps: int) -> ConfigError:
+    """The error for a table with numbers that are not finite: two of its noise levels are equal, or one of them is 0 or infinite."""
+    what = f"fewer steps, another timestep_spacing or other betas: {config.name} would divide by zero with this schedule"
+    return ConfigError("num_inference_steps", num_inference_steps, what)
 
 
 def shift_by_tokens(config: SchedulerConfig, tokens: int | None) -> SchedulerConfig:
@@ -159,7 +190,9 @@ def shift_by_tokens(config: SchedulerConfig, tokens: int | None) -> SchedulerCon
         raise ConfigError("tokens", tokens, "the number of latent tokens, which this scheduler's shift depends on")
     slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
     mu = config.base_shift + slope * (tokens - config.base_image_seq_len)
-    return replace(config, shift=math.exp(mu) if config.time_shift_type == "exponential" else mu)
+    if config.time_shift_type == "linear":
+        return replace(config, shift=mu)
+    return replace(config, shift=math.exp(min(mu, _LARGEST_MU)))
 
 
 def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) -> StepTable:
@@ -210,12 +243,12 @@ def from_diffusers(scheduler_config: Mapping[str, object], *, eta: float = 0.0) 
         if found != wanted and (found, wanted) != (None, False):
             raise ConfigError(setting, found, f"{wanted}: {why}")
     own = {field.name for field in fields(SchedulerConfig)} - {"name", "shift"}
-    values = dict(known.defaults) | dict(scheduler_config)
+    values = dict(known.defaults) | {key: value for key, value in scheduler_config.items() if value is not None}
     flows = bool(values.get("use_flow_sigmas"))
     name = f"flow_{known.name}" if flows and f"flow_{known.name}" in SCHEDULERS else known.name
     shift = values.get("flow_shift" if flows else "shift", 1.0)
-    chosen = {key: value for key, value in values.items() if key in own and value is not None}
-    if chosen.get("solver_type") not in (None, *SCHEDULERS[name].solver_types):
+    chosen = {key: value for key, value in values.items() if key in own}
+    if "solver_type" in chosen and chosen["solver_type"] not in SCHEDULERS[name].solver_types:
         chosen["solver_type"] = known.defaults.get("solver_type", "midpoint")  # diffusers replaces it too
     return SchedulerConfig(**(chosen | {"name": name, "shift": shift, "eta": eta}))  # type: ignore[arg-type]
 
@@ -291,6 +324,9 @@ _DIFFUSERS = {
         ),
     ),
 }
+
+SUPPORTED = tuple(_DIFFUSERS)
+"""Classes of diffusers that can be compiled."""
 
 
 def _either(choices: tuple[str, ...]) -> str:
@@ -434,6 +470,8 @@ def _solve_dpmpp(config: SchedulerConfig, descent: Descent) -> StepTable:
 _FLOW = ("flow_prediction",)
 _UNIPC_TYPES = ("bh2", "bh1")
 _LEAST_SIGNAL = 1e-6
+_LARGEST_MU = 100.0
+"""Larger values, which overflow, give a shift that is refused as too large."""
 SCHEDULERS: dict[str, Scheduler] = {
     "ddim": Scheduler(
         _choose_ddim,

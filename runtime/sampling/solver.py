@@ -131,7 +131,9 @@ def dpmpp_2m(
     b[second] += lift
     c[second] = -lift
     if is_stochastic:
-        return StepTable(descent=descent, p=p, q=q, a=sigma_next / sigma * shrink, b=b, c=c, s=sigma_next * np.sqrt(1 - decay))
+        return StepTable(
+            descent=descent, p=p, q=q, a=sigma_next / sigma * shrink, b=b, c=c, s=sigma_next * np.sqrt(np.maximum(1 - decay, 0))
+        )
     return StepTable(descent=descent, p=p, q=q, a=sigma_next / sigma, b=b, c=c)
 
 

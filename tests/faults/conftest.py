@@ -1,7 +1,8 @@
-"""Fixtures of the commands' tests, for faults that people met on the command line."""
+"""Fixtures of the commands' tests, and an exported checkpoint, for faults that people met."""
 
 from __future__ import annotations
 
 from tests.cli.conftest import built, built_home, fake, gen, run
+from tests.faults.exported_oddity import oddity
 
-__all__ = ["built", "built_home", "fake", "gen", "run"]
+__all__ = ["built", "built_home", "fake", "gen", "oddity", "run"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from costroute_rt.error import BundleError
+from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.checkpoint import export_bundle
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
 
@@ -31,3 +31,23 @@ def test_a_candidate_that_cannot_be_exported_is_named(tmp_path: Path, changes: d
     with pytest.raises(BundleError, match=f"'base@4' of the recipe has {message}|'base@4' of the recipe has the {message}"):
         export_bundle(tmp_path, tmp_path / "bundle", recipe)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"pool": None}, "pool"),
+        ({"pool": ("base@4",)}, "pool"),
+        ({"quality": ()}, "quality"),
+        ({"schedulers": ("default",)}, "schedulers"),
+        ({"schedulers": {"default": None}}, "schedulers"),
+        ({"schedulers": {1: {}}}, "schedulers"),
+        ({"sizes": (512, 512)}, "sizes"),
+        ({"sizes": ((512,),)}, "sizes"),
+        ({"sizes": (("512", "512"),)}, "sizes"),
+    ],
+)
+def test_a_recipe_refuses_values_of_other_types(changes: dict[str, Any], name: str) -> None:
+    fields: dict[str, Any] = {"family": "small", "revision": "1", "license": "MIT", "pool": (GOOD,), "quality": {}}
+    with pytest.raises(ConfigError, match=f"^{name} is "):
+        BundleRecipe(**{**fields, **changes})

@@ -95,7 +95,7 @@ BAD = {
     "seed below zero": (HEADER + "p3,x,fast,-1,1,,\n", "seed is -1"),
     "two texts": (HEADER + "p0,x,fast,0,1,,\np0,y,slow,0,1,,\n", "line 3: prompt_id 'p0' has two texts: 'x' and 'y'"),
     "duplicate": (HEADER + ROWS + "p0,a red house,fast,1,0.7,110,short\n", "lines 3 and 9 have the same label (fast, seed 1, 'p0')"),
-    "cut off": (HEADER + "p0,x,fast,0,1,,\np0,x,fa", "line 3: it has 3 fields instead of 7; was a run interrupted there?"),
+    "cut off": (HEADER + "p0,x,fast,0,1,,\np0,x,fa", "line 3: it has 3 fields instead of 7; is it incomplete"),
     "open quote": (HEADER + 'p0,"x,fast,0,1,,\n', "it is not CSV"),
     "empty prompt": (HEADER + "p0, ,fast,0,1,,\n", "the prompt is empty"),
     "empty candidate": (HEADER + "p0,x,,0,1,,\n", "the candidate is empty"),

@@ -34,7 +34,7 @@ def test_a_prompt_is_its_own_id_by_default_and_counts_once(path: Path) -> None:
 
 
 BAD = {
-    "empty file": ("", "it has no column prompt, only an empty line"),
+    "empty file": ("", "line 1: the file is empty"),
     "no prompts": ("prompt\n", "it has no prompts"),
     "no column": ("text\nx\n", "it has no column prompt, only text"),
     "column twice": ("prompt,a,a\nx,1,2\n", "two columns have the same name"),
@@ -42,8 +42,8 @@ BAD = {
     "column of scores": ("prompt,score_clip\nx,1\n", "it has the column score_clip"),
     "empty prompt": ("prompt,category\n ,a\n", "line 2: the prompt is empty"),
     "control character": ("prompt\nx\x07\n", "line 2: the prompt has a control character"),
-    "short row": ("prompt,category\nx\n", "line 2: it has more or fewer fields"),
-    "long row": ("prompt,category\nx,a,b\n", "line 2: it has more or fewer fields"),
+    "short row": ("prompt,category\nx\n", "line 2: it has 1 fields instead of 2"),
+    "long row": ("prompt,category\nx,a,b\n", "line 2: it has 3 fields instead of 2"),
     "stated no json": ("prompt,stated\nx,red\n", "line 2: stated is not JSON"),
     "stated no object": ('prompt,stated\nx,"[1]"\n', "line 2: stated is [1], which is not a JSON object"),
     "two prompts of one id": ("prompt_id,prompt\np,x\np,y\n", "line 3: prompt_id 'p' stands for two prompts"),
