@@ -11,6 +11,7 @@ from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice, open_bundle
 from costroute_rt.cli.command import repair_engine
 from costroute_rt.cli.failure import say, say_error
+from costroute_rt.cli.number import Number
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _to_json(usage: Usage) -> dict[str, Any]:
 
 
 @engines.command()
-@click.option("--max-gb", type=click.FloatRange(min=0), required=True, metavar="GB", help="Size limit of the store, in 10^9 bytes.")
+@click.option("--max-gb", type=Number(min=0), required=True, metavar="GB", help="Size limit of the store, in 10^9 bytes.")
 @click.option("--dry-run", is_flag=True, help="Report what would be removed; remove nothing.")
 @option.bundle
 @option.as_json()

@@ -12,6 +12,7 @@ from costroute_rt.cli import option
 from costroute_rt.cli.batch import Budget, check_budget
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
 from costroute_rt.cli.failure import say, say_error
+from costroute_rt.cli.number import SEED_LIMIT, Number, WholeNumber
 from costroute_rt.cli.output import Job, plan_jobs
 from costroute_rt.cli.progress import building_notice, step_bar
 from costroute_rt.cli.table import show_json
@@ -20,20 +21,18 @@ if TYPE_CHECKING:
     from costroute_rt.result import Result
     from costroute_rt.runtime import Runtime
 
-SEED_LIMIT = 2**32
-
 
 @click.command()
 @click.argument("prompt", required=False)
 @click.option(
     "--prompts", type=click.File(encoding="utf-8-sig"), metavar="FILE", help="One image for each line of FILE (-: standard input)."
 )
-@click.option("--total-s", type=click.FloatRange(min=0, min_open=True), help="With --prompts: seconds for all lines, divided by need.")
-@click.option("--mean-ms", type=click.FloatRange(min=0, min_open=True), help="With --prompts: --total-s as milliseconds per line.")
+@click.option("--total-s", type=Number(min=0, min_open=True), help="With --prompts: seconds for all lines, divided by need.")
+@click.option("--mean-ms", type=Number(min=0, min_open=True), help="With --prompts: --total-s as milliseconds per line.")
 @click.option(
     "-o", "--output", metavar="PATH", help="File, folder, or pattern of {slug} {seed} {line} {index}.  [default: {slug}-{seed}.png]"
 )
-@click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), help="The same seed gives the same image.  [default: random]")
+@click.option("--seed", type=WholeNumber(0, SEED_LIMIT - 1), help="The same seed gives the same image.  [default: random]")
 @click.option("--overwrite", is_flag=True, help="With --prompts: make existing images again.")
 @click.option("--no-build", is_flag=True, help="Fail if engines are missing instead of building them.")
 @option.image
