@@ -105,7 +105,7 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
         raise EngineError(problem, reason=Reason.NO_PROCESS, path=sys.executable or None)
     job = {
         "bundle": str(bundle.root),
-        "store": str(store.root),
+        "store": [str(root) for root in (store.root, *store.extras)],
         "names": list(names),
         "setup": setup.to_json(),
         "replaced": replaced.to_json(),
@@ -141,7 +141,8 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
 
     An engine that cannot be built is reported, and the others go on. If images are slower with those that are ready, these are rejected.
     """
-    bundle, store = Bundle.open(job["bundle"], verify=False), Store(Path(job["store"]))
+    root, *extras = map(Path, job["store"])
+    bundle, store = Bundle.open(job["bundle"], verify=False), Store(root, tuple(extras))
     setup, replaced = Setup(**job["setup"]), Setup(**job["replaced"])
     ready = []
     for name in job["names"]:
@@ -180,7 +181,7 @@ def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced
     known = read_cost(bundle, store, name, replaced)
     cost = known.scaled(name, stored.digest, race.ratio, new_load_s / old_load_s, race.is_lost)
     with store.lock(stored.digest):
-        write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+        write_costs(store.cost_folder(stored, to_write=True), identity(stored.key, stored.sha256), cost)
     return find_rejection(bundle, store, name, setup, replaced)
 
 
@@ -228,7 +229,7 @@ def _note_images(bundle: Bundle, store: Store, name: str, setup: Setup, replaced
         cost = read_cost(bundle, store, name, setup)
         cost = replace(cost, relative_to=against, is_slower=is_slower, slower_images=slower, is_proved=not is_slower)
         with store.lock(stored.digest):
-            write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+            write_costs(store.cost_folder(stored, to_write=True), identity(stored.key, stored.sha256), cost)
 
 
 def _open(bundle: Bundle, store: Store, name: str, setup: Setup) -> tuple[Engine, float]:

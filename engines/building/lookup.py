@@ -72,7 +72,7 @@ def read_cost(bundle: Bundle, store: Store, name: str, setup: Setup) -> EngineCo
         stored = store.peek(key)
         if stored is None or stored.quarantined:
             raise EngineError("there is no such engine that was measured", reason=Reason.MISSING, path=store.folder)
-        return read_cost_file(stored.path, identity(key, stored.sha256), name, stored.digest)
+        return read_cost_file(store.cost_folder(stored), identity(key, stored.sha256), name, stored.digest)
     except EngineError as error:
         raise locate(error, bundle, name, key) from error
 
@@ -84,7 +84,7 @@ def find_recorded_cost(bundle: Bundle, store: Store, name: str, setup: Setup) ->
     for stored in sorted(store.engines(), key=lambda each: each.built_at, reverse=True):
         if all(getattr(stored.key, field) == getattr(key, field) for field in same):
             with suppress(EngineError):
-                return read_cost_file(stored.path, {}, name, stored.digest)
+                return read_cost_file(store.cost_folder(stored), {}, name, stored.digest)
     return None
 
 

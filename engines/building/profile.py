@@ -94,7 +94,7 @@ def _measure(
             if progress is not None:
                 progress(name, index, len(stored))
             spec = setup.spec(bundle, name)
-            engine, loads[name] = _load(tool, entry, spec, clock, repeats)
+            engine, loads[name] = _load(tool, store, entry, spec, clock, repeats)
             calls[name] = example_call(stack.enter_context(engine), bundle, name, setup)
         times = _time_in_turns(calls, clock, limit_s)
     return [_write(store, name, stored[name], times[name], loads[name]) for name in stored]
@@ -119,12 +119,12 @@ def _time_in_turns(calls: Mapping[str, Callable[[], object]], clock: Clock, limi
     return {name: found[_WARM_UP:] for name, found in times.items()}
 
 
-def _load(tool: Backend, stored: StoredEngine, spec: BuildSpec, clock: Clock, repeats: int) -> tuple[Engine, list[float]]:
+def _load(tool: Backend, store: Store, stored: StoredEngine, spec: BuildSpec, clock: Clock, repeats: int) -> tuple[Engine, list[float]]:
     """The engine, and how long opening it took, a few times over; checking its hashes is part of it."""
     times = []
     for attempt in range(repeats):
         start = clock()
-        checked = Store(stored.path.parent.parent).find(stored.key)
+        checked = store.find(stored.key)
         engine = tool.open((checked or stored).path, spec, stored.key)
         times.append((clock() - start) * 1e3)
         if attempt < repeats - 1:
@@ -163,5 +163,5 @@ def _known_costs(bundle: Bundle, store: Store, names: Iterable[str], setup: Setu
 def _write(store: Store, name: str, stored: StoredEngine, times: list[float], loads: list[float]) -> EngineCost:
     cost = EngineCost(engine=name, digest=stored.digest, call=summarize(times), load=summarize(loads))
     with store.lock(stored.digest):
-        write_costs(stored.path, identity(stored.key, stored.sha256), cost)
+        write_costs(store.cost_folder(stored, to_write=True), identity(stored.key, stored.sha256), cost)
     return cost

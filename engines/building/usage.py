@@ -14,12 +14,9 @@ from costroute_rt.engines.building.lookup import engine_key
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import find_graph
 from costroute_rt.engines.bundle.size import known_size, with_size
-from costroute_rt.engines.machine.durable import store_errors
 from costroute_rt.engines.store.cost import EngineCost, identity, read_cost_file
-from costroute_rt.engines.store.store import Store, StoredEngine
-from costroute_rt.error import BackendError, ConfigError, EngineError
-
-DAMAGED = "damaged"
+from costroute_rt.engines.store.store import DAMAGED, Store, StoredEngine, disk_bytes
+from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +35,14 @@ class Usage:
     """None where it was not measured on this machine as it is now."""
     unknown: str | None = None
     """Why staleness cannot be determined: backend or device missing."""
+    is_extra: bool = False
+    """Whether it lies in an extra store, from which nothing is removed."""
 
     @property
     def state(self) -> str:
         """Ready, stale, quarantined ... in a few words."""
         if self.stored.quarantined:
-            return f"quarantined: {self.stored.quarantined}" if self.stored.sha256 else DAMAGED
+            return f"quarantined: {self.stored.quarantined}" if self.stored.sha256 else self.stored.quarantined
         if self.differences:
             return f"stale: another {', '.join(d.field for d in self.differences)}"
         if self.unknown is not None:
@@ -57,20 +56,22 @@ class Collection:
 
     removed: list[tuple[Usage, str]]
     """Each with the reason."""
+    kept: list[tuple[Usage, EngineError]]
+    """Those that could not be removed, and why."""
     before_bytes: int
     after_bytes: int
 
 
 def survey(bundle: Bundle, store: Store, users: Mapping[str, Container[str]], threads: int | None = None) -> list[Usage]:
-    """Every directory of the store, damaged ones too, by graph.
+    """Every directory of the store and its extra stores, damaged ones too, by graph.
 
     users: the engines that each candidate needs; a name without a size counts for every size.
     threads: of the engines that the bundle uses; None: this machine's default.
     """
-    return [_describe(bundle, stored, users, threads) for stored in store.everything()]
+    return [_describe(bundle, store, stored, users, threads) for stored in store.everything()]
 
 
-def _describe(bundle: Bundle, stored: StoredEngine, users: Mapping[str, Container[str]], threads: int | None) -> Usage:
+def _describe(bundle: Bundle, store: Store, stored: StoredEngine, users: Mapping[str, Container[str]], threads: int | None) -> Usage:
     graph, size = stored.key.graph, known_size(bundle, stored.key.shapes)
     name = graph
     with suppress(ConfigError):  # it is none of this bundle's
@@ -80,11 +81,12 @@ def _describe(bundle: Bundle, stored: StoredEngine, users: Mapping[str, Containe
     return Usage(
         stored=stored,
         engine=name,
-        disk_bytes=_disk_bytes(stored),
+        disk_bytes=disk_bytes(stored.path),
         used_by=tuple(candidate for candidate, names in users.items() if is_usable and (graph in names or name in names)),
         differences=differences,
-        cost=_cost(stored, name),
+        cost=_cost(store, stored, name),
         unknown=unknown,
+        is_extra=not store.owns(stored),
     )
 
 
@@ -100,13 +102,14 @@ def collect_garbage(
     """Remove engines until the store has at most `max_bytes`: damaged ones, then those not used for longest.
 
     Engines in use are kept unless they alone exceed the limit; so are engines whose status is unknown. Records of quarantined engines
-    stay: they are small, and without them these engines would be built again. An engine that is being built stays too.
+    stay: they are small, and without them these engines would be built again. An engine that is being built, that another process uses or
+    that this user must not remove stays too, and extra stores are left alone.
     """
     if not dry_run:
         store.sweep()
-    found = survey(bundle, store, users, threads)
+    found = [each for each in survey(bundle, store, users, threads) if not each.is_extra]
     before = after = sum(each.disk_bytes for each in found)
-    removed = []
+    removed, kept = [], []
     for each in _by_worth(found):
         if after <= max_bytes:
             break
@@ -116,11 +119,14 @@ def collect_garbage(
             removed.append((each, _why(each)))
         except Timeout:
             continue
-        except EngineError:
+        except EngineError as error:
+            if error.reason in (Reason.IN_USE, Reason.PERMISSION):
+                kept.append((each, error))
+                continue
             if each.stored.path.exists():
                 raise
         after -= each.disk_bytes  # also where somebody else removed it
-    return Collection(removed=removed, before_bytes=before, after_bytes=after)
+    return Collection(removed=removed, kept=kept, before_bytes=before, after_bytes=after)
 
 
 def _by_worth(found: Sequence[Usage]) -> list[Usage]:
@@ -161,16 +167,8 @@ def _compare_with_now(
     return differences, None
 
 
-def _cost(stored: StoredEngine, name: str) -> EngineCost | None:
+def _cost(store: Store, stored: StoredEngine, name: str) -> EngineCost | None:
     try:
-        return read_cost_file(stored.path, identity(stored.key, stored.sha256), name, stored.digest)
+        return read_cost_file(store.cost_folder(stored), identity(stored.key, stored.sha256), name, stored.digest)
     except EngineError:
         return None
-
-
-def _disk_bytes(stored: StoredEngine) -> int:
-    """0 for one that somebody removed meanwhile."""
-    if not stored.path.exists():
-        return 0
-    with store_errors(stored.path):
-        return sum(file.stat().st_size for file in stored.path.iterdir() if file.is_file())

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +28,9 @@ from costroute_rt.engines.bundle.manifest_reader import check_path, parse_manife
 from costroute_rt.engines.bundle.onnx_file import read_external_locations
 from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
 from costroute_rt.error import BundleError
+
+HashFiles = Callable[[Iterable[Path]], Mapping[Path, str]]
+"""Returns the hexadecimal SHA-256 of each file; raises OSError."""
 
 _REMEDY = "get the bundle again"
 _MANIFEST_LIMIT_BYTES = 16 << 20
@@ -104,28 +107,31 @@ class Bundle:
             raise BundleError(self.root / MANIFEST, f"family {self.family} has no graph {component}/{graph}", f"it has {known}")
         return found.graphs[graph]
 
-    def verify(self, *names: str) -> None:
-        """Hash the named files, or all, and check the external data of the ONNX files among them; raises BundleError."""
-        self.check_hashes(*names)
+    def verify(self, *names: str, hash_files: HashFiles = sha256_files) -> None:
+        """Check hashes, as `check_hashes` does, and the external data of the ONNX files among them; raises BundleError."""
+        self.check_hashes(*names, hash_files=hash_files)
         for name in names or self.files:
             if name.endswith(".onnx"):
                 self._check_onnx(name, self.path(name))
 
-    def check_hashes(self, *names: str) -> None:
-        """Hash the named files, or all (about 1 ms per megabyte); raises BundleError."""
+    def check_hashes(self, *names: str, hash_files: HashFiles = sha256_files) -> None:
+        """Compare the hashes of the named files, or of all, with the manifest; raises BundleError.
+
+        hash_files: hashes files (about 1 ms per megabyte), or knows their hashes.
+        """
         wanted = {name: self.path(name) for name in (names or self.files)}
         try:
-            found = sha256_files(wanted.values())
+            found = hash_files(wanted.values())
         except OSError as error:
             raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
         for name, path in wanted.items():
             if found[path] != self.files[name].sha256:
                 raise BundleError(path, f"its content does not match the manifest (SHA-256 begins {found[path][:12]})", _REMEDY)
 
-    def verify_graph(self, component: str, graph: str) -> Path:
+    def verify_graph(self, component: str, graph: str, hash_files: HashFiles = sha256_files) -> Path:
         """Verify one graph and its weights before a build; returns the path of the ONNX file."""
         name = self.graph_path(component, graph)
-        self.verify(name, *self.components[component].weights)
+        self.verify(name, *self.components[component].weights, hash_files=hash_files)
         return self.path(name)
 
     def weights_sha256(self, component: str) -> str:
