@@ -6,12 +6,12 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
+from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -28,9 +28,6 @@ from costroute_rt.engines.bundle.manifest_reader import check_path, parse_manife
 from costroute_rt.engines.bundle.onnx_file import read_external_locations
 from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
 from costroute_rt.error import BundleError
-
-HashFiles = Callable[[Iterable[Path]], Mapping[Path, str]]
-"""Returns the hexadecimal SHA-256 of each file; raises OSError."""
 
 _REMEDY = "get the bundle again"
 _MANIFEST_LIMIT_BYTES = 16 << 20

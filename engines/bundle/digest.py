@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+HashFiles = Callable[[Iterable[Path]], Mapping[Path, str]]
+"""Returns the hexadecimal SHA-256 of each file; raises OSError."""
 
 _BUFFER_BYTES = 1 << 20
 _SERIAL_BYTES = 4 << 20

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 from filelock import FileLock, Timeout
 
 from costroute_rt.engines.backends.key import ANY_DRIVER, DIGEST_LENGTH, EngineKey, FieldDifference
-from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
+from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import FileEntry
 from costroute_rt.engines.bundle.manifest_reader import check_path
 from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, shorten
@@ -408,7 +408,7 @@ def load_stored(path: Path) -> StoredEngine:
     return _stored(path, section, found)
 
 
-def check_files(stored: StoredEngine, hash_files: Callable[[Iterable[Path]], Mapping[Path, str]] = sha256_files) -> None:
+def check_files(stored: StoredEngine, hash_files: HashFiles = sha256_files) -> None:
     """Compare every file of an engine with its manifest; raises EngineError for the first that has changed.
 
     hash_files: returns the SHA-256 of each file.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
@@ -41,6 +42,8 @@ class Resources:
     """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
     versions: Mapping[str, str]
     """Versions of the libraries that make the images, by name."""
+    store: Path = Path()
+    """Directory of the engines."""
     upgrade: Upgrade | None = None
     """The background build; None if nothing had to be built."""
     negatives: Encodings = field(default_factory=Encodings)
