@@ -459,6 +459,11 @@ def _seal(folder: Path, entries: Mapping[str, Any]) -> None:
     data = canonical_json({**entries, "format": FORMAT, "format_version": FORMAT_VERSION, "files": files})
     (folder / MANIFEST).write_bytes(data)
     (folder / MANIFEST_SHA256).write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n")
+    mode = stat.S_IMODE((folder / MANIFEST).stat().st_mode)
+    for name in files:  # not every library follows the umask
+        if stat.S_IMODE((folder / name).stat().st_mode) != mode:
+            with suppress(OSError):
+                (folder / name).chmod(mode)
     sync_files(folder)
 
 
