@@ -21,13 +21,13 @@ import contextlib, encodings, importlib, os, pkgutil, sys, warnings
 names = sys.stdlib_module_names - {{"antigravity", "idlelib", "this", "tkinter", "turtle", "turtledemo", "lib2to3"}}
 names |= {{f"encodings.{{each.name}}" for each in pkgutil.iter_modules(encodings.__path__)}}
 names |= {{"concurrent.futures.thread", "email.message", "importlib.metadata", "logging.handlers", "multiprocessing.util"}}
-names |= {{"PIL.Image", "PIL.PngImagePlugin", "click.testing", "filelock", "numpy.random", "onnxruntime", "platformdirs.unix", "tokenizers"}}
+names |= {{"PIL.Image", "PIL.PngImagePlugin", "click.testing", "filelock", "numpy.random", "onnxruntime", "platformdirs.unix"}}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     for name in sorted(names):
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-import costroute_rt, numpy.random, PIL.Image
+import costroute_rt, numpy.random, PIL.Image, tokenizers
 PIL.Image.init()
 for found in pkgutil.walk_packages(costroute_rt.__path__, "costroute_rt."):
     if not found.name.startswith(("costroute_rt.export", "costroute_rt.cli.__main__", "costroute_rt.engines.backends.tensorrt")):

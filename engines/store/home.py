@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from platformdirs import user_cache_dir
-
 from costroute_rt.error import ConfigError
 
 HOME, EXTRA_STORES = "COSTROUTE_HOME", "COSTROUTE_EXTRA_STORES"
@@ -87,7 +85,12 @@ def _directory(name: str, given: str | os.PathLike[str]) -> Path:
 
 def _usual() -> Path | None:
     """The user's cache directory; None where it is unknown."""
-    path = Path(user_cache_dir(_NAME, appauthor=False))
+    from platformdirs import user_cache_dir  # seldom needed, and slow to load
+
+    try:
+        path = Path(user_cache_dir(_NAME, appauthor=False))
+    except RuntimeError:  # newer versions raise it where older ones return `~`
+        path = Path()
     if not path.is_absolute():  # no home directory, or a relative XDG_CACHE_HOME, which the standard has programs ignore
         path = Path(os.path.expanduser("~"), ".cache", _NAME)
     return path if path.is_absolute() else None

@@ -22,7 +22,9 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.family.calls import engine_names
 from tests.other_user import needs_other_user, run_as_other_user, run_command, shared_folder
 
-OPEN = "from costroute_rt import Runtime\nwith Runtime.open('{bundle}', build={build}) as runtime: print(runtime.generate('a lake', seed=1).pixels.shape)"
+OPEN = """from costroute_rt import Runtime
+with Runtime.open('{bundle}', build={build}) as runtime:
+    print(runtime.generate('a lake', seed=1).pixels.shape)"""
 
 
 class Shared:
