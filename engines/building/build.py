@@ -22,6 +22,7 @@ from costroute_rt.engines.building.gate import GateResult, check_engine, unusabl
 from costroute_rt.engines.building.lookup import describe_miss, locate, make_key
 from costroute_rt.engines.building.profile import measure_missing
 from costroute_rt.engines.building.progress import Detail, Progress
+from costroute_rt.engines.building.source import verified_graph
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.name import EngineName
@@ -210,14 +211,15 @@ def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, share: Bui
         old = None if force else _find_intact(store, key)
         if wanted.is_done(store, old):
             return None
-        source = bundle.verify_graph(*EngineName.parse(wanted.name)[1:3], hash_files=store.hash_files)
         check_room(store.root, room_needed(bundle, wanted.name))
+        _, component, graph, _ = EngineName.parse(wanted.name)
 
         def fill(folder: Path) -> dict[str, Any]:
-            if old is None or old.quarantined:  # on another device: the files of such an engine are gone
-                return _fill(wanted, source, folder, started, lambda: wanted.tool.build(source, folder, wanted.spec, share))
-            entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder))
-            return {**entries, "built_at": old.built_at, "build_s": old.build_s}
+            with verified_graph(bundle, store, component, graph, key.digest) as source:
+                if old is None or old.quarantined:  # on another device: the files of such an engine are gone
+                    return _fill(wanted, source, folder, started, lambda: wanted.tool.build(source, folder, wanted.spec, share))
+                entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder))
+                return {**entries, "built_at": old.built_at, "build_s": old.build_s}
 
         try:
             stored = store.write(key, fill)

@@ -74,8 +74,9 @@ class Bundle:
     def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         """Read the bundle directory at `path`; raises BundleError.
 
-        The manifest is always checked in full, and so are the presence, size and location of every file. `verify` also hashes every file
-        and checks where the ONNX files' external data are. Without it, call `verify()` for the files that you are about to read.
+        The manifest is always checked in full, and so are the presence, size and location of every file: inside the directory, or, for a
+        bundle in the cache of a model hub, among the blobs of its repository. `verify` also hashes every file and checks where the ONNX
+        files' external data are. Without it, call `verify()` for the files that you are about to read.
         """
         given = Path(path)
         if not os.path.isdir(given):
@@ -147,12 +148,19 @@ class Bundle:
                 real, status = path.resolve(strict=True), path.stat()
             except (OSError, RuntimeError) as error:
                 raise BundleError(path, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
-            if not real.is_relative_to(self.root):
+            if not real.is_relative_to(self.root) and not self._is_in_hub_cache(path, real):
                 raise BundleError(path, f"it is a link out of the bundle, to {real}", "replace the link with the file itself")
             if not stat.S_ISREG(status.st_mode):
                 raise BundleError(path, "it is not a regular file", _REMEDY)
             if status.st_size != entry.bytes:
                 raise BundleError(path, f"it has {status.st_size} bytes, the manifest says {entry.bytes}", _REMEDY)
+
+    def _is_in_hub_cache(self, path: Path, real: Path) -> bool:
+        """Whether a file of the bundle is a link as model hubs' caches have them: from REPOSITORY/snapshots/... to REPOSITORY/blobs/."""
+        snapshots = next((folder for folder in self.root.parents if folder.name == "snapshots"), None)
+        if snapshots is None or not path.is_symlink() or not path.parent.resolve().is_relative_to(self.root):
+            return False
+        return real.parent == snapshots.parent / "blobs"
 
     def _check_onnx(self, name: str, path: Path) -> None:
         try:

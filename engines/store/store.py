@@ -181,6 +181,11 @@ class Store:
         """SHA-256 of each file, of this store or not; only those are read that have changed since they were last hashed."""
         return self._trust.hash_files(paths)
 
+    def remember(self, digests: Mapping[Path, str]) -> None:
+        """Record the hashes of files that are known to be unchanged since they were hashed."""
+        with suppress(OSError):
+            self._trust.add(digests)
+
     def engines(self) -> list[StoredEngine]:
         """Every engine with a readable manifest, in the extra stores too, sorted by graph."""
         return [stored for stored in self.everything() if stored.sha256]
@@ -279,8 +284,7 @@ class Store:
         if away is not None:
             shutil.rmtree(away, ignore_errors=True)  # what another process has open stays, until it is swept
         stored = load_stored(final)
-        with suppress(OSError):
-            self._trust.add({final / name: entry.sha256 for name, entry in stored.files.items()})
+        self.remember({final / name: entry.sha256 for name, entry in stored.files.items()})
         return stored
 
     def sweep(self) -> list[Path]:
