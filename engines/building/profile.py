@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
-from filelock import Timeout
 
 from costroute_rt.engines.backends.engine import Backend, Engine
 from costroute_rt.engines.backends.setup import USUAL, Setup
@@ -70,7 +69,7 @@ def _measuring(store: Store) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(store.lock(_MEASURING, timeout_s=0))
-        except Timeout:
+        except TimeoutError:
             _log.warning("waiting for another process that is measuring")
             stack.enter_context(store.lock(_MEASURING))
         yield

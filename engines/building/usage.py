@@ -6,8 +6,6 @@ from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from filelock import Timeout
-
 from costroute_rt.engines.backends.key import FieldDifference
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.lookup import engine_key
@@ -117,7 +115,7 @@ def collect_garbage(
             if not dry_run:
                 store.remove(each.stored.digest, timeout_s=0)
             removed.append((each, _why(each)))
-        except Timeout:
+        except TimeoutError:
             continue
         except EngineError as error:
             if error.reason in (Reason.IN_USE, Reason.PERMISSION):

@@ -142,10 +142,14 @@ class Bundle:
         return sum(self.files[name].bytes for name in self.components[component].weights)
 
     def _check_places(self) -> None:
+        folders = dict[Path, Path]()
         for name, entry in self.files.items():
             path = self.root / name
             try:
-                real, status = path.resolve(strict=True), path.stat()
+                folder = folders.get(path.parent) or folders.setdefault(path.parent, path.parent.resolve(strict=True))
+                status = path.lstat()
+                is_link = stat.S_ISLNK(status.st_mode)
+                real, status = (path.resolve(strict=True), path.stat()) if is_link else (folder / path.name, status)
             except (OSError, RuntimeError) as error:
                 raise BundleError(path, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
             if not real.is_relative_to(self.root) and not self._is_in_hub_cache(path, real):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HashFiles = Callable[[Iterable[Path]], Mapping[Path, str]]
@@ -31,6 +30,9 @@ def sha256_files(paths: Iterable[Path]) -> dict[Path, str]:
     listed = list(paths)
     if sum(path.stat().st_size for path in listed) < _SERIAL_BYTES:
         return {path: sha256_file(path) for path in listed}
+
+    from concurrent.futures import ThreadPoolExecutor
+
     by_size = sorted(listed, key=lambda path: path.stat().st_size, reverse=True)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return dict(zip(by_size, pool.map(sha256_file, by_size), strict=True))

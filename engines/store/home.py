@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -98,6 +97,8 @@ def _usual() -> Path | None:
 
 def _temporary(why: str, unwritable: Path | None) -> Home:
     """A directory in the system's temporary one that this user alone can write; later runs of the user find it again."""
+    import tempfile  # seldom needed
+
     kept = unwritable if unwritable is not None and os.path.isdir(unwritable / "engines") else None
     try:
         root = Path(tempfile.gettempdir()).absolute() / f"{_NAME}-{os.geteuid() if hasattr(os, 'geteuid') else 'user'}"

@@ -26,8 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock, Timeout
-
 from costroute_rt.engines.backends.key import ANY_DRIVER, DIGEST_LENGTH, EngineKey, FieldDifference
 from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import FileEntry
@@ -251,6 +249,8 @@ class Store:
     @contextmanager
     def lock(self, digest: str, timeout_s: float = -1) -> Iterator[None]:
         """Hold the lock of a key; waits for it at most `timeout_s` (negative: for ever), then raises filelock.Timeout."""
+        from filelock import FileLock  # slow to load, and not needed to read
+
         self._check_writable()
         with store_errors(self.root):
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
@@ -295,7 +295,7 @@ class Store:
                 with self.lock(match[1], timeout_s=0):
                     self._restore(match[1])
                     shutil.rmtree(path, ignore_errors=True)
-            except (Timeout, EngineError):
+            except (TimeoutError, EngineError):
                 continue
             if not path.exists():
                 removed.append(path)
@@ -346,7 +346,7 @@ class Store:
     def _bring_back(self, digest: str) -> bool:
         """Whether an engine exists after all: one that is being replaced this moment, or whose builder died while replacing it."""
         if self._replaced(digest):
-            with suppress(Timeout, EngineError), self.lock(digest, _RENAME_S):
+            with suppress(TimeoutError, EngineError), self.lock(digest, _RENAME_S):
                 self._restore(digest)
         return os.path.isdir(self.folder / digest)
 
