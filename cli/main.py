@@ -34,7 +34,8 @@ def cli(context: click.Context) -> None:
     Exit codes: 0 done; 1 other failure; 2 wrong option, value or prompt; 3 nothing fits the budget; 4 bundle broken;
     5 engine missing, damaged or wrong; 6 backend or provider missing; 7 output cannot be written; 130 cancelled.
 
-    Engines are kept in the user cache directory; COSTROUTE_HOME moves them.
+    Engines are kept in the user cache directory; COSTROUTE_HOME moves them, and COSTROUTE_EXTRA_STORES names
+    directories of engines to use beside them.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
