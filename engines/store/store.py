@@ -123,7 +123,7 @@ class Store:
     _trust: Trust = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_trust", Trust(self.root))
+        object.__setattr__(self, "_trust", Trust(self.root, makes_root=bool(self.extras) and self.is_writable))
 
     @classmethod
     def open(cls, home: str | os.PathLike[str] | None = None, extra_stores: Iterable[str | os.PathLike[str]] | None = None) -> Store:

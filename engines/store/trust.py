@@ -29,8 +29,9 @@ State = tuple[int, int, int, int, int]
 class Trust:
     """The record of one store; loaded when it is first needed. Safe to use from several threads and processes: what is lost is hashed."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, *, makes_root: bool = False) -> None:
+        """makes_root: make the store's directory if it is missing, for a record about other stores."""
+        self._root, self._makes_root = root, makes_root
         self._files: dict[str, tuple[State, str]] | None = None
 
     def hash_files(self, paths: Iterable[Path]) -> dict[Path, str]:
@@ -46,7 +47,7 @@ class Trust:
         return found | new
 
     def add(self, digests: Mapping[Path, str]) -> None:
-        """Record files that have just been hashed, if the store exists and can be written."""
+        """Record files that have just been hashed, if the store exists and can be written; raises OSError for files that are gone."""
         if not digests:
             return
         files = self._load()
@@ -55,9 +56,11 @@ class Trust:
             files[str(path)] = _state(path), digest
         for name in list(files)[:-_MOST_FILES]:
             files.pop(name, None)
-        if os.path.isdir(self._root):
-            listed = {name: [*state, digest] for name, (state, digest) in list(files.items())}
-            with suppress(OSError):
+        listed = {name: [*state, digest] for name, (state, digest) in list(files.items())}
+        with suppress(OSError):
+            if self._makes_root:
+                self._root.mkdir(parents=True, exist_ok=True)
+            if os.path.isdir(self._root):
                 write_file(self._root / TRUST, json.dumps({"format_version": _VERSION, "files": listed}).encode(), 0o644, is_durable=False)
 
     def _load(self) -> dict[str, tuple[State, str]]:

@@ -59,11 +59,11 @@ def open_resources(
         raise ConfigError("build and background_build", (build, background_build), "one of them")
     bundle = Bundle.open(shipped_bundle() if path is None else path, verify=False)
     store = Store.open(home, extra_stores)
-    bundle.check_hashes(hash_files=store.hash_files)
-    family = Family.open(bundle)
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
+    bundle.check_hashes(hash_files=store.hash_files)
+    family = Family.open(bundle)
     source = EngineSource(bundle, store, wanted)
     names = engine_names(bundle)
     if background_build:

@@ -182,3 +182,16 @@ def test_f6_a_working_directory_that_was_removed(tmp_path: Path) -> None:
             [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
         assert (done.returncode, "a bug" in done.stderr, "Traceback" in done.stderr) == (exit_code, False, False), done.stderr
+
+
+@on_posix
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_f6_closed_standard_streams(tiny_bundle: Path, tmp_path: Path, closed: int) -> None:
+    command = [sys.executable, "-m", "costroute_rt.cli", "gen", "--prompts", "-", "--bundle", str(tiny_bundle)]
+    environment = {**os.environ, "COSTROUTE_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}{"<" if closed == 0 else ">"}&-', "sh", *command],
+        cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "a bug" in done.stderr) == (2, False), done.stderr
+    assert closed == 2 or "at least one prompt" in done.stderr

@@ -133,6 +133,14 @@ def test_a_runtime_hashes_nothing_that_was_hashed_before(tiny_bundle: Path, tmp_
     assert hashed == []
 
 
+def test_files_of_extra_stores_are_hashed_once_too(tiny_bundle: Path, tmp_path: Path, hashed: list[Path]) -> None:
+    Runtime.open(tiny_bundle, home=tmp_path / "extra", build=True).close()
+    Runtime.open(tiny_bundle, home=tmp_path / "home", extra_stores=[tmp_path / "extra"]).close()
+    hashed.clear()
+    Runtime.open(tiny_bundle, home=tmp_path / "home", extra_stores=[tmp_path / "extra"]).close()
+    assert hashed == []
+
+
 def test_engines_are_hashed_when_they_are_built_and_not_when_they_are_opened(bundle_copy: Path, tmp_path: Path, hashed: list[Path]) -> None:
     bundle, store = Bundle.open(bundle_copy), Store.open(tmp_path / "home")
     build(bundle, store)
