@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from costroute_rt import Runtime
-from costroute_rt.engines.store import home as home_module
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError, Reason
 from tests.other_user import UID, needs_other_user, run_as_other_user, run_command, shared_folder
@@ -42,7 +41,9 @@ def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
-    home_module._warn_once.cache_clear()
+    from costroute_rt.engines.store import home
+
+    home._warn_once.cache_clear()
     return tmp_path / "tmp"
 
 
@@ -114,7 +115,7 @@ def test_f6_a_relative_cache_directory_is_ignored(homeless: Path, tmp_path: Path
 
 @on_posix
 def test_f6_a_temporary_store_is_reported_once(homeless: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(home_module, "_usual", lambda: None)
+    monkeypatch.setattr("costroute_rt.engines.store.home._usual", lambda: None)
     with caplog.at_level(logging.WARNING):
         first, again = Store.open(), Store.open()
     assert first == again
@@ -126,7 +127,7 @@ def test_f6_a_temporary_store_is_reported_once(homeless: Path, monkeypatch: pyte
 @on_posix
 @pytest.mark.parametrize("trap", ["link", "file", "wide"])
 def test_f6_a_temporary_store_that_others_could_fill_is_not_used(homeless: Path, monkeypatch: pytest.MonkeyPatch, trap: str) -> None:
-    monkeypatch.setattr(home_module, "_usual", lambda: None)
+    monkeypatch.setattr("costroute_rt.engines.store.home._usual", lambda: None)
     path = homeless / f"costroute-rt-{os.geteuid()}"
     if trap == "link":
         (homeless / "elsewhere").mkdir(mode=0o700)
@@ -151,7 +152,7 @@ def test_f6_engines_of_a_home_that_cannot_be_written_are_used(
     usual = Store.open().root
     with Runtime.open(tiny_bundle, build=True) as runtime:
         assert runtime.store == usual
-    monkeypatch.setattr(home_module, "can_write", lambda path: not path.is_relative_to(usual))
+    monkeypatch.setattr("costroute_rt.engines.store.home.can_write", lambda path: not path.is_relative_to(usual))
     with Runtime.open(tiny_bundle) as runtime:
         assert runtime.store == homeless / f"costroute-rt-{os.geteuid()}"
     assert not (homeless / f"costroute-rt-{os.geteuid()}/engines").exists()

@@ -11,7 +11,6 @@ import pytest
 
 from costroute_rt import Bundle, BundleError, Runtime
 from costroute_rt.engines.backends.setup import Setup
-from costroute_rt.engines.building import source as source_module
 from costroute_rt.engines.building.build import build_engines
 from costroute_rt.engines.store.store import Store
 from costroute_rt.family.calls import engine_names
@@ -59,7 +58,7 @@ def test_f27_weights_are_copied_where_hard_links_fail(hub: Path, tmp_path: Path,
     def refuse(source: object, target: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(source_module.os, "link", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     bundle = Bundle.open(hub)
     assert all(report.built for report in build_engines(bundle, Store.open(tmp_path / "home"), engine_names(bundle), Setup(threads=1)))
 
