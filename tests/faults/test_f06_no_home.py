@@ -81,7 +81,7 @@ def test_f6_where_nothing_can_be_written_the_error_names_the_variable(place: Pat
     assert done.returncode == 5, done.stderr
     assert "COSTROUTE_HOME" in done.stderr
     for arguments in (("--help",), ("--version",), ("engines", "list", "--bundle", place / "bundle")):
-        assert run_command(*arguments, environment={}).returncode == 0
+        assert run_command(*arguments, environment={"TMPDIR": str(place / "tmp")}).returncode == 0
 
 
 @needs_other_user
