@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,11 @@ from costroute_rt.cli.table import format_bytes, show_json, show_table
 
 if TYPE_CHECKING:
     from costroute_rt.engines.machine.diagnosis import Finding
+    from costroute_rt.engines.store.store import Store, Verified
 
 LIBRARIES = ("numpy", "tokenizers", "pillow", "click", "filelock", "platformdirs")
 ROOM_NEEDED_BYTES = 300_000_000
+NOT_WRITABLE = "it is not writable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,27 +158,43 @@ def check_bundle() -> Iterator[Line]:
 def check_store() -> Iterator[Line]:
     import shutil
 
+    from costroute_rt.engines.store.home import can_write
     from costroute_rt.engines.store.store import Store
 
     store = Store.open()
+    existing = next(folder for folder in (store.root, *store.root.parents) if os.path.exists(folder))
+    if not existing.is_dir():
+        yield Line("store folder", str(existing), "it is not a folder", "set COSTROUTE_HOME to a folder")
+        return
     states = store.verify()
-    quarantined = sum(1 for state in states if state.quarantined)
-    damaged = {state.digest: state.damage for state in states if state.damage is not None}
-    value = f"{store.root}: {len(states)} engines, {format_bytes(store.size_bytes())}"
-    value += f", {quarantined} quarantined" if quarantined else ""
-    if damaged:
-        problem = "; ".join(f"{digest[:12]} {damage.path}: {damage.problem}" for digest, damage in damaged.items())
-        commands = dict.fromkeys(repair_engine(digest, damage) for digest, damage in damaged.items())
-        yield Line("store", value, problem, "build these engines again, or remove them", "; ".join(commands))
-    else:
-        yield Line("store", value)
-    folder = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        yield Line("store folder", str(folder), "it is not writable", "set COSTROUTE_HOME to a writable folder")
-    free = shutil.disk_usage(folder).free
+    yield _describe_engines(store, states)
+    if store.note is not None:
+        problem, remedy = (None, None) if store.is_writable else (NOT_WRITABLE, "set COSTROUTE_HOME to a writable folder")
+        yield Line("store folder", store.note, problem, remedy)
+    elif not can_write(store.root):
+        problem, remedy = (None, None) if states else (NOT_WRITABLE, "set COSTROUTE_HOME to a writable folder")
+        yield Line("store folder", f"{store.root} (read only: engines can be used, and none can be built)", problem, remedy)
+    free = shutil.disk_usage(existing).free
     short = free < ROOM_NEEDED_BYTES
     needed = f"engines need about {format_bytes(ROOM_NEEDED_BYTES)}" if short else None
     yield Line("free disk", format_bytes(free), needed, "free some space, or set COSTROUTE_HOME to another disk" if short else None)
+
+
+def _describe_engines(store: Store, states: Sequence[Verified]) -> Line:
+    """How many there are, and the damaged ones as a problem."""
+    from costroute_rt.error import Reason
+
+    quarantined = sum(1 for state in states if state.quarantined)
+    damaged = {state.digest: state.damage for state in states if state.damage is not None}
+    value = f"{store.root}: {len(states)} engines, {format_bytes(store.size_bytes())}"
+    value += f", with those in {', '.join(map(str, store.extras))}" if store.extras else ""
+    value += f", {quarantined} quarantined" if quarantined else ""
+    if not damaged:
+        return Line("store", value)
+    problem = "; ".join(f"{digest[:12]} {damage.path}: {damage.problem}" for digest, damage in damaged.items())
+    repairs = [repair_engine(digest, damage) for digest, damage in damaged.items() if damage.reason is not Reason.PERMISSION]
+    remedy = "build these engines again, or remove them" if repairs else next(iter(damaged.values())).remedy
+    return Line("store", value, problem, remedy, "; ".join(dict.fromkeys(repairs)) or None)
 
 
 CHECKS = (check_versions, check_onnxruntime, check_backends, check_nvidia, check_device, check_condition, check_bundle, check_store)

@@ -10,14 +10,16 @@ import click
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice, open_bundle
 from costroute_rt.cli.command import repair_engine
-from costroute_rt.cli.failure import say, say_error
+from costroute_rt.cli.failure import say, say_error, with_command
+from costroute_rt.cli.number import Number
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from costroute_rt.engines.building.usage import Usage
-    from costroute_rt.engines.store.store import Verified
+    from costroute_rt.engines.store.store import StoredEngine, Verified
 
 DIGEST_SHOWN = 12
 _USERS_SHOWN = 2
@@ -38,8 +40,9 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     """List the engines in the store: size, age, cost, what uses them.
 
     `used by` names candidates of the bundle. An engine whose key has changed is stale: the state names what differs. If
-    that cannot be determined, the state is unknown, with the reason. A quarantined engine is shown with the reason.
-    Times are those measured under the condition nearest to the present one.
+    that cannot be determined, the state is unknown, with the reason. A quarantined engine is shown with the reason, and so
+    is one that this user must not read. Times are those measured under the condition nearest to the present one. Engines of
+    extra stores ($COSTROUTE_EXTRA_STORES) are listed with their store.
 
     \b
     costroute-rt engines list
@@ -52,7 +55,8 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     store, opened = Store.open(), open_bundle(bundle, verify=False)
     found = survey(opened, store, candidate_names(opened))
     if as_json:
-        show_json({"store": str(store.root), "engines": [_to_json(each) for each in found]})
+        extras = [str(root) for root in store.extras]
+        show_json({"store": str(store.root), "extra_stores": extras, "engines": [_to_json(each) for each in found]})
         return
     now_s = time.time()
     rows = [
@@ -67,11 +71,19 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
             _conditions(each),
             _users(each.used_by, len(opened.pool)),
             each.state,
+            *([str(root_of(each.stored))] if store.extras else []),
         )
         for each in found
     ]
-    show_table(("engine", "graph", "backend", "size", "built", "used", "ms", "measured with", "used by", "state"), rows)
-    click.echo(f"\n{len(rows)} engines, {format_bytes(sum(each.disk_bytes for each in found))} in {store.root}")
+    header = ("engine", "graph", "backend", "size", "built", "used", "ms", "measured with", "used by", "state")
+    show_table((*header, *(["store"] if store.extras else [])), rows)
+    stores = " and ".join(map(str, (store.root, *store.extras)))
+    click.echo(f"\n{len(rows)} engines, {format_bytes(sum(each.disk_bytes for each in found))} in {stores}")
+
+
+def root_of(stored: StoredEngine) -> Path:
+    """The store, or extra store, in which an engine lies."""
+    return stored.path.parent.parent
 
 
 def _users(names: Sequence[str], candidates: int) -> str | None:
@@ -114,6 +126,7 @@ def _to_json(usage: Usage) -> dict[str, Any]:
     stored, key = usage.stored, usage.stored.key
     return {
         "engine": stored.digest,
+        "store": str(root_of(stored)),
         "graph": usage.engine,
         "backend": f"{key.backend} {key.backend_version} {key.provider}",
         "precision": key.precision,
@@ -134,7 +147,7 @@ def _to_json(usage: Usage) -> dict[str, Any]:
 
 
 @engines.command()
-@click.option("--max-gb", type=click.FloatRange(min=0), required=True, metavar="GB", help="Size limit of the store, in 10^9 bytes.")
+@click.option("--max-gb", type=Number(min=0), required=True, metavar="GB", help="Size limit of the store, in 10^9 bytes.")
 @click.option("--dry-run", is_flag=True, help="Report what would be removed; remove nothing.")
 @option.bundle
 @option.as_json()
@@ -142,7 +155,7 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
     """Remove engines until the store is small enough, those not used for longest first.
 
     Engines in use are kept, unless they alone exceed --max-gb; so are engines whose status is unknown because a device
-    or backend is missing. Records of quarantined engines are kept.
+    or backend is missing. Records of quarantined engines are kept, and nothing is removed from extra stores.
 
     \b
     costroute-rt engines gc --max-gb 20 --dry-run
@@ -156,12 +169,15 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
     done = collect_garbage(opened, store, candidate_names(opened), max_bytes, dry_run=dry_run)
     if as_json:
         removed = [{**_to_json(usage), "why": why} for usage, why in done.removed]
+        kept = [{**_to_json(usage), "why": error.problem} for usage, error in done.kept]
         sizes = {"before_bytes": done.before_bytes, "after_bytes": done.after_bytes, "max_bytes": max_bytes}
-        show_json({"dry_run": dry_run, "removed": removed, **sizes})
+        show_json({"dry_run": dry_run, "removed": removed, "kept": kept, **sizes})
         return
     would = "would remove" if dry_run else "removed"
     for usage, why in done.removed:
         click.echo(f"{would} {usage.stored.digest[:DIGEST_SHOWN]} {usage.engine} ({format_bytes(usage.disk_bytes)}): {why}")
+    for usage, error in done.kept:
+        say(f"note: {usage.stored.digest[:DIGEST_SHOWN]} {usage.engine} cannot be removed: {error.problem}")
     left = "would be left" if dry_run else "left"
     click.echo(f"{len(done.removed)} engines; {format_bytes(done.after_bytes)} of {format_bytes(done.before_bytes)} {left}")
     if done.after_bytes > max_bytes:
@@ -171,21 +187,21 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
 @engines.command()
 @option.as_json()
 def verify(as_json: bool) -> None:
-    """Hash every file of every engine; exit code 5 if one is damaged.
+    """Hash every file of every engine, in extra stores too; exit code 5 if one is damaged or cannot be read.
 
     \b
     costroute-rt engines verify
     """
     from costroute_rt.engines.store.store import Store
-    from costroute_rt.error import EngineError
+    from costroute_rt.error import EngineError, Reason
 
     store = Store.open()
     states = store.verify()
-    commands = {each.digest: repair_engine(each.digest, each.damage) for each in states if each.damage is not None}
+    damages = {each.path: each.damage for each in states if each.damage is not None}
+    commands = {path: repair_engine(path.name, damage) for path, damage in damages.items() if damage.reason is not Reason.PERMISSION}
     if as_json:
         engines = [
-            {"engine": each.digest, "graph": each.graph, "problem": problem_of(each), "command": commands.get(each.digest)}
-            for each in states
+            {"engine": each.digest, "graph": each.graph, "problem": problem_of(each), "command": commands.get(each.path)} for each in states
         ]
         show_json({"store": str(store.root), "engines": engines})
     else:
@@ -193,6 +209,10 @@ def verify(as_json: bool) -> None:
     if commands:
         repairs = "; ".join(dict.fromkeys(commands.values()))
         say_error(f"{store.root}: {len(commands)} of {len(states)} engines are damaged ({repairs})")
+    if len(damages) > len(commands):
+        first = next(damage for path, damage in damages.items() if path not in commands)
+        say_error(f"{len(damages) - len(commands)} of {len(states)} engines cannot be read: {first}")
+    if damages:
         raise click.exceptions.Exit(EngineError.exit_code)
 
 
@@ -241,26 +261,33 @@ def explain(engine: EngineChoice, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Remove every engine.")
 @option.as_json()
 def remove(digests: tuple[str, ...], everything: bool, as_json: bool) -> None:
-    """Remove engines, named by the start of their digest.
+    """Remove engines, named by the start of their digest; exit code 5 if one cannot be removed. Extra stores are left alone.
 
     \b
     costroute-rt engines rm 3f9a21c07b44
     costroute-rt engines rm --all
     """
     from costroute_rt.engines.store.store import Store
+    from costroute_rt.error import EngineError
 
     if bool(digests) == everything:
         raise click.UsageError("name engines (costroute-rt engines list) or give --all", click.get_current_context())
     store = Store.open()
-    names = [found.digest for found in store.verify()] if everything else digests  # verify() lists unreadable ones too
-    removed = []
+    names = [found.digest for found in store.everything() if store.owns(found)] if everything else digests
+    removed, failed = [], list[EngineError]()
     for name in names:
-        engine = store.remove(name)
+        try:
+            engine = store.remove(name)
+        except EngineError as error:
+            say_error(with_command(error))
+            failed.append(error)
+            continue
         removed.append(engine.digest)
-        if not as_json:  # one by one: removals are reported even if a later name is wrong
+        if not as_json:
             click.echo(f"removed {engine.digest[:DIGEST_SHOWN]} {engine.key.graph} ({format_bytes(engine.size_bytes)})")
     if as_json:
         show_json({"removed": removed})
-        return
-    if not removed:
+    elif not names:
         say("nothing to remove")
+    if failed:
+        raise click.exceptions.Exit(EngineError.exit_code)

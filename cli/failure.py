@@ -141,6 +141,8 @@ class ReportingGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
+        if sys.stdin is None:  # closed by whoever started this program
+            sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  (for as long as the program runs)
         if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors not in TOLERANT:
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files and prompts may contain what a console cannot show
         sys.exit(exit_code_of(lambda: super(ReportingGroup, self).main(*args, **kwargs)))

@@ -14,6 +14,7 @@ from costroute_rt.cli.batch import make_file
 from costroute_rt.cli.budget import Budget, check_budget
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
 from costroute_rt.cli.making import Environment, make_images
+from costroute_rt.cli.number import Number, WholeNumber
 from costroute_rt.cli.output import LAST_SEED, Job, Names, draw_seed
 from costroute_rt.cli.progress import Status, building_notice, step_bar
 from costroute_rt.cli.report import Report
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("prompt", required=False)
 @click.option("--prompts", type=click.Path(), metavar="FILE", help="Images of each line of FILE, UTF-8 text (-: standard input).")
-@click.option("--total-s", type=click.FloatRange(min=0, min_open=True), help="With --prompts: seconds for all lines, divided by need.")
-@click.option("--mean-ms", type=click.FloatRange(min=0, min_open=True), help="With --prompts: --total-s as milliseconds per line.")
+@click.option("--total-s", type=Number(min=0, min_open=True), help="With --prompts: seconds for all lines, divided by need.")
+@click.option("--mean-ms", type=Number(min=0, min_open=True), help="With --prompts: --total-s as milliseconds per line.")
 @click.option(
     "-o",
     "--output",
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     metavar="PATH",
     help="PNG, JPEG or WebP file, folder, or pattern of {slug} {seed} {line} {index}.  [default: {slug}-{seed}.png]",
 )
-@click.option("--seed", type=click.IntRange(0, LAST_SEED), help="The same seed gives the same image.  [default: random]")
+@click.option("--seed", type=WholeNumber(0, LAST_SEED), help="The same seed gives the same image.  [default: random]")
 @click.option("--overwrite", is_flag=True, help="With --prompts: make existing images again, and replace other files.")
 @click.option("--no-build", is_flag=True, help="Fail if engines are missing instead of building them.")
 @option.image

@@ -12,6 +12,7 @@ import click
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice
 from costroute_rt.cli.failure import say, say_error
+from costroute_rt.cli.number import SEED_LIMIT, WholeNumber
 from costroute_rt.cli.progress import building_notice, is_on_terminal
 from costroute_rt.cli.table import show_json
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PIPE_EVERY_S = 60.0
 PROMPT_EXIT = 2
+MOST_SEEDS = 10_000
 
 
 @click.command()
@@ -31,14 +33,16 @@ PROMPT_EXIT = 2
 )
 @click.option("--labels", required=True, type=click.Path(), metavar="FILE", help="CSV to add the rows to; created if it is missing.")
 @click.option("--candidate", "candidates", multiple=True, metavar="NAME", help="Only this candidate; may be repeated.  [default: all]")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Images of each prompt by each candidate.")
-@click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first of them.")
+@click.option("--seeds", type=WholeNumber(1, MOST_SEEDS), default=3, show_default=True, help="Images of each prompt by each candidate.")
+@click.option(
+    "--first-seed", type=WholeNumber(0, SEED_LIMIT - MOST_SEEDS), default=0, show_default=True, help="Number of the first of them."
+)
 @click.option(
     "--scorer", "scorers", multiple=True, metavar="NAME",
     help="postcard, clip:FOLDER (a local CLIP model) or module:function; may be repeated: the first one's column is score, "
     "another's score_NAME.  [default: postcard]",
 )  # fmt: skip
-@click.option("--anchors", type=click.IntRange(min=1), metavar="N", help="Only N prompts of the table, spread over it (with --candidate).")
+@click.option("--anchors", type=WholeNumber(min=1), metavar="N", help="Only N prompts of the table, spread over it (with --candidate).")
 @option.engine
 @option.as_json()
 def label(

@@ -39,7 +39,8 @@ def cli(context: click.Context) -> None:
     9 queue full; 130 cancelled.
     With a file of prompts: the code of the first line that failed, or of what ended the run.
 
-    Engines are kept in the user cache directory; COSTROUTE_HOME moves them.
+    Engines are kept in the user cache directory; COSTROUTE_HOME moves them, and COSTROUTE_EXTRA_STORES names
+    directories of engines to use beside them.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

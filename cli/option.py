@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
+from costroute_rt.cli.number import Number, WholeNumber
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,7 +34,7 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--threads",
-            type=int,
+            type=WholeNumber(min=1),
             metavar="N",
             callback=_check_threads,
             help="Threads of each engine run.  [default: one for each physical core that this process may use]",
@@ -66,8 +67,8 @@ def _check_threads(context: click.Context, option: click.Parameter, threads: int
 def size(command: Command) -> Command:
     """--height and --width: the size that engines are built for."""
     options = (
-        click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="With --height: engines for images of this size only."),
-        click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="With --width: engines for images of this size only."),
+        click.option("--width", type=WholeNumber(min=1), metavar="PIXELS", help="With --height: engines for images of this size only."),
+        click.option("--height", type=WholeNumber(min=1), metavar="PIXELS", help="With --width: engines for images of this size only."),
     )
     return _apply(options, command)
 
@@ -84,13 +85,13 @@ def check_both(height: int | None, width: int | None) -> tuple[int, int] | None:
 def image(command: Callable[..., Any]) -> Callable[..., Any]:
     """Budget, trade-offs and properties of the image, as one `image: ImageChoice`."""
     options = (
-        click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="Image width.  [default: the bundle's]"),
-        click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="Image height.  [default: the bundle's]"),
+        click.option("--width", type=WholeNumber(min=1), metavar="PIXELS", help="Image width.  [default: the bundle's]"),
+        click.option("--height", type=WholeNumber(min=1), metavar="PIXELS", help="Image height.  [default: the bundle's]"),
         click.option("--negative-prompt", metavar="TEXT", help="What to keep out of the image; prefers guided candidates."),
-        click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Images to make of each prompt."),
+        click.option("--count", type=WholeNumber(min=1), default=1, show_default=True, help="Images to make of each prompt."),
         click.option(
             "--tolerance",
-            type=click.FloatRange(min=0),
+            type=Number(min=0),
             default=0.0,
             show_default=True,
             help="Take the cheapest candidate whose quality is within this of the best.",
@@ -98,7 +99,7 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--lambda",
             "lam",
-            type=click.FloatRange(min=0),
+            type=Number(min=0),
             default=0.0,
             show_default=True,
             help="Quality that one millisecond is worth (lambda in quality - lambda x cost).",
@@ -107,7 +108,7 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--or-fastest", is_flag=True, help="If nothing fits the budget, run the fastest candidate."),
         click.option(
             "--max-ms",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             help="Budget in milliseconds, from the prompt to the pixels.  [default: none, the best candidate]",
         ),
     )

@@ -57,6 +57,10 @@ class Reason(str, Enum):
     """The name matches no stored engine, or several."""
     STORE = "store"
     """The store cannot be read or written."""
+    PERMISSION = "permission"
+    """This user must not read or write the store, or a part of it."""
+    IN_USE = "in_use"
+    """Another process uses the engine, on a system that then lets nobody replace or remove it."""
     FULL = "full"
     """The disk has no room left."""
     EXISTS = "exists"
@@ -89,6 +93,8 @@ _REMEDIES = {
     Reason.NO_PROCESS: "build the engines first: Runtime.open(build=True)",
     Reason.AMBIGUOUS: "name one of the stored engines",
     Reason.STORE: "check who owns it, or set COSTROUTE_HOME to a directory of your own",
+    Reason.PERMISSION: "ask its owner for access, or set COSTROUTE_HOME to a directory of your own",
+    Reason.IN_USE: "end the programs that use it, then try again",
     Reason.FULL: "free some space, or set COSTROUTE_HOME to another disk",
 }
 """Remedies of EngineErrors, in terms of the library."""

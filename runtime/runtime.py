@@ -59,6 +59,7 @@ class Runtime:
         bundle: str | Path | None = None,
         *,
         home: str | Path | None = None,
+        extra_stores: Sequence[str | Path] = (),
         backend: str = "onnxruntime",
         provider: str = "auto",
         precision: str = "auto",
@@ -72,7 +73,9 @@ class Runtime:
     ) -> Runtime:
         """Open the bundle directory `bundle`; None means the `postcard` family that ships with the package.
 
-        home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory.
+        home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory, else a temporary one of this user.
+        extra_stores: directories of stores to read beside it, such as one that ships with an application, before those in
+            $COSTROUTE_EXTRA_STORES; nothing is written to them.
         provider: the backend's execution provider; auto means the backend's default.
         precision: float32, bfloat16 or float16, if the backend supports it; auto means float16 with TensorRT, else float32.
         threads: CPU threads of each engine run; None means one for each physical core that this process may use. Engines are the same
@@ -95,6 +98,7 @@ class Runtime:
             bundle,
             time.perf_counter,
             home=home,
+            extra_stores=extra_stores,
             backend=backend,
             provider=provider,
             precision=precision,
@@ -134,6 +138,11 @@ class Runtime:
     def assumes(self) -> str | None:
         """What predictions assume, because costs were measured with other threads, processor limits or power mode; None if nothing."""
         return self._resources.assumes
+
+    @property
+    def store(self) -> Path:
+        """Directory of the engines."""
+        return self._resources.store
 
     @property
     def building(self) -> Building | None:

@@ -104,7 +104,7 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
         raise EngineError(problem, reason=Reason.NO_PROCESS, path=sys.executable or None)
     job = {
         "bundle": str(bundle.root),
-        "store": str(store.root),
+        "store": [str(root) for root in (store.root, *store.extras)],
         "names": list(names),
         "setup": setup.to_json(),
         "replaced": replaced.to_json(),
@@ -140,7 +140,8 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
 
     An engine that cannot be built is reported, and the others go on. If images are slower with those that are ready, these are rejected.
     """
-    bundle, store = Bundle.open(job["bundle"], verify=False), Store(Path(job["store"]))
+    root, *extras = map(Path, job["store"])
+    bundle, store = Bundle.open(job["bundle"], verify=False), Store(root, tuple(extras))
     setup, replaced = Setup(**job["setup"]), Setup(**job["replaced"])
     ready = []
     for name in job["names"]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from costroute_rt.engines.backends.engine import Backend, BuildProgress, Engine
-from costroute_rt.engines.backends.key import EngineKey
+from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
 from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.example import example_feeds
@@ -22,11 +22,12 @@ from costroute_rt.engines.building.gate import GateResult, check_engine, unusabl
 from costroute_rt.engines.building.lookup import describe_miss, locate, make_key
 from costroute_rt.engines.building.profile import measure_missing
 from costroute_rt.engines.building.progress import Detail, Progress
+from costroute_rt.engines.building.source import verified_graph
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.machine.durable import check_room, is_full
-from costroute_rt.engines.store.store import Store, StoredEngine, check_files, load_stored, portable_device
+from costroute_rt.engines.store.store import Store, StoredEngine, portable_device
 from costroute_rt.error import BundleError, EngineError, Reason, StoreFullError
 
 _log = logging.getLogger(__name__)
@@ -80,9 +81,15 @@ class _Wanted:
         component, graph = EngineName.parse(self.name)[1:3]
         return self.bundle.graph_path(component, graph)
 
-    def is_done(self, stored: StoredEngine | None) -> bool:
-        """Whether a stored engine is complete: it was checked on this machine's device, or cannot be checked here."""
-        return stored is not None and (stored.was_checked or self.tool.obstacle() is not None)
+    def is_done(self, store: Store, stored: StoredEngine | None) -> bool:
+        """Whether a stored engine is complete: it was checked on this machine's device, or cannot be checked here.
+
+        An engine for any driver in an extra store is not: it is checked, and put into the store itself, where its device adds files.
+        """
+        if stored is None:
+            return False
+        is_checked = stored.was_checked and (self.key.driver != ANY_DRIVER or store.owns(stored))
+        return is_checked or self.tool.obstacle() is not None
 
     def locate(self, error: EngineError) -> EngineError:
         return locate(error, self.bundle, self.name, self.key, self.threads)
@@ -126,7 +133,7 @@ def build_each(
     """`build_engines`, where a quarantined engine is reported instead of raised."""
     all_wanted = [_Wanted.of(bundle, name, setup) for name in names]
     store.sweep()
-    todo = [wanted for wanted in all_wanted if force or not wanted.is_done(_find_intact(store, wanted.key))]
+    todo = [wanted for wanted in all_wanted if force or not wanted.is_done(store, _find_intact(store, wanted.key))]
     built: dict[str, StoredEngine] = {}
     for index, wanted in enumerate(todo):
         if progress is not None:
@@ -147,7 +154,7 @@ def raise_quarantined(bundle: Bundle, store: Store, reports: Iterable[BuildRepor
     if bad:
         first, *others = bad
         problem = "; ".join([f"it is quarantined: {first.quarantined}", *(f"{each.engine} too: {each.quarantined}" for each in others)])
-        key = load_stored(store.folder / first.digest).key
+        key = next(stored.key for stored in store.engines() if stored.digest == first.digest)
         raise locate(EngineError(problem, reason=Reason.QUARANTINED, path=store.folder), bundle, first.engine, key, threads)
 
 
@@ -159,7 +166,7 @@ def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -
     wanted = _Wanted.of(bundle, name, setup)
     try:
         stored = store.find(wanted.key)
-        if stored is not None and not wanted.is_done(stored):
+        if stored is not None and not wanted.is_done(store, stored):
             _build_one(store, wanted)
             stored = store.find(wanted.key)
         if stored is None:
@@ -188,7 +195,7 @@ def _find_intact(store: Store, key: EngineKey) -> StoredEngine | None:
     try:
         stored = store.peek(key)
         if stored is not None:
-            check_files(stored)
+            store.check_files(stored)
     except EngineError as error:
         _log.warning("building again: %s", error)
         return None
@@ -204,16 +211,17 @@ def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, share: Bui
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with store.lock(key.digest):
         old = None if force else _find_intact(store, key)
-        if wanted.is_done(old):
+        if wanted.is_done(store, old):
             return None
-        source = bundle.verify_graph(*EngineName.parse(wanted.name)[1:3])
         check_room(store.root, room_needed(bundle, wanted.name))
+        _, component, graph, _ = EngineName.parse(wanted.name)
 
         def fill(folder: Path) -> dict[str, Any]:
-            if old is None or old.quarantined:  # on another device: the files of such an engine are gone
-                return _fill(wanted, source, folder, started, lambda: wanted.tool.build(source, folder, wanted.spec, share))
-            entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder))
-            return {**entries, "built_at": old.built_at, "build_s": old.build_s}
+            with verified_graph(bundle, store, component, graph, key.digest) as source:
+                if old is None or old.quarantined:  # on another device: the files of such an engine are gone
+                    return _fill(wanted, source, folder, started, lambda: wanted.tool.build(source, folder, wanted.spec, share))
+                entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder))
+                return {**entries, "built_at": old.built_at, "build_s": old.build_s}
 
         try:
             stored = store.write(key, fill)

@@ -10,7 +10,7 @@ from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import room_needed
 from costroute_rt.engines.building.lookup import describe_miss, engine_key
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.store.store import Store, StoredEngine, check_files
+from costroute_rt.engines.store.store import Store, StoredEngine
 from costroute_rt.error import EngineError
 
 
@@ -60,7 +60,7 @@ def _decide(store: Store, key: EngineKey, can_run: bool, force: bool) -> tuple[b
     try:
         stored = store.peek(key)
         if stored is not None:
-            check_files(stored)
+            store.check_files(stored)
     except EngineError as error:
         return True, f"damaged: {error.problem}", ()
     if stored is None:

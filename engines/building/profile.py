@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
-from filelock import Timeout
 
 from costroute_rt.engines.backends.engine import Backend, Engine
 from costroute_rt.engines.backends.setup import USUAL, Setup
@@ -74,7 +73,7 @@ def _measuring(store: Store) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(store.lock(_MEASURING, timeout_s=0))
-        except Timeout:
+        except TimeoutError:
             _log.warning("waiting for another process that is measuring")
             stack.enter_context(store.lock(_MEASURING))
         yield
@@ -98,7 +97,7 @@ def _measure(
             if progress is not None:
                 progress(name, index, len(stored))
             spec = setup.spec(bundle, name)
-            engine, loads[name] = _load(tool, entry, spec, clock, repeats)
+            engine, loads[name] = _load(tool, store, entry, spec, clock, repeats)
             calls[name] = example_call(stack.enter_context(engine), bundle, name, setup)
         times = _time_in_turns(calls, clock, limit_s)
     return [_keep(store, name, stored[name], condition, times[name], loads[name]) for name in stored]
@@ -123,12 +122,12 @@ def _time_in_turns(calls: Mapping[str, Callable[[], object]], clock: Clock, limi
     return {name: found[_WARM_UP:] for name, found in times.items()}
 
 
-def _load(tool: Backend, stored: StoredEngine, spec: BuildSpec, clock: Clock, repeats: int) -> tuple[Engine, list[float]]:
+def _load(tool: Backend, store: Store, stored: StoredEngine, spec: BuildSpec, clock: Clock, repeats: int) -> tuple[Engine, list[float]]:
     """The engine, and how long opening it took, a few times over; checking its hashes is part of it."""
     times = []
     for attempt in range(repeats):
         start = clock()
-        checked = Store(stored.path.parent.parent).find(stored.key)
+        checked = store.find(stored.key)
         engine = tool.open((checked or stored).path, spec, stored.key)
         times.append((clock() - start) * 1e3)
         if attempt < repeats - 1:

@@ -6,20 +6,15 @@ from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from filelock import Timeout
-
 from costroute_rt.engines.backends.key import FieldDifference
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.lookup import engine_key, read_costs
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import find_graph
 from costroute_rt.engines.bundle.size import known_size, with_size
-from costroute_rt.engines.machine.durable import store_errors
 from costroute_rt.engines.store.cost import EngineCost
-from costroute_rt.engines.store.store import Store, StoredEngine
-from costroute_rt.error import BackendError, ConfigError, EngineError
-
-DAMAGED = "damaged"
+from costroute_rt.engines.store.store import DAMAGED, Store, StoredEngine, disk_bytes
+from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +33,8 @@ class Usage:
     """On this machine, one for each condition, the nearest to the present one first; empty where it was not measured here."""
     unknown: str | None = None
     """Why staleness cannot be determined: backend or device missing."""
+    is_extra: bool = False
+    """Whether it lies in an extra store, from which nothing is removed."""
 
     @property
     def cost(self) -> EngineCost | None:
@@ -48,7 +45,7 @@ class Usage:
     def state(self) -> str:
         """Ready, stale, quarantined ... in a few words."""
         if self.stored.quarantined:
-            return f"quarantined: {self.stored.quarantined}" if self.stored.sha256 else DAMAGED
+            return f"quarantined: {self.stored.quarantined}" if self.stored.sha256 else self.stored.quarantined
         if self.differences:
             return f"stale: another {', '.join(d.field for d in self.differences)}"
         if self.unknown is not None:
@@ -62,12 +59,14 @@ class Collection:
 
     removed: list[tuple[Usage, str]]
     """Each with the reason."""
+    kept: list[tuple[Usage, EngineError]]
+    """Those that could not be removed, and why."""
     before_bytes: int
     after_bytes: int
 
 
 def survey(bundle: Bundle, store: Store, users: Mapping[str, Container[str]]) -> list[Usage]:
-    """Every directory of the store, damaged ones too, by graph.
+    """Every directory of the store and its extra stores, damaged ones too, by graph.
 
     users: the engines that each candidate needs; a name without a size counts for every size.
     """
@@ -85,11 +84,12 @@ def _describe(bundle: Bundle, store: Store, stored: StoredEngine, users: Mapping
     return Usage(
         stored=stored,
         engine=name,
-        disk_bytes=_disk_bytes(stored),
+        disk_bytes=disk_bytes(stored.path),
         used_by=tuple(candidate for candidate, names in users.items() if is_usable and (graph in names or name in names)),
         differences=differences,
         costs=_costs(store, stored, name, setup),
         unknown=unknown,
+        is_extra=not store.owns(stored),
     )
 
 
@@ -104,13 +104,14 @@ def collect_garbage(
     """Remove engines until the store has at most `max_bytes`: damaged ones, then those not used for longest.
 
     Engines in use are kept unless they alone exceed the limit; so are engines whose status is unknown. Records of quarantined engines
-    stay: they are small, and without them these engines would be built again. An engine that is being built stays too.
+    stay: they are small, and without them these engines would be built again. An engine that is being built, that another process uses or
+    that this user must not remove stays too, and extra stores are left alone.
     """
     if not dry_run:
         store.sweep()
-    found = survey(bundle, store, users)
+    found = [each for each in survey(bundle, store, users) if not each.is_extra]
     before = after = sum(each.disk_bytes for each in found)
-    removed = []
+    removed, kept = [], []
     for each in _by_worth(found):
         if after <= max_bytes:
             break
@@ -118,13 +119,16 @@ def collect_garbage(
             if not dry_run:
                 store.remove(each.stored.digest, timeout_s=0)
             removed.append((each, _why(each)))
-        except Timeout:
+        except TimeoutError:
             continue
-        except EngineError:
+        except EngineError as error:
+            if error.reason in (Reason.IN_USE, Reason.PERMISSION):
+                kept.append((each, error))
+                continue
             if each.stored.path.exists():
                 raise
         after -= each.disk_bytes  # also where somebody else removed it
-    return Collection(removed=removed, before_bytes=before, after_bytes=after)
+    return Collection(removed=removed, kept=kept, before_bytes=before, after_bytes=after)
 
 
 def _by_worth(found: Sequence[Usage]) -> list[Usage]:
@@ -173,11 +177,3 @@ def _costs(store: Store, stored: StoredEngine, name: str, setup: Setup) -> tuple
         return tuple(sorted(read_costs(store, stored, name), key=lambda cost: now.distance(cost.condition)))
     except EngineError:
         return ()
-
-
-def _disk_bytes(stored: StoredEngine) -> int:
-    """0 for one that somebody removed meanwhile."""
-    if not stored.path.exists():
-        return 0
-    with store_errors(stored.path):
-        return sum(file.stat().st_size for file in stored.path.iterdir() if file.is_file())

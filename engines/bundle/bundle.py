@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from costroute_rt.engines.bundle.digest import sha256_file, sha256_files
+from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -75,8 +75,9 @@ class Bundle:
     def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         """Read the bundle directory at `path`; raises BundleError.
 
-        The manifest is always checked in full, and so are the presence, size and location of every file. `verify` also hashes every file
-        and checks where the ONNX files' external data are. Without it, call `verify()` for the files that you are about to read.
+        The manifest is always checked in full, and so are the presence, size and location of every file: inside the directory, or, for a
+        bundle in the cache of a model hub, among the blobs of its repository. `verify` also hashes every file and checks where the ONNX
+        files' external data are. Without it, call `verify()` for the files that you are about to read.
         """
         given = Path(path)
         if (mistake := mistaken_path(given)) is not None:
@@ -105,28 +106,31 @@ class Bundle:
             raise BundleError(self.root / MANIFEST, f"family {self.family} has no graph {component}/{graph}", f"it has {known}")
         return found.graphs[graph]
 
-    def verify(self, *names: str) -> None:
-        """Hash the named files, or all, and check the external data of the ONNX files among them; raises BundleError."""
-        self.check_hashes(*names)
+    def verify(self, *names: str, hash_files: HashFiles = sha256_files) -> None:
+        """Check hashes, as `check_hashes` does, and the external data of the ONNX files among them; raises BundleError."""
+        self.check_hashes(*names, hash_files=hash_files)
         for name in names or self.files:
             if name.endswith(".onnx"):
                 self._check_onnx(name, self.path(name))
 
-    def check_hashes(self, *names: str) -> None:
-        """Hash the named files, or all (about 1 ms per megabyte); raises BundleError."""
+    def check_hashes(self, *names: str, hash_files: HashFiles = sha256_files) -> None:
+        """Compare the hashes of the named files, or of all, with the manifest; raises BundleError.
+
+        hash_files: hashes files (about 1 ms per megabyte), or knows their hashes.
+        """
         wanted = {name: self.path(name) for name in (names or self.files)}
         try:
-            found = sha256_files(wanted.values())
+            found = hash_files(wanted.values())
         except OSError as error:
             raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
         for name, path in wanted.items():
             if found[path] != self.files[name].sha256:
                 raise BundleError(path, f"its content does not match the manifest (SHA-256 begins {found[path][:12]})", _REMEDY)
 
-    def verify_graph(self, component: str, graph: str) -> Path:
+    def verify_graph(self, component: str, graph: str, hash_files: HashFiles = sha256_files) -> Path:
         """Verify one graph and its weights before a build; returns the path of the ONNX file."""
         name = self.graph_path(component, graph)
-        self.verify(name, *self.components[component].weights)
+        self.verify(name, *self.components[component].weights, hash_files=hash_files)
         return self.path(name)
 
     def weights_sha256(self, component: str) -> str:
@@ -139,18 +143,29 @@ class Bundle:
         return sum(self.files[name].bytes for name in self.components[component].weights)
 
     def _check_places(self) -> None:
+        folders = dict[Path, Path]()
         for name, entry in self.files.items():
             path = self.root / name
             try:
-                real, status = path.resolve(strict=True), path.stat()
+                folder = folders.get(path.parent) or folders.setdefault(path.parent, path.parent.resolve(strict=True))
+                status = path.lstat()
+                is_link = stat.S_ISLNK(status.st_mode)
+                real, status = (path.resolve(strict=True), path.stat()) if is_link else (folder / path.name, status)
             except (OSError, RuntimeError) as error:
                 raise BundleError(path, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
-            if not real.is_relative_to(self.root):
+            if not real.is_relative_to(self.root) and not self._is_in_hub_cache(path, real):
                 raise BundleError(path, f"it is a link out of the bundle, to {real}", "replace the link with the file itself")
             if not stat.S_ISREG(status.st_mode):
                 raise BundleError(path, "it is not a regular file", _REMEDY)
             if status.st_size != entry.bytes:
                 raise BundleError(path, f"it has {status.st_size} bytes, the manifest says {entry.bytes}", _REMEDY)
+
+    def _is_in_hub_cache(self, path: Path, real: Path) -> bool:
+        """Whether a file of the bundle is a link as model hubs' caches have them: from REPOSITORY/snapshots/... to REPOSITORY/blobs/."""
+        snapshots = next((folder for folder in self.root.parents if folder.name == "snapshots"), None)
+        if snapshots is None or not path.is_symlink() or not path.parent.resolve().is_relative_to(self.root):
+            return False
+        return real.parent == snapshots.parent / "blobs"
 
     def _check_onnx(self, name: str, path: Path) -> None:
         try:

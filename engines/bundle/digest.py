@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+HashFiles = Callable[[Iterable[Path]], Mapping[Path, str]]
+"""Returns the hexadecimal SHA-256 of each file; raises OSError."""
 
 _BUFFER_BYTES = 1 << 20
 _SERIAL_BYTES = 4 << 20
@@ -28,6 +30,9 @@ def sha256_files(paths: Iterable[Path]) -> dict[Path, str]:
     listed = list(paths)
     if sum(path.stat().st_size for path in listed) < _SERIAL_BYTES:
         return {path: sha256_file(path) for path in listed}
+
+    from concurrent.futures import ThreadPoolExecutor
+
     by_size = sorted(listed, key=lambda path: path.stat().st_size, reverse=True)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return dict(zip(by_size, pool.map(sha256_file, by_size), strict=True))

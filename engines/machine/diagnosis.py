@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 
 from costroute_rt.engines.machine.fix import Fix
 from costroute_rt.engines.machine.nvidia import Driver, find_driver
@@ -79,6 +78,8 @@ def _check_tensorrt_versions(versions: Mapping[str, str]) -> Iterator[Finding]:
 
 def version_of(distribution: str) -> str | None:
     """Installed version of a package; None if it is not installed."""
+    from importlib import metadata  # slow to load
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -87,6 +88,8 @@ def version_of(distribution: str) -> str | None:
 
 def _installed() -> dict[str, str]:
     """Every installed package of CUDA or TensorRT, in its normal spelling."""
+    from importlib import metadata
+
     names: Sequence[tuple[str, str]] = [(str(each.metadata["Name"] or ""), each.version) for each in metadata.distributions()]
     normal = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in names}
     return {name: version for name, version in normal.items() if name.startswith(("cuda-", "pycuda", "tensorrt", "nvidia-"))}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,11 @@ from pathlib import Path
 from costroute_rt.error import EngineError, Reason, StoreFullError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_SHARING_VIOLATIONS = {32, 33}
+"""Windows: another process has the file open, or a part of it locked."""
+_ACCESS_DENIED = 5
+"""Windows: also what renaming a folder answers while a file in it is open."""
 _SCARCE_BYTES = 1 << 20
 
 
@@ -24,10 +28,54 @@ def store_errors(path: Path) -> Iterator[None]:
     except TimeoutError:
         raise
     except OSError as error:
-        if error.errno in _FULL:
-            raise StoreFullError(f"there is no room to write: {error.strerror}", reason=Reason.FULL, path=path) from error
-        problem = f"the store cannot be used: {error.strerror or error}"
-        raise EngineError(problem, reason=Reason.STORE, path=error.filename or path) from error
+        raise make_store_error(error, path) from error
+
+
+def make_store_error(error: OSError, path: Path) -> EngineError:
+    """The error about a file or folder of the store, with the reason: no room, in use, somebody else's, or something else."""
+    where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+    if error.errno in _FULL:
+        return StoreFullError(f"there is no room to write: {error.strerror}", reason=Reason.FULL, path=path)
+    if is_in_use(error):
+        return EngineError("another process is using it", reason=Reason.IN_USE, path=where)
+    if error.errno in _FORBIDDEN:
+        return EngineError(f"the store cannot be used: {_describe_refusal(error, where)}", reason=Reason.PERMISSION, path=where)
+    return EngineError(f"the store cannot be used: {error.strerror or error}", reason=Reason.STORE, path=where)
+
+
+def is_in_use(error: OSError, *, is_rename: bool = False) -> bool:
+    """Whether another process has the file open, on systems that then refuse to move or remove it.
+
+    is_rename: the error is about renaming a folder, beside which this process could make another one.
+    """
+    code = getattr(error, "winerror", None)
+    return error.errno in (errno.EBUSY, errno.ETXTBSY) or code in _SHARING_VIOLATIONS or (is_rename and code == _ACCESS_DENIED)
+
+
+def _describe_refusal(error: OSError, path: Path) -> str:
+    """`it belongs to another user (uid 0, root)`: of the first existing folder above `path`, or of `path` itself."""
+    reason = error.strerror or str(error)
+    owner = None if error.errno == errno.EROFS or not hasattr(os, "geteuid") else _owner(path)
+    if owner is None or owner == os.geteuid():
+        return reason
+    return f"{reason}: it belongs to another user ({_describe_user(owner)})"
+
+
+def _owner(path: Path) -> int | None:
+    """User id of the owner of `path`, else of the first folder above it that can be seen."""
+    for each in (path, *path.parents):
+        with suppress(OSError):
+            return each.stat().st_uid
+    return None
+
+
+def _describe_user(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"uid {uid}, {pwd.getpwuid(uid).pw_name}"
+    except KeyError:  # in a container, an id without a name
+        return f"uid {uid}"
 
 
 def check_room(path: Path, needed_bytes: int) -> None:
@@ -44,20 +92,38 @@ def is_full(path: Path) -> bool:
     return shutil.disk_usage(path).free < _SCARCE_BYTES
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Replace `path` by a file with this content, all or nothing."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def write_file(path: Path, data: bytes, mode: int = 0o666, *, is_durable: bool = True) -> None:
+    """Replace `path` by a file with this content, all or nothing.
+
+    mode: of the file, as far as the umask allows it.
+    is_durable: wait until it would survive a power cut.
+    """
+    name = _unused(path)
     try:
-        with open(handle, "wb") as file:
+        with open(name, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(name)
         raise
-    sync_folder(path.parent)
+    if is_durable:
+        sync_folder(path.parent)
+
+
+def make_folder_beside(path: Path) -> Path:
+    """A new empty folder called .NAME.*, beside `path`, with the mode that the umask allows (`tempfile` makes folders for one user)."""
+    made = _unused(path)
+    made.mkdir()
+    return made
+
+
+def _unused(path: Path) -> Path:
+    """A hidden name beside `path` that nothing has."""
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}")
 
 
 @contextmanager
@@ -67,7 +133,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     The folder is made beside `target`, whose parents are created. Raises OSError.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    staging = make_folder_beside(target)
     new, old = staging / "new", staging / "old"
     try:
         new.mkdir()

@@ -49,6 +49,7 @@ def open_resources(
     clock: Clock,
     *,
     home: str | Path | None,
+    extra_stores: Sequence[str | Path],
     backend: str,
     provider: str,
     precision: str,
@@ -62,11 +63,12 @@ def open_resources(
     if build and background_build:
         raise ConfigError("build and background_build", (build, background_build), "one of them")
     bundle = Bundle.open(shipped_bundle() if path is None else path, verify=False)
-    bundle.check_hashes()
-    family, store = Family.open(bundle), Store.open(home)
+    store = Store.open(home, extra_stores)
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
+    bundle.check_hashes(hash_files=store.hash_files)
+    family = Family.open(bundle)
     source = EngineSource(bundle, store, wanted)
     names = engine_names(bundle)
     if background_build:
@@ -77,7 +79,7 @@ def open_resources(
     engines = EngineSet(source.open)
     quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
     if bundle.router is not None:
-        quality = open_router(bundle, engines.of_family(family.name))
+        quality = open_router(bundle, engines.of_family(family.name), store.hash_files)
     calls = router_calls(bundle) if quality.engines else ()
     costs = source.costs(family.sizes, names)
     assumes = describe_assumption(source.setup.condition(), (cost.condition for cost in costs.values()))
@@ -95,6 +97,7 @@ def open_resources(
         setup=describe_setup(engine_key(bundle, names[0], source.setup), source.setup.threads),
         fallback=wanted.fallback,
         assumes=assumes,
+        store=store.root,
         versions={"costroute-rt": read_version(), **_versions(source.setup, wanted), "numpy": np.__version__},
         upgrade=start_upgrade(source, wanted, names) if source.setup != wanted else None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
@@ -17,6 +18,7 @@ from costroute_rt.family.family import Family
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
+from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.quality import QualityEstimator
 
 
@@ -44,6 +46,8 @@ class Resources:
     """How the condition in which costs were measured differs from the present one; None if it does not."""
     versions: Mapping[str, str]
     """Versions of the libraries that make the images, by name."""
+    store: Path = Path()
+    """Directory of the engines."""
     upgrade: Upgrade | None = None
     """The background build; None if nothing had to be built."""
     negatives: Encodings = field(default_factory=Encodings)
@@ -92,16 +96,17 @@ class Resources:
         return request.negative_prompt
 
     def judge(self, prompt: str, engines: Lease) -> Judgement:
-        """The expected quality of each candidate, from one run of the text encoder if the router reads its states.
+        """The expected quality of each candidate. The caller holds `reading`. Raises PromptError if the prompt is far too long."""
+        return self.quality.judge(prompt, self.text_states(prompt, engines))
 
-        The caller holds `reading`. Raises PromptError if the prompt is far too long.
-        """
+    def text_states(self, prompt: str, engines: Lease) -> TextStates | None:
+        """The prompt's states for the router, from one run of the text encoder; None if the router reads none."""
         family, source = self.main_family, self.states_source
         if source is None:
-            return self.quality.judge(prompt, None)
+            return None
         tokens = tokenize(family.tokenizers, prompt, [source.tokenizer])
         tensors = family.encode(source.encoder, tokens, engines.get(source.call.engine))
-        return self.quality.judge(prompt, text_states(family.bundle, source, tensors, tokens, family.tokenizers))
+        return text_states(family.bundle, source, tensors, tokens, family.tokenizers)
 
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
-from costroute_rt.engines.bundle.digest import sha256_file
+from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
 from costroute_rt.engines.bundle.section import Section, canonical_json, shorten
 from costroute_rt.error import ConfigError
 from costroute_rt.judgement import Judgement, Neighbour
@@ -195,17 +195,19 @@ class Router:
         (folder / ROUTER_JSON).write_bytes(canonical_json(settings))
 
     @classmethod
-    def load(cls, folder: Path, *, open_engine: OpenEngine = no_engine) -> Router:
+    def load(cls, folder: Path, *, open_engine: OpenEngine = no_engine, hash_files: HashFiles = sha256_files) -> Router:
         """The router that `save` wrote into `folder`; raises BundleError for files that are missing, damaged or something else.
 
         open_engine: called for the engines of its networks whenever it judges.
+        hash_files: hashes its files, or knows their hashes.
         """
         path = folder / ROUTER_JSON
         section = read_settings(path)
         _check_format(section)
-        if not (folder / ROUTER_ARRAYS).is_file() or sha256_file(folder / ROUTER_ARRAYS) != section.sha256("arrays_sha256"):
-            raise router_error(folder / ROUTER_ARRAYS, f"it is missing, or not the file {ROUTER_JSON} was written with")
-        arrays = read_arrays(folder / ROUTER_ARRAYS)
+        arrays_path = folder / ROUTER_ARRAYS
+        if not arrays_path.is_file() or hash_files([arrays_path])[arrays_path] != section.sha256("arrays_sha256"):
+            raise router_error(arrays_path, f"it is missing, or not the file {ROUTER_JSON} was written with")
+        arrays = read_arrays(arrays_path)
         try:
             return _build(cls, section, folder, arrays, open_engine)
         except (ConfigError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
+from costroute_rt.engines.bundle.digest import HashFiles, sha256_files
 from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import MANIFEST, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
@@ -22,17 +23,18 @@ from costroute_rt.routing.router_network import OpenEngine, no_engine
 FOLDER = "router"
 
 
-def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
+def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine, hash_files: HashFiles = sha256_files) -> Router:
     """The bundle's router; raises BundleError if it has none, or one that was fitted for another pool or text encoder.
 
     open_engine: called for the engines of its networks whenever it judges.
+    hash_files: hashes its files, or knows their hashes.
     """
     if bundle.router is None:
         raise BundleError(bundle.root / MANIFEST, "it has no router", "fit one to it", reason=Reason.ROUTER)
     path, arrays = bundle.path(bundle.router["file"]), bundle.path(bundle.router["arrays"])
     if path.name != ROUTER_JSON or arrays != path.with_name(ROUTER_ARRAYS):
         raise router_error(path, f"expected {ROUTER_JSON} and {ROUTER_ARRAYS} in one folder")
-    router = Router.load(path.parent, open_engine=open_engine)
+    router = Router.load(path.parent, open_engine=open_engine, hash_files=hash_files)
     check_router(router, bundle, path)
     if isinstance(router.encoder, EngineEncoder) and bundle.router.get("tokenizer") != f"{FOLDER}/{TOKENIZER}":
         raise router_error(path, f"expected {FOLDER}/{TOKENIZER} to be the router's tokenizer")

@@ -82,7 +82,7 @@ CHANGES: list[tuple[Change, str]] = [
 
 
 def content(home: Path) -> dict[str, str]:
-    files = (path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock")
+    files = (path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock" and path.name != "trust.json")
     return {str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

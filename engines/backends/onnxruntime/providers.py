@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -121,7 +121,7 @@ def _make_unusable_error(name: str, problem: str) -> BackendError:
 def make_absent_error(name: str, listed: Iterable[str]) -> BackendError:
     """The error about a provider that this ONNX Runtime was built without: the library it lacks, and whether a driver is installed."""
     installed = installed_distributions()
-    who = " and ".join(f"{each} {metadata.version(each)}" for each in installed) or "this onnxruntime"
+    who = " and ".join(f"{each} {version_of(each)}" for each in installed) or "this onnxruntime"
     found = f"{_names(listed)}: {who} has no {_library_name(name) if name in DEVICE_TYPES else PROVIDERS[name]}"
     if name in DEVICE_TYPES and not has_cuda_library():
         found += f", and there is {NO_DRIVER}"
@@ -162,7 +162,8 @@ def installed_distributions() -> list[str]:
 
 def list_distributions(site: Path) -> list[str]:
     """The same for one directory of packages."""
-    names = {path.name.split("-")[0].replace("_", "-").lower() for path in site.glob("onnxruntime*.dist-info")}
+    found = [name for name in os.listdir(site) if name.startswith("onnxruntime") and name.endswith(".dist-info")]
+    names = {name.split("-")[0].replace("_", "-").lower() for name in found}
     return sorted(name for name in names if not name.startswith(("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-ep-")))
 
 

@@ -52,7 +52,7 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch, no_driver: None) -> None:
     """An ONNX Runtime for the CPU, on a machine without an NVIDIA driver."""
     _list_providers(monkeypatch, "CPUExecutionProvider")
     monkeypatch.setattr(providers, "installed_distributions", lambda: ["onnxruntime"])
-    monkeypatch.setattr(providers.metadata, "version", lambda name: "1.99")
+    monkeypatch.setattr(providers, "version_of", lambda name: "1.99")
 
 
 def _list_providers(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

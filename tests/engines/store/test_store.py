@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from costroute_rt.engines.backends.setup import Setup
@@ -139,7 +140,7 @@ def test_leftovers_that_cannot_be_removed_do_not_stop_a_reader(store_copy: Store
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     (store_copy.folder / f".{_folder(store_copy).name}.abc").mkdir()
-    monkeypatch.setattr(store_module.FileLock, "acquire", refuse)
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     assert store_copy.sweep() == []
 
 

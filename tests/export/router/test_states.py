@@ -30,7 +30,7 @@ def test_states_are_those_the_runtime_routes_by(tiny_bundle: Path, engine_home: 
     assert found.lengths[0] > found.lengths[1] > 0
     with Runtime.open(tiny_bundle, home=engine_home, build=True) as runtime:
         resources = replace(runtime._resources, states_source=StatesSource.open(runtime._resources.main_family.bundle))
-        own = [each for prompt in prompts if (each := resources.text_states(prompt)) is not None]
+        own = [each for prompt in prompts if (each := resources.text_states(prompt, resources.engines.lease())) is not None]
     np.testing.assert_array_equal(found.states, np.concatenate([each.states for each in own]))
     np.testing.assert_array_equal(found.lengths, np.concatenate([each.lengths for each in own]))
 

@@ -1,0 +1,100 @@
+"""Hashes of files that were hashed before, so that a start hashes nothing twice.
+
+A file is trusted while its size, times and inode are those it had when it was hashed; anything else is hashed again. The record belongs
+to the store, also for files elsewhere: a bundle often lies where this user cannot write. A record that is damaged, too large or that
+others could have written counts as none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from costroute_rt.engines.bundle.digest import sha256_files
+from costroute_rt.engines.machine.durable import write_file
+
+TRUST = "trust.json"
+_VERSION = 1
+_MOST_FILES = 4096
+_MOST_BYTES = 4 << 20
+
+State = tuple[int, int, int, int, int]
+"""Size, time of the last change of the content and of the inode in nanoseconds, device, inode."""
+
+
+class Trust:
+    """The record of one store; loaded when it is first needed. Safe to use from several threads and processes: what is lost is hashed."""
+
+    def __init__(self, root: Path, *, makes_root: bool = False) -> None:
+        """makes_root: make the store's directory if it is missing, for a record about other stores."""
+        self._root, self._makes_root = root, makes_root
+        self._files: dict[str, tuple[State, str]] | None = None
+
+    def hash_files(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """SHA-256 of each file, from the record where it may be trusted; raises OSError."""
+        files, found, states = self._load(), dict[Path, str](), dict[Path, State]()
+        for path in paths:
+            states[path] = _state(path)
+            known = files.get(str(path))
+            if known is not None and known[0] == states[path]:
+                found[path] = known[1]
+        new = sha256_files(path for path in states if path not in found)
+        self.add({path: digest for path, digest in new.items() if _state(path) == states[path]})
+        return found | new
+
+    def add(self, digests: Mapping[Path, str]) -> None:
+        """Record files that have just been hashed, if the store exists and can be written; raises OSError for files that are gone."""
+        if not digests:
+            return
+        files = self._load()
+        for path, digest in digests.items():
+            files.pop(str(path), None)  # so that it counts as new
+            files[str(path)] = _state(path), digest
+        for name in list(files)[:-_MOST_FILES]:
+            files.pop(name, None)
+        listed = {name: [*state, digest] for name, (state, digest) in list(files.items())}
+        with suppress(OSError):
+            if self._makes_root:
+                self._root.mkdir(parents=True, exist_ok=True)
+            if os.path.isdir(self._root):
+                write_file(self._root / TRUST, json.dumps({"format_version": _VERSION, "files": listed}).encode(), 0o644, is_durable=False)
+
+    def _load(self) -> dict[str, tuple[State, str]]:
+        if self._files is None:
+            try:
+                self._files = _parse(_read(self._root))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                self._files = {}
+        return self._files
+
+
+def _read(root: Path) -> bytes:
+    """The record's bytes; raises OSError, ValueError where somebody else than the store's owner could have written it."""
+    with open(root / TRUST, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+            raise ValueError("not a record")
+        if hasattr(os, "geteuid") and (found.st_uid not in (os.geteuid(), os.stat(root).st_uid) or found.st_mode & 0o022):
+            raise ValueError("somebody else may have written it")
+        return file.read()
+
+
+def _parse(data: bytes) -> dict[str, tuple[State, str]]:
+    values = json.loads(data)
+    if values["format_version"] != _VERSION:
+        raise ValueError("another version")
+    files = {}
+    for name, (size, changed, touched, device, inode, digest) in values["files"].items():
+        if not all(type(each) is int for each in (size, changed, touched, device, inode)) or not isinstance(digest, str):
+            raise ValueError("not a record")
+        files[name] = (size, changed, touched, device, inode), digest
+    return files
+
+
+def _state(path: Path) -> State:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino
