@@ -14,7 +14,7 @@ from costroute_rt.call import Call
 from costroute_rt.cost.cost_model import Observed
 from costroute_rt.engines.bundle.manifest import PreviewSpec
 from costroute_rt.engines.bundle.tokenizer import Tokens
-from costroute_rt.error import CancelledError, EngineError, Reason
+from costroute_rt.error import BudgetError, CancelledError, EngineError, Reason
 from costroute_rt.family.conditioning import StatesSource, Tensors, stack_rows, text_states, token_tensors, tokenize
 from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
@@ -22,6 +22,7 @@ from costroute_rt.family.resources import Resources
 from costroute_rt.generation.loop import Denoiser, Pace, Run
 from costroute_rt.generation.planner import plan_calls, route_request
 from costroute_rt.generation.stopwatch import Stopwatch
+from costroute_rt.generation.warm_up import probe
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
@@ -48,6 +49,7 @@ class Generation:
         self._encoded: dict[str, Tensors] = {}
         """Outputs of text encoders for the prompt, by the name of their engine."""
         self._left_out = 0
+        self._caller_ms = self._loop_ms = 0.0
         self._is_truncated = False
 
     def events(self) -> Iterator[StepEvent | Result]:
@@ -67,12 +69,16 @@ class Generation:
             pace = self._pace(plan, route, later)
             noise = NoiseStream([self._seed + index], plan.latent_shape)
             run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=self._resources.clock)
+            started_s = self._resources.clock()
             while run.left:
                 ms = run.advance()
                 self._watch.rows_ms.append(ms)
                 self._record(plan.step, ms)
-                yield self._step_event(run, pace, family, plan, later)
+                event, yielded_s = self._step_event(run, pace, family, plan, later), self._resources.clock()
+                yield event
+                self._caller_ms += (self._resources.clock() - yielded_s) * 1000
                 self._check_cancelled()
+            self._loop_ms += (self._resources.clock() - started_s) * 1000
             self._left_out += len(plan.table) - run.done
             pixels.append(self._decode(run, plan))
         yield self._finish(route, family, plan, np.concatenate(pixels))
@@ -84,8 +90,12 @@ class Generation:
         states = None if source is None else self._text_states(resources.main_family, source)
         for call in resources.router_calls:
             self._engine(call.engine)
-        with self._watch.stage("route"):
-            return route_request(resources, self._request, calls, states)
+        try:
+            with self._watch.stage("route"):
+                return route_request(resources, self._request, calls, states)
+        except BudgetError:
+            probe(resources, self._request, calls.values())
+            raise
 
     def _text_states(self, family: Family, source: StatesSource) -> TextStates:
         """The prompt's states for the router."""
@@ -203,8 +213,11 @@ class Generation:
         watch, max_ms, predicted = self._watch, self._request.max_ms, route.option.cost
         timings = watch.timings(self._waited_ms)
         left_out_ms = self._left_out * sum(watch.rows_ms) / len(watch.rows_ms)
-        actual_ms = timings.total_ms + left_out_ms
-        self._resources.costs.observe(predicted, self._observed, actual_ms=actual_ms, overhead_ms=timings.outside_ms)
+        actual_ms = timings.total_ms + left_out_ms - self._caller_ms
+        self._observed.rows = len(watch.rows_ms)
+        self._observed.row_overhead_ms = self._loop_ms - sum(watch.rows_ms) - self._caller_ms
+        self._observed.request_overhead_ms = timings.outside_ms - self._observed.row_overhead_ms - self._caller_ms
+        self._resources.costs.observe(predicted, self._observed, actual_ms=actual_ms)
         outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3), "replanned": self._left_out}
         return Result(
             pixels=pixels,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from costroute_rt.call import Call, Stage
-from costroute_rt.cost.correction import MARGIN_HIGH, MARGIN_LOW, Window
+from costroute_rt.cost.correction import MARGIN_HIGH, MARGIN_LOW
 from costroute_rt.cost.cost_model import CostModel, Observed
+from costroute_rt.cost.window import Window
 from costroute_rt.route import Cost
 from tests.runtime.fakes import FakeClock, steady
 
@@ -45,7 +46,8 @@ def run(model: CostModel, clock: FakeClock, calls: Calls, factor: float, *, extr
             model.record_call(observed, call, ms)
         total_ms += call.times * ms
     clock.pass_ms(total_ms)
-    model.observe(predicted, observed, actual_ms=total_ms, overhead_ms=1.0)
+    observed.rows, observed.request_overhead_ms = 1, 1.0
+    model.observe(predicted, observed, actual_ms=total_ms)
 
 
 def test_condition_calls_count_as_text(clock: FakeClock) -> None:
@@ -144,7 +146,7 @@ def test_load_times_are_corrected_apart_from_calls(model: CostModel, clock: Fake
     for _ in range(8):
         observed = Observed()
         model.record_load(observed, "tiny/base/step", 90.0)
-        model.observe(model.predict(calls, loads), observed, actual_ms=300, overhead_ms=1)
+        model.observe(model.predict(calls, loads), observed, actual_ms=300)
     cost = model.predict(calls, loads)
     assert cost.swap_ms == pytest.approx(90)
     assert cost.denoise_ms == 200
