@@ -155,7 +155,9 @@ class BudgetError(CostrouteError):
         self.reason, self.queue_ms, self.recent_factor = reason, queue_ms, recent_factor
         what = "nothing fits" if prompts == 1 else f"{prompts} prompts do not fit"
         later = "" if reason is Reason.TOO_SLOW else "try again later, "
-        super().__init__(f"{what} in {_ms(max_ms)}: the fastest candidate, {fastest}, {self._need()}; {later}allow more time or ask for the fastest")
+        super().__init__(
+            f"{what} in {_ms(max_ms)}: the fastest candidate, {fastest}, {self._need()}; {later}allow more time or ask for the fastest"
+        )
 
     def _need(self) -> str:
         """How long the fastest candidate takes, and what of it passes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ from costroute_rt.error import CancelledError, ConfigError, EngineError
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.generation import Generation
-from costroute_rt.generation.planner import plan_calls, route_batch, route_request
+from costroute_rt.generation.planner import check_batch, plan_calls, route_batch, route_request
 from costroute_rt.judgement import Judgement
-from costroute_rt.request import Request, RequestOptions, check_number, make_request
+from costroute_rt.request import Request, RequestOptions, check_list, check_number, make_request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
 
@@ -130,7 +130,7 @@ class Runtime:
 
     def plan(
         self,
-        prompts: Sequence[str | Route],
+        prompts: Iterable[str | Route],
         *,
         total_ms: float | None = None,
         mean_ms: float | None = None,
@@ -145,11 +145,11 @@ class Runtime:
         Nothing is generated: give each prompt to `generate` with `candidate=route.chosen.name`. To adapt to the actual times, plan again
         with the remaining routes and the remaining time; the prompt of a route is not judged a second time.
         total_ms: budget for all prompts together. mean_ms: budget per prompt. Exactly one of them must be given.
-        or_fastest: if not even the fastest candidates fit, plan these instead of raising BudgetError.
+        or_fastest: if not even the fastest candidates fit, plan these instead of raising BudgetError, which is raised before any prompt is
+            judged.
         The other arguments are fields of `Request`.
         """
-        if isinstance(prompts, str):
-            raise ConfigError("prompts", prompts, "a list of prompts, not a single text")
+        prompts = check_list("prompts", prompts)
         if (total_ms is None) == (mean_ms is None):
             raise ConfigError("total_ms and mean_ms", (total_ms, mean_ms), "one of them")
         for name, value in (("total_ms", total_ms), ("mean_ms", mean_ms)):
@@ -162,8 +162,11 @@ class Runtime:
         requests = [self._check(make_request(each.prompt if isinstance(each, Route) else each, **shared)) for each in prompts]
         budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)
         with self._take_turn():
+            plans = plan_calls(self._resources, requests[0])
+            if not or_fastest:
+                check_batch(self._resources, plans, len(requests), budget_ms)
             judged = [(request.prompt, self._judge(each, request.prompt)) for each, request in zip(prompts, requests, strict=True)]
-            return route_batch(self._resources, judged, plan_calls(self._resources, requests[0]), budget_ms, or_fastest=or_fastest)
+            return route_batch(self._resources, judged, plans, budget_ms, or_fastest=or_fastest)
 
     def _judge(self, known: str | Route, prompt: str) -> Judgement:
         if isinstance(known, Route) and known.judgement is not None:

@@ -68,7 +68,8 @@ class CostModel:
         measured, correction = {**self._measured, **instead} if instead else self._measured, self._correction
         timed = [call for call in calls if call.stage != Stage.ROUTE]
         runs = [
-            _Run(call.stage.value, call.times, measured[call.engine].call, _work(call), correction.call_factor(_key(call))) for call in timed
+            _Run(call.stage.value, call.times, measured[call.engine].call, _work(call), correction.call_factor(_key(call)))
+            for call in timed
         ]
         runs += [_Run("swap", 1, measured[engine].load, 1.0, correction.load_factor(engine)) for engine in loads]
         rows = sum(call.times for call in timed if call.stage is Stage.DENOISE)
@@ -125,7 +126,9 @@ class CostModel:
         """
         if not self._correction.wants_probe():
             return None
-        fitting = [plan for plan in plans if sum(call.times * self._profiled_ms(call) for call in plan if call.stage != Stage.ROUTE) <= max_ms]
+        fitting = [
+            plan for plan in plans if sum(call.times * self._profiled_ms(call) for call in plan if call.stage != Stage.ROUTE) <= max_ms
+        ]
         calls = [call for plan in fitting for call in plan if call.stage != Stage.ROUTE and self._profiled_ms(call) > 0]
         if not calls:
             return None

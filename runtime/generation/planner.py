@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
 from costroute_rt.cost.allocation import Allocation, allocate
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.error import BudgetError
+from costroute_rt.error import BudgetError, Reason
 from costroute_rt.family.resources import Resources
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
@@ -47,6 +48,11 @@ def route_request(resources: Resources, request: Request, plans: Plans, states: 
     )
 
 
+def check_batch(resources: Resources, plans: Plans, prompts: int, total_ms: float) -> None:
+    """Raises BudgetError if not even the fastest candidates finish so many prompts in `total_ms`, whatever the prompts are."""
+    _batch_ms(_batch_costs(resources, plans), prompts, total_ms)
+
+
 def route_batch(
     resources: Resources, judged: Sequence[tuple[str, Judgement]], plans: Plans, total_ms: float, *, or_fastest: bool
 ) -> list[Route]:
@@ -55,30 +61,33 @@ def route_batch(
     judged: prompts with their judgements. plans: the calls of each candidate, the same for all prompts.
     or_fastest: if even the cheapest candidates exceed the budget, choose them instead of raising BudgetError.
     """
-    costs = {name: resources.costs.predict(calls, resources.missing(calls)) for name, calls in plans.items()}
+    costs = _batch_costs(resources, plans)
     columns = [index for index, candidate in enumerate(resources.pool) if candidate.name in plans]
     quality = np.array([judgement.mean for _, judgement in judged])[:, columns]
-    cost_ms = np.array([costs[candidate.name].total_ms for candidate in resources.pool if candidate.name in plans])
     try:
-        allocation = allocate(quality, cost_ms, total_ms)
+        allocation = allocate(quality, np.array(list(_batch_ms(costs, len(judged), total_ms).values())), total_ms)
         reason = _reason(allocation, total_ms, len(judged))
     except BudgetError:
         if not or_fastest:
             raise
-        cheapest = int(cost_ms.argmin())
-        allocation = Allocation(np.full(len(judged), cheapest), 0.0, len(judged) * float(cost_ms[cheapest]))
+        totals_ms = np.array([cost.total_ms for cost in costs.values()])
+        cheapest = int(totals_ms.argmin())
+        allocation = Allocation(np.full(len(judged), cheapest), 0.0, len(judged) * float(totals_ms[cheapest]))
         reason = FASTEST
+    blank, explained = _blank_options(resources, plans, costs), dict[tuple[int, int], tuple[Option, ...]]()
     routes = []
     for (prompt, judgement), choice in zip(judged, allocation.choice.tolist(), strict=True):
-        options = list_options(resources, plans, judgement, costs)
-        chosen = options[choice]
+        key = (id(judgement), choice)  # on averages, all prompts share one judgement
+        if key not in explained:
+            options = _judged_options(blank, judgement)
+            explained[key] = explain(options, options[choice], reason)
         routes.append(
             Route(
                 prompt=prompt,
                 max_ms=None,
-                chosen=chosen.candidate,
+                chosen=explained[key][choice].candidate,
                 reason=reason,
-                options=explain(options, chosen, reason),
+                options=explained[key],
                 lam=allocation.multiplier,
                 judgement=judgement,
             )
@@ -86,29 +95,66 @@ def route_batch(
     return routes
 
 
-def list_options(resources: Resources, plans: Plans, judgement: Judgement, costs: Mapping[str, Cost] | None = None) -> list[Option]:
-    """The candidates in `plans`, in the pool's order, each with its expected quality, cost and memory.
+def list_options(resources: Resources, plans: Plans, judgement: Judgement) -> list[Option]:
+    """The candidates in `plans`, in the pool's order, each with its expected quality, cost and memory."""
+    return _judged_options(_blank_options(resources, plans, _batch_costs(resources, plans)), judgement)
 
-    costs: costs by candidate; None means that they are predicted here.
-    """
-    options = []
-    for index, candidate in enumerate(resources.pool):
-        calls = plans.get(candidate.name)
-        if calls is None:
-            continue
-        missing = resources.missing(calls)
-        options.append(
+
+def _blank_options(resources: Resources, plans: Plans, costs: Mapping[str, Cost]) -> list[tuple[int, Option]]:
+    """The candidates in `plans` with all that does not depend on the prompt, and their indices in the pool."""
+    return [
+        (
+            index,
             Option(
                 candidate=candidate,
-                quality=float(judgement.mean[index]),
-                quality_error=float(judgement.standard_error[index]),
-                cost=resources.costs.predict(calls, missing) if costs is None else costs[candidate.name],
-                memory_bytes=_memory_bytes(resources, candidate, calls),
-                resident=not missing,
-                building_ms=_upgraded_ms(resources, calls),
-            )
+                quality=0.0,
+                quality_error=0.0,
+                cost=costs[candidate.name],
+                memory_bytes=_memory_bytes(resources, candidate, plans[candidate.name]),
+                resident=not resources.missing(plans[candidate.name]),
+                building_ms=_upgraded_ms(resources, plans[candidate.name]),
+            ),
         )
-    return options
+        for index, candidate in enumerate(resources.pool)
+        if candidate.name in plans
+    ]
+
+
+def _judged_options(blank: Sequence[tuple[int, Option]], judgement: Judgement) -> list[Option]:
+    """The options with the expected qualities of one prompt."""
+    mean, error = judgement.mean, judgement.standard_error
+    return [replace(option, quality=float(mean[index]), quality_error=float(error[index])) for index, option in blank]
+
+
+def _batch_costs(resources: Resources, plans: Plans) -> dict[str, Cost]:
+    """The cost of each candidate in `plans`, by name, in the pool's order."""
+    costs = resources.costs
+    return {
+        each.name: costs.predict(plans[each.name], resources.missing(plans[each.name])) for each in resources.pool if each.name in plans
+    }
+
+
+def _batch_ms(costs: Mapping[str, Cost], prompts: int, total_ms: float) -> dict[str, float]:
+    """Expected milliseconds of one prompt by candidate: without recent load if only that exceeds the budget and it was not seen just now.
+
+    Raises BudgetError if the fastest exceeds the budget.
+    """
+    now = {name: cost.total_ms for name, cost in costs.items()}
+    fastest = min(now, key=now.__getitem__)
+    if prompts * now[fastest] <= total_ms:
+        return now
+    usual = {name: cost.total_ms / cost.recent_factor for name, cost in costs.items()}
+    fits_idle = prompts * min(usual.values()) <= total_ms
+    if fits_idle and costs[fastest].is_load_stale:
+        return usual
+    raise BudgetError(
+        total_ms,
+        fastest,
+        prompts * now[fastest],
+        prompts=prompts,
+        reason=Reason.LOAD if fits_idle else Reason.TOO_SLOW,
+        recent_factor=costs[fastest].recent_factor,
+    )
 
 
 def _upgraded_ms(resources: Resources, calls: Sequence[Call]) -> float | None:
