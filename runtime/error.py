@@ -161,9 +161,7 @@ class BudgetError(CostrouteError):
 
     def _need(self) -> str:
         """How long the fastest candidate takes, and what of it passes."""
-        now, idle = f"needs about {_ms(self.fastest_ms)}", _ms(self.idle_ms)
-        if self.prompts != 1:
-            now += " for them"
+        now, idle = f"needs about {_ms(self.fastest_ms)}{'' if self.prompts == 1 else ' for them'}", _ms(self.idle_ms)
         if self.reason is Reason.QUEUE:
             return f"{now} now, {_ms(self.queue_ms)} of it to wait for other requests"
         if self.reason is Reason.LOAD:

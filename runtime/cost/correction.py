@@ -78,9 +78,10 @@ class Correction:
     def margin(self) -> Level:
         """Safety margin to add to an upper estimate, as a share of the prediction."""
         with self._lock:
-            usual, loaded = self._excess.values(), self._loaded_excess.values() if self._device_factor() > LOADED else []
-            now, without = (min(max(upper(values, COVERAGE), MARGIN_LOW), MARGIN_HIGH) for values in ([*usual, *loaded], usual))
-            return Level(now, min(now, without))
+            excess = self._excess.values()
+            usual = _margin(excess)
+            now = _margin([*excess, *self._loaded_excess.values()]) if self._device_factor() > LOADED else usual
+            return Level(now, min(now, usual))
 
     def is_load_stale(self) -> bool:
         """Whether no slow run was seen lately, so that load that was seen before may be over."""
@@ -102,7 +103,6 @@ class Correction:
         known = {engine: times for engine, times in calls.items() if times[0] > 0}
         with self._lock:
             is_slow = self._note(known)
-            self._image_s = self._seen_s
             for engine, (measured, actual) in known.items():
                 self._learned(self._calls, engine).add(actual / measured)
             for engine, (measured, actual) in loads.items():
@@ -142,20 +142,18 @@ class Correction:
             self._factors_until_s = -math.inf
 
     def _note(self, calls: Times) -> bool:
-        """Note the speed of calls that ended now, and return whether they were slow. Calls at the usual speed end a load not seen lately."""
-        self._seen_s = self._clock()
+        """Note the speed of an image that ended now, and return whether it was slow; one at the usual speed ends a load not seen lately."""
+        self._seen_s = self._image_s = self._clock()
         actual_ms = sum(actual for _, actual in calls.values())
-        expected_ms, usual_ms = (
-            sum(measured * getattr(self._factor(engine), which) for engine, (measured, _) in calls.items()) for which in Level._fields
-        )
-        if not usual_ms:
-            return False
+        expected_ms = sum(measured * self._factor(engine).now for engine, (measured, _) in calls.items())
+        usual_ms = sum(measured * self._factor(engine).usual for engine, (measured, _) in calls.items())
         is_slow = actual_ms > LOADED * usual_ms
         if is_slow:
             self._slow_s = self._seen_s
         elif self._is_load_stale() and expected_ms > LOADED * usual_ms:
             self._forget_load()
-        self._images.add(calls)
+        if calls:
+            self._images.add(calls)
         self._factors_until_s = -math.inf
         return is_slow
 
@@ -192,7 +190,7 @@ class Correction:
         return self._factors[_DEVICE].now
 
     def _level(self, engine: str) -> Level:
-        """The engine's long median and usual factor; for an engine not used lately, the medians of the others', profiled at the same time."""
+        """What is learned of the engine; for one not used lately, the medians of the others, as they were profiled at the same time."""
         found = self._calls.get(engine)
         if found is not None and found.is_fresh():
             return found.level()
@@ -201,3 +199,7 @@ class Correction:
 
     def _learned(self, known: dict[str, Learned], engine: str) -> Learned:
         return known.setdefault(engine, Learned(self._clock, 1.0))
+
+
+def _margin(excess: list[float]) -> float:
+    return min(max(upper(excess, COVERAGE), MARGIN_LOW), MARGIN_HIGH)

@@ -126,10 +126,8 @@ class CostModel:
         """
         if not self._correction.wants_probe():
             return None
-        fitting = [
-            plan for plan in plans if sum(call.times * self._profiled_ms(call) for call in plan if call.stage != Stage.ROUTE) <= max_ms
-        ]
-        calls = [call for plan in fitting for call in plan if call.stage != Stage.ROUTE and self._profiled_ms(call) > 0]
+        timed = [[call for call in plan if call.stage != Stage.ROUTE and self._profiled_ms(call) > 0] for plan in plans]
+        calls = [call for plan in timed if sum(each.times * self._profiled_ms(each) for each in plan) <= max_ms for call in plan]
         if not calls:
             return None
         cheapest = min(calls, key=self._profiled_ms)
