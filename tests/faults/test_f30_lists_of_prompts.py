@@ -41,7 +41,7 @@ def device(tiny_bundle: Path) -> FakeDevice:
     ids=lambda value: type(value).__name__,
 )
 def test_f30_what_is_no_list_of_prompts_is_refused(device: FakeDevice, prompts: Any) -> None:
-    with pytest.raises(ConfigError, match="^prompts is .*expected a list") as caught:
+    with pytest.raises(ConfigError, match=r"^prompts is .*expected a list") as caught:
         device.runtime.plan(prompts, total_ms=1000)
     assert caught.value.name == "prompts"
 

@@ -1,11 +1,9 @@
-"""A simulated device that other programs load for a while, and clients that ask it for images."""
+"""A client that asks a simulated device for images."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import mean
 
 from costroute_rt.error import BudgetError
 from costroute_rt.result import Result
@@ -13,23 +11,6 @@ from tests.runtime.fakes import FakeDevice
 
 RETRY_MS = 50.0
 """Time that a client waits after a refusal."""
-
-
-@dataclass
-class Load:
-    """Times by which the device is slower, as (from second, to second, factor)."""
-
-    spans: tuple[tuple[float, float, float], ...]
-
-    def put_on(self, device: FakeDevice) -> None:
-        """Apply the load to every later call; its seconds count from now."""
-        start = device.clock.now
-
-        def slow_down(name: str) -> None:
-            now = device.clock.now - start
-            device.slowdown[""] = next((factor for begin, end, factor in self.spans if begin <= now < end), 1.0)
-
-        device.on_call.append(slow_down)
 
 
 @dataclass
@@ -54,20 +35,3 @@ def ask(device: FakeDevice, until_s: float, budget: Callable[[], float | None], 
             device.clock.pass_ms(RETRY_MS)
         yield answer
         device.clock.pass_ms(gap())
-
-
-def summary(answers: list[Answer]) -> Mapping[str, float]:
-    """Shares of requests that were served, and of served ones that kept their budget."""
-    served = [answer for answer in answers if answer.result is not None]
-    return {
-        "asked": len(answers),
-        "served": len(served),
-        "met": mean(answer.result is not None and answer.result.met is not False for answer in served) if served else 1.0,
-        "met of all": mean(answer.result is not None and answer.result.met is not False for answer in answers),
-    }
-
-
-def gaps(seed: int, most_ms: float) -> Callable[[], float]:
-    """Random times between requests."""
-    rng = random.Random(seed)
-    return lambda: rng.uniform(0, most_ms)
