@@ -77,6 +77,12 @@ class Reason(str, Enum):
     """The path holds, or names, a checkpoint, which has to be exported to a bundle first."""
     DRIVER = "driver"
     """A device or its driver is missing or does not work."""
+    TOO_SLOW = "too_slow"
+    """Even on an idle machine it needs more time."""
+    QUEUE = "queue"
+    """Other requests are ahead."""
+    LOAD = "load"
+    """Runs were slower lately than usual."""
 
 
 _REMEDIES = {
@@ -158,11 +164,47 @@ class BudgetError(CostrouteError):
 
     exit_code = 3
 
-    def __init__(self, max_ms: float, fastest: str, fastest_ms: float, *, prompts: int = 1) -> None:
+    def __init__(
+        self,
+        max_ms: float,
+        fastest: str,
+        fastest_ms: float,
+        *,
+        prompts: int = 1,
+        reason: Reason = Reason.TOO_SLOW,
+        queue_ms: float = 0.0,
+        recent_factor: float = 1.0,
+    ) -> None:
+        """fastest_ms: the budget that the candidate `fastest` needs now for all prompts.
+
+        reason: TOO_SLOW, QUEUE or LOAD. queue_ms: the part of fastest_ms that is spent waiting for other requests.
+        recent_factor: how many times longer than usual the rest takes now.
+        """
         self.max_ms, self.fastest, self.fastest_ms, self.prompts = max_ms, fastest, fastest_ms, prompts
+        self.reason, self.queue_ms, self.recent_factor = reason, queue_ms, recent_factor
         what = "nothing fits" if prompts == 1 else f"{prompts} prompts do not fit"
-        need = f"needs about {fastest_ms:.0f} ms{'' if prompts == 1 else ' for them'}"
-        super().__init__(f"{what} in {max_ms:.0f} ms: the fastest candidate, {fastest}, {need}; allow more time or ask for the fastest")
+        later = "" if reason is Reason.TOO_SLOW else "try again later, "
+        super().__init__(
+            f"{what} in {_ms(max_ms)}: the fastest candidate, {fastest}, {self._need()}; {later}allow more time or ask for the fastest"
+        )
+
+    def _need(self) -> str:
+        """How long the fastest candidate takes, and what of it passes."""
+        now, idle = f"needs about {_ms(self.fastest_ms)}{'' if self.prompts == 1 else ' for them'}", _ms(self.idle_ms)
+        if self.reason is Reason.QUEUE:
+            return f"{now} now, {_ms(self.queue_ms)} of it to wait for other requests"
+        if self.reason is Reason.LOAD:
+            return f"{now} now, {idle} when the machine is idle: recent runs were {self.recent_factor:.1f} times slower"
+        return f"{now} even on an idle machine" if idle == _ms(self.fastest_ms) else f"{now} now, and {idle} even on an idle machine"
+
+    @property
+    def idle_ms(self) -> float:
+        """The budget that would be enough on an idle machine."""
+        return (self.fastest_ms - self.queue_ms) / self.recent_factor
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2g} ms"
 
 
 class _FileError(CostrouteError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import operator
 import re
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from costroute_rt.error import ConfigError, PromptError
 from costroute_rt.value import shorten
@@ -14,6 +15,7 @@ from costroute_rt.value import shorten
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+T = TypeVar("T")
 LAST_SEED = 2**63 - 1
 MOST_IMAGES = 10_000
 """Of one request: their pixels are kept until its end."""
@@ -111,6 +113,17 @@ def check_prompt(prompt: object) -> str:
     if not text.strip():
         raise PromptError("the prompt is empty: describe the image")
     return text
+
+
+def check_list(name: str, values: Iterable[T]) -> list[T]:
+    """The values in their order; raises ConfigError for a single text, for values without an order, and for what has no values."""
+    if isinstance(values, str | bytes | bytearray | memoryview | Mapping | Set):
+        raise ConfigError(name, values, "a list, not a single text or values without an order")
+    try:
+        items = iter(values)
+    except TypeError as error:  # arrays of no dimension have __iter__ too
+        raise ConfigError(name, values, "a list") from error
+    return list(items)
 
 
 def check_text(name: str, text: object) -> str:

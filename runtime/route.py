@@ -28,6 +28,10 @@ class Cost(Value):
     """Distance from the total to its 95th percentile, by the spread of single calls."""
     margin_ms: float = 0.0
     """Safety margin, learned from how far recent images exceeded their estimates."""
+    recent_factor: float = 1.0
+    """How many times longer than usual the request may take now, because recent runs were slow; 1 or more."""
+    is_load_stale: bool = False
+    """Whether no slow run was seen in the last seconds, so that the load behind `recent_factor` may be over."""
 
     def __repr__(self) -> str:
         stages = ", ".join(f"{name} {getattr(self, f'{name}_ms'):.1f}" for name in ("overhead", "text", "swap", "denoise", "decode"))
@@ -43,9 +47,14 @@ class Cost(Value):
         """The upper estimate, which is compared with the budget: at least 95 of 100 images take no longer."""
         return self.total_ms + self.spread_ms + self.margin_ms
 
+    @property
+    def idle_ms(self) -> float:
+        """The upper estimate without the wait and without recent load."""
+        return (self.p95_ms - self.queue_ms) / self.recent_factor
+
     def to_json(self) -> dict[str, float]:
         """Every stage and both estimates, in milliseconds."""
-        stages = {name: getattr(self, name) for name in ("overhead_ms", "text_ms", "swap_ms", "denoise_ms", "decode_ms")}
+        stages = {name: getattr(self, name) for name in ("queue_ms", "overhead_ms", "text_ms", "swap_ms", "denoise_ms", "decode_ms")}
         return {name: round(value, 3) for name, value in {**stages, "total_ms": self.total_ms, "p95_ms": self.p95_ms}.items()}
 
 
@@ -64,7 +73,7 @@ class Option(Value):
     resident: bool
     """Whether all these engines are loaded."""
     fits: bool = True
-    """Whether `p95_ms` is within the budget."""
+    """Whether it may run within the budget: `p95_ms` is within it, or this candidate is tried because recent load may be over."""
     why: str = ""
     """Reason why it was chosen or not."""
     building_ms: float | None = None

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,12 @@ from costroute_rt.error import CancelledError, ConfigError, EngineError, Reason,
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.job import Job
-from costroute_rt.generation.planner import plan_calls, route_batch, route_request
+from costroute_rt.generation.planner import check_batch, plan_calls, route_batch, route_request
 from costroute_rt.generation.process_exit import close_at_exit, stop_if_exiting
 from costroute_rt.generation.queue import POLL_S, Device, Ticket, shared_device
 from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
-from costroute_rt.request import Request, RequestOptions, check_number, check_whole, make_request
+from costroute_rt.request import Request, RequestOptions, check_list, check_number, check_whole, make_request
 from costroute_rt.result import OnStep, Result, StepEvent
 from costroute_rt.route import Route
 
@@ -189,7 +189,7 @@ class Runtime:
 
     def plan(
         self,
-        prompts: Sequence[str | Route],
+        prompts: Iterable[str | Route],
         *,
         total_ms: float | None = None,
         mean_ms: float | None = None,
@@ -204,11 +204,11 @@ class Runtime:
         Nothing is generated: give each prompt to `generate` with `candidate=route.chosen.name`. To adapt to the actual times, plan again
         with the remaining routes and the remaining time; the prompt of a route is not judged a second time.
         total_ms: budget for all prompts together. mean_ms: budget per prompt. Exactly one of them must be given.
-        or_fastest: if not even the fastest candidates fit, plan these instead of raising BudgetError.
+        or_fastest: if not even the fastest candidates fit, plan these instead of raising BudgetError, which is raised before any prompt is
+            judged.
         The other arguments are fields of `Request`.
         """
-        if isinstance(prompts, str):
-            raise ConfigError("prompts", prompts, "a list of prompts, not a single text")
+        prompts = check_list("prompts", prompts)
         if (total_ms is None) == (mean_ms is None):
             raise ConfigError("total_ms and mean_ms", (total_ms, mean_ms), "one of them")
         for name, value in (("total_ms", total_ms), ("mean_ms", mean_ms)):
@@ -220,11 +220,14 @@ class Runtime:
         shared = RequestOptions(max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width)
         requests = [self._check(make_request(each.prompt if isinstance(each, Route) else each, **shared)) for each in prompts]
         budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)
+        self._check_call()
+        plans, prefers_guided = plan_calls(self._resources, requests[0]), requests[0].has_negative_prompt
+        if not or_fastest:
+            check_batch(self._resources, plans, len(requests), budget_ms)
         judged = [
             (request.prompt, each.judgement if isinstance(each, Route) and each.judgement is not None else self._judge(request.prompt))
             for each, request in zip(prompts, requests, strict=True)
         ]
-        plans, prefers_guided = plan_calls(self._resources, requests[0]), requests[0].has_negative_prompt
         with locating_errors(self._resources):
             return route_batch(self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided)
 

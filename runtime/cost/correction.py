@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from statistics import median
 from threading import Lock
-from typing import Generic, TypeVar
 
-Clock = Callable[[], float]
-"""Seconds from an arbitrary start, never falling."""
+from costroute_rt.cost.window import LOADED, LONG_S, Clock, Learned, Level, Recent, Window, upper
 
-T = TypeVar("T")
+__all__ = ["Clock", "Correction", "Level", "Times"]
+
 Times = Mapping[str, tuple[float, float]]
 
-LONG_S, SHORT_S = 600.0, 60.0
-"""Ages up to which observations count. If they were kept for ever, one busy minute could make an engine look too slow to be chosen, and
-this would never be corrected, because an engine that is not chosen is not observed."""
+SHORT_S = 60.0
+"""Age up to which images count for the speed of the whole device."""
+STALE_S = 2.0
+"""Age up to which slow runs may refuse a request. Older ones still guide the choice among candidates that fit, but where nothing fits,
+one is tried: refused requests run nothing, so nothing else would show that the load is over."""
+PROBE_S, PROBE_MS = 0.5, 20.0
+"""Age of the last observation from which a probe is worth its time, and the least time of its runs: shorter ones may fit a time slice."""
+PROBES_ONLY_S = 30.0
+"""Without an image for so long, probes alone refuse no longer: a probe may be slow where an image is not."""
 MARGIN_LOW, MARGIN_HIGH = 0.02, 0.15
 FACTORS_S = 1.0
 """Seconds for which computed factors are cached; a new observation invalidates them sooner."""
@@ -27,65 +31,16 @@ COVERAGE = 0.98
 """Share of recent images that must have finished within the upper estimate."""
 
 
-class Recent(Generic[T]):
-    """The last few observations, none older than `max_age_s`."""
-
-    def __init__(self, clock: Clock, *, size: int, max_age_s: float) -> None:
-        self._clock, self._max_age_s = clock, max_age_s
-        self._seen: deque[tuple[float, T]] = deque(maxlen=size)
-
-    def add(self, value: T) -> None:
-        """Add an observation made now."""
-        self._seen.append((self._clock(), value))
-
-    def drop(self, is_wrong: Callable[[T], bool]) -> None:
-        """Remove the observations for which `is_wrong` returns True."""
-        kept = [each for each in self._seen if not is_wrong(each[1])]
-        self._seen.clear()
-        self._seen.extend(kept)
-
-    def values(self) -> list[T]:
-        """The observations that still count, oldest first."""
-        oldest = self._clock() - self._max_age_s
-        while self._seen and self._seen[0][0] < oldest:
-            self._seen.popleft()
-        return [value for _, value in self._seen]
-
-
-class Window(Recent[float]):
-    """Recent numbers, preceded by prior values that never expire."""
-
-    def __init__(self, clock: Clock, *, size: int, max_age_s: float, prior: tuple[float, ...]) -> None:
-        super().__init__(clock, size=size, max_age_s=max_age_s)
-        self._prior = prior
-
-    def values(self) -> list[float]:
-        """The prior values and the observations that still count."""
-        return [*self._prior, *super().values()]
-
-    def is_fresh(self) -> bool:
-        """Whether any observation still counts."""
-        return len(self.values()) > len(self._prior)
-
-    def median(self) -> float:
-        """Median of the values, which outliers do not move."""
-        return median(self.values())
-
-    def upper(self, share: float) -> float:
-        """The smallest value that a share `share` of the values does not exceed."""
-        ordered = sorted(self.values())
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
-
-
 class Correction:
     """Factors from profiled costs to the costs expected now; safe to use from several threads.
 
     A factor is the product of two running medians of actual over expected time: a long one for each engine (the profile was taken under
     other conditions) and a short one for the whole device (which may be busy or hot now). Through the second, observations of the engines
-    in use also correct the others.
+    in use also correct the others. Beside it stands the usual factor, without the load of the last minutes: what a budget may rest on when
+    no slow run was seen lately.
 
     The margin is how far recent images exceeded their upper estimates, as a share of the prediction: the quantile that split conformal
-    prediction takes (Lei et al. 2018, Alg. 2), within fixed limits.
+    prediction takes (Lei et al. 2018, Alg. 2), within fixed limits. Images made under load count only as long as the device is loaded.
     """
 
     def __init__(self, clock: Clock, *, routing_ms: float = 0.0) -> None:
@@ -93,85 +48,158 @@ class Correction:
         self._clock = clock
         self._lock = Lock()
         self._images: Recent[Times] = Recent(clock, size=5, max_age_s=SHORT_S)
-        self._calls: dict[str, Window] = {}
-        self._loads: dict[str, Window] = {}
+        self._calls: dict[str, Learned] = {}
+        self._loads: dict[str, Learned] = {}
         self._excess = Window(clock, size=64, max_age_s=LONG_S, prior=(0.0,) * 16)
-        self._overhead_ms = Window(clock, size=32, max_age_s=LONG_S, prior=(1.0 + routing_ms,) * 3)
-        self._factors: dict[str, float] = {}
+        self._loaded_excess = Window(clock, size=64, max_age_s=LONG_S, prior=())
+        self._request_ms = Learned(clock, 1.0 + routing_ms)
+        self._row_ms = Learned(clock, 0.0)
+        self._factors: dict[str, Level] = {}
         self._factors_until_s = -math.inf
+        self._seen_s = self._image_s = self._slow_s = -math.inf
+        """Times of the last observation, of the last image, and of the last slow observation."""
 
-    def call_factor(self, engine: str) -> float:
-        """Expected time over measured time, for a call of `engine` now."""
+    def call_factor(self, engine: str) -> Level:
+        """Expected time over measured time, for a call of `engine`."""
         with self._lock:
-            now_s = self._clock()
-            if now_s >= self._factors_until_s:
-                self._factors, self._factors_until_s = {_DEVICE: self._device()}, now_s + FACTORS_S
-            if engine not in self._factors:
-                self._factors[engine] = self._long(engine) * self._factors[_DEVICE]
-            return self._factors[engine]
+            return self._factor(engine)
 
-    def load_factor(self, engine: str) -> float:
+    def load_factor(self, engine: str) -> Level:
         """Expected time over measured time, for making `engine` resident."""
         with self._lock:
-            return self._window(self._loads, engine).median()
+            return self._learned(self._loads, engine).level()
 
-    def overhead_ms(self) -> float:
-        """Expected time outside engine calls, in milliseconds."""
+    def overhead_ms(self, rows: int = 0) -> Level:
+        """Expected time of a request of so many rows outside engine calls, in milliseconds."""
         with self._lock:
-            return self._overhead_ms.median()
+            request, row = self._request_ms.level(), self._row_ms.level()
+            return Level(request.now + rows * row.now, request.usual + rows * row.usual)
 
-    def margin(self) -> float:
+    def margin(self) -> Level:
         """Safety margin to add to an upper estimate, as a share of the prediction."""
         with self._lock:
-            return min(max(self._excess.upper(COVERAGE), MARGIN_LOW), MARGIN_HIGH)
+            excess = self._excess.values()
+            usual = _margin(excess)
+            now = _margin([*excess, *self._loaded_excess.values()]) if self._device_factor() > LOADED else usual
+            return Level(now, min(now, usual))
 
-    def observe(self, calls: Times, loads: Times, *, overhead_ms: float, excess: float) -> None:
+    def is_load_stale(self) -> bool:
+        """Whether no slow run was seen lately, so that load that was seen before may be over."""
+        with self._lock:
+            return self._is_load_stale()
+
+    def wants_probe(self) -> bool:
+        """Whether nothing was observed for so long that it is worth measuring a call."""
+        with self._lock:
+            return self._clock() - self._seen_s > PROBE_S
+
+    def observe(self, calls: Times, loads: Times, *, rows: int, row_overhead_ms: float, request_overhead_ms: float, excess: float) -> None:
         """Learn from one request.
 
         calls, loads: for each engine that ran or was loaded, the profiled and the actual milliseconds, summed over its calls.
-        overhead_ms: time outside engine calls and loading.
+        row_overhead_ms, request_overhead_ms: time outside engine calls and loading, in the loop of so many rows and apart from it.
         excess: actual time beyond the upper estimate without its margin, as a share of the prediction; may be negative.
         """
         known = {engine: times for engine, times in calls.items() if times[0] > 0}
         with self._lock:
-            if known:
-                self._images.add(known)
+            is_slow = self._note(known)
             for engine, (measured, actual) in known.items():
-                self._window(self._calls, engine).add(actual / measured)
+                self._learned(self._calls, engine).add(actual / measured)
             for engine, (measured, actual) in loads.items():
                 if measured > 0:  # loads do not enter the device's factor: the speed of the disk says nothing about it
-                    self._window(self._loads, engine).add(actual / measured)
-            self._overhead_ms.add(overhead_ms)
-            self._excess.add(excess)
+                    self._learned(self._loads, engine).add(actual / measured)
+            self._request_ms.add(request_overhead_ms)
+            if rows:
+                self._row_ms.add(row_overhead_ms / rows)
+            (self._loaded_excess if is_slow else self._excess).add(excess)
             self._factors_until_s = -math.inf
+
+    def observe_probe(self, engine: str, ratio: float) -> None:
+        """Learn whether load lasts, from calls of an engine that were run only to measure them. ratio: actual over measured time."""
+        with self._lock:
+            self._seen_s = self._clock()
+            factor, usual = self._factor(engine).now, self._level(engine).usual
+            if ratio * LOADED < usual:  # the load lasted so long that it looked usual
+                self._calls.clear()
+                self._loads.clear()
+            if ratio <= LOADED * usual:
+                self._forget_load()
+            elif ratio * LOADED >= factor and self._seen_s - self._image_s <= PROBES_ONLY_S:
+                self._slow_s = self._seen_s
+
+    def forget_load(self) -> None:
+        """Drop what was learned under load, because it is over or because other conditions hold now."""
+        with self._lock:
+            self._forget_load()
 
     def forget(self, keys: Callable[[str], bool]) -> None:
         """Drop the observations of engines that were replaced, whose keys are those for which `keys` returns True."""
         with self._lock:
-            for windows in (self._calls, self._loads):
-                for key in [key for key in windows if keys(key)]:
-                    del windows[key]
+            for learned in (self._calls, self._loads):
+                for key in [key for key in learned if keys(key)]:
+                    del learned[key]
             self._images.drop(lambda calls: any(map(keys, calls)))
             self._factors_until_s = -math.inf
 
-    def _device(self) -> float:
-        """Median over the last images of actual over expected time, with one prior image of factor 1.
+    def _note(self, calls: Times) -> bool:
+        """Note the speed of an image that ended now, and return whether it was slow; one at the usual speed ends a load not seen lately."""
+        self._seen_s = self._image_s = self._clock()
+        actual_ms = sum(actual for _, actual in calls.values())
+        expected_ms = sum(measured * self._factor(engine).now for engine, (measured, _) in calls.items())
+        usual_ms = sum(measured * self._factor(engine).usual for engine, (measured, _) in calls.items())
+        is_slow = actual_ms > LOADED * usual_ms
+        if is_slow:
+            self._slow_s = self._seen_s
+        elif self._is_load_stale() and expected_ms > LOADED * usual_ms:
+            self._forget_load()
+        if calls:
+            self._images.add(calls)
+        self._factors_until_s = -math.inf
+        return is_slow
+
+    def _is_load_stale(self) -> bool:
+        return self._clock() - self._slow_s > STALE_S
+
+    def _forget_load(self) -> None:
+        self._images.drop(lambda _: True)
+        self._loaded_excess.drop(lambda _: True)
+        for each in (*self._calls.values(), *self._loads.values(), self._request_ms, self._row_ms):
+            each.forget_load()
+        self._slow_s = -math.inf
+        self._factors_until_s = -math.inf
+
+    def _factor(self, engine: str) -> Level:
+        device = self._device_factor()
+        if engine not in self._factors:
+            level = self._level(engine)
+            self._factors[engine] = Level(level.now * device, min(level.usual, level.now * device))
+        return self._factors[engine]
+
+    def _device_factor(self) -> float:
+        """Median over the last images of actual over expected time, with one prior image of factor 1; cached for a while.
 
         The expected time depends on the long medians, so it is computed anew.
         """
-        factors = [1.0]
-        for calls in self._images.values():
-            expected_ms = sum(measured * self._long(engine) for engine, (measured, _) in calls.items())
-            factors.append(sum(actual for _, actual in calls.values()) / expected_ms)
-        return median(factors)
+        now_s = self._clock()
+        if now_s >= self._factors_until_s:
+            factors = [1.0]
+            for calls in self._images.values():
+                expected_ms = sum(measured * self._level(engine).now for engine, (measured, _) in calls.items())
+                factors.append(sum(actual for _, actual in calls.values()) / expected_ms)
+            self._factors, self._factors_until_s = {_DEVICE: Level(median(factors), 1.0)}, now_s + FACTORS_S
+        return self._factors[_DEVICE].now
 
-    def _long(self, engine: str) -> float:
-        """The engine's long median; for an engine not used lately, the median of the others, as they were profiled at the same time."""
-        window = self._calls.get(engine)
-        if window is not None and window.is_fresh():
-            return window.median()
-        others = [other.median() for other in self._calls.values() if other.is_fresh()]
-        return median(others) if others else 1.0
+    def _level(self, engine: str) -> Level:
+        """What is learned of the engine; for one not used lately, the medians of the others, as they were profiled at the same time."""
+        found = self._calls.get(engine)
+        if found is not None and found.is_fresh():
+            return found.level()
+        others = [other.level() for other in self._calls.values() if other.is_fresh()]
+        return Level(median(each.now for each in others), median(each.usual for each in others)) if others else Level(1.0, 1.0)
 
-    def _window(self, windows: dict[str, Window], engine: str) -> Window:
-        return windows.setdefault(engine, Window(self._clock, size=33, max_age_s=LONG_S, prior=(1.0,) * 3))
+    def _learned(self, known: dict[str, Learned], engine: str) -> Learned:
+        return known.setdefault(engine, Learned(self._clock, 1.0))
+
+
+def _margin(excess: list[float]) -> float:
+    return min(max(upper(excess, COVERAGE), MARGIN_LOW), MARGIN_HIGH)

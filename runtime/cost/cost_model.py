@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from costroute_rt.call import Call, Stage
-from costroute_rt.cost.correction import Clock, Correction
-from costroute_rt.engines.store.cost import EngineCost
+from costroute_rt.cost.correction import PROBE_MS, Correction
+from costroute_rt.cost.window import Clock, Level
+from costroute_rt.engines.store.cost import CallCost, EngineCost
 from costroute_rt.route import Cost
 
 
 @dataclass(slots=True)
 class Observed:
-    """Profiled and actual milliseconds of a request by key or engine, for `CostModel.observe`."""
+    """What a request took, for `CostModel.observe`: profiled and actual milliseconds by key or engine, and the time outside of them.
+
+    The caller's own time and waiting for other requests belong to none of these.
+    """
 
     calls: dict[str, tuple[float, float]] = field(default_factory=dict)
     loads: dict[str, tuple[float, float]] = field(default_factory=dict)
+    rows: int = 0
+    """Denoiser calls that were made."""
+    row_overhead_ms: float = 0.0
+    """Time outside engine calls between the first row and the last, of all rows together."""
+    request_overhead_ms: float = 0.0
+    """All other time outside engine calls and loading: tokenizing, routing."""
 
 
 class CostModel:
@@ -33,61 +44,120 @@ class CostModel:
         self._measured[engine] = cost
         self._correction.forget(lambda key: key.partition(" ")[0] == engine)
 
+    def forget_load(self) -> None:
+        """Drop what was learned from runs slower than usual: other programs ended, or the device changed its power mode."""
+        self._correction.forget_load()
+
     def expected_ms(self, call: Call) -> float:
         """Expected time of one run of the call's engine, corrected by observed times."""
-        return self._measured[call.engine].call.median_ms * self._scale(call)
+        return self._profiled_ms(call) * self._correction.call_factor(_key(call)).now
 
     def predict(
-        self, calls: Iterable[Call], loads: Iterable[str] = (), instead: Mapping[str, EngineCost] | None = None, *, queue_ms: float = 0.0
+        self,
+        calls: Iterable[Call],
+        loads: Iterable[str] = (),
+        instead: Mapping[str, EngineCost] | None = None,
+        *,
+        queue_ms: float = 0.0,
     ) -> Cost:
         """The cost of these calls, and of loading the engines named in `loads`, on this device in its current state.
 
         Calls of the router are part of the overhead. instead: costs by engine name that replace those of the engines in use.
+        queue_ms: expected wait for other requests.
         """
-        measured = {**self._measured, **instead} if instead else self._measured
-        sums, variance = dict.fromkeys(("text", "swap", "denoise", "decode"), 0.0), 0.0
-        timed = (call for call in calls if call.stage != Stage.ROUTE)
-        runs = [(call.stage.value, call.times, measured[call.engine].call, self._scale(call)) for call in timed]
-        runs += [("swap", 1, measured[engine].load, self._correction.load_factor(engine)) for engine in loads]
-        for stage, times, cost, scale in runs:
-            sums[stage] += times * cost.median_ms * scale
-            # Runs vary independently, so their deviations add in quadrature; the margin covers variation that they share.
-            variance += times * ((cost.p95_ms - cost.median_ms) * scale) ** 2
-        overhead_ms = self._correction.overhead_ms()
-        total_ms = overhead_ms + sum(sums.values())
+        measured, correction = {**self._measured, **instead} if instead else self._measured, self._correction
+        timed = [call for call in calls if call.stage != Stage.ROUTE]
+        runs = [
+            _Run(call.stage.value, call.times, measured[call.engine].call, _work(call), correction.call_factor(_key(call)))
+            for call in timed
+        ]
+        runs += [_Run("swap", 1, measured[engine].load, 1.0, correction.load_factor(engine)) for engine in loads]
+        rows = sum(call.times for call in timed if call.stage is Stage.DENOISE)
+        overhead_ms, margin = correction.overhead_ms(rows), correction.margin()
+        sums = dict.fromkeys(("text", "swap", "denoise", "decode"), 0.0)
+        for run in runs:
+            sums[run.stage] += run.median_ms(run.factor.now)
+        total_ms = overhead_ms.now + sum(sums.values())
+        spread_ms = _spread_ms([(run, run.factor.now) for run in runs])
+        usual_ms = overhead_ms.usual + sum(run.median_ms(run.factor.usual) for run in runs)
+        idle_ms = usual_ms * (1 + margin.usual) + _spread_ms([(run, run.factor.usual) for run in runs])
         return Cost(
             queue_ms=queue_ms,
-            overhead_ms=overhead_ms,
+            overhead_ms=overhead_ms.now,
             text_ms=sums["text"],
             swap_ms=sums["swap"],
             denoise_ms=sums["denoise"],
             decode_ms=sums["decode"],
-            spread_ms=math.sqrt(variance),
-            margin_ms=self._correction.margin() * total_ms,
+            spread_ms=spread_ms,
+            margin_ms=margin.now * total_ms,
+            recent_factor=max((total_ms * (1 + margin.now) + spread_ms) / idle_ms, 1.0) if idle_ms > 0 else 1.0,
+            is_load_stale=correction.is_load_stale(),
         )
 
     def record_call(self, observed: Observed, call: Call, actual_ms: float) -> None:
         """Add one run of the call's engine to `observed`."""
-        measured_ms, key = self._measured[call.engine].call.median_ms * _work(call), _key(call)
+        key = _key(call)
         before = observed.calls.get(key, (0.0, 0.0))
-        observed.calls[key] = (before[0] + measured_ms, before[1] + actual_ms)
+        observed.calls[key] = (before[0] + self._profiled_ms(call), before[1] + actual_ms)
 
     def record_load(self, observed: Observed, engine: str, actual_ms: float) -> None:
         """Add the loading of `engine` to `observed`."""
         observed.loads[engine] = (self._measured[engine].load.median_ms, actual_ms)
 
-    def observe(self, predicted: Cost, observed: Observed, *, actual_ms: float, overhead_ms: float) -> None:
+    def observe(self, predicted: Cost, observed: Observed, *, actual_ms: float) -> None:
         """Learn from a finished request.
 
-        actual_ms: its total time, plus the mean row time for each row that re-planning skipped.
-        overhead_ms: its time outside engine calls and loading.
+        actual_ms: its own time, without waiting and without the caller's, plus the mean row time for each row that re-planning skipped.
         """
-        excess = (actual_ms - predicted.total_ms - predicted.spread_ms) / predicted.total_ms
-        self._correction.observe(observed.calls, observed.loads, overhead_ms=overhead_ms, excess=excess)
+        expected_ms = predicted.total_ms - predicted.queue_ms
+        self._correction.observe(
+            observed.calls,
+            observed.loads,
+            rows=observed.rows,
+            row_overhead_ms=observed.row_overhead_ms,
+            request_overhead_ms=observed.request_overhead_ms,
+            excess=(actual_ms - expected_ms - predicted.spread_ms) / expected_ms,
+        )
 
-    def _scale(self, call: Call) -> float:
-        """Expected time of a run now, divided by the profiled time."""
-        return _work(call) * self._correction.call_factor(_key(call))
+    def find_probe(self, plans: Iterable[Sequence[Call]], max_ms: float) -> Call | None:
+        """The call to measure after a refusal, if a plan would fit at the profiled speed and nothing was observed just now; else None.
+
+        Run it `times` times, and give `record_probe` the total time. plans: the calls of each candidate.
+        """
+        if not self._correction.wants_probe():
+            return None
+        timed = [[call for call in plan if call.stage != Stage.ROUTE and self._profiled_ms(call) > 0] for plan in plans]
+        calls = [call for plan in timed if sum(each.times * self._profiled_ms(each) for each in plan) <= max_ms for call in plan]
+        if not calls:
+            return None
+        cheapest = min(calls, key=self._profiled_ms)
+        return replace(cheapest, times=math.ceil(PROBE_MS / self._profiled_ms(cheapest)))
+
+    def record_probe(self, call: Call, actual_ms: float) -> None:
+        """Learn from the runs of a call from `find_probe` whether the device is as slow as expected."""
+        self._correction.observe_probe(_key(call), actual_ms / (call.times * self._profiled_ms(call)))
+
+    def _profiled_ms(self, call: Call) -> float:
+        """Profiled time of one run."""
+        return self._measured[call.engine].call.median_ms * _work(call)
+
+
+class _Run(NamedTuple):
+    """Runs of one engine in a prediction."""
+
+    stage: str
+    times: int
+    cost: CallCost
+    work: float
+    factor: Level
+
+    def median_ms(self, factor: float) -> float:
+        return self.times * self.cost.median_ms * self.work * factor
+
+
+def _spread_ms(runs: Iterable[tuple[_Run, float]]) -> float:
+    """Distance to the 95th percentile of runs that vary independently; the margin covers variation that they share."""
+    return math.sqrt(sum(run.times * ((run.cost.p95_ms - run.cost.median_ms) * run.work * factor) ** 2 for run, factor in runs))
 
 
 def _work(call: Call) -> float:

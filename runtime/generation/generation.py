@@ -26,6 +26,7 @@ from costroute_rt.generation.loop import Denoiser, Pace, Run
 from costroute_rt.generation.planner import plan_calls, route_request
 from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.generation.stopwatch import Stopwatch
+from costroute_rt.generation.warm_up import probe
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent
@@ -87,6 +88,11 @@ class Generation:
         with self.watch.stage("route"), self._device.reserving(self.ticket) as forecast:
             route = self._choose(judgement, forecast)
             self._reserve(route)
+
+    def probe(self) -> None:
+        """Measure an engine after a refusal, if it may rest on load that is over."""
+        with self._reading():
+            probe(self._resources, self._request, self._calls.values())
 
     def units(self) -> Iterator[StepEvent | Result | None]:
         """A StepEvent after each denoiser call, the Result at the end, and None after other units. Raises EngineError."""
@@ -282,8 +288,10 @@ class Generation:
         timings = watch.timings()
         left_out_ms = sum(self._left_out) * sum(watch.rows_ms) / len(watch.rows_ms)
         own_ms = timings.total_ms - timings.waited_ms - timings.caller_ms + left_out_ms
+        self._observed.rows, self._observed.row_overhead_ms = len(watch.rows_ms), watch.between_rows_ms
+        self._observed.request_overhead_ms = timings.outside_ms - watch.between_rows_ms
         if self._engines.is_current:  # otherwise the times are those of engines that were replaced
-            self._resources.costs.observe(predicted, self._observed, actual_ms=own_ms, overhead_ms=timings.outside_ms)
+            self._resources.costs.observe(predicted, self._observed, actual_ms=own_ms)
         outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3)}
         return Result(
             pixels=pixels,

@@ -12,7 +12,7 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
 from costroute_rt.cost.allocation import Allocation, FloatArray, allocate
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.error import BudgetError
+from costroute_rt.error import BudgetError, Reason
 from costroute_rt.family.resources import Resources
 from costroute_rt.generation.queue import Forecast
 from costroute_rt.judgement import Judgement
@@ -40,21 +40,22 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
 
     forecast: what the requests in the queue mean for this one: they come first, or must not come too late.
     """
-    limit_ms = None if request.max_ms is None else min(request.max_ms, forecast.queue_ms + forecast.slack_ms)
-    try:
-        route = choose(
-            request.prompt,
-            list_options(resources, plans, judgement, queue_ms=forecast.queue_ms),
-            max_ms=limit_ms,
-            lam=request.lam,
-            tolerance=request.tolerance,
-            or_fastest=request.or_fastest,
-            prefers_guided=request.has_negative_prompt,
-            judgement=judgement,
-        )
-    except BudgetError as error:
-        raise BudgetError(request.max_ms or 0.0, error.fastest, error.fastest_ms) from None
-    return replace(route, max_ms=request.max_ms)
+    return choose(
+        request.prompt,
+        list_options(resources, plans, judgement, queue_ms=forecast.queue_ms),
+        max_ms=request.max_ms,
+        slack_ms=forecast.slack_ms,
+        lam=request.lam,
+        tolerance=request.tolerance,
+        or_fastest=request.or_fastest,
+        prefers_guided=request.has_negative_prompt,
+        judgement=judgement,
+    )
+
+
+def check_batch(resources: Resources, plans: Plans, prompts: int, total_ms: float) -> None:
+    """Raises BudgetError if not even the fastest candidates finish so many prompts in `total_ms`, whatever the prompts are."""
+    _batch_ms(_batch_costs(resources, plans), prompts, total_ms)
 
 
 def route_batch(
@@ -72,32 +73,36 @@ def route_batch(
     or_fastest: if even the cheapest candidates exceed the budget, choose them instead of raising BudgetError.
     prefers_guided: choose guided candidates for as many prompts as possible, because there is a negative prompt.
     """
-    costs = {name: resources.costs.predict(calls, resources.missing(calls)) for name, calls in plans.items()}
+    costs = _batch_costs(resources, plans)
     columns = [index for index, candidate in enumerate(resources.pool) if candidate.name in plans]
     quality = np.array([judgement.mean for _, judgement in judged])[:, columns]
-    cost_ms = np.array([costs[candidate.name].total_ms for candidate in resources.pool if candidate.name in plans])
-    guided = np.array([resources.pool[column].is_guided for column in columns])
+    guided = np.array([resources.pool[column].is_guided for column in columns]) if prefers_guided else None
     try:
-        allocation, reason = _divide(quality, cost_ms, total_ms, guided if prefers_guided else None)
+        each_ms = np.array(list(_batch_ms(costs, len(judged), total_ms).values()))
+        allocation, reason = _divide(quality, each_ms, total_ms, guided)
     except BudgetError:
         if not or_fastest:
             raise
-        cheapest = int(cost_ms.argmin())
-        allocation = Allocation(np.full(len(judged), cheapest), 0.0, len(judged) * float(cost_ms[cheapest]))
+        totals_ms = np.array([cost.total_ms for cost in costs.values()])
+        cheapest = int(totals_ms.argmin())
+        allocation = Allocation(np.full(len(judged), cheapest), 0.0, len(judged) * float(totals_ms[cheapest]))
         reason = FASTEST
+    blank, explained = _blank_options(resources, plans, costs), dict[tuple[int, int], tuple[Option, ...]]()
     routes = []
     for (prompt, judgement), choice in zip(judged, allocation.choice.tolist(), strict=True):
-        options = list_options(resources, plans, judgement, costs)
-        chosen = options[choice]
-        ignores = prefers_guided and not chosen.candidate.is_guided
-        why = f"{reason}; {chosen.candidate.name} cannot use the negative prompt" if ignores else reason
+        key, chosen = (id(judgement), choice), blank[choice][1].candidate  # on averages, all prompts share one judgement
+        ignores = prefers_guided and not chosen.is_guided
+        why = f"{reason}; {chosen.name} cannot use the negative prompt" if ignores else reason
+        if key not in explained:
+            options = _judged_options(blank, judgement)
+            explained[key] = explain(options, options[choice], why, prefers_guided=prefers_guided)
         routes.append(
             Route(
                 prompt=prompt,
                 max_ms=None,
-                chosen=chosen.candidate,
+                chosen=chosen,
                 reason=why,
-                options=explain(options, chosen, why, prefers_guided=prefers_guided),
+                options=explained[key],
                 lam=allocation.multiplier,
                 judgement=judgement,
             )
@@ -126,31 +131,67 @@ def _divide(quality: FloatArray, cost_ms: FloatArray, total_ms: float, guided: n
     ), f"{reason}; only guided candidates use the negative prompt" if is_limited else reason
 
 
-def list_options(
-    resources: Resources, plans: Plans, judgement: Judgement, costs: Mapping[str, Cost] | None = None, *, queue_ms: float = 0.0
-) -> list[Option]:
+def list_options(resources: Resources, plans: Plans, judgement: Judgement, *, queue_ms: float = 0.0) -> list[Option]:
     """The candidates in `plans`, in the pool's order, each with its expected quality, cost and memory.
 
-    costs: costs by candidate; None means that they are predicted here, with `queue_ms` of waiting.
+    queue_ms: expected wait for other requests.
     """
-    options = []
-    for index, candidate in enumerate(resources.pool):
-        calls = plans.get(candidate.name)
-        if calls is None:
-            continue
-        missing = resources.missing(calls)
-        options.append(
+    return _judged_options(_blank_options(resources, plans, _batch_costs(resources, plans, queue_ms)), judgement)
+
+
+def _blank_options(resources: Resources, plans: Plans, costs: Mapping[str, Cost]) -> list[tuple[int, Option]]:
+    """The candidates in `plans` with all that does not depend on the prompt, and their indices in the pool."""
+    return [
+        (
+            index,
             Option(
                 candidate=candidate,
-                quality=float(judgement.mean[index]),
-                quality_error=float(judgement.standard_error[index]),
-                cost=resources.costs.predict(calls, missing, queue_ms=queue_ms) if costs is None else costs[candidate.name],
-                memory_bytes=_memory_bytes(resources, candidate, calls),
-                resident=not missing,
-                building_ms=_upgraded_ms(resources, calls),
-            )
+                quality=0.0,
+                quality_error=0.0,
+                cost=costs[candidate.name],
+                memory_bytes=_memory_bytes(resources, candidate, plans[candidate.name]),
+                resident=not resources.missing(plans[candidate.name]),
+                building_ms=_upgraded_ms(resources, plans[candidate.name]),
+            ),
         )
-    return options
+        for index, candidate in enumerate(resources.pool)
+        if candidate.name in plans
+    ]
+
+
+def _judged_options(blank: Sequence[tuple[int, Option]], judgement: Judgement) -> list[Option]:
+    """The options with the expected qualities of one prompt."""
+    mean, error = judgement.mean, judgement.standard_error
+    return [replace(option, quality=float(mean[index]), quality_error=float(error[index])) for index, option in blank]
+
+
+def _batch_costs(resources: Resources, plans: Plans, queue_ms: float = 0.0) -> dict[str, Cost]:
+    """The cost of each candidate in `plans`, by name, in the pool's order."""
+    wanted = {each.name: plans[each.name] for each in resources.pool if each.name in plans}
+    return {name: resources.costs.predict(calls, resources.missing(calls), queue_ms=queue_ms) for name, calls in wanted.items()}
+
+
+def _batch_ms(costs: Mapping[str, Cost], prompts: int, total_ms: float) -> dict[str, float]:
+    """Expected milliseconds of one prompt by candidate: without recent load if only that exceeds the budget and it was not seen just now.
+
+    Raises BudgetError if the fastest exceeds the budget.
+    """
+    now = {name: cost.total_ms for name, cost in costs.items()}
+    fastest = min(now, key=now.__getitem__)
+    if prompts * now[fastest] <= total_ms:
+        return now
+    usual = {name: cost.total_ms / cost.recent_factor for name, cost in costs.items()}
+    fits_idle = prompts * min(usual.values()) <= total_ms
+    if fits_idle and costs[fastest].is_load_stale:
+        return usual
+    raise BudgetError(
+        total_ms,
+        fastest,
+        prompts * now[fastest],
+        prompts=prompts,
+        reason=Reason.LOAD if fits_idle else Reason.TOO_SLOW,
+        recent_factor=costs[fastest].recent_factor,
+    )
 
 
 def _upgraded_ms(resources: Resources, calls: Sequence[Call]) -> float | None:

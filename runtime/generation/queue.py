@@ -101,6 +101,11 @@ class Device:
         """Number of requests that wait for their turn."""
         return len(self._waiting)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request runs or waits for its turn."""
+        return self._running is None and not self._waiting
+
     def enter(self, ticket: Ticket, max_waiting: int | None) -> None:
         """Add a request. Raises BusyError if `max_waiting` requests wait already, besides the one that runs."""
         with self._lock:

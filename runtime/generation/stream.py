@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from costroute_rt.error import CancelledError, EngineError
+from costroute_rt.error import BudgetError, CancelledError, EngineError
 from costroute_rt.generation.generation import Generation
 from costroute_rt.generation.process_exit import stop_if_exiting
 from costroute_rt.generation.queue import Device, State
@@ -107,7 +107,7 @@ class Stream:
         self._device.come_back(self.ticket)
         if self._units is None:
             self.enter_queue()
-            generation.prepare()
+            self._prepare()
             self._units = generation.units()
         while True:
             with self._device.turn(self.ticket, self._check, polls=self._cancel is not None) as waited_ms:
@@ -115,6 +115,15 @@ class Stream:
                 event = next(self._units)
             if event is not None:
                 return event
+
+    def _prepare(self) -> None:
+        try:
+            self._generation.prepare()
+        except BudgetError:
+            if self._device.is_idle:  # otherwise the requests that run show how busy the machine is
+                with self._device.turn(self.ticket, self._check):
+                    self._generation.probe()
+            raise
 
     def enter_queue(self) -> None:
         """Take a place in the queue, if the stream has none yet; the first event does it too. Raises BusyError if the queue is full."""

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from costroute_rt.error import BudgetError, ConfigError
+from costroute_rt.error import BudgetError, ConfigError, Reason
 from costroute_rt.judgement import Judgement
-from costroute_rt.route import Option, Route
+from costroute_rt.route import Cost, Option, Route
 
 FASTEST = "the fastest candidate, because nothing fits the budget"
 """The reason if no option fits and `or_fastest` is set."""
+TRIAL = "a trial: it fits the budget if the load of the last minutes is over"
+"""The reason if only recent load, not seen in the last seconds, keeps every option from fitting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How long a request may take."""
+
+    max_ms: float | None = None
+    """The budget for the upper estimate; None: any time."""
+    slack_ms: float = math.inf
+    """Time for the request itself, without its wait: beyond it, requests that were accepted before would be late."""
+
+    def allows(self, wait_ms: float, own_ms: float) -> bool:
+        """Whether a request may wait and then take so long."""
+        return own_ms <= self.slack_ms and (self.max_ms is None or wait_ms + own_ms <= self.max_ms)
+
+    def fits(self, option: Option) -> bool:
+        """Whether the option's upper estimate is allowed."""
+        return self.allows(option.cost.queue_ms, option.p95_ms - option.cost.queue_ms)
 
 
 def choose(
@@ -19,6 +39,7 @@ def choose(
     options: Sequence[Option],
     *,
     max_ms: float | None = None,
+    slack_ms: float = math.inf,
     lam: float = 0.0,
     tolerance: float = 0.0,
     or_fastest: bool = False,
@@ -27,59 +48,99 @@ def choose(
 ) -> Route:
     """Choose the option of highest quality minus lam times milliseconds among those that fit (CATImage, arXiv 2506.14753, eq. 5).
 
-    max_ms: the budget for the upper estimate; None: everything fits. lam: quality that one millisecond is worth.
+    max_ms, slack_ms: see `Limit`. lam: quality that one millisecond is worth.
     tolerance: how far below the best value the cheapest option may be and still be chosen.
     or_fastest: if nothing fits, choose the fastest instead of raising.
     prefers_guided: choose among the guided candidates if any of them fits, because only they can use a negative prompt.
     judgement: where the options' quality comes from.
-    Raises BudgetError if nothing fits, with the fastest option and the budget it needs.
+    If nothing fits because of load that was not seen lately, the fastest of those that fit without it is tried.
+    Raises BudgetError if nothing fits, with the fastest option, the budget it needs, and the reason.
     """
     if not options:
         raise ConfigError("options", options, "one candidate or more")
+    limit = Limit(max_ms, slack_ms)
     wanted = [option for option in options if option.candidate.is_guided] if prefers_guided else []
-    if not any(_fits(option, max_ms) for option in wanted):
+    if not any(map(limit.fits, wanted)):
         wanted = list(options)
-    fitting = [option for option in wanted if _fits(option, max_ms)]
+    fitting = [option for option in wanted if limit.fits(option)]
     if fitting:
         chosen, reason = _best(fitting, lam, tolerance), _reason(options, wanted, len(fitting), max_ms, lam, tolerance)
     else:
-        chosen, reason = min(options, key=lambda option: option.p95_ms), FASTEST
-        if not or_fastest:
-            raise BudgetError(max_ms or 0.0, chosen.candidate.name, math.ceil(chosen.p95_ms))
+        chosen, reason = _without_fitting(options, limit, or_fastest)
+    why = reason
     if prefers_guided and not chosen.candidate.is_guided:
-        reason += f"; {'none of them can' if len(fitting) > 1 else f'{chosen.candidate.name} cannot'} use the negative prompt"
+        why += f"; {'none of them can' if len(fitting) > 1 else f'{chosen.candidate.name} cannot'} use the negative prompt"
     return Route(
         prompt=prompt,
         max_ms=max_ms,
         chosen=chosen.candidate,
-        reason=reason,
-        options=explain(options, chosen, reason, max_ms, prefers_guided=prefers_guided),
+        reason=why,
+        options=explain(options, chosen, why, limit, prefers_guided=prefers_guided, is_trial=reason == TRIAL),
         lam=lam,
         tolerance=tolerance,
         judgement=judgement,
     )
 
 
+def why_too_slow(costs: Sequence[Cost], max_ms: float) -> Reason:
+    """What keeps every one of these costs from fitting the budget, judged by their upper estimates."""
+    if any(cost.p95_ms - cost.queue_ms <= max_ms for cost in costs):
+        return Reason.QUEUE
+    return Reason.LOAD if any(cost.idle_ms <= max_ms for cost in costs) else Reason.TOO_SLOW
+
+
 def explain(
-    options: Sequence[Option], chosen: Option, reason: str, max_ms: float | None = None, *, prefers_guided: bool = False
+    options: Sequence[Option],
+    chosen: Option,
+    reason: str,
+    limit: Limit = Limit(),
+    *,
+    prefers_guided: bool = False,
+    is_trial: bool = False,
 ) -> tuple[Option, ...]:
-    """The options with `fits` and `why` filled in. chosen: one of them. prefers_guided: there is a negative prompt."""
+    """The options with `fits` and `why` filled in.
+
+    chosen: one of them. prefers_guided: whether there is a negative prompt. is_trial: whether the chosen one counts as fitting.
+    """
 
     def why(option: Option) -> str:
         if option is chosen:
             return f"chosen: {reason}"
-        if max_ms is not None and not _fits(option, max_ms):
-            return f"p95 {math.ceil(option.p95_ms)} ms exceeds the {max_ms:g} ms budget"
+        if not limit.fits(option):
+            if limit.max_ms is None or option.p95_ms <= limit.max_ms:
+                return "it would delay requests that were accepted before"
+            return f"p95 {math.ceil(option.p95_ms)} ms exceeds the {limit.max_ms:g} ms budget"
         quality, ms = round(option.quality - chosen.quality, 3), round(option.ms - chosen.ms)
         text = f"{quality + 0.0:+.3f} quality for {ms:+d} ms"
         ignores = prefers_guided and chosen.candidate.is_guided and not option.candidate.is_guided
         return f"{text}, but it cannot use the negative prompt" if ignores else text
 
-    return tuple(replace(option, fits=_fits(option, max_ms), why=why(option)) for option in options)
+    return tuple(replace(each, fits=limit.fits(each) or (each is chosen and is_trial), why=why(each)) for each in options)
 
 
-def _fits(option: Option, max_ms: float | None) -> bool:
-    return max_ms is None or option.p95_ms <= max_ms
+def _without_fitting(options: Sequence[Option], limit: Limit, or_fastest: bool) -> tuple[Option, str]:
+    """What to run although no option fits, and why; raises BudgetError if nothing."""
+    if or_fastest:
+        return min(options, key=_p95_ms), FASTEST
+    trials = [each for each in options if each.cost.is_load_stale and limit.allows(each.cost.queue_ms, each.cost.idle_ms)]
+    if trials:
+        return min(trials, key=_p95_ms), TRIAL
+    max_ms = limit.max_ms or 0.0
+    reason = why_too_slow([option.cost for option in options], max_ms)
+    # Under load, of those that would fit without it: another one may be faster now.
+    named = min((each for each in options if reason is not Reason.LOAD or each.cost.idle_ms <= max_ms), key=_p95_ms)
+    raise BudgetError(
+        max_ms,
+        named.candidate.name,
+        math.ceil(named.p95_ms),
+        reason=reason,
+        queue_ms=named.cost.queue_ms,
+        recent_factor=named.cost.recent_factor,
+    )
+
+
+def _p95_ms(option: Option) -> float:
+    return option.p95_ms
 
 
 def _best(fitting: Sequence[Option], lam: float, tolerance: float) -> Option:

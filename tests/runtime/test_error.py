@@ -22,7 +22,8 @@ CASES = [
     (
         error.BudgetError(5, "tiny@1", 11.6),
         3,
-        "nothing fits in 5 ms: the fastest candidate, tiny@1, needs about 12 ms; allow more time or ask for the fastest",
+        "nothing fits in 5 ms: the fastest candidate, tiny@1, needs about 12 ms even on an idle machine; "
+        "allow more time or ask for the fastest",
     ),
     (error.LabelError("/l.csv", "line 3: score is nan", "label again"), 2, "/l.csv: line 3: score is nan; label again"),
     (error.BundleError("/b", "it is damaged", "copy it again", reason=Reason.ROUTER), 4, "/b: it is damaged; copy it again"),
@@ -111,7 +112,7 @@ def test_locating_an_error_fills_missing_fields_only() -> None:
 
 NOT_OF_ENGINES = {
     Reason.EXISTS, Reason.FOREIGN, Reason.ROUTER, Reason.LABELS, Reason.DRIVER, Reason.NOT_A_BUNDLE, Reason.CHECKPOINT, Reason.NESTED,
-    Reason.OTHER_PROCESS,
+    Reason.OTHER_PROCESS, Reason.TOO_SLOW, Reason.QUEUE, Reason.LOAD,
 }  # fmt: skip
 
 

@@ -100,3 +100,51 @@ def test_the_error_for_too_little_time_names_the_time_needed() -> None:
 def test_quality_that_is_not_a_finite_table_is_refused(quality: np.ndarray) -> None:
     with pytest.raises(ConfigError):
         allocate(quality, COSTS if quality.shape[-1] else np.zeros(0), 1000)
+
+
+def allocate_slowly(quality: np.ndarray, cost: np.ndarray, total_ms: float) -> np.ndarray:
+    """Bisects the multiplier, then buys single upgrades, the one of most quality per millisecond first: quadratic, but plain."""
+    cost, rows = np.broadcast_to(cost, quality.shape), np.arange(len(quality))
+    low, high, choice = 0.0, 1e9, cost.argmin(1)
+    for _ in range(200):
+        middle = (low + high) / 2
+        value = quality - middle * cost
+        found = np.where(value >= value.max(1, keepdims=True), cost, np.inf).argmin(1)
+        if cost[rows, found].sum() <= total_ms:
+            high, choice = middle, found
+        else:
+            low = middle
+    while True:
+        gain, extra = quality - quality[rows, choice, None], cost - cost[rows, choice, None]
+        fits = (gain > 0) & (extra > 0) & (extra <= total_ms - cost[rows, choice].sum())
+        rate = np.where(fits, gain / np.where(fits, extra, 1), 0)
+        row, column = np.unravel_index(rate.argmax(), rate.shape)
+        if rate[row, column] <= 0:
+            return choice
+        choice[row] = column
+
+
+@pytest.mark.parametrize("own_costs", [False, True])
+def test_the_allocation_is_that_of_single_upgrades_one_after_the_other(own_costs: bool) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        prompts, candidates = rng.integers(1, 12), rng.integers(1, 6)
+        quality = rng.normal(size=(prompts, candidates))
+        cost = rng.uniform(1, 100, (prompts, candidates) if own_costs else (candidates,))
+        ends = [np.broadcast_to(cost, quality.shape).min(1).sum(), np.broadcast_to(cost, quality.shape).max(1).sum()]
+        total_ms = float(rng.uniform(*ends)) if candidates > 1 else ends[1] + 1e-6
+        allocation = allocate(quality, cost, total_ms)
+        assert allocation.total_ms <= total_ms
+        slow = total_quality(quality, allocate_slowly(quality, cost, total_ms))
+        assert total_quality(quality, allocation.choice) >= slow - 1e-9
+
+
+def test_of_equally_cheap_candidates_the_better_is_the_least() -> None:
+    assert allocate(np.array([[0.1, 0.5, 0.9]] * 3), np.array([20.0, 20.0, 500.0]), 100).choice.tolist() == [1, 1, 1]
+
+
+def test_equal_prompts_share_the_budget() -> None:
+    allocation = allocate(np.tile([0.5, 0.6, 0.8, 0.9], (1000, 1)), COSTS, 1000 * 60)
+    assert 59_800 <= allocation.total_ms <= 60_000
+    assert allocation.multiplier == pytest.approx(0.2 / 70)
+    assert set(allocation.choice.tolist()) == {1, 2}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from costroute_rt.call import Call, Stage
-from costroute_rt.cost.correction import MARGIN_HIGH, MARGIN_LOW, Window
+from costroute_rt.cost.correction import MARGIN_HIGH, MARGIN_LOW
 from costroute_rt.cost.cost_model import CostModel, Observed
+from costroute_rt.cost.window import Window
 from costroute_rt.route import Cost
 from tests.runtime.fakes import FakeClock, steady
 
@@ -45,7 +46,8 @@ def run(model: CostModel, clock: FakeClock, calls: Calls, factor: float, *, extr
             model.record_call(observed, call, ms)
         total_ms += call.times * ms
     clock.pass_ms(total_ms)
-    model.observe(predicted, observed, actual_ms=total_ms, overhead_ms=1.0)
+    observed.rows, observed.request_overhead_ms = 1, 1.0
+    model.observe(predicted, observed, actual_ms=total_ms)
 
 
 def test_condition_calls_count_as_text(clock: FakeClock) -> None:
@@ -144,7 +146,7 @@ def test_load_times_are_corrected_apart_from_calls(model: CostModel, clock: Fake
     for _ in range(8):
         observed = Observed()
         model.record_load(observed, "tiny/base/step", 90.0)
-        model.observe(model.predict(calls, loads), observed, actual_ms=300, overhead_ms=1)
+        model.observe(model.predict(calls, loads), observed, actual_ms=300)
     cost = model.predict(calls, loads)
     assert cost.swap_ms == pytest.approx(90)
     assert cost.denoise_ms == 200
@@ -182,3 +184,128 @@ def test_a_cost_as_json_has_both_estimates() -> None:
     cost = Cost(overhead_ms=1, text_ms=2, swap_ms=0, denoise_ms=3, decode_ms=4, spread_ms=1)
     assert cost.to_json()["total_ms"] == 10
     assert cost.to_json()["p95_ms"] == 11
+
+
+def test_the_wait_for_other_requests_is_part_of_both_estimates(model: CostModel) -> None:
+    alone, queued = model.predict(make_calls()), model.predict(make_calls(), queue_ms=300.0)
+    assert queued.total_ms == pytest.approx(alone.total_ms + 300)
+    assert queued.p95_ms == pytest.approx(alone.p95_ms + 300)
+    assert (queued.idle_ms, queued.to_json()["queue_ms"]) == (pytest.approx(alone.p95_ms), 300)
+
+
+def test_waiting_teaches_nothing(model: CostModel) -> None:
+    for _ in range(40):
+        observed = Observed(rows=4, request_overhead_ms=1.0)
+        for call in make_calls():
+            for _ in range(call.times):
+                model.record_call(observed, call, MEASURED[call.engine].call.median_ms)
+        model.observe(model.predict(make_calls(), queue_ms=5000.0), observed, actual_ms=215.0)
+    assert model.predict(make_calls()).p95_ms == pytest.approx(CostModel(MEASURED, FakeClock()).predict(make_calls()).p95_ms)
+
+
+def test_overhead_is_charged_per_request_and_per_row(model: CostModel) -> None:
+    for _ in range(40):
+        model.observe(model.predict(make_calls()), Observed(rows=4, row_overhead_ms=12.0, request_overhead_ms=7.0), actual_ms=233.0)
+    assert [model.predict(make_calls(times=times)).overhead_ms for times in (1, 4, 8)] == pytest.approx([10, 19, 31])
+
+
+def test_what_was_learned_under_load_can_be_forgotten(model: CostModel, clock: FakeClock) -> None:
+    before = model.predict(make_calls())
+    for _ in range(40):
+        run(model, clock, make_calls(), 3.0, extra_ms=100)
+    loaded = model.predict(make_calls())
+    assert loaded.recent_factor == pytest.approx(3, rel=0.15)
+    assert loaded.idle_ms == pytest.approx(before.p95_ms, rel=0.01)
+    model.forget_load()
+    assert model.predict(make_calls()).p95_ms == pytest.approx(before.p95_ms)
+
+
+def test_load_is_stale_two_seconds_after_the_last_slow_run(model: CostModel, clock: FakeClock) -> None:
+    run(model, clock, make_calls(), 3.0)
+    assert not model.predict(make_calls()).is_load_stale
+    clock.pass_ms(1900)
+    assert not model.predict(make_calls()).is_load_stale
+    clock.pass_ms(200)
+    assert model.predict(make_calls()).is_load_stale
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.05])
+def test_runs_as_fast_as_usual_are_no_load(model: CostModel, clock: FakeClock, factor: float) -> None:
+    for _ in range(10):
+        run(model, clock, make_calls(), factor)
+    cost = model.predict(make_calls())
+    assert (cost.recent_factor, cost.is_load_stale) == (pytest.approx(1), True)
+
+
+def test_a_slow_speed_becomes_usual_in_minutes_and_not_in_seconds(model: CostModel, clock: FakeClock) -> None:
+    while clock.now < 100 + 20:
+        run(model, clock, make_calls(), 2.0)
+    assert model.predict(make_calls()).recent_factor > 1.9
+    while clock.now < 100 + 120:
+        run(model, clock, make_calls(), 2.0)
+    assert model.predict(make_calls()).recent_factor == pytest.approx(1)
+
+
+class TestProbe:
+    """A call that is run after a refusal, only to measure it."""
+
+    def find(self, model: CostModel, max_ms: float = 230.0) -> Call | None:
+        return model.find_probe([make_calls()], max_ms)
+
+    def test_the_cheapest_call_is_run_for_at_least_20_ms(self, model: CostModel, clock: FakeClock) -> None:
+        run(model, clock, make_calls(), 3.0)
+        clock.pass_ms(600)
+        assert self.find(model) == Call("tiny/text_encoder/encode", Stage.TEXT, times=5)
+
+    def test_there_is_none_right_after_an_observation(self, model: CostModel, clock: FakeClock) -> None:
+        run(model, clock, make_calls(), 3.0)
+        clock.pass_ms(400)
+        assert self.find(model) is None
+        clock.pass_ms(200)
+        found = self.find(model)
+        assert found is not None
+        model.record_probe(found, 60.0)
+        assert self.find(model) is None
+
+    def test_there_is_none_for_budgets_that_never_fit(self, model: CostModel, clock: FakeClock) -> None:
+        assert self.find(model, max_ms=200.0) is None
+        assert model.find_probe([], 230.0) is None
+
+    def test_a_slow_one_keeps_the_load_from_getting_stale(self, model: CostModel, clock: FakeClock) -> None:
+        run(model, clock, make_calls(), 3.0)
+        for _ in range(5):
+            clock.pass_ms(1500)
+            found = self.find(model)
+            assert found is not None
+            model.record_probe(found, 60.0)
+            assert not model.predict(make_calls()).is_load_stale
+
+    def test_a_fast_one_ends_the_load(self, model: CostModel, clock: FakeClock) -> None:
+        before = model.predict(make_calls())
+        for _ in range(10):
+            run(model, clock, make_calls(), 3.0)
+        clock.pass_ms(600)
+        found = self.find(model)
+        assert found is not None
+        model.record_probe(found, 20.0)
+        assert model.predict(make_calls()).p95_ms == pytest.approx(before.p95_ms)
+
+    def test_a_fast_one_ends_a_load_that_lasted_for_minutes(self, model: CostModel, clock: FakeClock) -> None:
+        before = model.predict(make_calls())
+        while clock.now < 100 + 300:
+            run(model, clock, make_calls(), 3.0)
+        clock.pass_ms(600)
+        found = self.find(model)
+        assert found is not None
+        model.record_probe(found, 20.0)
+        assert model.predict(make_calls()).p95_ms == pytest.approx(before.p95_ms)
+
+    def test_slow_ones_alone_refuse_for_half_a_minute_at_most(self, model: CostModel, clock: FakeClock) -> None:
+        for _ in range(4):
+            run(model, clock, make_calls(), 3.0)
+        for _ in range(34):
+            clock.pass_ms(1000)
+            found = self.find(model)
+            assert found is not None
+            model.record_probe(found, 60.0)
+        assert model.predict(make_calls()).is_load_stale

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from costroute_rt.candidate import Candidate
-from costroute_rt.error import BudgetError, ConfigError
+from costroute_rt.error import BudgetError, ConfigError, Reason
 from costroute_rt.route import Cost, Option, Route
-from costroute_rt.routing.choice import choose
+from costroute_rt.routing.choice import TRIAL, choose
 
 
 def make_option(name: str, quality: float, ms: float, p95_ms: float | None = None) -> Option:
@@ -96,3 +97,48 @@ def test_a_route_is_plain_data() -> None:
     assert data["chosen"] == "middle"
     assert [option["fits"] for option in data["options"]] == [True, True, False]
     assert isinstance(choose("x", OPTIONS), Route)
+
+
+def make_loaded(name: str, ms: float, *, queue_ms: float = 0.0, factor: float = 1.0, stale: bool = False) -> Option:
+    """An option that takes `ms` on an idle machine."""
+    loaded = {"queue_ms": queue_ms, "denoise_ms": factor * ms, "recent_factor": factor, "is_load_stale": stale}
+    return replace(make_option(name, 0.5, ms), cost=replace(make_option(name, 0.5, ms).cost, **loaded))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "text"),
+    [
+        ([make_loaded("slow", 300)], Reason.TOO_SLOW, "slow, needs about 300 ms even on an idle machine"),
+        ([make_loaded("slow", 300, factor=2)], Reason.TOO_SLOW, "needs about 600 ms now, and 300 ms even on an idle machine"),
+        ([make_loaded("quick", 190, queue_ms=290)], Reason.QUEUE, "needs about 480 ms now, 290 ms of it to wait for other requests"),
+        (
+            [make_loaded("quick", 190, factor=2.5)],
+            Reason.LOAD,
+            "quick, needs about 475 ms now, 190 ms when the machine is idle: recent runs were 2.5 times slower",
+        ),
+        ([make_loaded("quick", 190, factor=2.0, queue_ms=20)], Reason.LOAD, "needs about 400 ms now, 190 ms when the machine is idle"),
+        ([make_loaded("slow", 300), make_loaded("quick", 100, factor=4)], Reason.LOAD, "quick, needs about 400 ms now, 100 ms when"),
+    ],
+)
+def test_a_refusal_has_its_reason(options: list[Option], reason: Reason, text: str) -> None:
+    with pytest.raises(BudgetError, match=text) as caught:
+        choose("x", options, max_ms=200)
+    assert (caught.value.reason, caught.value.max_ms) == (reason, 200)
+
+
+def test_what_fits_without_load_that_was_not_seen_lately_is_tried() -> None:
+    options = [make_loaded("quick", 100, factor=3, stale=True), make_loaded("slow", 150, factor=3, stale=True)]
+    route = choose("x", options, max_ms=200)
+    assert (route.chosen.name, route.reason, route.option.fits) == ("quick", TRIAL, True)
+    assert not route.options[1].fits
+
+
+@pytest.mark.parametrize("option", [make_loaded("quick", 100, factor=3), make_loaded("quick", 100, factor=3, queue_ms=150, stale=True)])
+def test_what_fits_neither_with_load_nor_with_the_wait_is_not_tried(option: Option) -> None:
+    with pytest.raises(BudgetError):
+        choose("x", [option], max_ms=200)
+
+
+def test_what_fits_comes_before_what_may_fit() -> None:
+    options = [make_loaded("quick", 100, factor=3, stale=True), make_loaded("steady", 190)]
+    assert choose("x", options, max_ms=200).chosen.name == "steady"

@@ -292,4 +292,4 @@ def test_a_routers_engines_are_loaded_within_the_request_and_counted(open_device
 def test_the_first_guess_at_overhead_grows_by_the_routers_engines() -> None:
     from costroute_rt.cost.correction import Correction
 
-    assert Correction(lambda: 0.0, routing_ms=5.0).overhead_ms() == 5.0 + Correction(lambda: 0.0).overhead_ms()
+    assert Correction(lambda: 0.0, routing_ms=5.0).overhead_ms().now == 5.0 + Correction(lambda: 0.0).overhead_ms().now
