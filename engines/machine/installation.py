@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -137,7 +136,8 @@ class Installation:
 
     def _fix_hidden(self) -> Fix:
         remedy = "rename it, or start the program from another directory"
-        return Fix(remedy) if self.packages else replace(self.library.fix, remedy=f"{remedy}; then {self.library.fix.remedy}")
+        is_enough = self.packages or self.library.module in sys.stdlib_module_names
+        return Fix(remedy) if is_enough else replace(self.library.fix, remedy=f"{remedy}; then {self.library.fix.remedy}")
 
     def _reinstall(self, package: str) -> Fix:
         record = self._record(package)
@@ -166,8 +166,8 @@ def explain(error: BaseException) -> BackendError | None:
     if found in sys.stdlib_module_names:
         return _explain_standard(found, error)
     installation = Installation(Library.of(found))
-    is_complete = installation.path is not None and installation.packages and isinstance(error, AttributeError)
-    return None if is_complete else installation.error(error)
+    is_complete = installation.path is not None and installation.packages and not installation.is_hidden()
+    return None if is_complete and isinstance(error, AttributeError) else installation.error(error)
 
 
 def _explain_standard(name: str, error: BaseException) -> BackendError | None:
@@ -198,6 +198,8 @@ def _failed_library(error: BaseException) -> str | None:
 def requirements() -> dict[str, str]:
     """The packages that this one always needs, each with its lowest version; empty where run from a source tree."""
     try:
+        from importlib import metadata
+
         lines = metadata.requires("costroute-rt") or []
     except Exception:  # not installed, or a damaged record
         return {}
@@ -217,16 +219,21 @@ def _outdated(name: str, least: str) -> BackendError:
 def check_library(name: str, least: str | None = None) -> tuple[str | None, BackendError | None]:
     """The version of a package that this one always needs, and what is wrong with it."""
     module = next((module for module, package in _PACKAGES.items() if package.lower() == name.lower()), name)
+    library, found = Library.of(module), Installation(Library.of(module))
     try:
-        Library.of(module).load(lambda: importlib.import_module(module))
+        library.load(lambda: importlib.import_module(module))
     except BackendError as error:
         return version_of(name), error
+    if found.is_hidden():
+        return version_of(name), found.error()
     return version_of(name), _outdated(name, least) if least and _is_outdated(name, least) else None
 
 
 def version_of(distribution: str) -> str | None:
     """Installed version of a package; None if it is not installed, or its record is damaged."""
-    try:
+    try:  # loaded here, because a file such as random.py beside the program breaks it, which has to be explained too
+        from importlib import metadata
+
         return str(metadata.version(distribution) or "") or None
     except Exception:  # PackageNotFoundError; several others for a record without a version
         return None
