@@ -72,7 +72,7 @@ class Installation:
             spec = importlib.util.find_spec(self.library.module)
         except (ValueError, ImportError):  # a module made by hand, as by tests
             return None
-        return Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
+        return None if spec is None or spec.origin in (None, "built-in", "frozen") else Path(spec.origin)
 
     @cached_property
     def site(self) -> Path | None:
@@ -84,6 +84,8 @@ class Installation:
     @cached_property
     def packages(self) -> tuple[str, ...]:
         """The installed packages that say they contain the module; those beside the module itself, if there is one."""
+        if sys.modules.get(self.library.module, self) is None:  # somebody forbids its import
+            return ()
         beside = self._packages_in([self.site]) if self.site else ()
         return beside or self._packages_in([Path(each) for each in sys.path])
 
@@ -107,7 +109,7 @@ class Installation:
         if len(packages) > 1:
             remedy = "they overwrite each other's files: uninstall them, then install one of them"
             found = " and ".join(f"{each} {version_of(each) or ''}".strip() for each in packages)
-            return found, Fix(remedy, (packages[-1],), packages, reason=Reason.DAMAGED)
+            return found, Fix(remedy, (packages[-1],), packages)
         reason = f"no usable {name} module ({_describe(cause) if cause else self._describe_remains()})"
         if self.is_hidden():
             return f"{self.path}, which Python imports in its place", self._fix_hidden()

@@ -1,0 +1,238 @@
+"""F7: a library that is installed and cannot be used is named with the command that really fixes it, exit code 6, also by doctor."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from costroute_rt.cli.command import fix_command
+from costroute_rt.engines.backends.registry import get_backend
+from costroute_rt.engines.machine import installation
+from costroute_rt.engines.machine.installation import Library, check_library, explain
+from costroute_rt.error import BackendError
+from tests.cli.conftest import invoke
+
+AGAIN = "pip install --force-reinstall --no-deps"
+WORKING = "__version__ = '1.32.0'\nclass InferenceSession: ...\nclass SessionOptions: ...\nclass Core: ...\n"
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty directory of packages in place of the real one, and none of the libraries loaded that these tests install in it."""
+    real = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("onnxruntime", "openvino")}
+    for name in real:
+        monkeypatch.delitem(sys.modules, name)
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    for name in ("PIL.Image", "tokenizers", "costroute_rt.family.assembly", "costroute_rt.engines.backends.openvino"):
+        importlib.import_module(name)  # what they need is in the real directory
+    monkeypatch.setattr(sys, "path", [str(folder), *(each for each in sys.path if "site-packages" not in each)])
+    importlib.invalidate_caches()
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("onnxruntime", "openvino") and name not in real]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def install(site: Path) -> Install:
+    """Writes a package's record, and its module if there is code for it."""
+
+    def write(package: str, code: str | None = None, version: str = "1.32.0", module: str = "onnxruntime") -> Path:
+        record = site / f"{package.replace('-', '_')}-{version}.dist-info"
+        record.mkdir()
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        (record / "RECORD").touch()
+        if code is not None:
+            (site / module).mkdir()
+            (site / module / "__init__.py").write_text(code)
+        return record
+
+    return write
+
+
+def refusal(backend: str = "onnxruntime") -> BackendError:
+    with pytest.raises(BackendError) as caught:
+        get_backend(backend)
+    return caught.value
+
+
+def test_f7_remains_after_one_of_two_packages_was_uninstalled(site: Path, install: Install, home: Path) -> None:
+    install("onnxruntime")
+    (site / "onnxruntime/capi").mkdir(parents=True)
+    (site / "onnxruntime/capi/libonnxruntime.so.1.32.0").touch()
+    done = invoke("gen", "a lake")
+    assert done.exit_code == 6
+    assert f"({AGAIN} onnxruntime)" in done.stderr
+    report = json.loads(invoke("doctor", "--json").stdout)
+    problem = next(each for each in report["problems"] if each["name"] == "onnx runtime")
+    assert problem["command"] == f"{AGAIN} onnxruntime"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "",
+        "class InferenceSession: ...",
+        "raise ImportError('libonnxruntime.so.1: cannot open shared object file')",
+        "raise OSError('libonnxruntime.so.1: invalid ELF header')",
+        "raise AttributeError('_ARRAY_API not found')",
+        "from onnxruntime.capi import onnxruntime_pybind11_state",
+        "import sys; sys.exit(1)",
+        "def (",
+        WORKING.replace("1.32.0", "1.31.1"),
+    ],
+)
+def test_f7_a_damaged_module_is_installed_again(install: Install, code: str) -> None:
+    install("onnxruntime-gpu", code)
+    assert fix_command(refusal()) == f"{AGAIN} onnxruntime-gpu"
+
+
+def test_f7_a_package_without_its_files_is_installed_again(install: Install) -> None:
+    install("onnxruntime")
+    assert fix_command(refusal()) == f"{AGAIN} onnxruntime"
+
+
+def test_f7_a_record_that_pip_cannot_uninstall_is_deleted_first(install: Install) -> None:
+    record = install("onnxruntime")
+    (record / "RECORD").unlink()
+    error = refusal()
+    assert f"delete {record}" in error.remedy
+    assert fix_command(error) == f"{AGAIN} onnxruntime"
+
+
+def test_f7_two_packages_are_both_uninstalled(install: Install) -> None:
+    install("onnxruntime", WORKING)
+    install("onnxruntime-gpu", version="1.31.1")
+    for name in ("onnxruntime-extensions", "onnxruntime-genai", "onnx"):
+        install(name)
+    error = refusal()
+    assert error.found == "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1"
+    assert fix_command(error) == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+
+
+@pytest.mark.parametrize("version", ["1.32.0", "1.32.0.dev20260101", "1.32.0+cu130"])
+def test_f7_a_complete_module_is_used(install: Install, version: str) -> None:
+    install("onnxruntime", WORKING, version=version)
+    assert get_backend("onnxruntime").version == "1.32.0"
+
+
+def test_f7_nothing_installed_names_the_extra(site: Path) -> None:
+    assert fix_command(refusal()) == 'pip install "costroute-rt[cpu]"'
+    (site / "onnxruntime").mkdir()  # a directory without code, such as one with the user's models
+    assert fix_command(refusal()) == 'pip install "costroute-rt[cpu]"'
+
+
+def test_f7_what_the_library_itself_lacks_is_named(install: Install) -> None:
+    install("onnxruntime", "import flatbuffers_that_is_missing")
+    assert fix_command(refusal()) == "pip install flatbuffers_that_is_missing"
+    install("openvino", "raise ImportError('libOpenCL.so.1: cannot open shared object file')", module="openvino")
+    assert refusal("openvino").remedy == "install the package that contains libOpenCL.so.1"
+
+
+@pytest.mark.parametrize("file", ["onnxruntime.py", "onnxruntime/__init__.py"])
+@pytest.mark.parametrize("code", ["", "raise ValueError", "import sys; sys.exit()"])
+def test_f7_a_file_of_the_user_that_hides_the_library_is_named(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, code: str
+) -> None:
+    install("onnxruntime", WORKING)
+    path = tmp_path / "program" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(code)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "program"), *sys.path])
+    error = refusal()
+    assert error.found == f"{path}, which Python imports in its place"
+    assert (error.remedy, fix_command(error)) == ("rename it, or start the program from another directory", None)
+
+
+def test_f7_the_same_for_openvino(install: Install, site: Path) -> None:
+    (site / "openvino/libs").mkdir(parents=True)
+    install("openvino")
+    assert fix_command(refusal("openvino")) == f"{AGAIN} openvino"
+    install("openvino-nightly")
+    assert refusal("openvino").uninstall == ("openvino", "openvino-nightly")
+
+
+def test_f7_doctor_goes_on_after_a_damaged_record(site: Path, install: Install, home: Path) -> None:
+    (install("onnxruntime", WORKING.replace("class", "raise ValueError\nclass", 1)) / "METADATA").unlink()
+    (install("cuda-bindings") / "METADATA").unlink()
+    report = json.loads(invoke("doctor", "--json").stdout)
+    assert {"onnx runtime", "nvidia driver", "bundle", "store"} <= set(report["facts"])
+    assert [each["command"] for each in report["problems"] if each["name"] == "onnx runtime"] == [f"{AGAIN} onnxruntime"]
+
+
+def catch(code: str) -> Exception:
+    try:
+        exec(code, {"__name__": "costroute_rt.pretended"})
+    except Exception as error:
+        return error
+    raise AssertionError(f"{code} raised nothing")
+
+
+@pytest.mark.parametrize(
+    ("code", "found", "command"),
+    [
+        ("import tokenizers_missing", "no usable tokenizers_missing module", "pip install tokenizers_missing"),
+        ("from PIL import Imagine", "no usable PIL module", f"{AGAIN} pillow"),
+        ("import numpy.missing", "no usable numpy module", f"{AGAIN} numpy"),
+        ("import _ctypes_missing_in_this_python", "no usable", "pip install _ctypes_missing_in_this_python"),
+    ],
+)
+def test_f7_an_import_that_fails_anywhere_is_no_bug(
+    code: str, found: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage = explain(catch(code))
+    assert damage is not None
+    assert (damage.exit_code, fix_command(damage)) == (6, command)
+    assert damage.found.startswith(found)
+
+
+def test_f7_a_library_that_fails_while_it_is_imported_is_named(site: Path, install: Install) -> None:
+    install("odd", "raise TypeError('an old version')", module="odd")
+    damage = explain(catch("import odd"))
+    assert damage is not None
+    assert fix_command(damage) == f"{AGAIN} odd"
+
+
+def test_f7_a_hidden_module_of_python_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wave.py").touch()
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    damage = explain(catch("import wave; wave.open"))
+    monkeypatch.delitem(sys.modules, "wave")
+    assert damage is not None
+    assert damage.found == f"{tmp_path / 'wave.py'}, which Python imports in its place"
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "''.a", "import numpy; numpy.missing", "import json; json.a", "import costroute_rt as c; c.a"])
+def test_f7_a_bug_stays_a_bug(code: str) -> None:
+    assert explain(catch(code)) is None
+
+
+def test_f7_a_library_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "requirements", lambda: {"Pillow": "99.0"})
+    damage = explain(catch("1 / 0"))
+    assert damage is not None
+    assert fix_command(damage) == 'pip install "Pillow>=99.0"'
+    assert str(check_library("Pillow", "99.0")[1]) == str(damage)
+    assert check_library("Pillow", "1.0")[1] is None
+
+
+def test_f7_doctor_sees_a_hidden_base_library_that_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "safetensors.py").touch()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "safetensors"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    error = check_library("safetensors")[1]
+    assert error is not None
+    assert error.found == f"{tmp_path / 'safetensors.py'}, which Python imports in its place"
+
+
+def test_f7_libraries_are_known_by_their_package() -> None:
+    assert Library.of("PIL").fix.install == ("Pillow",)
