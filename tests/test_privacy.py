@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.export.small_checkpoint import needs_export, write_checkpoint
 from tests.trace import Place, can_trace, trace
 
 OPEN = """
@@ -27,6 +29,13 @@ with Runtime.open(sys.argv[1], backend=sys.argv[2], background_build=True) as ru
         time.sleep(0.05)
     runtime.generate("a red house by a lake")
 """
+EXPORT = """
+from pathlib import Path
+from costroute_rt.export.checkpoint.checkpoint import export_bundle
+from tests.export.small_checkpoint import make_recipe
+export_bundle(Path("checkpoint"), Path("bundle"), make_recipe())
+"""
+ROOT = Path(__file__).parent.parent
 LOOK_UP = "import ctypes; ctypes.CDLL(None).getaddrinfo(b'example.invalid', None, None, ctypes.byref(ctypes.c_void_p()))"
 
 needs_strace = pytest.mark.skipif(not can_trace(), reason="sees what native code does by strace, which is missing or forbidden here")
@@ -63,6 +72,15 @@ NAMES = ["onnxruntime", "gen", "doctor", *(pytest.param(name, marks=needs_openvi
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_sent_and_nothing_written_elsewhere(name: str, tiny_bundle: Path, place: Place) -> None:
     assert trace(commands(tiny_bundle)[name], place) == ([], [])
+    assert list(place.home.iterdir()) == []
+
+
+@needs_strace
+@pytest.mark.parametrize("script", [pytest.param(EXPORT, marks=needs_export)], ids=["export"])
+def test_an_export_looks_nothing_up_on_the_hub(script: str, place: Place) -> None:
+    write_checkpoint(place.work / "checkpoint")
+    command, path = [sys.executable, "-W", "ignore", "-c", script], [*sys.path, str(ROOT)]
+    assert trace(command, place, PYTHONPATH=os.pathsep.join(path)) == ([], [])
     assert list(place.home.iterdir()) == []
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 STRACE = shutil.which("strace")
 _WRITES = ["creat", "link", "linkat", "mkdir", "mkdirat", "mknod", "mknodat", "rename", "renameat", "renameat2", "symlink", "symlinkat"]
 _WRITES += ["chmod", "fchmodat", "rmdir", "truncate", "unlink", "unlinkat"]
-_CALLS = [*_WRITES, "open", "openat", "openat2", "socket", "connect", "sendto"]
+_CALLS = [*_WRITES, "open", "openat", "openat2", "connect", "sendto", "sendmsg", "sendmmsg"]
 _WRITE = re.compile(rf"\b({'|'.join(_WRITES)})\(")
 _OPENS_TO_WRITE = re.compile(r"open(at|at2)?\(.*\b(O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND)\b")
-_NETWORK = re.compile(r"(socket|connect|sendto)\(.*\bAF_INET6?\b|open(at)?\(.*\"/etc/resolv\.conf\"")
+_NETWORK = re.compile(r"(connect|sendto|sendmsg|sendmmsg)\(.*\bAF_INET6?\b|open(at)?\(.*\"/etc/resolv\.conf\"")
 _PATHS = re.compile(r"(?:(AT_FDCWD|\d+)<([^>]*)>, )?\"((?:[^\"\\]|\\.)*)\"")
 _DEVICES = ("/dev/null", "/dev/tty", "/dev/urandom")
 

@@ -28,6 +28,15 @@ def opt_out(variables: tuple[str, ...]) -> bool:
     return True
 
 
+def opt_out_hub() -> None:
+    """The same for the torch side: the hub's libraries, and ONNX Runtime, which optimum imports."""
+    opt_out(ONNXRUNTIME)
+    loaded = sys.modules.get("huggingface_hub.constants")
+    if opt_out(HUB) and loaded is not None:
+        _log.debug("huggingface_hub was imported before this package: diffusers may keep its setting")
+        vars(loaded)[HUB[0]] = True
+
+
 @contextmanager
 def without_openvino_telemetry() -> Iterator[None]:
     """Hide the package `openvino_telemetry` while the block imports OpenVINO, which then uses its stub without reports.

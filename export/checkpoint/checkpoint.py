@@ -19,6 +19,7 @@ from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import step_graph
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.machine.durable import replacing_folder
+from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import BundleError, OutputError, Reason
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
@@ -284,6 +285,7 @@ def _plain(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load_pipeline(source: Path) -> Any:
     """The checkpoint in float32, without the modules that a bundle does not contain."""
+    opt_out_hub()
     import torch
     from diffusers import StableDiffusionPipeline
 

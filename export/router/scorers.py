@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import BackendError, ConfigError, CostrouteError, LabelError
 from costroute_rt.export.router.prompts import PromptRow
 
@@ -84,6 +85,7 @@ class ClipScorer:
     @classmethod
     def open(cls, folder: Path) -> ClipScorer:
         """A model in a local folder, as transformers saves it; raises BackendError without transformers, ConfigError for other folders."""
+        opt_out_hub()
         try:
             from transformers import CLIPModel, CLIPProcessor
         except ImportError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from costroute_rt.engines.bundle.onnx_model import graph_spec
+from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import BackendError, ConfigError, CostrouteError
 from costroute_rt.export.checkpoint.component import export_graph, write_weights
 from costroute_rt.export.graph.compose import compose_embedding, keep_outputs, save_graph
@@ -106,6 +107,7 @@ def _read_json(source: Path, name: str) -> Any:
 
 
 def _import_transformers() -> None:
+    opt_out_hub()
     try:
         import optimum.exporters.onnx  # noqa: F401
         import transformers  # noqa: F401
