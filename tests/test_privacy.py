@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,9 @@ LOOK_UP = "import ctypes; ctypes.CDLL(None).getaddrinfo(b'example.invalid', None
 
 needs_strace = pytest.mark.skipif(not can_trace(), reason="sees what native code does by strace, which is missing or forbidden here")
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="opens engines by OpenVINO: pip install costroute-rt[openvino]")
+needs_tensorrt_rtx = pytest.mark.skipif(
+    find_spec("tensorrt_rtx") is None, reason="builds engines by TensorRT for RTX: pip install costroute-rt[tensorrt-rtx]"
+)
 
 
 def has_ort_telemetry() -> bool:
@@ -60,12 +64,14 @@ def commands(bundle: Path) -> dict[str, list[str]]:
         "onnxruntime": [python, "-c", OPEN, name, "onnxruntime"],
         "gen": [python, "-m", "costroute_rt.cli", "gen", "a lake", "--bundle", name, "-o", "image.png"],
         "doctor": [python, "-m", "costroute_rt.cli", "doctor"],
+        "tensorrt-rtx": [python, "-m", "costroute_rt.cli", "build-engines", "--bundle", name, "--backend", "tensorrt-rtx"],
         "openvino": [python, "-c", OPEN, name, "openvino"],
         "background": [python, "-c", BACKGROUND, name, "openvino"],
     }
 
 
-NAMES = ["onnxruntime", "gen", "doctor", *(pytest.param(name, marks=needs_openvino) for name in ("openvino", "background"))]
+NAMES: list[Any] = ["onnxruntime", "gen", "doctor", *(pytest.param(name, marks=needs_openvino) for name in ("openvino", "background"))]
+NAMES += [pytest.param("tensorrt-rtx", marks=needs_tensorrt_rtx)]
 
 
 @needs_strace

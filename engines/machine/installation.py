@@ -89,15 +89,24 @@ class Installation:
         beside = self._packages_in([self.site]) if self.site else ()
         return beside or self._packages_in([Path(each) for each in sys.path])
 
-    @property
-    def version(self) -> str | None:
-        """Version of the package; None without one, or with several."""
-        return version_of(self.packages[0]) if len(self.packages) == 1 else None
-
     def has_other_version(self, module: ModuleType) -> bool:
-        """Whether the files are of another release than the package says."""
-        ours, theirs = (_RELEASE.match(str(each or "")) for each in (self.version, getattr(module, "__version__", None)))
-        return ours is not None and theirs is not None and _is_other_release(ours[0], theirs[0])
+        """Whether the files are of another release than any record of the package says; an update can leave an old record."""
+        theirs = _numbers(str(getattr(module, "__version__", "")))
+        ours = [_numbers(each) for each in self._versions()]
+        return bool(theirs and ours) and all(any(a != b for a, b in zip(each, theirs, strict=False)) for each in ours)
+
+    def _versions(self) -> list[str]:
+        """What the records of the package say, such as 1.30.0 of onnxruntime_gpu-1.30.0.dist-info."""
+        return [
+            record.name.removesuffix(".dist-info").split("-")[1]
+            for record in self._records()
+            if "-" in record.name.removesuffix(".dist-info")
+        ]
+
+    def _records(self) -> list[Path]:
+        """The directories with the metadata of the packages that bring the module."""
+        sites = [self.site] if self.site else [Path(each) for each in sys.path]
+        return [path for site in sites if site.is_dir() for path in site.glob("*.dist-info") if _package_of(path) in self.packages]
 
     def error(self, cause: BaseException | None = None) -> BackendError:
         """Why the module cannot be used, with what fixes it; cause: what importing it raised."""
@@ -115,7 +124,8 @@ class Installation:
             return f"{self.path}, which Python imports in its place", self._fix_hidden()
         missing = _missing_module(cause)
         if missing not in (None, name):
-            return reason, Library.of(missing or "").fix
+            is_part = (missing or "").startswith(name)  # such as tensorrt_rtx_libs, which the same extra installs
+            return reason, self.library.fix if is_part else Library.of(missing or "").fix
         if packages:
             return reason, _fix_library(reason, name) or self._reinstall(packages[0])
         return reason, self.library.fix
@@ -127,7 +137,7 @@ class Installation:
         lacking = [each for each in self.library.names if not hasattr(module, each)]
         if lacking:
             return f"{self.path} has no {lacking[0]}"
-        return f"{self.path} is version {getattr(module, '__version__', None)}, {self.packages[0]} is version {self.version}"
+        return f"{self.path} is version {getattr(module, '__version__', None)}, {self.packages[0]} is version {self._versions()[0]}"
 
     def is_hidden(self) -> bool:
         """Whether the module is a file, or a directory, that no package brought, in the directory that the program was started from."""
@@ -142,22 +152,17 @@ class Installation:
         return Fix(remedy) if is_enough else replace(self.library.fix, remedy=f"{remedy}; then {self.library.fix.remedy}")
 
     def _reinstall(self, package: str) -> Fix:
-        record = self._record(package)
-        first = f"delete {record}, which lacks its list of files, then " if record and not (record / "RECORD").exists() else ""
+        records = [each for each in self._records() if not (each / "RECORD").exists()]
+        first = f"delete {records[0]}, which lacks its list of files, then " if records else ""
         return Fix(f"{first}install {package} again", (package,), reason=Reason.DAMAGED)
 
-    def _record(self, package: str) -> Path | None:
-        """The directory with the package's metadata."""
-        for site in [self.site] if self.site else [Path(each) for each in sys.path]:
-            for path in site.glob("*.dist-info"):
-                if _package_of(path) == package:
-                    return path
-        return None
-
     def _packages_in(self, sites: list[Path]) -> tuple[str, ...]:
-        pattern = self.library.packages or re.escape(self.library.module)
-        names = {_package_of(path) for site in sites if site.is_dir() for path in site.glob("*.dist-info")}
-        return tuple(sorted(name for name in names if re.fullmatch(pattern, name)))
+        pattern, found = self.library.packages or re.escape(self.library.module), set()
+        for record in (path for site in sites if site.is_dir() for path in site.glob("*.dist-info")):
+            name = _package_of(record)
+            if re.fullmatch(pattern, name) and _may_bring(record, self.library.module):
+                found.add(name)
+        return tuple(sorted(found))
 
 
 def explain(error: BaseException) -> BackendError | None:
@@ -246,10 +251,6 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(each) for each in found[0].split(".")) if found else ()
 
 
-def _is_other_release(ours: str, theirs: str) -> bool:
-    return any(mine != other for mine, other in zip(_numbers(ours), _numbers(theirs), strict=False))
-
-
 def _missing_module(error: BaseException | None) -> str | None:
     """Top level of the module that an import did not find."""
     return error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
@@ -264,6 +265,15 @@ def _fix_library(reason: str, module: str) -> Fix | None:
 def _package_of(record: Path) -> str:
     """The package of a directory such as onnxruntime_gpu-1.30.0.dist-info, in its normal spelling."""
     return re.sub(r"[-_.]+", "-", record.name.split("-")[0]).lower()
+
+
+def _may_bring(record: Path, module: str) -> bool:
+    """Whether a package's list of files has the module; also where the list is missing."""
+    try:
+        files = (record / "RECORD").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return re.search(rf"^{re.escape(module)}(/__init__)?\.py", files, re.MULTILINE) is not None
 
 
 def _describe(error: BaseException) -> str:

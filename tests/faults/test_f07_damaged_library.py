@@ -46,7 +46,7 @@ def install(site: Path) -> Install:
         record = site / f"{package.replace('-', '_')}-{version}.dist-info"
         record.mkdir()
         (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
-        (record / "RECORD").touch()
+        (record / "RECORD").write_text(f"{module}/capi/library.so,,\n{module}/__init__.py,,\n")
         if code is not None:
             (site / module).mkdir()
             (site / module / "__init__.py").write_text(code)
@@ -109,7 +109,7 @@ def test_f7_two_packages_are_both_uninstalled(install: Install) -> None:
     install("onnxruntime", WORKING)
     install("onnxruntime-gpu", version="1.31.1")
     for name in ("onnxruntime-extensions", "onnxruntime-genai", "onnx"):
-        install(name)
+        install(name, module=name.replace("-", "_"))
     error = refusal()
     assert error.found == "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1"
     assert fix_command(error) == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
@@ -118,6 +118,12 @@ def test_f7_two_packages_are_both_uninstalled(install: Install) -> None:
 @pytest.mark.parametrize("version", ["1.32.0", "1.32.0.dev20260101", "1.32.0+cu130"])
 def test_f7_a_complete_module_is_used(install: Install, version: str) -> None:
     install("onnxruntime", WORKING, version=version)
+    assert get_backend("onnxruntime").version == "1.32.0"
+
+
+def test_f7_an_old_record_beside_a_complete_module_is_no_damage(install: Install) -> None:
+    install("onnxruntime", WORKING)
+    install("onnxruntime", version="1.31.1")
     assert get_backend("onnxruntime").version == "1.32.0"
 
 
@@ -151,9 +157,9 @@ def test_f7_a_file_of_the_user_that_hides_the_library_is_named(
 
 def test_f7_the_same_for_openvino(install: Install, site: Path) -> None:
     (site / "openvino/libs").mkdir(parents=True)
-    install("openvino")
+    install("openvino", module="openvino")
     assert fix_command(refusal("openvino")) == f"{AGAIN} openvino"
-    install("openvino-nightly")
+    install("openvino-nightly", module="openvino")
     assert refusal("openvino").uninstall == ("openvino", "openvino-nightly")
 
 

@@ -51,7 +51,7 @@ LIBRARY = Library(
     _FIXES["cpu"],
     title="ONNX Runtime",
     names=("InferenceSession", "SessionOptions", "__version__"),
-    packages=r"ort-nightly.*|onnxruntime(?!-(extensions|genai|ep-|tools)).*",
+    packages="(onnxruntime|ort).*",
 )
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _LONGEST_REASON = 300

@@ -253,7 +253,7 @@ def _import(name: str) -> ModuleType:
 
     module = _MODULES[name]
     fix = Fix(f"install the {name} extra, and cpu beside it", (f"costroute-rt[cpu,{name}]",))
-    library = Library(module, fix, title=f"backend {name}", names=("Builder", "Runtime", "__version__"), packages=name)
+    library = Library(module, fix, title=f"backend {name}", names=("Builder", "Runtime", "__version__"), packages=rf"{name}(-cu\d+)?")
     return library.load(lambda: import_module(module))
 
 

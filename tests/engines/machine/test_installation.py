@@ -43,7 +43,7 @@ def test_an_import_that_fails_anywhere_is_no_bug(
 def test_a_library_that_fails_while_it_is_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "site/odd").mkdir(parents=True)
     (tmp_path / "site/odd-1.0.dist-info").mkdir()
-    (tmp_path / "site/odd-1.0.dist-info/RECORD").touch()
+    (tmp_path / "site/odd-1.0.dist-info/RECORD").write_text("odd/__init__.py,,\n")
     (tmp_path / "site/odd/__init__.py").write_text("raise TypeError('an old version')")
     monkeypatch.syspath_prepend(tmp_path / "site")
     damage = explain(catch("import odd"))
