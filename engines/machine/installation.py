@@ -97,11 +97,8 @@ class Installation:
 
     def _versions(self) -> list[str]:
         """What the records of the package say, such as 1.30.0 of onnxruntime_gpu-1.30.0.dist-info."""
-        return [
-            record.name.removesuffix(".dist-info").split("-")[1]
-            for record in self._records()
-            if "-" in record.name.removesuffix(".dist-info")
-        ]
+        names = [record.name.removesuffix(".dist-info") for record in self._records()]
+        return [name.split("-")[1] for name in names if "-" in name]
 
     def _records(self) -> list[Path]:
         """The directories with the metadata of the packages that bring the module."""
@@ -119,9 +116,9 @@ class Installation:
             remedy = "they overwrite each other's files: uninstall them, then install one of them"
             found = " and ".join(f"{each} {version_of(each) or ''}".strip() for each in packages)
             return found, Fix(remedy, (packages[-1],), packages)
-        reason = f"no usable {name} module ({_describe(cause) if cause else self._describe_remains()})"
         if self.is_hidden():
             return f"{self.path}, which Python imports in its place", self._fix_hidden()
+        reason = f"no usable {name} module ({_describe(cause) if cause else self._describe_remains()})"
         missing = _missing_module(cause)
         if missing not in (None, name):
             is_part = (missing or "").startswith(name)  # such as tensorrt_rtx_libs, which the same extra installs
