@@ -42,7 +42,7 @@ FIXES = {
 }
 LIBRARY = Library(
     "openvino",
-    Fix("install the openvino extra", ("costroute-rt[openvino]",)),
+    Fix.extra("openvino"),
     title="OpenVINO",
     names=("Core", "__version__"),
     packages="openvino(-nightly)?",

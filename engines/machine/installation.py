@@ -43,7 +43,7 @@ class Library:
     def of(cls, module: str) -> Library:
         """A library that one package installs."""
         package = _PACKAGES.get(module, module)
-        return cls(module, Fix(f"install {package}", (package,)), title=package, packages=re.escape(package.lower()))
+        return cls(module, Fix(f"install {package}", (package,)), title=package, packages=re.escape(package.replace("_", "-").lower()))
 
     def load(self, load: Callable[[], ModuleType]) -> ModuleType:
         """The module that `load` imports; raises BackendError where it is not installed, damaged, hidden or installed twice."""
@@ -172,6 +172,14 @@ def explain(error: BaseException) -> BackendError | None:
     installation = Installation(Library.of(found))
     is_complete = installation.path is not None and installation.packages and not installation.is_hidden()
     return None if is_complete and isinstance(error, AttributeError) else installation.error(error)
+
+
+def explain_import(error: ImportError, title: str, fix: Fix) -> BackendError:
+    """The error about an optional library that cannot be imported; fix: installs it, where it is not installed yet."""
+    damage = explain(error)
+    if damage is not None and (damage.reason is Reason.DAMAGED or not damage.install):
+        return damage
+    return fix.make_error(title, f"none that works: {error}")
 
 
 def _explain_standard(name: str, error: BaseException) -> BackendError | None:

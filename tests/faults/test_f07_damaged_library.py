@@ -61,6 +61,12 @@ def refusal(backend: str = "onnxruntime") -> BackendError:
     return caught.value
 
 
+def doctor(name: str) -> dict[str, str]:
+    """The problem of that name in doctor's report."""
+    problems: list[dict[str, str]] = json.loads(invoke("doctor", "--json").stdout)["problems"]
+    return next(each for each in problems if each["name"] == name)
+
+
 def test_f7_remains_after_one_of_two_packages_was_uninstalled(site: Path, install: Install, home: Path) -> None:
     install("onnxruntime")
     (site / "onnxruntime/capi").mkdir(parents=True)
@@ -68,9 +74,7 @@ def test_f7_remains_after_one_of_two_packages_was_uninstalled(site: Path, instal
     done = invoke("gen", "a lake")
     assert done.exit_code == 6
     assert f"({AGAIN} onnxruntime)" in done.stderr
-    report = json.loads(invoke("doctor", "--json").stdout)
-    problem = next(each for each in report["problems"] if each["name"] == "onnx runtime")
-    assert problem["command"] == f"{AGAIN} onnxruntime"
+    assert doctor("onnx runtime")["command"] == f"{AGAIN} onnxruntime"
 
 
 @pytest.mark.parametrize(
@@ -155,10 +159,11 @@ def test_f7_a_file_of_the_user_that_hides_the_library_is_named(
     assert (error.remedy, fix_command(error)) == ("rename it, or start the program from another directory", None)
 
 
-def test_f7_the_same_for_openvino(install: Install, site: Path) -> None:
+def test_f7_the_same_for_openvino(install: Install, site: Path, home: Path) -> None:
     (site / "openvino/libs").mkdir(parents=True)
     install("openvino", module="openvino")
     assert fix_command(refusal("openvino")) == f"{AGAIN} openvino"
+    assert doctor("backend openvino")["command"] == f"{AGAIN} openvino"
     install("openvino-nightly", module="openvino")
     assert refusal("openvino").uninstall == ("openvino", "openvino-nightly")
 

@@ -33,7 +33,7 @@ from costroute_rt.engines.bundle.size import AxisRange
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import write_file
 from costroute_rt.engines.machine.fix import Fix
-from costroute_rt.engines.machine.installation import Library
+from costroute_rt.engines.machine.installation import Library, explain_import
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
     try:
         import onnx
     except ImportError as error:
-        raise BackendError("onnx, to prepare graphs", f"no usable onnx module ({error})", "install onnx", ["onnx"]) from error
+        raise explain_import(error, "onnx, to prepare graphs", Fix("install onnx", ("onnx",))) from error
 
     try:
         model = onnx.load(str(graph), load_external_data=False)

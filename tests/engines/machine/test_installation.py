@@ -9,7 +9,8 @@ import pytest
 
 from costroute_rt.cli.command import fix_command
 from costroute_rt.engines.machine import installation
-from costroute_rt.engines.machine.installation import Library, check_library, explain
+from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.machine.installation import Library, check_library, explain, explain_import
 
 AGAIN = "pip install --force-reinstall --no-deps"
 
@@ -87,3 +88,12 @@ def test_doctor_sees_a_hidden_base_library_that_can_be_imported(tmp_path: Path, 
 
 def test_libraries_are_known_by_their_package() -> None:
     assert Library.of("PIL").fix.install == ("Pillow",)
+
+
+def test_an_optional_library_names_its_extra_only_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = Fix("install the extra", ("costroute-rt[extra]",))
+    absent, damaged = catch("import library_that_is_absent"), catch("import numpy.missing")
+    assert isinstance(absent, ImportError)
+    assert isinstance(damaged, ImportError)
+    assert explain_import(absent, "a library", extra).install == ("costroute-rt[extra]",)
+    assert fix_command(explain_import(damaged, "a library", extra)) == f"{AGAIN} numpy"
