@@ -50,7 +50,8 @@ print(json.dumps([name for name in {HEAVY_MODULES!r} if name in sys.modules]), f
 STAGES = """
 import time
 times = [("interpreter", time.time())]
-import json, sys
+import json, os, sys
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 bundle, candidate, prompt, seed, path = json.loads(sys.argv[1])
 import numpy, onnxruntime, tokenizers, PIL.Image
 from costroute_rt import Runtime

@@ -45,6 +45,7 @@ from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.machine import device
+from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.engines.store.store import Store
 
 PROMPTS = ("a red house by a lake at sunset, snowy mountains behind", "a starry night")
@@ -222,6 +223,7 @@ def open_torch(bundle: Bundle, args: argparse.Namespace, *, compiled: bool) -> C
 
 def torch_denoiser(bundle: Bundle, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The bundle's denoiser as diffusers loads it, and inputs at the bundle's default size for two passes."""
+    opt_out_hub()
     import torch
     from diffusers import UNet2DConditionModel
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from benchmarks.scenario import log
 from costroute_rt import Bundle, Runtime
 from costroute_rt.engines.bundle.bundle import seal_bundle
+from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.sampling.noise import NoiseStream
 
 Pixels = npt.NDArray[np.uint8]
@@ -86,6 +87,7 @@ def open_ours(runtime: Runtime) -> Peer:
 
 def open_diffusers(bundle: Bundle, threads: int) -> Peer:
     """The bundle's directory in diffusers' StableDiffusionPipeline, float32."""
+    opt_out_hub()
     import torch
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging
@@ -102,6 +104,7 @@ def open_diffusers(bundle: Bundle, threads: int) -> Peer:
 
 def open_optimum(bundle: Bundle, threads: int) -> Peer:
     """Optimum's export of the bundle's directory in its ORTStableDiffusionPipeline."""
+    opt_out_hub()
     import onnxruntime
     from optimum.onnxruntime import ORTStableDiffusionPipeline
 

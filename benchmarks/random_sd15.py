@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import costroute_rt
+from costroute_rt.engines.machine.telemetry import opt_out_hub
 
 TEXT_WIDTH, TOKENS = 768, 77
 
@@ -41,13 +42,14 @@ def write_bundle(target: Path) -> Path:
 
 def write_checkpoint(root: Path) -> None:
     """Writes a StableDiffusionPipeline in diffusers' layout."""
+    opt_out_hub()
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
     words = str(costroute_rt.shipped_bundle() / "tokenizer")
-    tokenizer: Any = CLIPTokenizer.from_pretrained(words, model_max_length=TOKENS)
+    tokenizer: Any = CLIPTokenizer.from_pretrained(words, model_max_length=TOKENS, local_files_only=True)
     sizes = {"hidden_size": TEXT_WIDTH, "intermediate_size": TEXT_WIDTH, "num_hidden_layers": 1, "num_attention_heads": 12}
     text = CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=TOKENS, projection_dim=TEXT_WIDTH, **sizes)
     vae = AutoencoderKL(

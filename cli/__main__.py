@@ -1,5 +1,5 @@
 """`python -m costroute_rt.cli` is `costroute-rt`."""
 
-from costroute_rt.cli.main import main
+from costroute_rt.cli.start import main
 
 main()

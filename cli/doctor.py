@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from costroute_rt.engines.machine.diagnosis import Finding
     from costroute_rt.engines.store.store import Store, Verified
 
-LIBRARIES = ("numpy", "tokenizers", "pillow", "click", "filelock", "platformdirs")
+LIBRARIES = ("numpy", "tokenizers", "Pillow", "click", "filelock", "platformdirs", "threadpoolctl", "safetensors")
 ROOM_NEEDED_BYTES = 300_000_000
 NOT_WRITABLE = "it is not writable"
 
@@ -76,11 +76,14 @@ def _run(check: Callable[[], Iterator[Line]]) -> Iterator[Line]:
     try:
         yield from check()
     except Exception as error:
+        from costroute_rt.engines.machine.installation import explain
         from costroute_rt.error import CostrouteError
 
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        error = error if isinstance(error, CostrouteError) else explain(error) or error
+        problem = str(error) if isinstance(error, CostrouteError) else f"{type(error).__name__}: {error}"
         command = command_for(error) if isinstance(error, CostrouteError) else None
-        yield Line(check.__name__.removeprefix("check_"), "failed", problem, getattr(error, "remedy", "see the message"), command)
+        name = check.__name__.removeprefix("check_")
+        yield Line(name, "failed", " ".join(problem.split()), getattr(error, "remedy", "see the message"), command)
 
 
 def _line(finding: Finding) -> Line:
@@ -92,13 +95,17 @@ def _line(finding: Finding) -> Line:
 def check_versions() -> Iterator[Line]:
     import platform
 
-    from costroute_rt.engines.machine.diagnosis import version_of
+    from costroute_rt.engines.machine.installation import check_library, requirements, version_of
 
     yield Line("costroute-rt", version_of("costroute-rt") or "not installed")
     yield Line("python", f"{platform.python_version()} on {platform.platform()}")
+    least = requirements()
     for library in LIBRARIES:
-        if version := version_of(library):
-            yield Line(library, version)
+        version, error = check_library(library, least.get(library))
+        if error is None:
+            yield Line(library.lower(), version or "works")
+        else:
+            yield Line(library.lower(), version or "none", error.found, error.remedy, fix_command(error))
 
 
 def check_onnxruntime() -> Iterator[Line]:

@@ -76,6 +76,7 @@ def exit_code_of(run: Callable[[], Any]) -> int:
 
 def _report(error: Exception) -> int:
     """Reports an error that reached the top: one of ours, the system's, or a bug."""
+    from costroute_rt.engines.machine.installation import explain
     from costroute_rt.error import CostrouteError
 
     if os.environ.get("COSTROUTE_TRACEBACK"):
@@ -93,6 +94,9 @@ def _report(error: Exception) -> int:
         say_error(_describe(error))
     elif isinstance(error, MemoryError):
         say_error("out of memory")
+    elif damage := explain(error):
+        say_error(with_command(damage))
+        return damage.exit_code
     else:
         say_error(f"unexpected {type(error).__name__}: {error} (a bug; COSTROUTE_TRACEBACK=1 shows where, please report it)")
     return 1

@@ -113,7 +113,11 @@ def __getattr__(name: str) -> Any:
     elif name in __all__:
         from importlib import import_module
 
-        value = getattr(import_module(f"costroute_rt.{_MODULES.get(name, 'error')}"), name)
+        try:
+            module = import_module(f"costroute_rt.{_MODULES.get(name, 'error')}")
+        except AttributeError as error:  # `from costroute_rt import ...` would drop it: it reads as if the name did not exist
+            raise ImportError(str(error), name=getattr(error.obj, "__name__", None)) from error
+        value = getattr(module, name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

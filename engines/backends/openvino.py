@@ -27,6 +27,8 @@ from costroute_rt.engines.bundle.section import canonical_json, parse_section
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.diagnosis import Finding
 from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.machine.installation import Library
+from costroute_rt.engines.machine.telemetry import without_openvino_telemetry
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 BLOB, INTERFACE = "model.blob", "interface.json"
@@ -38,6 +40,13 @@ FIXES = {
     "gpu": Fix("install the driver of your Intel GPU with its OpenCL runtime, or use the provider cpu", instead={"provider": "cpu"}),
     "npu": Fix("install the driver of your Intel NPU, or use the provider cpu", instead={"provider": "cpu"}),
 }
+LIBRARY = Library(
+    "openvino",
+    Fix.extra("openvino"),
+    title="OpenVINO",
+    names=("Core", "__version__"),
+    packages="openvino(-nightly)?",
+)
 _PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
 """Our name of a precision: OpenVINO's type, and the capability of a device that has it."""
 _LONGEST_REASON = 300
@@ -170,12 +179,13 @@ class OpenVinoEngine:
 
 
 def _import_openvino() -> ModuleType:
-    try:
+    """The module, without its usage reports; raises BackendError where it is missing, damaged, hidden or installed twice."""
+    return LIBRARY.load(_import)
+
+
+def _import() -> ModuleType:
+    with without_openvino_telemetry():
         import openvino
-    except ImportError as error:
-        raise BackendError(
-            "OpenVINO", f"no usable openvino module ({error})", "install the openvino extra", ["costroute-rt[openvino]"]
-        ) from error
     module: ModuleType = openvino
     return module
 

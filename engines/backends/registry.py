@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 from costroute_rt.engines.backends.engine import Backend
 from costroute_rt.engines.machine.diagnosis import Finding
 from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.machine.installation import Installation, Library
 from costroute_rt.error import BackendError, ConfigError
 
 BACKENDS = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -38,8 +38,8 @@ def check_backends() -> Iterator[Finding]:
     """
     for name, module in BACKENDS.items():
         title = f"backend {name}"
-        if find_spec(module) is None:
-            yield Finding(title, "not installed", fix=Fix(f"install the {name} extra", (f"costroute-rt[{name}]",)))
+        if not _is_installed(module):
+            yield Finding(title, "not installed", fix=Fix.extra(name))
             continue
         try:
             backend = get_backend(name)
@@ -55,3 +55,9 @@ def check_backends() -> Iterator[Finding]:
             yield from openvino.diagnose(title, backend.version)
         else:
             yield Finding(title, f"{backend.version}, works")
+
+
+def _is_installed(module: str) -> bool:
+    """Whether there is such a module, or a package that says so."""
+    found = Installation(Library.of(module))
+    return found.path is not None or bool(found.packages)

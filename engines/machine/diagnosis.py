@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from costroute_rt.engines.machine.fix import Fix
@@ -76,20 +77,12 @@ def _check_tensorrt_versions(versions: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(name, "parts of several versions", f"its parts must have one version: {listed}", fix)
 
 
-def version_of(distribution: str) -> str | None:
-    """Installed version of a package; None if it is not installed."""
-    from importlib import metadata  # slow to load
-
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _installed() -> dict[str, str]:
     """Every installed package of CUDA or TensorRT, in its normal spelling."""
-    from importlib import metadata
+    from importlib import metadata  # slow to load
 
-    names: Sequence[tuple[str, str]] = [(str(each.metadata["Name"] or ""), each.version) for each in metadata.distributions()]
-    normal = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in names}
-    return {name: version for name, version in normal.items() if name.startswith(("cuda-", "pycuda", "tensorrt", "nvidia-"))}
+    found = {}
+    for each in metadata.distributions():
+        with suppress(Exception):  # a damaged record, for which there are several
+            found[re.sub(r"[-_.]+", "-", str(each.metadata["Name"] or "")).lower()] = str(each.version)
+    return {name: version for name, version in found.items() if name.startswith(("cuda-", "pycuda", "tensorrt", "nvidia-"))}

@@ -38,6 +38,11 @@ class Fix:
     reason: Reason | None = None
 
     @classmethod
+    def extra(cls, name: str) -> Fix:
+        """Installs one of this package's extras."""
+        return cls(f"install the {name} extra", (f"costroute-rt[{name}]",))
+
+    @classmethod
     def of(cls, error: BackendError) -> Fix:
         """What to do about an error."""
         return cls(error.remedy, error.install, error.uninstall, error.instead, error.reason)

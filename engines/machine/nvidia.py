@@ -50,6 +50,9 @@ def find_driver() -> Driver | None:
             return None
         found = f"no usable pynvml module ({error})"
         raise BackendError("the NVIDIA driver's version", found, "install nvidia-ml-py", ["nvidia-ml-py"]) from error
+    if not hasattr(pynvml, "nvmlInit"):
+        found, remedy = f"a pynvml module without nvmlInit ({getattr(pynvml, '__file__', None)})", "install nvidia-ml-py again"
+        raise BackendError("the NVIDIA driver's version", found, remedy, ["nvidia-ml-py"], reason=Reason.DAMAGED)
     try:
         pynvml.nvmlInit()
         try:

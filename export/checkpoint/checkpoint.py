@@ -18,6 +18,7 @@ from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.machine.durable import replacing_folder
+from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import BackendError, BundleError, ConfigError, OutputError, Reason
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
 from costroute_rt.export.checkpoint.draft import check_recipe, image_section, step_graphs
@@ -65,6 +66,7 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
     if os.path.lexists(target) and not overwrite:
         raise OutputError(target, "it exists already", reason=Reason.EXISTS)
     made_with = _versions()
+    opt_out_hub()
     if plan.replaced is not None:
         _log.warning("%s: the runtime does not have the checkpoint's scheduler, which is replaced: %s", source, plan.replaced)
     with ExitStack() as stack:

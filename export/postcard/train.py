@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
+from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.export.postcard.autoencoder import psnr, reconstruct, train_decoder, train_together
 from costroute_rt.export.postcard.dataset import IMAGE_SIZE, Shard, render_dataset, shards
 from costroute_rt.export.postcard.denoiser import Latents, encode_dataset, train_denoiser
@@ -247,6 +248,7 @@ class Recipe:
 
 
 def main() -> None:
+    opt_out_hub()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for data, checkpoints and results")
     parser.add_argument("--out", type=Path, help="diffusers directory to write")

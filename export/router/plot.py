@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.error import BackendError
+from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.machine.installation import explain_import
 from costroute_rt.export.router.curve import Curve
 from costroute_rt.export.router.evaluate import Evaluation
 
@@ -128,7 +129,7 @@ def _axes(name: str, width: float, height: float) -> Iterator[tuple[Any, list[st
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise BackendError("matplotlib", "nothing of that name", "install the report extra", ["costroute-rt[report]"]) from error
+        raise explain_import(error, "matplotlib", Fix.extra("report")) from error
     out: list[str] = []
     style: Any = {**_STYLE, "svg.hashsalt": name}  # ids in one page must differ from plot to plot
     with matplotlib.rc_context(style):

@@ -13,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.error import BackendError, ConfigError, CostrouteError, LabelError
+from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.machine.installation import explain_import
+from costroute_rt.engines.machine.telemetry import opt_out_hub
+from costroute_rt.error import ConfigError, CostrouteError, LabelError
 from costroute_rt.export.router.csv_file import LARGEST_NUMBER
 from costroute_rt.export.router.prompts import PromptRow
 
@@ -85,12 +88,11 @@ class ClipScorer:
     @classmethod
     def open(cls, folder: Path) -> ClipScorer:
         """A model in a local folder, as transformers saves it; raises BackendError without transformers, ConfigError for other folders."""
+        opt_out_hub()
         try:
             from transformers import CLIPModel, CLIPProcessor
         except ImportError as error:
-            raise BackendError(
-                "the CLIP scorer", f"no torch side: {error}", "install the export extra", ["costroute-rt[export]"]
-            ) from error
+            raise explain_import(error, "the torch side, for the CLIP scorer", Fix.extra("export")) from error
         if not (folder / "config.json").is_file():
             raise ConfigError("scorer", f"clip:{folder}", "a folder with a CLIP model as transformers saves it")
         try:

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from costroute_rt.engines.bundle.onnx_model import graph_spec
-from costroute_rt.error import BackendError, ConfigError, CostrouteError
+from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.machine.installation import explain_import
+from costroute_rt.engines.machine.telemetry import opt_out_hub
+from costroute_rt.error import ConfigError, CostrouteError
 from costroute_rt.export.checkpoint.component import export_graph, write_weights
 from costroute_rt.export.graph.compose import compose_embedding, keep_outputs, save_graph
 from costroute_rt.routing.prompt_encoder import TOKENIZER
@@ -106,11 +109,12 @@ def _read_json(source: Path, name: str) -> Any:
 
 
 def _import_transformers() -> None:
+    opt_out_hub()
     try:
         import optimum.exporters.onnx  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise BackendError("a sentence encoder", f"no torch side: {error}", "install the export extra", ["costroute-rt[export]"]) from error
+        raise explain_import(error, "the torch side, for a sentence encoder", Fix.extra("export")) from error
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from costroute_rt.engines.backends.engine import Engine
-from costroute_rt.error import BackendError, ConfigError
+from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.machine.installation import explain_import
+from costroute_rt.error import ConfigError
 from costroute_rt.export.checkpoint.component import trace_graph, write_weights
 from costroute_rt.export.graph.compose import save_graph
 from costroute_rt.routing.array import FloatArray, IntArray
@@ -150,9 +152,7 @@ def import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise BackendError(
-            "the transformer estimator", f"no torch side: {error}", "install the export extra", ["costroute-rt[export]"]
-        ) from error
+        raise explain_import(error, "the torch side, for the transformer estimator", Fix.extra("export")) from error
     return torch
 
 

@@ -259,14 +259,12 @@ def test_what_a_runtime_assumes_is_printed_once_for_every_command_that_opens_one
 
 
 def test_doctor_finds_two_distributions_of_onnx_runtime(run: Run, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = ["onnxruntime", "onnxruntime-gpu"]
-    monkeypatch.setattr("costroute_rt.engines.backends.onnxruntime.providers.installed_distributions", lambda: both)
+    both = ("onnxruntime", "onnxruntime-gpu")
+    monkeypatch.setattr("costroute_rt.engines.machine.installation.Installation.packages", both)
     done = run("doctor")
     assert done.exit_code == 1
-    assert (
-        "fix: uninstall them, and install one of them again (pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu)"
-        in done.stdout
-    )
+    command = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+    assert f"fix: they overwrite each other's files: uninstall them, then install one of them ({command})" in done.stdout
 
 
 def test_doctor_names_the_other_backends(run: Run, built: Path) -> None:

@@ -34,6 +34,8 @@ from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.onnx_file import read_graph_spec
 from costroute_rt.engines.bundle.onnx_model import fix_model_axes
 from costroute_rt.engines.machine import device
+from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.machine.installation import explain_import
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 if TYPE_CHECKING:
@@ -306,7 +308,7 @@ def _write_half(graph: Path, target: Path, spec: BuildSpec) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise BackendError("onnx, to build float16 engines", f"no usable onnx module ({error})", "install onnx", ["onnx"]) from error
+        raise explain_import(error, "onnx, to build float16 engines", Fix("install onnx", ("onnx",))) from error
 
     try:
         model = to_float16(onnx.load(str(graph), load_external_data=False))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,10 +21,14 @@ from types import ModuleType
 import numpy as np
 
 from costroute_rt.engines.bundle.onnx_file import RELU
-from costroute_rt.engines.machine.diagnosis import Finding, version_of
+from costroute_rt.engines.machine.diagnosis import Finding
 from costroute_rt.engines.machine.fix import Fix, find_fix
+from costroute_rt.engines.machine.installation import Installation, Library, version_of
 from costroute_rt.engines.machine.nvidia import NO_DRIVER, has_cuda_library
+from costroute_rt.engines.machine.telemetry import ONNXRUNTIME, opt_out
 from costroute_rt.error import BackendError, Reason
+
+_log = logging.getLogger(__name__)
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -42,6 +46,13 @@ _FIXES = {
 }
 DEVICE_TYPES = {"cuda": "cuda", "tensorrt": "cuda"}
 """Providers whose tensors live elsewhere than in host memory, and where."""
+LIBRARY = Library(
+    "onnxruntime",
+    _FIXES["cpu"],
+    title="ONNX Runtime",
+    names=("InferenceSession", "SessionOptions", "__version__"),
+    packages="(onnxruntime|ort).*",
+)
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _LONGEST_REASON = 300
 
@@ -78,17 +89,15 @@ def check_provider(ort: ModuleType, name: str) -> ProviderCheck:
 
 
 def diagnose() -> Iterator[Finding]:
-    """One distribution, since all install the same module; then the providers that run a tiny graph, and those only listed."""
-    installed = installed_distributions()
-    if not installed:
-        yield Finding("onnx runtime", "none", "ONNX Runtime is not installed", Fix("install the cpu extra", ("costroute-rt[cpu]",)))
+    """One package, since all install the same module; then the providers that run a tiny graph, and those only listed."""
+    packages = Installation(LIBRARY).packages
+    found = " and ".join(f"{name} {version_of(name) or ''}".strip() for name in packages)
+    try:
+        module = import_onnxruntime()
+    except BackendError as error:
+        yield Finding("onnx runtime", found or "none", error.found, Fix.of(error))
         return
-    found = " and ".join(f"{name} {version_of(name)}" for name in installed)
-    if len(installed) > 1:
-        fix = Fix("uninstall them, and install one of them again", install=(installed[-1],), uninstall=tuple(installed))
-        yield Finding("onnx runtime", found, "they install the same module: the one installed last is used", fix)
-        return
-    yield Finding("onnx runtime", found)
+    yield Finding("onnx runtime", found or str(module.__version__))
     for check in check_providers():
         yield _describe(check)
 
@@ -120,7 +129,7 @@ def _make_unusable_error(name: str, problem: str) -> BackendError:
 
 def make_absent_error(name: str, listed: Iterable[str]) -> BackendError:
     """The error about a provider that this ONNX Runtime was built without: the library it lacks, and whether a driver is installed."""
-    installed = installed_distributions()
+    installed = Installation(LIBRARY).packages
     who = " and ".join(f"{each} {version_of(each)}" for each in installed) or "this onnxruntime"
     found = f"{_names(listed)}: {who} has no {_library_name(name) if name in DEVICE_TYPES else PROVIDERS[name]}"
     if name in DEVICE_TYPES and not has_cuda_library():
@@ -152,31 +161,20 @@ def _library_problem(name: str) -> str | None:
     return None
 
 
-def installed_distributions() -> list[str]:
-    """Names of the installed packages that each provide the module `onnxruntime`."""
-    found = importlib.util.find_spec("onnxruntime")
-    if found is None or not found.origin:
-        return []
-    return list_distributions(Path(found.origin).parent.parent)
-
-
-def list_distributions(site: Path) -> list[str]:
-    """The same for one directory of packages."""
-    found = [name for name in os.listdir(site) if name.startswith("onnxruntime") and name.endswith(".dist-info")]
-    names = {name.split("-")[0].replace("_", "-").lower() for name in found}
-    return sorted(name for name in names if not name.startswith(("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-ep-")))
-
-
 def import_onnxruntime() -> ModuleType:
-    """The module; raises BackendError where it is not installed, or installed twice."""
-    installed = installed_distributions()
-    if len(installed) > 1:
-        remedy = "they overwrite each other: uninstall them, then install one of them"
-        raise BackendError("one ONNX Runtime", " and ".join(installed), remedy, uninstall=installed)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise _FIXES["cpu"].make_error("ONNX Runtime", f"no usable onnxruntime module ({error})") from error
+    """The module, without its usage reports; raises BackendError where it is missing, damaged, hidden or installed twice."""
+    was_loaded = "onnxruntime" in sys.modules
+    has_decided = opt_out(ONNXRUNTIME)
+    module = LIBRARY.load(_import)
+    if was_loaded and has_decided:
+        _log.debug("ONNX Runtime was imported before this package: its usage reports can only be disabled in part")
+        module.disable_telemetry_events()
+    return module
+
+
+def _import() -> ModuleType:
+    import onnxruntime
+
     module: ModuleType = onnxruntime
     return module
 

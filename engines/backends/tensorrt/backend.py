@@ -32,6 +32,8 @@ from costroute_rt.engines.bundle.onnx_model import fix_model_axes, graph_spec
 from costroute_rt.engines.bundle.size import AxisRange
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import write_file
+from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.machine.installation import Library, explain_import
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
 
 if TYPE_CHECKING:
@@ -249,12 +251,10 @@ class _Job:
 def _import(name: str) -> ModuleType:
     from importlib import import_module
 
-    try:
-        return import_module(_MODULES[name])
-    except ImportError as error:
-        found = f"no usable {_MODULES[name]} module ({error})"
-        remedy = f"install the {name} extra, and cpu beside it"
-        raise BackendError(f"backend {name}", found, remedy, [f"costroute-rt[cpu,{name}]"]) from error
+    module = _MODULES[name]
+    fix = Fix(f"install the {name} extra, and cpu beside it", (f"costroute-rt[cpu,{name}]",))
+    library = Library(module, fix, title=f"backend {name}", names=("Builder", "Runtime", "__version__"), packages=rf"{name}(-cu\d+)?")
+    return library.load(lambda: import_module(module))
 
 
 def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
@@ -262,7 +262,7 @@ def _prepare(graph: Path, spec: BuildSpec) -> ModelProto:
     try:
         import onnx
     except ImportError as error:
-        raise BackendError("onnx, to prepare graphs", f"no usable onnx module ({error})", "install onnx", ["onnx"]) from error
+        raise explain_import(error, "onnx, to prepare graphs", Fix("install onnx", ("onnx",))) from error
 
     try:
         model = onnx.load(str(graph), load_external_data=False)

@@ -12,7 +12,7 @@ import pytest
 
 from costroute_rt.engines.backends.onnxruntime import providers as providers
 from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
-from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck, check_provider, check_providers, list_distributions
+from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck, check_provider, check_providers
 from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import make_spec
@@ -51,7 +51,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_cuda(monkeypatch: pytest.MonkeyPatch, no_driver: None) -> None:
     """An ONNX Runtime for the CPU, on a machine without an NVIDIA driver."""
     _list_providers(monkeypatch, "CPUExecutionProvider")
-    monkeypatch.setattr(providers, "installed_distributions", lambda: ["onnxruntime"])
+    monkeypatch.setattr(providers.Installation, "packages", ("onnxruntime",))
     monkeypatch.setattr(providers, "version_of", lambda name: "1.99")
 
 
@@ -204,27 +204,6 @@ def test_an_unknown_provider_names_the_known_ones(tiny_bundle: Path, tmp_path: P
 def test_a_precision_that_is_not_built_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="precision is 'bfloat16': expected float32 with onnxruntime's provider cpu"):
         build(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(precision="bfloat16", threads=1))
-
-
-def test_two_packages_of_one_module_are_found(tmp_path: Path) -> None:
-    for name in ("onnxruntime-1.30.0", "onnxruntime_gpu-1.30.0", "onnxruntime_extensions-0.14.0", "onnx-1.20"):
-        (tmp_path / f"{name}.dist-info").mkdir()
-    assert list_distributions(tmp_path) == ["onnxruntime", "onnxruntime-gpu"]
-
-
-def test_two_packages_of_one_module_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "installed_distributions", lambda: ["onnxruntime", "onnxruntime-gpu"])
-    with pytest.raises(BackendError, match="onnxruntime and onnxruntime-gpu; they overwrite each other") as caught:
-        get_backend("onnxruntime")
-    assert caught.value.uninstall == ("onnxruntime", "onnxruntime-gpu")
-
-
-def test_no_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "installed_distributions", list)
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(BackendError, match="install the cpu extra") as caught:
-        get_backend("onnxruntime")
-    assert caught.value.install == ("costroute-rt[cpu]",)
 
 
 def test_providers_are_tried_not_only_listed() -> None:

@@ -25,7 +25,7 @@ def fake_backend(monkeypatch: pytest.MonkeyPatch, obstacle: BackendError | None 
     """OpenVINO 9.9 is installed, and nothing else beside ONNX Runtime; its GPU does not work."""
     problems = {"cpu": None, "gpu": "libOpenCL.so.1: cannot open shared object file", "npu": None}
     monkeypatch.setattr(openvino_backend, "check_devices", lambda: problems)
-    monkeypatch.setattr(registry, "find_spec", lambda module: object() if module == "openvino" else None)
+    monkeypatch.setattr(registry, "_is_installed", lambda module: module == "openvino")
     monkeypatch.setattr(registry, "get_backend", lambda name: SimpleNamespace(version="9.9", obstacle=lambda: obstacle))
 
 

@@ -36,6 +36,7 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.bundle.size import known_size, with_size
 from costroute_rt.engines.machine import device as device_module
+from costroute_rt.engines.machine import installation
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
 from costroute_rt.family.calls import candidate_names, engine_names
@@ -168,6 +169,7 @@ def test_changed_weights_and_versions_build_exactly_what_depends_on_them(
     assert [(each.engine, [d.field for d in each.differences]) for each in missing] == [("tiny/turbo/step", ["weights_sha256"])]
 
     monkeypatch.setattr(importlib.import_module("tensorrt_rtx"), "__version__", "99.0")
+    monkeypatch.setattr(installation.Installation, "has_other_version", lambda *_: False)
     missing = explain_engines(Bundle.open(tiny_bundle), rtx_store, engine_names(Bundle.open(tiny_bundle)), Setup.of(NAME, threads=1))
     assert {d.field for each in missing for d in each.differences} == {"backend_version"}
     assert all(each.problem for each in missing)
