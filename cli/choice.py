@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from costroute_rt.cli.progress import OpeningLine
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.bundle.bundle import Bundle
     from costroute_rt.request import RequestOptions
@@ -34,19 +35,21 @@ class EngineChoice:
 
         return Setup.of(self.backend, self.provider, self.precision, target=target, allow_fallback=self.allow_fallback)
 
-    def open_runtime(self, progress: Callable[[str, int, int], None], *, build: bool = True, preload: bool = True) -> Runtime:
+    def open_runtime(self, line: OpeningLine, *, build: bool = True, preload: bool = True) -> Runtime:
+        """The runtime; line: shows how far the opening is."""
         from costroute_rt import Runtime
 
-        return Runtime.open(
-            self.bundle,
-            backend=self.backend,
-            provider=self.provider,
-            precision=self.precision,
-            allow_fallback=self.allow_fallback,
-            build=build,
-            preload=preload,
-            progress=progress,
-        )
+        with line as progress:
+            return Runtime.open(
+                self.bundle,
+                backend=self.backend,
+                provider=self.provider,
+                precision=self.precision,
+                allow_fallback=self.allow_fallback,
+                build=build,
+                preload=preload,
+                progress=progress,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,8 @@ def profile(
 
     opened, setup = engine.open_bundle(), engine.setup()
     names = choose_names(opened, setup, size=option.check_both(height, width))
-    costs = profile_engines(opened, Store.open(), names, setup, progress=building_notice("measuring"))
+    with building_notice("measuring") as progress:
+        costs = profile_engines(opened, Store.open(), names, setup, progress=progress)
     header = ("graph", "engine", "median_ms", "p95_ms", "spread_ms", "calls", "load_ms")
     rows = [
         (each.engine, each.digest[:12], each.call.median_ms, each.call.p95_ms, each.call.spread_ms, each.call.calls, each.load.median_ms)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costroute_rt.candidate import Candidate
+    from costroute_rt.engines.building.progress import OpenEvent
     from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
     from costroute_rt.error import (
         BackendError,
@@ -54,6 +55,7 @@ __all__ = [
     "EngineError",
     "Judgement",
     "LabelError",
+    "OpenEvent",
     "Option",
     "OutputError",
     "PromptError",
@@ -77,6 +79,7 @@ _MODULES = {
     "Candidate": "candidate",
     "Cost": "route",
     "Judgement": "judgement",
+    "OpenEvent": "engines.building.progress",
     "Option": "route",
     "Request": "request",
     "RequestOptions": "request",

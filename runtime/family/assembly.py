@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.setup import Setup
-from costroute_rt.engines.building.build import build_engines, open_engine
+from costroute_rt.engines.building.build import build_each, open_engine, raise_quarantined
+from costroute_rt.engines.building.duration import work_size
 from costroute_rt.engines.building.lookup import (
     engine_key,
     find_recorded_cost,
@@ -21,6 +22,7 @@ from costroute_rt.engines.building.lookup import (
     names_to_build,
     read_cost,
 )
+from costroute_rt.engines.building.progress import Stage, Step, Tracker
 from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
 from costroute_rt.engines.bundle.size import has_one_size, known_size, with_size
 from costroute_rt.engines.store.cost import EngineCost
@@ -36,8 +38,6 @@ from costroute_rt.routing.quality import AverageQuality, QualityEstimator
 from costroute_rt.routing.router_bundle import open_router
 from costroute_rt.version import read_version
 
-Progress = Callable[[str, int, int], None]
-
 
 def open_resources(
     path: str | Path | None,
@@ -51,23 +51,31 @@ def open_resources(
     allow_fallback: bool,
     build: bool,
     background_build: bool,
-    progress: Progress | None,
+    preload: bool,
+    tracker: Tracker,
 ) -> Resources:
-    """The resources of a runtime, with no engine opened yet; arguments and errors are those of `Runtime.open`."""
+    """The resources of a runtime, with no engine opened yet; the other arguments and the errors are those of `Runtime.open`.
+
+    tracker: gets the plan of all that is left to do, warming up included if `preload` is true.
+    """
     if build and background_build:
         raise ConfigError("build and background_build", (build, background_build), "one of them")
     bundle = Bundle.open(shipped_bundle() if path is None else path, verify=False)
     bundle.check_hashes()
+    tracker.check()
     family, store = Family.open(bundle), Store.open(home)
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
     source = EngineSource(bundle, store, wanted)
     names = engine_names(bundle)
+    if preload:
+        for stage in (Stage.LOAD, Stage.WARM_UP):
+            tracker.plan(stage, [Step(stage=stage, engine=name, size=work_size(bundle, name, stage)) for name in names])
     if background_build:
-        source = choose_start(source, names, progress)
+        source = choose_start(source, names, tracker)
     elif build:
-        source.build(names_to_build(bundle, names, wanted), progress)
+        source.build(names_to_build(bundle, names, wanted), tracker)
     family = family.with_sizes(find_sizes(source, names))
     engines = EngineSet(source.open)
     quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
@@ -97,9 +105,9 @@ class EngineSource:
     def __init__(self, bundle: Bundle, store: Store, setup: Setup) -> None:
         self.bundle, self.store, self.setup = bundle, store, setup
 
-    def build(self, names: Sequence[str], progress: Progress | None = None) -> None:
+    def build(self, names: Sequence[str], tracker: Tracker) -> None:
         """Build and measure the engines that are missing."""
-        build_engines(self.bundle, self.store, names, self.setup, progress=progress)
+        raise_quarantined(self.bundle, self.store, build_each(self.bundle, self.store, names, self.setup, tracker=tracker))
 
     def open(self, name: str) -> Engine:
         """The engine of that name; raises EngineError."""
@@ -131,7 +139,7 @@ def find_sizes(source: EngineSource, names: Sequence[str]) -> EngineSizes:
     return EngineSizes(frozenset(sizes), has_usual=not sizes or source.is_ready(names))
 
 
-def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress | None) -> EngineSource:
+def choose_start(wanted: EngineSource, names: Sequence[str], tracker: Tracker) -> EngineSource:
     """The engines to run until those of `wanted` are built.
 
     If all engines of `wanted` are ready, these, unless some of them lost their race against another setup that is ready, or have yet to
@@ -150,7 +158,7 @@ def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress 
     if ready:
         return ready[0]
     base = EngineSource(bundle, store, Setup(backend="onnxruntime", threads=threads))
-    base.build(names, progress)
+    base.build(names, tracker)
     return base
 
 
@@ -180,12 +188,16 @@ def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> 
             raise
         return engine
 
+    builder = start_builder(bundle, store, remaining, wanted, source.setup, image_calls(bundle)) if remaining else None
     return Upgrade(
-        start_builder(bundle, store, remaining, wanted, source.setup, image_calls(bundle)) if remaining else None,
+        builder,
         open_ready,
         lambda name: read_cost(bundle, store, name, wanted),
         setup=wanted,
-        expected_s={each.engine: each.build_s for each in planned},
+        steps=[
+            Step(stage=Stage.BUILD, engine=each.engine, expected_s=each.build_s, size=work_size(bundle, each.engine, Stage.BUILD))
+            for each in planned
+        ],
         recorded=recorded,
         rejected=rejected,
     )
