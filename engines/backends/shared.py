@@ -19,6 +19,7 @@ import numpy.typing as npt
 from costroute_rt.engines.backends.engine import Engine, Value
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.bundle.manifest import TensorSpec
+from costroute_rt.engines.machine.memory import give_back_memory
 from costroute_rt.error import Reason
 
 
@@ -136,3 +137,6 @@ def _release(process: _Process, identity: Hashable, entry: _Entry) -> None:
         engine, entry.engine = entry.engine, None
         if engine is not None:
             engine.close()
+        del engine
+    if not process.entries:
+        give_back_memory()

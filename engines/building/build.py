@@ -30,6 +30,7 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.machine.durable import check_room, is_full
+from costroute_rt.engines.machine.memory import give_back_memory
 from costroute_rt.engines.store.store import Store, StoredEngine, check_files, load_stored, portable_device
 from costroute_rt.error import BundleError, EngineError, Reason, StoreFullError
 
@@ -144,6 +145,8 @@ def build_each(
     found = {wanted.name: built.get(wanted.name) or store.peek(wanted.key) for wanted in all_wanted}
     good = [name for name, stored in found.items() if stored is not None and not stored.quarantined]
     costs = measure_missing(bundle, store, good, setup, tracker) if measures else {}
+    if built:
+        give_back_memory()
     return [_report(name, found[name], name in built, costs) for name in names]
 
 

@@ -162,7 +162,7 @@ class Tracker:
         steps = self._steps()
         self._end_current()
         self._done.update(steps)
-        self._send(steps[-1].stage if steps else Stage.LOAD, None)
+        self._send(steps[-1].stage if steps else Stage.LOAD, None, is_last=True)
 
     def check(self) -> None:
         """Raise CancelledError if the event is set."""
@@ -178,13 +178,14 @@ class Tracker:
             self._took_s[self._current] = self._clock() - self._since_s
         self._current = self._share = None
 
-    def _send(self, stage: Stage, engine: str | None) -> None:
+    def _send(self, stage: Stage, engine: str | None, *, is_last: bool = False) -> None:
         self.check()
         if self._progress is None:
             return
         left, now = [step for step in self._steps() if step not in self._done], self._clock()
         self._total = len(self._steps()) if self._total is None else self._total
-        self._reported = max(self._reported, self._total - len(left))
+        done = self._total if is_last else min(self._total - len(left), self._total - 1)
+        self._reported = max(self._reported, done)
         rest_s = remaining_s(left, self._took_s, self._current, now - self._since_s, self._share)
         event = OpenEvent(
             stage=stage.value,
@@ -197,6 +198,8 @@ class Tracker:
         )
         if self._progress(event) is False:
             raise CancelledError
+        if not is_last:
+            self.check()
 
 
 def _check_callback(progress: OnOpen) -> None:

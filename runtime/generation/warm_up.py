@@ -6,7 +6,6 @@ from contextlib import suppress
 from functools import partial
 
 from costroute_rt.call import Call
-from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.building.duration import work_size
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.progress import Stage, Step, Tracker
@@ -30,7 +29,7 @@ def warm_up(resources: Resources, tracker: Tracker) -> None:
     _plan(resources, first_calls, tracker)
     for call, _, _ in first_calls:
         tracker.start(Stage.LOAD, call.engine)
-        run_polled(partial(resources.engines.get, call.engine), tracker.poll, what=f"loading {call.engine}")
+        resources.engines.get(call.engine)  # in this thread: memory that ends up in the heaps of other threads is not given back
     for call, family, size in first_calls:
         tracker.start(Stage.WARM_UP, call.engine)
         _run_once(resources, family, call, size)
