@@ -262,17 +262,6 @@ def test_opening_and_closing_again_and_again_keeps_no_memory(opened: Callable[..
     assert sizes[-1] - sizes[4] < 5, sizes
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of this process in /proc")
-def test_a_hundred_openings_of_the_shipped_bundle_keep_no_memory(tmp_path: Path) -> None:
-    sizes = []
-    for _ in range(100):
-        with Runtime.open(home=tmp_path, build=True, progress=lambda event: None):
-            pass
-        sizes.append(resident_mb())
-    assert sizes[-1] - sizes[4] < 5, sizes
-
-
 def resident_mb() -> float:
     """Resident memory of this process."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
