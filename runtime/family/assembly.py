@@ -69,7 +69,7 @@ def open_resources(
         raise obstacle
     source = EngineSource(bundle, store, wanted)
     names = engine_names(bundle)
-    if preload:
+    if preload and tracker.poll is not None:
         for stage in (Stage.LOAD, Stage.WARM_UP):
             tracker.plan(stage, [Step(stage=stage, engine=name, size=work_size(bundle, name, stage)) for name in names])
     if background_build:
@@ -189,18 +189,24 @@ def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> 
         return engine
 
     builder = start_builder(bundle, store, remaining, wanted, source.setup, image_calls(bundle)) if remaining else None
-    return Upgrade(
-        builder,
-        open_ready,
-        lambda name: read_cost(bundle, store, name, wanted),
-        setup=wanted,
-        steps=[
-            Step(stage=Stage.BUILD, engine=each.engine, expected_s=each.build_s, size=work_size(bundle, each.engine, Stage.BUILD))
-            for each in planned
-        ],
-        recorded=recorded,
-        rejected=rejected,
-    )
+    try:
+        return Upgrade(
+            builder,
+            open_ready,
+            lambda name: read_cost(bundle, store, name, wanted),
+            setup=wanted,
+            steps=[
+                Step(stage=Stage.BUILD, engine=each.engine, expected_s=each.build_s, size=work_size(bundle, each.engine, Stage.BUILD))
+                for each in planned
+            ],
+            recorded=recorded,
+            rejected=rejected,
+        )
+    except BaseException:  # such as Ctrl-C: nobody else would end the process
+        if builder is not None:
+            builder.close()
+            builder.release()
+        raise
 
 
 def _versions(*setups: Setup) -> dict[str, str]:

@@ -57,6 +57,8 @@ def _first_calls(resources: Resources) -> list[tuple[Call, Family, Size]]:
 
 def _plan(resources: Resources, calls: list[tuple[Call, Family, Size]], tracker: Tracker) -> None:
     """Tell the tracker what will be loaded and run, with the expected times where engines are measured."""
+    if tracker.poll is None:
+        return
     loads, runs = [], []
     for call, family, _ in calls:
         name, load_s, run_s = call.engine, None, None

@@ -100,7 +100,7 @@ def test_commands_show_what_they_build_and_measure(run: Run, home: Path, tiny_bu
     assert again.stderr == ""
 
 
-def test_a_callback_error_in_the_middle_of_a_build_is_no_traceback(
+def test_an_interrupted_build_is_one_line_and_exit_code_130(
     run: Run, home: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real: Callable[..., None] = OpeningLine.__call__
@@ -115,7 +115,7 @@ def test_a_callback_error_in_the_middle_of_a_build_is_no_traceback(
         found = run(*command, "--bundle", tiny_bundle)
         assert found.exit_code == 130
         assert found.stderr.splitlines()[-1] == "error: cancelled"
-        assert "engines that are done are kept" in found.stderr or command[0] == "gen"
+        assert "engines that are done are kept" in found.stderr
     assert len(Store.open(home).engines()) >= 2
 
 
