@@ -9,7 +9,7 @@ import click
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice, choose_names
 from costroute_rt.cli.failure import say
-from costroute_rt.cli.progress import building_notice, share_notice
+from costroute_rt.cli.progress import building_notice
 from costroute_rt.cli.table import format_bytes, show_json, show_table
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def build_engines(
     """
     from costroute_rt.engines.building.build import build_each, raise_quarantined
     from costroute_rt.engines.building.plan import plan_builds
+    from costroute_rt.engines.building.progress import Tracker
     from costroute_rt.engines.store.store import Store
 
     opened, store, setup = engine.open_bundle(), Store.open(), engine.setup(target)
@@ -64,7 +65,10 @@ def build_engines(
     if dry_run:
         _show_plan(plan_builds(opened, store, names, setup, force=force), setup, as_json=as_json)
         return
-    reports = build_each(opened, store, names, setup, force=force, progress=building_notice("building"), detail=share_notice())
+    with building_notice("building") as progress:
+        tracker = Tracker(progress)
+        reports = build_each(opened, store, names, setup, force=force, tracker=tracker)
+        tracker.finish()
     _show_reports(reports, setup, as_json=as_json)
     raise_quarantined(opened, store, reports, setup.threads)
 

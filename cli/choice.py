@@ -10,6 +10,7 @@ from costroute_rt.cli.command import profile
 from costroute_rt.cli.failure import say
 
 if TYPE_CHECKING:
+    from costroute_rt.cli.progress import OpeningLine
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.bundle.bundle import Bundle
     from costroute_rt.request import RequestOptions
@@ -39,21 +40,22 @@ class EngineChoice:
 
         return Setup.of(self.backend, self.provider, self.precision, self.threads, target=target, allow_fallback=self.allow_fallback)
 
-    def open_runtime(self, progress: Callable[[str, int, int], None], *, build: bool = True, preload: bool = True) -> Runtime:
-        """The runtime; what it assumes because of how its engines were measured is printed."""
+    def open_runtime(self, line: OpeningLine, *, build: bool = True, preload: bool = True) -> Runtime:
+        """The runtime; what it assumes because of how its engines were measured is printed. line: shows how far the opening is."""
         from costroute_rt import Runtime
 
-        runtime = Runtime.open(
-            self.bundle,
-            backend=self.backend,
-            provider=self.provider,
-            precision=self.precision,
-            threads=self.threads,
-            allow_fallback=self.allow_fallback,
-            build=build,
-            preload=preload,
-            progress=progress,
-        )
+        with line as progress:
+            runtime = Runtime.open(
+                self.bundle,
+                backend=self.backend,
+                provider=self.provider,
+                precision=self.precision,
+                threads=self.threads,
+                allow_fallback=self.allow_fallback,
+                build=build,
+                preload=preload,
+                progress=progress,
+            )
         if runtime.assumes is not None:
             say(f"note: {runtime.assumes} ({self._profile_command(runtime)} measures again)")
         return runtime

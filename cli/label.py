@@ -13,7 +13,7 @@ from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice
 from costroute_rt.cli.failure import say, say_error
 from costroute_rt.cli.number import SEED_LIMIT, WholeNumber
-from costroute_rt.cli.progress import building_notice, is_on_terminal
+from costroute_rt.cli.progress import building_notice, format_time, is_on_terminal
 from costroute_rt.cli.table import show_json
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def describe(progress: Progress) -> str:
     line = f"{progress.done} of {progress.total} rows"
     if progress.done == progress.total:
         return line
-    seconds = progress.remaining_s
-    left = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-    return f"{line}, {left} left"
+    return f"{line}, {format_time(progress.remaining_s)} left"
 
 
 def _show(report: Report, labels: str, fallback: str | None, *, as_json: bool) -> None:

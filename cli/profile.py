@@ -38,7 +38,8 @@ def profile(
     opened, setup = engine.open_bundle(), engine.setup()
     names = choose_names(opened, setup, size=option.check_both(height, width))
     store = Store.open()
-    costs = profile_engines(opened, store, names, setup, progress=building_notice("measuring"))
+    with building_notice("measuring") as progress:
+        costs = profile_engines(opened, store, names, setup, progress=progress)
     now = costs[0].condition
     others = sorted(measured_conditions(opened, store, names, setup) - {now}, key=now.distance)
     header = ("graph", "engine", "median_ms", "p95_ms", "spread_ms", "calls", "load_ms")

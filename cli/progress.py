@@ -13,11 +13,17 @@ import click
 from costroute_rt.cli.failure import say
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from costroute_rt.engines.building.progress import OpenEvent
     from costroute_rt.result import StepEvent
 
 _BAR = 20
 """Characters of a bar."""
 _REFRESH_S = 0.1
+_SHOWN_FROM_S = 1.0
+"""Loading and warming up are shown on a terminal if they take longer."""
+_DOING = {"build": "building", "measure": "measuring", "load": "loading", "warm_up": "warming up"}
 
 
 def is_on_terminal() -> bool:
@@ -95,27 +101,53 @@ def step_bar(label: str, *, hidden: bool = False) -> Iterator[Callable[[StepEven
         yield advance
 
 
-def building_notice(reason: str) -> Callable[[str, int, int], None]:
-    """Called by `build_engines` before each engine: announces the build once, and on a terminal each engine."""
-    is_announced = False
+def building_notice(reason: str) -> OpeningLine:
+    """What shows an opening that may have to build engines first; reason: why it builds, and the word for it."""
+    return OpeningLine(reason)
 
-    def notice(engine: str, index: int, total: int) -> None:
-        nonlocal is_announced
-        if not is_announced:
-            say(f"{reason} {total} engines for this machine")
-            is_announced = True
+
+class OpeningLine:
+    """Shows work on engines: on a terminal one line with a bar and the time to go, in a pipe one line when a build begins.
+
+    To be called with each event inside `with`, which clears the line.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+        self._is_announced = self._is_shown = False
+
+    def __call__(self, event: OpenEvent) -> None:
+        builds = event.stage in ("build", "measure") and event.done < event.total
         if is_on_terminal():
-            say(f"  {index + 1}/{total} {engine}")
+            self._draw(event, is_long=builds or event.elapsed_s + (event.remaining_s or 0.0) > _SHOWN_FROM_S)
+        elif builds and not self._is_announced:
+            say(f"{self._reason} engines for this machine{_describe_left(event, ', about {} to go')}")
+        self._is_announced = self._is_announced or builds
 
-    return notice
+    def __enter__(self) -> OpeningLine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._clear()
+        if self._is_announced and kind is not None and (kind is KeyboardInterrupt or kind.__name__ == "CancelledError"):
+            say("engines that are done are kept: the same command goes on from there")
+
+    def _draw(self, event: OpenEvent, *, is_long: bool) -> None:
+        if event.done == event.total:
+            self._clear()
+        elif is_long:
+            full = int(_BAR * event.fraction)
+            bar = f"[{'#' * full}{'-' * (_BAR - full)}] {event.done}/{event.total}"
+            share = "" if event.share is None else f" {event.share:.0%}"
+            text = f"{_DOING[event.stage]} {event.engine or 'all engines'}{share}{_describe_left(event, ', {} to go')}"
+            click.echo(f"\r{bar} {text}\x1b[K", err=True, nl=False)
+            self._is_shown = True
+
+    def _clear(self) -> None:
+        if self._is_shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
+            self._is_shown = False
 
 
-def share_notice() -> Callable[[str, float], None] | None:
-    """Called by `build_engines` while an engine is built, to show on a terminal how much of it is done; None without a terminal."""
-    if not is_on_terminal():
-        return None
-
-    def notice(engine: str, share: float) -> None:
-        click.echo(f"\r    {share:4.0%} of {engine}\x1b[K\r", err=True, nl=False)
-
-    return notice
+def _describe_left(event: OpenEvent, form: str) -> str:
+    return "" if event.remaining_s is None else form.format(format_time(event.remaining_s))

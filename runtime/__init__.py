@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costroute_rt.candidate import Candidate
+    from costroute_rt.engines.building.progress import OpenEvent
     from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
     from costroute_rt.error import (
         BackendError,
@@ -62,6 +63,7 @@ __all__ = [
     "LabelError",
     "Neighbour",
     "OnStep",
+    "OpenEvent",
     "Option",
     "OutputError",
     "PromptError",
@@ -90,6 +92,7 @@ _MODULES = {
     "Judgement": "judgement",
     "Neighbour": "judgement",
     "OnStep": "result",
+    "OpenEvent": "engines.building.progress",
     "Option": "route",
     "Request": "request",
     "RequestOptions": "request",

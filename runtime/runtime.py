@@ -32,6 +32,8 @@ from costroute_rt.route import Route
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from costroute_rt.engines.building.progress import OnOpen, Tracker
+
 
 class Runtime:
     """Text to image within a latency budget, on one device.
@@ -69,7 +71,8 @@ class Runtime:
         background_build: bool = False,
         preload: bool = True,
         max_waiting: int | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: OnOpen | None = None,
+        cancel: threading.Event | None = None,
     ) -> Runtime:
         """Open the bundle directory `bundle`; None means the `postcard` family that ships with the package.
 
@@ -82,18 +85,24 @@ class Runtime:
             for any number.
         allow_fallback: if engines of `backend` and `provider` cannot run on this machine, run ONNX Runtime on the CPU; a warning, and
             `fallback` of every result, give the reason.
-        build: build and profile missing engines, calling progress(engine, index, total) before each.
+        build: build and profile missing engines.
         background_build: if engines of `backend`, `provider` and `precision` are missing, start with other engines that are ready, else
             with ONNX Runtime on the CPU, and build the missing ones in another process at low priority. The new engines replace the old
             ones between two requests, all at once, if each is correct and no slower than the one it replaces, and whole images are no
             slower with them. `building` reports the state; closing the runtime ends the build. Excludes `build`.
         preload: load every engine now and run it once; otherwise the first request that needs an engine loads it, within its budget.
         max_waiting: requests that may wait while another one runs; more raise BusyError. None means any number.
-        Costs that were measured with other threads, processor limits or power mode are used, with a warning (`assumes`).
-        Raises BundleError, EngineError (engines missing, stale, not measured), BackendError, ConfigError.
+        progress: called with an OpenEvent when work on an engine begins, several times a second while it lasts, and when all is done;
+            returning False cancels.
+        cancel: an event to set from another thread; opening ends as soon as the library that is building or loading can be stopped.
+        Engines that are complete when opening is cancelled or fails are kept for the next time; everything else is released. Costs that
+        were measured with other threads, processor limits or power mode are used, with a warning (`assumes`).
+        Raises BundleError, EngineError (engines missing, stale, not measured), BackendError, ConfigError, CancelledError.
         """
+        from costroute_rt.engines.building.progress import Tracker
         from costroute_rt.family.assembly import open_resources
 
+        tracker = Tracker(progress, cancel)
         resources = open_resources(
             bundle,
             time.perf_counter,
@@ -106,14 +115,16 @@ class Runtime:
             allow_fallback=allow_fallback,
             build=build,
             background_build=background_build,
-            progress=progress,
+            preload=preload,
+            tracker=tracker,
         )
         if max_waiting is not None and check_whole("max_waiting", max_waiting) < 0:
             raise ConfigError("max_waiting", max_waiting, "0 or more")
         runtime = cls(resources, device=shared_device(resources.setup["provider"]), max_waiting=max_waiting)
         try:
             if preload:
-                runtime.preload()
+                runtime._warm_up(tracker)
+            tracker.finish()
         except BaseException:
             runtime.close()
             raise
@@ -395,8 +406,18 @@ class Runtime:
             self._resources.family(candidate).size(request)
         return request
 
-    def preload(self) -> None:
-        """Load every engine of the pool and run each once, so that no request spends time on it. Raises EngineError."""
+    def preload(self, *, progress: OnOpen | None = None, cancel: threading.Event | None = None) -> None:
+        """Load every engine of the pool and run each once, so that no request spends time on it. Raises EngineError, CancelledError.
+
+        progress and cancel: as in `open`; what is loaded when it is cancelled stays loaded.
+        """
+        from costroute_rt.engines.building.progress import Tracker
+
+        tracker = Tracker(progress, cancel, self._resources.clock)
+        self._warm_up(tracker)
+        tracker.finish()
+
+    def _warm_up(self, tracker: Tracker) -> None:
         from costroute_rt.generation.warm_up import warm_up
 
         self._check_call()
@@ -405,9 +426,11 @@ class Runtime:
         self._device.enter(ticket, None)
         try:
             with self._device.turn(ticket, self._check_usable), self._reading(self._check_usable), locating_errors(self._resources):
-                warm_up(self._resources)
+                warm_up(self._resources, tracker)
         finally:
             self._device.leave(ticket)
+            if self._is_closed:  # by the callback
+                self._release()
 
     def close(self) -> None:
         """Release every engine, after the unit of work that runs now, and end the background build. May be called again.

@@ -16,8 +16,8 @@ from costroute_rt.error import BackendError
 
 Value = Any
 """A tensor where the engine computes; only the engines of one backend and provider can read it."""
-BuildProgress = Callable[[float], object]
-"""Called now and then with the finished share of a build, 0 to 1; what it raises stops the build."""
+BuildProgress = Callable[["float | None"], object]
+"""Called several times a second with the finished share of a build, 0 to 1, None if unknown; what it raises stops the build."""
 
 
 class Engine(Protocol):
@@ -72,7 +72,7 @@ class Backend(Protocol):
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Write an engine into the directory `target`; raises EngineError, StoreFullError, BackendError.
 
-        progress: called by backends that report it, in the calling thread.
+        progress: called in the calling thread. A library that cannot be interrupted ends its call before what `progress` raised passes on.
         """
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> Engine:

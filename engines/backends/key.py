@@ -76,7 +76,7 @@ class EngineKey:
         return [FieldDifference(name, wanted, other) for name, wanted, other in pairs if wanted != other]
 
 
-def make_engine_error(problem: str, reason: Reason, folder: Path, key: EngineKey | None) -> EngineError:
+def make_engine_error(problem: str, reason: Reason, folder: Path | None, key: EngineKey | None) -> EngineError:
     """The error about an open engine; key: None for one that is not in the store."""
     return EngineError(problem, reason=reason, path=folder, engine=key.graph if key else None, setup=key.setup if key else None)
 

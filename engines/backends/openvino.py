@@ -18,6 +18,7 @@ import numpy.typing as npt
 from costroute_rt.engines.backends.engine import BuildProgress, Value
 from costroute_rt.engines.backends.feed import check_feeds, describe_array
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.bundle.graph_spec import fix_axes, to_json
 from costroute_rt.engines.bundle.manifest import GraphSpec
@@ -94,7 +95,9 @@ class OpenVinoBackend:
             model, interface = self._core.read_model(graph), fix_axes(read_graph_spec(graph), dict(spec.shapes))
             if spec.shapes:
                 model.reshape({name: [_dimension(axis) for axis in each.shape] for name, each in interface.inputs.items()})
-            blob = self._core.compile_model(model, name, self._config(name, spec)).export_model()
+            blob = run_polled(
+                lambda: self._core.compile_model(model, name, self._config(name, spec)).export_model(), progress, what="OpenVINO"
+            )
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"the graph cannot be built: {_reason(error)}", reason=Reason.CANNOT_BUILD, path=graph) from error
         (target / BLOB).write_bytes(blob.getvalue())

@@ -1,8 +1,8 @@
 """Building in another process, at low priority, while this one makes images: `python -m costroute_rt.engines.building.background JOB`.
 
 The process gets its job as JSON and answers with one JSON object a line: {"engine": name, "state": "building" | "ready" | "rejected",
-"reason": ...}, and at the end {"state": "done"}, when all that is ready may be used, or {"state": "failed", "reason": ...}. It ends
-when its standard input does, so that it never outlives who started it.
+"share": ..., "reason": ...}, and at the end {"state": "done"}, when all that is ready may be used, or {"state": "failed", "reason": ...}.
+It ends when its standard input does, so that it never outlives who started it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from costroute_rt.engines.building.build import build_each, open_engine
 from costroute_rt.engines.building.gate import Race, run_race
 from costroute_rt.engines.building.lookup import engine_key, find_rejection, is_ready, read_cost, write_cost
 from costroute_rt.engines.building.profile import example_call
+from costroute_rt.engines.building.progress import OpenEvent, Tracker
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import CostrouteError, EngineError, Reason, StoreFullError
@@ -36,8 +37,10 @@ COMMAND = ("-m", "costroute_rt.engines.building.background")
 NICENESS = 19
 """Of the building process on POSIX; on Windows its priority is below normal."""
 _END_S = 5.0
+_LEAST_SHARE = 0.01
+"""Difference between two reported shares of a build."""
 
-Event = dict[str, str]
+Event = dict[str, Any]
 Images = Mapping[str, Sequence[tuple[str, int]]]
 """By candidate: the engines called for one image, in order, and how often."""
 
@@ -135,10 +138,12 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
     return Builder(process, errors, store)
 
 
-def build_job(job: dict[str, Any]) -> Iterator[Event]:
+def build_job(job: dict[str, Any], report_share: Callable[[Event], object] = lambda _: None) -> Iterator[Event]:
     """Build, check and prove one engine after another, then all that are ready together.
 
     An engine that cannot be built is reported, and the others go on. If images are slower with those that are ready, these are rejected.
+
+    report_share: called with an event whenever more of an engine is built, if its backend reports that.
     """
     root, *extras = map(Path, job["store"])
     bundle, store = Bundle.open(job["bundle"], verify=False), Store(root, tuple(extras))
@@ -147,7 +152,7 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
     for name in job["names"]:
         yield {"engine": name, "state": "building"}
         try:
-            (report,) = build_each(bundle, store, [name], setup, measure=False)
+            (report,) = build_each(bundle, store, [name], setup, measure=False, tracker=_share_tracker(name, report_share))
             reason = report.quarantined or prove_faster(bundle, store, name, setup, replaced)
         except StoreFullError:
             raise
@@ -159,6 +164,19 @@ def build_job(job: dict[str, Any]) -> Iterator[Event]:
     reason = prove_images(bundle, store, ready, setup, replaced, job["images"]) if ready else None
     if reason is not None:
         yield from ({"engine": name, "state": "rejected", "reason": reason} for name in ready)
+
+
+def _share_tracker(name: str, report: Callable[[Event], object]) -> Tracker:
+    """Passes on each percent of an engine's build."""
+    reported = 0.0
+
+    def progress(event: OpenEvent) -> None:
+        nonlocal reported
+        if event.share is not None and event.share - reported >= _LEAST_SHARE:
+            reported = event.share
+            report({"engine": name, "state": "building", "share": round(event.share, 3)})
+
+    return Tracker(progress)
 
 
 def prove_faster(bundle: Bundle, store: Store, name: str, setup: Setup, replaced: Setup) -> str | None:
@@ -253,7 +271,7 @@ def main() -> int:
 
         threading.Thread(target=_end_with_starter, daemon=True).start()
         try:
-            for event in build_job(json.loads(sys.argv[1])):
+            for event in build_job(json.loads(sys.argv[1]), report):
                 report(event)
         except CostrouteError as error:
             report({"state": "failed", "reason": str(error)})

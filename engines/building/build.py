@@ -5,28 +5,33 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from costroute_rt.engines.backends.engine import Backend, BuildProgress, Engine
 from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
+from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.setup import USUAL, Setup
+from costroute_rt.engines.backends.shared import share_engine
 from costroute_rt.engines.backends.spec import BuildSpec
+from costroute_rt.engines.building.duration import expected_build_s, stored_bytes, work_size
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import GateResult, check_engine, unusable_output
 from costroute_rt.engines.building.lookup import describe_miss, locate, make_key
-from costroute_rt.engines.building.profile import measure_missing
-from costroute_rt.engines.building.progress import Detail, Progress
+from costroute_rt.engines.building.profile import find_unmeasured, measure_missing, measuring_steps
+from costroute_rt.engines.building.progress import OnOpen, Stage, Step, Tracker
 from costroute_rt.engines.building.source import verified_graph
+from costroute_rt.engines.building.waiting import hold_lock
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.machine.durable import check_room, is_full
+from costroute_rt.engines.machine.memory import give_back_memory
 from costroute_rt.engines.store.store import Store, StoredEngine, portable_device
 from costroute_rt.error import BundleError, EngineError, Reason, StoreFullError
 
@@ -103,18 +108,22 @@ def build_engines(
     *,
     force: bool = False,
     measure: bool = True,
-    progress: Progress | None = None,
-    detail: Detail | None = None,
+    progress: OnOpen | None = None,
+    cancel: threading.Event | None = None,
 ) -> list[BuildReport]:
     """Build the engines that are missing or damaged among `names`, check them, measure them.
 
     force: also those that exist already or are quarantined.
+    progress: called with an OpenEvent at each step and several times a second; returning False cancels. cancel: an event that does it.
+    A cancelled build raises CancelledError and keeps the engines that are complete.
     An engine built where it cannot run is neither checked nor measured before it can: by this function, or when it is first opened.
     An engine that fails its check is quarantined with the reason, and not built again until something in its key changes.
     Raises BundleError (files damaged, weights that give NaN or infinity), EngineError (quarantined engines, too), StoreFullError,
     BackendError, ConfigError.
     """
-    reports = build_each(bundle, store, names, setup, force=force, measure=measure, progress=progress, detail=detail)
+    tracker = Tracker(progress, cancel)
+    reports = build_each(bundle, store, names, setup, force=force, measure=measure, tracker=tracker)
+    tracker.finish()
     raise_quarantined(bundle, store, reports, setup.threads)
     return reports
 
@@ -127,25 +136,45 @@ def build_each(
     *,
     force: bool = False,
     measure: bool = True,
-    progress: Progress | None = None,
-    detail: Detail | None = None,
+    tracker: Tracker | None = None,
 ) -> list[BuildReport]:
-    """`build_engines`, where a quarantined engine is reported instead of raised."""
+    """`build_engines`, where a quarantined engine is reported instead of raised, with the tracker of a longer piece of work."""
+    tracker = tracker or Tracker()
     all_wanted = [_Wanted.of(bundle, name, setup) for name in names]
     store.sweep()
     todo = [wanted for wanted in all_wanted if force or not wanted.is_done(store, _find_intact(store, wanted.key))]
+    measures = measure and setup.tool().obstacle() is None
+    _plan(tracker, bundle, store, names, setup, todo, measures=measures)
     built: dict[str, StoredEngine] = {}
-    for index, wanted in enumerate(todo):
-        if progress is not None:
-            progress(wanted.name, index, len(todo))
-        share = partial(detail, wanted.name) if detail is not None else None
-        stored = _build_one(store, wanted, force=force, share=share)
+    for wanted in todo:
+        tracker.start(Stage.BUILD, wanted.name)
+        stored = _build_one(store, wanted, force=force, poll=tracker.poll)
         if stored is not None:
             built[wanted.name] = stored
     found = {wanted.name: built.get(wanted.name) or store.peek(wanted.key) for wanted in all_wanted}
     good = [name for name, stored in found.items() if stored is not None and not stored.quarantined]
-    costs = measure_missing(bundle, store, good, setup) if measure and setup.tool().obstacle() is None else {}
+    costs = measure_missing(bundle, store, good, setup, tracker) if measures else {}
+    if built:
+        give_back_memory()
     return [_report(name, found[name], name in built, costs) for name in names]
+
+
+def _plan(
+    tracker: Tracker, bundle: Bundle, store: Store, names: Sequence[str], setup: Setup, todo: Sequence[_Wanted], *, measures: bool
+) -> None:
+    """Tell the tracker which engines will be built and measured."""
+    if tracker.poll is None:
+        return
+    records, steps = store.engines() if todo else [], list[Step]()
+    for wanted in todo:
+        expected_s = expected_build_s(wanted.key, records, room_needed(bundle, wanted.name))
+        size = work_size(bundle, wanted.name, Stage.BUILD)
+        steps.append(Step(stage=Stage.BUILD, engine=wanted.name, expected_s=expected_s, size=size))
+    tracker.plan(Stage.BUILD, steps)
+    if measures:
+        new = {wanted.name for wanted in todo}
+        unmeasured = new | set(find_unmeasured(bundle, store, [name for name in names if name not in new], setup))
+        tracker.plan(Stage.MEASURE, measuring_steps(bundle, [name for name in names if name in unmeasured]))
 
 
 def raise_quarantined(bundle: Bundle, store: Store, reports: Iterable[BuildReport], threads: int | None = None) -> None:
@@ -172,7 +201,7 @@ def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -
         if stored is None:
             problem = f"there is no such engine ({describe_miss(store.explain(wanted.key))})"
             raise EngineError(problem, reason=Reason.MISSING, path=store.folder)
-        engine = wanted.tool.open(stored.path, wanted.spec, wanted.key)
+        engine = _open_shared(wanted, stored)
         if engine.inputs.keys() != bundle.graphs[wanted.path].inputs.keys():
             engine.close()
             problem = f"it takes the inputs {sorted(engine.inputs)}, which are not its graph's"
@@ -183,11 +212,16 @@ def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -
     return engine
 
 
+def _open_shared(wanted: _Wanted, stored: StoredEngine) -> Engine:
+    """The engine, shared with whoever has opened the same files in this process for the same provider and threads."""
+    spec = wanted.spec
+    identity = (stored.path, stored.sha256, wanted.tool.name, spec.provider, spec.threads)
+    return share_engine(identity, lambda: wanted.tool.open(stored.path, spec, wanted.key))
+
+
 def room_needed(bundle: Bundle, name: str) -> int:
     """The most bytes that an engine may need."""
-    _, component, graph, _ = EngineName.parse(name)
-    stored = bundle.files[bundle.graph_path(component, graph)].bytes + bundle.weights_bytes(component)
-    return int(_ROOM * stored)
+    return int(_ROOM * stored_bytes(bundle, name))
 
 
 def _find_intact(store: Store, key: EngineKey) -> StoredEngine | None:
@@ -202,14 +236,14 @@ def _find_intact(store: Store, key: EngineKey) -> StoredEngine | None:
     return stored
 
 
-def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, share: BuildProgress | None = None) -> StoredEngine | None:
+def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, poll: BuildProgress | None = None) -> StoredEngine | None:
     """Build one engine under its lock, or only check it where that could not be done when it was built; one that fails is quarantined.
 
     None where another process did it meanwhile.
     """
     bundle, key = wanted.bundle, wanted.key
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    with store.lock(key.digest):
+    with hold_lock(store, key.digest, poll):
         old = None if force else _find_intact(store, key)
         if wanted.is_done(store, old):
             return None
@@ -219,8 +253,8 @@ def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, share: Bui
         def fill(folder: Path) -> dict[str, Any]:
             with verified_graph(bundle, store, component, graph, key.digest) as source:
                 if old is None or old.quarantined:  # on another device: the files of such an engine are gone
-                    return _fill(wanted, source, folder, started, lambda: wanted.tool.build(source, folder, wanted.spec, share))
-                entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder))
+                    return _fill(wanted, source, folder, started, lambda: wanted.tool.build(source, folder, wanted.spec, poll), poll)
+                entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder), poll)
                 return {**entries, "built_at": old.built_at, "build_s": old.build_s}
 
         try:
@@ -234,12 +268,15 @@ def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, share: Bui
     return stored
 
 
-def _fill(wanted: _Wanted, source: Path, folder: Path, started: str, make: Callable[[], object]) -> dict[str, Any]:
+def _fill(
+    wanted: _Wanted, source: Path, folder: Path, started: str, make: Callable[[], object], poll: BuildProgress | None
+) -> dict[str, Any]:
     """The manifest entries of an engine that `make` writes into `folder`, checked where it can run."""
     begin = time.perf_counter()
     try:
         make()
-        gate = _check(wanted, source, folder) if wanted.tool.obstacle() is None else None
+        can_run = wanted.tool.obstacle() is None
+        gate = run_polled(lambda: _check(wanted, source, folder), poll, what=f"the check of {wanted.name}") if can_run else None
         if gate is not None and gate.problem is not None:
             for path in folder.iterdir():  # only the reason is kept
                 path.unlink()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from costroute_rt.engines.backends.key import EngineKey, FieldDifference
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.build import room_needed
+from costroute_rt.engines.building.duration import expected_build_s, similar_builds
 from costroute_rt.engines.building.lookup import describe_miss, engine_key
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store, StoredEngine
@@ -42,15 +43,15 @@ def _plan(
     bundle: Bundle, store: Store, name: str, key: EngineKey, records: Sequence[StoredEngine], *, can_run: bool, force: bool
 ) -> PlannedBuild:
     builds, why, differences = _decide(store, key, can_run, force)
-    alike = _alike(key, records)
-    disk_bytes = next((record.size_bytes for record in alike if record.size_bytes), room_needed(bundle, name))
+    similar = similar_builds(key, records)
+    disk_bytes = next((record.size_bytes for record in similar if record.size_bytes), room_needed(bundle, name))
     return PlannedBuild(
         engine=name,
         digest=key.digest,
         builds=builds,
         why=why,
         differences=differences,
-        build_s=_expect_s(key, alike, records, disk_bytes) if builds else 0.0,
+        build_s=expected_build_s(key, records, disk_bytes) if builds else 0.0,
         disk_bytes=disk_bytes if builds else 0,
     )
 
@@ -72,19 +73,3 @@ def _decide(store: Store, key: EngineKey, can_run: bool, force: bool) -> tuple[b
     if stored.quarantined:
         return is_new_here, f"quarantined{' on another device' if is_new_here else ''}: {stored.quarantined}", ()
     return False, "it exists, and will be checked on this device" if is_new_here else "it exists", ()
-
-
-def _alike(key: EngineKey, records: Sequence[StoredEngine]) -> list[StoredEngine]:
-    """Recorded builds of the same graph by the same backend for the same provider and precision, the last one first."""
-    how = (key.graph, key.backend, key.provider, key.precision)
-    found = [each for each in records if (each.key.graph, each.key.backend, each.key.provider, each.key.precision) == how]
-    return sorted(found, key=lambda each: (each.key.shapes == key.shapes, each.built_at), reverse=True)
-
-
-def _expect_s(key: EngineKey, alike: Sequence[StoredEngine], records: Sequence[StoredEngine], disk_bytes: int) -> float | None:
-    if alike:
-        return alike[0].build_s
-    same = [each for each in records if (each.key.backend, each.key.provider) == (key.backend, key.provider) and each.size_bytes]
-    if not same:
-        return None
-    return sum(each.build_s for each in same) / sum(each.size_bytes for each in same) * disk_bytes

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 import numpy as np
 
 from costroute_rt.engines.backends.engine import Backend, Engine
 from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.backends.spec import BuildSpec
+from costroute_rt.engines.building.duration import work_size
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import Clock
 from costroute_rt.engines.building.lookup import engine_key, locate, read_cost, write_cost
-from costroute_rt.engines.building.progress import Progress
+from costroute_rt.engines.building.progress import OnOpen, Stage, Step, Tracker
+from costroute_rt.engines.building.waiting import hold_lock
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.machine.condition import Condition
@@ -39,18 +42,56 @@ def profile_engines(
     names: Iterable[str],
     setup: Setup = USUAL,
     *,
-    progress: Progress | None = None,
+    progress: OnOpen | None = None,
+    cancel: threading.Event | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[EngineCost]:
     """Time the engines in turns, as generating an image uses them, and keep their costs beside those of other conditions.
 
-    Waits for others who measure in this store. Raises EngineError where an engine is missing.
+    Waits for others who measure in this store. Raises EngineError where an engine is missing, CancelledError.
+
+    progress: called with an OpenEvent at each step and during it; returning False cancels. cancel: an event that does it.
     """
-    with _measuring(store):
-        return _measure(bundle, store, names, setup, progress, clock)
+    names, tracker = list(names), Tracker(progress, cancel)
+    tracker.plan(Stage.MEASURE, measuring_steps(bundle, names, _recorded_costs(bundle, store, names, setup)))
+    with _measuring(store, tracker):
+        costs = _measure(bundle, store, names, setup, tracker, clock)
+    tracker.finish()
+    return costs
 
 
-def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> dict[str, float]:
+def find_unmeasured(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> list[str]:
+    """The engines without valid costs."""
+    return list(_known_costs(bundle, store, names, setup)[1])
+
+
+def measuring_steps(bundle: Bundle, names: Sequence[str], costs: Mapping[str, EngineCost] | None = None) -> list[Step]:
+    """Loading each of these engines a few times, then timing all of them in turns.
+
+    costs: earlier measurements, if the engines have any.
+    """
+    if not names:
+        return []
+    known, steps, calls_s = costs or {}, [], 0.0
+    for name in names:
+        cost = known.get(name)
+        expected_s = None if cost is None else _LOADS * cost.load.median_ms / 1000
+        calls_s += 0.0 if cost is None else (_WARM_UP + _CALLS) * cost.call.median_ms / 1000
+        steps.append(Step(stage=Stage.MEASURE, engine=name, expected_s=expected_s, size=work_size(bundle, name, Stage.MEASURE)))
+    all_known, size = len(known) == len(names), sum(step.size for step in steps)
+    return [*steps, Step(stage=Stage.MEASURE, engine=None, expected_s=min(calls_s, 2 * _LIMIT_S) if all_known else None, size=size)]
+
+
+def _recorded_costs(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup) -> dict[str, EngineCost]:
+    """Valid costs by engine name, of those engines that have them."""
+    found = dict[str, EngineCost]()
+    for name in names:
+        with suppress(EngineError):
+            found[name] = read_cost(bundle, store, name, setup)
+    return found
+
+
+def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: Setup, tracker: Tracker) -> dict[str, float]:
     """Measure the engines without valid costs; returns the median of a call, in milliseconds, of each engine.
 
     Costs that were measured under another condition are valid.
@@ -59,24 +100,17 @@ def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: S
     costs, missing = _known_costs(bundle, store, names, setup)
     if not missing:
         return costs
-    with _measuring(store):
+    with _measuring(store, tracker):
         costs, missing = _known_costs(bundle, store, names, setup)  # the process that had the lock may have measured them
         for name, problem in list(missing.items())[:1]:
             if (store.folder / engine_key(bundle, name, setup).digest / COSTS).exists():  # it takes seconds, so say why
                 _log.warning("measuring again: %s", problem)
-        measured = _measure(bundle, store, missing, setup, limit_s=_FIRST_LIMIT_S, repeats=_FIRST_LOADS) if missing else []
+        measured = _measure(bundle, store, missing, setup, tracker, limit_s=_FIRST_LIMIT_S, repeats=_FIRST_LOADS) if missing else []
     return costs | {cost.engine: cost.call.median_ms for cost in measured}
 
 
-@contextmanager
-def _measuring(store: Store) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(store.lock(_MEASURING, timeout_s=0))
-        except TimeoutError:
-            _log.warning("waiting for another process that is measuring")
-            stack.enter_context(store.lock(_MEASURING))
-        yield
+def _measuring(store: Store, tracker: Tracker) -> AbstractContextManager[None]:
+    return hold_lock(store, _MEASURING, tracker.poll, lambda: _log.warning("waiting for another process that is measuring"))
 
 
 def _measure(
@@ -84,7 +118,7 @@ def _measure(
     store: Store,
     names: Iterable[str],
     setup: Setup,
-    progress: Progress | None = None,
+    tracker: Tracker,
     clock: Clock = time.perf_counter,
     limit_s: float = _LIMIT_S,
     repeats: int = _LOADS,
@@ -93,13 +127,13 @@ def _measure(
     with ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {}
         loads: dict[str, list[float]] = {}
-        for index, (name, entry) in enumerate(stored.items()):
-            if progress is not None:
-                progress(name, index, len(stored))
+        for name, entry in stored.items():
+            tracker.start(Stage.MEASURE, name)
             spec = setup.spec(bundle, name)
             engine, loads[name] = _load(tool, store, entry, spec, clock, repeats)
             calls[name] = example_call(stack.enter_context(engine), bundle, name, setup)
-        times = _time_in_turns(calls, clock, limit_s)
+        tracker.start(Stage.MEASURE, None)
+        times = _time_in_turns(calls, clock, limit_s, tracker.tick)
     return [_keep(store, name, stored[name], condition, times[name], loads[name]) for name in stored]
 
 
@@ -109,12 +143,16 @@ def summarize(times_ms: list[float]) -> CallCost:
     return CallCost(median_ms=median, p95_ms=p95, spread_ms=high - low, calls=len(times_ms))
 
 
-def _time_in_turns(calls: Mapping[str, Callable[[], object]], clock: Clock, limit_s: float = _LIMIT_S) -> dict[str, list[float]]:
+def _time_in_turns(
+    calls: Mapping[str, Callable[[], object]], clock: Clock, limit_s: float = _LIMIT_S, tick: Callable[[float], object] = lambda _: None
+) -> dict[str, list[float]]:
+    """Milliseconds of each call by engine; tick: called before each turn with the share of all turns that are done."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     begin = clock()
     for turn in range(_WARM_UP + _CALLS):
         if turn >= _WARM_UP + _LEAST_CALLS and clock() - begin > limit_s:
             break
+        tick(turn / (_WARM_UP + _CALLS))
         for name, call in calls.items():
             start = clock()
             call()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.setup import Setup
-from costroute_rt.engines.building.build import build_engines, open_engine
+from costroute_rt.engines.building.build import build_each, open_engine, raise_quarantined
+from costroute_rt.engines.building.duration import work_size
 from costroute_rt.engines.building.lookup import (
     describe_setup,
     engine_key,
@@ -24,6 +25,7 @@ from costroute_rt.engines.building.lookup import (
     names_to_build,
     read_cost,
 )
+from costroute_rt.engines.building.progress import Stage, Step, Tracker
 from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
 from costroute_rt.engines.bundle.size import has_one_size, known_size, with_size
 from costroute_rt.engines.machine.condition import Condition, describe_assumption
@@ -40,7 +42,6 @@ from costroute_rt.routing.quality import AverageQuality, QualityEstimator
 from costroute_rt.routing.router_bundle import open_router
 from costroute_rt.version import read_version
 
-Progress = Callable[[str, int, int], None]
 _log = logging.getLogger(__name__)
 
 
@@ -57,9 +58,13 @@ def open_resources(
     allow_fallback: bool,
     build: bool,
     background_build: bool,
-    progress: Progress | None,
+    preload: bool,
+    tracker: Tracker,
 ) -> Resources:
-    """The resources of a runtime, with no engine opened yet; arguments and errors are those of `Runtime.open`."""
+    """The resources of a runtime, with no engine opened yet; the other arguments and the errors are those of `Runtime.open`.
+
+    tracker: gets the plan of all that is left to do, warming up included if `preload` is true.
+    """
     if build and background_build:
         raise ConfigError("build and background_build", (build, background_build), "one of them")
     bundle = Bundle.open(shipped_bundle() if path is None else path, verify=False)
@@ -68,13 +73,17 @@ def open_resources(
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
     bundle.check_hashes(hash_files=store.hash_files)
+    tracker.check()
     family = Family.open(bundle)
     source = EngineSource(bundle, store, wanted)
     names = engine_names(bundle)
+    if preload and tracker.poll is not None:
+        for stage in (Stage.LOAD, Stage.WARM_UP):
+            tracker.plan(stage, [Step(stage=stage, engine=name, size=work_size(bundle, name, stage)) for name in names])
     if background_build:
-        source = choose_start(source, names, progress)
+        source = choose_start(source, names, tracker)
     elif build:
-        source.build(names_to_build(bundle, names, wanted), progress)
+        source.build(names_to_build(bundle, names, wanted), tracker)
     family = family.with_sizes(find_sizes(source, names))
     engines = EngineSet(source.open)
     quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
@@ -109,9 +118,10 @@ class EngineSource:
     def __init__(self, bundle: Bundle, store: Store, setup: Setup) -> None:
         self.bundle, self.store, self.setup = bundle, store, setup
 
-    def build(self, names: Sequence[str], progress: Progress | None = None) -> None:
+    def build(self, names: Sequence[str], tracker: Tracker) -> None:
         """Build and measure the engines that are missing."""
-        build_engines(self.bundle, self.store, names, self.setup, progress=progress)
+        reports = build_each(self.bundle, self.store, names, self.setup, tracker=tracker)
+        raise_quarantined(self.bundle, self.store, reports, self.setup.threads)
 
     def open(self, name: str) -> Engine:
         """The engine of that name; raises EngineError."""
@@ -152,7 +162,7 @@ def find_sizes(source: EngineSource, names: Sequence[str]) -> EngineSizes:
     return EngineSizes(frozenset(sizes), has_usual=not sizes or source.is_ready(names))
 
 
-def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress | None) -> EngineSource:
+def choose_start(wanted: EngineSource, names: Sequence[str], tracker: Tracker) -> EngineSource:
     """The engines to run until those of `wanted` are built.
 
     If all engines of `wanted` are ready, these, unless some of them lost their race against another setup that is ready, or have yet to
@@ -174,7 +184,7 @@ def choose_start(wanted: EngineSource, names: Sequence[str], progress: Progress 
     if ready:
         return ready[0]
     base = EngineSource(bundle, store, Setup(backend="onnxruntime", threads=threads))
-    base.build(names, progress)
+    base.build(names, tracker)
     return base
 
 
@@ -204,15 +214,25 @@ def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> 
             raise
         return engine
 
-    return Upgrade(
-        start_builder(bundle, store, remaining, wanted, source.setup, image_calls(bundle)) if remaining else None,
-        open_ready,
-        lambda name: read_cost(bundle, store, name, wanted),
-        setup=wanted,
-        expected_s={each.engine: each.build_s for each in planned},
-        recorded=recorded,
-        rejected=rejected,
-    )
+    builder = start_builder(bundle, store, remaining, wanted, source.setup, image_calls(bundle)) if remaining else None
+    try:
+        return Upgrade(
+            builder,
+            open_ready,
+            lambda name: read_cost(bundle, store, name, wanted),
+            setup=wanted,
+            steps=[
+                Step(stage=Stage.BUILD, engine=each.engine, expected_s=each.build_s, size=work_size(bundle, each.engine, Stage.BUILD))
+                for each in planned
+            ],
+            recorded=recorded,
+            rejected=rejected,
+        )
+    except BaseException:  # such as Ctrl-C: nobody else would end the process
+        if builder is not None:
+            builder.close()
+            builder.release()
+        raise
 
 
 def _versions(*setups: Setup) -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from costroute_rt.engines.building.progress import Clock, Step, remaining_s
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.error import CostrouteError
 
@@ -21,7 +23,7 @@ _log = logging.getLogger(__name__)
 class Builder(Protocol):
     """The interface of `engines.building.background.Builder`, which runs the building process."""
 
-    def events(self) -> Iterator[dict[str, str]]: ...
+    def events(self) -> Iterator[dict[str, Any]]: ...
     def close(self) -> None: ...
     def release(self) -> None: ...
 
@@ -38,12 +40,16 @@ class Building:
     done: int
     """Number of engines that are in use, ready, or rejected."""
     total: int
+    share: float | None
+    """Finished share of the engine being built now, 0 to 1; None if it is unknown."""
     rejected: Mapping[str, str]
     """Engines that did not pass their check, with the reason; the engines that they should replace stay in use."""
     problem: str | None
     """Reason why the build ended early; None if it did not."""
+    elapsed_s: float
+    """Seconds since the build began, or from then to its end."""
     remaining_s: float | None
-    """Expected time for the engines that are not done, from recorded builds; None if one has no record."""
+    """Expected seconds for the engines that are not done, from recorded builds and those that are done; None if nothing is known."""
 
     is_over: bool
     """Whether the build has ended; the engines that passed their checks are used from the next request on, all at once."""
@@ -57,8 +63,10 @@ class Building:
             "graph": self.graph,
             "done": self.done,
             "total": self.total,
+            "share": self.share,
             "rejected": dict(self.rejected),
             "problem": self.problem,
+            "elapsed_s": self.elapsed_s,
             "remaining_s": self.remaining_s,
             "is_over": self.is_over,
         }
@@ -74,22 +82,28 @@ class Upgrade:
         read_cost: Callable[[str], EngineCost],
         *,
         setup: Setup,
-        expected_s: Mapping[str, float | None],
+        steps: Sequence[Step],
         recorded: Mapping[str, EngineCost],
         rejected: Mapping[str, str] | None = None,
+        clock: Clock = time.perf_counter,
     ) -> None:
         """builder: None if nothing is left to build.
 
         open_ready: opens an engine that was built and runs it once; called from this object's thread.
         read_cost: returns the cost of an engine that was built.
         setup: setup of the engines being built.
-        expected_s: expected build time of each engine, in build order; None if it is unknown.
+        steps: the builds, in order, with the expected time of each.
         recorded: costs of earlier builds of these engines, by name.
         rejected: engines that are known to be unusable, with the reason.
         """
         self._builder, self._open_ready, self._read_cost = builder, open_ready, read_cost
         self._setup = setup
-        self._expected_s = dict(expected_s)
+        self._steps = {str(step.engine): step for step in steps}
+        self._took_s: dict[Step, float] = {}
+        self._share: float | None = None
+        self._clock = clock
+        self._began_s = self._since_s = clock()
+        self._ended_s = self._began_s if builder is None else None
         self._costs = dict(recorded)
         self._lock = threading.Lock()
         self._ready: dict[str, EngineCost] = {}
@@ -107,17 +121,22 @@ class Upgrade:
     def status(self) -> Building:
         """The current state of the build."""
         with self._lock:
-            left = [seconds for name, seconds in self._expected_s.items() if not self._is_done(name)]
+            left = [step for name, step in self._steps.items() if not self._is_done(name)]
+            now = self._clock() if self._ended_s is None else self._ended_s
+            current = self._steps.get(self._graph or "")
+            rest_s = remaining_s(left, self._took_s, current, now - self._since_s, self._share)
             return Building(
                 backend=self._setup.backend,
                 provider=self._setup.provider,
                 precision=self._setup.precision,
                 graph=self._graph,
-                done=len(self._expected_s) - len(left),
-                total=len(self._expected_s),
+                done=len(self._steps) - len(left),
+                total=len(self._steps),
+                share=self._share,
                 rejected=dict(self._rejected),
                 problem=self._problem,
-                remaining_s=None if None in left else round(sum(filter(None, left)), 3),
+                elapsed_s=round(now - self._began_s, 3),
+                remaining_s=None if rest_s is None else round(rest_s, 3),
                 is_over=self._is_over,
             )
 
@@ -125,7 +144,7 @@ class Upgrade:
         """Costs of the engines among `names` that are being built or ready; None if there are none, or if a cost is unknown."""
         with self._lock:
             is_coming = bool(self._opened) or not self._is_over
-            coming = [name for name in names if is_coming and name in self._expected_s and name not in self._rejected]
+            coming = [name for name in names if is_coming and name in self._steps and name not in self._rejected]
             known = {name: self._costs[name] for name in coming if name in self._costs}
         return known if known and len(known) == len(coming) else None
 
@@ -166,21 +185,33 @@ class Upgrade:
         finally:
             self._builder.release()
 
-    def _note(self, event: Mapping[str, str]) -> None:
+    def _note(self, event: Mapping[str, Any]) -> None:
         name, state = event.get("engine"), event["state"]
+        if state == "building" and name == self._graph:  # how far it is
+            with self._lock:
+                self._share = event.get("share")
+            return
         if state == "done" and not self._is_closed:
             self._open_all()
         with self._lock:
-            self._graph = name if state == "building" else None
+            self._start(name if state == "building" else None)
             if name is not None and state == "ready":
                 self._ready[name] = self._costs[name] = self._read_cost(name)
             elif name is not None and state == "rejected":
                 self._reject(name, event["reason"])
             elif state == "failed":
                 self._problem = event["reason"]
-            self._is_over = state in ("done", "failed")
+            if state in ("done", "failed"):
+                self._is_over, self._ended_s = True, self._clock()
         if state == "failed" and not self._is_closed:
             _log.warning("the background build ended; the engines in use stay: %s", event["reason"])
+
+    def _start(self, engine: str | None) -> None:
+        """Another engine is being built now, or none."""
+        now = self._clock()
+        if self._graph in self._steps:
+            self._took_s[self._steps[self._graph]] = now - self._since_s
+        self._graph, self._share, self._since_s = engine, None, now
 
     def _open_all(self) -> None:
         """Open the engines that are ready; if one fails, reject all, because they were checked together."""

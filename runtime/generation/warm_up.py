@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from costroute_rt.call import Call
+from costroute_rt.engines.building.duration import work_size
 from costroute_rt.engines.building.example import example_feeds
+from costroute_rt.engines.building.progress import Stage, Step, Tracker
 from costroute_rt.engines.bundle.name import EngineName, Size
 from costroute_rt.engines.bundle.size import axis_lengths
 from costroute_rt.family.conditioning import tokenize
@@ -16,26 +19,60 @@ from costroute_rt.family.family import Family
 from costroute_rt.family.resources import Resources
 from costroute_rt.request import Request
 
+_FIRST_RUN = 3.0
+"""Time of an engine's first run, relative to later ones."""
 
-def warm_up(resources: Resources) -> None:
+
+def warm_up(resources: Resources, tracker: Tracker) -> None:
     """Load every engine of pool and router and run it once; cache the encoding of the empty negative prompt.
 
     A first run allocates memory and fills caches, and takes several times as long as later runs.
     """
-    done: set[str] = set()
+    first_calls = _first_calls(resources)
+    _plan(resources, first_calls, tracker)
+    for call, _, _ in first_calls:
+        tracker.start(Stage.LOAD, call.engine)
+        resources.engines.get(call.engine)  # in this thread: memory that ends up in the heaps of other threads is not given back
+    for call, family, size in first_calls:
+        tracker.start(Stage.WARM_UP, call.engine)
+        _run_once(resources, family, call, size)
     for candidate in resources.pool:
         family = resources.family(candidate)
-        size = family.sizes.first(family.bundle)
-        for call in (*resources.routing_calls(), *family.calls(candidate, size)):
-            if call.engine not in done:
-                done.add(call.engine)
-                _run_once(resources, family, call, size)
         if candidate.is_guided and not family.uses_zeros:
-            plan = family.plan(candidate, size)
+            plan = family.plan(candidate, family.sizes.first(family.bundle))
             tokens = tokenize(family.tokenizers, "", plan.tokenizers)
             for encoder, call in plan.encoders.items():
                 encode = partial(family.encode, encoder, tokens, resources.engines.get(call.engine))
                 resources.negatives.get((family.name, encoder, ""), encode)
+    tracker.check()
+
+
+def _first_calls(resources: Resources) -> list[tuple[Call, Family, Size]]:
+    """The first call of each engine, with the family and the image size of the candidate that makes it."""
+    found: dict[str, tuple[Call, Family, Size]] = {}
+    for candidate in resources.pool:
+        family = resources.family(candidate)
+        size = family.sizes.first(family.bundle)
+        for call in (*resources.routing_calls(), *family.calls(candidate, size)):
+            found.setdefault(call.engine, (call, family, size))
+    return list(found.values())
+
+
+def _plan(resources: Resources, calls: list[tuple[Call, Family, Size]], tracker: Tracker) -> None:
+    """Tell the tracker what will be loaded and run, with the expected times where engines are measured."""
+    if tracker.poll is None:
+        return
+    loads, runs = [], []
+    for call, family, _ in calls:
+        name, load_s, run_s = call.engine, None, None
+        with suppress(KeyError):  # not measured
+            load_s = 0.0 if resources.engines.find(name) else resources.costs.predict((), [name]).swap_ms / 1000
+            run_s = _FIRST_RUN * resources.costs.expected_ms(call) / 1000
+        sizes = {stage: work_size(family.bundle, name, stage) for stage in (Stage.LOAD, Stage.WARM_UP)}
+        loads.append(Step(stage=Stage.LOAD, engine=name, expected_s=load_s, size=sizes[Stage.LOAD]))
+        runs.append(Step(stage=Stage.WARM_UP, engine=name, expected_s=run_s, size=sizes[Stage.WARM_UP]))
+    tracker.plan(Stage.LOAD, loads)
+    tracker.plan(Stage.WARM_UP, runs)
 
 
 def probe(resources: Resources, request: Request, plans: Iterable[Sequence[Call]]) -> None:

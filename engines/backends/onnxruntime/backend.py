@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from costroute_rt.engines.backends.onnxruntime.providers import (
     real_provider,
     shorten_error,
 )
+from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.onnx_file import read_graph_spec
@@ -94,7 +96,7 @@ class OnnxRuntimeBackend:
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Optimise `graph` into `target`; for providers that compile by themselves, with device-independent optimisations only."""
         if spec.precision == "float16":
-            _write_half(graph, target, spec)
+            run_polled(lambda: _write_half(graph, target, spec), progress, what="the conversion to float16")
             return
         options = self._session_options(spec)
         level = self._ort.GraphOptimizationLevel
@@ -104,7 +106,12 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _SMALLEST_EXTERNAL_BYTES)
         for axis, length in spec.shapes:
             options.add_free_dimension_override_by_name(axis, length)
-        self._session(graph, options, ["CPUExecutionProvider"], "the graph cannot be built", Reason.CANNOT_BUILD)
+
+        def optimise() -> None:
+            self._session(graph, options, ["CPUExecutionProvider"], "the graph cannot be built", Reason.CANNOT_BUILD)
+
+        flag = getattr(options, "set_load_cancellation_flag", None)  # since ONNX Runtime 1.21
+        run_polled(optimise, progress, what="ONNX Runtime", stop=None if flag is None else partial(flag, True))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OnnxRuntimeEngine:
         """Open an engine, and check that the requested provider runs it."""

@@ -213,7 +213,7 @@ def test_threads_of_onnxruntime_spin_during_a_run_and_stop_when_it_ends(bundle: 
         open_engine(bundle, Store.open(built_home), "tiny/base/guided_step", Setup(threads=1)) as engine,
         OnnxRuntimeBackend().open_reference(graph) as unoptimised,
     ):
-        for each in (engine, unoptimised):
+        for each in (engine._engine, unoptimised):  # type: ignore[attr-defined]
             options = each._session.get_session_options()  # type: ignore[attr-defined]
             entries = [options.get_session_config_entry(f"session.{name}") for name in ("intra_op.allow_spinning", "force_spinning_stop")]
             assert entries == ["1", "1"]

@@ -16,6 +16,7 @@ from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck, c
 from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import make_spec
+from costroute_rt.engines.building.progress import OpenEvent
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine import device, nvidia
 from costroute_rt.engines.store.store import Store
@@ -32,9 +33,9 @@ def _missing() -> str:
 
 
 def test_a_missing_provider_is_an_error_with_the_remedy(tiny_bundle: Path, tmp_path: Path) -> None:
-    name, bundle, store, started = _missing(), Bundle.open(tiny_bundle), Store.open(tmp_path), list[str]()
+    name, bundle, store, started = _missing(), Bundle.open(tiny_bundle), Store.open(tmp_path), list[OpenEvent]()
     with pytest.raises(BackendError, match=f"provider {name}, found only .*cpu.*install") as caught:
-        build(bundle, store, Setup(provider=name, threads=1), progress=lambda graph, *_: started.append(graph))
+        build(bundle, store, Setup(provider=name, threads=1), progress=started.append)
     assert started == []
     assert caught.value.install
     assert Store.open(tmp_path).verify() == []

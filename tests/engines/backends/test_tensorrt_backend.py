@@ -31,6 +31,7 @@ from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import GateResult
 from costroute_rt.engines.building.lookup import engine_key, explain_engines, names_to_build
 from costroute_rt.engines.building.plan import plan_builds
+from costroute_rt.engines.building.progress import OpenEvent
 from costroute_rt.engines.building.usage import survey
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.onnx_model import graph_spec
@@ -81,15 +82,15 @@ def rtx_store(rtx_home: Path, tmp_path: Path) -> Store:
 
 @needs_library
 def test_every_graph_the_pool_needs_is_built_with_progress_and_only_once(tiny_bundle: Path, tmp_path: Path) -> None:
-    shares: list[tuple[str, float]] = []
-    first = build(tiny_bundle, tmp_path, detail=lambda graph, share: shares.append((graph, share)), measure=False)
+    events: list[OpenEvent] = []
+    first = build(tiny_bundle, tmp_path, progress=events.append, measure=False)
     assert [(report.engine, report.built) for report in first] == [(name, True) for name in GRAPHS]
-    assert all(0 <= share <= 1 for _, share in shares)
-    assert [graph for graph, share in shares if share == 1] == GRAPHS
-    shares.clear()
-    again = build(tiny_bundle, tmp_path, detail=lambda graph, share: shares.append((graph, share)), measure=False)
+    assert all(event.share is None or 0 <= event.share <= 1 for event in events)
+    assert [event.engine for event in events if event.share == 1] == GRAPHS
+    events.clear()
+    again = build(tiny_bundle, tmp_path, progress=events.append, measure=False)
     assert not any(report.built for report in again)
-    assert shares == []
+    assert [(event.done, event.total) for event in events] == [(0, 0)]
 
 
 @needs_library
@@ -183,12 +184,12 @@ def test_a_stop_in_the_middle_of_a_build_leaves_nothing(
     monkeypatch.setattr(tensorrt_backend, "_POLL_S", 0.0)
     steps = threading.active_count()
 
-    def stop(graph: str, share: float) -> None:
-        if share > 0:
+    def stop(event: OpenEvent) -> None:
+        if event.share:
             raise error
 
     with pytest.raises(error if isinstance(error, type) else type(error)):
-        build(tiny_bundle, tmp_path, names=["tiny/base/guided_step"], detail=stop)
+        build(tiny_bundle, tmp_path, names=["tiny/base/guided_step"], progress=stop)
     store = Store.open(tmp_path)
     assert store.engines() == []
     assert not list(store.folder.iterdir())

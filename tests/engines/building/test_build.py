@@ -18,6 +18,7 @@ from costroute_rt.engines.building import gate
 from costroute_rt.engines.building.build import open_engine
 from costroute_rt.engines.building.gate import check_engine, compare
 from costroute_rt.engines.building.lookup import explain_engines
+from costroute_rt.engines.building.progress import OpenEvent
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError, EngineError
@@ -38,21 +39,21 @@ print(sum(report.built for report in reports))
 
 
 def test_what_the_pool_needs_is_built_once(tiny_bundle: Path, tmp_path: Path) -> None:
-    bundle, store, seen = Bundle.open(tiny_bundle), Store.open(tmp_path), list[tuple[str, int, int]]()
-
-    def progress(graph: str, index: int, total: int) -> None:
-        seen.append((graph, index, total))
-
-    first = build(bundle, store, Setup(threads=1), progress=progress)
+    bundle, store, seen = Bundle.open(tiny_bundle), Store.open(tmp_path), list[OpenEvent]()
+    first = build(bundle, store, Setup(threads=1), progress=seen.append)
     names = ["tiny/text_encoder/encode", "tiny/turbo/step", "tiny/base/condition", "tiny/base/guided_step", "tiny/vae/decode"]
     assert engine_names(bundle) == names
-    assert seen == [(name, index, 5) for index, name in enumerate(names)]
+    started = dict.fromkeys((event.stage, event.engine) for event in seen if event.done < event.total)
+    assert list(started) == [*(("build", name) for name in names), *(("measure", name) for name in names), ("measure", None)]
+    assert {event.total for event in seen} == {11}
+    assert [event.done for event in seen] == sorted(event.done for event in seen)
+    assert seen[-1].done == 11
     assert all(report.built and report.median_ms and report.size_bytes for report in first)
 
     seen.clear()
-    assert not any(report.built for report in build(bundle, store, Setup(threads=1), progress=progress))
-    assert seen == []
-    forced = build(bundle, store, Setup(threads=1), names=["tiny/vae/decode"], force=True, progress=progress)
+    assert not any(report.built for report in build(bundle, store, Setup(threads=1), progress=seen.append))
+    assert [(event.done, event.total, event.fraction) for event in seen] == [(0, 0, 1.0)]
+    forced = build(bundle, store, Setup(threads=1), names=["tiny/vae/decode"], force=True, progress=seen.append)
     assert [(report.engine, report.built) for report in forced] == [("tiny/vae/decode", True)]
 
 

@@ -14,6 +14,7 @@ from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building import profile
 from costroute_rt.engines.building.lookup import read_cost
 from costroute_rt.engines.building.profile import profile_engines, summarize
+from costroute_rt.engines.building.progress import OpenEvent
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.store import cost
@@ -32,11 +33,14 @@ def test_costs_of_a_built_engine_can_be_read(tiny_bundle: Path, built_home: Path
 
 
 def test_profiling_measures_each_engine_again(tiny_bundle: Path, store_copy: Store) -> None:
-    seen: list[str] = []
+    seen: list[OpenEvent] = []
     bundle = Bundle.open(tiny_bundle)
     names = engine_names(bundle)
-    costs = profile_engines(bundle, store_copy, names, Setup(threads=1), progress=lambda name, index, total: seen.append(name))
-    assert [cost.engine for cost in costs] == seen == names
+    costs = profile_engines(bundle, store_copy, names, Setup(threads=1), progress=seen.append)
+    assert [cost.engine for cost in costs] == list(dict.fromkeys(event.engine for event in seen if event.engine)) == names
+    assert {event.stage for event in seen} == {"measure"}
+    assert (seen[0].total, seen[-1].done) == (6, 6)  # each engine, then all of them in turns
+    assert seen[0].remaining_s is not None  # from the measurement before
     read = read_cost(bundle, store_copy, "tiny/vae/decode", Setup(threads=1))
     assert read.call.median_ms == pytest.approx(costs[4].call.median_ms, abs=1e-4)
 

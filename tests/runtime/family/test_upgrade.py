@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt import ConfigError, Runtime, StateError
+from costroute_rt import Building, ConfigError, Runtime, StateError
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.gate import Race
+from costroute_rt.engines.building.progress import Stage, Step
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.family.calls import image_calls
@@ -63,8 +64,9 @@ class Upgraded:
             self._open,  # type: ignore[arg-type]
             lambda name: steady(CALL_MS[name] / 10),
             setup=Setup(backend="better", provider="gpu", precision="float16"),
-            expected_s=dict.fromkeys(CALL_MS, 3.0),
+            steps=[Step(stage=Stage.BUILD, engine=name, expected_s=3.0) for name in CALL_MS],
             recorded=recorded or {},
+            clock=device.clock,
         )
         self.upgrade = upgrade
         self.resources = replace(device.resources, upgrade=upgrade)
@@ -151,8 +153,8 @@ def test_a_route_has_the_costs_of_current_and_future_engines(upgraded: Upgraded)
     building = upgraded.runtime.building
     assert building is not None
     assert building.to_json() == {
-        "backend": "better", "provider": "gpu", "precision": "float16", "graph": None, "done": 3, "total": 5, "rejected": {},
-        "problem": None, "remaining_s": 6.0, "is_over": False,
+        "backend": "better", "provider": "gpu", "precision": "float16", "graph": None, "done": 3, "total": 5, "share": None, "rejected": {},
+        "problem": None, "elapsed_s": 0.0, "remaining_s": 6.0, "is_over": False,
     }  # fmt: skip
     assert data["options"][0]["building_ms"] == round(route.option.building_ms, 3)
     json.dumps(data)
@@ -164,6 +166,31 @@ def test_a_route_has_the_costs_of_current_and_future_engines(upgraded: Upgraded)
     upgraded.runtime.generate(PROMPT, candidate="turbo@1", seed=1)
     after = upgraded.runtime.route(PROMPT, candidate="turbo@1").option
     assert (after.ms, after.building_ms) == (pytest.approx(4.4, abs=1.5), None)
+
+
+def test_the_state_of_a_build_counts_down(upgraded: Upgraded) -> None:
+    def state(engine: str, done: int, share: float | None) -> Building:
+        """The state once this event was noted."""
+        upgraded.script.queue.put({"engine": engine, "state": "building", **({} if share is None else {"share": share})})
+        while True:
+            building = upgraded.runtime.building
+            assert building is not None
+            if (building.graph, building.done, building.share) == (engine, done, share):
+                return building
+            threading.Event().wait(0.001)
+
+    assert state("tiny/turbo/step", 0, None).remaining_s == 15.0
+    upgraded.device.clock.pass_ms(1000)
+    building = upgraded.runtime.building
+    assert building is not None
+    assert (building.elapsed_s, building.remaining_s) == (1.0, 14.0)
+    assert state("tiny/turbo/step", 0, 0.25).remaining_s == 12.0 + 3.0  # a quarter took a second
+    upgraded.make_ready("tiny/turbo/step")
+    assert state("tiny/vae/decode", 1, None).remaining_s == 12.0
+    upgraded.device.clock.pass_ms(9000)
+    building = upgraded.runtime.building
+    assert building is not None
+    assert building.remaining_s == 9.0  # later than expected: then it may end at any moment
 
 
 def test_costs_of_earlier_builds_are_used_until_the_build_fails(device: FakeDevice) -> None:
