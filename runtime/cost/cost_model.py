@@ -31,6 +31,10 @@ class Observed:
     """All other time outside engine calls and loading: tokenizing, routing."""
 
 
+_SHARED = 0.1
+"""Share of the measured time below which an engine was not loaded: it was open already."""
+
+
 class CostModel:
     """Predicts the cost of requests from profiled calls, corrected by observed times; safe to use from several threads."""
 
@@ -101,8 +105,10 @@ class CostModel:
         observed.calls[key] = (before[0] + self._profiled_ms(call), before[1] + actual_ms)
 
     def record_load(self, observed: Observed, engine: str, actual_ms: float) -> None:
-        """Add the loading of `engine` to `observed`."""
-        observed.loads[engine] = (self._measured[engine].load.median_ms, actual_ms)
+        """Add the loading of `engine` to `observed`, unless another runtime of this process shared it, which takes no time."""
+        measured_ms = self._measured[engine].load.median_ms
+        if actual_ms >= _SHARED * measured_ms:
+            observed.loads[engine] = (measured_ms, actual_ms)
 
     def observe(self, predicted: Cost, observed: Observed, *, actual_ms: float) -> None:
         """Learn from a finished request.

@@ -92,6 +92,6 @@ def test_a_prompt_that_is_too_long_is_reported_and_the_others_are_labelled(label
     assert len(LabelTable.open("labels.csv")) == 2
 
 
-@pytest.mark.parametrize(("seconds", "left"), [(12, "12 s"), (900, "15 min"), (9000, "2.5 h")])
+@pytest.mark.parametrize(("seconds", "left"), [(12, "12 s"), (900, "15 min 00 s"), (9000, "2 h 30 min")])
 def test_progress_says_how_long_it_will_take(seconds: float, left: str) -> None:
     assert describe(Progress(3, 10, seconds)) == f"3 of 10 rows, {left} left"

@@ -16,7 +16,7 @@ import pytest
 
 from costroute_rt import CancelledError, OpenEvent
 from costroute_rt.cli import progress
-from costroute_rt.cli.progress import OpeningLine, describe_s
+from costroute_rt.cli.progress import OpeningLine
 from costroute_rt.engines.store.store import Store
 from tests.cli.conftest import Run
 
@@ -82,11 +82,6 @@ def test_a_stopped_build_says_that_what_is_done_is_kept(capsys: pytest.CaptureFi
 def test_a_stopped_load_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     stop(event("load", 1), KeyboardInterrupt)
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (99.0, "99 s"), (100.0, "2 min"), (6000.0, "1.7 h")])
-def test_times_are_short(seconds: float, text: str) -> None:
-    assert describe_s(seconds) == text
 
 
 def test_commands_show_what_they_build_and_measure(run: Run, home: Path, tiny_bundle: Path, terminal: None) -> None:

@@ -17,7 +17,7 @@ def images() -> list[str]:
     return sorted(path.name for path in Path().glob("*.png"))
 
 
-@pytest.mark.parametrize("count", [10_001, 50_000_000, 2**40])
+@pytest.mark.parametrize("count", [10_001, 50_000_000, 2**31 - 1])
 def test_f16_more_images_than_the_limit_are_refused_before_any_work(count: int, gen: Run, fake: FakeDevice) -> None:
     for source in (("a lake",), ("--prompts", "-")):
         done = gen(*source, "--count", count, stdin="a lake\n")

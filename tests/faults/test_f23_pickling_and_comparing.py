@@ -72,7 +72,7 @@ def fail(error: BaseException) -> NoReturn:
 def all_error_classes() -> set[type]:
     """Every class that derives from CostrouteError, wherever it is defined outside the torch side."""
     for module in pkgutil.walk_packages(costroute_rt.__path__, "costroute_rt."):
-        if ".export" not in module.name and not module.name.endswith("__main__") and ".backends." not in module.name:
+        if not any(part in module.name for part in (".export", "__main__", ".backends.", "__pyinstaller")):
             importlib.import_module(module.name)
     found, todo = set(), [CostrouteError]
     while todo:
