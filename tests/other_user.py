@@ -30,7 +30,7 @@ with warnings.catch_warnings():
 import costroute_rt, numpy.random, PIL.Image, tokenizers
 PIL.Image.init()
 for found in pkgutil.walk_packages(costroute_rt.__path__, "costroute_rt."):
-    if not found.name.startswith(("costroute_rt.export", "costroute_rt.cli.__main__", "costroute_rt.__pyinstaller", "costroute_rt.engines.backends.tensorrt")):
+    if not any(part in found.name for part in (".export", "__main__", "__pyinstaller", ".tensorrt")):
         importlib.import_module(found.name)
 numpy.random.default_rng()
 os.environ.clear()

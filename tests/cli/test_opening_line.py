@@ -50,7 +50,7 @@ def test_a_terminal_gets_a_line_with_a_bar_and_the_time_to_go_that_is_cleared(ca
     found = shown(capsys, [event("build", 1, share=0.5, remaining_s=90.0), event("measure", 2, None), event("load", 4, None)])
     lines = [line for line in found.split("\r") if line]
     assert lines == [
-        "[#######-------------] 1/4 building tiny/vae/decode 50%, 90 s to go",
+        "[#######-------------] 1/4 building tiny/vae/decode 50%, 1 min 30 s to go",
         "[##########----------] 2/4 measuring all engines",
     ]
     assert found.endswith("\r")
