@@ -462,6 +462,11 @@ class Runtime:
         if self._is_closed:
             self._release()
 
+    def __repr__(self) -> str:
+        setup, state = self._resources.setup, ", closed" if self._is_closed else ""
+        engines = f"{setup['backend']} {setup['provider']} {setup['precision']}"
+        return f"<Runtime {self.family}: {len(self.candidates)} candidates on {engines}{state}>"
+
     def __enter__(self) -> Runtime:
         return self
 

@@ -34,6 +34,10 @@ class Job:
             stream.close()
             raise BusyError(threading.active_count(), 0, 1000.0) from error
 
+    def __repr__(self) -> str:
+        at = "waiting" if self._progress is None else f"step {self._progress.index} of {self._progress.total}"
+        return f"<Job {'done' if self.done else at}>"
+
     @property
     def done(self) -> bool:
         """Whether the request has ended: with a result, an error, or cancelled."""

@@ -483,3 +483,15 @@ def test_a_forked_child_learns_what_to_do_and_closes_nothing(device: FakeDevice,
     assert text.startswith("4 this runtime was opened by another process")
     assert "open one in each process" in text
     assert text.endswith(str(len(device.engines)))
+
+
+def test_runtimes_and_jobs_have_a_short_repr(device: FakeDevice, runtime: Runtime) -> None:
+    assert repr(runtime) == "<Runtime tiny: 4 candidates on fake cpu float32>"
+    with Gate(device, ROW, after=2) as gate:
+        job = runtime.submit(PROMPT, candidate="base@4", seed=1)
+        assert gate.reached.wait(60)
+        assert repr(job) == "<Job step 2 of 4>"
+    job.result(60)
+    assert repr(job) == "<Job done>"
+    runtime.close()
+    assert repr(runtime).endswith(", closed>")
