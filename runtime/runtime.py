@@ -443,6 +443,8 @@ class Runtime:
         finally:
             self._device.leave(ticket)
             self._forget(ticket)
+            if self._is_closed:
+                stop_if_exiting()
 
     def close(self) -> None:
         """Release every engine, after the unit of work that runs now, and end the background build. May be called again.

@@ -163,10 +163,13 @@ class Device:
             return Forecast(queue_ms, self._slack_ms(queue_ms, others[len(ahead) :]))
 
     def _slack_ms(self, queue_ms: float, behind: Iterable[Ticket]) -> float:
-        """The time that can be put before these requests, in their order, so that each still meets its deadline if it would now."""
+        """The time that can be put before these requests, in their order, so that each still meets its deadline if it would now.
+
+        queue_ms: what precedes them; the unit that runs now is part of it.
+        """
         slack_ms, done_ms, now_s = math.inf, queue_ms, self._clock()
         for each in behind:
-            done_ms += self._left_ms(each)
+            done_ms += self._left_ms(each) - (self._left_ms(each, unit=True) if each is self._running else 0.0)
             spare_ms = (each.deadline_s - now_s) * 1000 - done_ms
             if spare_ms >= 0:
                 slack_ms = min(slack_ms, spare_ms)
