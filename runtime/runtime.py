@@ -94,7 +94,8 @@ class Runtime:
             ones between two requests, all at once, if each is correct and no slower than the one it replaces, and whole images are no
             slower with them. `building` reports the state; closing the runtime ends the build. Excludes `build`.
         preload: load every engine now and run it once; otherwise the first request that needs an engine loads it, within its budget.
-        max_waiting: requests that may wait while another one runs; more raise BusyError. None means any number.
+        max_waiting: requests that may wait while another one runs; more raise BusyError. None means any number. Those of all runtimes of
+            the device count.
         progress: called with an OpenEvent when work on an engine begins, several times a second while it lasts, and when all is done;
             returning False cancels.
         cancel: an event to set from another thread; opening ends as soon as the library that is building or loading can be stopped.
@@ -286,7 +287,8 @@ class Runtime:
         same seed, candidate and engine give the same pixels, bit for bit, unless steps were skipped.
         on_step: called after each denoiser call; returning False cancels the request.
         cancel: an event to set from another thread; the request ends after the denoiser call that is running.
-        Raises PromptError, ConfigError, BudgetError (nothing fits), CancelledError, EngineError.
+        Raises PromptError, ConfigError, BudgetError (nothing fits), BusyError (`max_waiting`), CancelledError, EngineError, and StateError
+        if the runtime is closed, or if the call comes from a callback and would wait for itself.
         """
         callback = None if on_step is None else partial(self._call_back, on_step)
         return self.stream(prompt, cancel=cancel, **options).run(callback)
@@ -326,7 +328,7 @@ class Runtime:
     ) -> Job:
         """`generate` in a thread of its own; returns at once. Invalid arguments raise at this call, and so does BusyError.
 
-        on_step: called in that thread; returning False cancels the request.
+        on_step: called in that thread; returning False cancels the request. It may take its time and use the runtime: others go on.
         """
         return self._start(prompt, on_step, cancel, **options)
 
@@ -415,7 +417,7 @@ class Runtime:
     def preload(self, *, progress: OnOpen | None = None, cancel: threading.Event | None = None) -> None:
         """Load every engine of the pool and run each once, so that no request spends time on it. Raises EngineError, CancelledError.
 
-        progress and cancel: as in `open`; what is loaded when it is cancelled stays loaded.
+        Takes turns with requests after each engine. progress and cancel: as in `open`; what is loaded when it is cancelled stays loaded.
         """
         from costroute_rt.engines.building.progress import Tracker
 
@@ -447,9 +449,10 @@ class Runtime:
                 stop_if_exiting()
 
     def close(self) -> None:
-        """Release every engine, after the unit of work that runs now, and end the background build. May be called again.
+        """Release every engine, after the unit of work that runs now, and end the background build. May be called again, and anywhere.
 
-        Requests that run or wait end with StateError, and so do later calls.
+        Requests that run or wait end with StateError, and so do later calls. In a callback or a signal handler that interrupted work, the
+        engines are released when that work ends.
         """
         if os.getpid() != self._process:  # the engines belong to the process that opened them
             return

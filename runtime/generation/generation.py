@@ -222,7 +222,9 @@ class Generation:
                 found |= {name: np.zeros_like(array) for name, array in positive.items() if name.startswith(f"{encoder}.")}
             else:
                 make = partial(self._run_encoder, family, call, encoder, tokens)
-                found |= self._resources.negatives.get((family.name, encoder, text), make)
+                with self._reading():  # no engine is replaced meanwhile
+                    kept = self._resources.negatives
+                    found |= kept.get((family.name, encoder, text), make) if self._engines.is_current else make()
         return found
 
     def _encode(self, family: Family, call: Call, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -100,7 +100,7 @@ class Device:
         """Whether the calling thread runs a unit of work now."""
         return self._thread == threading.get_ident()
 
-    def runs_here(self, tickets: Iterable[Ticket]) -> bool:
+    def runs_here(self, tickets: Collection[Ticket]) -> bool:
         """Whether the calling thread runs a unit of one of these requests now."""
         return self.is_mine and self._running in tickets
 

@@ -214,6 +214,22 @@ def test_engines_that_are_taken_while_the_runtime_closes_are_closed(upgraded: Up
     assert upgraded.resources.engines._resident == {}
 
 
+def test_a_replaced_text_encoder_leaves_no_encoding_of_a_negative_prompt(upgraded: Upgraded) -> None:
+    """It is replaced while a request runs that goes on with it."""
+    name, key = "tiny/text_encoder/encode", ("tiny", "text_encoder", "fog")
+    engine = upgraded._open(name)
+
+    def replace_it(called: str) -> None:
+        upgraded.device.on_call.clear()
+        upgraded.resources.engines.replace({name: engine})  # type: ignore[dict-item]
+
+    upgraded.device.on_call.append(replace_it)
+    upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1, negative_prompt="fog")
+    assert (engine.calls, key in upgraded.resources.negatives) == (0, False)
+    upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1, negative_prompt="fog")
+    assert (engine.calls, key in upgraded.resources.negatives) == (2, True)
+
+
 def test_a_handler_of_log_messages_may_ask_for_the_state_of_the_build(upgraded: Upgraded) -> None:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
