@@ -6,13 +6,14 @@ import linecache
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from costroute_rt import CancelledError, Reason, Runtime, StateError
+from costroute_rt import CancelledError, ConfigError, Reason, Runtime, StateError
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.judgement import Judgement
 from costroute_rt.result import StepEvent
@@ -193,3 +194,10 @@ def test_an_ended_job_keeps_no_tensors(device: FakeDevice) -> None:
     job.result(60)
     generation = job._stream._generation
     assert (generation._run, generation._encoded, generation._engines._held) == (None, {}, {})
+
+
+@pytest.mark.parametrize("max_waiting", [-1, 0.5, "many"])
+def test_a_wrong_limit_is_refused_before_anything_is_opened(tmp_path: Path, max_waiting: Any) -> None:
+    """Nobody would close it, nor end its background build."""
+    with pytest.raises(ConfigError, match="max_waiting"):
+        Runtime.open(tmp_path / "missing", max_waiting=max_waiting)
