@@ -76,7 +76,10 @@ class Timings(Value):
     outside_ms: float
     """The runtime's own part of total_ms outside engine calls and loading: tokenizing, routing, and the loop on the host."""
     caller_ms: float = 0.0
-    """The caller's part of total_ms: its callbacks, or the pauses of a stream. Predictions do not include it."""
+    """The caller's part of total_ms: its callbacks, or the pauses of a stream and the time before its first event.
+
+    Predictions do not include it.
+    """
 
     def __repr__(self) -> str:
         denoise = f"denoise {sum(self.denoise_ms):.1f} in {len(self.denoise_ms)} calls"

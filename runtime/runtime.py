@@ -6,9 +6,8 @@ import asyncio
 import os
 import threading
 import time
-import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,9 @@ from costroute_rt.error import CancelledError, ConfigError, EngineError, Reason,
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.job import Job
-from costroute_rt.generation.planner import check_batch, plan_calls, route_batch, route_request
+from costroute_rt.generation.planner import check_batch, plan_calls, route_arrival, route_batch
 from costroute_rt.generation.process_exit import close_at_exit, stop_if_exiting
-from costroute_rt.generation.queue import POLL_S, Device, Ticket, shared_device
+from costroute_rt.generation.queue import Device, Ticket, shared_device
 from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request, RequestOptions, check_list, check_number, check_whole, make_request
@@ -47,12 +46,16 @@ class Runtime:
         """device: the queue for the device; None means one of its own."""
         self._resources, self._max_waiting = resources, max_waiting
         self._device = device or Device(resources.clock)
-        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._tickets: set[Ticket] = set()
+        """Of all requests that have not ended."""
         self._latest: dict[str, object] = {}
+        self._latest_lock = threading.Lock()
         self._calling = threading.local()
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._is_closed = self._is_released = False
+        self._closing_thread: int | None = None
+        """The thread that called `close` in the middle of its work, and has yet to release the engines."""
         close_at_exit(self)
 
     @classmethod
@@ -91,7 +94,8 @@ class Runtime:
             ones between two requests, all at once, if each is correct and no slower than the one it replaces, and whole images are no
             slower with them. `building` reports the state; closing the runtime ends the build. Excludes `build`.
         preload: load every engine now and run it once; otherwise the first request that needs an engine loads it, within its budget.
-        max_waiting: requests that may wait while another one runs; more raise BusyError. None means any number.
+        max_waiting: requests that may wait while another one runs; more raise BusyError. None means any number. Those of all runtimes of
+            the device count.
         progress: called with an OpenEvent when work on an engine begins, several times a second while it lasts, and when all is done;
             returning False cancels.
         cancel: an event to set from another thread; opening ends as soon as the library that is building or loading can be stopped.
@@ -102,6 +106,8 @@ class Runtime:
         from costroute_rt.engines.building.progress import Tracker
         from costroute_rt.family.assembly import open_resources
 
+        if max_waiting is not None and check_whole("max_waiting", max_waiting) < 0:
+            raise ConfigError("max_waiting", max_waiting, "0 or more")
         tracker = Tracker(progress, cancel)
         resources = open_resources(
             bundle,
@@ -118,8 +124,6 @@ class Runtime:
             preload=preload,
             tracker=tracker,
         )
-        if max_waiting is not None and check_whole("max_waiting", max_waiting) < 0:
-            raise ConfigError("max_waiting", max_waiting, "0 or more")
         runtime = cls(resources, device=shared_device(resources.setup["provider"]), max_waiting=max_waiting)
         try:
             if preload:
@@ -178,25 +182,35 @@ class Runtime:
         """
         request = self._check(make_request(prompt, **options))
         self._check_call()
-        turn = object()
-        if latest is not None:
-            self._latest[latest] = turn
-
-        def check() -> None:
-            self._check_usable()
-            if (cancel is not None and cancel.is_set()) or (latest is not None and self._latest.get(latest) is not turn):
-                raise CancelledError
-
         resources, clock = self._resources, self._resources.clock
-        resources.swap_in()
-        try:
+        with self._only_latest(latest) as is_latest:
+
+            def check() -> None:
+                self._check_usable()
+                if (cancel is not None and cancel.is_set()) or not is_latest():
+                    raise CancelledError
+
+            resources.swap_in()
             judgement = self._judge(request.prompt, check)
-        finally:
-            if latest is not None and self._latest.get(latest) is turn:
-                del self._latest[latest]
         ticket = Ticket() if request.max_ms is None else Ticket(clock() + request.max_ms / 1000)
         with locating_errors(resources):
-            return route_request(resources, request, plan_calls(resources, request), judgement, self._device.forecast(ticket))
+            return route_arrival(resources, request, plan_calls(resources, request), judgement, self._device, ticket)
+
+    @contextmanager
+    def _only_latest(self, name: str | None) -> Iterator[Callable[[], bool]]:
+        """Yields a function that returns whether no later call has begun with the same name."""
+        turn = object()
+        if name is None:
+            yield lambda: True
+            return
+        with self._latest_lock:
+            self._latest[name] = turn
+        try:
+            yield lambda: self._latest.get(name) is turn
+        finally:
+            with self._latest_lock:
+                if self._latest.get(name) is turn:
+                    del self._latest[name]
 
     def plan(
         self,
@@ -250,24 +264,14 @@ class Runtime:
             return self._resources.quality.judge(prompt, None)
         engines = self._resources.engines.lease()
         try:
-            with self._reading(check), locating_errors(self._resources):
+            with self._resources.reading.held(check), locating_errors(self._resources):
                 return self._resources.judge(prompt, engines)
         except StateError:
             stop_if_exiting()
             raise
         finally:
             engines.release()
-
-    @contextmanager
-    def _reading(self, check: Callable[[], None]) -> Iterator[None]:
-        """Hold the text encoders and the router."""
-        while not self._resources.reading.acquire(timeout=POLL_S):
-            check()
-        try:
-            check()
-            yield
-        finally:
-            self._resources.reading.release()
+            self._finish_closing()
 
     def generate(
         self,
@@ -283,7 +287,8 @@ class Runtime:
         same seed, candidate and engine give the same pixels, bit for bit, unless steps were skipped.
         on_step: called after each denoiser call; returning False cancels the request.
         cancel: an event to set from another thread; the request ends after the denoiser call that is running.
-        Raises PromptError, ConfigError, BudgetError (nothing fits), CancelledError, EngineError.
+        Raises PromptError, ConfigError, BudgetError (nothing fits), BusyError (`max_waiting`), CancelledError, EngineError, and StateError
+        if the runtime is closed, or if the call comes from a callback and would wait for itself.
         """
         callback = None if on_step is None else partial(self._call_back, on_step)
         return self.stream(prompt, cancel=cancel, **options).run(callback)
@@ -310,7 +315,7 @@ class Runtime:
             check=self._check_not_nested,
             on_end=self._forget,
         )
-        self._streams.add(stream)
+        self._tickets.add(stream.ticket)
         return stream
 
     def submit(
@@ -323,7 +328,7 @@ class Runtime:
     ) -> Job:
         """`generate` in a thread of its own; returns at once. Invalid arguments raise at this call, and so does BusyError.
 
-        on_step: called in that thread; returning False cancels the request.
+        on_step: called in that thread; returning False cancels the request. It may take its time and use the runtime: others go on.
         """
         return self._start(prompt, on_step, cancel, **options)
 
@@ -371,9 +376,12 @@ class Runtime:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[StepEvent | Job] = asyncio.Queue()
 
-        def put(event: StepEvent | Job) -> None:
-            with suppress(RuntimeError):  # the event loop was closed meanwhile
+        def put(event: StepEvent | Job) -> bool:
+            try:
                 loop.call_soon_threadsafe(events.put_nowait, event)
+            except RuntimeError:  # the event loop was closed: nobody waits for the rest
+                return False
+            return True
 
         job = self._start(prompt, put, cancel, pauses=False, **options)
         job.add_done_callback(put)
@@ -409,7 +417,7 @@ class Runtime:
     def preload(self, *, progress: OnOpen | None = None, cancel: threading.Event | None = None) -> None:
         """Load every engine of the pool and run each once, so that no request spends time on it. Raises EngineError, CancelledError.
 
-        progress and cancel: as in `open`; what is loaded when it is cancelled stays loaded.
+        Takes turns with requests after each engine. progress and cancel: as in `open`; what is loaded when it is cancelled stays loaded.
         """
         from costroute_rt.engines.building.progress import Tracker
 
@@ -420,47 +428,66 @@ class Runtime:
     def _warm_up(self, tracker: Tracker) -> None:
         from costroute_rt.generation.warm_up import warm_up
 
+        def check() -> None:
+            self._check_usable()
+            tracker.check()
+
         self._check_call()
         self._check_not_nested()
-        ticket = Ticket()
+        ticket, units, polls = Ticket(), warm_up(self._resources, tracker), tracker.poll is not None
+        self._tickets.add(ticket)
         self._device.enter(ticket, None)
         try:
-            with self._device.turn(ticket, self._check_usable), self._reading(self._check_usable), locating_errors(self._resources):
-                warm_up(self._resources, tracker)
+            has_more = True
+            while has_more:
+                with self._device.turn(ticket, check, polls=polls), self._resources.reading.held(check), locating_errors(self._resources):
+                    has_more = next(units, False)
         finally:
             self._device.leave(ticket)
-            if self._is_closed:  # by the callback
-                self._release()
+            self._forget(ticket)
+            if self._is_closed:
+                stop_if_exiting()
 
     def close(self) -> None:
-        """Release every engine, after the unit of work that runs now, and end the background build. May be called again.
+        """Release every engine, after the unit of work that runs now, and end the background build. May be called again, and anywhere.
 
-        Requests that run or wait end with StateError, and so do later calls.
+        Requests that run or wait end with StateError, and so do later calls. In a callback or a signal handler that interrupted work, the
+        engines are released when that work ends.
         """
         if os.getpid() != self._process:  # the engines belong to the process that opened them
             return
         self._is_closed = True
-        tickets = [each.ticket for each in list(self._streams)]
+        tickets = list(self._tickets)
         self._device.wake(tickets)
         self._device.wait_for(tickets)
-        if not self._device.is_mine:  # a signal handler: the request that was interrupted releases them at its end
+        if self._is_working():  # a callback or a signal handler: the work that it interrupted uses them
+            self._closing_thread = threading.get_ident()
+        else:
+            self._release()
+
+    def _is_working(self) -> bool:
+        """Whether the calling thread is using engines now."""
+        return self._device.runs_here(self._tickets) or self._resources.reading.is_mine
+
+    def _finish_closing(self) -> None:
+        """Called at the end of each piece of work: release the engines if `close` could not."""
+        if self._closing_thread == threading.get_ident() and not self._is_working():
             self._release()
 
     def _release(self) -> None:
         with self._lock:
             if self._is_released:
                 return
-            self._is_released = True
             if self._resources.upgrade is not None:
                 self._resources.upgrade.close()
-            with self._resources.reading:
+            with self._resources.reading.held():
                 self._resources.engines.close()
+            self._is_released = True
 
-    def _forget(self, stream: Stream) -> None:
+    def _forget(self, ticket: Ticket) -> None:
         """Called at the end of a request."""
-        self._streams.discard(stream)
-        if self._is_closed:
-            self._release()
+        self._tickets.discard(ticket)
+        self._finish_closing()
 
     def __repr__(self) -> str:
         setup, state = self._resources.setup, ", closed" if self._is_closed else ""
@@ -493,11 +520,14 @@ class Runtime:
             raise make_closed_error()
 
     def _check_not_nested(self) -> None:
-        """The same, and raise StateError if the calling thread is in a callback of this runtime."""
+        """The same, and raise StateError in a callback, or in a signal handler that interrupted work: it would wait for itself."""
         self._check_usable()
         if getattr(self._calling, "back", False):
             problem = "on_step called the runtime that called it"
             raise StateError(problem, "return from on_step first, or use submit", reason=Reason.NESTED)
+        if self._device.is_mine or self._resources.reading.is_mine:
+            problem = "a callback or signal handler called the runtime in the middle of its thread's work"
+            raise StateError(problem, "return from it first, or use submit", reason=Reason.NESTED)
 
 
 @contextmanager

@@ -37,7 +37,8 @@ class _Entry:
 class _Process:
     """The open engines of one process, by what they were opened from."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """May be taken again by the thread that has it: by a finalizer that closes an engine."""
     entries: WeakValueDictionary[Hashable, _Entry] = field(default_factory=WeakValueDictionary)
     """Weak, so that engines whose handles were dropped without being closed are freed too."""
 

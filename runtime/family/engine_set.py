@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -32,6 +32,7 @@ class EngineSet:
         """Held while the engine of a name is opened: others are used meanwhile."""
         self._resident: dict[str, Engine] = {}
         self._leases: set[Lease] = set()
+        """Those that hold engines."""
         self._former: list[tuple[str, Engine]] = []
         """Engines that were replaced while a request still used them."""
         self._upgraded: list[Engine] = []
@@ -56,12 +57,14 @@ class EngineSet:
 
     def _keep(self, name: str, engine: Engine) -> Engine:
         with self._lock:
-            if not self._is_closed:
+            is_closed = self._is_closed
+            if not is_closed:
                 self._resident[name] = engine
-                _log.info("loaded engine %s on %s", name, engine.provider)
-                return engine
-        _close(name, engine)
-        raise make_closed_error()
+        if is_closed:
+            _close(name, engine)
+            raise make_closed_error()
+        _log.info("loaded engine %s on %s", name, engine.provider)
+        return engine
 
     def of_family(self, family: str) -> Callable[[str, str], Engine]:
         """`get` for the usual engines of one family, by component and graph."""
@@ -73,30 +76,33 @@ class EngineSet:
 
     def lease(self) -> Lease:
         """The engines as they are now, for one request: those it uses stay open until it releases them, even if they are replaced."""
-        with self._lock:
-            lease = Lease(self)
-            self._leases.add(lease)
-            return lease
+        return Lease(self)
 
-    def hold(self, name: str, held: dict[str, Engine]) -> Engine:
-        """`get`, and add the engine to the ones that a lease holds before it can be replaced."""
+    def hold(self, name: str, lease: Lease, held: dict[str, Engine]) -> Engine:
+        """`get`, and add the engine to those that the lease holds before it can be replaced."""
         while True:
             engine = self.get(name)
             with self._lock:
                 if self._is_closed or self._resident.get(name) is engine:
+                    self._leases.add(lease)
                     return held.setdefault(name, engine)
 
     def replace(self, engines: Mapping[str, Engine]) -> None:
-        """Use other engines of these graphs for requests that start from now on, perhaps of another backend."""
+        """Use other engines of these graphs for requests that start from now on, perhaps of another backend.
+
+        After `close`, closes them.
+        """
         with self._lock:
-            for name, engine in engines.items():
-                former = self._resident.get(name)
-                self._resident[name] = engine
-                self._upgraded.append(engine)
-                _log.info("engine %s now runs on %s", name, engine.provider)
-                if former is not None:
-                    self._former.append((name, former))
-            self._close_unused()
+            if self._is_closed:
+                unused = list(engines.items())
+            else:
+                self._former += [(name, self._resident[name]) for name in engines if name in self._resident]
+                self._resident.update(engines)
+                self._upgraded += engines.values()
+                unused = self._take_unused()
+        for name, engine in engines.items():
+            _log.info("engine %s now runs on %s", name, engine.provider)
+        _close_each(unused)
 
     def is_upgraded(self, engine: Engine) -> bool:
         """Whether it replaced another one."""
@@ -106,17 +112,20 @@ class EngineSet:
         """End a lease; does nothing if it has ended."""
         with self._lock:
             self._leases.discard(lease)
-            self._close_unused()
+            unused = self._take_unused()
+        _close_each(unused)
 
-    def _close_unused(self) -> None:
-        """Close the replaced engines that no request uses."""
+    def _take_unused(self) -> list[tuple[str, Engine]]:
+        """The replaced engines that no request uses, which are to be closed without the lock."""
         former, self._former = self._former, []
+        unused = []
         for name, engine in former:
-            if any(lease.holds(engine) for lease in self._leases):
+            if any(lease.holds(engine) for lease in list(self._leases)):  # a copy: a finalizer may end a lease in the middle
                 self._former.append((name, engine))
             else:
                 self._upgraded = [each for each in self._upgraded if each is not engine]
-                _close(name, engine)
+                unused.append((name, engine))
+        return unused
 
     def close(self) -> None:
         """Close every engine, even if closing another one fails; later calls of `get` raise."""
@@ -130,8 +139,7 @@ class EngineSet:
             engines = [*self._resident.items(), *self._former]
             self._resident, self._former, self._upgraded = {}, [], []
             self._leases.clear()
-        for name, engine in engines:
-            _close(name, engine)
+        _close_each(engines)
 
 
 class Lease:
@@ -143,7 +151,7 @@ class Lease:
 
     def get(self, name: str) -> Engine:
         """The engine, opened if it is not resident."""
-        return self._held.get(name) or self._engines.hold(name, self._held)
+        return self._held.get(name) or self._engines.hold(name, self, self._held)
 
     def find(self, name: str) -> Engine | None:
         """The engine if it is resident, else None."""
@@ -175,6 +183,11 @@ def run_on_host(engine: Engine, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[
     """Run an engine on arrays in host memory; returns its outputs in host memory."""
     outputs = engine.run({name: engine.to_device(array) for name, array in arrays.items()})
     return {name: engine.to_host(value) for name, value in outputs.items()}
+
+
+def _close_each(engines: Iterable[tuple[str, Engine]]) -> None:
+    for name, engine in engines:
+        _close(name, engine)
 
 
 def _close(name: str, engine: Engine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from costroute_rt.error import EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states, tokenize
 from costroute_rt.family.engine_set import EngineSet, Lease
 from costroute_rt.family.family import Family
+from costroute_rt.family.reading import Reading
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
@@ -51,8 +51,8 @@ class Resources:
     upgrade: Upgrade | None = None
     """The background build; None if nothing had to be built."""
     negatives: Encodings = field(default_factory=Encodings)
-    reading: threading.RLock = field(default_factory=threading.RLock)
-    """Held while text encoders or the router run: prompts are judged beside the denoiser of another request, and engines take no two."""
+    reading: Reading = field(default_factory=Reading)
+    """Held while text encoders or the router run."""
 
     def family(self, candidate: Candidate) -> Family:
         """The candidate's family."""
@@ -122,7 +122,7 @@ class Resources:
         finished = self.upgrade.take()
         if not finished:
             return
-        with self.reading:
+        with self.reading.held():
             self.engines.replace({name: engine for name, (engine, _) in finished.items()})
             for name, (_, cost) in finished.items():
                 self.costs.replace(name, cost)

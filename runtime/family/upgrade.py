@@ -105,7 +105,7 @@ class Upgrade:
         self._began_s = self._since_s = clock()
         self._ended_s = self._began_s if builder is None else None
         self._costs = dict(recorded)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of the warnings below may ask for `status`
         self._ready: dict[str, EngineCost] = {}
         self._opened: dict[str, tuple[Engine, EngineCost]] = {}
         self._rejected: dict[str, str] = {}

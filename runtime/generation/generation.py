@@ -23,8 +23,8 @@ from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
 from costroute_rt.generation.loop import Denoiser, Pace, Run
-from costroute_rt.generation.planner import plan_calls, route_request
-from costroute_rt.generation.queue import Device, Forecast, Ticket
+from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
+from costroute_rt.generation.queue import Device, Ticket
 from costroute_rt.generation.stopwatch import Stopwatch
 from costroute_rt.generation.warm_up import probe
 from costroute_rt.judgement import Judgement
@@ -72,7 +72,9 @@ class Generation:
             self._run.note_wait(waited_ms / 1000)
 
     def release(self) -> None:
-        """End the use of engines."""
+        """End the use of engines, and drop the tensors in their memory."""
+        self._run = None
+        self._encoded.clear()
         self._engines.release()
 
     def prepare(self) -> None:
@@ -85,9 +87,9 @@ class Generation:
         self._calls = plan_calls(resources, self._request)
         with self._reading():
             judgement = self._judge()
-        with self.watch.stage("route"), self._device.reserving(self.ticket) as forecast:
-            route = self._choose(judgement, forecast)
-            self._reserve(route)
+        with self.watch.stage("route"), self._device.reserving(self.ticket):
+            idle_ms, ticket = self._idle_ms(), self.ticket
+            self._reserve(route_arrival(resources, self._request, self._calls, judgement, self._device, ticket, idle_ms=idle_ms))
 
     def probe(self) -> None:
         """Measure an engine after a refusal, if it may rest on load that is over."""
@@ -130,20 +132,20 @@ class Generation:
         with self.watch.stage("route"):
             return resources.quality.judge(self._request.prompt, states)
 
-    def _choose(self, judgement: Judgement, forecast: Forecast) -> Route:
-        """Choose a candidate for the time that is left: what has passed without any work counts as waiting."""
-        idle_ms = max(self.watch.elapsed_ms() - sum(self.watch.stages.values()), 0.0)
-        waiting = replace(forecast, queue_ms=forecast.queue_ms + idle_ms)
-        return route_request(self._resources, self._request, self._calls, judgement, waiting)
+    def _idle_ms(self) -> float:
+        """The time that has passed without any work, which counts as waiting."""
+        return max(self.watch.elapsed_ms() - sum(self.watch.stages.values()), 0.0)
 
     def _choose_again(self) -> None:
         """After waiting: more time may be left than was expected, or less. What was accepted is made, if need be late."""
         judgement = self._route.judgement
         if self._request.max_ms is None or self.watch.waited_ms < _NOTICED_MS or judgement is None:
             return
-        with self.watch.stage("route"), self._device.reserving(self.ticket) as forecast:
+        with self.watch.stage("route"), self._device.reserving(self.ticket):
+            forecast = self._device.forecast(self.ticket)
+            waiting = replace(forecast, queue_ms=forecast.queue_ms + self._idle_ms())
             try:
-                self._reserve(self._choose(judgement, forecast))
+                self._reserve(route_request(self._resources, self._request, self._calls, judgement, waiting))
             except BudgetError as error:
                 _log.info("late: %s", error)
 
@@ -171,7 +173,7 @@ class Generation:
     def _reading(self) -> Iterator[None]:
         """Hold the text encoders and the router; the time until other requests release them is a wait."""
         started_s = self._resources.clock()
-        with self._resources.reading:
+        with self._resources.reading.held():
             self.watch.waited_ms += (self._resources.clock() - started_s) * 1000
             yield
 
@@ -220,7 +222,9 @@ class Generation:
                 found |= {name: np.zeros_like(array) for name, array in positive.items() if name.startswith(f"{encoder}.")}
             else:
                 make = partial(self._run_encoder, family, call, encoder, tokens)
-                found |= self._resources.negatives.get((family.name, encoder, text), make)
+                with self._reading():  # no engine is replaced meanwhile
+                    kept = self._resources.negatives
+                    found |= kept.get((family.name, encoder, text), make) if self._engines.is_current else make()
         return found
 
     def _encode(self, family: Family, call: Call, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:

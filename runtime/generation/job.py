@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from costroute_rt.error import BusyError
+from costroute_rt.generation.queue import WAKE_S
 
 if TYPE_CHECKING:
     from costroute_rt.generation.stream import Stream
@@ -30,9 +31,11 @@ class Job:
         self._progress: StepEvent | None = None
         try:
             threading.Thread(target=self._run, name="costroute-rt job", daemon=True).start()
-        except RuntimeError as error:  # the system's limit of threads
+        except BaseException as error:
             stream.close()
-            raise BusyError(threading.active_count(), 0, 1000.0) from error
+            if isinstance(error, RuntimeError):  # the system's limit of threads
+                raise BusyError(threading.active_count(), 0, 1000.0) from error
+            raise
 
     def __repr__(self) -> str:
         at = "waiting" if self._progress is None else f"step {self._progress.index} of {self._progress.total}"
@@ -68,8 +71,9 @@ class Job:
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error that `result` would raise, when the request has ended; None if it has a result."""
-        if not self._done.wait(timeout):
-            raise TimeoutError(f"the request has not ended after {timeout:g} s")
+        while not self._done.wait(WAKE_S if timeout is None else timeout):
+            if timeout is not None:
+                raise TimeoutError(f"the request has not ended after {timeout:g} s")
         return self._error
 
     def add_done_callback(self, callback: Callable[[Job], object]) -> None:

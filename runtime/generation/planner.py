@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from costroute_rt.cost.allocation import Allocation, FloatArray, allocate
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import BudgetError, Reason
 from costroute_rt.family.resources import Resources
-from costroute_rt.generation.queue import Forecast
+from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
@@ -51,6 +52,27 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
         prefers_guided=request.has_negative_prompt,
         judgement=judgement,
     )
+
+
+def route_arrival(
+    resources: Resources, request: Request, plans: Plans, judgement: Judgement, device: Device, ticket: Ticket, *, idle_ms: float = 0.0
+) -> Route:
+    """`route_request` for a new request, with what it has to wait for.
+
+    One that fits nowhere but is made all the same (`or_fastest`) delays none that was accepted before: if need be, it loses its place.
+    idle_ms: how long it has waited already.
+    """
+
+    def route(forecast: Forecast) -> Route:
+        waiting = replace(forecast, queue_ms=forecast.queue_ms + idle_ms)
+        return route_request(resources, request, plans, judgement, waiting)
+
+    forecast = device.forecast(ticket)
+    found = route(forecast)
+    if found.option.fits or found.option.ms - found.option.cost.queue_ms <= forecast.slack_ms:
+        return found
+    ticket.deadline_s = math.inf
+    return route(device.forecast(ticket))
 
 
 def check_batch(resources: Resources, plans: Plans, prompts: int, total_ms: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
+from contextlib import ExitStack
 from typing import Protocol
 
 
@@ -14,7 +15,8 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-_open: weakref.WeakSet[Closable] = weakref.WeakSet()
+_open: weakref.WeakValueDictionary[int, Closable] = weakref.WeakValueDictionary()
+"""By `id`."""
 _exiting = threading.Event()
 
 
@@ -23,7 +25,7 @@ def close_at_exit(closable: Closable) -> None:
     if not _open:
         atexit.unregister(_close_all)
         atexit.register(_close_all)
-    _open.add(closable)
+    _open[id(closable)] = closable
 
 
 def stop_if_exiting() -> None:
@@ -34,5 +36,7 @@ def stop_if_exiting() -> None:
 
 def _close_all() -> None:
     _exiting.set()
-    for each in list(_open):
-        each.close()
+    with ExitStack() as stack:  # closes all, even if closing one of them fails
+        for reference in _open.valuerefs():  # a copy: other threads may open runtimes now
+            if (closable := reference()) is not None:
+                stack.callback(closable.close)

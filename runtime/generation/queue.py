@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,7 +22,7 @@ from costroute_rt.error import BusyError
 
 POLL_S = 0.02
 """How often a request looks whether an event of the caller cancelled it: that cannot wake it."""
-_WAKE_S = 1.0
+WAKE_S = 1.0
 """How often it looks otherwise; some systems deliver no signals to a thread that waits without end."""
 _AWAY_S = 0.05
 """Requests whose consumer has been away for longer are not expected to go on, and are not waited for."""
@@ -79,7 +79,11 @@ class Forecast:
 
 
 class Device:
-    """The queue of requests for one device. Safe to use from any thread; in a signal handler too."""
+    """The queue of requests for one device.
+
+    Safe to use from any thread, and from what interrupts one: signal handlers and finalizers. Therefore its lock may be taken again by
+    the thread that has it, and its sets are copied before they are walked.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -95,6 +99,10 @@ class Device:
     def is_mine(self) -> bool:
         """Whether the calling thread runs a unit of work now."""
         return self._thread == threading.get_ident()
+
+    def runs_here(self, tickets: Collection[Ticket]) -> bool:
+        """Whether the calling thread runs a unit of one of these requests now."""
+        return self.is_mine and self._running in tickets
 
     @property
     def waiting(self) -> int:
@@ -117,10 +125,11 @@ class Device:
             self.note(ticket, State.WAITING)
 
     def leave(self, ticket: Ticket) -> None:
-        """Remove a request; does nothing if it was removed before."""
+        """Remove a request, with all that an exception at an unlucky moment (Ctrl-C) left of it; does nothing if it was removed before."""
         with self._lock:
             self._tickets.discard(ticket)
-            self._wake()
+            self._waiting.pop(ticket, None)
+            self._give_up(ticket)
 
     def note(self, ticket: Ticket, state: State) -> None:
         """Record what a request does now."""
@@ -137,10 +146,10 @@ class Device:
                 ticket.deadline_s = math.inf
 
     @contextmanager
-    def reserving(self, ticket: Ticket) -> Iterator[Forecast]:
-        """Forecast what `ticket` has to wait for; until the block ends, no other request can reserve time."""
+    def reserving(self, ticket: Ticket) -> Iterator[None]:
+        """Until the block ends, no other request can reserve time."""
         with self._lock:
-            yield self.forecast(ticket)
+            yield
             ticket.ready_s = time.monotonic()
 
     def forecast(self, ticket: Ticket) -> Forecast:
@@ -154,10 +163,13 @@ class Device:
             return Forecast(queue_ms, self._slack_ms(queue_ms, others[len(ahead) :]))
 
     def _slack_ms(self, queue_ms: float, behind: Iterable[Ticket]) -> float:
-        """The time that can be put before these requests, in their order, so that each still meets its deadline if it would now."""
+        """The time that can be put before these requests, in their order, so that each still meets its deadline if it would now.
+
+        queue_ms: what precedes them; the unit that runs now is part of it.
+        """
         slack_ms, done_ms, now_s = math.inf, queue_ms, self._clock()
         for each in behind:
-            done_ms += self._left_ms(each)
+            done_ms += self._left_ms(each) - (self._left_ms(each, unit=True) if each is self._running else 0.0)
             spare_ms = (each.deadline_s - now_s) * 1000 - done_ms
             if spare_ms >= 0:
                 slack_ms = min(slack_ms, spare_ms)
@@ -171,7 +183,7 @@ class Device:
     def _active(self) -> Iterator[Ticket]:
         """Requests that run, wait, or whose consumer is about to ask for more."""
         now_s = self._clock()
-        return (each for each in self._tickets if each.state is not State.AWAY or now_s - each.since_s <= _AWAY_S)
+        return (each for each in list(self._tickets) if each.state is not State.AWAY or now_s - each.since_s <= _AWAY_S)
 
     @contextmanager
     def turn(self, ticket: Ticket, check: Callable[[], object], *, polls: bool = False) -> Iterator[float]:
@@ -179,7 +191,7 @@ class Device:
 
         check: what it raises ends the waiting; called at the start, after `wake`, and all the time if `polls` is set.
         """
-        waited_ms = self._acquire(ticket, check, POLL_S if polls else _WAKE_S)
+        waited_ms = self._acquire(ticket, check, POLL_S if polls else WAKE_S)
         try:
             yield waited_ms
         finally:
@@ -202,24 +214,29 @@ class Device:
                             return (self._clock() - started_s) * 1000
                     ready.wait(min(wait_s, poll_s))
             finally:
-                del self._waiting[ticket]
+                self._waiting.pop(ticket, None)
                 self._wake()  # if this one gave up, it may have been woken instead of the next
 
     def _grace_s(self, ticket: Ticket) -> float:
         """How long the device is still kept for a more urgent request."""
-        until = [each.ready_s + _GRACE_S[each.state] for each in self._tickets if each.urgency < ticket.urgency]
+        until = [each.ready_s + _GRACE_S[each.state] for each in list(self._tickets) if each.urgency < ticket.urgency]
         return max(until, default=-math.inf) - time.monotonic()
 
     def _release(self, ticket: Ticket) -> None:
         with self._lock:
-            self._running = self._thread = None
             self.note(ticket, State.WAITING)
             ticket.ready_s = time.monotonic()
-            self._wake()
+            self._give_up(ticket)
+
+    def _give_up(self, ticket: Ticket) -> None:
+        """Free the device, if this request has it."""
+        if self._running is ticket:
+            self._running = self._thread = None
             self._idle.notify_all()
+        self._wake()
 
     def _first(self) -> Ticket:
-        return min(self._waiting, key=lambda each: each.urgency)
+        return min(list(self._waiting), key=lambda each: each.urgency)
 
     def _wake(self) -> None:
         if self._waiting and self._running is None:
@@ -233,18 +250,17 @@ class Device:
                     self._waiting[ticket].notify_all()
 
     def wait_for(self, tickets: Iterable[Ticket]) -> None:
-        """Wait until none of these requests runs a unit of work; returns at once in the thread that runs one."""
+        """Wait until none of these requests runs a unit of work; returns at once in a thread that runs one itself."""
         with self._lock:
             wanted = set(tickets)
             while self._running in wanted and not self.is_mine:
-                self._idle.wait(_WAKE_S)
+                self._idle.wait(WAKE_S)
 
 
 _shared: dict[tuple[int, str], Device] = {}
-_sharing = threading.Lock()
+"""By process number too, and without a lock, which a fork could leave held for ever."""
 
 
 def shared_device(name: str) -> Device:
     """The one queue that all runtimes of this process have for the device of that name."""
-    with _sharing:
-        return _shared.setdefault((os.getpid(), name), Device(time.perf_counter))
+    return _shared.setdefault((os.getpid(), name), Device(time.perf_counter))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from costroute_rt.error import BudgetError, CancelledError, EngineError
 from costroute_rt.generation.generation import Generation
 from costroute_rt.generation.process_exit import stop_if_exiting
-from costroute_rt.generation.queue import Device, State
+from costroute_rt.generation.queue import Device, State, Ticket
 from costroute_rt.result import OnStep, Result, StepEvent
 
 if TYPE_CHECKING:
@@ -36,16 +36,18 @@ class Stream:
         cancel: threading.Event | None,
         max_waiting: int | None,
         check: Callable[[], None],
-        on_end: Callable[[Stream], None],
+        on_end: Callable[[Ticket], None],
     ) -> None:
-        """check: raises StateError if the runtime cannot be used any more. on_end: called once, when the request has ended."""
+        """check: raises StateError if the runtime cannot be used any more. on_end: called when the request has ended."""
         self._resources, self._device, self._max_waiting = resources, device, max_waiting
         self._cancel, self._check_runtime, self._on_end = cancel, check, on_end
         self._advancing = threading.Lock()
-        self._is_closed = self._is_over = self._is_queued = False
+        self._is_closed = self._is_queued = False
         self._units: Iterator[StepEvent | Result | None] | None = None
         self._generation = Generation(resources, request, device, seed=seed)
         self.ticket = self._generation.ticket
+        self._generation.watch.pause()  # until the first event is asked for
+        self._is_over = False
 
     def __iter__(self) -> Stream:
         return self
@@ -58,7 +60,9 @@ class Stream:
             event = self._next()
             if isinstance(event, StepEvent):
                 self._pause()
-            return event
+        if self._is_closed:  # meanwhile
+            self.close()
+        return event
 
     def run(self, on_step: OnStep | None, *, pauses: bool = True) -> Result:
         """Make every step and return the result; on_step: called after each denoiser call, cancels the request by returning False.
@@ -66,25 +70,24 @@ class Stream:
         pauses: whether `on_step` may take its time, during which other requests go on. Raises as `next` does.
         """
         with self._advancing:
-            while isinstance(event := self._next(), StepEvent):
-                if on_step is not None:
-                    if pauses:
-                        self._pause()
-                    self._call(on_step, event)
-            return event
-
-    def _call(self, on_step: OnStep, event: StepEvent) -> None:
-        try:
-            if on_step(event) is False:
-                raise CancelledError
-        except BaseException:
-            self._end()
-            raise
+            try:
+                while isinstance(event := self._next(), StepEvent):
+                    if on_step is not None:
+                        if pauses:
+                            self._pause()
+                        if on_step(event) is False:
+                            raise CancelledError
+                return event
+            except BaseException:
+                self._end()
+                raise
 
     def _next(self) -> StepEvent | Result:
         """The next event; at the end, and after an error, the request leaves the queue."""
         try:
             event = self._advance()
+            if isinstance(event, StepEvent):
+                self._check()
         except BaseException as error:
             self._end()
             stop_if_exiting()
@@ -96,7 +99,7 @@ class Stream:
         return event
 
     def _pause(self) -> None:
-        """The consumer's time begins."""
+        """The consumer's time begins; it ends when the next event is asked for."""
         self._device.note(self.ticket, State.AWAY)
         self._generation.watch.pause()
 
@@ -137,10 +140,12 @@ class Stream:
             raise CancelledError
 
     def _end(self) -> None:
-        self._is_over, self._units = True, None
+        """May be called again: an exception that interrupts it (Ctrl-C) leaves the rest to the next call."""
+        self._units = None
         self._device.leave(self.ticket)
         self._generation.release()
-        self._on_end(self)
+        self._on_end(self.ticket)
+        self._is_over = True
 
     def close(self) -> None:
         """Cancel the request; a unit of work that runs in another thread is finished first, and that thread gets CancelledError.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -23,19 +23,21 @@ _FIRST_RUN = 3.0
 """Time of an engine's first run, relative to later ones."""
 
 
-def warm_up(resources: Resources, tracker: Tracker) -> None:
+def warm_up(resources: Resources, tracker: Tracker) -> Iterator[bool]:
     """Load every engine of pool and router and run it once; cache the encoding of the empty negative prompt.
 
-    A first run allocates memory and fills caches, and takes several times as long as later runs.
+    Yields after each unit of work. A first run allocates memory and fills caches, and takes several times as long as later runs.
     """
     first_calls = _first_calls(resources)
     _plan(resources, first_calls, tracker)
     for call, _, _ in first_calls:
         tracker.start(Stage.LOAD, call.engine)
         resources.engines.get(call.engine)  # in this thread: memory that ends up in the heaps of other threads is not given back
+        yield True
     for call, family, size in first_calls:
         tracker.start(Stage.WARM_UP, call.engine)
         _run_once(resources, family, call, size)
+        yield True
     for candidate in resources.pool:
         family = resources.family(candidate)
         if candidate.is_guided and not family.uses_zeros:

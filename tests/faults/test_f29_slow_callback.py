@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from costroute_rt import Result
 from costroute_rt.call import Call, Stage
 from costroute_rt.cost.cost_model import CostModel, Observed
 from costroute_rt.engines.bundle.bundle import Bundle
@@ -37,6 +38,16 @@ def test_f29_a_slow_consumer_of_a_stream_is_not_charged_either(device: FakeDevic
     for seed in range(8):
         for _ in device.runtime.stream("a house", candidate="base@4", seed=seed):
             device.clock.pass_ms(100)
+    assert device.runtime.route("a house", candidate="turbo@1").option.cost.overhead_ms <= 1
+
+
+def test_f29_a_consumer_that_starts_late_is_not_charged_either(device: FakeDevice) -> None:
+    for seed in range(8):
+        stream = device.runtime.stream("a house", candidate="turbo@1", seed=seed)
+        device.clock.pass_ms(500)
+        result = list(stream)[-1]
+        assert isinstance(result, Result)
+        assert result.timings.caller_ms == pytest.approx(500)
     assert device.runtime.route("a house", candidate="turbo@1").option.cost.overhead_ms <= 1
 
 

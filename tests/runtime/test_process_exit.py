@@ -34,6 +34,13 @@ async def main():
     await asyncio.sleep(0.05)
 asyncio.run(main())
 """,
+    "opening in a daemon thread": """
+def open_another():
+    while True:
+        Runtime.open(sys.argv[1], home=sys.argv[2], threads=2, progress=lambda event: started.set())
+threading.Thread(target=open_another, daemon=True).start()
+started.wait(60)
+""",
     "closed in a thread": """
 threading.Thread(target=draw, daemon=True).start()
 started.wait(60)

@@ -17,7 +17,7 @@ import pytest
 from costroute_rt import BudgetError, BusyError, CancelledError, ConfigError, EngineError, Reason, Result, Runtime, StateError
 from costroute_rt.judgement import Judgement
 from costroute_rt.result import StepEvent
-from tests.runtime.fakes import FakeDevice
+from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 PROMPT = "a red house by a lake"
 ROW, DECODE = "tiny/base/guided_step", "tiny/vae/decode"
@@ -134,6 +134,27 @@ def test_an_urgent_request_gets_no_time_that_others_were_promised(device: FakeDe
     assert error.max_ms == 100
 
 
+def test_what_fits_nowhere_but_is_made_all_the_same_delays_no_accepted_request(device: FakeDevice, runtime: Runtime) -> None:
+    """`or_fastest` with a tiny budget would be the most urgent of all; 25 ms can be spared, and it needs 34."""
+    eager: list[Thread] = []
+    routes = []
+
+    def start(name: str) -> None:
+        if name == ROW and not eager:
+            options: dict[str, Any] = {"max_ms": 10, "or_fastest": True, "seed": 2}
+            routes.append(runtime.route(PROMPT, **options))
+            eager.append(Thread(lambda: runtime.generate(PROMPT, **options)))
+            device.wait_for_waiting(1)
+
+    device.on_call.append(start)
+    first = runtime.generate(PROMPT, candidate="base@8", max_ms=440, seed=1)
+    assert (first.met, first.replanned, first.timings.waited_ms) == (True, 0, 0)
+    result = eager[0].end()
+    assert result.route.chosen.name == "turbo@1"
+    assert result.predicted_ms == pytest.approx(result.actual_ms, abs=2)
+    assert result.predicted_ms == pytest.approx(routes[0].option.ms, abs=1)
+
+
 def test_a_request_that_cannot_be_kept_is_refused_at_once(device: FakeDevice, runtime: Runtime) -> None:
     with Gate(device, ROW) as gate:
         running = Thread(lambda: runtime.generate(PROMPT, candidate="base@8", max_ms=430, seed=1))
@@ -147,14 +168,12 @@ def test_a_request_that_cannot_be_kept_is_refused_at_once(device: FakeDevice, ru
 
 def test_a_request_that_waited_less_than_expected_gets_a_better_candidate(device: FakeDevice, runtime: Runtime) -> None:
     with Gate(device, ROW) as gate:
-        running = Thread(lambda: runtime.generate(PROMPT, candidate="base@8", max_ms=500, seed=1))
+        running = runtime.submit(PROMPT, candidate="base@8", max_ms=500, seed=1)
         assert gate.reached.wait(60)
         waiting = Thread(lambda: runtime.generate(PROMPT, max_ms=510, seed=2))
         device.wait_for_waiting(1)
-        device.clock.pass_ms(2)
-        stream = next(iter(each for each in runtime._streams if each.ticket.deadline_s < device.clock() + 0.499))
-        stream.close()
-    assert isinstance(running.end(), CancelledError)
+        running.cancel()
+    assert isinstance(running.exception(60), CancelledError)
     result = waiting.end()
     assert result.route.chosen.name == "base@8"
     assert result.met
@@ -287,6 +306,42 @@ def test_max_waiting_refuses_more_requests(device: FakeDevice) -> None:
         assert running.result(60).pixels.any()
         assert waiting.result(60).pixels.any()
         assert runtime.generate(PROMPT, seed=3).pixels.any()
+
+
+def test_a_preload_gives_way_after_each_engine(device: FakeDevice, runtime: Runtime) -> None:
+    requests: list[Thread] = []
+
+    other = open_fake_runtime(device.resources.main_family.bundle, preload=False)
+    opened = list[int]()
+
+    def progress(event: object) -> None:
+        if not requests:
+            requests.append(Thread(lambda: runtime.generate(PROMPT, candidate="turbo@1", seed=1, max_ms=100)))
+            device.wait_for_waiting(1)
+
+    device.on_call.append(lambda name: opened.append(len(other.engines)))
+    with Runtime(other.resources, device=runtime._device) as loading:
+        loading.preload(progress=progress)
+        requests[0].end()
+    assert opened[0] == 1
+    assert len(other.engines) == len(device.engines)
+
+
+def test_a_preload_can_be_cancelled_and_closed_while_it_waits_for_its_turn(device: FakeDevice, runtime: Runtime) -> None:
+    cancel = threading.Event()
+    with Gate(device, ROW) as gate:
+        running = runtime.submit(PROMPT, candidate="base@4", seed=1)
+        assert gate.reached.wait(60)
+        preloading = Thread(lambda: runtime.preload(cancel=cancel))
+        device.wait_for_waiting(1)
+        cancel.set()
+        assert isinstance(preloading.end(), CancelledError)
+        preloading = Thread(runtime.preload)
+        device.wait_for_waiting(1)
+        closing = Thread(runtime.close)
+        assert isinstance(preloading.end(), StateError)
+    closing.end()
+    assert isinstance(running.exception(60), StateError)
 
 
 class Averages:
@@ -422,6 +477,16 @@ def test_advancing_streams_in_the_default_executor_loses_no_client(runtime: Runt
         return await asyncio.gather(*(client(seed) for seed in range(12)))
 
     assert [result.seed for result in asyncio.run(main())] == list(range(12))
+
+
+def test_a_request_ends_if_the_event_loop_that_waits_for_it_is_closed(device: FakeDevice, runtime: Runtime) -> None:
+    loop, events = asyncio.new_event_loop(), runtime.stream_async(PROMPT, candidate="base@8", seed=1)
+    with Gate(device, ROW, after=3):
+        loop.run_until_complete(anext(events))
+        loop.close()
+    while runtime._device._tickets:
+        threading.Event().wait(0.001)
+    assert device.engines[DECODE].calls == 1  # at opening
 
 
 def test_cancelling_a_task_cancels_its_request(device: FakeDevice, runtime: Runtime) -> None:

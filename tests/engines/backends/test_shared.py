@@ -138,3 +138,25 @@ def test_a_forked_process_shares_and_closes_nothing_of_its_parent() -> None:
     assert open_count() == 1
     handle.close()
     assert engine.closed == 1
+
+
+class Closing(str):
+    """An identity that closes another engine when it is looked up, as a finalizer may at any moment."""
+
+    other: Any = None
+
+    def __hash__(self) -> int:
+        if self.other is not None:
+            self.other.close()
+        return super().__hash__()
+
+
+def test_a_finalizer_may_close_an_engine_while_another_one_is_looked_up() -> None:
+    identity, other, found = Closing("a"), Engine(), list[Any]()
+    identity.other = share_engine("b", opened(other))
+    thread = threading.Thread(target=lambda: found.append(share_engine(identity, opened(Engine()))), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert other.closed == 1
+    found[0].close()

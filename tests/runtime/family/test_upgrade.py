@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import signal
@@ -201,6 +202,51 @@ def test_costs_of_earlier_builds_are_used_until_the_build_fails(device: FakeDevi
     assert upgraded.upgrade.wait(OPEN_S)
     assert upgraded.runtime.route(PROMPT, candidate="turbo@1").option.building_ms is None
     upgraded.runtime.close()
+
+
+def test_engines_that_are_taken_while_the_runtime_closes_are_closed(upgraded: Upgraded) -> None:
+    """Between `take` and `replace`, another thread closes the runtime."""
+    upgraded.finish("tiny/base/guided_step")
+    taken = upgraded.upgrade.take()
+    upgraded.runtime.close()
+    upgraded.resources.engines.replace({name: engine for name, (engine, _) in taken.items()})
+    assert upgraded.engines["tiny/base/guided_step"].is_closed
+    assert upgraded.resources.engines._resident == {}
+
+
+def test_a_replaced_text_encoder_leaves_no_encoding_of_a_negative_prompt(upgraded: Upgraded) -> None:
+    """It is replaced while a request runs that goes on with it."""
+    name, key = "tiny/text_encoder/encode", ("tiny", "text_encoder", "fog")
+    engine = upgraded._open(name)
+
+    def replace_it(called: str) -> None:
+        upgraded.device.on_call.clear()
+        upgraded.resources.engines.replace({name: engine})  # type: ignore[dict-item]
+
+    upgraded.device.on_call.append(replace_it)
+    upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1, negative_prompt="fog")
+    assert (engine.calls, key in upgraded.resources.negatives) == (0, False)
+    upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1, negative_prompt="fog")
+    assert (engine.calls, key in upgraded.resources.negatives) == (2, True)
+
+
+def test_a_handler_of_log_messages_may_ask_for_the_state_of_the_build(upgraded: Upgraded) -> None:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(upgraded.runtime.building)
+
+    seen = list[Any]()
+    handler = Handler()
+    logging.getLogger("costroute_rt").addHandler(handler)
+    try:
+        upgraded.script.queue.put({"engine": "tiny/base/guided_step", "state": "rejected", "reason": "it is wrong"})
+        for _ in range(30_000):
+            if upgraded.upgrade._rejected and seen:
+                break
+            threading.Event().wait(0.001)
+    finally:
+        logging.getLogger("costroute_rt").removeHandler(handler)
+    assert seen[0].rejected
 
 
 def test_observations_of_a_replaced_engine_are_dropped(upgraded: Upgraded) -> None:

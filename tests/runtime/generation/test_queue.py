@@ -161,6 +161,26 @@ def test_a_request_gets_the_time_that_less_urgent_ones_can_spare(device: Device)
     assert device.forecast(Ticket()).slack_ms == math.inf
 
 
+def test_the_running_unit_is_counted_once_when_others_spare_time(device: Device, clock: FakeClock) -> None:
+    running = entered(device, Ticket(deadline_s=100.5, remaining_ms=400.0, unit_ms=80.0))
+    with device.turn(running, no_check):
+        assert device.forecast(Ticket(deadline_s=100.2)) == Forecast(80.0, pytest.approx(100.0))
+        clock.pass_ms(30)
+        assert device.forecast(Ticket(deadline_s=100.2)) == Forecast(pytest.approx(50.0), pytest.approx(100.0))
+
+
+def test_a_turn_that_ends_after_its_request_has_left_takes_the_device_from_nobody(device: Device) -> None:
+    """As when an exception interrupted it, and its frame is freed later."""
+    left, other = entered(device, Ticket()), entered(device, Ticket())
+    interrupted = device.turn(left, no_check)
+    interrupted.__enter__()
+    device.leave(left)
+    with device.turn(other, no_check):
+        interrupted.__exit__(None, None, None)
+        assert device.runs_here([other])
+    assert device.is_idle
+
+
 def test_a_consumer_that_is_away_is_not_waited_for(device: Device, clock: FakeClock) -> None:
     entered(device, Ticket(deadline_s=101.0, remaining_ms=300.0), State.AWAY)
     assert device.forecast(Ticket()).queue_ms == 300.0
