@@ -25,7 +25,17 @@ from costroute_rt.generation.process_exit import close_at_exit, stop_if_exiting
 from costroute_rt.generation.queue import POLL_S, Device, Ticket, shared_device
 from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
-from costroute_rt.request import Request, RequestOptions, check_list, check_number, check_whole, make_request
+from costroute_rt.request import (
+    Request,
+    RequestOptions,
+    check_callback,
+    check_event,
+    check_list,
+    check_name,
+    check_number,
+    check_whole,
+    make_request,
+)
 from costroute_rt.result import OnStep, Result, StepEvent
 from costroute_rt.route import Route
 
@@ -176,11 +186,12 @@ class Runtime:
             earlier ones that still wait end with CancelledError.
         Raises as `generate` does.
         """
+        check_event("cancel", cancel)
         request = self._check(make_request(prompt, **options))
         self._check_call()
         turn = object()
         if latest is not None:
-            self._latest[latest] = turn
+            self._latest[check_name("latest", latest)] = turn
 
         def check() -> None:
             self._check_usable()
@@ -285,6 +296,7 @@ class Runtime:
         cancel: an event to set from another thread; the request ends after the denoiser call that is running.
         Raises PromptError, ConfigError, BudgetError (nothing fits), CancelledError, EngineError.
         """
+        check_callback("on_step", on_step)
         callback = None if on_step is None else partial(self._call_back, on_step)
         return self.stream(prompt, cancel=cancel, **options).run(callback)
 
@@ -300,6 +312,7 @@ class Runtime:
 
     def _open_stream(self, request: Request, cancel: threading.Event | None) -> Stream:
         self._check_call()
+        check_event("cancel", cancel)
         stream = Stream(
             self._resources,
             self._device,
@@ -337,6 +350,7 @@ class Runtime:
         **options: Unpack[RequestOptions],
     ) -> Job:
         """A job; pauses: whether `on_step` may take its time."""
+        check_callback("on_step", on_step)
         stream = self._open_stream(self._check(make_request(prompt, **options)), cancel)
         stream.enter_queue()
         return Job(stream, on_step, pauses=pauses)
@@ -353,6 +367,7 @@ class Runtime:
 
         on_step: called in the event loop's thread; the work does not wait for it.
         """
+        check_callback("on_step", on_step)
         result: Result | None = None
         async with aclosing(self.stream_async(prompt, cancel=cancel, **options)) as events:
             async for event in events:

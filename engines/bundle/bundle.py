@@ -28,7 +28,7 @@ from costroute_rt.engines.bundle.manifest_reader import check_path, parse_manife
 from costroute_rt.engines.bundle.mistaken import mistaken_path
 from costroute_rt.engines.bundle.onnx_file import read_external_locations
 from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
-from costroute_rt.error import BundleError
+from costroute_rt.error import BundleError, ConfigError
 
 _REMEDY = "get the bundle again"
 _MANIFEST_LIMIT_BYTES = 16 << 20
@@ -73,12 +73,15 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Bundle:
-        """Read the bundle directory at `path`; raises BundleError.
+        """Read the bundle directory at `path`; raises BundleError, and ConfigError for what is no path.
 
         The manifest is always checked in full, and so are the presence, size and location of every file: inside the directory, or, for a
         bundle in the cache of a model hub, among the blobs of its repository. `verify` also hashes every file and checks where the ONNX
         files' external data are. Without it, call `verify()` for the files that you are about to read.
         """
+        text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+        if not isinstance(text, str) or "\0" in text:
+            raise ConfigError("bundle", path, "the path of a directory")
         given = Path(path)
         if (mistake := mistaken_path(given)) is not None:
             raise mistake

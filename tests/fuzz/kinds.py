@@ -1,0 +1,280 @@
+"""The kinds of cases: odd command lines, damaged files, calls from Python, and processes in odd circumstances."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.fuzz.api import try_calls
+from tests.fuzz.case import Case, draw_environment, fifos, invoke
+from tests.fuzz.command_line import draw_command
+from tests.fuzz.mutation import mutate_bytes, mutate_file, seal
+from tests.fuzz.odd import odd_text, show
+
+ROOT = Path(__file__).parents[2]
+PROCESS_LIMIT_S = 60.0
+
+
+def try_command(case: Case) -> None:
+    """One or two command lines on intact files, in this process."""
+    odd_paths = case.place.make_odd_paths()
+    digests = [each.name for each in (case.place.root / "home/engines").iterdir()]
+    for _ in range(case.random.choice((1, 1, 2))):
+        arguments = draw_command(case.random, odd_paths, digests)
+        interrupt_s = case.random.uniform(0.001, 0.5) if case.random.random() < 0.05 else None
+        invoke(case, arguments, draw_environment(case.random, case.place), interrupt_s=interrupt_s)
+    case.problems += case.place.problems(case.template, may_change=changed_by(arguments))
+
+
+def changed_by(arguments: list[str]) -> set[str]:
+    """Folders that this command may write into."""
+    writes = {"gen", "fit-router", "eval-router", "label"}
+    return {"user", *({"bundle", "routed"} if arguments and arguments[0] in writes else ())}
+
+
+STORE_READERS = (
+    ["engines", "list"], ["engines", "list", "--json"], ["engines", "verify"], ["engines", "verify", "--json"], ["engines", "gc",
+    "--max-gb", "0"],
+    ["engines", "gc", "--max-gb", "0.0003", "--dry-run"], ["engines", "explain"], ["engines", "rm", "--all"], ["gen", "a lake",
+    "--no-build"], ["gen", "a lake"],
+    ["gen", "a lake", "--max-ms", "100", "-o", "out.png"], ["route", "a lake"], ["route", "a lake", "--max-ms", "30"], ["build-engines"],
+    ["build-engines", "--dry-run"], ["build-engines", "--force"], ["profile"], ["doctor"], ["gen", "--prompts", "lines.txt", "--mean-ms",
+    "50", "-o", "out"],
+)  # fmt: skip
+BUNDLE_READERS = (
+    *STORE_READERS, ["fit-router", "--labels", "labels.csv", "--encoder", "hashed", "-o", "made"], ["fit-router", "--labels",
+    "labels.csv", "-o", "made"],
+    ["eval-router", "--labels", "heldout.csv"], ["label", "--prompts", "prompts.csv", "--labels", "new.csv", "--scorer",
+    "fuzz_scorer:brightness", "--seeds", "1"],
+    ["label", "--prompts", "prompts.csv", "--labels", "new.csv", "--seeds", "1"], ["build-engines", "--height", "64", "--width", "96"],
+)  # fmt: skip
+FILE_READERS = {
+    "image.png": (["info", "image.png"], ["info", "image.png", "--json"], ["gen", "--prompts", "lines.txt", "-o", "image.png"], ["gen",
+    "--prompts", "one.txt", "-o", "image.png"]),
+    "image.jpg": (["info", "image.jpg"], ["info", "image.jpg", "--json"], ["gen", "--prompts", "one.txt", "-o", "image.jpg"]),
+    "image.webp": (["info", "image.webp"], ["info", "image.webp", "--json"], ["gen", "--prompts", "one.txt", "-o", "image.webp"]),
+    "lines.txt": (["gen", "--prompts", "lines.txt", "-o", "out"], ["gen", "--prompts", "lines.txt", "--total-s", "5", "-o", "out",
+    "--json"]),
+    "prompts.csv": (["label", "--prompts", "prompts.csv", "--labels", "new.csv", "--scorer", "fuzz_scorer:brightness", "--seeds", "1"],),
+    "labels.csv": (
+        ["fit-router", "--labels", "labels.csv", "--encoder", "hashed", "-o", "made"], ["fit-router", "--labels", "labels.csv", "-o",
+        "made", "--category", "category"],
+        ["label", "--prompts", "prompts.csv", "--labels", "labels.csv", "--scorer", "fuzz_scorer:brightness", "--seeds", "1"],
+        ["eval-router", "--labels", "labels.csv"], ["eval-router", "--labels", "labels.csv", "--category", "category", "--json"],
+    ),
+}  # fmt: skip
+NO_BUNDLE = {("info",), ("doctor",), ("engines", "verify"), ("engines", "rm")}
+
+
+def with_bundle(arguments: list[str], name: str) -> list[str]:
+    is_without = any(tuple(arguments[: len(words)]) == words for words in NO_BUNDLE)
+    return list(arguments) if is_without else [*arguments, "--bundle", name]
+
+
+def try_bundle(case: Case) -> None:
+    """Commands on a bundle with damaged files, whose hashes most often agree with the damage."""
+    folder = case.place.root / case.random.choice(("bundle", "routed"))
+    _damage(case, folder)
+    if case.random.random() < 0.75:
+        seal(folder)
+        case.note("hashes corrected")
+    _read(case, BUNDLE_READERS, f"../{folder.name}")
+
+
+def try_store(case: Case) -> None:
+    """Commands on a store with damaged files."""
+    home = case.place.root / "home"
+    _damage(case, home)
+    if case.random.random() < 0.5:
+        for engine in (home / "engines").iterdir():
+            seal(engine)
+        case.note("hashes corrected")
+    _read(case, STORE_READERS, "../bundle")
+
+
+def try_file(case: Case) -> None:
+    """Commands on damaged images, files of prompts and tables."""
+    cwd = case.place.root / "cwd"
+    (cwd / "one.txt").write_text("a lake\n")
+    name = case.random.choice(list(FILE_READERS))
+    for _ in range(case.random.choice((1, 1, 3))):
+        data = (cwd / name).read_bytes()
+        (cwd / name).write_bytes(damage_text(case.random, data) if name.endswith(("csv", "txt")) else damage_image(case.random, data))
+    case.note(f"changed {name}: {show((cwd / name).read_bytes(), 400)}")
+    invoke(case, with_bundle(case.random.choice(FILE_READERS[name]), "../bundle"))
+
+
+def _damage(case: Case, folder: Path) -> None:
+    files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.suffix != ".lock"]
+    for path in case.random.sample(files, case.random.choice((1, 1, 1, 2, 3))):
+        if path.is_file():
+            what = mutate_file(case.random, path, files)
+            case.note(f"{path.relative_to(case.place.root)}: {what}")
+
+
+def _read(case: Case, readers: tuple[list[str], ...], bundle: str) -> None:
+    for arguments in case.random.sample(readers, case.random.choice((1, 2, 3))):
+        invoke(case, with_bundle(arguments, bundle))
+    case.problems += case.place.problems(case.template, may_change={"user", "bundle", "routed"})
+
+
+def damage_text(random: Random, data: bytes) -> bytes:
+    """A table or a list of lines with changed cells, or other bytes."""
+    if random.random() < 0.3:
+        return mutate_bytes(random, data)
+    lines = data.decode("utf-8", "replace").split("\n")
+    for _ in range(random.choice((1, 1, 3))):
+        at = random.randrange(len(lines))
+        cells = lines[at].split(",")
+        cells[random.randrange(len(cells))] = random.choice(
+            ("nan", "inf", "-inf", "1e39", "1e308", "-1e308", "", "1e-320", "x", '"', '"a', "9" * 5000, odd_text(random))
+        )
+        lines[at] = ",".join(cells) if random.random() < 0.8 else random.choice((lines[0], lines[-1], "", ",", "," * 50, odd_text(random)))
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def damage_image(random: Random, data: bytes) -> bytes:
+    """An image file with other bytes, most often near its start, where the settings are."""
+    cut = random.choice((len(data), 3000, 600, 60))
+    return mutate_bytes(random, data[:cut]) + data[cut:]
+
+
+CLOSED = ("stdin closed", "stdout closed", "stderr closed", "stdout full", "stderr full", "reader of stdout gone", "all closed")
+
+
+def try_process(case: Case) -> None:
+    """A real process: closed streams, other locales and folders, limits of the system, interrupts."""
+    odd_paths = case.place.make_odd_paths()
+    digests = [each.name for each in (case.place.root / "home/engines").iterdir()]
+    arguments = [process_argument(each) for each in draw_command(case.random, odd_paths, digests)]
+    changes = draw_environment(case.random, case.place)
+    changes |= case.random.choice(
+        (
+            {},
+            {"LC_ALL": "C"},
+            {"PYTHONIOENCODING": "ascii"},
+            {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"},
+            {"PYTHONIOENCODING": "latin-1"},
+        )
+    )
+    trick = case.random.choice(
+        (
+            "",
+            "",
+            *CLOSED,
+            "cwd deleted",
+            "few files",
+            "small files",
+            "no files",
+            "umask",
+            "little memory",
+            "interrupt",
+            "interrupt",
+            "terminate",
+        )
+    )
+    limits = Limits(trick, case.random.choice((0, 1000, 50_000)) if "file" in trick else 0)
+    case.note(f"process {show(arguments, 2000)} environment={show(changes)} {trick}")
+    code, output = run_process(case, [sys.executable, "-m", "costroute_rt.cli", *arguments], changes, trick, limits)
+    if code is None:
+        case.problems.append(f"hangs: {output[-3000:]}")
+    elif trick == "terminate":
+        pass
+    elif code not in (-signal.SIGINT,) or trick != "interrupt":
+        case.check_code(code, output)
+    may_trace = bool(changes.get("COSTROUTE_TRACEBACK"))
+    case.check_output(output, may_trace=may_trace)
+    if trick not in ("terminate",):
+        case.problems += case.place.problems(case.template, may_change=changed_by(arguments))
+
+
+def process_argument(text: str) -> str:
+    """The text as a process can get it: without NUL, of limited length, and as bytes that are not UTF-8 where it cannot be encoded."""
+    return text.replace("\0", "0").encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")[:100_000]
+
+
+class Limits:
+    """What the child process sets for itself before it becomes the command."""
+
+    def __init__(self, trick: str, file_bytes: int) -> None:
+        self._trick, self._file_bytes = trick, file_bytes
+
+    def __call__(self) -> None:
+        import resource
+
+        match self._trick:
+            case "few files":
+                resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+            case "small files" | "no files":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (self._file_bytes, self._file_bytes))
+            case "umask":
+                os.umask(0o777)
+            case "little memory":
+                resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20))
+            case "stdin closed":
+                os.close(0)
+            case "stdout closed":
+                os.close(1)
+            case "stderr closed":
+                os.close(2)
+            case "all closed":
+                os.closerange(0, 3)
+
+
+def run_process(case: Case, command: list[str], changes: dict[str, str | None], trick: str, limits: Limits) -> tuple[int | None, str]:
+    """Exit code (None: it had to be killed) and what was printed."""
+    cwd = case.place.root / "cwd"
+    environment = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **case.place.environment, **changes}
+    kept = {name: value for name, value in environment.items() if value is not None}
+    log = case.place.root / "tmp" / "output"
+    full = os.open("/dev/full", os.O_WRONLY)
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams: dict[str, Any] = {
+        "stdout full": {"stdout": full},
+        "stderr full": {"stderr": full},
+        "reader of stdout gone": {"stdout": writer},
+    }.get(trick, {})
+    if trick == "cwd deleted":
+        cwd = case.place.root / "odd" / "gone"
+        cwd.mkdir()
+        command = ["/bin/sh", "-c", 'rmdir ../gone; exec "$@"', "sh", *command]
+    try:
+        with open(log, "wb") as file, fifos(case.place):
+            streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, **streams}
+            process = subprocess.Popen(command, cwd=cwd, env=kept, preexec_fn=limits, start_new_session=True, **streams)
+            if trick in ("interrupt", "terminate"):
+                time.sleep(case.random.uniform(0.02, 1.5))
+                process.send_signal(signal.SIGINT if trick == "interrupt" else signal.SIGTERM)
+            try:
+                code: int | None = process.wait(PROCESS_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                code = None
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    finally:
+        os.close(full)
+        os.close(writer)
+    return code, log.read_bytes().decode("utf-8", "replace") if log.exists() else ""
+
+
+KINDS: dict[str, tuple[float, Callable[[Case], None]]] = {
+    "command": (0.40, try_command),
+    "bundle": (0.2, try_bundle),
+    "store": (0.12, try_store),
+    "file": (0.13, try_file),
+    "api": (0.12, try_calls),
+    "process": (0.03, try_process),
+}
+"""Share of the cases, and what makes one."""
+
+
+def draw_kind(random: Random) -> str:
+    return random.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
