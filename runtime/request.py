@@ -181,6 +181,6 @@ def check_number(name: str, value: object, expected: str) -> float:
     try:
         if not isinstance(value, (bool, str)) and math.isfinite(value):  # type: ignore[arg-type]
             return float(value)  # type: ignore[arg-type]
-    except (TypeError, OverflowError):
+    except (TypeError, OverflowError, ValueError):
         pass
     raise ConfigError(name, value, expected)

@@ -27,11 +27,10 @@ from costroute_rt.engines.bundle.manifest import (
 from costroute_rt.engines.bundle.manifest_reader import check_path, parse_manifest
 from costroute_rt.engines.bundle.mistaken import mistaken_path
 from costroute_rt.engines.bundle.onnx_file import read_external_locations
-from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
+from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section, read_regular_file
 from costroute_rt.error import BundleError, ConfigError
 
 _REMEDY = "get the bundle again"
-_MANIFEST_LIMIT_BYTES = 16 << 20
 
 
 def shipped_bundle() -> Path:
@@ -201,10 +200,8 @@ def _read_manifest(root: Path) -> bytes:
     """The manifest's bytes, checked against the digest in `manifest.sha256`."""
     path = root / MANIFEST
     try:
-        if path.stat().st_size > _MANIFEST_LIMIT_BYTES:
-            raise BundleError(path, f"it is larger than {_MANIFEST_LIMIT_BYTES >> 20} MiB", _REMEDY)
-        data = path.read_bytes()
-        stated = (root / MANIFEST_SHA256).read_text(encoding="ascii", errors="replace").strip()
+        data = read_regular_file(path)
+        stated = read_regular_file(root / MANIFEST_SHA256).decode("ascii", errors="replace").strip()
     except OSError as error:
         raise BundleError(error.filename or path, f"a bundle needs this file: {_reason(error)}", _REMEDY) from error
     if hashlib.sha256(data).hexdigest() != stated:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,14 @@ def test_flags_of_requests_are_true_or_false(name: str) -> None:
     assert getattr(Request(prompt="a lake", **{name: np.bool_(True)}), name) is True  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", [np.array("a lake"), Decimal("sNaN"), Decimal("1e999"), np.datetime64("2020-01-01"), 1j], ids=repr)
+@pytest.mark.parametrize("name", ["max_ms", "lam", "tolerance"])
+def test_what_is_no_finite_number_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Request(prompt="a lake", **{name: value})
+    assert caught.value.name == name
+
+
 def test_an_error_about_a_value_that_cannot_be_shown() -> None:
     for value, shown in ((deep_list(), "a value of type list that"), (10**5000, "a value of type int that")):
         with pytest.raises(ConfigError, match=shown):
@@ -99,7 +108,7 @@ def test_the_name_of_the_latest_call_is_text(runtime: Runtime, value: Any) -> No
     assert caught.value.name == "latest"
 
 
-@pytest.mark.parametrize("value", NOT_PATHS, ids=repr)
+@pytest.mark.parametrize("value", NOT_PATHS, ids=lambda value: type(value).__name__)
 def test_what_is_no_path_is_no_bundle(home: Path, value: Any) -> None:
     for call in (Bundle.open, Runtime.open):
         with pytest.raises(ConfigError) as caught:
@@ -119,3 +128,11 @@ def test_a_bundle_with_nul_in_its_name(run: Run, home: Path, command: tuple[str,
     done = run(*command, "--bundle", "a\0b")
     assert done.exit_code == 2, done.output
     assert "NUL" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["backend", "provider", "precision"])
+@pytest.mark.parametrize("value", [np.array(["a", "b"]), [], 5, None, b"cpu"], ids=repr)
+def test_names_of_backends_and_such_are_text(home: Path, tiny_bundle: Path, name: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Runtime.open(tiny_bundle, **{name: value})
+    assert caught.value.name == name

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from tests.fuzz.fuzz import Failure, fuzz
+from tests.fuzz.fuzz import Failure, Summary, fuzz
 from tests.fuzz.place import make_template
 
 
@@ -18,6 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: by the clock")
     parser.add_argument("--only", type=int, default=None, metavar="CASE", help="repeat this case of the seed")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends with the summary, as Ctrl-C does
     seed = time.time_ns() % 10**9 if given.seed is None else given.seed
     sys.stdout.write(f"seed {seed}\n")
 
@@ -29,7 +32,9 @@ def main() -> int:
         template, work = make_template(Path(folder) / "template"), Path(folder) / "work"
         work.mkdir()
         first, most = (0, None) if given.only is None else (given.only, 1)
-        summary = fuzz(template, work, seed=seed, seconds=given.seconds, first=first, most=most, on_failure=show)
+        summary = Summary(seed)
+        with suppress(KeyboardInterrupt):
+            fuzz(summary, template, work, seconds=given.seconds, first=first, most=most, on_failure=show)
     sys.stdout.write(f"\n{summary.describe()}\n")
     return bool(summary.failures)
 

@@ -63,9 +63,9 @@ _SHORT = {"count": lambda value: 100 < value <= 10_000}
 def try_calls(case: Case) -> None:
     """A few calls on one runtime, whose arguments are of any type."""
     environment = case.place.environment
+    case.place.make_odd_paths()
     with set_variables(environment), in_folder(case.place.root / "cwd"), fifos(case.place):
         forget_temporary_folder()
-        case.place.make_odd_paths()
         if case.random.random() < 0.25:
             attempt(case, Runtime.open, lambda runtime: runtime.close(), first=(str(case.place.root / "bundle"),))
             return

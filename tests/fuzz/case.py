@@ -33,6 +33,8 @@ class Case:
     announce: Callable[[str], None]
     """Called with each note before the step is done, because the process may not survive it."""
     problems: list[str] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    """Exit codes of the commands that ended."""
 
     def note(self, text: str) -> None:
         self.announce(text)
@@ -43,6 +45,7 @@ class Case:
             self.problems.append(f"ends in a bug: {output[-3000:]}")
 
     def check_code(self, code: int, output: str) -> None:
+        self.codes.append(code)
         if code not in EXIT_CODES:
             self.problems.append(f"exit code {code}: {output[-3000:]}")
 

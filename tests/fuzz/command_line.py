@@ -17,7 +17,7 @@ PLAUSIBLE = {
     "bundle": ("../bundle", "../bundle", "../routed"),
     "prompt": ("a lake", "a red house at night", "word " * 90),
     "prompts": ("lines.txt", "prompts.csv", "-", "../odd/fifo"),
-    "labels": ("labels.csv", "heldout.csv"),
+    "labels": ("labels.csv", "heldout.csv", "labels.csv.gz"),
     "output": (
         "out.png",
         "out",

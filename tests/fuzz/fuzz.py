@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,21 @@ class Summary:
     calls: Counter[str] = field(default_factory=Counter)
     """Commands and calls of the interface, by kind of case."""
     seconds: Counter[str] = field(default_factory=Counter)
+    codes: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """How often commands ended with each exit code, by kind of case."""
     failures: list[Failure] = field(default_factory=list)
 
     def describe(self) -> str:
-        rows = [f"{kind}: {self.cases[kind]} cases, {self.calls[kind]} calls, {self.seconds[kind]:.0f} s" for kind in sorted(self.cases)]
+        rows = [
+            f"{kind}: {self.cases[kind]} cases, {self.calls[kind]} calls, {self.seconds[kind]:.0f} s{self._codes_of(kind)}"
+            for kind in sorted(self.cases)
+        ]
         total = f"seed {self.seed}: {sum(self.cases.values())} cases, {sum(self.calls.values())} calls, {len(self.failures)} failures"
         return "\n".join([total, *rows])
+
+    def _codes_of(self, kind: str) -> str:
+        found = [f"{code}: {times}" for (each, code), times in sorted(self.codes.items()) if each == kind]
+        return f", exit codes {', '.join(found)}" if found else ""
 
 
 class Worker:
@@ -79,51 +89,47 @@ class Worker:
                 start_new_session=True,
             )
         os.close(writer)
-        self._reader, self._rest = reader, b""
+        self._reader, self._rest = os.fdopen(reader, "rb", buffering=0), b""
 
     def read(self, timeout_s: float) -> list[dict[str, Any]] | None:
         """What was reported since; None if the process has ended."""
         ready, _, _ = select.select([self._reader], [], [], timeout_s)
         if not ready:
             return []
-        data = os.read(self._reader, 1 << 20)
+        data = self._reader.read(1 << 20)
         if not data:
             return None
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
     def stop(self, number: int = signal.SIGKILL) -> int:
-        """Ends the process and its children; returns its exit code."""
-        try:
-            os.killpg(self.process.pid, number)
-            self.process.wait(5)
-        except ProcessLookupError:
-            pass
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        code = self.process.wait()
-        os.close(self._reader)
-        return code
+        """Ends the process and its children, if they have not ended; returns its exit code."""
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(self.process.pid, number)
+                self.process.wait(5)
+            if self.process.returncode is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait()
 
     def last_errors(self) -> str:
         return self.errors.read_bytes().decode("utf-8", "replace")[-4000:]
 
 
 def fuzz(
+    summary: Summary,
     template: Path,
     work: Path,
     *,
-    seed: int,
     seconds: float,
     first: int = 0,
     most: int | None = None,
     on_failure: Callable[[Failure], object] = lambda _: None,
-) -> Summary:
-    """Runs the cases `first`, `first` + 1, ... for so many seconds, or `most` of them."""
-    summary, number, end = Summary(seed), first, time.monotonic() + seconds
+) -> None:
+    """Runs the cases `first`, `first` + 1, ... of the summary's seed for so many seconds, or `most` of them."""
+    number, end = first, time.monotonic() + seconds
     while time.monotonic() < end and (most is None or number < first + most):
         number = _run_worker(summary, template, work, number, end, None if most is None else first + most, on_failure)
-    return summary
 
 
 def _run_worker(
@@ -131,6 +137,14 @@ def _run_worker(
 ) -> int:
     """Runs one worker until it ends, hangs, or the time is over; returns the number of the next case."""
     worker = Worker(summary.seed, number, template, work)
+    try:
+        return _follow(worker, summary, number, end, last, on_failure)
+    finally:
+        worker.stop()
+
+
+def _follow(worker: Worker, summary: Summary, number: int, end: float, last: int | None, on_failure: Callable[[Failure], object]) -> int:
+    """Collects what the worker reports."""
     kind, notes, since, is_running = "start", list[str](), time.monotonic(), False
 
     def fail(problems: list[str]) -> None:
@@ -154,11 +168,11 @@ def _run_worker(
             else:
                 summary.cases[kind] += 1
                 summary.seconds[kind] += report["s"]
+                summary.codes.update((kind, code) for code in report["codes"])
                 if report["problems"]:
                     fail(report["problems"])
                 number, is_running = number + 1, False
                 if last is not None and number >= last:
-                    worker.stop()
                     return number
         limit_s = 3 * LIMIT_S + 20 if kind == "process" else LIMIT_S
         if time.monotonic() - since > limit_s:
@@ -166,5 +180,4 @@ def _run_worker(
             fail([f"hangs for {limit_s:.0f} s: {worker.last_errors()}"])
             return number + 1
         if time.monotonic() > end and not is_running:
-            worker.stop()
             return number

@@ -63,6 +63,10 @@ FILE_READERS = {
     "lines.txt": (["gen", "--prompts", "lines.txt", "-o", "out"], ["gen", "--prompts", "lines.txt", "--total-s", "5", "-o", "out",
     "--json"]),
     "prompts.csv": (["label", "--prompts", "prompts.csv", "--labels", "new.csv", "--scorer", "fuzz_scorer:brightness", "--seeds", "1"],),
+    "labels.csv.gz": (
+        ["fit-router", "--labels", "labels.csv.gz", "--encoder", "hashed", "-o", "made"],
+        ["eval-router", "--labels", "labels.csv.gz"],
+    ),
     "labels.csv": (
         ["fit-router", "--labels", "labels.csv", "--encoder", "hashed", "-o", "made"], ["fit-router", "--labels", "labels.csv", "-o",
         "made", "--category", "category"],
@@ -111,9 +115,14 @@ def try_file(case: Case) -> None:
     invoke(case, with_bundle(case.random.choice(FILE_READERS[name]), "../bundle"))
 
 
+OFTEN_DAMAGED = {"manifest.json", "tokenizer.json", "router.json", "trust.json"}
+"""Files that we or a library read in detail."""
+
+
 def _damage(case: Case, folder: Path) -> None:
     files = [each for each in sorted(folder.rglob("*")) if each.is_file() and each.suffix != ".lock"]
-    for path in case.random.sample(files, case.random.choice((1, 1, 1, 2, 3))):
+    weights = [4 if each.name in OFTEN_DAMAGED else 1 for each in files]
+    for path in dict.fromkeys(case.random.choices(files, weights, k=case.random.choice((1, 1, 1, 2, 3)))):
         if path.is_file():
             what = mutate_file(case.random, path, files)
             case.note(f"{path.relative_to(case.place.root)}: {what}")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import onnx
 
+from costroute_rt.engines.store.cost import _digest as costs_digest
 from tests.fuzz.odd import TEXTS
 
 VALUES: tuple[Any, ...] = (
@@ -222,7 +224,7 @@ def mutate_file(random: Random, path: Path, others: list[Path]) -> str:
 
 
 def _replace_file(random: Random, path: Path, others: list[Path]) -> str:
-    kind = random.choice(("missing", "folder", "dangling", "loop", "other", "closed", "outside"))
+    kind = random.choice(("missing", "folder", "dangling", "loop", "other", "closed", "outside", "zero"))
     if kind == "closed":
         path.chmod(0)
         return kind
@@ -235,6 +237,9 @@ def _replace_file(random: Random, path: Path, others: list[Path]) -> str:
     match kind:
         case "folder":
             path.mkdir()
+        case "zero":
+            with suppress(OSError):
+                os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
         case "dangling":
             path.symlink_to("nowhere")
         case "loop":
@@ -249,12 +254,16 @@ def _replace_file(random: Random, path: Path, others: list[Path]) -> str:
 def seal(bundle: Path) -> None:
     """Make the hashes and sizes of a bundle, or of an engine, agree with its files, as far as the manifest can be read."""
     path = bundle / "manifest.json"
-    with suppress(OSError, ValueError, RecursionError, TypeError, AttributeError):
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
         manifest = json.loads(path.read_bytes())
         for name, entry in manifest["files"].items():
             with suppress(OSError, ValueError, TypeError, AttributeError):
                 data = (bundle / name).read_bytes()
                 entry.update({"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
         path.write_text(json.dumps(manifest))
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        costs = json.loads((bundle / "costs.json").read_bytes())
+        costs["sha256"] = costs_digest(costs["costs"])
+        (bundle / "costs.json").write_text(json.dumps(costs))
     with suppress(OSError):
         (bundle / "manifest.sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import re
@@ -36,6 +37,7 @@ def make_template(root: Path) -> Path:
     cwd, home = root / "cwd", root / "home"
     (cwd / "labels.csv").write_text(write_labels(NAMES, count=40))
     (cwd / "heldout.csv").write_text(write_labels(NAMES, first=80, count=12))
+    (cwd / "labels.csv.gz").write_bytes(gzip.compress((cwd / "labels.csv").read_bytes(), mtime=0))
     (cwd / "prompts.csv").write_text("prompt_id,prompt,category\np1,a red house,a\np2,a lake,b\n")
     (cwd / "lines.txt").write_text("a red house\n\n# a comment\na lake at night\n")
     (cwd / "fuzz_scorer.py").write_text(SCORER)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.fuzz import fuzz
+from tests.fuzz.fuzz import Summary, fuzz
 from tests.fuzz.kinds import KINDS
 from tests.fuzz.place import make_template
 
@@ -22,7 +22,8 @@ def test_no_input_ends_in_a_bug(tmp_path: Path) -> None:
     seed, seconds = int(os.environ.get("COSTROUTE_FUZZ_SEED", SEED)), float(os.environ.get("COSTROUTE_FUZZ_SECONDS", SECONDS))
     template, work = make_template(tmp_path / "template"), tmp_path / "work"
     work.mkdir()
-    summary = fuzz(template, work, seed=seed, seconds=seconds)
+    summary = Summary(seed)
+    fuzz(summary, template, work, seconds=seconds)
     sys.stdout.write(summary.describe())
     assert not summary.failures, "\n\n".join([summary.describe(), *(each.describe() for each in summary.failures)])
     assert set(summary.cases) == set(KINDS), summary.describe()

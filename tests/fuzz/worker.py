@@ -34,7 +34,7 @@ def run_case(seed: int, number: int, template: Path, work: Path, report: Any) ->
         case.problems.append("fuzz test: " + "".join(traceback.format_exception(error))[-3000:])
     finally:
         place.remove()
-    report(end=number, problems=case.problems, s=time.perf_counter() - started)
+    report(end=number, problems=case.problems, codes=case.codes, s=time.perf_counter() - started)
 
 
 def main() -> None:
