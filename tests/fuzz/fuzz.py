@@ -162,7 +162,7 @@ def _follow(worker: Worker, summary: Summary, number: int, end: float, last: int
             since = time.monotonic()
             if "note" in report:
                 notes.append(report["note"])
-                summary.calls[kind] += report["note"].startswith(("costroute-rt", "process")) or kind == "api"
+                summary.calls[kind] += report["note"].startswith(("costroute-rt", "process")) or kind in ("api", "reading")
             elif "start" in report:
                 number, kind, notes, is_running = report["start"], report["kind"], [], True
             else:

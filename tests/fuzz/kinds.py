@@ -15,8 +15,9 @@ from typing import Any
 from tests.fuzz.api import try_calls
 from tests.fuzz.case import Case, draw_environment, fifos, invoke
 from tests.fuzz.command_line import draw_command
-from tests.fuzz.mutation import mutate_bytes, mutate_file, seal
-from tests.fuzz.odd import odd_text, show
+from tests.fuzz.mutation import damage_image, damage_text, mutate_file, seal
+from tests.fuzz.odd import show
+from tests.fuzz.reading import try_readers
 
 ROOT = Path(__file__).parents[2]
 PROCESS_LIMIT_S = 60.0
@@ -132,27 +133,6 @@ def _read(case: Case, readers: tuple[list[str], ...], bundle: str) -> None:
     for arguments in case.random.sample(readers, case.random.choice((1, 2, 3))):
         invoke(case, with_bundle(arguments, bundle))
     case.problems += case.place.problems(case.template, may_change={"user", "bundle", "routed"})
-
-
-def damage_text(random: Random, data: bytes) -> bytes:
-    """A table or a list of lines with changed cells, or other bytes."""
-    if random.random() < 0.3:
-        return mutate_bytes(random, data)
-    lines = data.decode("utf-8", "replace").split("\n")
-    for _ in range(random.choice((1, 1, 3))):
-        at = random.randrange(len(lines))
-        cells = lines[at].split(",")
-        cells[random.randrange(len(cells))] = random.choice(
-            ("nan", "inf", "-inf", "1e39", "1e308", "-1e308", "", "1e-320", "x", '"', '"a', "9" * 5000, odd_text(random))
-        )
-        lines[at] = ",".join(cells) if random.random() < 0.8 else random.choice((lines[0], lines[-1], "", ",", "," * 50, odd_text(random)))
-    return "\n".join(lines).encode("utf-8", "surrogatepass")
-
-
-def damage_image(random: Random, data: bytes) -> bytes:
-    """An image file with other bytes, most often near its start, where the settings are."""
-    cut = random.choice((len(data), 3000, 600, 60))
-    return mutate_bytes(random, data[:cut]) + data[cut:]
 
 
 CLOSED = ("stdin closed", "stdout closed", "stderr closed", "stdout full", "stderr full", "reader of stdout gone", "all closed")
@@ -275,11 +255,12 @@ def run_process(case: Case, command: list[str], changes: dict[str, str | None], 
 
 
 KINDS: dict[str, tuple[float, Callable[[Case], None]]] = {
-    "command": (0.40, try_command),
-    "bundle": (0.2, try_bundle),
+    "command": (0.35, try_command),
+    "bundle": (0.15, try_bundle),
     "store": (0.12, try_store),
     "file": (0.13, try_file),
     "api": (0.12, try_calls),
+    "reading": (0.1, try_readers),
     "process": (0.03, try_process),
 }
 """Share of the cases, and what makes one."""

@@ -15,8 +15,9 @@ from typing import Any
 
 import onnx
 
+from costroute_rt.engines.bundle.section import read_regular_file
 from costroute_rt.engines.store.cost import _digest as costs_digest
-from tests.fuzz.odd import TEXTS
+from tests.fuzz.odd import TEXTS, odd_text
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 2**31, 2**53, 2**63, 10**30, 10**400, 0.0, -0.0, 0.5, 1e-320, 1e308, -1e308, float("nan"),
@@ -209,6 +210,27 @@ GRAPH_CHANGES: tuple[Callable[[Random, Any], None], ...] = (
 )  # fmt: skip
 
 
+def damage_text(random: Random, data: bytes) -> bytes:
+    """A table or a list of lines with changed cells, or other bytes."""
+    if random.random() < 0.3:
+        return mutate_bytes(random, data)
+    lines = data.decode("utf-8", "replace").split("\n")
+    for _ in range(random.choice((1, 1, 3))):
+        at = random.randrange(len(lines))
+        cells = lines[at].split(",")
+        cells[random.randrange(len(cells))] = random.choice(
+            ("nan", "inf", "-inf", "1e39", "1e308", "-1e308", "", "1e-320", "x", '"', '"a', "9" * 5000, odd_text(random))
+        )
+        lines[at] = ",".join(cells) if random.random() < 0.8 else random.choice((lines[0], lines[-1], "", ",", "," * 50, odd_text(random)))
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def damage_image(random: Random, data: bytes) -> bytes:
+    """An image file with other bytes, most often near its start, where the settings are."""
+    cut = random.choice((len(data), 3000, 600, 60))
+    return mutate_bytes(random, data[:cut]) + data[cut:]
+
+
 def mutate_file(random: Random, path: Path, others: list[Path]) -> str:
     """Change a file's content by its kind, or the file itself; returns what was done."""
     if random.random() < 0.1:
@@ -255,15 +277,15 @@ def seal(bundle: Path) -> None:
     """Make the hashes and sizes of a bundle, or of an engine, agree with its files, as far as the manifest can be read."""
     path = bundle / "manifest.json"
     with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(read_regular_file(path))
         for name, entry in manifest["files"].items():
             with suppress(OSError, ValueError, TypeError, AttributeError):
-                data = (bundle / name).read_bytes()
+                data = read_regular_file(bundle / name)
                 entry.update({"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
         path.write_text(json.dumps(manifest))
     with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        costs = json.loads((bundle / "costs.json").read_bytes())
+        costs = json.loads(read_regular_file(bundle / "costs.json"))
         costs["sha256"] = costs_digest(costs["costs"])
         (bundle / "costs.json").write_text(json.dumps(costs))
     with suppress(OSError):
-        (bundle / "manifest.sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+        (bundle / "manifest.sha256").write_text(hashlib.sha256(read_regular_file(path)).hexdigest())
