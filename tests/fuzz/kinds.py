@@ -15,7 +15,7 @@ from typing import Any
 from tests.fuzz.api import try_calls
 from tests.fuzz.case import Case, draw_environment, fifos, invoke
 from tests.fuzz.command_line import draw_command
-from tests.fuzz.mutation import damage_image, damage_text, mutate_file, seal
+from tests.fuzz.mutation import damage_image, damage_text, mutate_file, mutate_graph, mutate_safetensors, seal
 from tests.fuzz.odd import show
 from tests.fuzz.reading import try_readers
 
@@ -56,6 +56,11 @@ BUNDLE_READERS = (
     "fuzz_scorer:brightness", "--seeds", "1"],
     ["label", "--prompts", "prompts.csv", "--labels", "new.csv", "--seeds", "1"], ["build-engines", "--height", "64", "--width", "96"],
 )  # fmt: skip
+GRAPH_READERS = (
+    ["build-engines"], ["gen", "a lake"], ["gen", "a lake", "--candidate", "tiny-turbo@1", "-o", "out.png"],
+    ["gen", "a lake", "--candidate", "tiny-base@4", "-o", "out.png"], ["route", "a lake"], ["build-engines", "--backend", "openvino"],
+    ["label", "--prompts", "prompts.csv", "--labels", "new.csv", "--scorer", "fuzz_scorer:brightness", "--seeds", "1"],
+)  # fmt: skip
 FILE_READERS = {
     "image.png": (["info", "image.png"], ["info", "image.png", "--json"], ["gen", "--prompts", "lines.txt", "-o", "image.png"], ["gen",
     "--prompts", "one.txt", "-o", "image.png"]),
@@ -93,15 +98,30 @@ def try_bundle(case: Case) -> None:
     _read(case, BUNDLE_READERS, f"../{folder.name}")
 
 
+def try_graphs(case: Case) -> None:
+    """Building and running the graphs of a bundle whose graphs or weights are damaged, and whose hashes agree with the damage."""
+    folder = case.place.root / "bundle"
+    files = [each for each in sorted(folder.rglob("*")) if each.suffix in (".onnx", ".safetensors")]
+    path = case.random.choice([each for each in files if each.suffix == ".onnx"] * 4 + files)
+    data = path.read_bytes()
+    path.write_bytes((mutate_graph if path.suffix == ".onnx" else mutate_safetensors)(case.random, data))
+    case.note(f"damaged {path.relative_to(folder)}: {len(data)} to {path.stat().st_size} bytes")
+    seal(folder)
+    _read(case, GRAPH_READERS, "../bundle")
+
+
 def try_store(case: Case) -> None:
     """Commands on a store with damaged files."""
     home = case.place.root / "home"
     _damage(case, home)
+    environment: dict[str, str | None] = {}
+    if case.random.random() < 0.2:  # as an extra store, beside an empty one
+        environment = {"COSTROUTE_EXTRA_STORES": str(home), "COSTROUTE_HOME": str(case.place.root / "tmp/home")}
     if case.random.random() < 0.5:
         for engine in (home / "engines").iterdir():
             seal(engine)
         case.note("hashes corrected")
-    _read(case, STORE_READERS, "../bundle")
+    _read(case, STORE_READERS, "../bundle", environment)
 
 
 def try_file(case: Case) -> None:
@@ -129,9 +149,9 @@ def _damage(case: Case, folder: Path) -> None:
             case.note(f"{path.relative_to(case.place.root)}: {what}")
 
 
-def _read(case: Case, readers: tuple[list[str], ...], bundle: str) -> None:
+def _read(case: Case, readers: tuple[list[str], ...], bundle: str, environment: dict[str, str | None] | None = None) -> None:
     for arguments in case.random.sample(readers, case.random.choice((1, 2, 3))):
-        invoke(case, with_bundle(arguments, bundle))
+        invoke(case, with_bundle(arguments, bundle), environment)
     case.problems += case.place.problems(case.template, may_change={"user", "bundle", "routed"})
 
 
@@ -257,6 +277,7 @@ def run_process(case: Case, command: list[str], changes: dict[str, str | None], 
 KINDS: dict[str, tuple[float, Callable[[Case], None]]] = {
     "command": (0.35, try_command),
     "bundle": (0.15, try_bundle),
+    "graphs": (0.08, try_graphs),
     "store": (0.12, try_store),
     "file": (0.13, try_file),
     "api": (0.12, try_calls),
