@@ -10,9 +10,11 @@ import pickle
 import re
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from costroute_rt import Bundle, Candidate, CostrouteError, Request, RequestOptions, Result, Runtime, read_settings
+from costroute_rt.export.checkpoint.recipe import BundleRecipe
 from tests.fuzz.case import Case, fifos, in_folder, set_variables
 from tests.fuzz.odd import Text, Whole, odd_object, odd_text, show
 from tests.fuzz.place import NAMES, forget_temporary_folder
@@ -87,7 +89,7 @@ def _call(case: Case, runtime: Runtime) -> None:
         case 4 | 5:
             attempt(case, runtime.plan, lambda routes: [check_value(each) for each in routes])
         case 6:
-            attempt(case, runtime.submit, lambda job: job.result(20))
+            attempt(case, runtime.submit, lambda job: _wait(case, job))
         case 7:
             attempt(case, runtime.generate_async, asyncio.run)
         case 8:
@@ -97,11 +99,22 @@ def _call(case: Case, runtime: Runtime) -> None:
         case 10:
             attempt(case, Request, check_value)
             attempt(case, Candidate, check_value)
+            attempt(case, BundleRecipe, None)
         case 11:
             attempt(case, read_settings, None)
             attempt(case, Bundle.open, None)
         case _:
             attempt(case, runtime.preload, None)
+
+
+def _wait(case: Case, job: Any) -> None:
+    """Odd times to wait for a job, then its end."""
+    with suppress(TimeoutError):
+        attempt(case, job.result, None)
+    job.add_done_callback(lambda job: None)
+    job.cancel()
+    with suppress(CostrouteError):
+        job.result(20)
 
 
 async def drain(events: Any) -> list[Any]:
@@ -139,7 +152,7 @@ def attempt(case: Case, function: Callable[..., Any], use: Callable[[Any], objec
             str(error), repr(error), pickle.loads(pickle.dumps(error))
         except Exception as problem:
             case.problems.append("an error cannot be shown or pickled: " + "".join(traceback.format_exception(problem))[-2000:])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TimeoutError):
         pass
     except BaseException as error:
         if not (isinstance(error, TypeError) and _WRONG_CALL.search(str(error))):

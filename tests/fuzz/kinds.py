@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -173,32 +176,17 @@ def try_process(case: Case) -> None:
             {"PYTHONIOENCODING": "latin-1"},
         )
     )
-    trick = case.random.choice(
-        (
-            "",
-            "",
-            *CLOSED,
-            "cwd deleted",
-            "few files",
-            "small files",
-            "no files",
-            "umask",
-            "little memory",
-            "interrupt",
-            "interrupt",
-            "terminate",
-        )
-    )
-    limits = Limits(trick, case.random.choice((0, 1000, 50_000)) if "file" in trick else 0)
-    case.note(f"process {show(arguments, 2000)} environment={show(changes)} {trick}")
-    code, output = run_process(case, [sys.executable, "-m", "costroute_rt.cli", *arguments], changes, trick, limits)
+    trick, amount = draw_trick(case.random)
+    case.note(f"process {show(arguments, 2000)} environment={show(changes)} {trick} {amount}")
+    code, output = run_process(case, [sys.executable, "-m", "costroute_rt.cli", *arguments], changes, trick, amount)
     if code is None:
         case.problems.append(f"hangs: {output[-3000:]}")
     elif trick == "terminate":
         pass
     elif code not in (-signal.SIGINT,) or trick != "interrupt":
         case.check_code(code, output)
-    may_trace = bool(changes.get("COSTROUTE_TRACEBACK"))
+    is_ours = "costroute_rt" in output  # otherwise the interpreter was interrupted before it came to us
+    may_trace = bool(changes.get("COSTROUTE_TRACEBACK")) or (trick == "interrupt" and not is_ours)
     case.check_output(output, may_trace=may_trace)
     if trick not in ("terminate",):
         case.problems += case.place.problems(case.template, may_change=changed_by(arguments))
@@ -209,69 +197,102 @@ def process_argument(text: str) -> str:
     return text.replace("\0", "0").encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")[:100_000]
 
 
+TRICKS: dict[str, tuple[int, ...]] = {
+    "": (0,),
+    **dict.fromkeys(CLOSED, (0,)),
+    "cwd deleted": (0,),
+    "files open at once": (5, 6, 8, 10, 12, 16, 24, 40),
+    "bytes in a file": (0, 100, 1000, 50_000, 300_000),
+    "umask": (0o777, 0o277, 0o077),
+    "bytes of memory": tuple(megabytes << 20 for megabytes in (100, 200, 300, 400, 500, 700, 1000)),
+    "interrupt": (20, 100, 200, 300, 400, 600, 800, 1000, 1300),
+    "terminate": (100, 500, 1000),
+    "terminal of columns": (0, 1, 2, 10, 80, 1000),
+}
+"""Odd circumstances, each with amounts: limits, or milliseconds until a signal."""
+
+
+def draw_trick(random: Random) -> tuple[str, int]:
+    trick = random.choice(list(TRICKS))
+    return trick, random.choice(TRICKS[trick])
+
+
 class Limits:
     """What the child process sets for itself before it becomes the command."""
 
-    def __init__(self, trick: str, file_bytes: int) -> None:
-        self._trick, self._file_bytes = trick, file_bytes
+    def __init__(self, trick: str, amount: int) -> None:
+        self._trick, self._amount = trick, amount
 
     def __call__(self) -> None:
         import resource
 
-        match self._trick:
-            case "few files":
-                resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
-            case "small files" | "no files":
-                resource.setrlimit(resource.RLIMIT_FSIZE, (self._file_bytes, self._file_bytes))
-            case "umask":
-                os.umask(0o777)
-            case "little memory":
-                resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20))
-            case "stdin closed":
-                os.close(0)
-            case "stdout closed":
-                os.close(1)
-            case "stderr closed":
-                os.close(2)
-            case "all closed":
-                os.closerange(0, 3)
+        limits = {
+            "files open at once": resource.RLIMIT_NOFILE,
+            "bytes in a file": resource.RLIMIT_FSIZE,
+            "bytes of memory": resource.RLIMIT_AS,
+        }
+        if self._trick in limits:
+            resource.setrlimit(limits[self._trick], (self._amount, self._amount))
+        elif self._trick == "umask":
+            os.umask(self._amount)
+        elif self._trick.endswith(" closed"):
+            numbers = {"stdin": (0,), "stdout": (1,), "stderr": (2,), "all": (0, 1, 2)}[self._trick.split()[0]]
+            for number in numbers:
+                os.close(number)
 
 
-def run_process(case: Case, command: list[str], changes: dict[str, str | None], trick: str, limits: Limits) -> tuple[int | None, str]:
+def run_process(case: Case, command: list[str], changes: dict[str, str | None], trick: str, amount: int) -> tuple[int | None, str]:
     """Exit code (None: it had to be killed) and what was printed."""
-    cwd = case.place.root / "cwd"
+    cwd, log = case.place.root / "cwd", case.place.root / "tmp" / "output"
     environment = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **case.place.environment, **changes}
     kept = {name: value for name, value in environment.items() if value is not None}
-    log = case.place.root / "tmp" / "output"
-    full = os.open("/dev/full", os.O_WRONLY)
-    reader, writer = os.pipe()
-    os.close(reader)
-    streams: dict[str, Any] = {
-        "stdout full": {"stdout": full},
-        "stderr full": {"stderr": full},
-        "reader of stdout gone": {"stdout": writer},
-    }.get(trick, {})
     if trick == "cwd deleted":
         cwd = case.place.root / "odd" / "gone"
         cwd.mkdir()
         command = ["/bin/sh", "-c", 'rmdir ../gone; exec "$@"', "sh", *command]
-    try:
-        with open(log, "wb") as file, fifos(case.place):
-            streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, **streams}
-            process = subprocess.Popen(command, cwd=cwd, env=kept, preexec_fn=limits, start_new_session=True, **streams)
-            if trick in ("interrupt", "terminate"):
-                time.sleep(case.random.uniform(0.02, 1.5))
-                process.send_signal(signal.SIGINT if trick == "interrupt" else signal.SIGTERM)
-            try:
-                code: int | None = process.wait(PROCESS_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                code = None
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    finally:
-        os.close(full)
-        os.close(writer)
+    with ExitStack() as stack:
+        file = stack.enter_context(open(log, "wb"))
+        stack.enter_context(fifos(case.place))
+        streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, **odd_streams(stack, trick, amount, file)}
+        process = subprocess.Popen(command, cwd=cwd, env=kept, preexec_fn=Limits(trick, amount), start_new_session=True, **streams)
+        if trick in ("interrupt", "terminate"):
+            time.sleep(amount / 1000)
+            process.send_signal(signal.SIGINT if trick == "interrupt" else signal.SIGTERM)
+        try:
+            code: int | None = process.wait(PROCESS_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            code = None
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     return code, log.read_bytes().decode("utf-8", "replace") if log.exists() else ""
+
+
+def odd_streams(stack: ExitStack, trick: str, amount: int, log: Any) -> dict[str, Any]:
+    """Standard streams other than files: closed on the other side, full, or a terminal whose output goes to the log."""
+    if trick.endswith("full"):
+        return {trick.split()[0]: stack.enter_context(open("/dev/full", "wb"))}
+    if trick == "reader of stdout gone":
+        reader, writer = os.pipe()
+        os.close(reader)
+        stack.callback(os.close, writer)
+        return {"stdout": writer}
+    if not trick.startswith("terminal"):
+        return {}
+    screen, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, amount))
+    reading = threading.Thread(target=copy_screen, args=(screen, log))
+    reading.start()
+    stack.callback(reading.join)
+    stack.callback(os.close, terminal)
+    return dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+
+
+def copy_screen(screen: int, log: Any) -> None:
+    """Keeps what is written to a terminal, until all who can write have closed it."""
+    with suppress(OSError):
+        while data := os.read(screen, 1 << 16):
+            log.write(data)
+    os.close(screen)
 
 
 KINDS: dict[str, tuple[float, Callable[[Case], None]]] = {

@@ -111,7 +111,7 @@ class FakeWorker:
 
 @pytest.mark.parametrize(("ends", "problem"), [(True, "the process ended with -11: Segmentation fault"), (False, "hangs for")])
 def test_a_worker_that_dies_or_hangs_is_a_failure(ends: bool, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "LIMIT_S", -1.0)
+    monkeypatch.setattr(fuzz, "LIMIT_S", 20.0 if ends else -1.0)
     summary = fuzz.Summary(7)
     worker: Any = FakeWorker({"start": 3, "kind": "api"}, {"note": "generate()"}, ends=ends)
     assert fuzz._follow(worker, summary, 3, float("inf"), None, lambda failure: None) == 4
