@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from costroute_rt.error import BusyError
+from costroute_rt.error import BusyError, ConfigError
+from costroute_rt.request import check_number
 
 if TYPE_CHECKING:
     from costroute_rt.generation.stream import Stream
@@ -64,12 +65,16 @@ class Job:
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error that `result` would raise, when the request has ended; None if it has a result."""
+        if timeout is not None:
+            timeout = min(check_number("timeout", timeout, "a finite number of seconds, or None"), threading.TIMEOUT_MAX)
         if not self._done.wait(timeout):
             raise TimeoutError(f"the request has not ended after {timeout:g} s")
         return self._error
 
     def add_done_callback(self, callback: Callable[[Job], object]) -> None:
         """Call `callback(job)` when the request has ended, in the job's thread; at once if it has ended already."""
+        if not callable(callback):
+            raise ConfigError("callback", callback, "a function")
         with self._lock:
             if not self.done:
                 self._callbacks.append(callback)

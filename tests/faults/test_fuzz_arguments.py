@@ -136,3 +136,15 @@ def test_names_of_backends_and_such_are_text(home: Path, tiny_bundle: Path, name
     with pytest.raises(ConfigError) as caught:
         Runtime.open(tiny_bundle, **{name: value})
     assert caught.value.name == name
+
+
+@pytest.mark.parametrize("value", ["1", float("nan"), float("inf"), [], object], ids=repr)
+def test_times_to_wait_for_a_job_are_numbers(runtime: Runtime, value: Any) -> None:
+    job = runtime.submit("a lake")
+    for call in (job.result, job.exception):
+        with pytest.raises(ConfigError) as caught:
+            call(value)
+        assert caught.value.name == "timeout"
+    with pytest.raises(ConfigError):
+        job.add_done_callback(value if value is not object else 5)
+    assert len(job.result(1e300).pixels) == 1

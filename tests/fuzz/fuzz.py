@@ -30,9 +30,11 @@ class Failure:
     kind: str
     notes: list[str]
     problems: list[str]
+    wanted: str | None = None
+    """The kind, if it was not drawn."""
 
     def describe(self) -> str:
-        repeat = f"python -m tests.fuzz --seed {self.seed} --only {self.number}"
+        repeat = f"python -m tests.fuzz --seed {self.seed} --only {self.number}{f' --kind {self.wanted}' if self.wanted else ''}"
         return "\n".join(
             [f"case {self.number} ({self.kind}), repeated by: {repeat}", *(f"  {note}" for note in self.notes), *self.problems]
         )
@@ -43,6 +45,8 @@ class Summary:
     """What was tried."""
 
     seed: int
+    kind: str | None = None
+    """The only kind; None means that each case draws one."""
     cases: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     """Commands and calls of the interface, by kind of case."""
@@ -67,9 +71,10 @@ class Summary:
 class Worker:
     """A worker process and what it reported last."""
 
-    def __init__(self, seed: int, first: int, template: Path, work: Path) -> None:
+    def __init__(self, seed: int, first: int, kind: str | None, template: Path, work: Path) -> None:
         reader, writer = os.pipe()
-        arguments = ["--seed", seed, "--first", first, "--step", 1, "--pipe", writer, "--template", template, "--work", work]
+        arguments = ["--seed", seed, "--first", first, "--pipe", writer, "--template", template, "--work", work]
+        arguments += [] if kind is None else ["--kind", kind]
         self.errors = work / "errors.txt"
         environment = {
             **os.environ,
@@ -108,6 +113,7 @@ class Worker:
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self.process.pid, number)
                 self.process.wait(5)
+            self._reader.close()
             if self.process.returncode is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait()
@@ -136,7 +142,7 @@ def _run_worker(
     summary: Summary, template: Path, work: Path, number: int, end: float, last: int | None, on_failure: Callable[[Failure], object]
 ) -> int:
     """Runs one worker until it ends, hangs, or the time is over; returns the number of the next case."""
-    worker = Worker(summary.seed, number, template, work)
+    worker = Worker(summary.seed, number, summary.kind, template, work)
     try:
         return _follow(worker, summary, number, end, last, on_failure)
     finally:
@@ -148,7 +154,7 @@ def _follow(worker: Worker, summary: Summary, number: int, end: float, last: int
     kind, notes, since, is_running = "start", list[str](), time.monotonic(), False
 
     def fail(problems: list[str]) -> None:
-        failure = Failure(summary.seed, number, kind, notes, problems)
+        failure = Failure(summary.seed, number, kind, notes, problems, summary.kind)
         summary.failures.append(failure)
         on_failure(failure)
 

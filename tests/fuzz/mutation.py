@@ -100,7 +100,7 @@ def _mutate_value(random: Random, value: Any) -> Any:
                 holder[key], other_holder[other_key] = other_holder[other_key], old
         case 3 if isinstance(old, (int, float)) and not isinstance(old, bool):
             holder[key] = random.choice(
-                (old + 1, -old, old * 1000, old * 2**40, str(old), [old], float(old) if abs(old) < 1e300 else 0, old / 2)
+                (old + 1, -old, old * 1000, old * 2**40, str(old), [old], float(old) if abs(old) < 1e300 else 0, old // 2)
             )
         case 4 if isinstance(old, str):
             holder[key] = random.choice(

@@ -21,10 +21,10 @@ from tests.fuzz.place import Place
 MEMORY_BYTES, FILE_BYTES = 12 << 30, 1 << 30
 
 
-def run_case(seed: int, number: int, template: Path, work: Path, report: Any) -> None:
-    """One case, which depends on seed and number alone."""
+def run_case(seed: int, number: int, kind: str | None, template: Path, work: Path, report: Any) -> None:
+    """One case, which depends on seed, number and kind alone; kind: None means that it is drawn too."""
     random = Random(f"{seed}/{number}")
-    kind = draw_kind(random)
+    kind = kind or draw_kind(random)
     report(start=number, kind=kind)
     started, place = time.perf_counter(), Place.make(template, work / f"case-{number}")
     case = Case(random, template, place, lambda text: report(note=text))
@@ -39,10 +39,11 @@ def run_case(seed: int, number: int, template: Path, work: Path, report: Any) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("--seed", "--first", "--step", "--pipe"):
+    for name in ("--seed", "--first", "--pipe"):
         parser.add_argument(name, type=int, required=True)
     for name in ("--template", "--work"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--kind", default=None)
     given = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
@@ -57,8 +58,8 @@ def main() -> None:
 
     number = given.first
     while True:
-        run_case(given.seed, number, given.template, given.work, report)
-        number += given.step
+        run_case(given.seed, number, given.kind, given.template, given.work, report)
+        number += 1
 
 
 if __name__ == "__main__":
