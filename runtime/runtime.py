@@ -30,6 +30,7 @@ from costroute_rt.request import (
     RequestOptions,
     check_callback,
     check_event,
+    check_flag,
     check_list,
     check_name,
     check_number,
@@ -112,6 +113,8 @@ class Runtime:
         from costroute_rt.engines.building.progress import Tracker
         from costroute_rt.family.assembly import open_resources
 
+        if max_waiting is not None and check_whole("max_waiting", max_waiting) < 0:
+            raise ConfigError("max_waiting", max_waiting, "0 or more")
         tracker = Tracker(progress, cancel)
         resources = open_resources(
             bundle,
@@ -128,8 +131,6 @@ class Runtime:
             preload=preload,
             tracker=tracker,
         )
-        if max_waiting is not None and check_whole("max_waiting", max_waiting) < 0:
-            raise ConfigError("max_waiting", max_waiting, "0 or more")
         runtime = cls(resources, device=shared_device(resources.setup["provider"]), max_waiting=max_waiting)
         try:
             if preload:
@@ -230,7 +231,7 @@ class Runtime:
             judged.
         The other arguments are fields of `Request`.
         """
-        prompts = check_list("prompts", prompts)
+        prompts, or_fastest = check_list("prompts", prompts), check_flag("or_fastest", or_fastest)
         if (total_ms is None) == (mean_ms is None):
             raise ConfigError("total_ms and mean_ms", (total_ms, mean_ms), "one of them")
         for name, value in (("total_ms", total_ms), ("mean_ms", mean_ms)):

@@ -148,3 +148,18 @@ def test_times_to_wait_for_a_job_are_numbers(runtime: Runtime, value: Any) -> No
     with pytest.raises(ConfigError):
         job.add_done_callback(value if value is not object else 5)
     assert len(job.result(1e300).pixels) == 1
+
+
+@pytest.mark.parametrize("name", ["build", "background_build", "preload", "allow_fallback", "max_waiting"])
+@pytest.mark.parametrize("value", [np.array([]), np.array([True, False]), "no", [], 1.0], ids=repr)
+def test_flags_of_open_are_checked_before_any_work(home: Path, tiny_bundle: Path, name: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Runtime.open(tiny_bundle, **{name: value})
+    assert caught.value.name == name
+    assert not home.exists()
+
+
+def test_the_flag_of_a_plan_is_true_or_false(runtime: Runtime) -> None:
+    with pytest.raises(ConfigError) as caught:
+        runtime.plan(["a lake"], total_ms=1000, or_fastest=np.array([]))  # type: ignore[arg-type]
+    assert caught.value.name == "or_fastest"

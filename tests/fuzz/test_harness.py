@@ -96,6 +96,8 @@ def test_a_case_is_the_same_each_time() -> None:
 class FakeWorker:
     """Reports what it is given, once, and then that it has ended, or nothing."""
 
+    errors = "Segmentation fault"
+
     def __init__(self, *reports: dict[str, Any], ends: bool) -> None:
         self._answers: list[list[dict[str, Any]] | None] = [list(reports), None if ends else []]
 
@@ -106,7 +108,7 @@ class FakeWorker:
         return -11
 
     def last_errors(self) -> str:
-        return "Segmentation fault"
+        return self.errors
 
 
 @pytest.mark.parametrize(("ends", "problem"), [(True, "the process ended with -11: Segmentation fault"), (False, "hangs for")])
@@ -119,3 +121,15 @@ def test_a_worker_that_dies_or_hangs_is_a_failure(ends: bool, problem: str, monk
     assert (failure.number, failure.kind, failure.notes) == (3, "api", ["generate()"])
     assert failure.problems[0].startswith(problem)
     assert "python -m tests.fuzz --seed 7 --only 3" in failure.describe()
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "is_known"), [("graphs", "onnxruntime", True), ("graphs", "numpy", False), ("api", "onnxruntime", False)]
+)
+def test_crashes_of_inference_libraries_at_damaged_graphs_are_counted(kind: str, place: str, is_known: bool) -> None:
+    summary = fuzz.Summary(7)
+    worker: Any = FakeWorker({"start": 3, "kind": kind}, ends=True)
+    worker.errors = f'Current thread 0x1 (most recent call first):\n  File "/x/site-packages/{place}/y.py", line 1'
+    fuzz._follow(worker, summary, 3, float("inf"), None, lambda failure: None)
+    assert (len(summary.crashes), len(summary.failures)) == ((1, 0) if is_known else (0, 1))
+    assert ("crashes of inference libraries" in summary.describe()) == is_known
