@@ -53,23 +53,8 @@ class Case:
 def draw_environment(random: Random, place: Place) -> dict[str, str | None]:
     """Changes to the usual variables, most often none."""
     odd = str(place.root / "odd")
-    paths = (
-        "",
-        " ",
-        "relative",
-        "~",
-        "~nobody-here",
-        f"{odd}/folder",
-        f"{odd}/text",
-        f"{odd}/dangling",
-        f"{odd}/loop",
-        f"{odd}/null",
-        f"{odd}/missing/x",
-        "/proc/x",
-        f"{odd}/fifo",
-        f"{odd}/{'x' * 300}",
-        f"{odd}/🏠",
-    )
+    names = ("folder", "text", "dangling", "loop", "null", "missing/x", "fifo", "x" * 300, "🏠")
+    paths = ("", " ", "relative", "~", "~nobody-here", "/proc/x", *(f"{odd}/{name}" for name in names))
     choices: dict[str, tuple[str | None, ...]] = {
         "COSTROUTE_HOME": (None, *paths),
         "COSTROUTE_EXTRA_STORES": (str(place.root / "home"), f"{place.root}/home{os.pathsep}{odd}/missing", os.pathsep * 3, *paths),
@@ -87,8 +72,8 @@ def draw_environment(random: Random, place: Place) -> dict[str, str | None]:
         "OMP_NUM_THREADS": ("0", "-1", "x", "1000"),
         "PYTHONWARNINGS": ("default",),
     }  # fmt: skip
-    names = random.sample(list(choices), random.choice((0, 0, 0, 1, 1, 2, 3)))
-    return {name: random.choice(choices[name]) for name in names}
+    chosen = random.sample(list(choices), random.choice((0, 0, 0, 1, 1, 2, 3)))
+    return {name: random.choice(choices[name]) for name in chosen}
 
 
 class Interrupt:

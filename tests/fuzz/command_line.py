@@ -157,6 +157,12 @@ class Draw:
             return number
 
 
+def changed_by(arguments: list[str]) -> set[str]:
+    """Folders that this command may write into."""
+    writes = {"gen", "fit-router", "eval-router", "label"}
+    return {"user", *({"bundle", "routed"} if arguments and arguments[0] in writes else ())}
+
+
 def inside(text: str) -> str:
     """The text, which as a path stays in the folder of the case."""
     return text.lstrip("/")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.fuzz import Summary, fuzz
-from tests.fuzz.kinds import KINDS
 from tests.fuzz.place import make_template
 
 SEED, SECONDS = 13, 90.0
@@ -19,6 +18,8 @@ SEED, SECONDS = 13, 90.0
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs named pipes, devices and limits of processes as Linux has them")
 def test_no_input_ends_in_a_bug(tmp_path: Path) -> None:
+    from tests.fuzz.kinds import KINDS  # needs modules that only such systems have
+
     seed, seconds = int(os.environ.get("COSTROUTE_FUZZ_SEED", SEED)), float(os.environ.get("COSTROUTE_FUZZ_SECONDS", SECONDS))
     template, work = make_template(tmp_path / "template"), tmp_path / "work"
     work.mkdir()

@@ -24,7 +24,7 @@ MEMORY_BYTES, FILE_BYTES = 12 << 30, 1 << 30
 def run_case(seed: int, number: int, kind: str | None, template: Path, work: Path, report: Any) -> None:
     """One case, which depends on seed, number and kind alone; kind: None means that it is drawn too."""
     random = Random(f"{seed}/{number}")
-    kind = kind or draw_kind(random)
+    kind = kind or draw_kind(random, number)
     report(start=number, kind=kind)
     started, place = time.perf_counter(), Place.make(template, work / f"case-{number}")
     case = Case(random, template, place, lambda text: report(note=text))
