@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from costroute_rt.engines.machine.fix import Fix
     from costroute_rt.error import BackendError, BudgetError, BundleError, CostrouteError, EngineError
 
@@ -107,11 +109,9 @@ def pip_command(install: Iterable[str], uninstall: Sequence[str] = (), *, again:
 
 def _reinstall(error: BundleError) -> str | None:
     """The command that reinstalls the package, if the damaged file is in the shipped bundle; else None."""
-    from pathlib import Path
-
     from costroute_rt import shipped_bundle
 
-    is_shipped = error.path is not None and Path(error.path).resolve().is_relative_to(shipped_bundle())
+    is_shipped = error.path is not None and _real(error.path).is_relative_to(shipped_bundle())
     return pip_command([PROGRAM], again=True) if is_shipped else None
 
 
@@ -128,16 +128,24 @@ def _setup_options(setup: Mapping[str, str] | None) -> list[str]:
 
 def _bundle_options(bundle: str | None) -> list[str]:
     """No options for the shipped bundle."""
-    from pathlib import Path
-
     from costroute_rt import shipped_bundle
 
-    if bundle is None or Path(bundle).resolve() == shipped_bundle():
+    if bundle is None or _real(bundle) == shipped_bundle():
         return []
-    return ["--bundle", shlex.quote(str(Path(bundle).resolve()))]
+    return ["--bundle", shlex.quote(str(_real(bundle)))]
 
 
 def _size_options(engine: str | None) -> list[str]:
     """The size in an engine's name, such as family/base/step@512x768."""
     sized = _SIZE.fullmatch(engine or "")
     return ["--height", sized[1], "--width", sized[2]] if sized else []
+
+
+def _real(path: str) -> Path:
+    """The path without links; as it is where that cannot be found out: loops of links, a working directory that was removed."""
+    from pathlib import Path
+
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError):
+        return Path(path)

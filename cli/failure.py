@@ -143,6 +143,11 @@ def _help_hint(error: click.UsageError) -> str:
 class ReportingGroup(click.Group):
     """A group whose failures are one line on stderr instead of click's several."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if any("\0" in each for each in args):  # only a caller in this process can pass it on; click fails at it in paths
+            raise click.UsageError("arguments must not contain NUL characters", ctx)
+        return super().parse_args(ctx, args)
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
         if sys.stdin is None:  # closed by whoever started this program

@@ -14,6 +14,8 @@ from typing import BinaryIO, TextIO
 
 MOST_CHARACTERS = 100_000
 """Of a line; longer ones are no prompts."""
+MOST_SKIPPED = 100_000_000
+"""Of the rest of a longer line; a device such as /dev/zero never ends one."""
 STDIN = "-"
 _COMMENT = re.compile(r"#+(\s|$)")
 _INVALID = re.compile("[\udc80-\udcff]")
@@ -55,9 +57,12 @@ class PromptFile:
         try:
             while text := self._stream.readline(MOST_CHARACTERS + 1):
                 is_cut = rest = len(text) > MOST_CHARACTERS and not text.endswith("\n")
+                skipped = 0
                 while rest:
                     piece = self._stream.readline(MOST_CHARACTERS)
-                    rest = bool(piece) and not piece.endswith("\n")
+                    rest, skipped = bool(piece) and not piece.endswith("\n"), skipped + len(piece)
+                    if skipped > MOST_SKIPPED:
+                        raise self._unreadable(f"a text file, with lines of at most {MOST_CHARACTERS} characters")
                 yield text, is_cut
         except OSError as error:
             raise self._unreadable(f"a file that can be read ({error.strerror or error})") from error

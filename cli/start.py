@@ -1,20 +1,31 @@
-"""Where the `costroute-rt` command starts: a Python that cannot even load the command line is reported in one line too."""
+"""Where the `costroute-rt` command starts: one line also for a Python that cannot load the command line, and for Ctrl-C meanwhile."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
+_CANCELLED = 130
 _BACKEND_MISSING = 6
 """Exit code of a library that is missing or damaged, as in `costroute_rt.error`."""
 
 
 def main() -> None:
     try:
-        from costroute_rt.cli.main import main as run
-    except Exception as error:
-        sys.stderr.write(f"error: {' '.join(_describe(error).split())}\n")
-        sys.exit(_BACKEND_MISSING)
-    run()
+        try:
+            from costroute_rt.cli.main import main as run
+        except Exception as error:
+            _say(f"error: {' '.join(_describe(error).split())}")
+            sys.exit(_BACKEND_MISSING)
+        run()
+    except KeyboardInterrupt:  # before the command line handles it, or after
+        _say("error: cancelled")
+        sys.exit(_CANCELLED)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, AttributeError):  # stderr is closed: then it is None
+        sys.stderr.write(f"{text}\n")
 
 
 def _describe(error: Exception) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from costroute_rt.error import ConfigError
+from costroute_rt.request import check_flag, check_name, check_number, check_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +28,17 @@ class Candidate:
     """Whether guidance is classifier-free: each step then runs the denoiser on the negative prompt too."""
 
     def __post_init__(self) -> None:
-        if self.num_inference_steps < 1:
-            raise ConfigError("num_inference_steps", self.num_inference_steps, "1 or more")
-        if not 0 <= self.guidance_scale < float("inf"):
-            raise ConfigError("guidance_scale", self.guidance_scale, "a finite number, 0 or more")
+        for name in ("name", "family", "denoiser", "scheduler", "decoder"):
+            check_name(name, getattr(self, name))
+        steps = check_whole("num_inference_steps", self.num_inference_steps)
+        if steps < 1:
+            raise ConfigError("num_inference_steps", steps, "1 or more")
+        scale = check_number("guidance_scale", self.guidance_scale, "a finite number, 0 or more")
+        if scale < 0:
+            raise ConfigError("guidance_scale", scale, "a finite number, 0 or more")
+        object.__setattr__(self, "num_inference_steps", steps)
+        object.__setattr__(self, "guidance_scale", scale)
+        object.__setattr__(self, "is_guided", check_flag("is_guided", self.is_guided))
 
 
 def find_candidate(pool: Iterable[Candidate], name: str) -> Candidate:

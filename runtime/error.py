@@ -135,7 +135,7 @@ def _portable(value: Any) -> Any:
     try:
         pickle.loads(pickle.dumps(value))
     except Exception:  # whatever the value's own methods raise
-        return repr(value)
+        return _show(value)
     return value
 
 
@@ -146,7 +146,7 @@ class ConfigError(CostrouteError):
 
     def __init__(self, name: str, found: object, expected: str, *, reason: Reason | None = None) -> None:
         self.name, self.found, self.expected, self.reason = name, found, expected, reason
-        super().__init__(f"{name} is {found!r}: expected {expected}")
+        super().__init__(f"{name} is {_show(found)}: expected {expected}")
 
 
 class PromptError(CostrouteError):
@@ -356,6 +356,14 @@ class CancelledError(CostrouteError):
     def __init__(self, problem: str = "cancelled") -> None:
         self.problem = problem
         super().__init__(problem)
+
+
+def _show(value: object) -> str:
+    """The value as Python shows it, or its type if it cannot be shown: nested too deeply, a number of too many digits."""
+    try:
+        return repr(value)
+    except Exception:  # whatever the value's own method raises
+        return f"a value of type {type(value).__name__} that cannot be shown"
 
 
 def _text(path: str | PathLike[str] | None) -> str | None:

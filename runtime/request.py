@@ -84,8 +84,10 @@ class Request:
                 object.__setattr__(self, name, check_whole(name, getattr(self, name)))
         if not 1 <= self.count <= MOST_IMAGES:
             raise ConfigError("count", self.count, f"1 to {MOST_IMAGES}")
-        if self.candidate is not None and not isinstance(self.candidate, str):
-            raise ConfigError("candidate", self.candidate, "the name of a candidate")
+        if self.candidate is not None:
+            check_name("candidate", self.candidate)
+        for name in ("or_fastest", "preview"):
+            object.__setattr__(self, name, check_flag(name, getattr(self, name)))
         most = LAST_SEED - (self.count - 1)
         if self.seed is not None and not 0 <= self.seed <= most:
             raise ConfigError("seed", self.seed, f"a whole number from 0 to {most}")
@@ -138,6 +140,32 @@ def check_text(name: str, text: object) -> str:
     return text
 
 
+def check_name(name: str, value: object) -> str:
+    """`value`, the name of something; raises ConfigError if it is not text."""
+    if not isinstance(value, str):
+        raise ConfigError(name, value, "a name")
+    return value
+
+
+def check_flag(name: str, value: object) -> bool:
+    """`value` as a bool, NumPy's included; raises ConfigError if it is neither."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+        raise ConfigError(name, value, "True or False")
+    return bool(value)
+
+
+def check_callback(name: str, value: object) -> None:
+    """Raises ConfigError if `value` is neither None nor a function."""
+    if value is not None and not callable(value):
+        raise ConfigError(name, value, "a function, or None")
+
+
+def check_event(name: str, value: object) -> None:
+    """Raises ConfigError if `value` is neither None nor an event, of whatever library."""
+    if value is not None and not callable(getattr(value, "is_set", None)):
+        raise ConfigError(name, value, "a threading.Event, or None")
+
+
 def check_whole(name: str, value: object) -> int:
     """`value` of any integer type as an int; raises ConfigError if it is not a whole number."""
     if isinstance(value, bool):
@@ -153,6 +181,6 @@ def check_number(name: str, value: object, expected: str) -> float:
     try:
         if not isinstance(value, (bool, str)) and math.isfinite(value):  # type: ignore[arg-type]
             return float(value)  # type: ignore[arg-type]
-    except (TypeError, OverflowError):
+    except (TypeError, OverflowError, ValueError):
         pass
     raise ConfigError(name, value, expected)

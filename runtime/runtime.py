@@ -24,7 +24,18 @@ from costroute_rt.generation.process_exit import close_at_exit, stop_if_exiting
 from costroute_rt.generation.queue import Device, Ticket, shared_device
 from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
-from costroute_rt.request import Request, RequestOptions, check_list, check_number, check_whole, make_request
+from costroute_rt.request import (
+    Request,
+    RequestOptions,
+    check_callback,
+    check_event,
+    check_flag,
+    check_list,
+    check_name,
+    check_number,
+    check_whole,
+    make_request,
+)
 from costroute_rt.result import OnStep, Result, StepEvent
 from costroute_rt.route import Route
 
@@ -180,6 +191,7 @@ class Runtime:
             earlier ones that still wait end with CancelledError.
         Raises as `generate` does.
         """
+        check_event("cancel", cancel)
         request = self._check(make_request(prompt, **options))
         self._check_call()
         resources, clock = self._resources, self._resources.clock
@@ -204,7 +216,7 @@ class Runtime:
             yield lambda: True
             return
         with self._latest_lock:
-            self._latest[name] = turn
+            self._latest[check_name("latest", name)] = turn
         try:
             yield lambda: self._latest.get(name) is turn
         finally:
@@ -233,7 +245,7 @@ class Runtime:
             judged.
         The other arguments are fields of `Request`.
         """
-        prompts = check_list("prompts", prompts)
+        prompts, or_fastest = check_list("prompts", prompts), check_flag("or_fastest", or_fastest)
         if (total_ms is None) == (mean_ms is None):
             raise ConfigError("total_ms and mean_ms", (total_ms, mean_ms), "one of them")
         for name, value in (("total_ms", total_ms), ("mean_ms", mean_ms)):
@@ -290,6 +302,7 @@ class Runtime:
         Raises PromptError, ConfigError, BudgetError (nothing fits), BusyError (`max_waiting`), CancelledError, EngineError, and StateError
         if the runtime is closed, or if the call comes from a callback and would wait for itself.
         """
+        check_callback("on_step", on_step)
         callback = None if on_step is None else partial(self._call_back, on_step)
         return self.stream(prompt, cancel=cancel, **options).run(callback)
 
@@ -305,6 +318,7 @@ class Runtime:
 
     def _open_stream(self, request: Request, cancel: threading.Event | None) -> Stream:
         self._check_call()
+        check_event("cancel", cancel)
         stream = Stream(
             self._resources,
             self._device,
@@ -342,6 +356,7 @@ class Runtime:
         **options: Unpack[RequestOptions],
     ) -> Job:
         """A job; pauses: whether `on_step` may take its time."""
+        check_callback("on_step", on_step)
         stream = self._open_stream(self._check(make_request(prompt, **options)), cancel)
         stream.enter_queue()
         return Job(stream, on_step, pauses=pauses)
@@ -358,6 +373,7 @@ class Runtime:
 
         on_step: called in the event loop's thread; the work does not wait for it.
         """
+        check_callback("on_step", on_step)
         result: Result | None = None
         async with aclosing(self.stream_async(prompt, cancel=cancel, **options)) as events:
             async for event in events:

@@ -13,7 +13,7 @@ from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.bundle.size import axis_lengths, check_bundle_size, fixed_axes, free_axes
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.condition import Condition
-from costroute_rt.error import BackendError
+from costroute_rt.error import BackendError, ConfigError
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +50,9 @@ class Setup:
         allow_fallback: where such engines cannot run on this machine, ONNX Runtime on the CPU in its usual precision instead. A wrong
         value is a ConfigError all the same.
         """
+        for name, value in (("backend", backend), ("provider", provider), ("precision", precision), ("target", target)):
+            if not isinstance(value, str):
+                raise ConfigError(name, value, "a name")
         threads = check_threads(threads)
         make_spec(precision="float32" if precision == AUTO else precision)
         try:

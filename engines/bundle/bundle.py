@@ -27,11 +27,10 @@ from costroute_rt.engines.bundle.manifest import (
 from costroute_rt.engines.bundle.manifest_reader import check_path, parse_manifest
 from costroute_rt.engines.bundle.mistaken import mistaken_path
 from costroute_rt.engines.bundle.onnx_file import read_external_locations
-from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
-from costroute_rt.error import BundleError
+from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section, read_regular_file
+from costroute_rt.error import BundleError, ConfigError
 
 _REMEDY = "get the bundle again"
-_MANIFEST_LIMIT_BYTES = 16 << 20
 
 
 def shipped_bundle() -> Path:
@@ -73,12 +72,15 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Bundle:
-        """Read the bundle directory at `path`; raises BundleError.
+        """Read the bundle directory at `path`; raises BundleError, and ConfigError for what is no path.
 
         The manifest is always checked in full, and so are the presence, size and location of every file: inside the directory, or, for a
         bundle in the cache of a model hub, among the blobs of its repository. `verify` also hashes every file and checks where the ONNX
         files' external data are. Without it, call `verify()` for the files that you are about to read.
         """
+        text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+        if not isinstance(text, str) or "\0" in text:
+            raise ConfigError("bundle", path, "the path of a directory")
         given = Path(path)
         if (mistake := mistaken_path(given)) is not None:
             raise mistake
@@ -198,10 +200,8 @@ def _read_manifest(root: Path) -> bytes:
     """The manifest's bytes, checked against the digest in `manifest.sha256`."""
     path = root / MANIFEST
     try:
-        if path.stat().st_size > _MANIFEST_LIMIT_BYTES:
-            raise BundleError(path, f"it is larger than {_MANIFEST_LIMIT_BYTES >> 20} MiB", _REMEDY)
-        data = path.read_bytes()
-        stated = (root / MANIFEST_SHA256).read_text(encoding="ascii", errors="replace").strip()
+        data = read_regular_file(path)
+        stated = read_regular_file(root / MANIFEST_SHA256).decode("ascii", errors="replace").strip()
     except OSError as error:
         raise BundleError(error.filename or path, f"a bundle needs this file: {_reason(error)}", _REMEDY) from error
     if hashlib.sha256(data).hexdigest() != stated:

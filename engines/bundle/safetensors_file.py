@@ -45,7 +45,7 @@ def read_stored_tensors(path: Path) -> dict[str, StoredTensor]:
         header.pop("__metadata__", None)
         start = 8 + header_bytes
         return {name: _stored_tensor(name, entry, start, size) for name, entry in header.items()}
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(path, f"it is not a safetensors file: {error}", _EXPORT_AGAIN) from error
 
 

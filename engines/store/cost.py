@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
-from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section
+from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, read_regular_file
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.condition import UNKNOWN, UNKNOWN_CONDITION, Condition
 from costroute_rt.engines.machine.durable import store_errors, write_file
@@ -167,7 +167,7 @@ def _read_entries(path: Path, engine: str, digest: str) -> list[_Entry]:
         raise EngineError(problem, reason=Reason.NOT_MEASURED, path=path)
 
     try:
-        data = path.read_bytes()
+        data = read_regular_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -50,14 +50,18 @@ def find_home(home: str | os.PathLike[str] | None = None) -> Home:
 
 def find_extra_stores(paths: Iterable[str | os.PathLike[str]] | None = None) -> list[Path]:
     """The directories in `paths`, then those in $COSTROUTE_EXTRA_STORES; raises ConfigError for one that does not exist."""
-    if isinstance(paths, str | os.PathLike):
+    if isinstance(paths, str | bytes | os.PathLike):
         raise ConfigError("extra_stores", paths, "a list of directories, not a single one")
-    listed: list[tuple[str, str | os.PathLike[str]]] = [("extra_stores", each) for each in paths or ()]
+    try:
+        given = () if paths is None else tuple(paths)
+    except TypeError as error:
+        raise ConfigError("extra_stores", paths, "a list of directories") from error
+    listed: list[tuple[str, str | os.PathLike[str]]] = [("extra_stores", each) for each in given]
     listed += [(EXTRA_STORES, each) for each in os.environ.get(EXTRA_STORES, "").split(os.pathsep) if each]
-    found = [(name, given, _directory(name, given)) for name, given in listed]
-    for name, given, path in found:
+    found = [(name, each, _directory(name, each)) for name, each in listed]
+    for name, each, path in found:
         if not os.path.isdir(path):
-            raise ConfigError(name, given, "directories that exist")
+            raise ConfigError(name, each, "directories that exist")
     return list(dict.fromkeys(path for _, _, path in found))
 
 
@@ -70,10 +74,11 @@ def can_write(path: Path) -> bool:
 
 def _directory(name: str, given: str | os.PathLike[str]) -> Path:
     """The absolute path of a directory that was asked for, which need not exist."""
-    if not isinstance(given, str | os.PathLike) or not os.fspath(given).strip() or "\0" in os.fspath(given):
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ConfigError(name, given, "the path of a directory")
     try:
-        path = Path(given).expanduser()
+        path = Path(text).expanduser()
     except RuntimeError as error:
         raise ConfigError(name, given, "a directory of a user that exists") from error
     try:

@@ -30,7 +30,7 @@ from costroute_rt.engines.backends.key import ANY_DRIVER, DIGEST_LENGTH, EngineK
 from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import FileEntry
 from costroute_rt.engines.bundle.manifest_reader import check_path
-from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, shorten
+from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, read_regular_file, shorten
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import is_in_use, make_folder_beside, make_store_error, store_errors, sync_files, sync_folder
 from costroute_rt.engines.store.cost import COSTS
@@ -386,7 +386,7 @@ def load_stored(path: Path) -> StoredEngine:
         raise EngineError(problem, reason=Reason.DAMAGED, path=path / MANIFEST)
 
     try:
-        data, stated = (path / MANIFEST).read_bytes(), (path / MANIFEST_SHA256).read_bytes().strip()
+        data, stated = read_regular_file(path / MANIFEST), read_regular_file(path / MANIFEST_SHA256).strip()
     except PermissionError as error:
         raise make_store_error(error, path) from error
     except OSError as error:

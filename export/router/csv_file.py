@@ -11,6 +11,7 @@ import gzip
 import io
 import math
 import re
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -27,6 +28,8 @@ _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"[\w.@+-]+")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _LONGEST_SHOWN = 200
+_LONGEST_LINE = 1_000_000
+"""Characters; longer lines are no rows of a table, and a device such as /dev/zero never ends one."""
 
 
 @contextmanager
@@ -38,15 +41,26 @@ def opened(path: Path, missing: str, reason: Reason | None = None) -> Iterator[I
     try:
         with open(path, "rb") as file:
             plain = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            yield io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
+            text = io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
+            yield _lines_of(text, path)
     except FileNotFoundError as error:
         raise LabelError(path, "it does not exist", missing, reason=reason) from error
     except UnicodeDecodeError as error:
         raise LabelError(path, "it is not text in UTF-8", "save it as UTF-8") from error
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise LabelError(path, f"it is not a complete .gz file: {error}", "copy it again") from error
     except OSError as error:
         raise LabelError(path, f"it cannot be read: {error.strerror or error}", "check the path and its permissions") from error
+
+
+def _lines_of(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
+    """The lines with their ends; raises LabelError for one that is too long."""
+    number = 0
+    while line := text.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(line) > _LONGEST_LINE:
+            raise LabelError(path, f"line {number}: it is longer than {_LONGEST_LINE} characters", "check that it is a CSV file")
+        yield line
 
 
 class CsvTable:

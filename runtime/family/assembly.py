@@ -38,6 +38,7 @@ from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.family import EngineSizes, Family
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Upgrade
+from costroute_rt.request import check_flag
 from costroute_rt.routing.quality import AverageQuality, QualityEstimator
 from costroute_rt.routing.router_bundle import open_router
 from costroute_rt.version import read_version
@@ -65,6 +66,9 @@ def open_resources(
 
     tracker: gets the plan of all that is left to do, warming up included if `preload` is true.
     """
+    flags = {"allow_fallback": allow_fallback, "build": build, "background_build": background_build, "preload": preload}
+    for name, flag in flags.items():
+        check_flag(name, flag)
     if build and background_build:
         raise ConfigError("build and background_build", (build, background_build), "one of them")
     bundle = Bundle.open(shipped_bundle() if path is None else path, verify=False)

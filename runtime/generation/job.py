@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from costroute_rt.error import BusyError
+from costroute_rt.error import BusyError, ConfigError
 from costroute_rt.generation.queue import WAKE_S
+from costroute_rt.request import check_number
 
 if TYPE_CHECKING:
     from costroute_rt.generation.stream import Stream
@@ -71,6 +72,8 @@ class Job:
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error that `result` would raise, when the request has ended; None if it has a result."""
+        if timeout is not None:
+            timeout = min(check_number("timeout", timeout, "a finite number of seconds, or None"), threading.TIMEOUT_MAX)
         while not self._done.wait(WAKE_S if timeout is None else timeout):
             if timeout is not None:
                 raise TimeoutError(f"the request has not ended after {timeout:g} s")
@@ -78,6 +81,8 @@ class Job:
 
     def add_done_callback(self, callback: Callable[[Job], object]) -> None:
         """Call `callback(job)` when the request has ended, in the job's thread; at once if it has ended already."""
+        if not callable(callback):
+            raise ConfigError("callback", callback, "a function")
         with self._lock:
             if not self.done:
                 self._callbacks.append(callback)

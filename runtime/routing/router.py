@@ -280,7 +280,7 @@ def _build(
     if not set(map(type, prompts)) <= {str}:
         section.fail("its prompts are not all text")
     return cls(
-        pool=describe_pool([dict(row.values) for row in section.rows("pool")]),
+        pool=describe_pool([{**row.values, "name": row.text("name")} for row in section.rows("pool")]),
         encoder=load_encoder(section.section("encoder").values, folder, open_engine),
         reduction=Reduction.from_saved(within(arrays, "reduction")) if section.flag("is_reduced", False) else None,
         estimator=load_estimator(section.section("estimator").values, within(arrays, "estimator"), open_engine),

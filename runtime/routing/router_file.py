@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from costroute_rt.engines.bundle.section import Section, parse_section
+from costroute_rt.engines.bundle.section import Section, parse_section, read_regular_file
 from costroute_rt.error import BundleError, Reason
 from costroute_rt.routing.array import AnyArray, Float32Array
 
@@ -57,9 +57,7 @@ def read_settings(path: Path) -> Section:
         raise router_error(path, problem)
 
     try:
-        if path.stat().st_size > _JSON_LIMIT_BYTES:
-            fail(f"it is larger than {_JSON_LIMIT_BYTES >> 20} MiB")
-        data = path.read_bytes()
+        data = read_regular_file(path, _JSON_LIMIT_BYTES)
     except OSError as error:
         raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
     return parse_section(data, fail)
