@@ -46,7 +46,13 @@ class Library:
         return cls(module, Fix(f"install {package}", (package,)), title=package, packages=re.escape(package.replace("_", "-").lower()))
 
     def load(self, load: Callable[[], ModuleType]) -> ModuleType:
-        """The module that `load` imports; raises BackendError where it is not installed, damaged, hidden or installed twice."""
+        """The module that `load` imports; raises BackendError where it is not installed, damaged, hidden or installed twice.
+
+        A module found usable is not examined again: that takes milliseconds where many packages are installed.
+        """
+        known = self.module, self.names, self.packages
+        if known in _usable and sys.modules.get(self.module) is _usable[known]:
+            return _usable[known]
         found = Installation(self)
         if len(found.packages) > 1:
             raise found.error()
@@ -56,7 +62,12 @@ class Library:
             raise found.error(error) from error
         if any(not hasattr(module, name) for name in self.names) or found.has_other_version(module):
             raise found.error()
+        _usable[known] = module
         return module
+
+
+_usable: dict[tuple[str, tuple[str, ...], str], ModuleType] = {}
+"""The modules that were examined and found usable, by what was examined."""
 
 
 class Installation:

@@ -23,6 +23,8 @@ PROBE_S, PROBE_MS = 0.5, 20.0
 PROBES_ONLY_S = 30.0
 """Without an image for so long, probes alone refuse no longer: a probe may be slow where an image is not."""
 MARGIN_LOW, MARGIN_HIGH = 0.02, 0.15
+SLOWEST = 20.0
+"""Most that one image counts for the factor of the device: one that took even longer was interrupted, as when the process is suspended."""
 FACTORS_S = 1.0
 """Seconds for which computed factors are cached; a new observation invalidates them sooner."""
 _DEVICE = ""
@@ -185,7 +187,7 @@ class Correction:
             factors = [1.0]
             for calls in self._images.values():
                 expected_ms = sum(measured * self._level(engine).now for engine, (measured, _) in calls.items())
-                factors.append(sum(actual for _, actual in calls.values()) / expected_ms)
+                factors.append(min(sum(actual for _, actual in calls.values()) / expected_ms, SLOWEST))
             self._factors, self._factors_until_s = {_DEVICE: Level(median(factors), 1.0)}, now_s + FACTORS_S
         return self._factors[_DEVICE].now
 

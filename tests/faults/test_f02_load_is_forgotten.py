@@ -61,6 +61,48 @@ def test_f2_budgets_are_served_soon_after_a_load(
         assert device.runtime.generate("a house", seed=1, max_ms=max_ms).met
 
 
+@pytest.mark.parametrize("budget", [1.1, 2.0])
+@pytest.mark.parametrize("pause_ms", [0.1, 300.0, 1000.0])
+@pytest.mark.parametrize("factor", [3, 7])
+def test_f2_budgets_are_served_soon_however_often_a_client_asks(
+    opened: Callable[..., FakeDevice], factor: float, pause_ms: float, budget: float
+) -> None:
+    device = opened()
+    max_ms = budget * fastest_p95(device)
+
+    def ask() -> bool:
+        try:
+            device.runtime.generate("a house", seed=1, max_ms=max_ms)
+        except BudgetError:
+            device.clock.pass_ms(pause_ms)
+            return False
+        return True
+
+    device.slowdown[""] = factor
+    while device.clock.now < 6:
+        ask()
+    device.slowdown[""] = 1.0
+    over_s = device.clock.now
+    while not ask():
+        assert device.clock.now - over_s < IDLE_SOON_S
+
+
+@pytest.mark.parametrize("silence_s", [0, 700])
+def test_f2_an_image_that_was_interrupted_is_no_sign_of_load(opened: Callable[..., FakeDevice], silence_s: float) -> None:
+    device = opened(pool=POOL[:1])
+    device.runtime.generate("a house", seed=1)
+    device.clock.pass_ms(1000 * silence_s)
+    device.slowdown[""] = 3000.0  # the process was suspended meanwhile
+    device.runtime.generate("a house", seed=1)
+    device.slowdown[""] = 1.0
+    assert device.runtime.generate("a house", seed=1, max_ms=25 * fastest_p95_idle(device)).met
+
+
+def fastest_p95_idle(device: FakeDevice) -> float:
+    """The estimate without load."""
+    return min(option.cost.idle_ms for option in device.runtime.route("a house").options)
+
+
 def test_f2_other_candidates_may_have_run_since_the_load(opened: Callable[..., FakeDevice]) -> None:
     device = opened()
     max_ms = 1.1 * fastest_p95(device)
