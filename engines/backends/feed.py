@@ -18,10 +18,7 @@ def check_feeds(inputs: Mapping[str, TensorSpec], found: Mapping[str, tuple[str,
         raise ConfigError("feeds", sorted(found), f"the inputs {sorted(inputs)}")
     for name, (dtype, shape) in found.items():
         spec = inputs[name]
-        fits = len(shape) == len(spec.shape) and all(
-            isinstance(axis, str) or axis == length for axis, length in zip(spec.shape, shape, strict=True)
-        )
-        if dtype != spec.dtype or not fits:
+        if dtype != spec.dtype or not _fits(spec.shape, shape):
             raise ConfigError(name, f"{dtype}{list(shape)}", f"{spec.dtype}[{', '.join(map(str, spec.shape))}]")
 
 
@@ -30,6 +27,12 @@ def describe_array(array: object) -> tuple[str, tuple[int, ...]]:
     if not isinstance(array, np.ndarray):
         raise ConfigError("feed", type(array).__name__, "a numpy array (numpy.asarray makes one of a number)")
     return _dtype_name(array.dtype), array.shape
+
+
+@lru_cache(maxsize=512)
+def _fits(axes: tuple[int | str, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array of that shape has these axes; a name stands for any length. An image asks some 200 times, for a few shapes."""
+    return len(shape) == len(axes) and all(isinstance(axis, str) or axis == length for axis, length in zip(axes, shape, strict=True))
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from statistics import median
@@ -15,6 +16,8 @@ T = TypeVar("T")
 LONG_S = 600.0
 """Age up to which observations count. If they were kept for ever, one busy minute could make an engine look too slow to be chosen, and
 this would never be corrected, because an engine that is not chosen is not observed."""
+LEVEL_S = 1.0
+"""Seconds for which a level is cached; a new observation invalidates it sooner."""
 LOADED = 1.1
 """Runs that take longer than this many times the usual time were slowed down by load."""
 USUAL_EVERY_S = 5.0
@@ -67,7 +70,7 @@ class Window(Recent[float]):
 
     def is_fresh(self) -> bool:
         """Whether any observation still counts."""
-        return len(self.values()) > len(self._prior)
+        return bool(self._seen) and self._seen[-1][0] >= self._clock() - self._max_age_s
 
     def median(self) -> float:
         """Median of the values, which outliers do not move."""
@@ -97,6 +100,8 @@ class Learned:
     """A number learned from observations: its level now, and its usual level, which a burst of load hardly changes."""
 
     def __init__(self, clock: Clock, prior: float) -> None:
+        self._clock = clock
+        self._level, self._level_until_s = Level(prior, prior), -math.inf
         self._recent = Window(clock, size=33, max_age_s=LONG_S, prior=(prior,) * 3)
         self._usual = Window(clock, size=33, max_age_s=LONG_S, prior=(prior,) * 3, every_s=USUAL_EVERY_S)
 
@@ -104,17 +109,22 @@ class Learned:
         """Add an observation made now."""
         self._recent.add(value)
         self._usual.add(value)
+        self._level_until_s = -math.inf
 
     def is_fresh(self) -> bool:
         """Whether any observation still counts."""
         return self._recent.is_fresh()
 
     def level(self) -> Level:
-        """The median, and the lower quartile over a longer time if that is clearly lower."""
-        now, usual = self._recent.median(), self._usual.upper(USUAL_SHARE)
-        return Level(now, usual if now > LOADED * usual else now)
+        """The median, and the lower quartile over a longer time if that is clearly lower; cached until the next observation, or a while."""
+        now_s = self._clock()
+        if now_s >= self._level_until_s:
+            now, usual = self._recent.median(), self._usual.upper(USUAL_SHARE)
+            self._level, self._level_until_s = Level(now, usual if now > LOADED * usual else now), now_s + LEVEL_S
+        return self._level
 
     def forget_load(self) -> None:
         """Drop the observations that are clearly above the usual level."""
         highest = LOADED * self._usual.upper(USUAL_SHARE)
         self._recent.drop(lambda value: value > highest)
+        self._level_until_s = -math.inf

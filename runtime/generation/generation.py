@@ -164,8 +164,9 @@ class Generation:
         ms = run.advance()
         self.watch.rows_ms.append(ms)
         self._record(plan.step, ms)
-        self._note_left(pace.remaining_ms(run.left), pace.row_ms if run.left else math.inf)
-        event = self._step_event(run, pace, family, plan, later)
+        left_ms = pace.remaining_ms(run.left)
+        self._note_left(left_ms, pace.row_ms if run.left else math.inf)
+        event = self._step_event(run, left_ms, family, plan, later)
         self.watch.between_rows_ms += (self._resources.clock() - began_s) * 1000 - ms
         return event
 
@@ -260,14 +261,14 @@ class Generation:
             finish_at_s=self.watch.started_s + max_ms / 1000 if max_ms is not None and route.option.fits else None,
         )
 
-    def _step_event(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent:
+    def _step_event(self, run: Run, left_ms: float, family: Family, plan: Plan, later: int) -> StepEvent:
         done, spec = len(self.watch.rows_ms), family.bundle.preview
         shows = self._request.preview and spec is not None
         return StepEvent(
             index=done,
             total=done + run.left + later * len(plan.table),
             elapsed_ms=self.watch.elapsed_ms(),
-            remaining_ms=self._device.forecast(self.ticket).queue_ms + pace.remaining_ms(run.left),
+            remaining_ms=self._device.forecast(self.ticket).queue_ms + left_ms,
             preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,7 +64,7 @@ class Pace:
     @property
     def row_ms(self) -> float:
         """Expected time of the next row."""
-        return median(self._recent)
+        return sorted(self._recent)[1]
 
     def remaining_ms(self, rows: int) -> float:
         """Expected time from now on, with `rows` still to run."""

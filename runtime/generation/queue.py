@@ -156,6 +156,8 @@ class Device:
         """What the requests in the queue mean for one that has, or would get, this ticket."""
         with self._lock:
             others = sorted((each for each in self._active() if each is not ticket), key=lambda each: each.urgency)
+            if not others and self._running in (None, ticket):
+                return Forecast()
             ahead = [each for each in others if each.urgency < ticket.urgency]
             queue_ms = sum(map(self._left_ms, ahead))
             if self._running is not None and self._running is not ticket and self._running not in ahead:

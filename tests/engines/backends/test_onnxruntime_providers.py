@@ -218,3 +218,8 @@ def test_a_listed_provider_that_fails_is_reported(monkeypatch: pytest.MonkeyPatc
 
     check = check_provider(SimpleNamespace(InferenceSession=fail, SessionOptions=SimpleNamespace), "cuda")
     assert (check.works, check.problem) == (False, "libcudnn.so.9: cannot open shared object file")
+
+
+def test_threads_of_a_new_session_do_not_spin_for_long() -> None:
+    options = OnnxRuntimeBackend()._session_options(make_spec("cpu"))
+    assert int(options.get_session_config_entry("session.intra_op.spin_duration_us")) <= 1000

@@ -97,3 +97,23 @@ def test_an_optional_library_names_its_extra_only_where_it_is_not_installed(monk
     assert isinstance(damaged, ImportError)
     assert explain_import(absent, "a library", extra).install == ("costroute-rt[extra]",)
     assert fix_command(explain_import(damaged, "a library", extra)) == f"{AGAIN} numpy"
+
+
+def test_a_usable_library_is_examined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "usable_once.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "usable_once", raising=False)
+    examined = list[Library]()
+
+    class Counted(installation.Installation):
+        def __init__(self, library: Library) -> None:
+            examined.append(library)
+            super().__init__(library)
+
+    monkeypatch.setattr(installation, "Installation", Counted)
+    library = Library.of("usable_once")
+    modules = [library.load(lambda: __import__("usable_once")) for _ in range(3)]
+    assert (len(examined), len(set(map(id, modules)))) == (1, 1)
+    del sys.modules["usable_once"]  # whatever is imported in its place has to be examined
+    library.load(lambda: __import__("usable_once"))
+    assert len(examined) == 2
