@@ -78,8 +78,7 @@ class Bundle:
         bundle in the cache of a model hub, among the blobs of its repository. `verify` also hashes every file and checks where the ONNX
         files' external data are. Without it, call `verify()` for the files that you are about to read.
         """
-        text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-        if not isinstance(text, str) or "\0" in text:
+        if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
             raise ConfigError("bundle", path, "the path of a directory")
         given = Path(path)
         if (mistake := mistaken_path(given)) is not None:

@@ -18,7 +18,7 @@ from tests.cli.conftest import Run
 NAMES = {"name": "turbo@1", "denoiser": "turbo", "scheduler": "default", "num_inference_steps": 1}
 NOT_FUNCTIONS = (5, "x", [], np.array(3))
 NOT_EVENTS = (5, "x", [], threading.Event)
-NOT_PATHS = (5, np.int8(-1), ("a", None), [], object(), b"bundle", "a\0b", ...)
+NOT_PATHS = (5, np.int8(-1), ("a", None), [], object(), b"bundle", ...)
 
 
 def deep_list() -> list[Any]:

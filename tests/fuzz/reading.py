@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
 import shutil
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from costroute_rt import Bundle, CostrouteError, read_settings
+from costroute_rt import Bundle, CostrouteError, read_settings, shipped_bundle
 from costroute_rt.engines.bundle.onnx_file import read_external_locations, read_graph_spec
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.engines.store.cost import CostFiles, identity
 from costroute_rt.engines.store.store import Store
+from costroute_rt.export.checkpoint.checkpoint import check_export
+from costroute_rt.export.checkpoint.recipe import BundleRecipe
 from costroute_rt.export.router.label_file import open_label_file
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.prompts import read_prompts
@@ -157,8 +161,42 @@ def read_engine(case: Case) -> None:
     _each(case, engine / name, lambda data: mutate_json(case.random, data), read)
 
 
+def read_checkpoint(case: Case) -> None:
+    """The configurations of a checkpoint, and a recipe: the shipped bundle has both, in the form of a checkpoint."""
+    source, folder = shipped_bundle(), case.place.root / "odd" / "checkpoint"
+    shutil.copytree(source, folder, copy_function=os.symlink, ignore=shutil.ignore_patterns("router", "*.onnx"))
+    names = ["model_index.json", "recipe", *(f"{name}/config.json" for name in ("unet", "vae", "text_encoder"))]
+    path = folder / case.random.choice([*names, "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"])
+    recipe = {name: json.loads((source / "manifest.json").read_bytes())[name] for name in ("pool", "quality", "schedulers")}
+    recipe |= {"family": "postcard", "revision": "1", "license": "Apache-2.0", "sizes": [[64, 64]], "any_size": False, "preview": None}
+    data = json.dumps(recipe).encode() if path.name == "recipe" else path.read_bytes()
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+    def read() -> None:
+        values = json.loads((folder / "recipe").read_bytes()) if path.name == "recipe" else recipe
+        if not isinstance(values, dict):
+            return
+        try:
+            made = BundleRecipe(**{name: tuple(each) if isinstance(each, list) else each for name, each in values.items()})
+        except TypeError:  # fields of other names
+            return
+        check_export(folder, made)
+
+    _each(case, path, lambda data: mutate_json(case.random, data), read)
+
+
 READERS: tuple[Callable[[Case], None], ...] = (
-    read_image, read_table, read_packed_table, read_growing_table, read_prompt_table, read_manifest, read_router, read_tokenizer,
+    read_checkpoint,
+    read_image,
+    read_table,
+    read_packed_table,
+    read_growing_table,
+    read_prompt_table,
+    read_manifest,
+    read_router,
+    read_tokenizer,
     read_weights,
-    read_graph, read_engine,
-)  # fmt: skip
+    read_graph,
+    read_engine,
+)
