@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -96,8 +97,8 @@ def _mutate_value(random: Random, value: Any) -> Any:
             holder[random.choice(TEXTS)] = holder.pop(key)
         case 2:
             other_holder, other_key = random.choice(places)
-            with suppress(KeyError, IndexError, TypeError):
-                holder[key], other_holder[other_key] = other_holder[other_key], old
+            with suppress(KeyError, IndexError, TypeError):  # copies: a value inside itself would never end
+                holder[key], other_holder[other_key] = deepcopy(other_holder[other_key]), deepcopy(old)
         case 3 if isinstance(old, (int, float)) and not isinstance(old, bool):
             holder[key] = random.choice(
                 (old + 1, -old, old * 1000, old * 2**40, str(old), [old], float(old) if abs(old) < 1e300 else 0, old // 2)
