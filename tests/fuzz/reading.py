@@ -174,7 +174,10 @@ def read_checkpoint(case: Case) -> None:
     path.write_bytes(data)
 
     def read() -> None:
-        values = json.loads((folder / "recipe").read_bytes()) if path.name == "recipe" else recipe
+        try:
+            values = json.loads((folder / "recipe").read_bytes()) if path.name == "recipe" else recipe
+        except (ValueError, RecursionError):  # of this test: a recipe is no file
+            return
         if not isinstance(values, dict):
             return
         try:
