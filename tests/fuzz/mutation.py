@@ -87,7 +87,7 @@ def mutate_json(random: Random, data: bytes) -> bytes:
 def _mutate_value(random: Random, value: Any) -> Any:
     places = list(_places(value))
     if not places:
-        return random.choice(VALUES)
+        return deepcopy(random.choice(VALUES))
     holder, key = random.choice(places)
     old = holder[key]
     match random.randrange(8):
@@ -97,7 +97,7 @@ def _mutate_value(random: Random, value: Any) -> Any:
             holder[random.choice(TEXTS)] = holder.pop(key)
         case 2:
             other_holder, other_key = random.choice(places)
-            with suppress(KeyError, IndexError, TypeError):  # copies: a value inside itself would never end
+            with suppress(KeyError, IndexError, TypeError):  # copies, so that nothing comes to hold itself
                 holder[key], other_holder[other_key] = deepcopy(other_holder[other_key]), deepcopy(old)
         case 3 if isinstance(old, (int, float)) and not isinstance(old, bool):
             holder[key] = random.choice(
@@ -119,7 +119,7 @@ def _mutate_value(random: Random, value: Any) -> Any:
                 )
             )
         case _:
-            holder[key] = random.choice(VALUES)
+            holder[key] = deepcopy(random.choice(VALUES))
     return value
 
 

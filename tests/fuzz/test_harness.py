@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,6 +15,7 @@ from tests.fuzz import fuzz
 from tests.fuzz.api import attempt
 from tests.fuzz.case import Case, invoke
 from tests.fuzz.command_line import COMMANDS, draw_command
+from tests.fuzz.mutation import mutate_json
 from tests.fuzz.place import Place
 
 
@@ -133,3 +135,10 @@ def test_crashes_of_inference_libraries_at_damaged_graphs_are_counted(kind: str,
     fuzz._follow(worker, summary, 3, float("inf"), None, lambda failure: None)
     assert (len(summary.crashes), len(summary.failures)) == ((1, 0) if is_known else (0, 1))
     assert ("crashes of inference libraries" in summary.describe()) == is_known
+
+
+def test_damages_to_json_depend_on_the_random_numbers_alone_and_end() -> None:
+    data = json.dumps({"a": {"b": [1, {"c": "x"}], "d": None}, "e": [[], {}]}).encode()
+    first = [mutate_json(Random(number), data) for number in range(2000)]
+    assert [mutate_json(Random(number), data) for number in range(2000)] == first
+    assert len(set(first)) > 300
