@@ -252,7 +252,7 @@ def _replace_file(random: Random, path: Path, others: list[Path]) -> str:
         path.chmod(0)
         return kind
     if kind == "other":
-        shutil.copyfile(random.choice(others), path.with_name("copy"))
+        shutil.copyfile(random.choice([each for each in others if each.is_file()]), path.with_name("copy"))
         os.replace(path.with_name("copy"), path)
         return kind
     data = path.read_bytes()
