@@ -12,7 +12,8 @@ def main() -> None:
     try:
         from costroute_rt.cli.main import main as run
     except Exception as error:
-        sys.stderr.write(f"error: {' '.join(_describe(error).split())}\n")
+        text = " ".join(_describe(error).split())
+        sys.stderr.write(f"error: {text if text.isprintable() else ascii(text)[1:-1]}\n")
         sys.exit(_BACKEND_MISSING)
     run()
 

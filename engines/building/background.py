@@ -1,8 +1,9 @@
 """Building in another process, at low priority, while this one makes images.
 
-The process gets its job as one line of JSON on its standard input and answers with one JSON object a line: {"engine": name, "state": "building" | "ready" | "rejected",
-"share": ..., "reason": ...}, and at the end {"state": "done"}, when all that is ready may be used, or {"state": "failed", "reason": ...}.
-It ends when its standard input does, so that it never outlives who started it. It imports nothing from the working directory.
+The process gets its job as one line of JSON on its standard input and answers with one JSON object a line: {"engine": name,
+"state": "building" | "ready" | "rejected", "share": ..., "reason": ...}, and at the end {"state": "done"}, when all that is ready may be
+used, or {"state": "failed", "reason": ...}. It ends when its standard input does, so that it never outlives who started it. It imports
+nothing from the working directory.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from costroute_rt.error import CostrouteError, EngineError, Reason, StoreFullErr
 
 _START = "import sys; sys.path[:] = [p for p in sys.path if p]; from costroute_rt.engines.building.background import main; sys.exit(main())"
 COMMAND = ("-c", _START)
-"""Arguments of the interpreter. Until Python 3.11, which knows PYTHONSAFEPATH, `-c` and `-m` put the working directory before all modules."""
+"""Arguments of the interpreter. Before Python 3.11, which has PYTHONSAFEPATH, `-c` puts the working directory before all modules."""
 NICENESS = 19
 """Of the building process on POSIX; on Windows its priority is below normal."""
 _END_S = 5.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,11 +23,14 @@ _LONGEST_WORD = 500
 """Characters of a word that WordPiece looks up, whose time grows with the third power."""
 _MOST_PARTS, _MOST_GROWTH, _DEEPEST = 32, 128, 4
 _MOST_TEMPLATE, _MOST_IDS = 64, 16
-_NORMALIZERS = ("BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend", "Replace")
-_NORMALIZERS += ("Sequence", "Strip", "StripAccents")
-_PRE_TOKENIZERS = ("BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "FixedLength", "Metaspace", "Punctuation", "Sequence")
-_PRE_TOKENIZERS += ("Split", "UnicodeScripts", "Whitespace", "WhitespaceSplit")
-_POST_PROCESSORS = ("BertProcessing", "ByteLevel", "RobertaProcessing", "Sequence", "TemplateProcessing")
+_NORMALIZERS = frozenset(
+    "BertNormalizer ByteLevel Lowercase NFC NFD NFKC NFKD Nmt Precompiled Prepend Replace Sequence Strip StripAccents".split()
+)
+_PRE_TOKENIZERS = frozenset(
+    "BertPreTokenizer ByteLevel CharDelimiterSplit Digits FixedLength Metaspace Punctuation Sequence Split UnicodeScripts Whitespace "
+    "WhitespaceSplit".split()
+)
+_POST_PROCESSORS = frozenset(("BertProcessing", "ByteLevel", "RobertaProcessing", "Sequence", "TemplateProcessing"))
 _MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 _BYTE_GROWTH, _PIECE_GROWTH = 5, 2
 """Most characters that ByteLevel and Metaspace make of one."""
@@ -62,12 +65,12 @@ def read_tokenizer(path: Path) -> str:
     return text
 
 
-def _parts(part: Any, members: str, known: Iterable[str], depth: int = 0) -> list[Part]:
+def _parts(part: Any, members: str, known: Collection[str], depth: int = 0) -> list[Part]:
     """The part, or all parts of a sequence; raises ValueError for an unknown one."""
     if part is None:
         return []
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise ValueError(f"its part {_show(kind)} is not supported")
     if kind != "Sequence":
         return [part]

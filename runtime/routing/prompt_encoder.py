@@ -242,7 +242,8 @@ class EngineEncoder:
 def load_encoder(settings: Mapping[str, Any], folder: Path | None = None, open_engine: OpenEngine = no_engine) -> PromptEncoder:
     """The encoder whose `to_json` this is; raises ValueError, KeyError, TypeError, ConfigError or BundleError for anything else.
 
-    folder: holds the tokenizer of a sentence encoder; None if there is none. open_engine: called for the engine of its network whenever it encodes.
+    folder: holds the tokenizer of a sentence encoder; None if there is none.
+    open_engine: called for the engine of its network whenever it encodes.
     """
     kind = settings["kind"]
     if kind == "hashed":

@@ -25,7 +25,14 @@ command = builder._process.args
 assert sys.argv[1] not in " ".join(command), command  # W17: everybody can read a command line
 builder.release()
 """
-COMMANDS = (["info", "image.png"], ["engines", "list"], ["engines", "verify"], ["route", "a red house"], ["doctor"], ["build-engines", "--dry-run"])
+COMMANDS = (
+    ["info", "image.png"],
+    ["engines", "list"],
+    ["engines", "verify"],
+    ["route", "a red house"],
+    ["doctor"],
+    ["build-engines", "--dry-run"],
+)
 
 
 @pytest.fixture

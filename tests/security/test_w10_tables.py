@@ -18,7 +18,18 @@ from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.prompts import read_prompts
 
 HEADER = "prompt,candidate,score\n"
-FORMULAS = ('=HYPERLINK("http://evil.example","a")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", "＝1+1", "＋1", "－1", "＠A")
+FORMULAS = (
+    '=HYPERLINK("http://evil.example","a")',
+    "+1+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "＝1+1",
+    "＋1",
+    "－1",
+    "＠A",
+)
 PLAIN = ("a lake", "'a lake'", "-3", "+4.5", "-1e-3", "", "a = b", "'", "''", " =1")
 ESCAPED = ("'=1", "''=1", "'-3", "'@x", "'\t")
 
