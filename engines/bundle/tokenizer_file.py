@@ -24,13 +24,14 @@ _LONGEST_WORD = 500
 _MOST_PARTS, _MOST_GROWTH, _DEEPEST = 32, 128, 4
 _MOST_TEMPLATE, _MOST_IDS = 64, 16
 _NORMALIZERS = frozenset(
-    "BertNormalizer ByteLevel Lowercase NFC NFD NFKC NFKD Nmt Precompiled Prepend Replace Sequence Strip StripAccents".split()
+    {"BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend", "Replace", "Sequence"}
+    | {"Strip", "StripAccents"}
 )
 _PRE_TOKENIZERS = frozenset(
-    "BertPreTokenizer ByteLevel CharDelimiterSplit Digits FixedLength Metaspace Punctuation Sequence Split UnicodeScripts Whitespace "
-    "WhitespaceSplit".split()
+    {"BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "FixedLength", "Metaspace", "Punctuation", "Sequence", "Split"}
+    | {"UnicodeScripts", "Whitespace", "WhitespaceSplit"}
 )
-_POST_PROCESSORS = frozenset(("BertProcessing", "ByteLevel", "RobertaProcessing", "Sequence", "TemplateProcessing"))
+_POST_PROCESSORS = frozenset({"BertProcessing", "ByteLevel", "RobertaProcessing", "Sequence", "TemplateProcessing"})
 _MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 _BYTE_GROWTH, _PIECE_GROWTH = 5, 2
 """Most characters that ByteLevel and Metaspace make of one."""
