@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.weight_file import check_content, read_config
+from costroute_rt.regular_file import read_regular
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_MOST_BYTES = 64 << 20
+"""Of each file of a tokenizer."""
 _NEIGHBOURS = 20
 """Added tokens that each added token is tried beside."""
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -115,7 +117,7 @@ def load_clip_tokenizer(folder: Path) -> Any:
 def _copy_words(folder: Path, copy: Path) -> None:
     for name in ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer.json"):
         if (folder / name).exists():
-            shutil.copyfile(folder / name, copy / name)
+            (copy / name).write_bytes(read_regular(folder / name, _MOST_BYTES))
 
 
 def _write_words(folder: Path, copy: Path) -> None:

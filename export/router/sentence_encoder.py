@@ -17,8 +17,9 @@ from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.machine.fix import Fix
 from costroute_rt.engines.machine.installation import explain_import
 from costroute_rt.engines.machine.telemetry import opt_out_hub
-from costroute_rt.error import ConfigError, CostrouteError
+from costroute_rt.error import BundleError, ConfigError, CostrouteError
 from costroute_rt.export.checkpoint.component import export_graph, write_weights
+from costroute_rt.export.checkpoint.weight_file import check_places
 from costroute_rt.export.graph.compose import compose_embedding, keep_outputs, save_graph
 from costroute_rt.regular_file import find_link_out, read_regular
 from costroute_rt.routing.prompt_encoder import TOKENIZER
@@ -53,6 +54,10 @@ def export_sentence_encoder(source: Path, target: Path) -> dict[str, Any]:
     """
     _import_transformers()
     layout = read_layout(source)
+    try:
+        check_places(source, source)
+    except BundleError as error:
+        refuse(source, f"{error.path}: {error.problem}")
     try:
         module, tokenizer = _load(layout.transformer)
     except CostrouteError:

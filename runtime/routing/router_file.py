@@ -18,7 +18,7 @@ from costroute_rt.routing.array import AnyArray, Float32Array
 
 ROUTER_JSON, ROUTER_ARRAYS = "router.json", "router.safetensors"
 _KINDS = (np.float16, np.float32)
-_JSON_LIMIT_BYTES, _MOST_VALUES = 64 << 20, 2_000_000
+_JSON_LIMIT_BYTES, _MOST_VALUES = 64 << 20, 4_000_000
 _ARRAYS_LIMIT_BYTES = 256 << 20
 
 

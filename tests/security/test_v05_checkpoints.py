@@ -231,3 +231,12 @@ class TestWithTorch:
         plan = check_export(source, simple_recipe(schedulers={"default": {"_class_name": "EulerDiscreteScheduler"}}))
         assert type(_load_scheduler(plan)).__name__ == "EulerDiscreteScheduler"
         assert not (tmp_path / "ran").exists()
+
+    def test_a_sentence_encoder_with_a_link_out_of_its_folder_is_refused(self, tmp_path: Path, secret: Path) -> None:
+        from costroute_rt.export.router.sentence_encoder import export_sentence_encoder
+
+        source = tmp_path / "encoder"
+        write_json(source / "config.json", {})
+        (source / "model.safetensors").symlink_to(secret)
+        with pytest.raises(ConfigError, match=r"model\.safetensors: it is a link out of the checkpoint"):
+            export_sentence_encoder(source, tmp_path)
