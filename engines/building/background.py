@@ -87,7 +87,8 @@ class Builder:
         """Close its pipes, after the last event."""
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
-                stream.close()
+                with suppress(OSError):  # what it did not read of its job, because it ended
+                    stream.close()
 
     def _describe_end(self) -> str:
         code = self._process.returncode
