@@ -51,8 +51,8 @@ Images = Mapping[str, Sequence[tuple[str, int]]]
 class Builder:
     """The building process, started by `start_builder`."""
 
-    def __init__(self, process: subprocess.Popen[str], errors: Any, store: Store) -> None:
-        self._process, self._errors, self._store = process, errors, store
+    def __init__(self, process: subprocess.Popen[str], errors: Any, store: Store, job: dict[str, Any]) -> None:
+        self._process, self._errors, self._store, self.job = process, errors, store, job
         self._is_closed = False
 
     @property
@@ -141,7 +141,7 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
         assert process.stdin is not None
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
-    return Builder(process, errors, store)
+    return Builder(process, errors, store, job)
 
 
 def search_path() -> list[str]:

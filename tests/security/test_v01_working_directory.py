@@ -90,3 +90,16 @@ def test_a_working_directory_that_was_removed_does_no_harm(monkeypatch: pytest.M
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert background.search_path()
+
+
+def test_a_building_process_that_reads_no_job_is_reported(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from costroute_rt.engines.backends.setup import Setup
+    from costroute_rt.engines.bundle.bundle import Bundle
+    from costroute_rt.engines.store.store import Store
+
+    monkeypatch.setattr(background, "COMMAND", ("-c", "import os; os.close(0); os._exit(3)"))
+    names = [f"tiny/none/{number}" for number in range(20_000)]  # more than a pipe holds
+    setup = Setup(threads=1)
+    builder = background.start_builder(Bundle.open(tiny_bundle, verify=False), Store.open(tmp_path / "home"), names, setup, setup, {})
+    assert [event["state"] for event in builder.events()] == ["failed"]
+    builder.release()
