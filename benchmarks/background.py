@@ -39,7 +39,8 @@ BUILD_S_VARIABLE = "COSTROUTE_ARTIFICIAL_BUILD_S"
 """Environment variable: seconds that the artificial build keeps the cores busy."""
 MODULES = ("backends.setup",)
 """Modules of costroute_rt.engines in which `get_backend` is replaced."""
-COMMAND = ("-c", "from benchmarks.background import build_as_child; build_as_child()")
+_ROOT = str(Path(__file__).parent.parent)
+COMMAND = ("-c", f"import sys; sys.path.append({_ROOT!r}); from benchmarks.background import build_as_child; build_as_child()")
 TIMEOUT_S = 300.0
 
 

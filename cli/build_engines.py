@@ -10,7 +10,7 @@ from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice, choose_names
 from costroute_rt.cli.failure import say
 from costroute_rt.cli.progress import building_notice
-from costroute_rt.cli.table import format_bytes, show_json, show_table
+from costroute_rt.cli.table import format_bytes, show, show_json, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,4 +128,4 @@ def _show_plan(planned: Sequence[PlannedBuild], setup: Setup, *, as_json: bool) 
     show_table(("graph", "engine", "builds", "build s", "disk", "why"), rows)
     took = "in an unknown time" if total_s is None else f"in about {total_s:.1f} s plus measuring"
     needs = f", {took}, on {format_bytes(total_bytes)} of disk" if building else ""
-    click.echo(f"\n{len(building)} of {len(planned)} engines would be built{needs}")
+    show(f"\n{len(building)} of {len(planned)} engines would be built{needs}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,8 @@ PROGRAM = "costroute-rt"
 EXPORT = "from Python: costroute_rt.export.checkpoint.checkpoint.export_bundle, with the script in docs/models.md"
 """How to export a checkpoint, as long as no command does it."""
 _SIZE = re.compile(r".+@(\d+)x(\d+)")
-_PLAIN = re.compile(r"[\w.=+-]+")
+_PLAIN = re.compile(r"[\w.=+-]+", re.ASCII)
+_REQUIREMENT = re.compile(r"[\w.,<>=!~+\[\]-]+", re.ASCII)
 
 
 def command_for(error: CostrouteError) -> str | None:
@@ -66,8 +69,33 @@ def _after_engine_error(error: EngineError) -> str | None:
 def build_engines(setup: Mapping[str, str] | None, bundle: str | None, engine: str | None = None, *, force: bool = False) -> str:
     """Builds engines of this setup and bundle, for the size in the name of `engine` if it has one."""
     target = (setup or {}).get("target")
-    options = [*_setup_options(setup), *(("--target", target) if target else ()), *_bundle_options(bundle), *_size_options(engine)]
+    options = [
+        *_setup_options(setup),
+        *([format_option("target", target)] if target else []),
+        *_bundle_options(bundle),
+        *_size_options(engine),
+    ]
     return " ".join([PROGRAM, "build-engines", *options, *(["--force"] if force else [])])
+
+
+def quote(word: str) -> str:
+    """One word of a command to paste; where it cannot be printed as it is, in bash's form $'...'."""
+    if sys.platform == "win32":
+        return subprocess.list2cmdline([word])
+    if word.isprintable():
+        return shlex.quote(word)
+    escapes = {"\\": "\\\\", "'": "\\'"}
+    return "$'" + "".join(escapes.get(c, c) if c.isprintable() else _escape(c) for c in word) + "'"
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
+
+
+def format_option(name: str, value: str) -> str:
+    """`--name value`, or `--name=value` for a value that could be taken for an option."""
+    return f"--{name}{'=' if value.startswith('-') else ' '}{quote(value)}"
 
 
 def profile(setup: Mapping[str, str] | None, bundle: str | None, engine: str | None = None) -> str:
@@ -77,7 +105,7 @@ def profile(setup: Mapping[str, str] | None, bundle: str | None, engine: str | N
 
 def remove_engine(digest: str) -> str:
     """Removes one engine from the store."""
-    return f"{PROGRAM} engines rm {digest[:12]}"
+    return f"{PROGRAM} engines rm {'-- ' if digest.startswith('-') else ''}{quote(digest[:12])}"
 
 
 def repair_engine(digest: str, damage: EngineError) -> str:
@@ -91,7 +119,7 @@ def fix_command(fix: BackendError | Fix) -> str | None:
 
     parts = [pip_command(fix.install, fix.uninstall, again=fix.reason is Reason.DAMAGED)]
     parts += [f"{PROGRAM} doctor"] if fix.reason is Reason.DRIVER else []
-    parts += [f"--{name} {value}" for name, value in fix.instead.items()]
+    parts += [format_option(name, value) for name, value in fix.instead.items()]
     return "; ".join(filter(None, parts)) or None
 
 
@@ -100,8 +128,8 @@ def pip_command(install: Iterable[str], uninstall: Sequence[str] = (), *, again:
 
     again: replace files of packages that are installed already.
     """
-    parts = [f"pip uninstall -y {' '.join(uninstall)}"] if uninstall else []
-    requirements = [name if _PLAIN.fullmatch(name) else f'"{name}"' for name in install]
+    parts = [f"pip uninstall -y {' '.join(map(quote, uninstall))}"] if uninstall else []
+    requirements = [name if _PLAIN.fullmatch(name) else f'"{name}"' if _REQUIREMENT.fullmatch(name) else quote(name) for name in install]
     if requirements:
         parts.append(f"pip install {'--force-reinstall --no-deps ' if again else ''}{' '.join(requirements)}")
     return " && ".join(parts)
@@ -121,9 +149,9 @@ def _setup_options(setup: Mapping[str, str] | None) -> list[str]:
         return []
     is_usual = setup["backend"] == "onnxruntime"
     asked = (("provider", "cpu"), ("precision", "float32"))
-    options = [] if is_usual else ["--backend", setup["backend"]]
-    options += [part for name, usual in asked if not is_usual or setup[name] != usual for part in (f"--{name}", setup[name])]
-    return options + (["--threads", setup["threads"]] if "threads" in setup else [])
+    options = [] if is_usual else [format_option("backend", setup["backend"])]
+    options += [format_option(name, setup[name]) for name, usual in asked if not is_usual or setup[name] != usual]
+    return options + ([format_option("threads", setup["threads"])] if "threads" in setup else [])
 
 
 def _bundle_options(bundle: str | None) -> list[str]:
@@ -132,7 +160,7 @@ def _bundle_options(bundle: str | None) -> list[str]:
 
     if bundle is None or _real(bundle) == shipped_bundle():
         return []
-    return ["--bundle", shlex.quote(str(_real(bundle)))]
+    return [format_option("bundle", str(_real(bundle)))]
 
 
 def _size_options(engine: str | None) -> list[str]:

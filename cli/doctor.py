@@ -11,7 +11,7 @@ import click
 
 from costroute_rt.cli import option
 from costroute_rt.cli.command import command_for, fix_command, pip_command, repair_engine
-from costroute_rt.cli.table import format_bytes, show_json, show_table
+from costroute_rt.cli.table import format_bytes, show, show_json, show_table
 
 if TYPE_CHECKING:
     from costroute_rt.engines.machine.diagnosis import Finding
@@ -65,8 +65,8 @@ def doctor(as_json: bool) -> None:
     else:
         show_table(("what", "found"), [(line.name, line.shown) for line in lines])
         for line in problems:
-            click.echo(f"\nproblem: {line.name}: {line.problem}\n  fix: {line.fix}")
-        click.echo("" if problems else "\nno problem found")
+            show(f"\nproblem: {line.name}: {line.problem}\n  fix: {line.fix}")
+        show("" if problems else "\nno problem found")
     if problems:
         raise click.exceptions.Exit(1)
 

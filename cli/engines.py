@@ -12,7 +12,8 @@ from costroute_rt.cli.choice import EngineChoice, open_bundle
 from costroute_rt.cli.command import repair_engine
 from costroute_rt.cli.failure import say, say_error, with_command
 from costroute_rt.cli.number import Number
-from costroute_rt.cli.table import format_bytes, show_json, show_table
+from costroute_rt.cli.table import format_bytes, show, show_json, show_table
+from costroute_rt.plain_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,7 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     header = ("engine", "graph", "backend", "size", "built", "used", "ms", "measured with", "used by", "state")
     show_table((*header, *(["store"] if store.extras else [])), rows)
     stores = " and ".join(map(str, (store.root, *store.extras)))
-    click.echo(f"\n{len(rows)} engines, {format_bytes(sum(each.disk_bytes for each in found))} in {stores}")
+    show(f"\n{len(rows)} engines, {format_bytes(sum(each.disk_bytes for each in found))} in {stores}")
 
 
 def root_of(stored: StoredEngine) -> Path:
@@ -175,11 +176,11 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
         return
     would = "would remove" if dry_run else "removed"
     for usage, why in done.removed:
-        click.echo(f"{would} {usage.stored.digest[:DIGEST_SHOWN]} {usage.engine} ({format_bytes(usage.disk_bytes)}): {why}")
+        show(f"{would} {usage.stored.digest[:DIGEST_SHOWN]} {usage.engine} ({format_bytes(usage.disk_bytes)}): {one_line(why)}")
     for usage, error in done.kept:
         say(f"note: {usage.stored.digest[:DIGEST_SHOWN]} {usage.engine} cannot be removed: {error.problem}")
     left = "would be left" if dry_run else "left"
-    click.echo(f"{len(done.removed)} engines; {format_bytes(done.after_bytes)} of {format_bytes(done.before_bytes)} {left}")
+    show(f"{len(done.removed)} engines; {format_bytes(done.after_bytes)} of {format_bytes(done.before_bytes)} {left}")
     if done.after_bytes > max_bytes:
         say(f"note: engines that cannot be removed now take more than {format_bytes(max_bytes)}")
 
@@ -284,7 +285,7 @@ def remove(digests: tuple[str, ...], everything: bool, as_json: bool) -> None:
             continue
         removed.append(engine.digest)
         if not as_json:
-            click.echo(f"removed {engine.digest[:DIGEST_SHOWN]} {engine.key.graph} ({format_bytes(engine.size_bytes)})")
+            show(f"removed {engine.digest[:DIGEST_SHOWN]} {engine.key.graph} ({format_bytes(engine.size_bytes)})")
     if as_json:
         show_json({"removed": removed})
     elif not names:

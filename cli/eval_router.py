@@ -9,7 +9,8 @@ import click
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice
 from costroute_rt.cli.failure import say
-from costroute_rt.cli.table import show_json, show_table
+from costroute_rt.cli.table import show, show_json, show_table
+from costroute_rt.plain_text import one_line
 
 if TYPE_CHECKING:
     from costroute_rt.export.router.evaluate import Evaluation
@@ -77,13 +78,13 @@ def _show(found: Evaluation) -> None:
         for name, label in FIGURES.items()
         if name in found.figures["router"]
     ]
-    click.echo("")
+    show()
     show_table(("", *routers), rows)
     if found.shares:
-        click.echo("")
+        show()
         show_table(*_shares(found))
     if found.categories:
-        click.echo("")
+        show()
         show_table(
             ("category", "prompts", "gain", "low", "high", "trust", "ms"),
             [
@@ -91,7 +92,7 @@ def _show(found: Evaluation) -> None:
                 for row in found.categories
             ],
         )
-    click.echo("\n" + "\n".join(_lines(found)))
+    show("\n" + "\n".join(_lines(found)))
 
 
 def _shares(found: Evaluation) -> tuple[list[str], list[list[object]]]:
@@ -114,7 +115,7 @@ def _lines(found: Evaluation) -> list[str]:
     if found.router_ms is not None:
         lines.append(f"judging a prompt takes {found.router_ms:.3f} ms; mean trust {found.mean_trust:.2f}")
     router = found.facts["router"]
-    return [*lines, f"routes on {router['routes_on']}: {router['reason']}"]
+    return [*lines, one_line(f"routes on {router['routes_on']}: {router['reason']}")]
 
 
 def _interval(found: object, *, signed: bool) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from costroute_rt.plain_text import one_line, printable
+
 if TYPE_CHECKING:
     from costroute_rt.error import CostrouteError
 
@@ -26,10 +28,14 @@ TOLERANT = {"backslashreplace", "namereplace", "replace", "xmlcharrefreplace", "
 """Error handlers of text streams that can write any text."""
 
 
-def say(text: str) -> None:
-    """Prints to stderr, where everything goes that is not the result; does nothing if stderr cannot be written."""
+def say(text: str, *, keep_lines: bool = False) -> None:
+    """Prints to stderr, where everything goes that is not the result; does nothing if stderr cannot be written.
+
+    Control characters are escaped and lines are joined, because the text may hold names of anybody's files.
+    keep_lines: print several lines.
+    """
     with suppress(OSError):
-        click.echo(text, err=True)
+        click.echo(printable(text, keep_lines=True) if keep_lines else one_line(text), err=True)
 
 
 def say_error(problem: object) -> None:
@@ -82,7 +88,7 @@ def _report(error: Exception) -> int:
     if os.environ.get("COSTROUTE_TRACEBACK"):
         import traceback
 
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip(), keep_lines=True)
     if isinstance(error, CostrouteError):
         say_error(with_command(error))
         return error.exit_code

@@ -9,7 +9,7 @@ import click
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice
 from costroute_rt.cli.failure import say
-from costroute_rt.cli.table import show_json, show_table
+from costroute_rt.cli.table import show, show_json, show_table
 
 if TYPE_CHECKING:
     from costroute_rt.routing.router import Router
@@ -95,7 +95,7 @@ def _show(router: Router, output: str) -> None:
     )
     found = router.record["cross_validation"]
     if found is not None:
-        click.echo("")
+        show()
         if all(row["cost_ms"] is not None for row in labelled.values()):
             show_table(("estimator", "gain"), [(name, f"{-loss:+.4f}") for name, loss in list(found["losses"].items())[:5]])
         else:
@@ -103,5 +103,5 @@ def _show(router: Router, output: str) -> None:
         apart = found["leave_category_out"]
         if apart is not None:
             ends = f"{apart['low']:+.4f} to {apart['high']:+.4f}"
-            click.echo(f"\ngain on kinds of prompts never seen: {apart['value']:+.4f} (95 % interval {ends})")
-    click.echo(f"\nroutes on {router.routes_on}: {router.reason}\nwrote {output}")
+            show(f"\ngain on kinds of prompts never seen: {apart['value']:+.4f} (95 % interval {ends})")
+    show(f"\nroutes on {router.routes_on}: {router.reason}\nwrote {output}")

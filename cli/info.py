@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import click
 
 from costroute_rt.cli import option
-from costroute_rt.cli.table import show_json
+from costroute_rt.cli.command import quote
+from costroute_rt.cli.table import show, show_json
 
 SHIPPED_FAMILY = "postcard"
+_MOST_ROWS, _WIDEST, _LONGEST_VALUE = 64, 40, 4000
+_LONGEST_COMMAND = 100_000
+"""Linux takes no argument of more than 128 KiB."""
 DEFAULTS = {"backend": "onnxruntime", "provider": "cpu", "precision": "float32"}
 
 
@@ -29,17 +33,23 @@ def info(image: str, as_json: bool) -> None:
     from costroute_rt import read_settings
 
     settings = read_settings(image)
-    command, note = reproduce(settings), _caveat(settings)
+    command: str | None = reproduce(settings)
+    note = _caveat(settings)
+    if command is not None and len(command) > _LONGEST_COMMAND:
+        command, note = None, "its prompt is too long for a command"
     if as_json:
         show_json({**settings, "command": command, "note": note})
         return
-    rows = {_plain(name): _plain(value) for name, value in settings.items()}
+    rows = {_cut(_plain(name), _WIDEST): _cut(_plain(value), _LONGEST_VALUE) for name, value in islice(settings.items(), _MOST_ROWS)}
     width = max(map(len, rows), default=0)
     for name, value in rows.items():
-        click.echo(f"{name:{width}}  {value}")
-    click.echo(f"\n{command}")
+        show(f"{name:{width}}  {value}")
+    if len(settings) > _MOST_ROWS:
+        show(f"... and {len(settings) - _MOST_ROWS} more")
+    if command is not None:
+        show(f"\n{command}")
     if note:
-        click.echo(f"note: {_plain(note)}")
+        show(f"note: {_cut(_plain(note), _LONGEST_VALUE)}")
 
 
 def reproduce(settings: Mapping[str, Any]) -> str:
@@ -50,7 +60,7 @@ def reproduce(settings: Mapping[str, Any]) -> str:
         if settings.get(name) not in (None, DEFAULTS.get(name)):
             words += ["--" + name.replace("_", "-"), str(settings[name])]
     words += ["--", prompt] if prompt.startswith("-") else []
-    return " ".join(map(_quote, words))
+    return " ".join(map(quote, words))
 
 
 def _caveat(settings: Mapping[str, Any]) -> str | None:
@@ -68,14 +78,5 @@ def _plain(value: object) -> str:
     return text if text.isprintable() else json.dumps(text)
 
 
-def _quote(word: str) -> str:
-    """A word for the shell; bash's $'...' form where it cannot be printed as it is."""
-    if word.isprintable():
-        return shlex.quote(word)
-    escapes = {"\\": "\\\\", "'": "\\'"}
-    return "$'" + "".join(escapes.get(c, c) if c.isprintable() else _escape(c) for c in word) + "'"
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"

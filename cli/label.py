@@ -14,7 +14,7 @@ from costroute_rt.cli.choice import EngineChoice
 from costroute_rt.cli.failure import say, say_error
 from costroute_rt.cli.number import SEED_LIMIT, WholeNumber
 from costroute_rt.cli.progress import building_notice, format_time, is_on_terminal
-from costroute_rt.cli.table import show_json
+from costroute_rt.cli.table import show, show_json
 
 if TYPE_CHECKING:
     from costroute_rt.export.router.labelling import Progress, Report
@@ -133,6 +133,6 @@ def _show(report: Report, labels: str, fallback: str | None, *, as_json: bool) -
     if as_json:
         show_json({"labels": labels, "fallback": fallback, **report.to_json()})
     else:
-        click.echo(f"{labels}: {report.written} rows added, {report.kept} existed, {report.prompts} prompts")
+        show(f"{labels}: {report.written} rows added, {report.kept} existed, {report.prompts} prompts")
     if report.refused:
         raise click.exceptions.Exit(PROMPT_EXIT)

@@ -18,6 +18,7 @@ from costroute_rt.cli.label import label
 from costroute_rt.cli.profile import profile
 from costroute_rt.cli.route import route
 from costroute_rt.cli.text import check_texts
+from costroute_rt.plain_text import one_line, printable
 
 
 @click.group(
@@ -51,8 +52,20 @@ for command in (gen, route, build_engines, engines, profile, label, fit_router, 
 check_texts(cli)
 
 
+class PlainFormatter(logging.Formatter):
+    """Messages in one line, without control characters: names of anybody's files in them must not look like other messages."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep_lines=True)
+
+
 def main() -> None:
     # What a runtime assumes is logged for applications; commands print it with the command that measures again.
     logging.getLogger("costroute_rt.family.assembly").setLevel(logging.ERROR)
+    if logging.lastResort is not None:  # prints warnings, as long as nobody configures logging
+        logging.lastResort.setFormatter(PlainFormatter())
     reserve_streams()
     cli(prog_name="costroute-rt")

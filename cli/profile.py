@@ -7,7 +7,7 @@ import click
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice, choose_names
 from costroute_rt.cli.progress import building_notice
-from costroute_rt.cli.table import show_json, show_table
+from costroute_rt.cli.table import show, show_json, show_table
 
 
 @click.command()
@@ -58,6 +58,6 @@ def profile(
         )
         return
     show_table([name.replace("_", " ") for name in header], rows)
-    click.echo(f"\nmeasured with {now}")
+    show(f"\nmeasured with {now}")
     for each in others:
-        click.echo(f"kept: costs measured with {each}")
+        show(f"kept: costs measured with {each}")

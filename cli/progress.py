@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from costroute_rt.cli.failure import say
+from costroute_rt.plain_text import printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -74,7 +75,7 @@ class Status:
 
     def _write(self, text: str) -> None:
         with suppress(OSError):
-            click.echo(f"\r{text}\x1b[K" + ("" if text else "\r"), err=True, nl=False)
+            click.echo(f"\r{printable(text)}\x1b[K" + ("" if text else "\r"), err=True, nl=False)
 
 
 def format_time(seconds: float) -> str:
@@ -92,7 +93,7 @@ def step_bar(label: str, *, hidden: bool = False) -> Iterator[Callable[[StepEven
     if hidden or not is_on_terminal():
         yield None
         return
-    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+    with click.progressbar(length=1, label=printable(label), file=sys.stderr) as bar:
 
         def advance(event: StepEvent) -> None:
             bar.length = event.total  # re-planning may have dropped some
@@ -140,7 +141,7 @@ class OpeningLine:
             bar = f"[{'#' * full}{'-' * (_BAR - full)}] {event.done}/{event.total}"
             share = "" if event.share is None else f" {event.share:.0%}"
             text = f"{_DOING[event.stage]} {event.engine or 'all engines'}{share}{_describe_left(event, ', {} to go')}"
-            click.echo(f"\r{bar} {text}\x1b[K", err=True, nl=False)
+            click.echo(f"\r{bar} {printable(text)}\x1b[K", err=True, nl=False)
             self._is_shown = True
 
     def _clear(self) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from costroute_rt.cli.failure import describe, error_json, exit_code, say, say_error
-from costroute_rt.cli.table import show_json
+from costroute_rt.cli.table import show, show_json
+from costroute_rt.plain_text import one_line
 
 if TYPE_CHECKING:
     from costroute_rt.cli.making import Made
@@ -41,7 +40,7 @@ class Report:
         if self._as_json:
             show_json({**({"line": made.job.line} if self._has_lines else {}), **made.to_json()}, indent=None)
         else:
-            click.echo(made.describe())
+            show(one_line(made.describe()))
         self._show(made.number if not self._has_lines else self._line)
 
     def start(self) -> None:

@@ -96,7 +96,7 @@ def _is_complete(path: Path) -> bool:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             image.verify() if image.format == "PNG" else image.load()
     except Exception:  # Pillow raises half a dozen kinds for damaged files
         return False

@@ -10,7 +10,8 @@ from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
 from costroute_rt.cli.failure import say
 from costroute_rt.cli.progress import building_notice
-from costroute_rt.cli.table import format_bytes, show_json, show_table
+from costroute_rt.cli.table import format_bytes, show, show_json, show_table
+from costroute_rt.plain_text import one_line
 
 if TYPE_CHECKING:
     from costroute_rt.route import Route
@@ -52,11 +53,11 @@ def _show(decision: Route) -> None:
         for option in decision.options
     ]
     show_table(("", "candidate", "quality", "+-", "ms", "p95 ms", "memory", "loaded", "why"), rows)
-    click.echo(f"\n{decision.chosen.name}: {decision.reason}")
+    show(f"\n{decision.chosen.name}: {one_line(decision.reason)}")
     judgement = decision.judgement
     if judgement is not None:
-        click.echo(f"quality by {judgement.basis}")
+        show(f"quality by {one_line(judgement.basis)}")
         for each in judgement.nearest:
-            click.echo(f"  {each.similarity:.2f} like {each.prompt!r}")
+            show(f"  {each.similarity:.2f} like {each.prompt!r}")
         if judgement.note and len(decision.options) > 1:
             say(f"note: {judgement.note}")

@@ -15,7 +15,8 @@ def main() -> None:
         try:
             from costroute_rt.cli.main import main as run
         except Exception as error:
-            _say(f"error: {' '.join(_describe(error).split())}")
+            text = " ".join(_describe(error).split())
+            _say(f"error: {text if text.isprintable() else ascii(text)[1:-1]}")
             sys.exit(_BACKEND_MISSING)
         run()
     except KeyboardInterrupt:  # before the command line handles it, or after

@@ -7,6 +7,13 @@ from collections.abc import Sequence
 
 import click
 
+from costroute_rt.plain_text import printable
+
+
+def show(text: str = "") -> None:
+    """Prints a result; control characters but line feeds are escaped, because the text may hold names of anybody's files."""
+    click.echo(printable(text, keep_lines=True))
+
 
 def show_json(value: object, *, indent: int | None = 1) -> None:
     """Prints JSON in ASCII, which no encoding of stdout can spoil."""
@@ -19,7 +26,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    columns = list(zip(header, *([_text(cell) for cell in row] for row in rows), strict=True))
+    columns = list(zip(map(printable, header), *([_text(cell) for cell in row] for row in rows), strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [_is_numeric([row[index] for row in rows]) for index in range(len(header))]
     lines = zip(*columns, strict=True)
@@ -53,4 +60,4 @@ def _text(cell: object) -> str:
         return "yes" if cell else "no"
     if isinstance(cell, float):
         return f"{cell:.1f}" if abs(cell) >= 10 else f"{cell:.3f}"
-    return str(cell)
+    return printable(str(cell))

@@ -14,6 +14,8 @@ from typing import Protocol
 
 MOST_BYTES = 1 << 22
 """Longer texts are refused."""
+_MOST_READ, _MOST_READS = 1 << 26, 1 << 20
+"""Bytes and reads of one file, after which its text is not looked for any further."""
 _PIECE = 1 << 16
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _IMAGE_DESCRIPTION = 270
@@ -55,20 +57,26 @@ class _Source:
     def __init__(self, file: Readable) -> None:
         self._file = file
         self._seek: Callable[[int, int], object] | None = getattr(file, "seek", None) if can_seek(file) else None
+        self._left_bytes, self._left_reads = _MOST_READ, _MOST_READS
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes; raises ValueError if the file ends before."""
-        if count > MOST_BYTES:
+        self._left_bytes, self._left_reads = self._left_bytes - count, self._left_reads - 1
+        if count > MOST_BYTES or self._left_bytes < 0 or self._left_reads < 0:
             raise ValueError("its metadata is too long")
         data = b""
         while len(data) < count:
-            piece = self._file.read(count - len(data))
-            if not isinstance(piece, bytes | bytearray | memoryview):
-                raise ValueError("it is not open in binary mode")
-            if not piece:
-                raise ValueError("it ends early")
-            data += piece
+            data += self._read(count - len(data))
         return data
+
+    def _read(self, count: int) -> bytes:
+        """Up to `count` bytes, at least one."""
+        piece = self._file.read(count)
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise ValueError("it is not open in binary mode")
+        if not piece:
+            raise ValueError("it ends early")
+        return bytes(piece)
 
     def skip(self, count: int) -> None:
         """Leave out `count` bytes."""
@@ -76,7 +84,7 @@ class _Source:
             self._seek(count, os.SEEK_CUR)
             return
         while count > 0:
-            count -= len(self.take(min(count, _PIECE)))
+            count -= len(self._read(min(count, _PIECE)))
 
     def number(self, size: int, order: str = ">") -> int:
         return int.from_bytes(self.take(size), "big" if order == ">" else "little")

@@ -26,6 +26,8 @@ from enum import Enum
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
+from costroute_rt.plain_text import one_line
+
 
 class Reason(str, Enum):
     """The kind of problem, for code that handles an error."""
@@ -113,6 +115,10 @@ class CostrouteError(Exception):
 
     exit_code = 1
     reason: Reason | None = None
+
+    def __str__(self) -> str:
+        """One line that can be printed anywhere: names and texts in it may come from anybody's files."""
+        return one_line(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {name: _portable(value) for name, value in self.__dict__.items()}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from costroute_rt.embedded_text import Readable, can_seek, find_text
 from costroute_rt.error import ConfigError
+from costroute_rt.regular_file import open_regular
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
@@ -25,6 +26,7 @@ SETTINGS_KEY = "costroute"
 PARAMETERS_KEY = "parameters"
 """The key under which AUTOMATIC1111's web UI and compatible tools look for settings."""
 _IMAGE_DESCRIPTION, _SOFTWARE, _EXIF_IFD, _USER_COMMENT = 270, 305, 0x8769, 0x9286
+_MOST_CHARACTERS = 1 << 20
 _EXPECTED = "a PNG, JPEG or WebP file written by costroute-rt"
 
 
@@ -42,6 +44,8 @@ def read_settings(source: str | os.PathLike[str] | bytes | bytearray | memoryvie
         raise ConfigError("source", name, f"{_EXPECTED} ({describe_problem(error)})") from error
     if text is None:
         raise ConfigError("source", name, f"{_EXPECTED}; this one has no settings")
+    if len(text) > _MOST_CHARACTERS:
+        raise ConfigError("source", name, f"{_EXPECTED}; its settings are too long")
     try:
         settings = json.loads(text)
         json.dumps(settings, allow_nan=False, ensure_ascii=False).encode()  # we never write infinities or unpaired surrogates
@@ -107,7 +111,7 @@ def _name(source: object) -> object:
 def _open(source: Any) -> Iterator[Readable]:
     """The source as a file at its start."""
     if isinstance(source, str | os.PathLike):
-        with open(source, "rb") as file:
+        with open_regular(source) as file:
             yield file
     elif isinstance(source, bytes | bytearray | memoryview):
         yield BytesIO(source)

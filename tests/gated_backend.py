@@ -17,7 +17,7 @@ from costroute_rt.engines.building.gate import Race
 GATE = "COSTROUTE_TEST_GATE"
 """Environment variable with a folder: a build of graph.onnx goes on when there is a file graph.onnx or `all` in it."""
 MODULES = ("backends.setup",)
-COMMAND = ("-c", "from tests.gated_backend import main; main()")
+COMMAND = ("-c", f"import sys; sys.path.append({str(Path(__file__).parent.parent)!r}); from tests.gated_backend import main; main()")
 """What to start instead of `costroute_rt.engines.building.background.COMMAND`."""
 
 

@@ -1,8 +1,9 @@
-"""Building in another process, at low priority, while this one makes images: `python -m costroute_rt.engines.building.background JOB`.
+"""Building in another process, at low priority, while this one makes images.
 
-The process gets its job as JSON and answers with one JSON object a line: {"engine": name, "state": "building" | "ready" | "rejected",
-"share": ..., "reason": ...}, and at the end {"state": "done"}, when all that is ready may be used, or {"state": "failed", "reason": ...}.
-It ends when its standard input does, so that it never outlives who started it.
+The process gets its job as one line of JSON on its standard input and answers with one JSON object a line: {"engine": name,
+"state": "building" | "ready" | "rejected", "share": ..., "reason": ...}, and at the end {"state": "done"}, when all that is ready may be
+used, or {"state": "failed", "reason": ...}. It ends when its standard input does, so that it never outlives who started it. It imports
+nothing from the working directory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,13 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import CostrouteError, EngineError, Reason, StoreFullError
 
-COMMAND = ("-m", "costroute_rt.engines.building.background")
-"""Arguments of the interpreter, before the job."""
+_START = "import sys; sys.path[:] = [p for p in sys.path if p]; from costroute_rt.engines.building.background import main; sys.exit(main())"
+COMMAND = ("-c", _START)
+"""Arguments of the interpreter. Before Python 3.11, which has PYTHONSAFEPATH, `-c` puts the working directory before all modules."""
 NICENESS = 19
 """Of the building process on POSIX; on Windows its priority is below normal."""
 _END_S = 5.0
+_PIECE_BYTES = 1 << 16
 _LEAST_SHARE = 0.01
 """Difference between two reported shares of a build."""
 
@@ -48,8 +51,8 @@ Images = Mapping[str, Sequence[tuple[str, int]]]
 class Builder:
     """The building process, started by `start_builder`."""
 
-    def __init__(self, process: subprocess.Popen[str], errors: Any, store: Store) -> None:
-        self._process, self._errors, self._store = process, errors, store
+    def __init__(self, process: subprocess.Popen[str], errors: Any, store: Store, job: dict[str, Any]) -> None:
+        self._process, self._errors, self._store, self.job = process, errors, store, job
         self._is_closed = False
 
     @property
@@ -84,7 +87,8 @@ class Builder:
         """Close its pipes, after the last event."""
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
-                stream.close()
+                with suppress(OSError):  # what it did not read of its job, because it ended
+                    stream.close()
 
     def _describe_end(self) -> str:
         code = self._process.returncode
@@ -107,7 +111,7 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
         raise EngineError(problem, reason=Reason.NO_PROCESS, path=sys.executable or None)
     job = {
         "bundle": str(bundle.root),
-        "store": [str(root) for root in (store.root, *store.extras)],
+        "store": [os.path.abspath(root) for root in (store.root, *store.extras)],
         "names": list(names),
         "setup": setup.to_json(),
         "replaced": replaced.to_json(),
@@ -119,23 +123,40 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
     errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by release)
     try:
         process = subprocess.Popen(
-            [sys.executable, *COMMAND, json.dumps(job)],
+            [sys.executable, *COMMAND],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             encoding="utf-8",
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },  # as multiprocessing does, so that it finds the same modules
+            env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(search_path())},
+            cwd=os.path.dirname(sys.executable),  # Windows looks for libraries in the working directory too
             creationflags=flags,
         )
     except OSError as error:
         errors.close()
         problem = f"the building process cannot be started: {error.strerror}"
         raise EngineError(problem, reason=Reason.NO_PROCESS, path=sys.executable) from error
-    return Builder(process, errors, store)
+    with suppress(OSError):  # it has ended already, which its events report
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+    return Builder(process, errors, store, job)
+
+
+def search_path() -> list[str]:
+    """Where the building process finds the modules of this one: `sys.path` without the working directory, in which anything may lie.
+
+    Where this package itself is in the working directory, that comes last, after the standard library.
+    """
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:  # it was removed
+        here = None
+    absolute = [os.path.abspath(path) for path in sys.path if path]
+    kept = [path for path in absolute if os.path.realpath(path) != here]
+    own = os.path.dirname(os.path.dirname(os.path.abspath(str(sys.modules[__name__.partition(".")[0]].__file__))))
+    return kept if os.path.realpath(own) != here else [*kept, own]
 
 
 def build_job(job: dict[str, Any], report_share: Callable[[Event], object] = lambda _: None) -> Iterator[Event]:
@@ -258,7 +279,7 @@ def _open(bundle: Bundle, store: Store, name: str, setup: Setup) -> tuple[Engine
 
 
 def main() -> int:
-    """Do the job in the command line, reporting on standard output how it goes."""
+    """Do the job in the first line of standard input, reporting on standard output how it goes."""
     if hasattr(os, "nice"):
         os.nice(max(0, NICENESS - os.nice(0)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the parent too, which ends this process
@@ -269,9 +290,10 @@ def main() -> int:
             answers.write(json.dumps(event) + "\n")
             answers.flush()
 
+        job = json.loads(_read_line())
         threading.Thread(target=_end_with_starter, daemon=True).start()
         try:
-            for event in build_job(json.loads(sys.argv[1]), report):
+            for event in build_job(job, report):
                 report(event)
         except CostrouteError as error:
             report({"state": "failed", "reason": str(error)})
@@ -280,11 +302,17 @@ def main() -> int:
     return 0
 
 
+def _read_line() -> bytes:
+    """The first line of standard input; the process ends with it."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        if not (part := os.read(0, _PIECE_BYTES)):
+            os._exit(1)
+        line += part
+    return bytes(line)
+
+
 def _end_with_starter() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

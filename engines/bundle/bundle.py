@@ -27,8 +27,9 @@ from costroute_rt.engines.bundle.manifest import (
 from costroute_rt.engines.bundle.manifest_reader import check_path, parse_manifest
 from costroute_rt.engines.bundle.mistaken import mistaken_path
 from costroute_rt.engines.bundle.onnx_file import read_external_locations
-from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section, read_regular_file
+from costroute_rt.engines.bundle.section import MOST_BYTES, Fail, canonical_json, parse_section
 from costroute_rt.error import BundleError, ConfigError
+from costroute_rt.regular_file import read_regular
 
 _REMEDY = "get the bundle again"
 
@@ -199,8 +200,8 @@ def _read_manifest(root: Path) -> bytes:
     """The manifest's bytes, checked against the digest in `manifest.sha256`."""
     path = root / MANIFEST
     try:
-        data = read_regular_file(path)
-        stated = read_regular_file(root / MANIFEST_SHA256).decode("ascii", errors="replace").strip()
+        data = read_regular(path, MOST_BYTES)
+        stated = read_regular(root / MANIFEST_SHA256, MOST_BYTES).decode("ascii", errors="replace").strip()
     except OSError as error:
         raise BundleError(error.filename or path, f"a bundle needs this file: {_reason(error)}", _REMEDY) from error
     if hashlib.sha256(data).hexdigest() != stated:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 Fail = Callable[[str], NoReturn]
@@ -103,16 +100,6 @@ def parse_section(data: bytes, fail: Fail) -> Section:
     if not isinstance(value, dict):
         fail(f"manifest is {shorten(value)}: expected an object")
     return Section(value, "", fail)
-
-
-def read_regular_file(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """The content of a file of settings; raises OSError if it cannot be read, is too large, or is a pipe or device, which may never end."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # reading a directory raises its own error
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    if status.st_size > most_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than {most_bytes >> 20} MiB", str(path))
-    return path.read_bytes()
 
 
 def canonical_json(value: object) -> bytes:

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from costroute_rt.engines.bundle.tokenizer_file import read_tokenizer
 from costroute_rt.error import BundleError, PromptError
 
 _CHARACTERS_PER_TOKEN = 32
 """Limit of characters per token that the text encoder reads; of a longer text, most words would be ignored."""
+_MOST_TOKENS, _MOST_CHARACTERS = 1 << 16, 1 << 16
+_LONGEST_REASON = 300
 _REMEDY = "copy or download the bundle again"
 
 
@@ -38,8 +41,8 @@ class Tokens:
 class Tokenizer:
     """A tokenizer.json with its padding and template; made by `open`. Safe to use from several threads."""
 
-    def __init__(self, path: Path, inner: Any, max_length: int, template: tuple[str, str], *, drop: int, lower_case: bool) -> None:
-        self._path, self._inner, self._max_length, self._lower_case = path, inner, max_length, lower_case
+    def __init__(self, inner: Any, path: Path, max_length: int, template: tuple[str, str], *, drop: int, lower_case: bool) -> None:
+        self._inner, self._path, self._max_length, self._lower_case = inner, path, max_length, lower_case
         self._prefix, self._suffix = template
         self.drop = drop
         """Leading tokens that are cut from the encoders' outputs."""
@@ -58,33 +61,36 @@ class Tokenizer:
         drop: int = 0,
         lower_case: bool = False,
     ) -> Tokenizer:
-        """Read a tokenizer.json; raises BundleError if it is unusable or has no such padding token.
+        """Read a tokenizer.json; raises BundleError if it is unusable or not supported, or has no such padding token.
 
         pad: id or text of the padding token. template: text before and after each prompt.
         drop: leading tokens that are cut from the encoders' outputs.
         """
         from tokenizers import Tokenizer as Inner
 
+        if not 1 <= max_length <= _MOST_TOKENS:
+            raise BundleError(path, f"the manifest gives it {max_length} tokens: expected 1 to {_MOST_TOKENS}", _REMEDY)
         with _library_errors(path):
-            inner = Inner.from_file(str(path))
+            inner = Inner.from_str(read_tokenizer(path))
             pad_id, pad_token = (inner.token_to_id(pad), pad) if isinstance(pad, str) else (pad, inner.id_to_token(pad))
         if pad_id is None or pad_token is None:
             raise BundleError(path, f"it has no padding token {pad!r}", _REMEDY)
         with _library_errors(path):
             inner.enable_truncation(max_length)
             inner.enable_padding(direction=pad_side, length=max_length, pad_id=pad_id, pad_token=pad_token)
-            empty, own = inner.encode(""), inner.encode("".join(template))
-        if len(empty.ids) != max_length:
+            tokens_of_nothing = len(inner.encode("").ids)
+            own = inner.encode("".join(template))
+        if tokens_of_nothing != max_length:
             raise BundleError(path, f"its start and end tokens alone are more than the {max_length} tokens of the manifest", _REMEDY)
         if own.overflowing or (drop and sum(own.attention_mask) <= drop):
             problem = f"its template alone has {sum(own.attention_mask)} tokens: expected more than {drop} and fewer than {max_length}"
             raise BundleError(path, problem, _REMEDY)
-        return cls(path, inner, max_length, template, drop=drop, lower_case=lower_case)
+        return cls(inner, path, max_length, template, drop=drop, lower_case=lower_case)
 
     @property
     def most_characters(self) -> int:
         """Length of the longest text that `encode` accepts."""
-        return self._max_length * _CHARACTERS_PER_TOKEN
+        return min(self._max_length * _CHARACTERS_PER_TOKEN, _MOST_CHARACTERS)
 
     def encode(self, text: str) -> Tokens:
         """Tokens of a text within the template; with too many tokens the end is cut, the template's suffix included, as in diffusers.
@@ -108,10 +114,11 @@ class Tokenizer:
 
 @contextmanager
 def _library_errors(path: Path) -> Iterator[None]:
-    """Turn whatever the library raises into a BundleError: bare Exception, and panics of its Rust code, which are no Exception."""
+    """Turns what the library raises into BundleError: bare Exception, and for a panic of its Rust code a BaseException."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+    except (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        raise BundleError(path, f"it is not a usable tokenizer: {error}", _REMEDY) from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        raise BundleError(path, f"it is not a usable tokenizer: {reason[:_LONGEST_REASON]}", _REMEDY) from error

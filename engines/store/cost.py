@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
-from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, read_regular_file
+from costroute_rt.engines.bundle.section import MOST_BYTES, Section, canonical_json, parse_section
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.condition import UNKNOWN, UNKNOWN_CONDITION, Condition
 from costroute_rt.engines.machine.durable import store_errors, write_file
 from costroute_rt.error import EngineError, Reason
+from costroute_rt.regular_file import read_regular
 
 COSTS = "costs.json"
 _VERSION, _BEFORE_CONDITIONS = 3, 2
@@ -167,7 +168,7 @@ def _read_entries(path: Path, engine: str, digest: str) -> list[_Entry]:
         raise EngineError(problem, reason=Reason.NOT_MEASURED, path=path)
 
     try:
-        data = read_regular_file(path)
+        data = read_regular(path, MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

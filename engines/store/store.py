@@ -30,13 +30,14 @@ from costroute_rt.engines.backends.key import ANY_DRIVER, DIGEST_LENGTH, EngineK
 from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import FileEntry
 from costroute_rt.engines.bundle.manifest_reader import check_path
-from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, read_regular_file, shorten
+from costroute_rt.engines.bundle.section import MOST_BYTES, Section, canonical_json, parse_section, shorten
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.durable import is_in_use, make_folder_beside, make_store_error, store_errors, sync_files, sync_folder
 from costroute_rt.engines.store.cost import COSTS
 from costroute_rt.engines.store.home import find_extra_stores, find_home
 from costroute_rt.engines.store.trust import Trust
 from costroute_rt.error import EngineError, Reason
+from costroute_rt.regular_file import read_regular
 
 FORMAT, FORMAT_VERSION = "costroute-engine", 1
 MANIFEST, MANIFEST_SHA256 = "manifest.json", "manifest.sha256"
@@ -386,13 +387,13 @@ def load_stored(path: Path) -> StoredEngine:
         raise EngineError(problem, reason=Reason.DAMAGED, path=path / MANIFEST)
 
     try:
-        data, stated = read_regular_file(path / MANIFEST), read_regular_file(path / MANIFEST_SHA256).strip()
+        data, stated = (read_regular(path / name, MOST_BYTES) for name in (MANIFEST, MANIFEST_SHA256))
     except PermissionError as error:
         raise make_store_error(error, path) from error
     except OSError as error:
         fail(f"the engine's manifest cannot be read: {error.strerror}")
     found = hashlib.sha256(data).hexdigest()
-    if found.encode() != stated:
+    if found.encode() != stated.strip():
         fail(f"the engine's manifest does not match {MANIFEST_SHA256}")
     section = parse_section(data, fail)
     stated_format = section.values.get("format"), section.values.get("format_version")

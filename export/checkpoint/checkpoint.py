@@ -22,11 +22,12 @@ from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import BackendError, BundleError, ConfigError, OutputError, Reason
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
 from costroute_rt.export.checkpoint.draft import check_recipe, image_section, step_graphs
-from costroute_rt.export.checkpoint.folder import CheckpointFolder, find_denoisers
+from costroute_rt.export.checkpoint.folder import NOT_EXPORTED, CheckpointFolder, find_denoisers
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
 from costroute_rt.export.checkpoint.scheduler import choose_scheduler, plain_config, read_scheduler
 from costroute_rt.export.checkpoint.tokenizer import read_clip_tokenizer
+from costroute_rt.export.checkpoint.weight_file import check_place, check_places, read_config
 from costroute_rt.export.graph.compose import (
     compose_condition,
     compose_decode,
@@ -37,6 +38,7 @@ from costroute_rt.export.graph.compose import (
 )
 from costroute_rt.export.graph.condition import find_crossing, fold_quotients
 from costroute_rt.family.family import Family
+from costroute_rt.regular_file import read_regular
 from costroute_rt.sampling.tables import Tables
 
 _log = logging.getLogger(__name__)
@@ -47,9 +49,10 @@ _SCRATCH = ".scratch"
 _SOURCES = {"encoder_hidden_states": "text_encoder.last_hidden_state"}
 """Conditioning tensor of the runtime for each conditioning input of a Stable Diffusion denoiser."""
 _TOKENIZER = "tokenizer"
-_NOT_EXPORTED = {"requires_safety_checker": False} | {
-    name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")
-}
+_NOT_EXPORTED = {"requires_safety_checker": False} | {name: [None, None] for name in NOT_EXPORTED}
+_SCORER = ("config.json", "model.safetensors", "scorer.onnx")
+"""Files that `export_scorer` writes."""
+_NOTICES, _MOST_NOTICE_BYTES = ("LICENSE", "NOTICE", "README"), 4 << 20
 Progress = Callable[[str, int, int], None]
 """Called before each part with its name, its index and the number of parts."""
 
@@ -193,22 +196,28 @@ class _Export:
         self._tokenizer.save(str(folder / "tokenizer.json"))
 
     def extras(self) -> None:
-        """Copies the scorer that `export_scorer` wrote into the checkpoint directory, and the licence files."""
+        """Copies the scorer that `export_scorer` wrote into the checkpoint directory, and the licence files; no link's target."""
         import onnx
 
         if (self._source / "scorer").is_dir():
-            folder = Path(shutil.copytree(self._source / "scorer", self._folder / "scorer"))
+            check_places(self._source / "scorer", self._source)
+            folder = self._folder / "scorer"
+            folder.mkdir()
+            for name in _SCORER:
+                if (self._source / "scorer" / name).exists():
+                    shutil.copyfile(self._source / "scorer" / name, folder / name)
             model = onnx.load(folder / "scorer.onnx", load_external_data=False)
             graphs = {"score": self._save(model, folder / "scorer.onnx")}
             self._add_component("scorer", "scorer", folder / "model.safetensors", graphs)
         for path in sorted(self._source.iterdir()):
-            if path.is_file() and path.name.upper().startswith(("LICENSE", "NOTICE", "README")):
-                shutil.copy(path, self._folder / path.name)
+            if path.name.upper().startswith(_NOTICES) and not path.is_dir():
+                check_place(path, self._source)
+                (self._folder / path.name).write_bytes(_read_notice(path))
 
     def seal(self) -> None:
         """Writes the files that diffusers expects and the manifest; the whole bundle is then checked and opened."""
         self._pipeline.scheduler.save_pretrained(self._folder / "scheduler")
-        index = json.loads((self._source / "model_index.json").read_text(encoding="utf-8"))
+        index = read_config(self._source / "model_index.json")
         write_json(self._folder / "model_index.json", index | _NOT_EXPORTED)
         shutil.rmtree(self._folder / _SCRATCH)
         remove_paths(self._folder)
@@ -288,6 +297,13 @@ class _Export:
         self._components[name] = {"role": role, "weights": [location], "graphs": dict(graphs), **more}
 
 
+def _read_notice(path: Path) -> bytes:
+    try:
+        return read_regular(path, _MOST_NOTICE_BYTES)
+    except OSError as error:
+        raise BundleError(path, f"it cannot be copied: {error.strerror or error}", "shorten it, or give it another name") from error
+
+
 def _load_pipeline(plan: ExportPlan, tokenizer: Any) -> Any:
     """The checkpoint in float32, without the modules that a bundle does not contain."""
     from diffusers import StableDiffusionPipeline
@@ -305,6 +321,7 @@ def _load_network(checkpoint: CheckpointFolder, folder: str) -> Any:
 
     kinds: dict[str, Any] = {"text_encoder": CLIPTextModel, "vae": AutoencoderKL}
     weights, path = checkpoint.weights[folder], checkpoint.source / folder
+    # Where there are no safetensors, both libraries call torch.load with weights_only=True.
     how = {"variant": weights.variant, "use_safetensors": weights.is_safetensors, "local_files_only": True, "torch_dtype": torch.float32}
     try:
         with _no_progress_bar():
@@ -326,7 +343,8 @@ def _load_scheduler(plan: ExportPlan) -> Any:
     path, name = plan.checkpoint.source / "scheduler", str(plan.checkpoint.configs["scheduler"].get("_class_name"))
     instead = plan.schedulers.get("default") or next(iter(plan.schedulers.values()))
     try:
-        return getattr(diffusers, name).from_pretrained(path, local_files_only=True)
+        if name.endswith("Scheduler"):  # not another class of diffusers, which might run code of the checkpoint
+            return getattr(diffusers, name).from_pretrained(path, local_files_only=True)
     except Exception as error:  # diffusers raises many kinds; LMSDiscreteScheduler needs scipy
         _log.info("diffusers cannot load %s: %s", name, error)
     try:

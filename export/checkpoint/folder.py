@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from costroute_rt.error import BundleError
-from costroute_rt.export.checkpoint.weight_file import WeightFiles, find_weights, read_config
+from costroute_rt.export.checkpoint.weight_file import WeightFiles, check_place, check_places, find_weights, read_config
 
 PIPELINE = "StableDiffusionPipeline"
 _MODEL_INDEX = "model_index.json"
@@ -22,6 +22,16 @@ _DIFFUSERS = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorc
 _TRANSFORMERS = {"safetensors": "model", "bin": "pytorch_model"}
 _NETWORKS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+NOT_EXPORTED = ("feature_extractor", "image_encoder", "safety_checker")
+"""Parts of a pipeline that a bundle does not contain."""
+_PARTS = {
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "tokenizer": ("transformers", "CLIPTokenizer(Fast)?"),
+    "scheduler": ("diffusers", r"\w+Scheduler"),
+}
+"""Library and class of each part; whoever opens the bundle with diffusers imports what its index names."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _BASE_MODEL = "export the base text-to-image checkpoint instead"
@@ -53,10 +63,12 @@ class CheckpointFolder:
     def open(cls, source: Path) -> CheckpointFolder:
         """Reads the configurations and checks all files; raises BundleError for what cannot be exported."""
         denoisers = find_denoisers(source)
+        _check_parts(source)
         networks = [*denoisers.values(), "vae", "text_encoder"]
         for folder in (*networks, "scheduler", "tokenizer"):
             if not (source / folder).is_dir():
                 raise BundleError(source / folder, "this folder of the checkpoint is missing", "download the whole checkpoint")
+            check_places(source / folder, source)
         configs = {folder: read_config(source / folder / "config.json") for folder in networks}
         for folder, config in configs.items():
             _check_class(source / folder, folder, config)
@@ -132,6 +144,18 @@ def find_denoisers(source: Path) -> dict[str, str]:
         raise BundleError(source, f"it holds a {_plain(pipeline)}", f"{remedy}; {instead}" if instead else remedy)
     others = sorted(path.name for path in source.glob("unet_*") if path.is_dir())
     return {"base": "unet"} | {name.removeprefix("unet_"): name for name in others}
+
+
+def _check_parts(source: Path) -> None:
+    """Raises BundleError if the index names another library or class than those of a Stable Diffusion pipeline."""
+    path = source / _MODEL_INDEX
+    check_place(path, source)
+    for name, value in read_config(path).items():
+        if name.startswith("_") or name in NOT_EXPORTED or not isinstance(value, list) or value == [None, None]:
+            continue
+        library, kind = _PARTS.get(name, (None, ""))
+        if len(value) != 2 or value[0] != library or not isinstance(value[1], str) or not re.fullmatch(kind, value[1], re.ASCII):
+            raise BundleError(path, f"its part {name} is {_plain(value)}", f"only the parts of a {PIPELINE} can be exported")
 
 
 def _check_source(source: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.weight_file import check_content, read_config
+from costroute_rt.regular_file import read_regular
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_MOST_BYTES = 64 << 20
+"""Of each file of a tokenizer."""
 _NEIGHBOURS = 20
 """Added tokens that each added token is tried beside."""
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -95,15 +97,15 @@ def load_clip_tokenizer(folder: Path) -> Any:
     for name in ("tokenizer_config.json", "vocab.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"):
         if (folder / name).exists():
             read_config(folder / name)
-    has_words = [(folder / name).exists() for name in ("vocab.json", "merges.txt")]
+    has_words = all((folder / name).exists() for name in ("vocab.json", "merges.txt"))
+    if has_words:
+        check_content(folder / "merges.txt")
+    elif not (folder / "tokenizer.json").exists():
+        raise BundleError(folder, "it has neither vocab.json and merges.txt nor tokenizer.json", "download the whole checkpoint")
     try:
-        if all(has_words):
-            check_content(folder / "merges.txt")
-            return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        if not (folder / "tokenizer.json").exists():
-            raise BundleError(folder, "it has neither vocab.json and merges.txt nor tokenizer.json", "download the whole checkpoint")
         with tempfile.TemporaryDirectory() as copy:
-            _write_words(folder, Path(copy))
+            _copy_words(folder, Path(copy)) if has_words else _write_words(folder, Path(copy))
+            _copy_settings(folder, Path(copy))
             return CLIPTokenizer.from_pretrained(copy, local_files_only=True)
     except BundleError:
         raise
@@ -112,8 +114,14 @@ def load_clip_tokenizer(folder: Path) -> Any:
         raise BundleError(folder, problem, "download the checkpoint again") from error
 
 
+def _copy_words(folder: Path, copy: Path) -> None:
+    for name in ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer.json"):
+        if (folder / name).exists():
+            (copy / name).write_bytes(read_regular(folder / name, _MOST_BYTES))
+
+
 def _write_words(folder: Path, copy: Path) -> None:
-    """Writes vocab.json and merges.txt from a tokenizer.json, and copies the settings beside it."""
+    """Writes vocab.json and merges.txt from a tokenizer.json."""
     whole = read_config(folder / "tokenizer.json")
     model = whole["model"]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
@@ -121,9 +129,15 @@ def _write_words(folder: Path, copy: Path) -> None:
     (copy / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
     added = {token["content"]: token["id"] for token in whole.get("added_tokens", ()) if token["content"] not in model["vocab"]}
     (copy / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+
+
+def _copy_settings(folder: Path, copy: Path) -> None:
+    """Copies the settings, without names of files: transformers would read them, wherever they are, into the tokenizer."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).exists():
-            shutil.copy(folder / name, copy)
+            settings = read_config(folder / name)
+            plain = {key: value for key, value in settings.items() if not key.endswith(("_file", "name_or_path")) and key != "auto_map"}
+            (copy / name).write_text(json.dumps(plain), encoding="utf-8")
 
 
 def _as_written(token: Any) -> Any:

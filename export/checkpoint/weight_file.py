@@ -6,15 +6,19 @@ A network has one file or an index of several, in safetensors or in torch's form
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from costroute_rt.engines.bundle.json_bound import check_json_size
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.error import BundleError
+from costroute_rt.regular_file import find_link_out, open_regular, read_regular
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<head")
@@ -23,6 +27,7 @@ _VARIANTS = ("fp32", "fp16", "bf16")
 """Variants that hold the plain weights in another precision, best first; others (`non_ema`) come after them."""
 _PRECISIONS = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL", "U8"})
 _WHOLE = frozenset({"I64", "I32", "BOOL", "U8"})
+_MOST_JSON_BYTES, _MOST_JSON_VALUES = 64 << 20, 3_000_000
 DOWNLOAD_AGAIN = "download the checkpoint again"
 
 
@@ -77,7 +82,11 @@ def read_config(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint; raises BundleError that names what the file is instead."""
     check_content(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        data = read_regular(path, _MOST_JSON_BYTES)
+        check_json_size(data, _MOST_JSON_VALUES)
+        value = json.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise BundleError(path, f"it cannot be read: {error.strerror or error}", DOWNLOAD_AGAIN) from error
     except (ValueError, RecursionError) as error:
         raise BundleError(path, f"it is not valid JSON: {error}", DOWNLOAD_AGAIN) from error
     if not isinstance(value, dict):
@@ -88,7 +97,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def check_content(path: Path) -> bytes:
     """The first bytes of a file; raises BundleError if it cannot be read, is empty, a pointer of Git LFS, or a web page."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(_HEAD_BYTES)
     except FileNotFoundError as error:
         raise BundleError(path, "it is missing", "download the whole checkpoint") from error
@@ -101,6 +110,29 @@ def check_content(path: Path) -> bytes:
     if head.lstrip().lower().startswith(_MARKUP):
         raise BundleError(path, "it is a web page, such as an error message of the site it was downloaded from", DOWNLOAD_AGAIN)
     return head
+
+
+def check_place(path: Path, root: Path) -> None:
+    """Raises BundleError for a link out of the checkpoint in `root`, and for anything but a regular file or a folder.
+
+    What a link leads to would be copied into the bundle, and published with it.
+    """
+    try:
+        target, mode = find_link_out(path, root), path.stat().st_mode
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        raise BundleError(path, f"it cannot be read: {getattr(error, 'strerror', None) or error}", DOWNLOAD_AGAIN) from error
+    if target is not None:
+        raise BundleError(path, f"it is a link out of the checkpoint, to {target}", "replace the link with the file itself")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BundleError(path, "it is not a regular file", DOWNLOAD_AGAIN)
+
+
+def check_places(folder: Path, root: Path) -> None:
+    """As `check_place`, for a folder of the checkpoint and everything in it."""
+    check_place(folder, root)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            check_place(Path(parent, name), root)
 
 
 def _rank(variant: str | None) -> tuple[int, str]:

@@ -1,5 +1,8 @@
 """Reading CSV files: compressed or not, with or without a byte order mark, as spreadsheets and people write them.
 
+Files of anybody are read: regular files alone, of bounded size, also when they are decompressed. Texts that a spreadsheet would run as a
+formula are written with an apostrophe before them, which is removed when a table that labelling wrote is read.
+
 Commas, semicolons or tabs separate the fields (a first line `sep=;` names the separator). Column names are found whatever their case and
 the blanks around them; columns without a name and rows without a value are left out.
 """
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from costroute_rt.error import LabelError, Reason
+from costroute_rt.regular_file import open_regular
 
 LARGEST_NUMBER = 1e12
 """Largest score and cost of a table, which leaves room for squares and sums in float32."""
@@ -28,8 +32,11 @@ _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"[\w.@+-]+")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _LONGEST_SHOWN = 200
-_LONGEST_LINE = 1_000_000
-"""Characters; longer lines are no rows of a table, and a device such as /dev/zero never ends one."""
+MARK = "fingerprint"
+"""A column that only labelling writes: it distinguishes our tables from others."""
+MOST_CHARACTERS, LONGEST_LINE, MOST_LINES = 256 << 20, 1 << 20, 3_000_000
+_FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+"""How a cell begins that a spreadsheet runs as a formula, and one that was escaped for that reason."""
 
 
 @contextmanager
@@ -39,10 +46,10 @@ def opened(path: Path, missing: str, reason: Reason | None = None) -> Iterator[I
     missing: the remedy if the file does not exist. reason: of that error.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             plain = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            text = io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
-            yield _lines_of(text, path)
+            with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as text:
+                yield _lines(path, text)
     except FileNotFoundError as error:
         raise LabelError(path, "it does not exist", missing, reason=reason) from error
     except UnicodeDecodeError as error:
@@ -53,14 +60,32 @@ def opened(path: Path, missing: str, reason: Reason | None = None) -> Iterator[I
         raise LabelError(path, f"it cannot be read: {error.strerror or error}", "check the path and its permissions") from error
 
 
-def _lines_of(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
-    """The lines with their ends; raises LabelError for one that is too long."""
-    number = 0
-    while line := text.readline(_LONGEST_LINE + 1):
-        number += 1
-        if len(line) > _LONGEST_LINE:
-            raise LabelError(path, f"line {number}: it is longer than {_LONGEST_LINE} characters", "check that it is a CSV file")
+def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    """The lines; raises LabelError for one that is too long, and for too many."""
+    left, number = MOST_CHARACTERS, 0
+    while line := text.readline(LONGEST_LINE + 1):
+        left, number = left - len(line), number + 1
+        if len(line) > LONGEST_LINE:
+            raise LabelError(path, f"line {number}: it has more than {LONGEST_LINE:,} characters", "correct the table")
+        if left < 0 or number > MOST_LINES:
+            limit = f"{MOST_LINES:,} lines or {MOST_CHARACTERS >> 20} MiB"
+            raise LabelError(path, f"it has more than {limit}, decompressed", "split it into several tables")
         yield line
+
+
+def escape_formula(text: str) -> str:
+    """The text with an apostrophe before it, if a spreadsheet would run it as a formula; `unescape_formula` removes it."""
+    if not _FORMULA.match(text):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def unescape_formula(text: str) -> str:
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 class CsvTable:
@@ -70,6 +95,7 @@ class CsvTable:
         self.path, self._remedy, self._rows, self._width = path, remedy, rows, len(header)
         self.columns = {name: index for index, name in enumerate(header) if name}
         """Position of each column; columns without a name are left out."""
+        self._is_escaped = MARK in self.columns
 
     @classmethod
     def open(cls, path: Path, lines: Iterator[str], *, known: Collection[str], needed: Sequence[str], remedy: str) -> CsvTable:
@@ -80,6 +106,7 @@ class CsvTable:
         """
         rows = _Rows(path, lines, remedy)
         header = tidy_header(next(rows, []), known)
+        header = [unescape_formula(name) for name in header] if MARK in header else header
         table = cls(path, remedy, header, rows)
         if not header:
             table.fail(1, "the file is empty")
@@ -98,7 +125,8 @@ class CsvTable:
             if any(field.strip() for field in row[self._width :]) or len(row) < self._width:
                 cause = f"is it incomplete, or is a text that contains {self._rows.separator!r} not in quotes?"
                 self.fail(self._rows.line, f"it has {len(row)} fields instead of {self._width}; {cause}")
-            yield self._rows.line, row[: self._width]
+            fields = row[: self._width]
+            yield self._rows.line, [unescape_formula(field) for field in fields] if self._is_escaped else fields
 
     def fail(self, line: int, problem: str) -> NoReturn:
         raise LabelError(self.path, f"line {line}: {problem}", self._remedy)

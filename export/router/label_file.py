@@ -16,13 +16,21 @@ from typing import BinaryIO, NoReturn
 from filelock import FileLock, Timeout
 
 from costroute_rt.error import ConfigError, LabelError, OutputError
-from costroute_rt.export.router.csv_file import read_number, shorten, show_names, suggest, tidy_header
+from costroute_rt.export.router.csv_file import (
+    LONGEST_LINE,
+    MARK,
+    escape_formula,
+    read_number,
+    shorten,
+    show_names,
+    suggest,
+    tidy_header,
+    unescape_formula,
+)
 from costroute_rt.export.router.prompts import WRITTEN, PromptRow
 
 Key = tuple[str, str, int]
 """prompt_id, candidate, seed"""
-MARK = "fingerprint"
-"""A column that only labelling writes: it distinguishes our tables from others."""
 _LONGEST_TAIL_BYTES = 1 << 16
 _BEGINNING = b"prompt_id,prompt,"
 _SYNC_S = 10.0
@@ -67,7 +75,7 @@ class LabelFile:
 
     def _write(self, row: Sequence[str]) -> None:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(row)
+        csv.writer(text, lineterminator="\n").writerow(map(escape_formula, row))
         data, before = memoryview(text.getvalue().encode()), self.content.whole_bytes
         try:
             with _output_errors(self.path):
@@ -92,6 +100,8 @@ def open_label_file(path: Path, clock: Callable[[], float] = time.monotonic) -> 
         raise ConfigError("labels", str(path), "a name that ends in .csv (a finished table may be compressed)")
     if not path.parent.is_dir():  # taking the lock would create it
         raise OutputError(path, "no such folder")
+    if os.path.lexists(path) and not path.is_file():
+        raise OutputError(path, "it is not a regular file")
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     try:
         with _output_errors(path):
@@ -122,7 +132,7 @@ def read_content(path: Path) -> Content:
 
     def lines(file: BinaryIO) -> Iterator[str]:
         nonlocal offset
-        for line in file:
+        while line := file.readline(LONGEST_LINE):
             offset += len(line)
             yield line.decode("utf-8-sig" if offset == len(line) else "utf-8", errors="strict" if line.endswith(b"\n") else "replace")
 
@@ -155,6 +165,7 @@ def _ends_line(path: Path) -> bool:
 
 def _check_header(path: Path, names: list[str]) -> list[str]:
     header = tidy_header(names, ("prompt_id", "prompt", *WRITTEN))
+    header = [unescape_formula(name) for name in header] if MARK in header else header
     missing = [name for name in ("prompt", "candidate", "score") if name not in header]
     if missing or len(set(header)) < len(header):
         problem = f"it is not a label table: its columns are {show_names(header)}{suggest(missing, header)}"
@@ -166,7 +177,7 @@ def _take(path: Path, line: int, header: list[str], row: list[str], content: Con
     """Adds one row of the table to `content`."""
     if len(row) != len(header):
         raise LabelError(path, f"line {line}: it has {len(row)} fields instead of {len(header)}", "correct or remove it")
-    cells = dict(zip(header, row, strict=True))
+    cells = dict(zip(header, map(unescape_formula, row) if MARK in header else row, strict=True))
     prompt_id = cells.get("prompt_id") or cells["prompt"]
     own = {name: text for name, text in cells.items() if name not in ("prompt_id", "prompt", *WRITTEN) and not name.startswith("score_")}
     before = content.prompts.get(prompt_id)

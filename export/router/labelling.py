@@ -14,7 +14,8 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.section import canonical_json
 from costroute_rt.error import ConfigError, LabelError, PromptError, Reason
 from costroute_rt.export.router.anchors import choose_anchors
-from costroute_rt.export.router.label_file import MARK, LabelFile, open_label_file
+from costroute_rt.export.router.csv_file import MARK
+from costroute_rt.export.router.label_file import LabelFile, open_label_file
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.prompts import PromptRow
 from costroute_rt.export.router.scorers import Scorer, score_image

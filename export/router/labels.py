@@ -14,8 +14,7 @@ import numpy as np
 from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.error import LabelError, Reason
 from costroute_rt.export.router.cells import Cells, make_cells
-from costroute_rt.export.router.csv_file import CsvTable, opened, read_number, shorten, suggest
-from costroute_rt.export.router.label_file import MARK
+from costroute_rt.export.router.csv_file import MARK, CsvTable, opened, read_number, shorten, suggest
 
 __all__ = ["Cells", "Label", "LabelTable"]
 

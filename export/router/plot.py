@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,13 +14,17 @@ from costroute_rt.engines.machine.fix import Fix
 from costroute_rt.engines.machine.installation import explain_import
 from costroute_rt.export.router.curve import Curve
 from costroute_rt.export.router.evaluate import Evaluation
+from costroute_rt.plain_text import printable
 
 INK, QUIET, GRID = "#1d2433", "#6b7486", "#e4e8ef"
 ACCENT, GOLD = "#2563eb", "#d97706"
 PALE_BLUE = "#9dc0f0"
 FAMILIES = (("#a7d8cf", "#0f766e"), ("#fbd9a5", "#c2410c"), ("#bcd3fb", "#1d4ed8"), ("#dccbfb", "#6d28d9"), ("#f9c6d3", "#be185d"))
 """Lightest and darkest colour for the candidates of one denoiser."""
+MOST_CATEGORIES, _LONGEST_NAME = 100, 60
 _STYLE = {
+    "text.parse_math": False,  # names may have dollar signs
+    "text.usetex": False,
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
     "font.size": 10,
@@ -104,8 +109,8 @@ def plot_calibration(found: Evaluation) -> str:
 
 
 def plot_categories(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Each category's gain with its interval."""
-    ordered = rows[::-1]
+    """Each category's gain with its interval, for the first MOST_CATEGORIES."""
+    ordered = rows[:MOST_CATEGORIES][::-1]
     values = np.array([row["gain"]["value"] for row in ordered])
     reach = np.abs(np.array([[row["gain"]["low"], row["gain"]["high"]] for row in ordered]).T - values)
     with _axes("categories", 7.4, 0.9 + 0.27 * len(ordered)) as (axes, out):
@@ -119,20 +124,27 @@ def plot_categories(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _category(row: Mapping[str, Any]) -> str:
     spent = "" if row["mean_ms"] is None else f", {row['mean_ms']:.0f} ms"
-    return f"{row['name']} ({row['prompts']} prompts{spent})"
+    return f"{_plain(row['name'])} ({row['prompts']} prompts{spent})"
+
+
+def _plain(name: str) -> str:
+    """A name from a table, short and without characters that SVG cannot hold."""
+    return printable(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}...")
 
 
 @contextmanager
 def _axes(name: str, width: float, height: float) -> Iterator[tuple[Any, list[str]]]:
     """Axes to draw on, and a list that holds the SVG element when the block ends; raises BackendError without matplotlib."""
     try:
-        import matplotlib
+        import matplotlib.style
         from matplotlib.figure import Figure
     except ImportError as error:
         raise explain_import(error, "matplotlib", Fix.extra("report")) from error
     out: list[str] = []
     style: Any = {**_STYLE, "svg.hashsalt": name}  # ids in one page must differ from plot to plot
-    with matplotlib.rc_context(style):
+    # Defaults, whatever a matplotlibrc in the working directory says; glyphs are the browser's.
+    with matplotlib.style.context(["default", style]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure.add_subplot(), out
         text = io.StringIO()
@@ -159,7 +171,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     """The names without their first word, up to a hyphen, if all share it."""
     first = {name.partition("-")[:2] for name in names}
     is_shared = len(names) > 1 and len(first) == 1 and all(hyphen for _, hyphen in first)
-    return [name.partition("-")[2] if is_shared else name for name in names]
+    return [_plain(name.partition("-")[2] if is_shared else name) for name in names]
 
 
 def shades(names: Sequence[str]) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as escape_html
 
 from costroute_rt.export.router import plot
 from costroute_rt.export.router.curve import Interval
 from costroute_rt.export.router.evaluate import Evaluation
+from costroute_rt.plain_text import printable
 
 _ROUTERS = {"router": "this router", "length": "longer prompts get more time", "average": "averages only"}
 _FIGURES = {
@@ -54,6 +55,11 @@ class Example:
     candidate: str
     ms: float
     png: bytes
+
+
+def escape(text: str) -> str:
+    """Text of anybody for HTML: it makes no element, and no character that is invisible or turns the direction of writing."""
+    return escape_html(printable(text, keep_lines=True))
 
 
 def write_page(found: Evaluation, *, title: str, reason: str, examples: Sequence[Example] = ()) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import ConfigError, CostrouteError, LabelError
 from costroute_rt.export.router.csv_file import LARGEST_NUMBER
 from costroute_rt.export.router.prompts import PromptRow
+
+_log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8]
 FORMS = "postcard, clip:FOLDER or module:function"
@@ -96,7 +99,8 @@ class ClipScorer:
         if not (folder / "config.json").is_file():
             raise ConfigError("scorer", f"clip:{folder}", "a folder with a CLIP model as transformers saves it")
         try:
-            model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+            is_safe = any(folder.glob("*.safetensors"))  # safetensors first; torch's files hold code, which weights_only refuses
+            model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=is_safe, weights_only=True).eval()
             processor = CLIPProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
         except Exception as error:  # transformers raises many types for damaged files
             reason = " ".join(str(error).split())[:200]
@@ -135,16 +139,21 @@ class FunctionScorer:
 
     @classmethod
     def open(cls, spec: str) -> FunctionScorer:
-        """`module:function`, imported from the working folder or Python's search path; raises ConfigError."""
+        """`module:function`, imported from Python's search path or, after that, the working folder; raises ConfigError.
+
+        Importing runs the module's code, so its file is logged.
+        """
         module, _, name = spec.partition(":")
         folder = os.getcwd()
-        sys.path.insert(0, folder)
+        sys.path.append(folder)  # last, so that nothing there takes the place of an installed module
         try:
-            function = getattr(importlib.import_module(module), name)
+            found = importlib.import_module(module)
+            _log.warning("the scorer %s runs the code in %s", spec, getattr(found, "__file__", None) or "Python itself")
+            function = getattr(found, name)
         except Exception as error:  # importing runs the user's code
             raise ConfigError("scorer", spec, f"{FORMS} ({type(error).__name__}: {error})") from error
         finally:
-            sys.path.remove(folder)
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]
         if not callable(function):
             raise ConfigError("scorer", spec, f"a function, not an object of type {type(function).__name__}")
         return cls(name, function)

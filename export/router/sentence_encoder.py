@@ -17,13 +17,16 @@ from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.machine.fix import Fix
 from costroute_rt.engines.machine.installation import explain_import
 from costroute_rt.engines.machine.telemetry import opt_out_hub
-from costroute_rt.error import ConfigError, CostrouteError
+from costroute_rt.error import BundleError, ConfigError, CostrouteError
 from costroute_rt.export.checkpoint.component import export_graph, write_weights
+from costroute_rt.export.checkpoint.weight_file import check_places
 from costroute_rt.export.graph.compose import compose_embedding, keep_outputs, save_graph
+from costroute_rt.regular_file import find_link_out, read_regular
 from costroute_rt.routing.prompt_encoder import TOKENIZER
 from costroute_rt.routing.router_network import encoder_network
 
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
+_MOST_JSON_BYTES = 1 << 20
 _CLIP_TYPES = ("clip", "clip_text_model")
 _OFFSET_TYPES = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Models whose position numbers start after the padding token's number."""
@@ -52,6 +55,10 @@ def export_sentence_encoder(source: Path, target: Path) -> dict[str, Any]:
     _import_transformers()
     layout = read_layout(source)
     try:
+        check_places(source, source)
+    except BundleError as error:
+        refuse(source, f"{error.path}: {error.problem}")
+    try:
         module, tokenizer = _load(layout.transformer)
     except CostrouteError:
         raise
@@ -74,8 +81,12 @@ def read_layout(source: Path) -> Layout:
         return Layout(source, "mean", False, None, False)
     transformer, pooling, is_normalised = source, "mean", False
     settings: dict[str, Any] = {}
-    for module in _read_json(source, "modules.json"):
-        kind, path = str(module["type"]).rpartition(".")[2], str(module.get("path", ""))
+    for module in _read_json(source, "modules.json", list):
+        if not isinstance(module, dict):
+            refuse(source, "its modules.json is not a list of modules")
+        kind, path = str(module.get("type")).rpartition(".")[2], str(module.get("path", ""))
+        if "\0" in path or find_link_out(source / path, source) is not None:
+            refuse(source, f"its modules.json leads out of the folder, to {path}")
         if kind in ("Transformer", "CLIPModel"):
             transformer = source / path
             name = f"{path}/sentence_bert_config.json".lstrip("/")
@@ -101,11 +112,14 @@ def _read_pooling(source: Path, config: Mapping[str, Any]) -> str:
     return _POOLINGS[chosen[0]]
 
 
-def _read_json(source: Path, name: str) -> Any:
+def _read_json(source: Path, name: str, kind: type = dict) -> Any:
     try:
-        return json.loads((source / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(read_regular(source / name, _MOST_JSON_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         refuse(source, f"{name}: {getattr(error, 'strerror', None) or error}")
+    if not isinstance(value, kind):
+        refuse(source, f"{name} does not hold {'a list' if kind is list else 'an object'}")
+    return value
 
 
 def _import_transformers() -> None:
@@ -122,17 +136,18 @@ def _load(folder: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    how = {"local_files_only": True, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(folder, **how)
     kind = AutoModel
     if config.model_type in _CLIP_TYPES:
         kind = CLIPTextModel if config.architectures == ["CLIPTextModel"] else CLIPTextModelWithProjection
-    module, found = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+    module, found = kind.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **how)
     missing = [name for name in found["missing_keys"] if not name.startswith("pooler.")]
     if missing or getattr(module.config, "is_encoder_decoder", False):
         raise ValueError(f"it lacks {', '.join(sorted(missing)[:3])}" if missing else "it is an encoder and a decoder")
     if isinstance(getattr(module, "pooler", None), torch.nn.Module):
         module.pooler = None  # another head, which is not used
-    return module.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return module.eval(), AutoTokenizer.from_pretrained(folder, **how)
 
 
 def _write_tokenizer(tokenizer: Any, path: Path, *, is_lowered: bool) -> None:

@@ -93,8 +93,8 @@ class HashedEncoder:
     def __post_init__(self) -> None:
         if not 1 <= self.dimensions <= _MOST_DIMENSIONS:
             raise ConfigError("dimensions", self.dimensions, f"1 to {_MOST_DIMENSIONS}")
-        if not self.orders or not all(1 <= order <= _LONGEST_ORDER for order in self.orders):
-            raise ConfigError("orders", self.orders, f"lengths of n-grams, 1 to {_LONGEST_ORDER}")
+        if not 1 <= len(self.orders) <= _LONGEST_ORDER or not all(1 <= order <= _LONGEST_ORDER for order in self.orders):
+            raise ConfigError("orders", self.orders[: _LONGEST_ORDER + 1], f"lengths of n-grams, 1 to {_LONGEST_ORDER}")
 
     @property
     def kind(self) -> str:
@@ -242,14 +242,17 @@ class EngineEncoder:
 def load_encoder(settings: Mapping[str, Any], folder: Path | None = None, open_engine: OpenEngine = no_engine) -> PromptEncoder:
     """The encoder whose `to_json` this is; raises ValueError, KeyError, TypeError, ConfigError or BundleError for anything else.
 
-    folder: holds the tokenizer of a sentence encoder. open_engine: called for the engine of its network whenever it encodes.
+    folder: holds the tokenizer of a sentence encoder; None if there is none.
+    open_engine: called for the engine of its network whenever it encodes.
     """
     kind = settings["kind"]
     if kind == "hashed":
         return HashedEncoder(whole_number(settings["dimensions"]), tuple(whole_number(order) for order in settings["orders"]))
     if kind == "states":
         return StatesEncoder(whole_number(settings["states_width"]))
-    if kind == "engine" and folder is not None:
+    if kind == "engine":
+        if folder is None:
+            raise ValueError("the prompt encoder 'engine' has no tokenizer that the manifest lists")
         return EngineEncoder.open(
             folder,
             open_engine,

@@ -195,11 +195,19 @@ class Router:
         (folder / ROUTER_JSON).write_bytes(canonical_json(settings))
 
     @classmethod
-    def load(cls, folder: Path, *, open_engine: OpenEngine = no_engine, hash_files: HashFiles = sha256_files) -> Router:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        open_engine: OpenEngine = no_engine,
+        hash_files: HashFiles = sha256_files,
+        may_have_tokenizer: bool = True,
+    ) -> Router:
         """The router that `save` wrote into `folder`; raises BundleError for files that are missing, damaged or something else.
 
         open_engine: called for the engines of its networks whenever it judges.
         hash_files: hashes its files, or knows their hashes.
+        may_have_tokenizer: whether a tokenizer in the folder is part of the router.
         """
         path = folder / ROUTER_JSON
         section = read_settings(path)
@@ -209,8 +217,8 @@ class Router:
             raise router_error(arrays_path, f"it is missing, or not the file {ROUTER_JSON} was written with")
         arrays = read_arrays(arrays_path)
         try:
-            return _build(cls, section, folder, arrays, open_engine)
-        except (ConfigError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            return _build(cls, section, folder if may_have_tokenizer else None, arrays, open_engine)
+        except (ConfigError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise router_error(path, f"it is not a usable router: {error or type(error).__name__}") from error
 
 
@@ -272,7 +280,7 @@ def _check_format(section: Section) -> None:
 
 
 def _build(
-    cls: type[Router], section: Section, folder: Path, arrays: dict[str, npt.NDArray[np.float32]], open_engine: OpenEngine
+    cls: type[Router], section: Section, folder: Path | None, arrays: dict[str, npt.NDArray[np.float32]], open_engine: OpenEngine
 ) -> Router:
     for name, other in section.texts("shared").items():
         arrays[name] = arrays[other]

@@ -34,10 +34,12 @@ def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine, hash_files:
     path, arrays = bundle.path(bundle.router["file"]), bundle.path(bundle.router["arrays"])
     if path.name != ROUTER_JSON or arrays != path.with_name(ROUTER_ARRAYS):
         raise router_error(path, f"expected {ROUTER_JSON} and {ROUTER_ARRAYS} in one folder")
-    router = Router.load(path.parent, open_engine=open_engine, hash_files=hash_files)
+    tokenizer = bundle.router.get("tokenizer")
+    if tokenizer is not None and bundle.path(tokenizer) != path.with_name(TOKENIZER):
+        expected = path.with_name(TOKENIZER).relative_to(bundle.root).as_posix()
+        raise router_error(path, f"expected {expected} to be the router's tokenizer")
+    router = Router.load(path.parent, open_engine=open_engine, hash_files=hash_files, may_have_tokenizer=tokenizer is not None)
     check_router(router, bundle, path)
-    if isinstance(router.encoder, EngineEncoder) and bundle.router.get("tokenizer") != f"{FOLDER}/{TOKENIZER}":
-        raise router_error(path, f"expected {FOLDER}/{TOKENIZER} to be the router's tokenizer")
     for network in router.networks:
         component = bundle.components.get(network.role)
         if component is None or bundle.graphs[component.graphs[network.graph]] != network.spec:
@@ -89,8 +91,8 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
     check_router(router, bundle, router_folder / ROUTER_JSON)
     files = _router_files(router)
     for name in files:
-        if not (router_folder / name).is_file():
-            raise router_error(router_folder / name, "the router needs this file")
+        if (router_folder / name).is_symlink() or not (router_folder / name).is_file():
+            raise router_error(router_folder / name, "the router needs this file, which must not be a link")
     for network in router.networks:
         read_stored_tensors(router_folder / network.weights)
     if os.path.lexists(target) and not force:

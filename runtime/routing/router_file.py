@@ -10,13 +10,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from costroute_rt.engines.bundle.section import Section, parse_section, read_regular_file
+from costroute_rt.engines.bundle.json_bound import check_json_size
+from costroute_rt.engines.bundle.section import Section, parse_section
 from costroute_rt.error import BundleError, Reason
+from costroute_rt.regular_file import read_regular
 from costroute_rt.routing.array import AnyArray, Float32Array
 
 ROUTER_JSON, ROUTER_ARRAYS = "router.json", "router.safetensors"
 _KINDS = (np.float16, np.float32)
-_JSON_LIMIT_BYTES = 256 << 20
+_JSON_LIMIT_BYTES, _MOST_VALUES = 64 << 20, 4_000_000
+_ARRAYS_LIMIT_BYTES = 256 << 20
 
 
 def router_error(path: Path, problem: str) -> BundleError:
@@ -33,7 +36,7 @@ def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
 def read_arrays(path: Path) -> dict[str, Float32Array]:
     """Every array of a safetensors file, as float32; raises BundleError for a damaged file, and for NaN, infinity or other kinds."""
     try:
-        stored = load(path.read_bytes())
+        stored = load(read_regular(path, _ARRAYS_LIMIT_BYTES))
     except OSError as error:
         raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -57,7 +60,10 @@ def read_settings(path: Path) -> Section:
         raise router_error(path, problem)
 
     try:
-        data = read_regular_file(path, _JSON_LIMIT_BYTES)
+        data = read_regular(path, _JSON_LIMIT_BYTES)
+        check_json_size(data, _MOST_VALUES)
     except OSError as error:
         raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        fail(str(error))
     return parse_section(data, fail)

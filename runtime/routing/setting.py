@@ -14,7 +14,10 @@ def number(value: object) -> float:
     """The value, which must be a number; raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"setting {value!r}: expected a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError("setting: expected a number, not one of hundreds of digits") from error
 
 
 def text(value: object) -> str:

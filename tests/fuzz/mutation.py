@@ -16,8 +16,9 @@ from typing import Any
 
 import onnx
 
-from costroute_rt.engines.bundle.section import read_regular_file
+from costroute_rt.engines.bundle.section import MOST_BYTES
 from costroute_rt.engines.store.cost import _digest as costs_digest
+from costroute_rt.regular_file import read_regular
 from tests.fuzz.odd import TEXTS, odd_text
 
 VALUES: tuple[Any, ...] = (
@@ -278,15 +279,15 @@ def seal(bundle: Path) -> None:
     """Make the hashes and sizes of a bundle, or of an engine, agree with its files, as far as the manifest can be read."""
     path = bundle / "manifest.json"
     with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        manifest = json.loads(read_regular_file(path))
+        manifest = json.loads(read_regular(path, MOST_BYTES))
         for name, entry in manifest["files"].items():
             with suppress(OSError, ValueError, TypeError, AttributeError):
-                data = read_regular_file(bundle / name)
+                data = read_regular(bundle / name, MOST_BYTES)
                 entry.update({"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
         path.write_text(json.dumps(manifest))
     with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        costs = json.loads(read_regular_file(bundle / "costs.json"))
+        costs = json.loads(read_regular(bundle / "costs.json", MOST_BYTES))
         costs["sha256"] = costs_digest(costs["costs"])
         (bundle / "costs.json").write_text(json.dumps(costs))
     with suppress(OSError):
-        (bundle / "manifest.sha256").write_text(hashlib.sha256(read_regular_file(path)).hexdigest())
+        (bundle / "manifest.sha256").write_text(hashlib.sha256(read_regular(path, MOST_BYTES)).hexdigest())

@@ -463,7 +463,7 @@ def test_an_engine_that_passed_its_race_is_neither_built_nor_raced_again(
     gone = next(each for each in store.engines() if (each.key.backend, each.key.graph) == ("gated", "tiny/turbo/step"))
     store.remove(gone.digest)
     with open_gated() as runtime:
-        job = json.loads(upgrade_of(runtime)._builder._process.args[-1])  # type: ignore[union-attr]
+        job = json.loads(json.dumps(upgrade_of(runtime)._builder.job))  # type: ignore[union-attr]
         assert len(job["names"]) == 5
         assert upgrade_of(runtime).wait(OPEN_S)
         assert runtime.building is not None
