@@ -141,14 +141,15 @@ class Bundle:
         used = {file for component in self.components.values() if name in component.graphs.values() for file in component.weights}
         weights = {file: self.files[file].bytes for file in used}
         try:
-            check_graph(name, self.read(name, folder), weights, folder or self.root, _fail_at(self.path(name)))
+            check_graph(name, self.read(name, folder), weights, folder or self.root, lambda file: _fail_at(self.path(file)))
         except OSError as error:
             raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
 
     def check_hashes(self, *names: str, folder: Path | None = None, hash_files: HashFiles = sha256_files) -> None:
         """Compare the hashes of the named files, or of all, with the manifest; raises BundleError.
 
-        folder: where the files are read; None is the bundle itself. hash_files: hashes files (about 1 ms per megabyte), or knows their hashes.
+        folder: where the files are read; None is the bundle itself.
+        hash_files: hashes files (about 1 ms per megabyte), or knows their hashes.
         """
         listed = {name: self.path(name) for name in (names or self.files)}
         wanted = listed if folder is None else {name: folder / name for name in listed}

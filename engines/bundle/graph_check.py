@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -19,11 +19,13 @@ _MOST_USES = 4
 _BLOCK_BYTES = 4 << 20
 
 
-def check_graph(name: str, data: bytes, weights: Mapping[str, int], folder: Path, fail: Fail) -> None:
-    """Check the content of a graph; calls `fail` with what is wrong. Raises OSError where the weights cannot be read.
+def check_graph(name: str, data: bytes, weights: Mapping[str, int], folder: Path, fail_at: Callable[[str], Fail]) -> None:
+    """Check the content of a graph; calls what `fail_at` returns with what is wrong. Raises OSError where the weights cannot be read.
 
-    name: of the graph, in the bundle. weights: the weight files that it may use, with their sizes in bytes. folder: the weights are read below it.
+    name: of the graph, in the bundle. weights: the weight files that it may use, with their sizes in bytes.
+    folder: the weights are read below it. fail_at: reports problems of a file of the bundle.
     """
+    fail = fail_at(name)
     try:
         tensors = read_external_tensors(data)
     except ValueError as error:
@@ -38,7 +40,7 @@ def check_graph(name: str, data: bytes, weights: Mapping[str, int], folder: Path
         opened = {location: stack.enter_context(open_regular(folder / file)) for location, file in files.items()}
         for each in sorted(set(tensors), key=lambda each: (each.location, each.offset)):
             if _is_broken(opened[each.location], each):
-                fail(f"its weights are not finite: the {each.dtype} numbers from byte {each.offset} of {files[each.location]}")
+                fail_at(files[each.location])(f"its {each.dtype} numbers from byte {each.offset} are NaN or infinite")
 
 
 def _target(name: str, location: str, weights: Mapping[str, int], fail: Fail) -> str:

@@ -201,10 +201,7 @@ def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpe
 
 
 def _template(section: Section, key: str) -> str:
-    text = str(section.get(key, str, "text")) if key in section.values else ""
-    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-        section.fail(f"manifest {section.at(key)} is {shorten(text)}: expected text without halves of surrogate pairs")
-    return text
+    return str(section.get(key, str, "text")) if key in section.values else ""
 
 
 def _image(section: Section) -> ImageSpec:
@@ -305,7 +302,5 @@ def _quality(section: Section, names: list[str]) -> Mapping[str, Any]:
         candidates[name] = {"mean": row.number("mean"), "standard_error": row.number("standard_error", minimum=0)}
     missing = [name for name in names if name not in candidates]
     if missing:
-        section.fail(
-            f"manifest quality has no entry for {', '.join(missing[:3])}{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}"
-        )
+        section.fail(f"manifest quality has no entry for {', '.join(missing[:3])}" + (" and others" if len(missing) > 3 else ""))
     return {"metric": section.text("metric"), "candidates": candidates}

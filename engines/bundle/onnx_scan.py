@@ -181,10 +181,12 @@ class _Scan:
             raise ValueError(f"the tensor {name} has an impossible shape")
         dtype, bits = BITS[kind]
         size = -(-math.prod(axes) * bits // 8)
+        places = [self._entry(entry) for entry in entries]
         if is_external != bool(entries) or len(data) > (0 if is_external else 1):
-            raise ValueError(f"the numbers of the tensor {name} have more than one place, or none")
+            where = f": in the file and in {dict(places).get('location')}" if entries else ""
+            raise ValueError(f"the numbers of the tensor {name} have more than one place, or none{where}")
         if is_external:
-            self.external.append(_external(name, [self._entry(entry) for entry in entries], size, dtype))
+            self.external.append(_external(name, places, size, dtype))
         else:
             self.inline(name, dtype, math.prod(axes), size, data)
 
