@@ -171,6 +171,10 @@ class OpenVinoEngine:
     def to_host(self, value: Value) -> npt.NDArray[Any]:
         return np.asarray(value)
 
+    def stop(self) -> None:
+        if self._request is not None:
+            self._request.cancel()
+
     def close(self) -> None:
         self._request = None
 

@@ -14,6 +14,7 @@ from costroute_rt.engines.bundle.manifest import (
     FORMAT_VERSION,
     GUIDANCE_KINDS,
     LONGEST_SIDE_PX,
+    MOST_ELEMENTS,
     NEGATIVE_RULES,
     ROUTER_GRAPHS,
     Component,
@@ -30,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of families and graphs, without the @ that separates the size in names of engines."""
 _MOST_TOKENS, _LARGEST_TOKEN, _MOST_CHANNELS, _MOST_FACTOR = 1 << 16, 2**31 - 1, 64, 256
-_LONGEST_AXIS, _MOST_AXES, _MOST_ELEMENTS = 1 << 20, 8, 1 << 28
+_LONGEST_AXIS, _MOST_AXES = 1 << 20, 8
 _MOST_CANDIDATES, _MOST_SIZES, _MOST_STEPS = 1000, 256, 10_000
 """Limits beyond any known model, to refuse values that would exhaust the memory."""
 _NOT_IN_NAMES = re.compile(r'[\\:<>"|?*\x00-\x1f\x7f]')
@@ -138,8 +139,8 @@ def _tensor_spec(section: Section) -> TensorSpec:
         is_length = type(axis) is int and 0 < axis <= _LONGEST_AXIS
         if not is_length and not (isinstance(axis, str) and axis):
             section.fail(f"manifest {section.at('shape')} has the axis {shorten(axis)}: expected a positive length or a name")
-    if len(shape) > _MOST_AXES or math.prod(axis for axis in shape if isinstance(axis, int)) > _MOST_ELEMENTS:
-        section.fail(f"manifest {section.at('shape')} is {shorten(shape)}: expected {_MOST_AXES} axes, {_MOST_ELEMENTS} numbers at most")
+    if len(shape) > _MOST_AXES or math.prod(axis for axis in shape if isinstance(axis, int)) > MOST_ELEMENTS:
+        section.fail(f"manifest {section.at('shape')} is {shorten(shape)}: expected {_MOST_AXES} axes, {MOST_ELEMENTS} numbers at most")
     return TensorSpec(dtype, tuple(shape))
 
 

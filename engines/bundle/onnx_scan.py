@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from costroute_rt.engines.bundle.finite import PATTERNS, has_broken_number
+from costroute_rt.engines.bundle.manifest import MOST_ELEMENTS
 from costroute_rt.engines.bundle.onnx_file import LARGEST_FILE_BYTES, MOST_FIELDS, read_value
 from costroute_rt.engines.bundle.onnx_schema import ATTRIBUTE, BITS, ENTRY, GRAPH, MODEL, NODE, TENSOR, VALUE
 from costroute_rt.engines.bundle.protobuf import Reader, Span, part, signed
 from costroute_rt.engines.bundle.regular_file import describe_bytes
 
-MOST_ELEMENTS, MOST_AXES = 1 << 28, 16
-"""Of one tensor: as float32 it has 1 GiB."""
+_MOST_AXES = 16
 _MOST_NODES = 100_000
 _MOST_SUBGRAPHS = 8
 """Graphs in each other."""
@@ -177,7 +177,7 @@ class _Scan:
                 self.reader.check(part(value), ENTRY)
         if kind not in BITS:
             raise ValueError(f"the tensor {name} has an unknown type, {kind}")
-        if len(axes) > MOST_AXES or any(axis > 1 << 40 for axis in axes):
+        if len(axes) > _MOST_AXES or any(axis > 1 << 40 for axis in axes):
             raise ValueError(f"the tensor {name} has an impossible shape")
         dtype, bits = BITS[kind]
         size = -(-math.prod(axes) * bits // 8)
