@@ -27,10 +27,10 @@ from costroute_rt.engines.bundle.manifest import (
 )
 from costroute_rt.engines.bundle.manifest_reader import GRAPH_SUFFIX, parse_manifest
 from costroute_rt.engines.bundle.mistaken import mistaken_path
-from costroute_rt.engines.bundle.regular_file import read_regular
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.bundle.section import Fail, canonical_json, parse_section
 from costroute_rt.error import BundleError
+from costroute_rt.regular_file import read_regular
 
 _REMEDY = "get the bundle again"
 _MANIFEST_LIMIT_BYTES = 2 << 20
@@ -118,7 +118,7 @@ class Bundle:
         path = self.path(name)
         try:
             data = read_regular(path if folder is None else folder / name, self.files[name].bytes)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise BundleError(path, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
         self._compare(name, path, hashlib.sha256(data).hexdigest())
         return data
@@ -231,8 +231,6 @@ def _read_manifest(root: Path) -> bytes:
         stated = read_regular(root / MANIFEST_SHA256, _DIGEST_LIMIT_BYTES).decode("ascii", errors="replace").strip()
     except OSError as error:
         raise BundleError(error.filename or path, f"a bundle needs this file: {_reason(error)}", _REMEDY) from error
-    except ValueError as error:
-        raise BundleError(path, str(error), _REMEDY) from error
     if hashlib.sha256(data).hexdigest() != stated:
         raise BundleError(path, f"its content does not match {MANIFEST_SHA256}", _REMEDY)
     return data

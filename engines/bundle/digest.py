@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from costroute_rt.engines.bundle.regular_file import open_regular
+from costroute_rt.regular_file import open_regular
 
 HashFiles = Callable[[Iterable[Path]], Mapping[Path, str]]
 """Returns the hexadecimal SHA-256 of each file; raises OSError."""

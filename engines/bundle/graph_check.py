@@ -11,8 +11,8 @@ from typing import BinaryIO
 from costroute_rt.engines.bundle.finite import has_broken_number
 from costroute_rt.engines.bundle.manifest_reader import check_path
 from costroute_rt.engines.bundle.onnx_scan import ExternalTensor, read_external_tensors
-from costroute_rt.engines.bundle.regular_file import open_regular, read_exactly
 from costroute_rt.engines.bundle.section import Fail
+from costroute_rt.regular_file import open_regular
 
 _MOST_USES = 4
 """How many times the weights may be used in one graph, by bytes: more would fill the memory from a small file."""
@@ -54,6 +54,6 @@ def _target(name: str, location: str, weights: Mapping[str, int], fail: Fail) ->
 def _is_broken(file: BinaryIO, tensor: ExternalTensor) -> bool:
     file.seek(tensor.offset)
     for start in range(0, tensor.length, _BLOCK_BYTES):
-        if has_broken_number(read_exactly(file, min(_BLOCK_BYTES, tensor.length - start)), tensor.dtype):
+        if has_broken_number(file.read(min(_BLOCK_BYTES, tensor.length - start)), tensor.dtype):
             return True
     return False

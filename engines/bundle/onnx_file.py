@@ -7,7 +7,7 @@ from pathlib import Path
 from costroute_rt.engines.bundle.manifest import GraphSpec, TensorSpec
 from costroute_rt.engines.bundle.onnx_schema import AXIS, BITS, GRAPH, MODEL, SHAPE, TENSOR_TYPE, TYPE, VALUE
 from costroute_rt.engines.bundle.protobuf import Reader, Span, part, signed
-from costroute_rt.engines.bundle.regular_file import read_regular
+from costroute_rt.regular_file import read_regular
 
 LARGEST_FILE_BYTES = 256 << 20
 """Without weights, which belong into safetensors files, graphs have a few megabytes."""

@@ -15,7 +15,6 @@ from costroute_rt.engines.bundle.manifest import MOST_ELEMENTS
 from costroute_rt.engines.bundle.onnx_file import LARGEST_FILE_BYTES, MOST_FIELDS, read_value
 from costroute_rt.engines.bundle.onnx_schema import ATTRIBUTE, BITS, ENTRY, GRAPH, MODEL, NODE, TENSOR, VALUE
 from costroute_rt.engines.bundle.protobuf import Reader, Span, part, signed
-from costroute_rt.engines.bundle.regular_file import describe_bytes
 
 _MOST_AXES = 16
 _MOST_NODES = 100_000
@@ -53,7 +52,7 @@ class ExternalTensor:
 def read_external_tensors(data: bytes) -> list[ExternalTensor]:
     """Every external tensor of an ONNX file; raises ValueError for a file that must not be in a bundle."""
     if len(data) > LARGEST_FILE_BYTES:
-        raise ValueError(f"it is larger than {describe_bytes(LARGEST_FILE_BYTES)}: keep its weights in a safetensors file")
+        raise ValueError(f"it is larger than {LARGEST_FILE_BYTES >> 20} MiB: keep its weights in a safetensors file")
     scan = _Scan(Reader(data, MOST_FIELDS))
     try:
         scan.model((0, len(data)))

@@ -14,6 +14,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Forms of a field on the wire; the two forms of groups (3, 4) are refused."""
 REPEATED, PACKABLE = 8, 16
 """Added to a form: the field may appear several times; its numbers may also be packed."""
+_TOO_MANY = "it has too many fields"
 _MOST_BYTES_OF = {"tag": 5, "length": 5, "number": 10}
 _LARGEST = {"tag": (1 << 32) - 1, "length": (1 << 31) - 1, "number": (1 << 64) - 1}
 
@@ -43,7 +44,7 @@ class Reader:
     def fields(self, span: Span, schema: Schema) -> Iterator[tuple[int, int | Span]]:
         """Each field of a message: its number, and its integer or the span of its bytes; raises ValueError for what is refused."""
         data, forms, (at, end) = self._data, schema.forms, span
-        seen = set[int]()
+        seen = 0  # one bit for each field number
         while at < end:
             tag, at = (data[at], at + 1) if data[at] < 128 else self._varint(at, end, "tag")
             number, wire = tag >> 3, tag & 7
@@ -51,10 +52,12 @@ class Reader:
             if form is None or (wire != form & 7 and not (form & PACKABLE and wire == BYTES)):
                 raise ValueError(_describe(schema, number, wire, is_known=form is not None))
             if not form & REPEATED:
-                if number in seen:
+                if seen >> number & 1:
                     raise ValueError(f"the field {number} of {schema.name} appears twice")
-                seen.add(number)
-            self.count()
+                seen |= 1 << number
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError(_TOO_MANY)
             if wire == VARINT:
                 value, at = (data[at], at + 1) if at < end and data[at] < 128 else self._varint(at, end, "number")
                 yield number, value
@@ -98,7 +101,7 @@ class Reader:
         """Count one field, or number in a field."""
         self._left -= 1
         if self._left < 0:
-            raise ValueError("it has too many fields")
+            raise ValueError(_TOO_MANY)
 
     def _varint(self, at: int, end: int, kind: str) -> tuple[int, int]:
         value = 0

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.bundle.regular_file import describe_bytes, open_regular, read_exactly
 from costroute_rt.engines.bundle.section import shorten, unique_names
 from costroute_rt.error import BundleError
+from costroute_rt.regular_file import open_regular
 
 _MAX_HEADER_BYTES = 16 << 20
 _MOST_TENSORS, _MOST_AXES, _LONGEST_AXIS = 100_000, 8, 1 << 40
@@ -44,12 +44,12 @@ def read_stored_tensors(path: Path) -> dict[str, StoredTensor]:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            (header_bytes,) = struct.unpack("<Q", read_exactly(file, 8))
+            (header_bytes,) = struct.unpack("<Q", file.read(8))
             if header_bytes > size - 8:
                 raise ValueError(f"a header of {header_bytes} bytes")
             if header_bytes > _MAX_HEADER_BYTES:
-                raise ValueError(f"its header is larger than {describe_bytes(_MAX_HEADER_BYTES)}")
-            header = json.loads(read_exactly(file, header_bytes), object_pairs_hook=unique_names)
+                raise ValueError(f"its header is larger than {_MAX_HEADER_BYTES >> 20} MiB")
+            header = json.loads(file.read(header_bytes), object_pairs_hook=unique_names)
         return _stored_tensors(header, 8 + header_bytes, size)
     except (OSError, struct.error, ValueError, RecursionError) as error:
         raise BundleError(path, f"it is not a safetensors file: {error}", _EXPORT_AGAIN) from error
