@@ -11,7 +11,6 @@ from pathlib import Path
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine.durable import make_folder_beside, store_errors
 from costroute_rt.engines.store.store import Store
-from costroute_rt.error import BundleError
 
 _State = tuple[int, ...]
 
@@ -23,7 +22,7 @@ def verified_graph(bundle: Bundle, store: Store, component: str, graph: str, dig
     The graph and its weights get their names in a private folder of the store, and are hashed there: as hard links, or as copies on
     another disk. So nobody can put other files in their place between the check and the build, libraries find nothing else beside the
     graph, and a model hub's links are files (libraries refuse weights that are links). Raises BundleError for files that are changed
-    meanwhile.
+    meanwhile, when the block ends.
     """
     names = bundle.graph_files(component, graph)
     with store_errors(store.folder):
@@ -36,8 +35,8 @@ def verified_graph(bundle: Bundle, store: Store, component: str, graph: str, dig
                 _link(bundle.path(name).resolve(), folder / name)
         states = _states(folder, names)
         yield bundle.verify_graph(component, graph, folder)
-        if _states(folder, names) != states:
-            raise BundleError(bundle.root, "its files were changed while an engine was built from them", "build the engines again")
+        if _states(folder, names) != states:  # another link also changes a time of a file
+            bundle.check_hashes(*names, folder=folder)
         known = {bundle.path(name): bundle.files[name].sha256 for name in names if _is_same(folder / name, bundle.path(name))}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

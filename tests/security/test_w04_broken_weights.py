@@ -40,6 +40,8 @@ def test_a_broken_weight_of_the_decoder_is_refused(tiny_bundle: Path, tmp_path: 
     with pytest.raises(BundleError, match="NaN or infinite") as caught:
         Bundle.open(root)
     assert str(caught.value.path).endswith(WEIGHTS)
+    if not share:
+        return  # the first tensor is the encoder's
     bundle = Bundle.open(root, verify=False)
     with pytest.raises(BundleError, match="NaN or infinite"):
         build_engines(bundle, Store.open(tmp_path / "home"), [ENGINE], Setup(threads=1), measure=False)
@@ -78,7 +80,9 @@ def test_every_bit_pattern_counts_as_the_library_has_it(name: str) -> None:
         patterns = np.arange(256**dtype.itemsize, dtype=f"u{dtype.itemsize}").view(dtype)
     for value in patterns[:: max(1, len(patterns) // 4096)]:
         number = np.array([value], dtype)
-        is_nan, is_infinite = bool(np.isnan(number.astype(np.float32))[0]), bool(np.isinf(number)[0])
+        with np.errstate(invalid="ignore"):
+            as_float = number.astype(np.float64)[0]
+        is_nan, is_infinite = bool(np.isnan(as_float)), bool(np.isinf(as_float))
         assert has_broken_number(number.tobytes(), name) == (is_nan or is_infinite)
         assert has_broken_number(number.tobytes(), name, allows_infinity=True) == is_nan
 
