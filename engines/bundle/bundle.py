@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
-from costroute_rt.engines.bundle.graph_check import check_graph
+from costroute_rt.engines.bundle.graph_check import Region, check_graph
 from costroute_rt.engines.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -130,18 +130,19 @@ class Bundle:
         """
         self.check_hashes(*names, folder=folder, hash_files=hash_files)
         weights = {file for component in self.components.values() for file in component.weights}
+        finite = set[Region]()
         for name in names or self.files:
             if name.endswith(GRAPH_SUFFIX):
-                self._check_graph(name, folder)
+                self._check_graph(name, folder, finite)
             elif name in weights and name.endswith(".safetensors"):
                 read_stored_tensors((folder or self.root) / name)
 
-    def _check_graph(self, name: str, folder: Path | None) -> None:
+    def _check_graph(self, name: str, folder: Path | None, finite: set[Region]) -> None:
         """Check one graph, as `verify` does; weights are those of all components that use it."""
         used = {file for component in self.components.values() if name in component.graphs.values() for file in component.weights}
         weights = {file: self.files[file].bytes for file in used}
         try:
-            check_graph(name, self.read(name, folder), weights, folder or self.root, lambda file: _fail_at(self.path(file)))
+            check_graph(name, self.read(name, folder), weights, folder or self.root, lambda file: _fail_at(self.path(file)), finite)
         except OSError as error:
             raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
 

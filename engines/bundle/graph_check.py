@@ -19,11 +19,18 @@ _MOST_USES = 4
 _BLOCK_BYTES = 4 << 20
 
 
-def check_graph(name: str, data: bytes, weights: Mapping[str, int], folder: Path, fail_at: Callable[[str], Fail]) -> None:
+Region = tuple[str, int, int, str]
+"""A part of a weight file: the file in the bundle, offset and length in bytes, dtype."""
+
+
+def check_graph(
+    name: str, data: bytes, weights: Mapping[str, int], folder: Path, fail_at: Callable[[str], Fail], finite: set[Region]
+) -> None:
     """Check the content of a graph; calls what `fail_at` returns with what is wrong. Raises OSError where the weights cannot be read.
 
     name: of the graph, in the bundle. weights: the weight files that it may use, with their sizes in bytes.
     folder: the weights are read below it. fail_at: reports problems of a file of the bundle.
+    finite: parts of weight files that are known to be finite; gets those of this graph.
     """
     fail = fail_at(name)
     try:
@@ -38,9 +45,11 @@ def check_graph(name: str, data: bytes, weights: Mapping[str, int], folder: Path
         fail(f"it uses its weights more than {_MOST_USES} times")
     with ExitStack() as stack:
         opened = {location: stack.enter_context(open_regular(folder / file)) for location, file in files.items()}
-        for each in sorted(set(tensors), key=lambda each: (each.location, each.offset)):
-            if _is_broken(opened[each.location], each):
+        for each in tensors:
+            region = (files[each.location], each.offset, each.length, each.dtype)
+            if region not in finite and _is_broken(opened[each.location], each):
                 fail_at(files[each.location])(f"its {each.dtype} numbers from byte {each.offset} are NaN or infinite")
+            finite.add(region)
 
 
 def _target(name: str, location: str, weights: Mapping[str, int], fail: Fail) -> str:

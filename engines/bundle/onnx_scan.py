@@ -6,6 +6,7 @@ A graph of a bundle uses standard operators on dense tensors. Whatever could hol
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,7 +103,7 @@ class _Scan:
                 self.reader.check(part(value), GRAPH.messages[number])
                 if GRAPH.messages[number] is VALUE:
                     name, spec = read_value(self.reader, part(value))
-                    _check_elements(math.prod(axis for axis in spec.shape if isinstance(axis, int)), f"the tensor {name}")
+                    _check_shape([axis for axis in spec.shape if isinstance(axis, int)], f"the tensor {name}")
                     if number == 11:
                         self.computed.add(name)
 
@@ -151,7 +152,7 @@ class _Scan:
         if constant and numbers and len(numbers) <= _KNOWN_VALUES:
             self.constants.setdefault(constant, []).append(tuple(numbers))
         if kind.startswith("Random") and name == "shape":
-            _check_elements(math.prod(max(each, 1) for each in numbers), f"an output of {kind}")
+            _check_shape(numbers, f"an output of {kind}")
 
     def tensor(self, span: Span, constant: str | None = None) -> None:
         """constant: name of the value if the tensor has none of its own."""
@@ -232,8 +233,8 @@ class _Scan:
         """Raises ValueError for an operator that is to make a huge tensor."""
         for kind, name in self.sizes:
             for values in self.constants.get(name, ()):
-                total = max((abs(each) for each in values), default=0) if kind == "Pad" else math.prod(max(each, 1) for each in values)
-                _check_elements(total, f"an output of {kind}")
+                largest = [max((abs(each) for each in values), default=0)]
+                _check_shape(largest if kind == "Pad" else values, f"an output of {kind}")
 
 
 def _external(name: str, entries: list[tuple[str, str]], size: int, dtype: str) -> ExternalTensor:
@@ -247,6 +248,7 @@ def _external(name: str, entries: list[tuple[str, str]], size: int, dtype: str) 
     return ExternalTensor(location=found.get("location", ""), offset=int(numbers["offset"]), length=size, dtype=dtype)
 
 
-def _check_elements(count: int, what: str) -> None:
-    if count > MOST_ELEMENTS:
-        raise ValueError(f"{what} has {count:.3g} numbers: expected {MOST_ELEMENTS:.3g} at most".replace("e+0", "e"))
+def _check_shape(axes: Sequence[int], what: str) -> None:
+    """Raises ValueError for a tensor of too many numbers; axes: its lengths, where those below 1 are not known."""
+    if len(axes) > _KNOWN_VALUES or math.prod(max(axis, 1) for axis in axes) > MOST_ELEMENTS:
+        raise ValueError(f"{what} has more than {MOST_ELEMENTS} numbers")
