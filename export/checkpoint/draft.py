@@ -76,8 +76,9 @@ def _draft(folder: CheckpointFolder, recipe: BundleRecipe, schedulers: Mapping[s
     stepped = dict.fromkeys(("next_latent", "denoised"), latent)
     tokens = TensorSpec("int64", ("batch", "tokens"))
     pixels = TensorSpec("uint8", ("batch", "image_height", "image_width", 3))
+    states = TensorSpec("float32", ("batch", "tokens", width))
     graphs = {
-        "text_encoder/encode.onnx": GraphSpec({"input_ids": tokens}, {"last_hidden_state": TensorSpec("float32", ("batch", "tokens", width))}),
+        "text_encoder/encode.onnx": GraphSpec({"input_ids": tokens}, {"last_hidden_state": states}),
         "vae/decode.onnx": GraphSpec({"latent": latent}, {"pixels": pixels}),
     }
     components: dict[str, Any] = {
