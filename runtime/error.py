@@ -52,7 +52,9 @@ class Reason(str, Enum):
     OTHER_PROCESS = "other_process"
     """The runtime was opened by another process, such as the parent of this one."""
     NO_MEMORY = "no_memory"
-    """The device has no memory left for the engine."""
+    """The device or the machine has no memory left for the engine."""
+    TOO_LONG = "too_long"
+    """The work on the engine was stopped at its time limit."""
     NO_PROCESS = "no_process"
     """The process of the background build cannot be started."""
     AMBIGUOUS = "ambiguous"
@@ -97,7 +99,8 @@ _REMEDIES = {
     Reason.CANNOT_OPEN: "build the engine again",
     Reason.FAILED: "build the engine again",
     Reason.CLOSED: "open it again",
-    Reason.NO_MEMORY: "free some of the device's memory",
+    Reason.NO_MEMORY: "free some of the device's memory, or use a smaller bundle or image size",
+    Reason.TOO_LONG: "end other programs and try again; do not use a bundle of a source that you do not trust",
     Reason.NO_PROCESS: "build the engines first: Runtime.open(build=True)",
     Reason.AMBIGUOUS: "name one of the stored engines",
     Reason.STORE: "check who owns it, or set COSTROUTE_HOME to a directory of your own",

@@ -16,6 +16,7 @@ _WRITES = ["creat", "link", "linkat", "mkdir", "mkdirat", "mknod", "mknodat", "r
 _WRITES += ["chmod", "fchmodat", "rmdir", "truncate", "unlink", "unlinkat"]
 _CALLS = [*_WRITES, "open", "openat", "openat2", "connect", "sendto", "sendmsg", "sendmmsg"]
 _WRITE = re.compile(rf"\b({'|'.join(_WRITES)})\(")
+_HARD_LINK = re.compile(r"\blink(at)?\(")
 _OPENS_TO_WRITE = re.compile(r"open(at|at2)?\(.*\b(O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND)\b")
 _NETWORK = re.compile(r"(connect|sendto|sendmsg|sendmmsg)\(.*\bAF_INET6?\b|open(at)?\(.*\"/etc/resolv\.conf\"")
 _PATHS = re.compile(r"(?:(AT_FDCWD|\d+)<([^>]*)>, )?\"((?:[^\"\\]|\\.)*)\"")
@@ -84,5 +85,7 @@ def _find_writes(lines: Sequence[str], place: Place) -> Iterator[str]:
         if not (_WRITE.search(line) or _OPENS_TO_WRITE.search(line)) or line.endswith("(File exists)"):
             continue
         paths = [os.path.normpath(os.path.join(folder or place.work, path)) for _, folder, path in _PATHS.findall(line)]
+        if _HARD_LINK.search(line):  # the file itself is only read
+            paths = paths[1:]
         if not all(map(place.allows, paths)):
             yield line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -43,6 +43,14 @@ class Engine(Protocol):
     def close(self) -> None: ...
     def __enter__(self) -> Engine: ...
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """An engine whose run another thread can end."""
+
+    def stop(self) -> None:
+        """End the run that goes on, between two of its operators; later runs of the engine fail."""
 
 
 class Backend(Protocol):

@@ -98,7 +98,7 @@ class OpenVinoBackend:
             blob = run_polled(
                 lambda: self._core.compile_model(model, name, self._config(name, spec)).export_model(), progress, what="OpenVINO"
             )
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             raise EngineError(f"the graph cannot be built: {_reason(error)}", reason=Reason.CANNOT_BUILD, path=graph) from error
         (target / BLOB).write_bytes(blob.getvalue())
         (target / INTERFACE).write_bytes(canonical_json(to_json(interface)))
@@ -170,6 +170,10 @@ class OpenVinoEngine:
 
     def to_host(self, value: Value) -> npt.NDArray[Any]:
         return np.asarray(value)
+
+    def stop(self) -> None:
+        if self._request is not None:
+            self._request.cancel()
 
     def close(self) -> None:
         self._request = None

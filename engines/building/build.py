@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.backends.engine import Backend, BuildProgress, Engine
+from costroute_rt.engines.backends.engine import Backend, BuildProgress, Engine, Stoppable
 from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
 from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.setup import USUAL, Setup
@@ -21,7 +22,8 @@ from costroute_rt.engines.backends.shared import share_engine
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.duration import expected_build_s, stored_bytes, work_size
 from costroute_rt.engines.building.example import example_feeds
-from costroute_rt.engines.building.gate import GateResult, check_engine, unusable_output
+from costroute_rt.engines.building.gate import Clock, GateResult, check_engine, unusable_output
+from costroute_rt.engines.building.limit import Limits, watch
 from costroute_rt.engines.building.lookup import describe_miss, locate, make_key
 from costroute_rt.engines.building.profile import find_unmeasured, measure_missing, measuring_steps
 from costroute_rt.engines.building.progress import OnOpen, Stage, Step, Tracker
@@ -110,19 +112,21 @@ def build_engines(
     measure: bool = True,
     progress: OnOpen | None = None,
     cancel: threading.Event | None = None,
+    clock: Clock = time.monotonic,
 ) -> list[BuildReport]:
     """Build the engines that are missing or damaged among `names`, check them, measure them.
 
     force: also those that exist already or are quarantined.
     progress: called with an OpenEvent at each step and several times a second; returning False cancels. cancel: an event that does it.
     A cancelled build raises CancelledError and keeps the engines that are complete.
+    clock: for the limits of time, which follow from the size of a graph and its weights; LimitError, an EngineError, is raised at them.
     An engine built where it cannot run is neither checked nor measured before it can: by this function, or when it is first opened.
     An engine that fails its check is quarantined with the reason, and not built again until something in its key changes.
     Raises BundleError (files damaged, weights that give NaN or infinity), EngineError (quarantined engines, too), StoreFullError,
     BackendError, ConfigError.
     """
     tracker = Tracker(progress, cancel)
-    reports = build_each(bundle, store, names, setup, force=force, measure=measure, tracker=tracker)
+    reports = build_each(bundle, store, names, setup, force=force, measure=measure, tracker=tracker, clock=clock)
     tracker.finish()
     raise_quarantined(bundle, store, reports, setup.threads)
     return reports
@@ -137,6 +141,7 @@ def build_each(
     force: bool = False,
     measure: bool = True,
     tracker: Tracker | None = None,
+    clock: Clock = time.monotonic,
 ) -> list[BuildReport]:
     """`build_engines`, where a quarantined engine is reported instead of raised, with the tracker of a longer piece of work."""
     tracker = tracker or Tracker()
@@ -148,7 +153,7 @@ def build_each(
     built: dict[str, StoredEngine] = {}
     for wanted in todo:
         tracker.start(Stage.BUILD, wanted.name)
-        stored = _build_one(store, wanted, force=force, poll=tracker.poll)
+        stored = _build_one(store, wanted, force=force, poll=tracker.poll, clock=clock)
         if stored is not None:
             built[wanted.name] = stored
     found = {wanted.name: built.get(wanted.name) or store.peek(wanted.key) for wanted in all_wanted}
@@ -236,7 +241,9 @@ def _find_intact(store: Store, key: EngineKey) -> StoredEngine | None:
     return stored
 
 
-def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, poll: BuildProgress | None = None) -> StoredEngine | None:
+def _build_one(
+    store: Store, wanted: _Wanted, *, force: bool = False, poll: BuildProgress | None = None, clock: Clock = time.monotonic
+) -> StoredEngine | None:
     """Build one engine under its lock, or only check it where that could not be done when it was built; one that fails is quarantined.
 
     None where another process did it meanwhile.
@@ -252,9 +259,11 @@ def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, poll: Buil
 
         def fill(folder: Path) -> dict[str, Any]:
             with verified_graph(bundle, store, component, graph, key.digest) as source:
+                watched = partial(watch, poll, Limits.of(stored_bytes(bundle, wanted.name)), clock=clock)
                 if old is None or old.quarantined:  # on another device: the files of such an engine are gone
-                    return _fill(wanted, source, folder, started, lambda: wanted.tool.build(source, folder, wanted.spec, poll), poll)
-                entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder), poll)
+                    make = partial(wanted.tool.build, source, folder, wanted.spec)
+                    return _fill(wanted, source, folder, started, lambda: make(watched(f"the build of {wanted.name}")), watched)
+                entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder), watched)
                 return {**entries, "built_at": old.built_at, "build_s": old.build_s}
 
         try:
@@ -269,14 +278,17 @@ def _build_one(store: Store, wanted: _Wanted, *, force: bool = False, poll: Buil
 
 
 def _fill(
-    wanted: _Wanted, source: Path, folder: Path, started: str, make: Callable[[], object], poll: BuildProgress | None
+    wanted: _Wanted, source: Path, folder: Path, started: str, make: Callable[[], object], watched: Callable[[str], BuildProgress]
 ) -> dict[str, Any]:
-    """The manifest entries of an engine that `make` writes into `folder`, checked where it can run."""
+    """The manifest entries of an engine that `make` writes into `folder`, checked where it can run.
+
+    watched: begins to watch the limits of a piece of work, given as a noun.
+    """
     begin = time.perf_counter()
     try:
         make()
         can_run = wanted.tool.obstacle() is None
-        gate = run_polled(lambda: _check(wanted, source, folder), poll, what=f"the check of {wanted.name}") if can_run else None
+        gate = _run_check(wanted, source, folder, watched(f"the check of {wanted.name}")) if can_run else None
         if gate is not None and gate.problem is not None:
             for path in folder.iterdir():  # only the reason is kept
                 path.unlink()
@@ -306,19 +318,36 @@ def _copy_engine(stored: StoredEngine, folder: Path) -> None:
             shutil.copyfile(stored.path / name, folder / name)
 
 
-def _check(wanted: _Wanted, source: Path, folder: Path) -> GateResult:
-    """Run the gate on a freshly written engine; raises BundleError where the reference itself gives NaN or infinity."""
+def _run_check(wanted: _Wanted, source: Path, folder: Path, poll: BuildProgress) -> GateResult:
+    """`_check` while `poll` is called; what that raises ends the engine that runs."""
+    running: list[Engine] = []
+
+    def stop() -> None:
+        for engine in running:
+            if isinstance(engine, Stoppable):
+                engine.stop()
+
+    return run_polled(lambda: _check(wanted, source, folder, running), poll, what=f"the check of {wanted.name}", stop=stop)
+
+
+def _check(wanted: _Wanted, source: Path, folder: Path, running: list[Engine]) -> GateResult:
+    """Run the gate on a freshly written engine; raises BundleError where the reference itself gives NaN or infinity, or one value only.
+
+    running: gets the engines that run, for the thread that may stop them.
+    """
     from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     bundle, path, spec = wanted.bundle, wanted.path, wanted.spec
     feeds = example_feeds(bundle, path, dict(spec.shapes))
     with OnnxRuntimeBackend().open_reference(source) as reference:
+        running.append(reference)
         _check_interface(bundle, path, reference)
         broken = unusable_output(reference.run(feeds))
         if broken is not None:
             weights = next(iter(bundle.components[EngineName.parse(wanted.name).component].weights), path)
-            raise BundleError(bundle.root / weights, f"its numbers make {broken} of {path} NaN or infinite", "export the bundle again")
+            raise BundleError(bundle.root / weights, f"its numbers make {broken[0]} of {path} {broken[1]}", "export the bundle again")
         with wanted.tool.open(folder, spec) as engine:
+            running.append(engine)
             return check_engine(engine, feeds, lambda: reference.run(feeds), spec.precision)
 
 

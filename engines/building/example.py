@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import IMAGE_SIZE, TensorSpec
+from costroute_rt.engines.bundle.manifest import IMAGE_SIZE, MOST_ELEMENTS, TensorSpec
 from costroute_rt.engines.bundle.size import PROMPT_TOKENS, axis_lengths
 from costroute_rt.error import BundleError
 
@@ -34,6 +35,9 @@ def example_feeds(bundle: Bundle, graph_path: str, lengths: Mapping[str, int] | 
             problem = f"the input {name} has the axis {unknown}, whose length is not known"
             remedy = f"export it again with a number there, or with one of the names {', '.join(sorted(lengths.keys() - own.keys()))}"
             raise BundleError(bundle.root / graph_path, problem, remedy)
+        if math.prod(axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape) > MOST_ELEMENTS:
+            problem = f"the input {name} has more than {MOST_ELEMENTS} numbers for an image of the usual size"
+            raise BundleError(bundle.root / graph_path, problem, "use another bundle")
     return {name: _example(name, spec, lengths, rng) for name, spec in inputs.items()}
 
 

@@ -26,6 +26,8 @@ _ROUNDS, _MORE_ROUNDS = 3, 20
 """Timed calls of each engine, and how many before one is judged slow, since another process may have used the processor."""
 _PASSES, _PASS_TURNS, _PASS_S = 3, 10, 0.5
 """Timing passes of a race between two engines; a pass ends after so many calls of each, or so long."""
+_IMAGE_VALUES = 192
+"""An output of bytes with at least this many is an image: 8x8 pixels."""
 _RACE_SLOWER = 1.05
 """An engine loses a race where it takes more than this many times as long in every pass."""
 
@@ -125,9 +127,17 @@ def compare(
     return worst, allowed, problem
 
 
-def unusable_output(outputs: Mapping[str, npt.NDArray[Any]]) -> str | None:
-    """The first output that is not finite, which broken weights cause."""
-    return next((name for name, values in outputs.items() if not np.isfinite(values).all()), None)
+def unusable_output(outputs: Mapping[str, npt.NDArray[Any]]) -> tuple[str, str] | None:
+    """The first output that broken weights have made unusable, and what it is: not finite, or an image of one colour.
+
+    Pixels are whole numbers: NaN becomes one of them, the same everywhere.
+    """
+    for name, values in outputs.items():
+        if not np.isfinite(values).all():
+            return name, "NaN or infinite"
+        if values.dtype == np.uint8 and values.size >= _IMAGE_VALUES and (values == values.flat[0]).all():
+            return name, "the same everywhere"
+    return None
 
 
 def _race(engine: Callable[[], object], reference: Callable[[], object], clock: Clock) -> tuple[float, float]:

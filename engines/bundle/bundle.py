@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import (
@@ -24,14 +24,18 @@ from costroute_rt.engines.bundle.manifest import (
     PreviewSpec,
     TokenizerSpec,
 )
-from costroute_rt.engines.bundle.manifest_reader import check_path, parse_manifest
+from costroute_rt.engines.bundle.manifest_reader import GRAPH_SUFFIX, parse_manifest
 from costroute_rt.engines.bundle.mistaken import mistaken_path
-from costroute_rt.engines.bundle.onnx_file import read_external_locations
+from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.bundle.section import MOST_BYTES, Fail, canonical_json, parse_section
 from costroute_rt.error import BundleError, ConfigError
-from costroute_rt.regular_file import read_regular
+from costroute_rt.regular_file import find_link_out, read_regular
+
+if TYPE_CHECKING:
+    from costroute_rt.engines.bundle.graph_check import Region
 
 _REMEDY = "get the bundle again"
+_DIGEST_LIMIT_BYTES = 1024
 
 
 def shipped_bundle() -> Path:
@@ -108,32 +112,72 @@ class Bundle:
             raise BundleError(self.root / MANIFEST, f"family {self.family} has no graph {component}/{graph}", f"it has {known}")
         return found.graphs[graph]
 
-    def verify(self, *names: str, hash_files: HashFiles = sha256_files) -> None:
-        """Check hashes, as `check_hashes` does, and the external data of the ONNX files among them; raises BundleError."""
-        self.check_hashes(*names, hash_files=hash_files)
-        for name in names or self.files:
-            if name.endswith(".onnx"):
-                self._check_onnx(name, self.path(name))
+    def read(self, name: str, folder: Path | None = None) -> bytes:
+        """The content of a listed file, opened once: what is hashed is what is returned; raises BundleError.
 
-    def check_hashes(self, *names: str, hash_files: HashFiles = sha256_files) -> None:
+        folder: where the file is read, under the same name; None is the bundle itself.
+        """
+        path = self.path(name)
+        try:
+            data = read_regular(path if folder is None else folder / name, self.files[name].bytes)
+        except OSError as error:
+            raise BundleError(path, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
+        self._compare(name, path, hashlib.sha256(data).hexdigest())
+        return data
+
+    def verify(self, *names: str, folder: Path | None = None, hash_files: HashFiles = sha256_files) -> None:
+        """Check hashes, as `check_hashes` does, and what the graphs and weights among the files hold; raises BundleError.
+
+        folder: where the files are read, under the same names; None is the bundle itself.
+        """
+        self.check_hashes(*names, folder=folder, hash_files=hash_files)
+        weights = {file for component in self.components.values() for file in component.weights}
+        finite: set[Region] = set()
+        for name in names or self.files:
+            if name.endswith(GRAPH_SUFFIX):
+                self._check_graph(name, folder, finite)
+            elif name in weights and name.endswith(".safetensors"):
+                read_stored_tensors((folder or self.root) / name)
+
+    def _check_graph(self, name: str, folder: Path | None, finite: set[Region]) -> None:
+        """Check one graph, as `verify` does; weights are those of all components that use it."""
+        from costroute_rt.engines.bundle.graph_check import check_graph  # loads NumPy
+
+        used = {file for component in self.components.values() if name in component.graphs.values() for file in component.weights}
+        weights = {file: self.files[file].bytes for file in used}
+        try:
+            check_graph(name, self.read(name, folder), weights, folder or self.root, lambda file: _fail_at(self.path(file)), finite)
+        except OSError as error:
+            raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
+
+    def check_hashes(self, *names: str, folder: Path | None = None, hash_files: HashFiles = sha256_files) -> None:
         """Compare the hashes of the named files, or of all, with the manifest; raises BundleError.
 
+        folder: where the files are read; None is the bundle itself.
         hash_files: hashes files (about 1 ms per megabyte), or knows their hashes.
         """
-        wanted = {name: self.path(name) for name in (names or self.files)}
+        listed = {name: self.path(name) for name in (names or self.files)}
+        wanted = listed if folder is None else {name: folder / name for name in listed}
         try:
             found = hash_files(wanted.values())
         except OSError as error:
             raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
         for name, path in wanted.items():
-            if found[path] != self.files[name].sha256:
-                raise BundleError(path, f"its content does not match the manifest (SHA-256 begins {found[path][:12]})", _REMEDY)
+            self._compare(name, listed[name], found[path])
 
-    def verify_graph(self, component: str, graph: str, hash_files: HashFiles = sha256_files) -> Path:
-        """Verify one graph and its weights before a build; returns the path of the ONNX file."""
-        name = self.graph_path(component, graph)
-        self.verify(name, *self.components[component].weights, hash_files=hash_files)
-        return self.path(name)
+    def _compare(self, name: str, path: Path, sha256: str) -> None:
+        if sha256 != self.files[name].sha256:
+            raise BundleError(path, f"its content does not match the manifest (SHA-256 begins {sha256[:12]})", _REMEDY)
+
+    def graph_files(self, component: str, graph: str) -> tuple[str, ...]:
+        """What an engine is built from: the graph, and the weights of its component."""
+        return self.graph_path(component, graph), *self.components[component].weights
+
+    def verify_graph(self, component: str, graph: str, folder: Path | None = None) -> Path:
+        """Verify one graph and its weights before a build, in the bundle or in `folder`; returns the path of the ONNX file there."""
+        names = self.graph_files(component, graph)
+        self.verify(*names, folder=folder)
+        return (folder or self.root) / names[0]
 
     def weights_sha256(self, component: str) -> str:
         """Digest of a component's weights for engine keys: the SHA-256 of its file, or of the digests of several files."""
@@ -153,33 +197,14 @@ class Bundle:
                 status = path.lstat()
                 is_link = stat.S_ISLNK(status.st_mode)
                 real, status = (path.resolve(strict=True), path.stat()) if is_link else (folder / path.name, status)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 raise BundleError(path, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
-            if not real.is_relative_to(self.root) and not self._is_in_hub_cache(path, real):
+            if not real.is_relative_to(self.root) and find_link_out(path, self.root) is not None:
                 raise BundleError(path, f"it is a link out of the bundle, to {real}", "replace the link with the file itself")
             if not stat.S_ISREG(status.st_mode):
                 raise BundleError(path, "it is not a regular file", _REMEDY)
             if status.st_size != entry.bytes:
                 raise BundleError(path, f"it has {status.st_size} bytes, the manifest says {entry.bytes}", _REMEDY)
-
-    def _is_in_hub_cache(self, path: Path, real: Path) -> bool:
-        """Whether a file of the bundle is a link as model hubs' caches have them: from REPOSITORY/snapshots/... to REPOSITORY/blobs/."""
-        snapshots = next((folder for folder in self.root.parents if folder.name == "snapshots"), None)
-        if snapshots is None or not path.is_symlink() or not path.parent.resolve().is_relative_to(self.root):
-            return False
-        return real.parent == snapshots.parent / "blobs"
-
-    def _check_onnx(self, name: str, path: Path) -> None:
-        try:
-            external = read_external_locations(path)
-        except ValueError as error:
-            raise BundleError(path, f"it is not a usable ONNX file: {error}", _REMEDY) from error
-        weights = {file for component in self.components.values() if name in component.graphs.values() for file in component.weights}
-        for location in external:
-            check_path(location, _fail_at(path), "its external data")
-            target = os.path.normpath(os.path.join(os.path.dirname(name), location)).replace(os.sep, "/")
-            if target not in weights:
-                raise BundleError(path, f"its external data is {location}, which is not among its component's weight files", _REMEDY)
 
 
 def seal_bundle(root: Path, manifest: Mapping[str, Any]) -> Bundle:
@@ -201,7 +226,7 @@ def _read_manifest(root: Path) -> bytes:
     path = root / MANIFEST
     try:
         data = read_regular(path, MOST_BYTES)
-        stated = read_regular(root / MANIFEST_SHA256, MOST_BYTES).decode("ascii", errors="replace").strip()
+        stated = read_regular(root / MANIFEST_SHA256, _DIGEST_LIMIT_BYTES).decode("ascii", errors="replace").strip()
     except OSError as error:
         raise BundleError(error.filename or path, f"a bundle needs this file: {_reason(error)}", _REMEDY) from error
     if hashlib.sha256(data).hexdigest() != stated:

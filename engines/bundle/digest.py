@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from costroute_rt.regular_file import open_regular
+
 HashFiles = Callable[[Iterable[Path]], Mapping[Path, str]]
 """Returns the hexadecimal SHA-256 of each file; raises OSError."""
 
@@ -16,11 +18,11 @@ _SERIAL_BYTES = 4 << 20
 
 
 def sha256_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Hexadecimal SHA-256 of a regular file's content; raises OSError."""
     digest, buffer = hashlib.sha256(), bytearray(_BUFFER_BYTES)
     view = memoryview(buffer)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
+    with open_regular(path) as file:
+        while count := file.readinto(buffer):  # type: ignore[attr-defined]
             digest.update(view[:count])
     return digest.hexdigest()
 

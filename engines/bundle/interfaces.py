@@ -106,7 +106,8 @@ class Interfaces:
     def _check_rows(self, where: str, taken: Mapping[str, TensorSpec], texts: int) -> None:
         """The first axis of conditioning tensors counts texts: with guidance the negative prompt and the prompt."""
         for name, spec in taken.items():
-            if name != IMAGE_SIZE and spec.shape[0] != texts and (isinstance(spec.shape[0], int) or spec.shape[0] in BATCH_AXES):
+            rows = spec.shape[0] if spec.shape else 0
+            if name != IMAGE_SIZE and rows != texts and (isinstance(rows, int) or rows in BATCH_AXES):
                 self._fail(f"{where}: {name} is {_describe(spec)}, expected {texts} texts, or a free axis called rows, as its first axis")
 
     def _check_conditions(self, where: str, given: Mapping[str, TensorSpec], taken: Mapping[str, TensorSpec]) -> None:

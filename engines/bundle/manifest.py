@@ -29,6 +29,10 @@ scale from its row."""
 NEGATIVE_RULES = ("empty_text", "zeros")
 """What replaces a missing negative prompt: the encoders' outputs for the empty text, or zeros."""
 IMAGE_SIZE = "image_size"
+MOST_ELEMENTS = 1 << 28
+"""Numbers in one tensor: as float32 it has 1 GiB."""
+LONGEST_SIDE_PX = 4096
+"""The longest side of an image."""
 ROUTER_GRAPHS = {"router_encoder": "encode", "router_estimator": "estimate"}
 """Roles of the networks that a router may run, with the graph of each."""
 BATCH_AXES = ("batch", "batch_size")

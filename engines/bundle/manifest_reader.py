@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from costroute_rt.engines.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
     GUIDANCE_KINDS,
+    LONGEST_SIDE_PX,
+    MOST_ELEMENTS,
     NEGATIVE_RULES,
     ROUTER_GRAPHS,
     Component,
@@ -27,8 +30,15 @@ from costroute_rt.engines.bundle.section import Fail, Section, shorten
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of families and graphs, without the @ that separates the size in names of engines."""
-_MOST_TOKENS, _LARGEST_TOKEN, _LONGEST_SIDE_PX = 1 << 16, 2**31 - 1, 1 << 16
+_MOST_TOKENS, _LARGEST_TOKEN, _MOST_CHANNELS, _MOST_FACTOR = 1 << 16, 2**31 - 1, 64, 256
+_LONGEST_AXIS, _MOST_AXES = 1 << 20, 8
+_MOST_CANDIDATES, _MOST_SIZES, _MOST_STEPS = 1000, 256, 10_000
 """Limits beyond any known model, to refuse values that would exhaust the memory."""
+_NOT_IN_NAMES = re.compile(r'[\\:<>"|?*\x00-\x1f\x7f]')
+"""Characters that names of files must not have on some system: `a:b` is a stream of the file `a` on Windows."""
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+"""Names that are devices on Windows, with any extension."""
+GRAPH_SUFFIX = ".onnx"
 _REQUIRED_GRAPHS = {"text_encoder": {"encode"}, "decoder": {"decode"}, "scorer": {"score"}}
 _REQUIRED_GRAPHS |= {role: {graph} for role, graph in ROUTER_GRAPHS.items()}
 
@@ -66,10 +76,10 @@ def parse_manifest(manifest: Section) -> dict[str, Any]:
 
 
 def check_path(name: str, fail: Fail, what: str) -> str:
-    """`name`, checked; fails if it is not a plain relative path that stays inside its directory."""
-    parts = name.split("/")
-    if not name or "\\" in name or "\0" in name or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
-        fail(f"{what} has the path {shorten(name)}: expected a relative path that stays inside the bundle")
+    """`name`, checked; fails if it is not a plain relative path that stays inside its directory on every system."""
+    for part in name.split("/"):
+        if part in ("", ".", "..") or part[-1] in ". " or _NOT_IN_NAMES.search(part) or _RESERVED.fullmatch(part):
+            fail(f"{what} has the path {shorten(name)}: expected a relative path that stays inside the bundle")
     return name
 
 
@@ -126,8 +136,11 @@ def _tensor_spec(section: Section) -> TensorSpec:
         section.fail(f"manifest {section.at('dtype')} is {shorten(dtype)}: expected one of {', '.join(sorted(DTYPES))}")
     shape = section.items("shape")
     for axis in shape:
-        if isinstance(axis, bool) or not ((isinstance(axis, str) and axis) or (isinstance(axis, int) and axis > 0)):
+        is_length = type(axis) is int and 0 < axis <= _LONGEST_AXIS
+        if not is_length and not (isinstance(axis, str) and axis):
             section.fail(f"manifest {section.at('shape')} has the axis {shorten(axis)}: expected a positive length or a name")
+    if len(shape) > _MOST_AXES or math.prod(axis for axis in shape if isinstance(axis, int)) > MOST_ELEMENTS:
+        section.fail(f"manifest {section.at('shape')} is {shorten(shape)}: expected {_MOST_AXES} axes, {MOST_ELEMENTS} numbers at most")
     return TensorSpec(dtype, tuple(shape))
 
 
@@ -142,6 +155,8 @@ def _component(
     role, inner = section.text("role"), section.section("graphs")
     paths = {_checked_name(section, "a graph", key, _PLAIN_NAME): _listed(inner, key, files) for key in inner.values}
     for key, path in paths.items():
+        if not path.endswith(GRAPH_SUFFIX):  # libraries choose the format by it, and other formats use other files
+            section.fail(f"manifest {inner.at(key)} is {shorten(path)}: expected a file that ends in {GRAPH_SUFFIX}")
         if path not in graphs:
             section.fail(f"manifest graphs has no entry for {path}, the {key} graph of {name}")
     missing = _REQUIRED_GRAPHS.get(role, set()) - set(paths)
@@ -166,11 +181,8 @@ def _tokenizer_name(section: Section, tokenizers: Mapping[str, TokenizerSpec]) -
 
 
 def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpec:
-    max_length, pad_id = section.integer("max_length", minimum=1), section.integer("pad_id")
-    if pad_id > _LARGEST_TOKEN:
-        section.fail(f"manifest {section.at('pad_id')} is {shorten(pad_id)}: expected {_LARGEST_TOKEN} or less")
-    if max_length > _MOST_TOKENS:
-        section.fail(f"manifest {section.at('max_length')} is {shorten(max_length)}: expected {_MOST_TOKENS} or less")
+    max_length = section.integer("max_length", minimum=1, maximum=_MOST_TOKENS)
+    pad_id = section.integer("pad_id", maximum=_LARGEST_TOKEN)
     drop = section.integer("drop") if "drop" in section.values else 0
     if drop >= max_length:
         section.fail(f"manifest {section.at('drop')} is {drop}: expected less than max_length, {max_length}")
@@ -190,21 +202,20 @@ def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpe
 
 
 def _template(section: Section, key: str) -> str:
-    text = str(section.get(key, str, "text")) if key in section.values else ""
-    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-        section.fail(f"manifest {section.at(key)} is {shorten(text)}: expected text without halves of surrogate pairs")
-    return text
+    return str(section.get(key, str, "text")) if key in section.values else ""
 
 
 def _image(section: Section) -> ImageSpec:
-    factor = section.integer("vae_scale_factor", minimum=1)
-    patch = section.integer("patch_size", minimum=1) if "patch_size" in section.values else 1
+    factor = section.integer("vae_scale_factor", minimum=1, maximum=_MOST_FACTOR)
+    patch = section.integer("patch_size", minimum=1, maximum=_MOST_FACTOR) if "patch_size" in section.values else 1
     height, width = section.integer("height", minimum=1), section.integer("width", minimum=1)
     sizes = [tuple(pair) if isinstance(pair, list) else (pair,) for pair in section.items("sizes")]
+    if len(sizes) > _MOST_SIZES:
+        section.fail(f"manifest image.sizes has {len(sizes)} sizes: expected {_MOST_SIZES} at most")
     for pair in [(height, width), *sizes]:
         whole = len(pair) == 2 and all(isinstance(side, int) and not isinstance(side, bool) for side in pair)
-        if not whole or any(side % (factor * patch) or not 1 <= side <= _LONGEST_SIDE_PX for side in pair):
-            limit = f"multiples of {factor * patch} up to {_LONGEST_SIDE_PX}"
+        if not whole or any(side % (factor * patch) or not 1 <= side <= LONGEST_SIDE_PX for side in pair):
+            limit = f"multiples of {factor * patch} up to {LONGEST_SIDE_PX}"
             section.fail(f"manifest image has the size {shorten(list(pair))}: expected [height, width] in {limit}")
     if (height, width) not in sizes:
         section.fail(f"manifest image.sizes does not contain the default size [{height}, {width}]")
@@ -212,7 +223,7 @@ def _image(section: Section) -> ImageSpec:
         height=height,
         width=width,
         vae_scale_factor=factor,
-        latent_channels=section.integer("latent_channels", minimum=1),
+        latent_channels=section.integer("latent_channels", minimum=1, maximum=_MOST_CHANNELS),
         sizes=tuple((int(h), int(w)) for h, w in sizes),
         any_size=section.flag("any_size", False),
         patch_size=patch,
@@ -240,12 +251,14 @@ def _scheduler(section: Section) -> Mapping[str, Any]:
 
 def _pool(manifest: Section, components: Mapping[str, Component], schedulers: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     rows = []
+    if (count := len(manifest.items("pool"))) > _MOST_CANDIDATES:
+        manifest.fail(f"manifest pool has {count} candidates: expected {_MOST_CANDIDATES} at most")
     for section in manifest.rows("pool"):
         row = {
             "name": _checked_name(section, "a candidate", section.text("name")),
             "denoiser": section.text("denoiser"),
             "scheduler": section.text("scheduler"),
-            "num_inference_steps": section.integer("num_inference_steps", minimum=1),
+            "num_inference_steps": section.integer("num_inference_steps", minimum=1, maximum=_MOST_STEPS),
             "guidance_scale": section.number("guidance_scale", minimum=0),
             "decoder": section.text("decoder"),
         }
@@ -278,17 +291,17 @@ def _router(section: Section, files: Mapping[str, FileEntry]) -> Mapping[str, An
         section.text("states")
     if section.values.get("tokenizer") is None:
         return {**section.values, **paths}
-    own = {"tokenizer": _listed(section, "tokenizer", files), "max_length": section.integer("max_length", minimum=1)}
+    own = {"tokenizer": _listed(section, "tokenizer", files), "max_length": section.integer("max_length", minimum=1, maximum=_MOST_TOKENS)}
     return {**section.values, **paths, **own}
 
 
 def _quality(section: Section, names: list[str]) -> Mapping[str, Any]:
-    candidates = {}
+    candidates, known = {}, frozenset(names)
     for name, row in section.sections("candidates"):
-        if name not in names:
+        if name not in known:
             section.fail(f"manifest quality has the candidate {shorten(name)}, which is not in the pool")
         candidates[name] = {"mean": row.number("mean"), "standard_error": row.number("standard_error", minimum=0)}
     missing = [name for name in names if name not in candidates]
     if missing:
-        section.fail(f"manifest quality has no entry for {', '.join(missing)}")
+        section.fail(f"manifest quality has no entry for {', '.join(missing[:3])}" + (" and others" if len(missing) > 3 else ""))
     return {"metric": section.text("metric"), "candidates": candidates}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,15 @@ from typing import Any, NoReturn
 Fail = Callable[[str], NoReturn]
 """Raises the caller's own error for a problem found in a manifest."""
 
-MOST_BYTES = 16 << 20
-"""Of a manifest."""
+MOST_BYTES = 2 << 20
+"""Of a manifest; the shipped bundle's has 30 kB."""
 _LARGEST = sys.float_info.max
+LARGEST_INTEGER = 2**53
+"""The largest whole number that every reader of JSON keeps."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Characters that terminals may act on; texts may have tabs and new lines."""
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Half of a surrogate pair, as JSON writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +47,16 @@ class Section:
 
     def text(self, key: str) -> str:
         value = self.get(key, str, "text")
-        if not value.strip() or "\0" in value:
+        if not value.strip() or _CONTROLS.search(value):
             self.fail(f"manifest {self.at(key)} is empty or not plain text")
         return str(value)
 
-    def integer(self, key: str, minimum: int = 0) -> int:
+    def integer(self, key: str, minimum: int = 0, maximum: int = LARGEST_INTEGER) -> int:
         value = self.get(key, int, "a whole number")
         if value < minimum:
             self.fail(f"manifest {self.at(key)} is {shorten(value)}: expected {minimum} or more")
+        if value > maximum:
+            self.fail(f"manifest {self.at(key)} is {shorten(value)}: expected {maximum} or less")
         return int(value)
 
     def number(self, key: str, minimum: float = -math.inf) -> float:
@@ -92,9 +101,13 @@ class Section:
 
 
 def parse_section(data: bytes, fail: Fail) -> Section:
-    """The JSON object in `data`; duplicate names, NaN and invalid UTF-8 are errors."""
+    """The JSON object in `data`; duplicate names, NaN, invalid UTF-8 and halves of surrogate pairs are errors."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique_names, parse_constant=_refuse)
+        if _HALF.search(data):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        fail("manifest is not valid JSON: a text has half of a surrogate pair")
     except (ValueError, RecursionError) as error:
         fail(f"manifest is not valid JSON: {error}")
     if not isinstance(value, dict):
@@ -113,7 +126,8 @@ def shorten(value: object, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object with these names and values, for `json.loads`; raises ValueError for a name that appears twice."""
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("a name appears twice in one object")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import BATCH_AXES, ImageSpec
+from costroute_rt.engines.bundle.manifest import BATCH_AXES, LONGEST_SIDE_PX, ImageSpec
 from costroute_rt.engines.bundle.name import EngineName, Size, find_graph
 from costroute_rt.error import BundleError, ConfigError
 
@@ -34,10 +34,17 @@ def check_bundle_size(image: ImageSpec, height: int, width: int) -> Size:
         known = ", ".join(f"{h}x{w}" for h, w in image.sizes)
         raise ConfigError("height x width", f"{height}x{width}", f"one of the sizes of this bundle: {known}")
     factor = image.vae_scale_factor * image.patch_size
-    for name, value, default in (("height", height, image.height), ("width", width, image.width)):
-        if not factor <= value <= 2 * default or value % factor:
-            raise ConfigError(name, value, f"a multiple of {factor} from {factor} to {2 * default}")
+    for name, value, largest in zip(("height", "width"), (height, width), largest_size(image), strict=True):
+        if not factor <= value <= largest or value % factor:
+            raise ConfigError(name, value, f"a multiple of {factor} from {factor} to {largest}")
     return height, width
+
+
+def largest_size(image: ImageSpec) -> Size:
+    """The largest height and width of a bundle that takes any size: twice the default, within the limit of all images."""
+    factor = image.vae_scale_factor * image.patch_size
+    most = LONGEST_SIDE_PX // factor * factor
+    return min(2 * image.height, most), min(2 * image.width, most)
 
 
 def axis_lengths(bundle: Bundle, size: Size | None = None) -> dict[str, int]:
@@ -98,7 +105,7 @@ def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
     image, sizes = bundle.image, list(bundle.image.sizes)
     factor = image.vae_scale_factor * image.patch_size
     if image.any_size:
-        sizes += [(factor, factor), (2 * image.height, 2 * image.width)]
+        sizes += [(factor, factor), largest_size(image)]
     sides = [axis_lengths(bundle, size) for size in sizes]
     ranges = {
         axis: (min(each[axis] for each in sides), length, max(each[axis] for each in sides))

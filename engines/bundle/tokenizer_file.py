@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from costroute_rt.engines.bundle.json_bound import check_json_size
+from costroute_rt.engines.bundle.section import unique_names
 from costroute_rt.engines.bundle.tokenizer_regex import check_regex
 from costroute_rt.regular_file import read_regular
 
@@ -45,7 +46,7 @@ def read_tokenizer(path: Path) -> str:
     check_json_size(data, _MOST_VALUES)
     text = data.decode("utf-8")
     try:
-        whole = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        whole = json.loads(text, object_pairs_hook=unique_names, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("its JSON is nested too deeply") from error
     if not isinstance(whole, dict):
@@ -204,12 +205,6 @@ def _text(part: Part, name: str, longest: int) -> str:
 
 def _show(value: object) -> str:
     return repr(value)[:60]
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object; refused if it has a name twice, of which the library might read the other."""
-    values = dict(pairs)
-    return values if len(values) == len(pairs) else _fail("a name appears twice in one object")
 
 
 def _refuse_constant(constant: str) -> NoReturn:

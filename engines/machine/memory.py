@@ -1,8 +1,10 @@
-"""Giving memory back to the system."""
+"""The memory of this process and of the machine, and giving memory back to the system."""
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 
 def give_back_memory() -> None:
@@ -17,3 +19,19 @@ def give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
     if trim is not None:
         trim(0)
+
+
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
+    """Memory of this process; None where the system does not report it as Linux does."""
+    try:
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
+
+
+def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Memory that programs can take without swapping; None where the system does not report it as Linux does."""
+    try:
+        return next(int(line.split()[1]) << 10 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None

@@ -76,19 +76,20 @@ def _draft(folder: CheckpointFolder, recipe: BundleRecipe, schedulers: Mapping[s
     stepped = dict.fromkeys(("next_latent", "denoised"), latent)
     tokens = TensorSpec("int64", ("batch", "tokens"))
     pixels = TensorSpec("uint8", ("batch", "image_height", "image_width", 3))
+    states = TensorSpec("float32", ("batch", "tokens", width))
     graphs = {
-        "text_encoder/encode": GraphSpec({"input_ids": tokens}, {"last_hidden_state": TensorSpec("float32", ("batch", "tokens", width))}),
-        "vae/decode": GraphSpec({"latent": latent}, {"pixels": pixels}),
+        "text_encoder/encode.onnx": GraphSpec({"input_ids": tokens}, {"last_hidden_state": states}),
+        "vae/decode.onnx": GraphSpec({"latent": latent}, {"pixels": pixels}),
     }
     components: dict[str, Any] = {
-        "text_encoder": {"role": "text_encoder", "graphs": {"encode": "text_encoder/encode"}, "tokenizer": "tokenizer"},
-        "vae": {"role": "decoder", "graphs": {"decode": "vae/decode"}},
+        "text_encoder": {"role": "text_encoder", "graphs": {"encode": "text_encoder/encode.onnx"}, "tokenizer": "tokenizer"},
+        "vae": {"role": "decoder", "graphs": {"decode": "vae/decode.onnx"}},
     }
     for name in folder.denoisers:
         own = {}
         for graph in step_graphs(recipe, name):
             states = TensorSpec("float32", (2 if graph == "guided_step" else 1, "tokens", width))
-            own[graph] = f"{name}/{graph}"
+            own[graph] = f"{name}/{graph}.onnx"
             graphs[own[graph]] = GraphSpec({**loop, _STATES: states}, stepped)
         components[name] = {"role": "denoiser", "graphs": own, "guidance": "classifier_free" if "guided_step" in own else "none"}
     return {

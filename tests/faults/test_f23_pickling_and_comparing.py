@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import costroute_rt
+from costroute_rt.engines.backends.polling import LimitError
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import (
     BackendError,
@@ -53,6 +54,7 @@ ERRORS = (
     BudgetError(100, "turbo@1", 250.5, prompts=3),
     BundleError(None, "it is damaged", "copy it again", reason=Reason.ROUTER),
     EngineError("it is missing", reason=Reason.MISSING, engine="a/b/c", setup={"backend": "openvino"}),
+    LimitError("the build took longer than 120 s and was stopped", reason=Reason.TOO_LONG),
     StoreFullError("no room is left", reason=Reason.FULL, path="/store"),
     BackendError("provider cuda", "cpu", "install it", ["costroute-rt[cuda]"], instead={"provider": "cpu"}),
     OutputError("a.png", "no room is left"),

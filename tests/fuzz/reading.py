@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from costroute_rt import Bundle, CostrouteError, read_settings, shipped_bundle
-from costroute_rt.engines.bundle.onnx_file import read_external_locations, read_graph_spec
+from costroute_rt.engines.bundle.onnx_file import read_graph_spec
+from costroute_rt.engines.bundle.onnx_scan import read_external_tensors
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.engines.store.cost import CostFiles, identity
@@ -137,7 +138,7 @@ def read_graph(case: Case) -> None:
     path = case.place.root / "bundle/unet/guided_step.onnx"
 
     def read() -> None:
-        for reader in (read_external_locations, read_graph_spec):
+        for reader in (lambda path: read_external_tensors(path.read_bytes()), read_graph_spec):
             with suppress(ValueError):  # what it promises
                 reader(path)
 

@@ -20,6 +20,7 @@ from costroute_rt.engines.backends.engine import BuildProgress, Value
 from costroute_rt.engines.backends.feed import check_feeds, describe_array
 from costroute_rt.engines.backends.half_precision import RULES, to_float16
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.onnxruntime.arena import NO_ROOM, limit_arena, shrink_arena
 from costroute_rt.engines.backends.onnxruntime.providers import (
     DEVICE_TYPES,
     PROVIDERS,
@@ -59,6 +60,8 @@ _SMALLEST_EXTERNAL_BYTES = "1024"
 _SPIN_US = "1000"
 """Longest time that threads spin, longer than the gaps within a run. Without a limit, those of a new session spin for 40 ms before its
 first run: opening the nine engines of the postcard family took 450 ms of processor time instead of 150 ms."""
+_LARGEST_CONSTANT_BYTES = str(4 << 30)
+"""Of a tensor that is computed while a graph is built: the largest known embedding has 2.5 GB in float32."""
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 _TYPES |= {"tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(bool)": "bool"}
 
@@ -104,6 +107,7 @@ class OnnxRuntimeBackend:
         options = self._session_options(spec)
         level = self._ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if _is_host(spec) else level.ORT_ENABLE_BASIC
+        options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", _LARGEST_CONSTANT_BYTES)
         options.optimized_model_filepath = str(target / MODEL)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", DATA)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _SMALLEST_EXTERNAL_BYTES)
@@ -144,8 +148,9 @@ class OnnxRuntimeBackend:
         """The graph as it is in the bundle, unoptimised, on the CPU."""
         options = self._session_options(BuildSpec(threads=device.default_threads()))
         options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        limit_arena(self._ort, options)
         session = self._session(graph, options, ["CPUExecutionProvider"], "the reference graph cannot be opened", Reason.CANNOT_BUILD)
-        return OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None)
+        return OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None, shrinks_arena=True)
 
     def _session_options(self, spec: BuildSpec) -> SessionOptions:
         options = self._ort.SessionOptions()
@@ -199,13 +204,19 @@ class OnnxRuntimeEngine:
         key: EngineKey | None,
         *,
         is_replayed: bool = False,
+        shrinks_arena: bool = False,
     ) -> None:
-        """is_replayed: all shapes are fixed, and the addresses of inputs and outputs must be too."""
+        """is_replayed: all shapes are fixed, and the addresses of inputs and outputs must be too.
+
+        shrinks_arena: closing gives back the memory that `limit_arena` lends.
+        """
         self.key, self.provider, self.resident_bytes = key, provider, size
         self.inputs = {value.name: _tensor_spec(value) for value in session.get_inputs()}
         self.outputs = {value.name: _tensor_spec(value) for value in session.get_outputs()}
         self._ort, self._folder = ort, folder
         self._session: InferenceSession | None = session
+        self._run_options = ort.RunOptions()
+        self._shrinks_arena = shrinks_arena
         self._names = list(self.outputs)
         self._device_type = DEVICE_TYPES.get(provider)
         self._replay = _Replay(ort, session, self._device_type, self.inputs, self.outputs) if is_replayed and self._device_type else None
@@ -215,8 +226,10 @@ class OnnxRuntimeEngine:
             raise self._fail("the engine is closed", Reason.CLOSED)
         check_feeds(self.inputs, {name: self._describe(value) for name, value in feeds.items()})
         try:
-            results = self._run_bound(self._session, feeds) if self._device_type else self._session.run(self._names, dict(feeds))
+            results = self._run_bound(self._session, feeds) if self._device_type else self._run_host(self._session, feeds)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
+            if NO_ROOM in str(error):
+                raise self._fail("it needs more memory than this machine has", Reason.NO_MEMORY) from error
             raise self._fail(f"it failed while running: {shorten_error(error)}", Reason.FAILED) from error
         return dict(zip(self._names, results, strict=True))
 
@@ -228,8 +241,13 @@ class OnnxRuntimeEngine:
     def to_host(self, value: Value) -> npt.NDArray[Any]:
         return np.asarray(value if self._device_type is None else value.numpy())
 
+    def stop(self) -> None:
+        self._run_options.terminate = True
+
     def close(self) -> None:
-        self._session = self._replay = None
+        was_open, self._session, self._replay = self._session is not None, None, None
+        if was_open and self._shrinks_arena:
+            shrink_arena(self._ort)
 
     def __enter__(self) -> OnnxRuntimeEngine:
         return self
@@ -245,6 +263,9 @@ class OnnxRuntimeEngine:
             return describe_array(value)
         return _TYPES.get(value.data_type(), value.data_type()), tuple(value.shape())
 
+    def _run_host(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
+        return list(session.run(self._names, dict(feeds), self._run_options))
+
     def _run_bound(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
         """Outputs that are complete: the CUDA provider waits for its stream at the end of a run, replayed or not, and after each copy."""
         if self._replay is not None:
@@ -254,7 +275,7 @@ class OnnxRuntimeEngine:
             binding.bind_ortvalue_input(name, value)
         for name in self._names:
             binding.bind_output(name, self._device_type, 0)
-        session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding, self._run_options)
         return list(binding.get_outputs())
 
 
