@@ -26,8 +26,8 @@ def verified_graph(bundle: Bundle, store: Store, component: str, graph: str, dig
         yield path
         return
     with store_errors(store.folder):
-        store.folder.mkdir(parents=True, exist_ok=True)
-        folder = make_folder_beside(store.folder / digest)
+        store.make_folder()
+        folder = make_folder_beside(store.folder / digest, 0o755)
     try:
         with store_errors(folder):
             for name in names:
