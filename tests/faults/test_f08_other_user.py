@@ -74,9 +74,7 @@ def shared(tiny_bundle: Path, built: Path) -> Iterator[Shared]:
 
 @pytest.mark.skipif(os.name == "nt", reason="checks modes under a umask, which Windows does not have")
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077, 0o000])
-def test_f8_only_its_owner_may_write_what_a_build_writes(
-    tiny_bundle: Path, tmp_path: Path, mask: int
-) -> None:
+def test_f8_only_its_owner_may_write_what_a_build_writes(tiny_bundle: Path, tmp_path: Path, mask: int) -> None:
     bundle = Bundle.open(tiny_bundle)
     with umask(mask):
         build_engines(bundle, Store.open(tmp_path / "home"), engine_names(bundle)[:1], USUAL)
