@@ -59,7 +59,7 @@ DAMAGED = "damaged"
 _ADDED = re.compile(r"(costs\.json|runtime\.cache)|\.(costs\.json|runtime\.cache)\.[0-9a-f]{16}")
 """Files that come into an engine's directory after it was written, and what a killed process leaves of them: measured costs, and the
 kernels that TensorRT for RTX compiles for the device."""
-_MANIFEST_BYTES, _MOST_BUILD_S, _MOST_FILE_BYTES = 1 << 20, 1e9, 1 << 60
+_MANIFEST_BYTES, _MOST_BUILD_S, _MOST_FILE_BYTES, _LONGEST_FIELD = 1 << 20, 1e9, 1 << 60, 2000
 _REPLACED, _REMOVED = "old", "removed"
 _RENAME_S = 5.0
 """How long a reader waits for an engine that is being replaced; that takes two renames."""
@@ -482,13 +482,17 @@ def _stored(path: Path, section: Section, sha256: str) -> StoredEngine:
     for name, entry in files.items():
         if "/" in name or not name.isprintable() or entry.bytes > _MOST_FILE_BYTES:
             section.fail(f"manifest files has an impossible entry: {shorten(name)}")
+    key = EngineKey.from_section(section.section("key"))
+    for name, value in key.to_json().items():
+        if len(value) > _LONGEST_FIELD:
+            section.fail(f"manifest key.{name} has {len(value)} characters")
     build_s, gate = section.number("build_s", minimum=0), dict(section.section("gate").values)
     if build_s > _MOST_BUILD_S or not all(_is_result(name, value) for name, value in gate.items()):
         section.fail("manifest build_s or gate has impossible values")
     return StoredEngine(
         path=path,
         digest=path.name,
-        key=EngineKey.from_section(section.section("key")),
+        key=key,
         files=files,
         built_at=section.text("built_at"),
         build_s=build_s,
