@@ -1,17 +1,18 @@
-"""Packs the sources alone: setuptools would add whatever an earlier build left in build/lib."""
+"""What pyproject.toml cannot say: a wheel holds the modules of this tree, and none that an earlier build left in build/lib."""
 
 import shutil
 
 from setuptools import setup
-from setuptools.command.build import build
+from setuptools.command.build_py import build_py
 
 
-class CleanBuild(build):
-    """A build that starts from nothing."""
+class CleanBuild(build_py):
+    """Copies the modules into an empty folder."""
 
     def run(self) -> None:
-        shutil.rmtree(self.build_lib, ignore_errors=True)
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
 
 
-setup(cmdclass={"build": CleanBuild})
+setup(cmdclass={"build_py": CleanBuild})

@@ -111,7 +111,7 @@ def _age(built_at: str, now_s: float) -> str:
 
     try:
         return _ago(now_s - datetime.fromisoformat(built_at).timestamp())
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # no date, or one that the system cannot compute with
         return "unknown"
 
 

@@ -37,7 +37,7 @@ KINDS = ("knn", "linear", "mean")
 )  # fmt: skip
 @click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to learn.")
 @click.option("--category", metavar="COLUMN", help="Also report the gain on kinds of prompts never seen.")
-@click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle with no other files.")
 @option.engine
 @option.as_json()
 def fit_router(

@@ -63,6 +63,8 @@ class Reason(str, Enum):
     """The store cannot be read or written."""
     PERMISSION = "permission"
     """This user must not read or write the store, or a part of it."""
+    UNTRUSTED = "untrusted"
+    """Others than this user and root can change the store, or a part of it, so it is not used."""
     IN_USE = "in_use"
     """Another process uses the engine, on a system that then lets nobody replace or remove it."""
     FULL = "full"
@@ -105,6 +107,7 @@ _REMEDIES = {
     Reason.AMBIGUOUS: "name one of the stored engines",
     Reason.STORE: "check who owns it, or set COSTROUTE_HOME to a directory of your own",
     Reason.PERMISSION: "ask its owner for access, or set COSTROUTE_HOME to a directory of your own",
+    Reason.UNTRUSTED: "have its owner take the right to write from others (chmod go-w), or set COSTROUTE_HOME to a directory of your own",
     Reason.IN_USE: "end the programs that use it, then try again",
     Reason.FULL: "free some space, or set COSTROUTE_HOME to another disk",
 }

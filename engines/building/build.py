@@ -28,7 +28,6 @@ from costroute_rt.engines.building.lookup import describe_miss, locate, make_key
 from costroute_rt.engines.building.profile import find_unmeasured, measure_missing, measuring_steps
 from costroute_rt.engines.building.progress import OnOpen, Stage, Step, Tracker
 from costroute_rt.engines.building.source import verified_graph
-from costroute_rt.engines.building.waiting import hold_lock
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.name import EngineName
@@ -250,7 +249,7 @@ def _build_one(
     """
     bundle, key = wanted.bundle, wanted.key
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    with hold_lock(store, key.digest, poll):
+    with store.lock(key.digest, poll=poll):
         old = None if force else _find_intact(store, key)
         if wanted.is_done(store, old):
             return None

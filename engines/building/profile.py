@@ -18,7 +18,6 @@ from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.gate import Clock
 from costroute_rt.engines.building.lookup import engine_key, locate, read_cost, write_cost
 from costroute_rt.engines.building.progress import OnOpen, Stage, Step, Tracker
-from costroute_rt.engines.building.waiting import hold_lock
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.machine.condition import Condition
@@ -110,7 +109,7 @@ def measure_missing(bundle: Bundle, store: Store, names: Iterable[str], setup: S
 
 
 def _measuring(store: Store, tracker: Tracker) -> AbstractContextManager[None]:
-    return hold_lock(store, _MEASURING, tracker.poll, lambda: _log.warning("waiting for another process that is measuring"))
+    return store.lock(_MEASURING, poll=tracker.poll, on_wait=lambda: _log.warning("waiting for another process that is measuring"))
 
 
 def _measure(

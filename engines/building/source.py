@@ -26,11 +26,10 @@ def verified_graph(bundle: Bundle, store: Store, component: str, graph: str, dig
     """
     names = bundle.graph_files(component, graph)
     with store_errors(store.folder):
-        store.folder.mkdir(parents=True, exist_ok=True)
-        folder = make_folder_beside(store.folder / digest)
+        store.make_folder()
+        folder = make_folder_beside(store.folder / digest, 0o700)
     try:
         with store_errors(folder):
-            folder.chmod(0o700)
             for name in names:
                 _link(bundle.path(name).resolve(), folder / name)
         states = _states(folder, names)

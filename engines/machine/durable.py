@@ -58,7 +58,7 @@ def _describe_refusal(error: OSError, path: Path) -> str:
     owner = None if error.errno == errno.EROFS or not hasattr(os, "geteuid") else _owner(path)
     if owner is None or owner == os.geteuid():
         return reason
-    return f"{reason}: it belongs to another user ({_describe_user(owner)})"
+    return f"{reason}: it belongs to another user ({describe_user(owner)})"
 
 
 def _owner(path: Path) -> int | None:
@@ -69,7 +69,8 @@ def _owner(path: Path) -> int | None:
     return None
 
 
-def _describe_user(uid: int) -> str:
+def describe_user(uid: int) -> str:
+    """`uid 0, root`."""
     import pwd
 
     try:
@@ -92,15 +93,14 @@ def is_full(path: Path) -> bool:
     return shutil.disk_usage(path).free < _SCARCE_BYTES
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o666, *, is_durable: bool = True) -> None:
-    """Replace `path` by a file with this content, all or nothing.
+def write_file(path: Path, data: bytes, *, is_durable: bool = True) -> None:
+    """Replace `path` by a file with this content, all or nothing. Whatever the umask, only this user may write it.
 
-    mode: of the file, as far as the umask allows it.
     is_durable: wait until it would survive a power cut.
     """
     name = _unused(path)
     try:
-        with open(name, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        with open(name, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
             file.write(data)
             if is_durable:
                 file.flush()
@@ -114,11 +114,18 @@ def write_file(path: Path, data: bytes, mode: int = 0o666, *, is_durable: bool =
         sync_folder(path.parent)
 
 
-def make_folder_beside(path: Path) -> Path:
+def make_folder_beside(path: Path, mode: int = 0o777) -> Path:
     """A new empty folder called .NAME.*, beside `path`, with the mode that the umask allows (`tempfile` makes folders for one user)."""
     made = _unused(path)
-    made.mkdir()
+    made.mkdir(mode)
     return made
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder, and its parents, where they are missing. Whatever the umask, only this user may write them. Raises OSError."""
+    for each in reversed((path, *path.parents)):
+        if not each.is_dir():
+            each.mkdir(0o755, exist_ok=True)
 
 
 def _unused(path: Path) -> Path:

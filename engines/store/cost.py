@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from costroute_rt.engines.backends.key import ANY_DRIVER, EngineKey
-from costroute_rt.engines.bundle.section import MOST_BYTES, Section, canonical_json, parse_section
+from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.condition import UNKNOWN, UNKNOWN_CONDITION, Condition
-from costroute_rt.engines.machine.durable import store_errors, write_file
+from costroute_rt.engines.machine.durable import make_folders, store_errors, write_file
+from costroute_rt.engines.store.access import check_access, read_file
 from costroute_rt.error import EngineError, Reason
-from costroute_rt.regular_file import read_regular
 
 COSTS = "costs.json"
 _VERSION, _BEFORE_CONDITIONS = 3, 2
 _MOST_KEPT = 16
 """Measurements in one file: the number of conditions is bounded, and those that come back are measured again."""
+_MOST_BYTES = 1 << 20
+_LONGEST_MS = 1e10
+"""Longer than any call takes; sums of such times are finite."""
+_MOST_CALLS, _MOST_THREADS = 1 << 31, 1 << 16
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -131,7 +135,9 @@ class CostFiles:
                 except OSError as error:
                     if error.errno not in _FORBIDDEN:
                         raise
-            self.own.parent.mkdir(parents=True, exist_ok=True)
+            check_access(self.own.parent)
+            make_folders(self.own.parent)
+            check_access(self.own.parent)
             _add(self.own, identity_now, cost)
 
 
@@ -168,14 +174,18 @@ def _read_entries(path: Path, engine: str, digest: str) -> list[_Entry]:
         raise EngineError(problem, reason=Reason.NOT_MEASURED, path=path)
 
     try:
-        data = read_regular(path, MOST_BYTES)
+        check_access(path.parent)
+        section = parse_section(read_file(path, _MOST_BYTES), fail)
+        canonical_json(section.values)
+        body = section.section("costs")
+        found = _digest(dict(body.values))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         fail(f"measured costs cannot be read: {error.strerror}")
-    section = parse_section(data, fail)
-    body = section.section("costs")
-    if section.text("sha256") != _digest(dict(body.values)):
+    except (ValueError, RecursionError) as error:  # text that is not Unicode, or nested too deep to write again
+        fail(f"measured costs are damaged: {error}")
+    if section.text("sha256") != found:
         fail("measured costs are damaged")
     version = body.integer("format_version")
     if version == _VERSION:
@@ -216,6 +226,8 @@ def _entry_json(measured: Mapping[str, str], cost: EngineCost) -> dict[str, Any]
 
 def _condition(section: Section) -> Condition:
     threads = section.integer("threads", minimum=1) if section.values.get("threads") is not None else None
+    if threads is not None and threads > _MOST_THREADS:
+        section.fail(f"manifest {section.at('threads')} is impossible")
     return Condition(threads=threads, cpu_limit=section.text("cpu_limit"), power_mode=section.text("power_mode"))
 
 
@@ -226,7 +238,10 @@ def _call_json(call: CallCost) -> dict[str, float | int]:
 
 def _call(section: Section) -> CallCost:
     median, p95, spread = (section.number(name, minimum=0) for name in ("median_ms", "p95_ms", "spread_ms"))
-    return CallCost(median_ms=median, p95_ms=p95, spread_ms=spread, calls=section.integer("calls", minimum=1))
+    calls = section.integer("calls", minimum=1)
+    if max(median, p95, spread) > _LONGEST_MS or calls > _MOST_CALLS:
+        section.fail(f"manifest {section.place} has impossible times")
+    return CallCost(median_ms=median, p95_ms=p95, spread_ms=spread, calls=calls)
 
 
 def _digest(body: Mapping[str, Any]) -> str:

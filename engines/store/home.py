@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from costroute_rt.engines.store.access import find_exposure
 from costroute_rt.error import ConfigError
 
 HOME, EXTRA_STORES = "COSTROUTE_HOME", "COSTROUTE_EXTRA_STORES"
@@ -43,6 +44,9 @@ def find_home(home: str | os.PathLike[str] | None = None) -> Home:
     usual = _usual()
     if usual is None:
         return _temporary("the home directory is unknown", None)
+    exposure = find_exposure(usual)
+    if exposure is not None:
+        return _temporary(f"{usual} can be changed by others: {exposure.path}: {exposure.problem}", None)
     if not can_write(usual):
         return _temporary(f"{usual} cannot be written", usual)
     return Home(usual)

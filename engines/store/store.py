@@ -1,7 +1,7 @@
 """The store: a directory of engines, each under the digest of its key.
 
     ROOT/engines/DIGEST/   manifest.json, manifest.sha256, the backend's files, costs.json
-    ROOT/locks/DIGEST.lock
+    ROOT/locks/DIGEST.lock, DIGEST.holder
     ROOT/trust.json        hashes of files that need not be hashed again
     ROOT/costs/DIGEST.json costs that this user measured of an engine whose directory belongs to others
 
@@ -11,6 +11,9 @@ each other. An engine that proved wrong or slow is quarantined: its manifest sta
 
 Reading needs no lock and no permission to write. Extra stores, which ship beside an application, are read after the store itself, and
 nothing is ever written to them.
+
+Nothing is used that others than this user and root could have written (access.py), and no engine with files that its manifest does not
+list, or that are not regular files: a library would open them unseen.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,19 +34,32 @@ from costroute_rt.engines.backends.key import ANY_DRIVER, DIGEST_LENGTH, EngineK
 from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
 from costroute_rt.engines.bundle.manifest import FileEntry
 from costroute_rt.engines.bundle.manifest_reader import check_path
-from costroute_rt.engines.bundle.section import MOST_BYTES, Section, canonical_json, parse_section, shorten
+from costroute_rt.engines.bundle.section import Section, canonical_json, parse_section, shorten
 from costroute_rt.engines.machine import device
-from costroute_rt.engines.machine.durable import is_in_use, make_folder_beside, make_store_error, store_errors, sync_files, sync_folder
+from costroute_rt.engines.machine.durable import (
+    is_in_use,
+    make_folder_beside,
+    make_folders,
+    make_store_error,
+    store_errors,
+    sync_files,
+    sync_folder,
+)
+from costroute_rt.engines.store.access import check_access, check_file, read_file
 from costroute_rt.engines.store.cost import COSTS
 from costroute_rt.engines.store.home import find_extra_stores, find_home
+from costroute_rt.engines.store.lock import hold_lock
 from costroute_rt.engines.store.trust import Trust
 from costroute_rt.error import EngineError, Reason
-from costroute_rt.regular_file import read_regular
 
 FORMAT, FORMAT_VERSION = "costroute-engine", 1
 MANIFEST, MANIFEST_SHA256 = "manifest.json", "manifest.sha256"
 DAMAGED = "damaged"
 """State of a directory whose manifest can be read, and is not an engine's."""
+_ADDED = re.compile(r"(costs\.json|runtime\.cache)|\.(costs\.json|runtime\.cache)\.[0-9a-f]{16}")
+"""Files that come into an engine's directory after it was written, and what a killed process leaves of them: measured costs, and the
+kernels that TensorRT for RTX compiles for the device."""
+_MANIFEST_BYTES, _MOST_BUILD_S, _MOST_FILE_BYTES, _LONGEST_FIELD = 1 << 20, 1e9, 1 << 60, 2000
 _REPLACED, _REMOVED = "old", "removed"
 _RENAME_S = 5.0
 """How long a reader waits for an engine that is being replaced; that takes two renames."""
@@ -209,8 +226,8 @@ class Store:
         others = [key.differences(stored.key) for stored in self.engines() if stored.key.graph == key.graph]
         return min(others, key=lambda found: (not {"backend", "provider"}.isdisjoint(d.field for d in found), len(found)), default=[])
 
-    def remove(self, digest: str, timeout_s: float = -1) -> StoredEngine:
-        """Remove the engine whose digest starts with this; raises EngineError if none or several do, filelock.Timeout as `lock` does.
+    def remove(self, digest: str, timeout_s: float | None = None) -> StoredEngine:
+        """Remove the engine whose digest starts with this; raises EngineError if none or several do, TimeoutError as `lock` does.
 
         Engines of extra stores stay. A file that another process has open may stay too, until `sweep` finds that it can go.
         """
@@ -237,19 +254,18 @@ class Store:
         return sum(disk_bytes(path) for path in self._folders())
 
     @contextmanager
-    def lock(self, digest: str, timeout_s: float = -1) -> Iterator[None]:
-        """Hold the lock of a key; waits for it at most `timeout_s` (negative: for ever), then raises filelock.Timeout."""
-        from filelock import FileLock  # slow to load, and not needed to read
-
+    def lock(
+        self,
+        digest: str,
+        timeout_s: float | None = None,
+        poll: Callable[[float | None], object] | None = None,
+        on_wait: Callable[[], object] | None = None,
+    ) -> Iterator[None]:
+        """Hold the lock of a key, or another one, as `lock.hold_lock` does."""
         self._check_writable()
-        with store_errors(self.root):
-            (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / "locks" / f"{digest}.lock", timeout=timeout_s)
-            lock.acquire()
-        try:
+        check_access(self.root)
+        with hold_lock(self.root / "locks", digest, timeout_s=timeout_s, poll=poll, on_wait=on_wait):
             yield
-        finally:
-            lock.release()
 
     def write(self, key: EngineKey, fill: Callable[[Path], Mapping[str, Any]]) -> StoredEngine:
         """Put an engine under its final name. The caller holds the key's lock.
@@ -260,8 +276,8 @@ class Store:
         self._check_writable()
         final = self.folder / key.digest
         with store_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            work = make_folder_beside(final)
+            self.make_folder()
+            work = make_folder_beside(final, 0o755)
         try:
             with store_errors(work):
                 _seal(work, {**fill(work), "key": key.to_json()})
@@ -276,6 +292,12 @@ class Store:
         stored = load_stored(final)
         self.remember({final / name: entry.sha256 for name, entry in stored.files.items()})
         return stored
+
+    def make_folder(self) -> None:
+        """Make the directory of the engines if it is missing; raises OSError, EngineError if others can write it."""
+        check_access(self.root)
+        make_folders(self.folder)
+        check_access(self.folder)
 
     def sweep(self) -> list[Path]:
         """Remove what killed builds left behind, unless that key is being built or permission is missing; returns what was removed."""
@@ -303,6 +325,7 @@ class Store:
         with store_errors(path):
             if not _is_folder(path) and not (path.parent == self.folder and self._bring_back(key.digest)):
                 return None
+        _check_place(path)
         stored = load_stored(path)
         if stored.key != key:
             problem = "its manifest belongs to another engine"
@@ -387,19 +410,38 @@ def load_stored(path: Path) -> StoredEngine:
         raise EngineError(problem, reason=Reason.DAMAGED, path=path / MANIFEST)
 
     try:
-        data, stated = (read_regular(path / name, MOST_BYTES) for name in (MANIFEST, MANIFEST_SHA256))
+        data, stated = (read_file(path / name, _MANIFEST_BYTES) for name in (MANIFEST, MANIFEST_SHA256))
     except PermissionError as error:
         raise make_store_error(error, path) from error
     except OSError as error:
-        fail(f"the engine's manifest cannot be read: {error.strerror}")
+        fail(f"the engine's manifest cannot be read: {error.strerror or error}")
     found = hashlib.sha256(data).hexdigest()
     if found.encode() != stated.strip():
         fail(f"the engine's manifest does not match {MANIFEST_SHA256}")
     section = parse_section(data, fail)
+    try:
+        canonical_json(section.values)
+    except (ValueError, RecursionError) as error:
+        fail(f"the engine's manifest has text that is not Unicode, or is nested too deep: {error}")
     stated_format = section.values.get("format"), section.values.get("format_version")
     if stated_format != (FORMAT, FORMAT_VERSION):
         fail(f"format and version are {shorten(stated_format)}: expected {(FORMAT, FORMAT_VERSION)}")
     return _stored(path, section, found)
+
+
+def _check_place(path: Path) -> None:
+    """Raise EngineError if others can write the directory of an engine, that of all engines, or the store."""
+    for each in (path.parent.parent, path.parent, path):
+        check_access(each)
+
+
+def _check_names(stored: StoredEngine) -> None:
+    """Raise EngineError if an engine's directory has something that its manifest does not list; the files are opened by their names."""
+    with store_errors(stored.path):
+        names = os.listdir(stored.path)
+    for name in sorted(names):
+        if name not in stored.files and name not in (MANIFEST, MANIFEST_SHA256) and not _ADDED.fullmatch(name):
+            raise stored.make_error("the engine's manifest does not list it", Reason.DAMAGED, stored.path / name)
 
 
 def check_files(stored: StoredEngine, hash_files: HashFiles = sha256_files) -> None:
@@ -407,6 +449,7 @@ def check_files(stored: StoredEngine, hash_files: HashFiles = sha256_files) -> N
 
     hash_files: returns the SHA-256 of each file.
     """
+    _check_names(stored)
     paths = {stored.path / name: entry for name, entry in stored.files.items()}
     for path, entry in paths.items():
         try:
@@ -416,7 +459,8 @@ def check_files(stored: StoredEngine, hash_files: HashFiles = sha256_files) -> N
         except OSError as error:
             raise make_store_error(error, path) from error
         if not stat.S_ISREG(found_now.st_mode):
-            raise stored.make_error("a file of the engine is missing", Reason.DAMAGED, path)
+            raise stored.make_error("it is not a regular file", Reason.DAMAGED, path)
+        check_file(path, found_now)
         if found_now.st_size != entry.bytes:
             problem = f"it has {found_now.st_size} bytes, the manifest says {entry.bytes}"
             raise stored.make_error(problem, Reason.DAMAGED, path)
@@ -432,19 +476,39 @@ def _stored(path: Path, section: Section, sha256: str) -> StoredEngine:
     files = {
         check_path(name, section.fail, "a file"): FileEntry(e.sha256("sha256"), e.integer("bytes")) for name, e in section.sections("files")
     }
+    quarantined = section.text("quarantined") if section.values.get("quarantined") is not None else None
+    if not files and quarantined is None:
+        section.fail("the engine has no files")
+    for name, entry in files.items():
+        if "/" in name or not name.isprintable() or entry.bytes > _MOST_FILE_BYTES:
+            section.fail(f"manifest files has an impossible entry: {shorten(name)}")
+    key = EngineKey.from_section(section.section("key"))
+    for name, value in key.to_json().items():
+        if len(value) > _LONGEST_FIELD:
+            section.fail(f"manifest key.{name} has {len(value)} characters")
+    build_s, gate = section.number("build_s", minimum=0), dict(section.section("gate").values)
+    if build_s > _MOST_BUILD_S or not all(_is_result(name, value) for name, value in gate.items()):
+        section.fail("manifest build_s or gate has impossible values")
     return StoredEngine(
         path=path,
         digest=path.name,
-        key=EngineKey.from_section(section.section("key")),
+        key=key,
         files=files,
         built_at=section.text("built_at"),
-        build_s=section.number("build_s", minimum=0),
-        gate=dict(section.section("gate").values),
+        build_s=build_s,
+        gate=gate,
         source=section.text("source"),
-        quarantined=section.text("quarantined") if section.values.get("quarantined") is not None else None,
+        quarantined=quarantined,
         sha256=sha256,
         used_at_s=(path / MANIFEST).stat().st_mtime,
     )
+
+
+def _is_result(name: str, value: Any) -> bool:
+    """Whether it is a result of the gate: the name of a device, or a number that can be computed with."""
+    if name == "device":
+        return isinstance(value, str)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _seal(folder: Path, entries: Mapping[str, Any]) -> None:
@@ -453,8 +517,8 @@ def _seal(folder: Path, entries: Mapping[str, Any]) -> None:
     data = canonical_json({**entries, "format": FORMAT, "format_version": FORMAT_VERSION, "files": files})
     (folder / MANIFEST).write_bytes(data)
     (folder / MANIFEST_SHA256).write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n")
-    mode = stat.S_IMODE((folder / MANIFEST).stat().st_mode)
-    for name in files:  # not every library follows the umask
+    mode = stat.S_IMODE((folder / MANIFEST).stat().st_mode) & ~0o022
+    for name in (*files, MANIFEST, MANIFEST_SHA256):  # not every library follows the umask, which may let others write
         if stat.S_IMODE((folder / name).stat().st_mode) != mode:
             with suppress(OSError):
                 (folder / name).chmod(mode)
@@ -463,6 +527,7 @@ def _seal(folder: Path, entries: Mapping[str, Any]) -> None:
 
 def _verify(path: Path) -> Verified:
     try:
+        _check_place(path)
         stored = load_stored(path)
     except EngineError as error:
         return Verified(path, path.name, "unknown", error, None)
@@ -476,9 +541,11 @@ def _verify(path: Path) -> Verified:
 def _describe(path: Path) -> StoredEngine:
     """What is known about a directory, damaged or not; raises FileNotFoundError for one that was removed."""
     try:
+        _check_place(path)
         return load_stored(path)
     except EngineError as error:
-        problem = f"unreadable: {error.problem}" if error.reason is Reason.PERMISSION else DAMAGED
+        words = {Reason.PERMISSION: "unreadable", Reason.UNTRUSTED: "not trusted"}
+        problem = f"{words[error.reason]}: {error.problem}" if error.reason in words else DAMAGED
     blank = dict.fromkeys(EngineKey.__dataclass_fields__, "unknown")
     sizes = dict[str, FileEntry]()
     with suppress(PermissionError):

@@ -8,14 +8,14 @@ others could have written counts as none.
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from costroute_rt.engines.bundle.digest import sha256_files
-from costroute_rt.engines.machine.durable import write_file
+from costroute_rt.engines.machine.durable import make_folders, write_file
+from costroute_rt.engines.store.access import find_exposure, read_file
+from costroute_rt.error import EngineError
 
 TRUST = "trust.json"
 _VERSION = 1
@@ -58,29 +58,20 @@ class Trust:
             files.pop(name, None)
         listed = {name: [*state, digest] for name, (state, digest) in list(files.items())}
         with suppress(OSError):
+            if find_exposure(self._root) is not None:
+                return
             if self._makes_root:
-                self._root.mkdir(parents=True, exist_ok=True)
-            if os.path.isdir(self._root):
-                write_file(self._root / TRUST, json.dumps({"format_version": _VERSION, "files": listed}).encode(), 0o644, is_durable=False)
+                make_folders(self._root)
+            if self._root.is_dir():
+                write_file(self._root / TRUST, json.dumps({"format_version": _VERSION, "files": listed}).encode(), is_durable=False)
 
     def _load(self) -> dict[str, tuple[State, str]]:
         if self._files is None:
             try:
-                self._files = _parse(_read(self._root))
-            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                self._files = {} if find_exposure(self._root) else _parse(read_file(self._root / TRUST, _MOST_BYTES))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, EngineError):
                 self._files = {}
         return self._files
-
-
-def _read(root: Path) -> bytes:
-    """The record's bytes; raises OSError, ValueError where somebody else than the store's owner could have written it."""
-    with open(root / TRUST, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
-            raise ValueError("not a record")
-        if hasattr(os, "geteuid") and (found.st_uid not in (os.geteuid(), os.stat(root).st_uid) or found.st_mode & 0o022):
-            raise ValueError("somebody else may have written it")
-        return file.read()
 
 
 def _parse(data: bytes) -> dict[str, tuple[State, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,9 +16,10 @@ from typing import Any
 from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.onnx_model import graph_spec
+from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.machine.durable import replacing_folder
 from costroute_rt.engines.machine.telemetry import opt_out_hub
-from costroute_rt.error import BackendError, BundleError, ConfigError, OutputError, Reason
+from costroute_rt.error import BackendError, BundleError, ConfigError, OutputError
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
 from costroute_rt.export.checkpoint.draft import check_recipe, image_section, step_graphs
 from costroute_rt.export.checkpoint.folder import NOT_EXPORTED, CheckpointFolder, find_denoisers
@@ -62,12 +62,12 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
 
     source: directory of a StableDiffusionPipeline as diffusers saves it. Further denoisers are in folders `unet_NAME` next to `unet` and
         become components NAME; `unet` becomes `base`. A folder `scorer` (see `export_scorer`) is copied.
-    target: written completely or not at all; it must not exist unless `overwrite`.
+    target: written completely or not at all; it must not exist unless `overwrite`, which replaces a bundle and nothing else.
     Raises BundleError for a checkpoint or recipe that cannot become a bundle, OutputError if `target` exists or cannot be written.
     """
     plan = check_export(source, recipe)
-    if os.path.lexists(target) and not overwrite:
-        raise OutputError(target, "it exists already", reason=Reason.EXISTS)
+    if (replaced := check_target(target, force=overwrite)) is not None:
+        _log.info("%s will be replaced: %s", target, replaced)
     made_with = _versions()
     opt_out_hub()
     if plan.replaced is not None:

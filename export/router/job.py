@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import LabelError, OutputError, Reason
 from costroute_rt.export.router import curve
@@ -87,10 +87,10 @@ def fit_bundle(
     """Fits a router for the bundle's pool and writes the bundle with this router to `output`.
 
     encoder: `states`, `hashed`, or a folder with a sentence encoder as transformers saves it. Raises LabelError, ConfigError, PromptError,
-    BackendError (torch is needed but missing), OutputError (before any work if `output` exists).
+    BackendError (torch is needed but missing), OutputError (before any work: `output` exists, or with `force` is not a mere bundle).
     """
-    if os.path.lexists(output) and not force:
-        raise OutputError(output, "it exists already", reason=Reason.EXISTS)
+    if (replaced := check_target(output, force=force)) is not None:
+        say(f"{output} will be replaced: {replaced}")
     options = FitOptions(estimators=tuple(estimators))
     if "transformer" in estimators:
         import_torch()

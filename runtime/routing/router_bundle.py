@@ -12,6 +12,7 @@ from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 from costroute_rt.engines.bundle.digest import HashFiles, sha256_files
 from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import MANIFEST, ROUTER_GRAPHS
+from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.machine.durable import replacing_folder
 from costroute_rt.error import BundleError, OutputError, Reason
@@ -84,8 +85,8 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
     """A new bundle at `target`: the files of `bundle` as hard links (copies where links fail) and the router in `router_folder`.
 
     The folder holds router.json, router.safetensors, and the files of the router's networks.
-    `target` is complete or not there at all. force: replace an existing `target`, which may be `bundle` itself.
-    Raises BundleError for a router of another pool, OutputError if `target` exists or cannot be written.
+    `target` is written completely or not at all. force: replace a bundle at `target`, which may be `bundle` itself.
+    Raises BundleError for a router of another pool, OutputError if `target` exists, is not a mere bundle, or cannot be written.
     """
     router = Router.load(router_folder)
     check_router(router, bundle, router_folder / ROUTER_JSON)
@@ -95,10 +96,7 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
             raise router_error(router_folder / name, "the router needs this file, which must not be a link")
     for network in router.networks:
         read_stored_tensors(router_folder / network.weights)
-    if os.path.lexists(target) and not force:
-        raise OutputError(target, "it exists already", reason=Reason.EXISTS)
-    if os.path.lexists(target) and not (target / MANIFEST).is_file():
-        raise OutputError(target, "it is not a bundle, so it is not replaced")
+    check_target(target, force=force)
     try:
         with replacing_folder(target) as new:
             _copy(bundle, router_folder, files, new)

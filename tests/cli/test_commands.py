@@ -126,7 +126,7 @@ def test_engines_explain_names_another_backend_only(run: Run, own_home: Path, ti
     key = replace(stored.key, backend="abacus", device="older")
     store.remove(stored.digest)
     with store.lock(key.digest):
-        store.write(key, lambda _: {"built_at": "then", "build_s": 1.0, "gate": {}, "source": "x", "quarantined": None})
+        store.write(key, lambda _: {"built_at": "then", "build_s": 1.0, "gate": {}, "source": "x", "quarantined": "slow"})
     lines = run("engines", "explain", "--bundle", tiny_bundle).stdout.splitlines()
     assert next(line for line in lines if "decode" in line).split("  ")[-1].strip() == "built by abacus"
     report = json.loads(run("engines", "explain", "--bundle", tiny_bundle, "--json").stdout)["engines"]

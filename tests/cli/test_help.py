@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -61,6 +62,9 @@ def test_every_command_can_print_json(path: tuple[str, ...]) -> None:
     assert "--json" in {option for parameter in command.params for option in parameter.opts}
 
 
+@pytest.mark.skipif(
+    tuple(map(int, version("click").split(".")[:3])) < (8, 4, 2), reason="compares texts that an older click writes in another form"
+)
 def test_reference_is_up_to_date() -> None:
     if not REFERENCE.exists():
         pytest.skip("compares docs/cli.md, which is missing: the tests stand outside the repository")

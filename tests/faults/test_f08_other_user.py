@@ -73,15 +73,15 @@ def shared(tiny_bundle: Path, built: Path) -> Iterator[Shared]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="checks modes under a umask, which Windows does not have")
-@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
-def test_f8_what_a_build_writes_has_the_modes_of_the_umask(tiny_bundle: Path, tmp_path: Path, mask: int) -> None:
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077, 0o000])
+def test_f8_only_its_owner_may_write_what_a_build_writes(tiny_bundle: Path, tmp_path: Path, mask: int) -> None:
     bundle = Bundle.open(tiny_bundle)
     with umask(mask):
         build_engines(bundle, Store.open(tmp_path / "home"), engine_names(bundle)[:1], USUAL)
     for path in (tmp_path / "home").rglob("*"):
         if path.parent.name == "locks":  # the locking library's own
             continue
-        full = 0o777 if path.is_dir() else 0o644 if path.name == "trust.json" else 0o666
+        full = 0o755 if path.is_dir() else 0o644
         assert stat.S_IMODE(path.stat().st_mode) == full & ~mask, path
 
 
@@ -188,7 +188,7 @@ def test_f8_engines_that_are_missing_are_built_into_the_users_own_store(shared: 
     shutil.rmtree(shared.engines[0])
     own = shared.folder / "own"
     own.mkdir()
-    own.chmod(0o777)
+    own.chmod(0o1777)
     done = run_as_other_user(
         OPEN.format(bundle=shared.bundle, build=True), {"COSTROUTE_HOME": str(own / "home"), "COSTROUTE_EXTRA_STORES": str(shared.home)}
     )

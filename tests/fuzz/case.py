@@ -121,11 +121,12 @@ def invoke(
 
 @contextmanager
 def in_folder(folder: Path) -> Iterator[None]:
+    before = os.getcwd()
     os.chdir(folder)
     try:
         yield
     finally:
-        os.chdir("/")
+        os.chdir(before)
 
 
 @contextmanager

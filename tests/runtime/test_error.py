@@ -34,7 +34,11 @@ CASES = [
         "tiny/vae/decode@64x96 (/e): its content is odd; build the engine again",
     ),
     (error.EngineError("there is none", reason=Reason.MISSING, engine="a/vae/decode"), 5, "a/vae/decode: there is none; build the engines"),
-    (error.EngineError("it is odd", reason=Reason.NO_MEMORY), 5, "it is odd; free some of the device's memory, or use a smaller bundle or image size"),
+    (
+        error.EngineError("it is odd", reason=Reason.NO_MEMORY),
+        5,
+        "it is odd; free some of the device's memory, or use a smaller bundle or image size",
+    ),
     (
         error.StoreFullError("there is no room", reason=Reason.FULL, path="/e"),
         5,

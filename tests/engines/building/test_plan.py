@@ -105,7 +105,7 @@ def test_a_miss_is_explained_by_an_engine_of_the_same_backend_if_one_exists(bund
     assert [d.field for d in store_copy.explain(other)] == ["backend"]
     older = replace(other, backend_version="0.1", driver="older", device="older")
     with store_copy.lock(older.digest):
-        store_copy.write(older, lambda _: {"built_at": "then", "build_s": 1.0, "gate": {}, "source": "x", "quarantined": None})
+        store_copy.write(older, lambda _: {"built_at": "then", "build_s": 1.0, "gate": {}, "source": "x", "quarantined": "slow"})
     assert [d.field for d in store_copy.explain(other)] == ["backend_version", "device", "driver"]
 
 

@@ -200,7 +200,7 @@ def test_an_engine_is_found_while_another_takes_its_place(store_copy: Store, mon
     monkeypatch.setattr(store_module.os, "rename", pause_in_the_gap)
     entries = {"built_at": "now", "build_s": 9.0, "gate": {}, "source": "x", "quarantined": None}
     with store_copy.lock(key.digest):
-        store_copy.write(key, lambda _: entries)
+        store_copy.write(key, lambda folder: entries if (folder / "model.onnx").write_bytes(b"x") else {})
     for reader in readers:
         reader.join(30)
     assert [getattr(stored, "build_s", None) for stored in found] == [9.0]

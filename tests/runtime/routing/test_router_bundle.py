@@ -55,7 +55,7 @@ def test_an_existing_bundle_is_replaced_only_with_force(router: Router, bundle: 
     again.verify()
     assert again.manifest_sha256 == first.manifest_sha256
     (tmp_path / "letters").mkdir()
-    with pytest.raises(OutputError, match="not a bundle"):
+    with pytest.raises(OutputError, match="it is not a bundle, so it is not replaced"):
         with_router(bundle, tmp_path / "fitted", tmp_path / "letters", force=True)
 
 
