@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+ReadFile = Callable[[Path, int], bytes]
+"""Returns the content of a file of at most so many bytes; raises OSError."""
+
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 """Opening a pipe does not wait for its other end."""
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)

@@ -112,14 +112,15 @@ class Bundle:
             raise BundleError(self.root / MANIFEST, f"family {self.family} has no graph {component}/{graph}", f"it has {known}")
         return found.graphs[graph]
 
-    def read(self, name: str, folder: Path | None = None) -> bytes:
+    def read(self, name: str, folder: Path | None = None, most_bytes: int | None = None) -> bytes:
         """The content of a listed file, opened once: what is hashed is what is returned; raises BundleError.
 
-        folder: where the file is read, under the same name; None is the bundle itself.
+        folder: where the file is read, under the same name; None is the bundle itself. most_bytes: a larger file is refused.
         """
         path = self.path(name)
         try:
-            data = read_regular(path if folder is None else folder / name, self.files[name].bytes)
+            largest = self.files[name].bytes if most_bytes is None else min(self.files[name].bytes, most_bytes)
+            data = read_regular(path if folder is None else folder / name, largest)
         except OSError as error:
             raise BundleError(path, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
         self._compare(name, path, hashlib.sha256(data).hexdigest())
@@ -168,6 +169,17 @@ class Bundle:
     def _compare(self, name: str, path: Path, sha256: str) -> None:
         if sha256 != self.files[name].sha256:
             raise BundleError(path, f"its content does not match the manifest (SHA-256 begins {sha256[:12]})", _REMEDY)
+
+    def read_path(self, path: Path, most_bytes: int) -> bytes:
+        """`read` by the path of the file, for readers that take a function."""
+        return self.read(path.relative_to(self.root).as_posix(), most_bytes=most_bytes)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The content of the manifest; raises BundleError if it is not the one that was opened."""
+        data = _read_manifest(self.root)
+        if hashlib.sha256(data).hexdigest() != self.manifest_sha256:
+            raise BundleError(self.root / MANIFEST, "it was replaced", "try again")
+        return dict(parse_section(data, _fail_at(self.root / MANIFEST)).values)
 
     def graph_files(self, component: str, graph: str) -> tuple[str, ...]:
         """What an engine is built from: the graph, and the weights of its component."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from costroute_rt.engines.bundle.tokenizer_file import read_tokenizer
 from costroute_rt.error import BundleError, PromptError
+from costroute_rt.regular_file import ReadFile, read_regular
 
 _CHARACTERS_PER_TOKEN = 32
 """Limit of characters per token that the text encoder reads; of a longer text, most words would be ignored."""
@@ -60,18 +61,19 @@ class Tokenizer:
         template: tuple[str, str] = ("", ""),
         drop: int = 0,
         lower_case: bool = False,
+        read: ReadFile = read_regular,
     ) -> Tokenizer:
         """Read a tokenizer.json; raises BundleError if it is unusable or not supported, or has no such padding token.
 
         pad: id or text of the padding token. template: text before and after each prompt.
-        drop: leading tokens that are cut from the encoders' outputs.
+        drop: leading tokens that are cut from the encoders' outputs. read: reads the file.
         """
         from tokenizers import Tokenizer as Inner
 
         if not 1 <= max_length <= _MOST_TOKENS:
             raise BundleError(path, f"the manifest gives it {max_length} tokens: expected 1 to {_MOST_TOKENS}", _REMEDY)
         with _library_errors(path):
-            inner = Inner.from_str(read_tokenizer(path))
+            inner = Inner.from_str(read_tokenizer(path, read))
             pad_id, pad_token = (inner.token_to_id(pad), pad) if isinstance(pad, str) else (pad, inner.id_to_token(pad))
         if pad_id is None or pad_token is None:
             raise BundleError(path, f"it has no padding token {pad!r}", _REMEDY)
@@ -117,7 +119,7 @@ def _library_errors(path: Path) -> Iterator[None]:
     """Turns what the library raises into BundleError: bare Exception, and for a panic of its Rust code a BaseException."""
     try:
         yield
-    except (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (BundleError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from costroute_rt.engines.bundle.json_bound import check_json_size
 from costroute_rt.engines.bundle.section import unique_names
 from costroute_rt.engines.bundle.tokenizer_regex import check_regex
-from costroute_rt.regular_file import read_regular
+from costroute_rt.regular_file import ReadFile, read_regular
 
 _MOST_BYTES, _MOST_VALUES = 64 << 20, 3_000_000
 _MOST_ADDED, _LONGEST_ADDED_SUM = 50_000, 1 << 20
@@ -40,9 +40,9 @@ _BYTE_GROWTH, _PIECE_GROWTH = 5, 2
 Part = Mapping[str, Any]
 
 
-def read_tokenizer(path: Path) -> str:
+def read_tokenizer(path: Path, read: ReadFile = read_regular) -> str:
     """The text of a tokenizer.json that was checked; raises OSError, and ValueError for what is damaged, too large or not supported."""
-    data = read_regular(path, _MOST_BYTES)
+    data = read(path, _MOST_BYTES)
     check_json_size(data, _MOST_VALUES)
     text = data.decode("utf-8")
     try:

@@ -92,7 +92,7 @@ def open_resources(
     engines = EngineSet(source.open)
     quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
     if bundle.router is not None:
-        quality = open_router(bundle, engines.of_family(family.name), store.hash_files)
+        quality = open_router(bundle, engines.of_family(family.name))
     calls = router_calls(bundle) if quality.engines else ()
     costs = source.costs(family.sizes, names)
     assumes = describe_assumption(source.setup.condition(), (cost.condition for cost in costs.values()))

@@ -186,6 +186,7 @@ def open_tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
             template=(spec.prefix, spec.suffix),
             drop=spec.drop,
             lower_case=spec.lower_case,
+            read=bundle.read_path,
         )
         for name, spec in bundle.tokenizers.items()
     }

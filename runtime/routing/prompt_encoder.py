@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from costroute_rt.engines.bundle.tokenizer import Tokenizer
 from costroute_rt.error import ConfigError
+from costroute_rt.regular_file import ReadFile, read_regular
 from costroute_rt.routing.array import Float32Array, IntArray
 from costroute_rt.routing.router_network import Network, OpenEngine, encoder_network, no_engine
 from costroute_rt.routing.setting import text, whole_number
@@ -199,11 +200,21 @@ class EngineEncoder:
             raise ConfigError("embedding_width", self.embedding_width, "1 or more")
 
     @classmethod
-    def open(cls, folder: Path, open_engine: OpenEngine, *, name: str, embedding_width: int, max_length: int, pad: str) -> EngineEncoder:
-        """The encoder with the tokenizer in `folder`; raises ConfigError, BundleError."""
+    def open(
+        cls,
+        folder: Path,
+        open_engine: OpenEngine,
+        *,
+        name: str,
+        embedding_width: int,
+        max_length: int,
+        pad: str,
+        read: ReadFile = read_regular,
+    ) -> EngineEncoder:
+        """The encoder with the tokenizer in `folder`, which `read` reads; raises ConfigError, BundleError."""
         if not 1 <= max_length <= _MOST_TOKENS:
             raise ConfigError("max_length", max_length, f"1 to {_MOST_TOKENS}")
-        tokenizer = Tokenizer.open(folder / TOKENIZER, max_length=max_length, pad=pad)
+        tokenizer = Tokenizer.open(folder / TOKENIZER, max_length=max_length, pad=pad, read=read)
         return cls(name, embedding_width, max_length, pad, open_engine, tokenizer)
 
     @property
@@ -239,10 +250,12 @@ class EngineEncoder:
         return {"kind": self.kind, **settings}
 
 
-def load_encoder(settings: Mapping[str, Any], folder: Path | None = None, open_engine: OpenEngine = no_engine) -> PromptEncoder:
+def load_encoder(
+    settings: Mapping[str, Any], folder: Path | None = None, open_engine: OpenEngine = no_engine, read: ReadFile = read_regular
+) -> PromptEncoder:
     """The encoder whose `to_json` this is; raises ValueError, KeyError, TypeError, ConfigError or BundleError for anything else.
 
-    folder: holds the tokenizer of a sentence encoder; None if there is none.
+    folder: holds the tokenizer of a sentence encoder, which `read` reads; None if there is none.
     open_engine: called for the engine of its network whenever it encodes.
     """
     kind = settings["kind"]
@@ -260,5 +273,6 @@ def load_encoder(settings: Mapping[str, Any], folder: Path | None = None, open_e
             embedding_width=whole_number(settings["embedding_width"]),
             max_length=whole_number(settings["max_length"]),
             pad=text(settings["pad"]),
+            read=read,
         )
     raise ValueError(f"the prompt encoder {kind!r}: expected hashed, states or engine")

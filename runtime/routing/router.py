@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
-from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
+from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.engines.bundle.section import Section, canonical_json, shorten
 from costroute_rt.error import ConfigError
 from costroute_rt.judgement import Judgement, Neighbour
+from costroute_rt.regular_file import ReadFile, read_regular
 from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray, within
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.loading import load_estimator
@@ -200,24 +201,23 @@ class Router:
         folder: Path,
         *,
         open_engine: OpenEngine = no_engine,
-        hash_files: HashFiles = sha256_files,
+        read: ReadFile = read_regular,
         may_have_tokenizer: bool = True,
     ) -> Router:
         """The router that `save` wrote into `folder`; raises BundleError for files that are missing, damaged or something else.
 
         open_engine: called for the engines of its networks whenever it judges.
-        hash_files: hashes its files, or knows their hashes.
+        read: reads its settings and tokenizer; the arrays are the file whose hash the settings give.
         may_have_tokenizer: whether a tokenizer in the folder is part of the router.
         """
         path = folder / ROUTER_JSON
-        section = read_settings(path)
+        section = read_settings(path, read)
         _check_format(section)
-        arrays_path = folder / ROUTER_ARRAYS
-        if not arrays_path.is_file() or hash_files([arrays_path])[arrays_path] != section.sha256("arrays_sha256"):
-            raise router_error(arrays_path, f"it is missing, or not the file {ROUTER_JSON} was written with")
-        arrays = read_arrays(arrays_path)
+        arrays = read_arrays(folder / ROUTER_ARRAYS, section.sha256("arrays_sha256"))
         try:
-            return _build(cls, section, folder if may_have_tokenizer else None, arrays, open_engine)
+            values = section.section("encoder").values
+            encoder = load_encoder(values, folder if may_have_tokenizer else None, open_engine, read)
+            return _build(cls, section, encoder, arrays, open_engine)
         except (ConfigError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise router_error(path, f"it is not a usable router: {error or type(error).__name__}") from error
 
@@ -280,7 +280,11 @@ def _check_format(section: Section) -> None:
 
 
 def _build(
-    cls: type[Router], section: Section, folder: Path | None, arrays: dict[str, npt.NDArray[np.float32]], open_engine: OpenEngine
+    cls: type[Router],
+    section: Section,
+    encoder: PromptEncoder,
+    arrays: dict[str, npt.NDArray[np.float32]],
+    open_engine: OpenEngine,
 ) -> Router:
     for name, other in section.texts("shared").items():
         arrays[name] = arrays[other]
@@ -289,7 +293,7 @@ def _build(
         section.fail("its prompts are not all text")
     return cls(
         pool=describe_pool([{**row.values, "name": row.text("name")} for row in section.rows("pool")]),
-        encoder=load_encoder(section.section("encoder").values, folder, open_engine),
+        encoder=encoder,
         reduction=Reduction.from_saved(within(arrays, "reduction")) if section.flag("is_reduced", False) else None,
         estimator=load_estimator(section.section("estimator").values, within(arrays, "estimator"), open_engine),
         average=Average.from_saved({}, within(arrays, "average")),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
-from costroute_rt.engines.bundle.digest import HashFiles, sha256_files
 from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import MANIFEST, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.replacing import check_target
@@ -24,11 +22,10 @@ from costroute_rt.routing.router_network import OpenEngine, no_engine
 FOLDER = "router"
 
 
-def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine, hash_files: HashFiles = sha256_files) -> Router:
+def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
     """The bundle's router; raises BundleError if it has none, or one that was fitted for another pool or text encoder.
 
     open_engine: called for the engines of its networks whenever it judges.
-    hash_files: hashes its files, or knows their hashes.
     """
     if bundle.router is None:
         raise BundleError(bundle.root / MANIFEST, "it has no router", "fit one to it", reason=Reason.ROUTER)
@@ -39,7 +36,7 @@ def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine, hash_files:
     if tokenizer is not None and bundle.path(tokenizer) != path.with_name(TOKENIZER):
         expected = path.with_name(TOKENIZER).relative_to(bundle.root).as_posix()
         raise router_error(path, f"expected {expected} to be the router's tokenizer")
-    router = Router.load(path.parent, open_engine=open_engine, hash_files=hash_files, may_have_tokenizer=tokenizer is not None)
+    router = Router.load(path.parent, open_engine=open_engine, read=bundle.read_path, may_have_tokenizer=tokenizer is not None)
     check_router(router, bundle, path)
     for network in router.networks:
         component = bundle.components.get(network.role)
@@ -100,7 +97,8 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
     try:
         with replacing_folder(target) as new:
             _copy(bundle, router_folder, files, new)
-            seal_bundle(new, _manifest(bundle, router))
+            made = seal_bundle(new, _manifest(bundle, router))
+            _check_copies(bundle, made)
     except OSError as error:
         raise OutputError(target, error.strerror or str(error)) from error
     return Bundle.open(target, verify=False)
@@ -123,6 +121,13 @@ def _copy(bundle: Bundle, router_folder: Path, files: list[str], new: Path) -> N
         shutil.copyfile(router_folder / name, new / FOLDER / name)
 
 
+def _check_copies(bundle: Bundle, made: Bundle) -> None:
+    """Raises BundleError if a file of the bundle was changed or swapped before it was copied."""
+    for name, entry in made.files.items():
+        if PurePosixPath(name).parts[0] != FOLDER and entry != bundle.files[name]:
+            raise BundleError(bundle.path(name), "its content does not match the manifest", "get the bundle again")
+
+
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
@@ -132,7 +137,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _manifest(bundle: Bundle, router: Router) -> dict[str, Any]:
     """The bundle's manifest with this router and its networks in place of the former ones."""
-    manifest: dict[str, Any] = json.loads((bundle.root / MANIFEST).read_bytes())
+    manifest = bundle.read_manifest()
     components = {name: part for name, part in manifest["components"].items() if part["role"] not in ROUTER_GRAPHS}
     graphs = {path: spec for path, spec in manifest["graphs"].items() if PurePosixPath(path).parts[0] != FOLDER}
     for network in router.networks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.numpy import load, save
 from costroute_rt.engines.bundle.json_bound import check_json_size
 from costroute_rt.engines.bundle.section import Section, parse_section
 from costroute_rt.error import BundleError, Reason
-from costroute_rt.regular_file import read_regular
+from costroute_rt.regular_file import ReadFile, read_regular
 from costroute_rt.routing.array import AnyArray, Float32Array
 
 ROUTER_JSON, ROUTER_ARRAYS = "router.json", "router.safetensors"
@@ -33,10 +34,16 @@ def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
     path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
-def read_arrays(path: Path) -> dict[str, Float32Array]:
-    """Every array of a safetensors file, as float32; raises BundleError for a damaged file, and for NaN, infinity or other kinds."""
+def read_arrays(path: Path, sha256: str | None = None) -> dict[str, Float32Array]:
+    """Every array of a safetensors file, as float32.
+
+    Raises BundleError for a damaged file, for NaN, infinity or other kinds of numbers, and for a file with another hash than `sha256`.
+    """
     try:
-        stored = load(read_regular(path, _ARRAYS_LIMIT_BYTES))
+        data = read_regular(path, _ARRAYS_LIMIT_BYTES)
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise router_error(path, f"it is not the file that {ROUTER_JSON} was written with")
+        stored = load(data)
     except OSError as error:
         raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -53,14 +60,14 @@ def read_arrays(path: Path) -> dict[str, Float32Array]:
     return arrays
 
 
-def read_settings(path: Path) -> Section:
-    """The JSON object in `path`; raises BundleError."""
+def read_settings(path: Path, read: ReadFile = read_regular) -> Section:
+    """The JSON object in `path`, which `read` reads; raises BundleError."""
 
     def fail(problem: str) -> Any:
         raise router_error(path, problem)
 
     try:
-        data = read_regular(path, _JSON_LIMIT_BYTES)
+        data = read(path, _JSON_LIMIT_BYTES)
         check_json_size(data, _MOST_VALUES)
     except OSError as error:
         raise router_error(path, f"it cannot be read: {error.strerror or error}") from error
