@@ -150,6 +150,7 @@ def build_each(
     measures = measure and setup.tool().obstacle() is None
     _plan(tracker, bundle, store, names, setup, todo, measures=measures)
     built: dict[str, StoredEngine] = {}
+    bundle.check_graphs(wanted.path for wanted in todo)  # a bundle that must not be used is refused before the first long build
     for wanted in todo:
         tracker.start(Stage.BUILD, wanted.name)
         stored = _build_one(store, wanted, force=force, poll=tracker.poll, clock=clock)

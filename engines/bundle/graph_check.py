@@ -24,13 +24,13 @@ Region = tuple[str, int, int, str]
 
 
 def check_graph(
-    name: str, data: bytes, weights: Mapping[str, int], folder: Path, fail_at: Callable[[str], Fail], finite: set[Region]
+    name: str, data: bytes, weights: Mapping[str, int], folder: Path, fail_at: Callable[[str], Fail], finite: set[Region] | None
 ) -> None:
     """Check the content of a graph; calls what `fail_at` returns with what is wrong. Raises OSError where the weights cannot be read.
 
     name: of the graph, in the bundle. weights: the weight files that it may use, with their sizes in bytes.
     folder: the weights are read below it. fail_at: reports problems of a file of the bundle.
-    finite: parts of weight files that are known to be finite; gets those of this graph.
+    finite: parts of weight files that are known to be finite; gets those of this graph. None: weights are not read.
     """
     fail = fail_at(name)
     try:
@@ -43,6 +43,8 @@ def check_graph(
             fail(f"its external data in {each.location} end after the end of that file")
     if sum(each.length for each in tensors) > _MOST_USES * sum(weights[file] for file in set(files.values())):
         fail(f"it uses its weights more than {_MOST_USES} times")
+    if finite is None:
+        return
     with ExitStack() as stack:
         opened = {location: stack.enter_context(open_regular(folder / file)) for location, file in files.items()}
         for each in tensors:
