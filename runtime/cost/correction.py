@@ -19,7 +19,7 @@ STALE_S = 2.0
 """Age up to which slow runs may refuse a request. Older ones still guide the choice among candidates that fit, but where nothing fits,
 one is tried: refused requests run nothing, so nothing else would show that the load is over."""
 PROBE_S, PROBE_MS, LONGEST_PROBE_MS = 0.5, 20.0, 100.0
-"""Age of the last observation from which a probe is worth its time, the least time of its runs together (shorter ones may fit a time slice),
+"""Age of the last observation from which a probe is worth its time, the least time of its runs together (shorter ones may fit a time slice)
 and the most time of one run, as the refusal waits for it."""
 MISMEASURED = 0.5
 """A call that takes less than this share of its profiled time was profiled while other programs ran, and so were the others."""
