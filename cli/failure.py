@@ -144,13 +144,13 @@ class ReportingGroup(click.Group):
     """A group whose failures are one line on stderr instead of click's several."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if any("\0" in each for each in args):  # only a caller in this process can pass it on; click fails at it in paths
+        if any("\0" in each for each in args):  # not possible from a shell; click raises ValueError for it in paths
             raise click.UsageError("arguments must not contain NUL characters", ctx)
         return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
-        if sys.stdin is None:  # closed by whoever started this program
+        if sys.stdin is None:  # a parent process may close standard input
             sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  (for as long as the program runs)
         if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors not in TOLERANT:
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files and prompts may contain what a console cannot show
