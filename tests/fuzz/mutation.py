@@ -61,7 +61,7 @@ def mutate_json(random: Random, data: bytes) -> bytes:
     """The JSON text with one to three values of another type, lost, doubled or deeply nested."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return mutate_bytes(random, data)
     if random.random() < 0.03:
         return random.choice(
