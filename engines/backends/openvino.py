@@ -143,7 +143,7 @@ class OpenVinoBackend:
         if name != "CPU":
             return common
         # A thread that is bound to a core waits for it while another program has it.
-        return {**common, "INFERENCE_NUM_THREADS": spec.threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+        return {**common, "INFERENCE_NUM_THREADS": spec.thread_count(), "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
 
 
 class OpenVinoEngine:

@@ -142,14 +142,14 @@ class OnnxRuntimeBackend:
 
     def open_reference(self, graph: Path) -> OnnxRuntimeEngine:
         """The graph as it is in the bundle, unoptimised, on the CPU."""
-        options = self._session_options(BuildSpec(threads=device.default_threads()))
+        options = self._session_options(BuildSpec(threads=None))
         options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = self._session(graph, options, ["CPUExecutionProvider"], "the reference graph cannot be opened", Reason.CANNOT_BUILD)
         return OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None)
 
     def _session_options(self, spec: BuildSpec) -> SessionOptions:
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = spec.threads
+        options.intra_op_num_threads = spec.thread_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         if spec.provider == "directml":
