@@ -52,7 +52,7 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
 def run_benchmark(name: str, args: argparse.Namespace, argv: Sequence[str] | None, run: Callable[[], Sequence[Outcome]]) -> int:
     """Runs the benchmark and prints its report; returns exit code 1 if a scenario failed or missed a target, else 0."""
     command = shlex.join(["python", "-m", f"benchmarks.{name}", *(sys.argv[1:] if argv is None else argv)])
-    facts = run_facts(command, quick=args.quick)  # first, so that the load average is not the benchmark's own
+    facts = run_facts(command, quick=args.quick)  # read before the work, which raises the load average
     outcomes: list[Outcome] = []
 
     def collect(_: Scenario) -> Measurement:
@@ -60,7 +60,7 @@ def run_benchmark(name: str, args: argparse.Namespace, argv: Sequence[str] | Non
         return Measurement(figures=())
 
     whole = run_scenario(Scenario(name=f"benchmarks.{name}"), collect)
-    if whole.error is not None:  # the whole measurement failed
+    if whole.error is not None:  # no scenario could be started
         outcomes.append(whole)
     lines = [json_line(name, outcome, facts) for outcome in outcomes] if args.json else report_lines(name, outcomes, facts)
     print("\n".join(lines), flush=True)

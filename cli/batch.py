@@ -72,7 +72,7 @@ class Planner:
     """Decides for each line which images are to be made, with which seed and under which names."""
 
     def __init__(self, image: ImageChoice, names: Names, wanted: Wanted | None, report: Report, *, seed: int | None) -> None:
-        """wanted: what existing images must be to be kept; None: none is kept (--overwrite)."""
+        """wanted: what existing images must be to be kept; None makes all of them again (--overwrite)."""
         self._image, self._names, self._wanted, self._report, self._seed = image, names, wanted, report, seed
         self._is_unique, self._has_one_folder = "line" in names.fields, names.folder is not None
         self._seen: set[int] = set()

@@ -29,7 +29,7 @@ class EngineChoice:
     provider: str
     precision: str
     threads: int | None
-    """None: one for each physical core that this process may use."""
+    """None means one for each physical core that this process may use."""
     allow_fallback: bool
 
     def open_bundle(self, *, verify: bool = True) -> Bundle:

@@ -24,6 +24,8 @@ CANCELLED = 130
 OUTPUT_LOST = 7
 _UNDECODED = re.compile(r"[\udc80-\udcff]|\\udc[89a-f][0-9a-f]")
 """Bytes of names that are not in the locale's encoding, as Python keeps them, and as it shows them in quotes."""
+_HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
+"""Half of a character in UTF-16 that stands for no byte."""
 TOLERANT = {"backslashreplace", "namereplace", "replace", "xmlcharrefreplace", "ignore"}
 """Error handlers of text streams that can write any text."""
 
@@ -150,13 +152,17 @@ class ReportingGroup(click.Group):
     """A group whose failures are one line on stderr instead of click's several."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if any("\0" in each for each in args):  # only a caller in this process can pass it on; click fails at it in paths
-            raise click.UsageError("arguments must not contain NUL characters", ctx)
+        for each in args:  # neither is possible from a shell; click raises ValueError for it in paths
+            if "\0" in each:
+                raise click.UsageError("arguments must not contain NUL characters", ctx)
+            half = _HALF.search(each) if os.name != "nt" else None  # file names of Windows may have them
+            if half is not None:
+                raise click.UsageError(f"arguments must not contain half of a character, such as U+{ord(half[0]):04X}", ctx)
         return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
-        if sys.stdin is None:  # closed by whoever started this program
+        if sys.stdin is None:  # a parent process may close standard input
             sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  (for as long as the program runs)
         if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors not in TOLERANT:
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files and prompts may contain what a console cannot show

@@ -23,7 +23,7 @@ class Wanted:
     height: int
     width: int
     candidate: str | None
-    """None: any."""
+    """None allows any."""
     negative_prompt: str | None
     may_ignore_negative: bool
     """Whether an image without guidance, which ignores negative prompts, is what this run would make."""

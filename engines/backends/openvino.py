@@ -18,6 +18,7 @@ import numpy.typing as npt
 from costroute_rt.engines.backends.engine import BuildProgress, Value
 from costroute_rt.engines.backends.feed import check_feeds, describe_array
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.native_path import native_path
 from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.bundle.graph_spec import fix_axes, to_json
@@ -91,8 +92,9 @@ class OpenVinoBackend:
     def build(self, graph: Path, target: Path, spec: BuildSpec, progress: BuildProgress | None = None) -> None:
         """Compile `graph` for the device and export the result into `target`."""
         name = self._device(spec)
+        file = native_path(graph, Reason.CANNOT_BUILD)
         try:
-            model, interface = self._core.read_model(graph), fix_axes(read_graph_spec(graph), dict(spec.shapes))
+            model, interface = self._core.read_model(file), fix_axes(read_graph_spec(graph), dict(spec.shapes))
             if spec.shapes:
                 model.reshape({name: [_dimension(axis) for axis in each.shape] for name, each in interface.inputs.items()})
             blob = run_polled(
@@ -143,7 +145,7 @@ class OpenVinoBackend:
         if name != "CPU":
             return common
         # A thread that is bound to a core waits for it while another program has it.
-        return {**common, "INFERENCE_NUM_THREADS": spec.threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+        return {**common, "INFERENCE_NUM_THREADS": spec.thread_count(), "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
 
 
 class OpenVinoEngine:

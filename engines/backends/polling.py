@@ -30,7 +30,7 @@ def run_polled(
     What `poll` raises, or Ctrl-C, calls `stop` and passes through once `work` has ended; a LimitError passes through after a few seconds,
     even if `work` goes on. Without `poll`, `work` runs in this thread.
 
-    poll: called with the share of the work that is done, here None: unknown.
+    poll: called with the share of the work that is done, which is None (unknown) here.
     what: the work, as a noun, for the warning that a call cannot be interrupted.
     """
     if poll is None:

@@ -26,7 +26,7 @@ class Setup:
     provider: str = "cpu"
     precision: str = "float32"
     threads: int | None = None
-    """None: this machine's default."""
+    """None means this machine's default."""
     target: str = ""
     """Cards to build for, such as `ampere+`, where the backend can build for others than this machine's."""
     fallback: str | None = field(default=None, compare=False)

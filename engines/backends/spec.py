@@ -26,14 +26,18 @@ class BuildSpec:
 
     provider: str = "cpu"
     precision: str = "float32"
-    threads: int = 1
-    """Threads that it computes with; no part of its key, as any engine runs with any number of them."""
+    threads: int | None = 1
+    """Threads that it computes with, None for this machine's default; no part of its key, as any engine runs with any number of them."""
     shapes: tuple[tuple[str, int], ...] = ()
     """Free axes to build to one length, by name; sorted."""
     ranges: tuple[AxisRange, ...] = ()
     """Lengths of the axes that stay free, for backends that have to know (`Backend.needs_ranges`)."""
     target: str = ""
     """Cards to build for, such as `ampere+`, where a backend can build for others than this machine's; empty: what suits this machine."""
+
+    def thread_count(self) -> int:
+        """Threads to compute with now, which may change while a process runs."""
+        return self.threads or device.default_threads()
 
 
 def make_spec(
@@ -43,14 +47,14 @@ def make_spec(
     precision: str = "float32",
     target: str = "",
 ) -> BuildSpec:
-    """A build specification with this machine's defaults filled in; raises ConfigError."""
+    """A build specification whose values were checked; raises ConfigError."""
     threads = check_threads(threads)
     if precision not in PRECISIONS:
         raise ConfigError("precision", precision, f"one of {', '.join(PRECISIONS)}")
     return BuildSpec(
         provider=provider,
         precision=precision,
-        threads=threads or device.default_threads(),
+        threads=threads,
         shapes=tuple(sorted((shapes or {}).items())),
         target=target,
     )

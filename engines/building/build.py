@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -219,7 +219,7 @@ def open_engine(bundle: Bundle, store: Store, name: str, setup: Setup = USUAL) -
 
 def _open_shared(wanted: _Wanted, stored: StoredEngine) -> Engine:
     """The engine, shared with whoever has opened the same files in this process for the same provider and threads."""
-    spec = wanted.spec
+    spec = replace(wanted.spec, threads=wanted.spec.thread_count())
     identity = (stored.path, stored.sha256, wanted.tool.name, spec.provider, spec.threads)
     return share_engine(identity, lambda: wanted.tool.open(stored.path, spec, wanted.key))
 

@@ -49,7 +49,7 @@ UNKNOWN_CONDITION = Condition()
 
 
 def describe_assumption(now: Condition, measured: Iterable[Condition]) -> str | None:
-    """What predictions assume if costs were measured under these conditions, by the one most unlike the present; None: nothing."""
+    """What predictions assume if costs were measured under these conditions, by the one most unlike the present; None if they hold now."""
     other = max(measured, key=now.distance, default=now)
     pairs = zip(other.parts(), now.parts(), now.distance(other), strict=True)
     differ = [(then, current) for then, current, is_other in pairs if is_other]

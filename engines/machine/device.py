@@ -60,7 +60,7 @@ class CpuLimit:
     cpus: frozenset[int]
     """Numbers of those that this process may run on, by its affinity and its control groups."""
     quota: CpuQuota | None = None
-    """Share of their time that its control groups allow; None: all of it."""
+    """Share of their time that its control groups allow; None means no limit."""
 
     @property
     def usable_cores(self) -> int:

@@ -81,7 +81,7 @@ class Installation:
         """The file that Python imports; None where the module is missing, or only a directory without code."""
         try:
             spec = importlib.util.find_spec(self.library.module)
-        except (ValueError, ImportError):  # a module made by hand, as by tests
+        except (ValueError, ImportError):  # a module object without a spec, such as a stub
             return None
         return None if spec is None or spec.origin in (None, "built-in", "frozen") else Path(spec.origin)
 
@@ -94,20 +94,20 @@ class Installation:
 
     @cached_property
     def packages(self) -> tuple[str, ...]:
-        """The installed packages that say they contain the module; those beside the module itself, if there is one."""
-        if sys.modules.get(self.library.module, self) is None:  # somebody forbids its import
+        """The installed packages whose records list the module; those beside the module itself, if there is one."""
+        if sys.modules.get(self.library.module, self) is None:  # its import is blocked
             return ()
         beside = self._packages_in([self.site]) if self.site else ()
         return beside or self._packages_in([Path(each) for each in sys.path])
 
     def has_other_version(self, module: ModuleType) -> bool:
-        """Whether the files are of another release than any record of the package says; an update can leave an old record."""
+        """Whether the files are of another release than any record of the package names; an update can leave an old record."""
         theirs = _numbers(str(getattr(module, "__version__", "")))
         ours = [_numbers(each) for each in self._versions()]
         return bool(theirs and ours) and all(any(a != b for a, b in zip(each, theirs, strict=False)) for each in ours)
 
     def _versions(self) -> list[str]:
-        """What the records of the package say, such as 1.30.0 of onnxruntime_gpu-1.30.0.dist-info."""
+        """Versions in the records of the package, such as 1.30.0 of onnxruntime_gpu-1.30.0.dist-info."""
         names = [record.name.removesuffix(".dist-info") for record in self._records()]
         return [name.split("-")[1] for name in names if "-" in name]
 
@@ -148,7 +148,7 @@ class Installation:
         return f"{self.path} is version {getattr(module, '__version__', None)}, {self.packages[0]} is version {self._versions()[0]}"
 
     def is_hidden(self) -> bool:
-        """Whether the module is a file, or a directory, that no package brought, in the directory that the program was started from."""
+        """Whether the module is a file, or a directory, that no package brought, in the working directory or beside the program."""
         if self.path is None or self.site is None or self._packages_in([self.site]):
             return False
         started_from = {Path(each or ".").resolve() for each in ("", sys.path[0] if sys.path else "")}

@@ -1,6 +1,6 @@
 """Usage reports of the libraries that we load: off, unless the user decided otherwise. Nothing of ours reports anything.
 
-Each library is told by the one function that imports it, before the import: a library that is loaded already has read its settings.
+The one function that imports a library turns its reports off before the import: a library that is loaded already has read its settings.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -82,7 +83,10 @@ def _directory(name: str, given: str | os.PathLike[str]) -> Path:
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ConfigError(name, given, "the path of a directory")
     try:
+        os.fsencode(text)
         path = Path(text).expanduser()
+    except UnicodeEncodeError as error:
+        raise ConfigError(name, given, f"a name that can be encoded in {sys.getfilesystemencoding().upper()}") from error
     except RuntimeError as error:
         raise ConfigError(name, given, "a directory of a user that exists") from error
     try:

@@ -98,7 +98,7 @@ class ExportPlan:
     schedulers: Mapping[str, Mapping[str, Any]]
     """Configurations by the names that the pool uses; `default` is the checkpoint's own, or what replaces it."""
     replaced: str | None
-    """What replaces the checkpoint's scheduler, such as `PNDMScheduler -> DPMSolverMultistepScheduler`; None: nothing does."""
+    """What replaces the checkpoint's scheduler, such as `PNDMScheduler -> DPMSolverMultistepScheduler`; None if its own is used."""
 
 
 def check_export(source: Path, recipe: BundleRecipe) -> ExportPlan:

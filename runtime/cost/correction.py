@@ -18,13 +18,16 @@ SHORT_S = 60.0
 STALE_S = 2.0
 """Age up to which slow runs may refuse a request. Older ones still guide the choice among candidates that fit, but where nothing fits,
 one is tried: refused requests run nothing, so nothing else would show that the load is over."""
-PROBE_S, PROBE_MS = 0.5, 20.0
-"""Age of the last observation from which a probe is worth its time, and the least time of its runs: shorter ones may fit a time slice."""
+PROBE_S, PROBE_MS, LONGEST_PROBE_MS = 0.5, 20.0, 100.0
+"""Age of the last observation from which a probe is worth its time, the least time of its runs together (shorter ones may fit a time slice)
+and the most time of one run, as the refusal waits for it."""
+MISMEASURED = 0.5
+"""A call that takes less than this share of its profiled time was profiled while other programs ran, and so were the others."""
 PROBES_ONLY_S = 30.0
 """Without an image for so long, probes alone refuse no longer: a probe may be slow where an image is not."""
 MARGIN_LOW, MARGIN_HIGH = 0.02, 0.15
 SLOWEST = 20.0
-"""Most that one image counts for the factor of the device: one that took even longer was interrupted, as when the process is suspended."""
+"""Most that times may differ by load: an image that took even longer was interrupted, as when the process is suspended."""
 FACTORS_S = 1.0
 """Seconds for which computed factors are cached; a new observation invalidates them sooner."""
 _DEVICE = ""
@@ -47,8 +50,10 @@ class Correction:
 
     def __init__(self, clock: Clock, *, routing_ms: float = 0.0) -> None:
         """routing_ms: expected time of the router's engines per prompt, which is added to the initial estimate of the overhead."""
-        self._clock = clock
+        self._clock, self._routing_ms = clock, routing_ms
         self._lock = Lock()
+        self._prior = 1.0
+        """Factor of an engine of which nothing was observed."""
         self._images: Recent[Times] = Recent(clock, size=5, max_age_s=SHORT_S)
         self._calls: dict[str, Learned] = {}
         self._loads: dict[str, Learned] = {}
@@ -121,12 +126,11 @@ class Correction:
         with self._lock:
             self._seen_s = self._clock()
             factor, usual = self._factor(engine).now, self._level(engine).usual
-            if ratio * LOADED < usual:  # the load lasted so long that it looked usual
-                self._calls.clear()
-                self._loads.clear()
-            if ratio <= LOADED * usual:
-                self._forget_load()
-            elif ratio * LOADED >= factor and self._seen_s - self._image_s <= PROBES_ONLY_S:
+            if ratio * LOADED < usual:  # the load lasted so long that it looked usual, or the profile was taken under load
+                self._restart(ratio if ratio < MISMEASURED else 1.0)
+            if ratio * LOADED < factor or ratio <= LOADED * usual:
+                self._forget_load(ratio)
+            elif self._seen_s - self._image_s <= PROBES_ONLY_S:
                 self._slow_s = self._seen_s
 
     def forget_load(self) -> None:
@@ -162,10 +166,20 @@ class Correction:
     def _is_load_stale(self) -> bool:
         return self._clock() - self._slow_s > STALE_S
 
-    def _forget_load(self) -> None:
+    def _restart(self, prior: float) -> None:
+        """Drop what was learned of engines. prior: the factor to start from."""
+        self._prior = prior
+        self._calls.clear()
+        self._loads.clear()
+        self._request_ms = Learned(self._clock, 1.0 + prior * self._routing_ms)
+
+    def _forget_load(self, factor: float = 0.0) -> None:
+        """Drop what was learned under load. factor: that of engines now, if one was measured; slower runs are dropped."""
         self._images.drop(lambda _: True)
         self._loaded_excess.drop(lambda _: True)
-        for each in (*self._calls.values(), *self._loads.values(), self._request_ms, self._row_ms):
+        for each in self._calls.values():
+            each.forget_load(factor)
+        for each in (*self._loads.values(), self._request_ms, self._row_ms):
             each.forget_load()
         self._slow_s = -math.inf
         self._factors_until_s = -math.inf
@@ -197,10 +211,12 @@ class Correction:
         if found is not None and found.is_fresh():
             return found.level()
         others = [other.level() for other in self._calls.values() if other.is_fresh()]
-        return Level(median(each.now for each in others), median(each.usual for each in others)) if others else Level(1.0, 1.0)
+        if not others:
+            return Level(self._prior, self._prior)
+        return Level(median(each.now for each in others), median(each.usual for each in others))
 
     def _learned(self, known: dict[str, Learned], engine: str) -> Learned:
-        return known.setdefault(engine, Learned(self._clock, 1.0))
+        return known.setdefault(engine, Learned(self._clock, self._prior))
 
 
 def _margin(excess: list[float]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from costroute_rt.call import Call, Stage
-from costroute_rt.cost.correction import PROBE_MS, Correction
+from costroute_rt.cost.correction import LONGEST_PROBE_MS, PROBE_MS, SLOWEST, Correction
 from costroute_rt.cost.window import Clock, Level
 from costroute_rt.engines.store.cost import CallCost, EngineCost
 from costroute_rt.route import Cost
@@ -126,18 +126,24 @@ class CostModel:
         )
 
     def find_probe(self, plans: Iterable[Sequence[Call]], max_ms: float) -> Call | None:
-        """The call to measure after a refusal, if a plan would fit at the profiled speed and nothing was observed just now; else None.
+        """The call to measure after a refusal, if a plan may fit and nothing was observed just now; else None.
 
-        Run it `times` times, and give `record_probe` the total time. plans: the calls of each candidate.
+        It is the one that takes the most time of the fastest plan, as it shows best how busy the device is. Run it `times` times, and give
+        `record_probe` the total time. plans: the calls of each candidate.
         """
         if not self._correction.wants_probe():
             return None
         timed = [[call for call in plan if call.stage != Stage.ROUTE and self._profiled_ms(call) > 0] for plan in plans]
-        calls = [call for plan in timed if sum(each.times * self._profiled_ms(each) for each in plan) <= max_ms for call in plan]
-        if not calls:
+        fastest = min(filter(None, timed), key=self._plan_ms, default=[])
+        if not fastest or self._plan_ms(fastest) > SLOWEST * max_ms:
             return None
-        cheapest = min(calls, key=self._profiled_ms)
-        return replace(cheapest, times=math.ceil(PROBE_MS / self._profiled_ms(cheapest)))
+        short = [call for call in fastest if self._profiled_ms(call) <= LONGEST_PROBE_MS]
+        found = max(short, key=lambda call: self._plan_ms([call])) if short else min(fastest, key=self._profiled_ms)
+        return replace(found, times=math.ceil(PROBE_MS / self._profiled_ms(found)))
+
+    def _plan_ms(self, calls: Iterable[Call]) -> float:
+        """Profiled time of these calls."""
+        return sum(call.times * self._profiled_ms(call) for call in calls)
 
     def record_probe(self, call: Call, actual_ms: float) -> None:
         """Learn from the runs of a call from `find_probe` whether the device is as slow as expected."""

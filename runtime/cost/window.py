@@ -123,8 +123,8 @@ class Learned:
             self._level, self._level_until_s = Level(now, usual if now > LOADED * usual else now), now_s + LEVEL_S
         return self._level
 
-    def forget_load(self) -> None:
-        """Drop the observations that are clearly above the usual level."""
-        highest = LOADED * self._usual.upper(USUAL_SHARE)
+    def forget_load(self, level: float = 0.0) -> None:
+        """Drop the observations that are clearly above the usual level, or above `level` if that is higher."""
+        highest = LOADED * max(self._usual.upper(USUAL_SHARE), level)
         self._recent.drop(lambda value: value > highest)
         self._level_until_s = -math.inf

@@ -85,6 +85,7 @@ def probe(resources: Resources, request: Request, plans: Iterable[Sequence[Call]
         return
     family = resources.families[EngineName.parse(call.engine).family]
     feeds = _feeds(family, call, family.size(request))
+    run_on_host(engine, feeds)  # the first run after a pause is slower than those that were profiled
     started_s = resources.clock()
     for _ in range(call.times):
         run_on_host(engine, feeds)

@@ -21,7 +21,7 @@ class Limit:
     """How long a request may take."""
 
     max_ms: float | None = None
-    """The budget for the upper estimate; None: any time."""
+    """The budget for the upper estimate; None means no budget."""
     slack_ms: float = math.inf
     """Time for the request itself, without its wait: beyond it, requests that were accepted before would be late."""
 

@@ -103,6 +103,29 @@ def fastest_p95_idle(device: FakeDevice) -> float:
     return min(option.cost.idle_ms for option in device.runtime.route("a house").options)
 
 
+@pytest.mark.parametrize("factor", [0.15, 0.3])
+def test_f2_a_profile_taken_under_load_refuses_no_budget_for_long(opened: Callable[..., FakeDevice], factor: float) -> None:
+    device = opened(pool=POOL[:1])
+    max_ms = 1.3 * factor * fastest_p95(device)
+    device.slowdown[""] = factor
+    with pytest.raises(BudgetError, match="even on an idle machine"):
+        device.runtime.generate("a house", seed=1, max_ms=max_ms)
+    device.clock.pass_ms(600)
+    assert ask_until(device, device.clock.now + IDLE_SOON_S, max_ms) is not None
+    assert device.runtime.generate("a house", seed=1, max_ms=max_ms).met
+
+
+def test_f2_refusals_measure_the_device_twice_a_second_at_most(opened: Callable[..., FakeDevice]) -> None:
+    device = opened(pool=POOL[:1])
+    engine = device.engines["tiny/turbo/step"]
+    before = engine.calls
+    for _ in range(100):
+        with pytest.raises(BudgetError):
+            device.runtime.generate("a house", seed=1, max_ms=20)
+        device.clock.pass_ms(10)
+    assert 2 <= engine.calls - before <= 6
+
+
 def test_f2_other_candidates_may_have_run_since_the_load(opened: Callable[..., FakeDevice]) -> None:
     device = opened()
     max_ms = 1.1 * fastest_p95(device)

@@ -107,9 +107,12 @@ def test_f6_the_usual_home_is_used_silently(homeless: Path, tmp_path: Path, monk
 
 
 @on_posix
-def test_f6_a_relative_cache_directory_is_ignored(homeless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("variable", "value"), [("XDG_CACHE_HOME", "cache"), ("COSTROUTE_HOME", "")])
+def test_f6_a_relative_cache_directory_and_an_empty_variable_are_ignored(
+    homeless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.setenv(variable, value)
     assert Store.open().root.is_relative_to(tmp_path / "user")
 
 
@@ -162,13 +165,6 @@ def test_f6_engines_of_a_home_that_cannot_be_written_are_used(
 def test_f6_a_home_that_is_no_directory_name_is_refused(home: str) -> None:
     with pytest.raises(ConfigError):
         Store.open(home)
-
-
-@on_posix
-def test_f6_an_empty_variable_counts_as_none(homeless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    monkeypatch.setenv("COSTROUTE_HOME", "")
-    assert Store.open().root.is_relative_to(tmp_path / "user")
 
 
 @on_posix

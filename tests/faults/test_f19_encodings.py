@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from costroute_rt import EngineError, Runtime
 from costroute_rt.cli.text import undecoded_problem
 from tests.cli.conftest import Run, invoke
 from tests.runtime.fakes import FakeDevice
@@ -153,3 +154,19 @@ def test_f19_any_encoding_of_the_output_shows_any_error(encoding: str) -> None:
 
 def test_f19_help_is_the_same(run: Run) -> None:
     assert "--negative-prompt TEXT" in invoke("gen", "--help").stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names that are any bytes")
+def test_f19_a_store_may_have_such_a_name_if_it_is_utf_8(tiny_bundle: Path, tmp_path: Path) -> None:
+    home = tmp_path / "café"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COSTROUTE_HOME": str(home)}
+    command = [sys.executable, "-m", "costroute_rt.cli", "build-engines", "--bundle", str(tiny_bundle)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, errors="backslashreplace", check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(home.glob("engines/*/model.onnx"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names that are any bytes")
+def test_f19_a_store_whose_name_is_not_utf_8_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="names in UTF-8 alone"):
+        Runtime.open(tiny_bundle, home=tmp_path / LATIN, build=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costroute_rt import Bundle, Candidate, ConfigError, Request, Runtime
+from costroute_rt import Bundle, Candidate, ConfigError, CostrouteError, Request, Runtime, read_settings
 from tests.cli.conftest import Run
 
 NAMES = {"name": "turbo@1", "denoiser": "turbo", "scheduler": "default", "num_inference_steps": 1}
@@ -123,11 +124,29 @@ def test_extra_stores_are_a_list_of_paths(home: Path, tiny_bundle: Path, value: 
     assert caught.value.name == "extra_stores"
 
 
-@pytest.mark.parametrize("command", [("route", "a lake"), ("gen", "a lake"), ("engines", "list"), ("build-engines",)], ids=" ".join)
+COMMANDS = [("route", "a lake"), ("gen", "a lake"), ("engines", "list"), ("build-engines",)]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_bundle_with_nul_in_its_name(run: Run, home: Path, command: tuple[str, ...]) -> None:
     done = run(*command, "--bundle", "a\0b")
     assert done.exit_code == 2, done.output
     assert "NUL" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names exist on Windows")
+@pytest.mark.parametrize("command", [*COMMANDS, ("fit-router", "--labels", "x.csv", "-o", "x")], ids=" ".join)
+def test_a_bundle_with_half_of_a_character_in_its_name(run: Run, home: Path, command: tuple[str, ...]) -> None:
+    done = run(*command, "--bundle", "a\ud800b")
+    assert done.exit_code == 2, done.output
+    assert "half of a character, such as U+D800" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names exist on Windows")
+def test_the_library_refuses_half_of_a_character_in_names(home: Path, tiny_bundle: Path) -> None:
+    for call in (Bundle.open, Runtime.open, read_settings, lambda name: Runtime.open(tiny_bundle, home=name, build=True)):
+        with pytest.raises(CostrouteError):
+            call("a\ud800b.png")
 
 
 @pytest.mark.parametrize("name", ["backend", "provider", "precision"])

@@ -62,7 +62,7 @@ def mutate_json(random: Random, data: bytes) -> bytes:
     """The JSON text with one to three values of another type, lost, doubled or deeply nested."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return mutate_bytes(random, data)
     if random.random() < 0.03:
         return random.choice(
@@ -285,9 +285,14 @@ def seal(bundle: Path) -> None:
                 data = read_regular(bundle / name, MOST_BYTES)
                 entry.update({"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
         path.write_text(json.dumps(manifest))
-    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        costs = json.loads(read_regular(bundle / "costs.json", MOST_BYTES))
-        costs["sha256"] = costs_digest(costs["costs"])
-        (bundle / "costs.json").write_text(json.dumps(costs))
+    seal_costs(bundle)
     with suppress(OSError):
         (bundle / "manifest.sha256").write_text(hashlib.sha256(read_regular(path, MOST_BYTES)).hexdigest())
+
+
+def seal_costs(engine: Path) -> None:
+    """Make the hash of an engine's costs agree with them, as far as they can be read."""
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        costs = json.loads(read_regular(engine / "costs.json", MOST_BYTES))
+        costs["sha256"] = costs_digest(costs["costs"])
+        (engine / "costs.json").write_text(json.dumps(costs))

@@ -106,7 +106,7 @@ def test_images_have_the_requested_size(device: FakeDevice) -> None:
         ({"seed": 2**63}, ConfigError),
         ({"count": 0}, ConfigError),
         ({"candidate": "no-such"}, ConfigError),
-        ({"candidate": "base@8", "max_ms": 100}, BudgetError),
+        ({"candidate": "base@8", "max_ms": 15}, BudgetError),
     ],
 )
 def test_an_invalid_request_raises_and_later_ones_work(device: FakeDevice, arguments: dict[str, Any], error: type[Exception]) -> None:

@@ -20,6 +20,7 @@ from costroute_rt.engines.backends.engine import BuildProgress, Value
 from costroute_rt.engines.backends.feed import check_feeds, describe_array
 from costroute_rt.engines.backends.half_precision import RULES, to_float16
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.native_path import native_path
 from costroute_rt.engines.backends.onnxruntime.arena import NO_ROOM, limit_arena, shrink_arena
 from costroute_rt.engines.backends.onnxruntime.providers import (
     DEVICE_TYPES,
@@ -108,7 +109,7 @@ class OnnxRuntimeBackend:
         level = self._ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if _is_host(spec) else level.ORT_ENABLE_BASIC
         options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", _LARGEST_CONSTANT_BYTES)
-        options.optimized_model_filepath = str(target / MODEL)
+        options.optimized_model_filepath = native_path(target / MODEL, Reason.CANNOT_BUILD)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", DATA)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _SMALLEST_EXTERNAL_BYTES)
         for axis, length in spec.shapes:
@@ -146,7 +147,7 @@ class OnnxRuntimeBackend:
 
     def open_reference(self, graph: Path) -> OnnxRuntimeEngine:
         """The graph as it is in the bundle, unoptimised, on the CPU."""
-        options = self._session_options(BuildSpec(threads=device.default_threads()))
+        options = self._session_options(BuildSpec(threads=None))
         options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         limit_arena(self._ort, options)
         session = self._session(graph, options, ["CPUExecutionProvider"], "the reference graph cannot be opened", Reason.CANNOT_BUILD)
@@ -154,7 +155,7 @@ class OnnxRuntimeBackend:
 
     def _session_options(self, spec: BuildSpec) -> SessionOptions:
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = spec.threads
+        options.intra_op_num_threads = spec.thread_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         if spec.provider == "directml":
@@ -185,8 +186,9 @@ class OnnxRuntimeBackend:
     def _session(
         self, path: Path, options: SessionOptions, providers: Sequence[Provider], problem: str, reason: Reason
     ) -> InferenceSession:
+        name = native_path(path, reason)
         try:
-            return self._ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+            return self._ort.InferenceSession(name, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
             raise EngineError(f"{problem}: {shorten_error(error)}", reason=reason, path=path) from error
 

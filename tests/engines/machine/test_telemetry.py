@@ -16,7 +16,7 @@ from costroute_rt.engines.machine.telemetry import HUB, ONNXRUNTIME, opt_out, wi
 
 @pytest.fixture(autouse=True)
 def undecided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A user who has set no variable and agreed to nothing."""
+    """A user who has set no variable and has no consent file."""
     for name in (*ONNXRUNTIME, *HUB):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -38,7 +38,7 @@ def test_any_of_the_hub_s_variables_is_a_decision(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("variable", "calls"), [("", 1), ("0", 0), ("1", 0)])
-def test_an_onnx_runtime_that_the_application_loaded_first_is_told_to_stop(
+def test_reports_of_an_onnx_runtime_that_the_application_loaded_first_are_turned_off(
     monkeypatch: pytest.MonkeyPatch, variable: str, calls: int
 ) -> None:
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", variable)

@@ -252,60 +252,77 @@ class TestProbe:
     def find(self, model: CostModel, max_ms: float = 230.0) -> Call | None:
         return model.find_probe([make_calls()], max_ms)
 
-    def test_the_cheapest_call_is_run_for_at_least_20_ms(self, model: CostModel, clock: FakeClock) -> None:
+    def probe(self, model: CostModel, factor: float) -> None:
+        """Measure a call that takes `factor` times the profiled time."""
+        found = self.find(model)
+        assert found is not None
+        model.record_probe(found, factor * found.times * MEASURED[found.engine].call.median_ms)
+
+    def test_it_is_what_takes_the_most_time_of_the_fastest_plan(self, model: CostModel, clock: FakeClock) -> None:
         run(model, clock, make_calls(), 3.0)
         clock.pass_ms(600)
-        assert self.find(model) == Call("tiny/text_encoder/encode", Stage.TEXT, times=5)
+        assert self.find(model) == Call("tiny/base/step", Stage.DENOISE, times=1)
+        fastest = (Call("tiny/text_encoder/encode", Stage.TEXT), Call("tiny/vae/decode", Stage.DECODE))
+        assert model.find_probe([make_calls(), fastest], 230.0) == Call("tiny/vae/decode", Stage.DECODE, times=2)
+
+    def test_one_run_takes_at_most_100_ms_where_a_call_is_so_short(self, model: CostModel) -> None:
+        assert model.find_probe([make_calls(area=2.5)], 230.0) == Call("tiny/vae/decode", Stage.DECODE, times=1, area=2.5)
+        step = Call("tiny/base/step", Stage.DENOISE, area=2.5)
+        assert model.find_probe([(step,)], 230.0) == step
 
     def test_there_is_none_right_after_an_observation(self, model: CostModel, clock: FakeClock) -> None:
         run(model, clock, make_calls(), 3.0)
         clock.pass_ms(400)
         assert self.find(model) is None
         clock.pass_ms(200)
-        found = self.find(model)
-        assert found is not None
-        model.record_probe(found, 60.0)
+        self.probe(model, 3.0)
         assert self.find(model) is None
 
-    def test_there_is_none_for_budgets_that_never_fit(self, model: CostModel, clock: FakeClock) -> None:
-        assert self.find(model, max_ms=200.0) is None
+    def test_there_is_none_for_budgets_far_below_the_profiled_time(self, model: CostModel) -> None:
+        assert self.find(model, max_ms=11.0) is not None
+        assert self.find(model, max_ms=10.0) is None
         assert model.find_probe([], 230.0) is None
 
     def test_a_slow_one_keeps_the_load_from_getting_stale(self, model: CostModel, clock: FakeClock) -> None:
         run(model, clock, make_calls(), 3.0)
         for _ in range(5):
             clock.pass_ms(1500)
-            found = self.find(model)
-            assert found is not None
-            model.record_probe(found, 60.0)
+            self.probe(model, 3.0)
             assert not model.predict(make_calls()).is_load_stale
 
-    def test_a_fast_one_ends_the_load(self, model: CostModel, clock: FakeClock) -> None:
+    @pytest.mark.parametrize("seconds", [6, 300])
+    def test_a_fast_one_ends_the_load(self, model: CostModel, clock: FakeClock, seconds: float) -> None:
         before = model.predict(make_calls())
-        for _ in range(10):
+        while clock.now < 100 + seconds:
             run(model, clock, make_calls(), 3.0)
         clock.pass_ms(600)
-        found = self.find(model)
-        assert found is not None
-        model.record_probe(found, 20.0)
+        self.probe(model, 1.0)
         assert model.predict(make_calls()).p95_ms == pytest.approx(before.p95_ms)
 
-    def test_a_fast_one_ends_a_load_that_lasted_for_minutes(self, model: CostModel, clock: FakeClock) -> None:
-        before = model.predict(make_calls())
-        while clock.now < 100 + 300:
-            run(model, clock, make_calls(), 3.0)
+    def test_one_between_lessens_the_load(self, model: CostModel, clock: FakeClock) -> None:
+        for _ in range(10):
+            run(model, clock, make_calls(), 1.0)
+        for _ in range(10):
+            run(model, clock, make_calls(), 4.0)
+        assert model.predict(make_calls()).total_ms > 3 * 214
         clock.pass_ms(600)
-        found = self.find(model)
-        assert found is not None
-        model.record_probe(found, 20.0)
-        assert model.predict(make_calls()).p95_ms == pytest.approx(before.p95_ms)
+        self.probe(model, 2.0)
+        assert model.predict(make_calls()).total_ms < 2.2 * 214
+
+    @pytest.mark.parametrize("factor", [0.2, 0.4])
+    def test_a_very_fast_one_shows_that_the_profile_was_taken_under_load(self, model: CostModel, factor: float) -> None:
+        self.probe(model, factor)
+        assert model.predict(make_calls()).denoise_ms == pytest.approx(factor * 200)
+        assert model.predict(make_calls("tiny/turbo/step")).denoise_ms == pytest.approx(factor * 80)
+
+    def test_one_a_little_faster_than_the_profile_changes_little(self, model: CostModel) -> None:
+        self.probe(model, 0.7)
+        assert model.predict(make_calls()).denoise_ms == pytest.approx(200)
 
     def test_slow_ones_alone_refuse_for_half_a_minute_at_most(self, model: CostModel, clock: FakeClock) -> None:
         for _ in range(4):
             run(model, clock, make_calls(), 3.0)
         for _ in range(34):
             clock.pass_ms(1000)
-            found = self.find(model)
-            assert found is not None
-            model.record_probe(found, 60.0)
+            self.probe(model, 3.0)
         assert model.predict(make_calls()).is_load_stale
