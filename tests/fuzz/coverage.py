@@ -22,8 +22,6 @@ SECONDS, LONGEST_S, MOST_MB = 600, 10, 500
 OWN_CHANGES = 0.8
 """Share of inputs that the reader's own changes make; the others are libFuzzer's, which know nothing of the format."""
 _DONE = re.compile(r"Done (\d+) runs in (\d+) second")
-_FAILED = 77
-"""Exit code of libFuzzer for an input that raised an error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,11 +92,13 @@ def run(name: str, given: argparse.Namespace) -> None:
         random = Random(seed)
         return reader.change(random, data)[:most] if random.random() < OWN_CHANGES else bytes(atheris.Mutate(data, most))
 
+    artifacts = f"{given.failures}/{name.replace('/', '_')}-"
     options = {
         "max_total_time": given.seconds, "rss_limit_mb": MOST_MB, "timeout": LONGEST_S, "seed": given.seed,
-        "max_len": max(4 * len(original), 1 << 16), "print_final_stats": 1, "artifact_prefix": f"{given.failures}/{name.replace('/', '_')}-",
+        "max_len": max(4 * len(original), 1 << 16), "print_final_stats": 1, "artifact_prefix": artifacts,
     }  # fmt: skip
-    atheris.Setup([sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), str(corpus)], test_one_input, custom_mutator=change)
+    arguments = [sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), str(corpus)]
+    atheris.Setup(arguments, test_one_input, custom_mutator=change)
     atheris.Fuzz()
 
 

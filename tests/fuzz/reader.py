@@ -27,8 +27,10 @@ from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.prompts import read_prompts
 from costroute_rt.family.family import Family
 from costroute_rt.routing.quality import AverageQuality
+from costroute_rt.routing.router import Router
 from costroute_rt.routing.router_bundle import open_router
 from tests.fuzz.mutation import damage_image, damage_text, mutate_bytes, mutate_graph, mutate_json, mutate_safetensors, seal, seal_costs
+from tests.runtime.routing.routers import write_network_router
 
 Make = Callable[[Path], Path]
 Change = Callable[[Random, bytes], bytes]
@@ -107,6 +109,12 @@ def read_router(path: Path) -> None:
         path.with_name("router.json").write_text(json.dumps({**router, "arrays_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}))
     seal(folder)
     open_router(Bundle.open(folder)).judge("a lake", None)
+
+
+def make_network_router(root: Path) -> Path:
+    """A router that reads prompts with a network, and so has a tokenizer."""
+    write_network_router(Bundle.open(root / "bundle"), root / "network")
+    return root / "network/router.json"
 
 
 def read_tokenizer(path: Path) -> None:
@@ -191,6 +199,7 @@ READERS: dict[str, Reader] = {
     "weights": Reader(at("bundle/unet/diffusion_pytorch_model.safetensors"), mutate_safetensors, read_stored_tensors),
     "router": Reader(at("routed/router/router.json"), mutate_json, read_router),
     "router arrays": Reader(at("routed/router/router.safetensors"), mutate_safetensors, read_router),
+    "network router": Reader(make_network_router, mutate_json, lambda path: Router.load(path.parent)),
     "tokenizer": Reader(at("bundle/tokenizer/tokenizer.json"), mutate_json, read_tokenizer),
     "labels": Reader(head("cwd/labels.csv", 60), damage_text, read_labels),
     "packed labels": Reader(make_packed_table, mutate_bytes, read_labels),
