@@ -1,11 +1,9 @@
-"""V5, W2: an export publishes nothing that a link in a checkpoint leads to, and runs no code that a checkpoint names."""
+"""V5: an export publishes nothing that a link in a checkpoint leads to."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +14,6 @@ import pytest
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.checkpoint import _Export, check_export, export_bundle
 from costroute_rt.export.checkpoint.folder import CheckpointFolder
-from costroute_rt.export.router.scorers import FunctionScorer
 from costroute_rt.export.router.sentence_encoder import read_layout
 from tests.export.checkpoint_folder import simple_recipe, write_folder, write_json
 from tests.export.small_checkpoint import make_recipe, needs_export, write_checkpoint
@@ -119,41 +116,6 @@ def test_a_pipe_in_a_checkpoint_is_refused(source: Path, name: str) -> None:
         CheckpointFolder.open(source)
 
 
-FOREIGN_PARTS: dict[str, Any] = {
-    "unet": ["os", "system"],
-    "vae": ["diffusers", "DiffusionPipeline"],
-    "text_encoder": ["my_module", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer\n"],
-    "scheduler": ["diffusers_modules.local.x", "DDIMScheduler"],
-    "extra": ["diffusers", "UNet2DConditionModel"],
-    "vae ": ["diffusers", 3],
-}
-
-
-@pytest.mark.parametrize("name", FOREIGN_PARTS)
-def test_an_index_that_names_other_code_is_refused(tmp_path: Path, name: str) -> None:
-    source = write_folder(tmp_path / "checkpoint", model_index={name: FOREIGN_PARTS[name]})
-    with pytest.raises(BundleError, match=r"model_index\.json: its part"):
-        check_export(source, simple_recipe())
-
-
-def test_the_parts_of_stable_diffusion_are_accepted(tmp_path: Path) -> None:
-    parts = {
-        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "PNDMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizerFast"],
-        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "image_encoder": [None, None],
-        "feature_extractor": ["transformers", "CLIPImageProcessor"], "requires_safety_checker": True, "_diffusers_version": "0.39.0",
-    }  # fmt: skip
-    check_export(write_folder(tmp_path / "checkpoint", model_index=parts), simple_recipe())
-
-
-@pytest.mark.parametrize("text", ["[]", "null", "{", '{"_class_name": []}', "[" * 100_000, '{"a": 1' + "0" * 5000 + "}"])
-def test_a_damaged_index_is_a_bundle_error(source: Path, text: str) -> None:
-    (source / "model_index.json").write_text(text)
-    with pytest.raises(BundleError):
-        check_export(source, simple_recipe())
-
-
 @pytest.mark.parametrize("path", ["../../home", "/etc", "up", "a\0b"])
 def test_a_sentence_encoder_does_not_lead_out_of_its_folder(tmp_path: Path, secret: Path, path: str) -> None:
     source = tmp_path / "one" / "encoder"
@@ -177,30 +139,6 @@ def test_a_pooling_that_is_no_object_is_a_config_error(tmp_path: Path, text: str
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ConfigError, match="does not hold an object"):
         read_layout(tmp_path)
-
-
-def scorer_module(folder: Path, name: str) -> Path:
-    path = folder / f"{name}.py"
-    path.write_text("def score(pixels, prompt): return 0.5\n")
-    return path
-
-
-def test_a_scorer_in_the_working_directory_does_not_replace_installed_modules(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """W15: what is imported is reported."""
-    path = scorer_module(tmp_path, "my_own_scorer")
-    (tmp_path / "colorsys.py").write_text("raise RuntimeError('of the working directory')\n")
-    path.write_text("import colorsys\n" + path.read_text())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
-    before = list(sys.path)
-    with caplog.at_level(logging.WARNING):
-        scorer = FunctionScorer.open("my_own_scorer:score")
-    monkeypatch.delitem(sys.modules, "my_own_scorer")
-    assert scorer.name == "score"
-    assert str(path) in caplog.text
-    assert sys.path == before
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="loads a network by torch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -225,12 +226,12 @@ def test_an_interrupted_export_changes_nothing(exported: Exported, tmp_path: Pat
 
     for part in ("text_encoder", "denoiser", "decoder", "tokenizer", "extras"):
         monkeypatch.setattr(checkpoint._Export, part, lambda self, *name: None)
-    kept = tmp_path / "bundle"
-    kept.mkdir()
-    (kept / "mine.txt").touch()
+    kept = Path(shutil.copytree(exported.bundle.root, tmp_path / "bundle"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(KeyboardInterrupt):
         checkpoint.export_bundle(exported.checkpoint, kept, make_recipe(), overwrite=True, progress=progress)
-    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "mine.txt"]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert list(tmp_path.iterdir()) == [kept]
 
 
 def test_directories_that_are_not_checkpoints_are_refused(tmp_path: Path) -> None:
