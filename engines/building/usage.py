@@ -12,6 +12,7 @@ from costroute_rt.engines.building.lookup import engine_key, read_costs
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import find_graph
 from costroute_rt.engines.bundle.size import known_size, with_size
+from costroute_rt.engines.store.access import check_access
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import DAMAGED, Store, StoredEngine, disk_bytes
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
@@ -105,8 +106,9 @@ def collect_garbage(
 
     Engines in use are kept unless they alone exceed the limit; so are engines whose status is unknown. Records of quarantined engines
     stay: they are small, and without them these engines would be built again. An engine that is being built, that another process uses or
-    that this user must not remove stays too, and extra stores are left alone.
+    that this user must not remove stays too, and extra stores are left alone. Raises EngineError if others can write the store.
     """
+    check_access(store.root)
     if not dry_run:
         store.sweep()
     found = [each for each in survey(bundle, store, users) if not each.is_extra]

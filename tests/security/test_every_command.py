@@ -1,4 +1,4 @@
-"""Every command in a hostile working directory, and with a store that others can write: nothing of either runs, and nothing else is touched."""
+"""Every command in a hostile working directory, and with a store that others can write: nothing of either runs or is changed."""
 
 from __future__ import annotations
 
