@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import built_home
 from tests.security.limit import MOST_FILE_BYTES, MOST_MORE_BYTES, limited
+
+__all__ = ["built_home", "limits"]
 
 _STATUS = Path("/proc/self/status")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,32 +18,12 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError
 from costroute_rt.family.calls import engine_names
 from tests.export.router.label_text import write_labels
+from tests.security.every_command import COMMANDS, run_commands
 from tests.security.hostile_graph import LOOP_CONSTANTS, adds, copy_bundle, decoder, external, loop, model, part, replace_graph, seal
 
 WEIGHTS, TOKENIZER = "vae/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"
-MOST_S = 20
-"""Of processor time, for all commands together: how long they take depends on what else the machine does."""
 ENDLESS = decoder([loop("turns")], [*LOOP_CONSTANTS, ("turns", np.array(1 << 62))])
 REFUSED = (2, 4, 5)
-RUN = """
-import json, resource, sys
-from click.testing import CliRunner
-from costroute_rt.cli.main import cli
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-for command in json.load(sys.stdin):
-    done = CliRunner().invoke(cli, command, prog_name="costroute-rt")
-    print(json.dumps([command[0], done.exit_code, done.output]), flush=True)
-"""
-COMMANDS = (
-    ["gen", "a lake", "-o", "image.png"],
-    ["route", "a lake"],
-    ["build-engines"],
-    ["profile"],
-    ["label", "--prompts", "labels.csv", "--labels", "made.csv"],
-    ["fit-router", "--labels", "labels.csv", "-o", "made"],
-    ["eval-router", "--labels", "labels.csv"],
-)
 NO_TOKENIZER = ("build-engines", "profile")
 """Commands that read no tokenizer."""
 
@@ -109,17 +88,7 @@ def test_a_hostile_bundle_is_refused_by_every_command(tiny_bundle: Path, tmp_pat
     (outside / "secret").write_bytes(b"kept")
     root = make(tiny_bundle, tmp_path)
     before = {path: path.read_bytes() for path in outside.iterdir()}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(MOST_S)],
-        cwd=work,
-        env={**os.environ, "COSTROUTE_HOME": str(tmp_path / "home")},
-        input=json.dumps([[*command, "--bundle", str(root)] for command in COMMANDS]),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(results) == len(COMMANDS), (results, done.returncode, done.stderr)
+    results = run_commands([[*command, "--bundle", str(root)] for command in COMMANDS], work, tmp_path / "home")
     for name, code, text in results:
         is_unread = make is BUNDLES["exploding tokenizer"] and name in NO_TOKENIZER
         assert code in ((0,) if is_unread else REFUSED), (name, code, text)

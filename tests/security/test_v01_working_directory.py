@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from costroute_rt.engines.building import background
+from costroute_rt.engines.bundle.bundle import Bundle
+from tests.export.router.label_text import write_labels
 
 START = """
 import os, sys
@@ -75,6 +77,28 @@ def test_no_command_imports_from_the_working_directory(hostile: Path, tmp_path: 
     assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
 
 
+WITH_BUNDLE = (
+    ["gen", "a red house", "-o", "image.png"],
+    ["profile"],
+    ["label", "--prompts", "labels.csv", "--labels", "made.csv"],
+    ["fit-router", "--labels", "labels.csv", "-o", "made"],
+    ["eval-router", "--labels", "labels.csv"],
+    ["engines", "gc", "--max-gb", "0", "--dry-run"],
+)
+
+
+@pytest.mark.parametrize("command", WITH_BUNDLE, ids=lambda command: command[0])
+def test_no_command_that_opens_a_bundle_does(hostile: Path, tiny_bundle: Path, tmp_path: Path, command: list[str]) -> None:
+    names = [row["name"] for row in Bundle.open(tiny_bundle, verify=False).pool]
+    (hostile / "labels.csv").write_text(write_labels(names))
+    words = [*command, "--bundle", str(tiny_bundle)]
+    script = tmp_path / "costroute-rt"
+    script.write_text("import sys\nfrom costroute_rt.cli.start import main\nsys.exit(main())\n")
+    result = run([sys.executable, str(script), *words], hostile, COSTROUTE_HOME=str(tmp_path / "home"))
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+
+
 def test_a_package_in_the_working_directory_comes_after_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Path(sys.modules["costroute_rt"].__file__ or "").parent.parent
     monkeypatch.chdir(own)
@@ -94,7 +118,6 @@ def test_a_working_directory_that_was_removed_does_no_harm(monkeypatch: pytest.M
 
 def test_a_building_process_that_reads_no_job_is_reported(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from costroute_rt.engines.backends.setup import Setup
-    from costroute_rt.engines.bundle.bundle import Bundle
     from costroute_rt.engines.store.store import Store
 
     monkeypatch.setattr(background, "COMMAND", ("-c", "import os; os.close(0); os._exit(3)"))

@@ -13,7 +13,7 @@ from costroute_rt.engines.store.store import Store
 
 
 def test_the_job_is_not_on_the_command_line(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "COMMAND", ("-c", "import sys; print(len(sys.stdin.read()))"))
+    monkeypatch.setattr(background, "COMMAND", ("-c", "import sys; sys.exit(3)"))
     name, setup = "tiny/text_encoder/encode", Setup(threads=1)
     builder = background.start_builder(Bundle.open(tiny_bundle, verify=False), Store.open(tmp_path / "home"), [name], setup, setup, {})
     words = " ".join(map(str, builder._process.args))
