@@ -1,4 +1,4 @@
-"""V1: no module in the working directory runs, in the building process or in any command."""
+"""V1: no module in the working directory runs in the building process; `test_every_command` has the commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from costroute_rt.engines.building import background
 from costroute_rt.engines.bundle.bundle import Bundle
-from tests.export.router.label_text import write_labels
 
 START = """
 import os, sys
@@ -27,14 +26,6 @@ command = builder._process.args
 assert sys.argv[1] not in " ".join(command), command  # W17: everybody can read a command line
 builder.release()
 """
-COMMANDS = (
-    ["info", "image.png"],
-    ["engines", "list"],
-    ["engines", "verify"],
-    ["route", "a red house"],
-    ["doctor"],
-    ["build-engines", "--dry-run"],
-)
 
 
 @pytest.fixture
@@ -64,38 +55,6 @@ def test_the_building_process_imports_nothing_from_the_working_directory(
     script.write_text(START if kind == "script" else START.replace("builder = ", "sys.path += ['', os.getcwd()]\nbuilder = "))
     result = run([sys.executable, str(script), str(tiny_bundle), str(tmp_path / "home")], hostile)
     assert result.stdout.split()[-1:] == ["done"], result
-    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_no_command_imports_from_the_working_directory(hostile: Path, tmp_path: Path, command: list[str]) -> None:
-    script = tmp_path / "bin" / "costroute-rt"  # what `pip install` writes
-    script.parent.mkdir()
-    script.write_text("import sys\nfrom costroute_rt.cli.start import main\nsys.exit(main())\n")
-    result = run([sys.executable, str(script), *command], hostile, COSTROUTE_HOME=str(tmp_path / "home"))
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
-
-
-WITH_BUNDLE = (
-    ["gen", "a red house", "-o", "image.png"],
-    ["profile"],
-    ["label", "--prompts", "labels.csv", "--labels", "made.csv"],
-    ["fit-router", "--labels", "labels.csv", "-o", "made"],
-    ["eval-router", "--labels", "labels.csv"],
-    ["engines", "gc", "--max-gb", "0", "--dry-run"],
-)
-
-
-@pytest.mark.parametrize("command", WITH_BUNDLE, ids=lambda command: command[0])
-def test_no_command_that_opens_a_bundle_does(hostile: Path, tiny_bundle: Path, tmp_path: Path, command: list[str]) -> None:
-    names = [row["name"] for row in Bundle.open(tiny_bundle, verify=False).pool]
-    (hostile / "labels.csv").write_text(write_labels(names))
-    words = [*command, "--bundle", str(tiny_bundle)]
-    script = tmp_path / "costroute-rt"
-    script.write_text("import sys\nfrom costroute_rt.cli.start import main\nsys.exit(main())\n")
-    result = run([sys.executable, str(script), *words], hostile, COSTROUTE_HOME=str(tmp_path / "home"))
-    assert "Traceback" not in result.stderr
     assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
 
 
