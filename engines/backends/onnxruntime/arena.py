@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-NO_ROOM = "Available memory of"
-"""Text of ONNX Runtime's error when a tensor does not fit."""
+NO_ROOM = "it needs more memory than this machine has"
+_NO_ROOM_TEXTS = ("Available memory of", "bad_alloc")
+"""Texts of ONNX Runtime's error when a tensor does not fit: into the arena, and, where it has none, into the memory."""
 _SHARE = 0.8
 """Share of the machine's memory."""
 
@@ -42,6 +43,11 @@ def shrink_arena(ort: ModuleType) -> None:
     with suppress(Exception):  # memory that is not given back is no reason to fail
         session = ort.InferenceSession(RELU, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         session.run(None, {"x": np.ones(1, np.float32)}, run_options)
+
+
+def is_no_room(error: Exception) -> bool:
+    """Whether ONNX Runtime failed because a tensor does not fit."""
+    return any(text in str(error) for text in _NO_ROOM_TEXTS)
 
 
 @cache

@@ -21,7 +21,7 @@ from costroute_rt.engines.backends.feed import check_feeds, describe_array
 from costroute_rt.engines.backends.half_precision import RULES, to_float16
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.backends.native_path import native_path
-from costroute_rt.engines.backends.onnxruntime.arena import NO_ROOM, limit_arena, shrink_arena
+from costroute_rt.engines.backends.onnxruntime.arena import NO_ROOM, is_no_room, limit_arena, shrink_arena
 from costroute_rt.engines.backends.onnxruntime.providers import (
     DEVICE_TYPES,
     PROVIDERS,
@@ -190,6 +190,8 @@ class OnnxRuntimeBackend:
         try:
             return self._ort.InferenceSession(name, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
+            if is_no_room(error):
+                raise EngineError(f"{problem}: {NO_ROOM}", reason=Reason.NO_MEMORY, path=path) from error
             raise EngineError(f"{problem}: {shorten_error(error)}", reason=reason, path=path) from error
 
 
@@ -230,8 +232,8 @@ class OnnxRuntimeEngine:
         try:
             results = self._run_bound(self._session, feeds) if self._device_type else self._run_host(self._session, feeds)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
-            if NO_ROOM in str(error):
-                raise self._fail("it needs more memory than this machine has", Reason.NO_MEMORY) from error
+            if is_no_room(error):
+                raise self._fail(NO_ROOM, Reason.NO_MEMORY) from error
             raise self._fail(f"it failed while running: {shorten_error(error)}", Reason.FAILED) from error
         return dict(zip(self._names, results, strict=True))
 
