@@ -109,10 +109,10 @@ class Device:
         """Number of requests that wait for their turn."""
         return len(self._waiting)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request runs or waits for its turn."""
-        return self._running is None and not self._waiting
+    def is_alone(self, ticket: Ticket) -> bool:
+        """Whether no other request runs, waits, or is about to go on."""
+        with self._lock:
+            return self._running in (None, ticket) and all(each is ticket for each in self._active())
 
     def enter(self, ticket: Ticket, max_waiting: int | None) -> None:
         """Add a request. Raises BusyError if `max_waiting` requests wait already, besides the one that runs."""

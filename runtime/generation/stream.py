@@ -123,7 +123,7 @@ class Stream:
         try:
             self._generation.prepare()
         except BudgetError:
-            if self._device.is_idle:  # otherwise the requests that run show how busy the machine is
+            if self._device.is_alone(self.ticket):  # otherwise the requests that run show how busy the machine is
                 with self._device.turn(self.ticket, self._check):
                     self._generation.probe()
             raise

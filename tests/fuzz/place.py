@@ -152,22 +152,24 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 class FifoWriter:
-    """Answers every reader of a named pipe with the same bytes, so that reading it ends."""
+    """Answers every reader of a named pipe once with the same bytes, so that reading it ends."""
 
     def __init__(self, path: Path, data: bytes) -> None:
         self._path, self._data, self._is_over = path, data, False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
+        is_answered = False
         while not self._is_over:
             try:
                 handle = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
             except OSError:  # nobody reads
-                time.sleep(0.01)
-                continue
-            with suppress(OSError):
-                os.write(handle, self._data)
-            os.close(handle)
+                is_answered = False
+            else:
+                with suppress(OSError):
+                    os.write(handle, b"" if is_answered else self._data)
+                os.close(handle)
+                is_answered = True
             time.sleep(0.01)
 
     def __enter__(self) -> None:

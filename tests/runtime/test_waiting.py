@@ -461,7 +461,8 @@ def test_asyncio_clients_share_one_runtime(runtime: Runtime) -> None:
 
     for result in asyncio.run(main()):
         np.testing.assert_array_equal(result.pixels, want[result.seed])
-    assert not runtime._device._tickets
+    while runtime._device._tickets:  # the thread of a cancelled request ends after its caller was answered
+        threading.Event().wait(0.001)
 
 
 def test_advancing_streams_in_the_default_executor_loses_no_client(runtime: Runtime) -> None:

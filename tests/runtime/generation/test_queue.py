@@ -178,7 +178,7 @@ def test_a_turn_that_ends_after_its_request_has_left_takes_the_device_from_nobod
     with device.turn(other, no_check):
         interrupted.__exit__(None, None, None)
         assert device.runs_here([other])
-    assert device.is_idle
+    assert device.is_alone(other)
 
 
 def test_a_consumer_that_is_away_is_not_waited_for(device: Device, clock: FakeClock) -> None:
