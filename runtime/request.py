@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
+import numpy as np
+
 from costroute_rt.error import ConfigError, PromptError
 from costroute_rt.value import shorten
 
@@ -168,7 +170,7 @@ def check_event(name: str, value: object) -> None:
 
 def check_whole(name: str, value: object) -> int:
     """`value` of any integer type as an int; raises ConfigError if it is not a whole number."""
-    if isinstance(value, bool):
+    if isinstance(value, (bool, np.bool_)):  # NumPy before 2.3 takes its own for a whole number, with a warning
         raise ConfigError(name, value, "a whole number")
     try:
         return operator.index(value)  # type: ignore[arg-type]
@@ -179,7 +181,7 @@ def check_whole(name: str, value: object) -> int:
 def check_number(name: str, value: object, expected: str) -> float:
     """`value` of any numeric type as a float; raises ConfigError if it is not a finite number."""
     try:
-        if not isinstance(value, (bool, str)) and math.isfinite(value):  # type: ignore[arg-type]
+        if not isinstance(value, (bool, np.bool_, str)) and math.isfinite(value):  # type: ignore[arg-type]
             return float(value)  # type: ignore[arg-type]
     except (TypeError, OverflowError, ValueError):
         pass

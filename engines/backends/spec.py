@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from costroute_rt.engines.bundle.size import AxisRange
 from costroute_rt.engines.machine import device
 from costroute_rt.error import ConfigError
@@ -64,9 +66,9 @@ def check_threads(threads: Any) -> int | None:
     """The number of threads, None for this machine's default; raises ConfigError for what no engine could be opened with."""
     most = max(_ALWAYS_ALLOWED, _PER_CORE * (os.cpu_count() or 1))
     try:
-        count = None if threads is None else operator.index(threads)
+        count = 0 if isinstance(threads, bool | np.bool_) else None if threads is None else operator.index(threads)
     except TypeError:
         count = 0
-    if isinstance(threads, bool) or (count is not None and not 1 <= count <= most):
+    if count is not None and not 1 <= count <= most:
         raise ConfigError("threads", threads, f"a whole number from 1 to {most}")
     return count

@@ -109,6 +109,12 @@ def test_the_name_of_the_latest_call_is_text(runtime: Runtime, value: Any) -> No
     assert caught.value.name == "latest"
 
 
+@pytest.mark.parametrize("name", ["seed", "count", "height", "max_ms"])
+def test_a_truth_value_of_numpy_is_no_number(name: str) -> None:
+    with pytest.raises(ConfigError):
+        Request(prompt="a lake", **{name: np.bool_(True)})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", NOT_PATHS, ids=lambda value: type(value).__name__)
 def test_what_is_no_path_is_no_bundle(home: Path, value: Any) -> None:
     for call in (Bundle.open, Runtime.open):
