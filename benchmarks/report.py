@@ -60,7 +60,7 @@ def run_benchmark(name: str, args: argparse.Namespace, argv: Sequence[str] | Non
         return Measurement(figures=())
 
     whole = run_scenario(Scenario(name=f"benchmarks.{name}"), collect)
-    if whole.error is not None:  # no scenario could be started
+    if whole.error is not None:  # the measurement failed before its scenarios
         outcomes.append(whole)
     lines = [json_line(name, outcome, facts) for outcome in outcomes] if args.json else report_lines(name, outcomes, facts)
     print("\n".join(lines), flush=True)

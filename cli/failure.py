@@ -162,7 +162,7 @@ class ReportingGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
-        if sys.stdin is None:  # a parent process may close standard input
+        if sys.stdin is None:  # standard input is closed
             sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  (for as long as the program runs)
         if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors not in TOLERANT:
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files and prompts may contain what a console cannot show

@@ -65,7 +65,7 @@ class PlainFormatter(logging.Formatter):
 def main() -> None:
     # What a runtime assumes is logged for applications; commands print it with the command that measures again.
     logging.getLogger("costroute_rt.family.assembly").setLevel(logging.ERROR)
-    if logging.lastResort is not None:  # prints warnings, as long as nobody configures logging
+    if logging.lastResort is not None:  # the handler that prints warnings where logging is not configured
         logging.lastResort.setFormatter(PlainFormatter())
     reserve_streams()
     cli(prog_name="costroute-rt")

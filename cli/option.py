@@ -57,7 +57,7 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check_threads(context: click.Context, option: click.Parameter, threads: int | None) -> int | None:
     """The number, refused before any work if no engine could be opened with it."""
-    if threads is None:  # the default needs no check
+    if threads is None:  # the default is always usable
         return None
     from costroute_rt.engines.backends.spec import check_threads
 

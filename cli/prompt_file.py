@@ -91,7 +91,7 @@ def _open_binary(path: str, stack: ExitStack) -> BinaryIO:
     from costroute_rt.error import ConfigError
 
     if path == STDIN:
-        if sys.stdin is None:  # the parent process closed standard input
+        if sys.stdin is None:  # standard input is closed
             raise ConfigError("--prompts", path, "a file, because standard input is closed")
         return sys.stdin.buffer
     try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from costroute_rt.engines.store.store import Store
 from tests.tiny_bundle import write_tiny_bundle
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import ONNX Runtime themselves
@@ -24,3 +26,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "home"
     monkeypatch.setenv("COSTROUTE_HOME", str(path))
     return path
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A tiny bundle to break."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def store_copy(built_home: Path, tmp_path: Path) -> Store:
+    """A built store to break."""
+    return Store.open(shutil.copytree(built_home, tmp_path / "store"))

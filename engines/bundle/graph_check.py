@@ -30,7 +30,7 @@ def check_graph(
 
     name: of the graph, in the bundle. weights: the weight files that it may use, with their sizes in bytes.
     folder: the weights are read below it. fail_at: reports problems of a file of the bundle.
-    finite: parts of weight files that are known to be finite; gets those of this graph. None: weights are not read.
+    finite: parts of weight files that are known to be finite; gets those of this graph. Without it, weights are not read.
     """
     fail = fail_at(name)
     try:

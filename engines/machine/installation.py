@@ -95,7 +95,7 @@ class Installation:
     @cached_property
     def packages(self) -> tuple[str, ...]:
         """The installed packages whose records list the module; those beside the module itself, if there is one."""
-        if sys.modules.get(self.library.module, self) is None:  # its import is blocked
+        if sys.modules.get(self.library.module, self) is None:  # None in sys.modules blocks the import
             return ()
         beside = self._packages_in([self.site]) if self.site else ()
         return beside or self._packages_in([Path(each) for each in sys.path])

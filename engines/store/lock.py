@@ -40,7 +40,7 @@ def hold_lock(
 ) -> Iterator[None]:
     """Hold the lock `name` in `folder`, which is made if it is missing; waiting for longer than 2 s is reported with the lock's holder.
 
-    timeout_s: raise TimeoutError after that time; None: raise EngineError after two hours.
+    timeout_s: raise TimeoutError after that time; without one, EngineError is raised after two hours.
     poll: called while another process holds the lock; what it raises ends the waiting.
     on_wait: called once if the lock is not free.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,6 @@ def built_home(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     home = tmp_path_factory.mktemp("built")
     build(Bundle.open(tiny_bundle), Store.open(home), Setup(threads=1))
     return home
-
-
-@pytest.fixture
-def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
-    """A tiny bundle to break."""
-    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-
-
-@pytest.fixture
-def store_copy(built_home: Path, tmp_path: Path) -> Store:
-    """A built store to break."""
-    return Store.open(shutil.copytree(built_home, tmp_path / "store"))
 
 
 def build(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +20,6 @@ from tests.export.router.label_text import write_labels
 
 ZERO = Path("/dev/zero")
 needs_zero = pytest.mark.skipif(not ZERO.exists(), reason="reads /dev/zero, which this system does not have")
-
-
-@pytest.fixture
-def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-
-
-@pytest.fixture
-def store_copy(built_home: Path, tmp_path: Path) -> Store:
-    return Store.open(shutil.copytree(built_home, tmp_path / "store"))
 
 
 def replace_by_pipe(path: Path) -> None:
