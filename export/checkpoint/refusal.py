@@ -35,17 +35,20 @@ def check_tokenizer(folder: Path) -> None:
         raise BundleError(folder, f"it is a {plain_value(name)}", f"only a {_TOKENIZERS[0]} can be exported")
 
 
-def unknown_input(config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """An input that the runtime does not feed, and what to do instead; None if there is none."""
-    if config.get("time_cond_proj_dim") is not None:
+def unknown_input(config: Mapping[str, Any], *, takes_guidance: bool = False, takes_sizes: bool = False) -> tuple[str, str] | None:
+    """An input that the runtime does not feed, and what to do instead; None if there is none.
+
+    takes_guidance: whether a denoiser may embed the guidance scale. takes_sizes: whether it may take pooled text and image sizes.
+    """
+    if config.get("time_cond_proj_dim") is not None and not takes_guidance:
         problem = "is a latent consistency model, which embeds the guidance scale (timestep_cond)"
         return problem, f"such denoisers are not supported yet: {FUSE_LCM}"
     if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
         return "takes class labels (class_labels)", f"such denoisers are not supported; {BASE_MODEL}"
     addition = config.get("addition_embed_type")
-    if addition == "text_time":
+    if addition == "text_time" and not takes_sizes:
         return "takes pooled text and image sizes (text_embeds, time_ids)", "Stable Diffusion XL is not supported yet"
-    if addition not in (None, "text"):
+    if addition not in (None, "text", "text_time"):
         return f"takes more than text (addition_embed_type {plain_value(addition)})", f"such denoisers are not supported; {BASE_MODEL}"
     hidden = config.get("encoder_hid_dim_type")
     if hidden == "ip_image_proj":

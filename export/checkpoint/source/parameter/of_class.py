@@ -13,7 +13,7 @@ from costroute_rt.export.checkpoint.source.parameter.settings import Settings
 from costroute_rt.export.checkpoint.source.parameter.unet import unet_parameters
 from costroute_rt.export.checkpoint.source.parameter.vae import vae_parameters
 
-_CLASSES: Mapping[str, Callable[[Settings], Parameters]] = {
+CLASSES: Mapping[str, Callable[[Settings], Parameters]] = {
     "UNet2DConditionModel": unet_parameters,
     "AutoencoderKL": vae_parameters,
     "CLIPTextModel": partial(clip_parameters, has_projection=False),
@@ -23,4 +23,4 @@ _CLASSES: Mapping[str, Callable[[Settings], Parameters]] = {
 
 def parameters(class_name: str, config: Mapping[str, Any], path: Path) -> Parameters:
     """Shape of each parameter by name. path: where the configuration is from, for messages. Raises BundleError for wrong settings."""
-    return _CLASSES[class_name](Settings(config, path))
+    return CLASSES[class_name](Settings(config, path))
