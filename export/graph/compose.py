@@ -94,6 +94,23 @@ def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.Arra
     return graph.finish("decode", GraphSpec({"latent": latent}, {"pixels": pixels}))
 
 
+def compose_encode(encoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.ArrayLike) -> ModelProto:
+    """The graph from pixels to a latent, the inverse of `compose_decode`.
+
+    pixels: uint8[batch, image_height, image_width, 3] -> latent: float32[batch, channels, height, width].
+    """
+    graph, spec = _Composition(encoder), graph_spec(encoder)
+    ((source, taken),), (given,) = spec.inputs.items(), spec.outputs.values()
+    levels = graph.op("Cast", graph.op("Transpose", "pixels", perm=[0, 3, 1, 2]), to=_dtype("float32"))
+    unit = graph.op("Div", levels, graph.constant(np.float32(127.5)))
+    found = graph.call({source: graph.op("Sub", unit, graph.constant(np.float32(1)))})
+    centred = graph.op("Sub", found, graph.constant(_per_channel(shift)))
+    graph.op("Div", centred, graph.constant(_per_channel(scale)), output="latent")
+    pixels = TensorSpec("uint8", ("batch", "image_height", "image_width", taken.shape[1]))
+    latent = TensorSpec("float32", ("batch", given.shape[1], "height", "width"))
+    return graph.finish("encode", GraphSpec({"pixels": pixels}, {"latent": latent}))
+
+
 POOLINGS = ("mean", "cls", "last")
 
 

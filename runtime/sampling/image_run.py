@@ -1,0 +1,48 @@
+"""Runs that begin at an image: noised to the level of a later row of a table, and denoised by the rows from there on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from costroute_rt.error import ConfigError
+from costroute_rt.sampling.scheduler import SCHEDULERS
+from costroute_rt.sampling.scheduler_config import KINDS, SchedulerConfig
+from costroute_rt.sampling.step_table import Descent, StepTable
+
+_UNSCALED = frozenset({"euler", "euler_ancestral", "heun", "kdpm2", "kdpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
+_PRESERVING = frozenset({"ddim", "ddpm", "lcm", "tcd"})
+
+
+def steps_of(num_inference_steps: int, strength: float) -> int:
+    """Steps of a run from an image that is changed by `strength`, 0 to 1; diffusers' StableDiffusionImg2ImgPipeline.get_timesteps."""
+    return min(int(num_inference_steps * strength), num_inference_steps)
+
+
+def begin_at_image(config: SchedulerConfig, table: StepTable, num_inference_steps: int, strength: float) -> StepTable:
+    """The rows of the last `steps_of` steps of a whole run's table, as for a new run: none uses what earlier rows computed.
+
+    Raises ConfigError if no step is left.
+    """
+    steps = steps_of(num_inference_steps, strength)
+    if steps < 1:
+        raise ConfigError("strength", strength, f"{1 / num_inference_steps:.3g} or more, for one of {num_inference_steps} steps")
+    row = (num_inference_steps - steps) * KINDS[config.name].rows_per_step
+    tail = table.tail(row)
+    if not any(np.asarray(getattr(tail, column))[0] for column in "ceh"):
+        return replace(tail, descent=replace(tail.descent, before=()))
+    fresh = Descent.through(tail.timestep, tail.noise_levels, table.initial_noise_scale)
+    return SCHEDULERS[config.name].solve(config, fresh).with_guidance(tail.guidance)
+
+
+def noise_weights(config: SchedulerConfig, level: float) -> tuple[float, float]:
+    """(alpha, sigma) of the latent alpha * x0 + sigma * n at a noise level in the scheduler's own terms, for unit noise n (see `solver`)."""
+    if config.name in _UNSCALED:
+        return 1.0, level
+    if config.name in _PRESERVING:
+        return float(np.sqrt(1 - level**2)), level
+    if config.prediction_type == "flow_prediction":
+        return 1 - level, level
+    alpha = float(1 / np.hypot(level, 1))
+    return alpha, level * alpha
