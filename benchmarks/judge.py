@@ -39,4 +39,3 @@ class Autoencoder:
         latent = np.asarray(self._encode.to_host(encoded))
         decoded = self._decode.run({"latent": self._decode.to_device(latent)})["pixels"]
         return np.asarray(self._decode.to_host(decoded)[0], dtype=np.uint8)
-

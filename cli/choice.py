@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from costroute_rt.cli.command import profile
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from costroute_rt.cli.progress import OpeningLine
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.bundle.bundle import Bundle
-    from costroute_rt.request import RequestOptions
+    from costroute_rt.request import ImageLike, RequestOptions
     from costroute_rt.result import Result, StepEvent
     from costroute_rt.route import Route
     from costroute_rt.runtime import Runtime
@@ -40,7 +40,7 @@ class EngineChoice:
 
         return Setup.of(self.backend, self.provider, self.precision, self.threads, target=target, allow_fallback=self.allow_fallback)
 
-    def open_runtime(self, line: OpeningLine, *, build: bool = True, preload: bool = True) -> Runtime:
+    def open_runtime(self, line: OpeningLine, *, build: bool = True, preload: bool = True, init_images: bool = False) -> Runtime:
         """The runtime; what it assumes because of how its engines were measured is printed. line: shows how far the opening is."""
         from costroute_rt import Runtime
 
@@ -54,6 +54,7 @@ class EngineChoice:
                 allow_fallback=self.allow_fallback,
                 build=build,
                 preload=preload,
+                init_images=init_images,
                 progress=progress,
             )
         if runtime.assumes is not None:
@@ -83,13 +84,23 @@ class ImageChoice:
     height: int | None
     width: int | None
     plain_prompt: bool
+    init_image: ImageLike | None = None
+    strength: float | None = None
+    mask: ImageLike | None = None
+
+    def with_images(self) -> ImageChoice:
+        """The same choices with the images read from their files, once for all; raises ConfigError."""
+        from costroute_rt.request import Request
+
+        checked = Request(prompt="a", init_image=self.init_image, strength=self.strength, mask=self.mask)
+        return replace(self, init_image=checked.init_image, mask=checked.mask)
 
     def options(self, seed: int | None = None) -> RequestOptions:
         """The same choices as the runtime takes them."""
         return {
             "max_ms": self.max_ms, "or_fastest": self.or_fastest, "candidate": self.candidate, "lam": self.lam, "tolerance": self.tolerance,
             "count": self.count, "negative_prompt": self.negative_prompt, "height": self.height, "width": self.width, "seed": seed,
-            "plain_prompt": self.plain_prompt,
+            "plain_prompt": self.plain_prompt, "init_image": self.init_image, "strength": self.strength, "mask": self.mask,
         }  # fmt: skip
 
     def route(self, runtime: Runtime, prompt: str) -> Route:
@@ -100,7 +111,7 @@ class ImageChoice:
         return runtime.plan(
             routes, total_ms=total_ms, or_fastest=or_fastest,
             count=self.count, negative_prompt=self.negative_prompt, height=self.height, width=self.width,
-            plain_prompt=self.plain_prompt,
+            plain_prompt=self.plain_prompt, init_image=self.init_image, strength=self.strength, mask=self.mask,
         )  # fmt: skip
 
     def generate(self, runtime: Runtime, prompt: str, seed: int, on_step: Callable[[StepEvent], None] | None) -> Result:
@@ -114,16 +125,20 @@ def open_bundle(path: str | None, *, verify: bool = True) -> Bundle:
     return Bundle.open(path or shipped_bundle(), verify=verify)
 
 
-def choose_names(bundle: Bundle, setup: Setup, graphs: Sequence[str] = (), size: tuple[int, int] | None = None) -> list[str]:
+def choose_names(
+    bundle: Bundle, setup: Setup, graphs: Sequence[str] = (), size: tuple[int, int] | None = None, *, init_images: bool = False
+) -> list[str]:
     """Full names of the engines to work on: of these graphs, such as base/guided_step, else all that the candidates need.
 
     size: height and width that the engines are built for; None means any size, with some backends also engines of the usual size.
+    init_images: also the engines that encode initial images.
     """
     from costroute_rt.engines.building.lookup import names_to_build
     from costroute_rt.engines.bundle.size import with_size
-    from costroute_rt.family.calls import engine_names
+    from costroute_rt.family.calls import engine_names, image_encoder_names
 
     names = [_full_name(bundle, graph) for graph in dict.fromkeys(graphs)] or engine_names(bundle)
+    names = list(dict.fromkeys([*names, *(image_encoder_names(bundle) if init_images else ())]))
     if size is not None:
         return with_size(bundle, names, size)
     return names if graphs else names_to_build(bundle, names, setup)

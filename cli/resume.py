@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,14 @@ class Wanted:
     may_ignore_negative: bool
     """Whether an image without guidance, which ignores negative prompts, is what this run would make."""
     plain_prompt: bool = False
+    start: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the image to begin with; empty without one."""
 
     @classmethod
     def of(cls, bundle: Bundle, image: ImageChoice, *, is_timed: bool) -> Wanted:
         """What this bundle would make for these options. is_timed: whether there is a budget, within which guidance may not fit."""
+        from costroute_rt.request import Request
+
         has_guided = any(candidate["guidance_scale"] > 1 for candidate in bundle.pool)
         has_negative = bool(image.negative_prompt and image.negative_prompt.strip())
         return cls(
@@ -43,6 +47,7 @@ class Wanted:
             negative_prompt=image.negative_prompt,
             may_ignore_negative=not (has_guided and has_negative) or is_timed or image.candidate is not None,
             plain_prompt=image.plain_prompt,
+            start=Request(prompt="a", init_image=image.init_image, strength=image.strength, mask=image.mask).start,
         )
 
     def allows(self, settings: Mapping[str, Any], prompt: str, seed: int | None) -> bool:
@@ -51,6 +56,8 @@ class Wanted:
         expected |= {} if seed is None else {"seed": seed}
         expected |= {} if self.candidate is None else {"candidate": self.candidate}
         if settings.get("plain_prompt", False) != self.plain_prompt:
+            return False
+        if any(settings.get(name) != self.start.get(name) for name in ("strength", "init_image_sha256", "mask_sha256")):
             return False
         return all(settings.get(name) == value for name, value in expected.items()) and self._allows_negative(settings)
 

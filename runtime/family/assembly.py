@@ -32,10 +32,11 @@ from costroute_rt.engines.machine.condition import Condition, describe_assumptio
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, EngineError
-from costroute_rt.family.calls import engine_names, image_calls, router_calls
+from costroute_rt.family.calls import engine_names, image_calls, image_encoder_names, router_calls
 from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.family import EngineSizes, Family
+from costroute_rt.family.image_encoders import check_image_encoders, find_image_encoders
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.request import check_flag
@@ -60,6 +61,7 @@ def open_resources(
     build: bool,
     background_build: bool,
     preload: bool,
+    init_images: bool,
     tracker: Tracker,
 ) -> Resources:
     """The resources of a runtime, with no engine opened yet; the other arguments and the errors are those of `Runtime.open`.
@@ -67,6 +69,7 @@ def open_resources(
     tracker: gets the plan of all that is left to do, warming up included if `preload` is true.
     """
     flags = {"allow_fallback": allow_fallback, "build": build, "background_build": background_build, "preload": preload}
+    flags["init_images"] = init_images
     for name, flag in flags.items():
         check_flag(name, flag)
     if build and background_build:
@@ -89,12 +92,18 @@ def open_resources(
     elif build:
         source.build(names_to_build(bundle, names, wanted), tracker)
     family = family.with_sizes(find_sizes(source, names))
+    if init_images and (build or background_build):
+        source.build(names_to_build(bundle, image_encoder_names(bundle), source.setup), tracker)
+    encoders = find_image_encoders(bundle, family.sizes.sizes, source.is_ready)
+    if init_images:
+        check_image_encoders(bundle, encoders)
+    family = family.with_image_encoders(encoders)
     engines = EngineSet(source.open)
     quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
     if bundle.router is not None:
         quality = open_router(bundle, engines.of_family(family.name))
     calls = router_calls(bundle) if quality.engines else ()
-    costs = source.costs(family.sizes, names)
+    costs = {**source.costs(family.sizes, names), **{name: source.cost(name, source.setup.condition()) for name in encoders}}
     assumes = describe_assumption(source.setup.condition(), (cost.condition for cost in costs.values()))
     if assumes is not None:
         _log.warning("%s", assumes)
@@ -105,6 +114,7 @@ def open_resources(
         costs=CostModel(costs, clock, routing_ms=sum(costs[call.engine].call.median_ms for call in calls)),
         quality=quality,
         router_calls=calls,
+        init_images=init_images,
         states_source=StatesSource.open(bundle) if quality.needs_states else None,
         clock=clock,
         setup=describe_setup(engine_key(bundle, names[0], source.setup), source.setup.threads),

@@ -21,16 +21,19 @@ def read_pool(bundle: Bundle) -> tuple[Candidate, ...]:
     return tuple(_candidate(bundle, row) for row in bundle.pool)
 
 
-def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = None) -> tuple[Call, ...]:
+def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = None, has_image: bool = False) -> tuple[Call, ...]:
     """The calls for one image with the bundle's usual engines.
 
-    rows: denoiser calls of the whole run; None means one per step.
+    rows: denoiser calls of the whole run; None means one per step. has_image: whether it begins with an image.
     """
     component = bundle.components[candidate.denoiser]
     passes = 2 if candidate.is_guided else 1
     calls = [encoder_call(bundle, name) for name in _encoders(bundle, candidate)]
     if "condition" in component.graphs:
         calls.append(Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=passes))
+    encoder = image_encoder(bundle, candidate.decoder) if has_image else None
+    if encoder is not None:
+        calls.append(Call(_name(bundle, encoder, "encode"), Stage.ENCODE))
     step = component.step_graph(candidate.guidance_scale)
     return (
         *calls,
@@ -45,6 +48,19 @@ def router_calls(bundle: Bundle) -> tuple[Call, ...]:
         return ()
     roles = {name: component.role for name, component in bundle.components.items() if component.role in ROUTER_GRAPHS}
     return tuple(Call(_name(bundle, name, ROUTER_GRAPHS[role]), Stage.ROUTE) for name, role in roles.items())
+
+
+def image_encoder(bundle: Bundle, decoder: str) -> str | None:
+    """The component that turns pixels into latents for this decoder: the decoder itself, or else the first that can; None if none can."""
+    decoders = [bundle.components[decoder], *(each for each in bundle.components.values() if each.role == "decoder")]
+    usable = (each.name for each in decoders if "encode" in each.graphs and "pixels" in bundle.graphs[each.graphs["encode"]].inputs)
+    return next(usable, None)
+
+
+def image_encoder_names(bundle: Bundle) -> list[str]:
+    """The engines that encode initial images, which no candidate needs without one; `engine_names` leaves them out."""
+    encoders = [image_encoder(bundle, candidate.decoder) for candidate in read_pool(bundle)]
+    return list(dict.fromkeys(_name(bundle, encoder, "encode") for encoder in encoders if encoder is not None))
 
 
 def encoder_call(bundle: Bundle, encoder: str) -> Call:

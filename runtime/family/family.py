@@ -15,13 +15,15 @@ from costroute_rt.engines.bundle.name import EngineName, Size
 from costroute_rt.engines.bundle.size import check_bundle_size, depends_on_size, takes_chunks, with_size
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
 from costroute_rt.error import BundleError, ConfigError, EngineError, Reason
-from costroute_rt.family.calls import candidate_calls, read_pool, sources_of
+from costroute_rt.family.calls import candidate_calls, image_encoder, read_pool, sources_of
 from costroute_rt.family.conditioning import Tensors, encode_text, tokenize
 from costroute_rt.family.engine_set import run_on_host
+from costroute_rt.family.image_encoders import missing_image_encoder
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.prompt_syntax import strip_syntax
 from costroute_rt.family.texts import Texts
 from costroute_rt.request import Request
+from costroute_rt.sampling.image_run import begin_at_image, steps_of
 from costroute_rt.sampling.step_table import StepTable
 from costroute_rt.sampling.tables import Tables
 
@@ -72,8 +74,10 @@ class Family:
     tokenizers: Mapping[str, Tokenizer]
     tables: Tables
     sizes: EngineSizes = field(default_factory=EngineSizes)
-    _plans: dict[tuple[str, Size], Plan] = field(default_factory=dict, init=False, repr=False)
-    _calls: dict[tuple[str, Size, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
+    image_encoders: frozenset[str] = frozenset()
+    """Names of the engines for initial images that are ready."""
+    _plans: dict[tuple[str, Size, float | None], Plan] = field(default_factory=dict, init=False, repr=False)
+    _calls: dict[tuple[str, Size, float | None, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[tuple[str, str, bool], Tokens] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -111,23 +115,40 @@ class Family:
             return image.height, image.width
         return check_bundle_size(image, image.height if height is None else height, image.width if width is None else width)
 
-    def plan(self, candidate: Candidate, size: Size) -> Plan:
-        """The candidate's plan for images of that size, compiled once; raises EngineError if no engine makes that size."""
-        key = candidate.name, size
+    def begins_with_images(self, candidate: Candidate, strength: float) -> bool:
+        """Whether the candidate can begin with an image, and has a step to run at this strength."""
+        has_encoder = image_encoder(self.bundle, candidate.decoder) is not None
+        return has_encoder and steps_of(candidate.num_inference_steps, strength) > 0
+
+    def plan(self, candidate: Candidate, size: Size, strength: float | None = None) -> Plan:
+        """The candidate's plan for images of that size, compiled once.
+
+        strength: of an initial image; None without one. Raises EngineError if no engine makes that size, or encodes initial images.
+        """
+        key = candidate.name, size, strength
         found = self._plans.get(key)
         if found is None:
-            found = _keep(self._plans, key, self._compile(candidate, size))
+            found = _keep(self._plans, key, self._compile(candidate, size, strength))
         return found
 
-    def calls(self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1, chunks: int = 1) -> tuple[Call, ...]:
-        """Every engine run for `count` images, in order, cached.
+    def calls(
+        self,
+        candidate: Candidate,
+        size: Size,
+        count: int = 1,
+        texts: int = 1,
+        chunks: int = 1,
+        *,
+        strength: float | None = None,
+    ) -> tuple[Call, ...]:
+        """Every engine run for `count` images, in order, cached; raises as `plan`.
 
         texts: runs of each text encoder, one for each chunk that is not kept. chunks: those of the longer text.
         """
-        key = candidate.name, size, count, texts, chunks
+        key = candidate.name, size, strength, count, texts, chunks
         found = self._calls.get(key)
         if found is None:
-            found = _keep(self._calls, key, self.plan(candidate, size).calls(count, texts, chunks))
+            found = _keep(self._calls, key, self.plan(candidate, size, strength).calls(count, texts, chunks))
         return found
 
     def tokenize(self, text: str, names: Iterable[str], *, is_plain: bool = False) -> dict[str, Tokens]:
@@ -160,12 +181,15 @@ class Family:
         """Outputs of a text encoder for one chunk, by the names that denoisers use; engine: its own. Records no time."""
         return encode_text(self.bundle, self.tokenizers, encoder, tokens, partial(run_on_host, engine))
 
-    def _compile(self, candidate: Candidate, size: Size) -> Plan:
+    def _compile(self, candidate: Candidate, size: Size, strength: float | None) -> Plan:
         bundle, image = self.bundle, self.bundle.image
         table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size))
-        calls = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
+        if strength is not None:
+            table = begin_at_image(self.tables.config(candidate.scheduler), table, candidate.num_inference_steps, strength)
+        calls = candidate_calls(bundle, candidate, rows=len(table), has_image=strength is not None)
+        calls = tuple(self._at_size(call, size) for call in calls)
         by_name = {EngineName.parse(call.engine): call for call in calls}
-        encoders = {name.component: call for name, call in by_name.items() if name.graph == "encode"}
+        encoders = {name.component: call for name, call in by_name.items() if call.stage is Stage.TEXT and name.graph == "encode"}
         sources = sources_of(bundle, candidate)
         return Plan(
             candidate=candidate,
@@ -173,11 +197,12 @@ class Family:
             latent_shape=(image.latent_channels, size[0] // image.vae_scale_factor, size[1] // image.vae_scale_factor),
             sources=sources,
             tokenizers=tuple(name for name in self.tokenizers if self._reads(name, encoders, sources)),
-            image_calls=tuple(calls),
+            image_calls=calls,
             encoders=encoders,
             condition=next((call for name, call in by_name.items() if name.graph == "condition"), None),
             step=next(call for call in calls if call.stage is Stage.DENOISE),
             decode=next(call for call in calls if call.stage is Stage.DECODE),
+            encode=next((call for call in calls if call.stage is Stage.ENCODE), None),
             table=table.with_guidance(candidate.guidance_scale),
             scheduler=self.tables.config(candidate.scheduler),
         )
@@ -185,9 +210,17 @@ class Family:
     def _at_size(self, call: Call, size: Size) -> Call:
         """The call with the engine that makes images of that size, and with its area relative to the profiled size."""
         usual = self.bundle.image.height * self.bundle.image.width
-        own = self.sizes.resolve(self.bundle, call.engine, size)
-        grows = call.stage in (Stage.DENOISE, Stage.DECODE) and own == call.engine
+        is_encoder = call.stage is Stage.ENCODE
+        own = self._image_encoder(call.engine, size) if is_encoder else self.sizes.resolve(self.bundle, call.engine, size)
+        grows = call.stage in (Stage.ENCODE, Stage.DENOISE, Stage.DECODE) and own == call.engine
         return replace(call, engine=own, area=size[0] * size[1] / usual if grows else 1.0)
+
+    def _image_encoder(self, usual: str, size: Size) -> str:
+        """The engine that encodes images of that size, which need not exist where those of its other graphs do."""
+        found = next((name for name in (*with_size(self.bundle, [usual], size), usual) if name in self.image_encoders), None)
+        if found is None:
+            raise missing_image_encoder(usual)
+        return found
 
     def _reads(self, tokenizer: str, encoders: Iterable[str], sources: Iterable[str]) -> bool:
         """Whether these text encoders, or a denoiser that takes `sources`, read the tokenizer's tokens."""
@@ -197,6 +230,10 @@ class Family:
     def with_sizes(self, sizes: EngineSizes) -> Family:
         """The same family with engines for these sizes."""
         return replace(self, sizes=sizes)
+
+    def with_image_encoders(self, names: frozenset[str]) -> Family:
+        """The same family with these engines for initial images."""
+        return replace(self, image_encoders=names)
 
 
 def _keep(cache: dict[Key, Value], key: Key, value: Value) -> Value:

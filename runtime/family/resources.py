@@ -10,7 +10,7 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
-from costroute_rt.error import EngineError
+from costroute_rt.error import ConfigError, EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states
 from costroute_rt.family.engine_set import EngineSet, Lease
 from costroute_rt.family.family import Family
@@ -36,6 +36,8 @@ class Resources:
     quality: QualityEstimator
     router_calls: tuple[Call, ...] = ()
     """Engine runs that the router needs per prompt, besides the text encoder's."""
+    init_images: bool = False
+    """Whether the engines for initial images are loaded before the first request."""
     states_source: StatesSource | None = None
     """Where the router's text states come from; None if it reads none."""
     clock: Clock
@@ -65,8 +67,22 @@ class Resources:
         return next(iter(self.families.values()))
 
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
-        """The candidates that a request allows; raises ConfigError for an unknown name."""
-        return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
+        """The candidates that a request allows: with an initial image, those that can begin with it and have a step left.
+
+        Raises ConfigError for an unknown name, and if none is left.
+        """
+        found = self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
+        strength = request.used_strength
+        if strength is None:
+            return found
+        able = tuple(each for each in found if self.family(each).begins_with_images(each, strength))
+        if not able:
+            most = max(found, key=lambda each: each.num_inference_steps)
+            if not self.family(most).begins_with_images(most, 1.0):
+                raise ConfigError("init_image", request.source, f"None: the family {most.family} has no graph that encodes images")
+            least = 1 / most.num_inference_steps
+            raise ConfigError("strength", strength, f"{least:.3g} or more, for one of {most.num_inference_steps} steps of {most.name}")
+        return able
 
     def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
         """Every engine run that the request needs with this candidate, in order; it depends on the encodings kept so far.
@@ -75,10 +91,10 @@ class Resources:
         """
         family = self.family(candidate)
         size = family.size(request)
-        plan = family.plan(candidate, size)
+        plan = family.plan(candidate, size, request.used_strength)
         texts = family.texts(request, plan)
         runs = max((self._encoder_runs(family, encoder, texts) for encoder in plan.encoders), default=1)
-        calls = family.calls(candidate, size, request.count, runs, texts.chunks)
+        calls = family.calls(candidate, size, request.count, runs, texts.chunks, strength=request.used_strength)
         return (*self.routing_calls(calls), *calls)
 
     def _encoder_runs(self, family: Family, encoder: str, texts: Texts) -> int:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from costroute_rt.cost.correction import Clock
 from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED
+from costroute_rt.generation.source import Source
 from costroute_rt.sampling.scheduler import replan
 from costroute_rt.sampling.scheduler_config import SchedulerConfig
 from costroute_rt.sampling.step_table import StepTable
@@ -92,12 +93,26 @@ class Run:
     """The run of one image through a step table; a run that is late continues with the rows that fit before the deadline."""
 
     def __init__(
-        self, step: Denoiser, config: SchedulerConfig, table: StepTable, noise: Callable[[], Float32Array], *, pace: Pace, clock: Clock
+        self,
+        step: Denoiser,
+        config: SchedulerConfig,
+        table: StepTable,
+        noise: Callable[[], Float32Array],
+        *,
+        pace: Pace,
+        clock: Clock,
+        source: Source | None = None,
     ) -> None:
-        """noise: returns float32[1, channels, height, width], standard normal; called for the start, then for each row that adds noise."""
+        """noise: returns float32[1, channels, height, width], standard normal; called for the start, then for each row that adds noise.
+
+        source: the image that the run begins with; None means noise alone.
+        """
         self._step, self._config, self._table, self._noise, self._pace, self._clock = step, config, table, noise, pace, clock
+        self._source = source
         engine, start = step.engine, noise()
-        self.latent: Value = engine.to_device(start * np.float32(table.initial_noise_scale))
+        self._start = start
+        begin = start * np.float32(table.initial_noise_scale) if source is None else source.begin(config, table, start)
+        self.latent: Value = engine.to_device(begin)
         self._zeros: Value = engine.to_device(np.zeros_like(start))
         self.denoised: Value = self._zeros
         """The predicted clean latent, in the shape of the latent."""
@@ -120,10 +135,18 @@ class Run:
         started = self._clock()
         row = self._rows[self._index]
         self.latent, self.denoised, self._carried = self._step(self.latent, self.denoised, self._carried, noise, row)
+        ended = self._clock()
+        self._restore()
         before, self._ended = self._ended, self._clock()
         self._pace.observe((self._ended - before) * 1000)  # the caller's time between rows included
         self._index, self.done = self._index + 1, self.done + 1
-        return (self._ended - started) * 1000
+        return (ended - started) * 1000
+
+    def _restore(self) -> None:
+        """Put the initial image back outside its mask."""
+        if self._source is not None and self._source.mask is not None:
+            engine, latent = self._step.engine, self._step.engine.to_host(self.latent)
+            self.latent = engine.to_device(self._source.restore(self._config, self._table, self._index, np.asarray(latent), self._start))
 
     def note_wait(self, seconds: float) -> None:
         """Leave time in which other requests ran out of the time of the next row."""

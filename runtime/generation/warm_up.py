@@ -56,7 +56,8 @@ def _first_calls(resources: Resources) -> list[tuple[Call, Family, Size]]:
     for candidate in resources.pool:
         family = resources.family(candidate)
         size = family.sizes.first(family.bundle)
-        for call in (*resources.routing_calls(), *family.calls(candidate, size)):
+        strength = 1.0 if resources.init_images and family.begins_with_images(candidate, 1.0) else None
+        for call in (*resources.routing_calls(), *family.calls(candidate, size, strength=strength)):
             found.setdefault(call.engine, (call, family, size))
     return list(found.values())
 

@@ -37,7 +37,7 @@ def begin_at_image(config: SchedulerConfig, table: StepTable, num_inference_step
 
 
 def noise_weights(config: SchedulerConfig, level: float) -> tuple[float, float]:
-    """(alpha, sigma) of the latent alpha * x0 + sigma * n at a noise level in the scheduler's own terms, for unit noise n (see `solver`)."""
+    """(alpha, sigma) of the latent alpha * x0 + sigma * n at a level in the scheduler's own terms, for unit noise n (see `solver`)."""
     if config.name in _UNSCALED:
         return 1.0, level
     if config.name in _PRESERVING:
