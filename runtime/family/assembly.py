@@ -95,8 +95,9 @@ def open_resources(
     if init_images and (build or background_build):
         source.build(names_to_build(bundle, image_encoder_names(bundle), source.setup), tracker)
     encoders = find_image_encoders(bundle, family.sizes.sizes, source.is_ready)
+    setup = describe_setup(engine_key(bundle, names[0], source.setup), source.setup.threads)
     if init_images:
-        check_image_encoders(bundle, encoders)
+        check_image_encoders(bundle, encoders, setup)
     family = family.with_image_encoders(encoders)
     engines = EngineSet(source.open)
     quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
@@ -117,7 +118,7 @@ def open_resources(
         init_images=init_images,
         states_source=StatesSource.open(bundle) if quality.needs_states else None,
         clock=clock,
-        setup=describe_setup(engine_key(bundle, names[0], source.setup), source.setup.threads),
+        setup=setup,
         fallback=wanted.fallback,
         assumes=assumes,
         store=store.root,

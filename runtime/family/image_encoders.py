@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import Size
@@ -18,13 +18,13 @@ def find_image_encoders(bundle: Bundle, sizes: frozenset[Size], is_ready: Callab
     return frozenset(name for name in names if is_ready([name]))
 
 
-def check_image_encoders(bundle: Bundle, ready: frozenset[str]) -> None:
-    """Raises EngineError if the bundle's images cannot begin with an image because no engine is ready, ConfigError if none can be built."""
+def check_image_encoders(bundle: Bundle, ready: frozenset[str], setup: Mapping[str, str]) -> None:
+    """Raises EngineError if no engine is ready, ConfigError if the bundle has no graph for one; setup: as the error carries it."""
     usual = image_encoder_names(bundle)
     if not usual:
         raise ConfigError("init_images", True, f"False: the bundle {bundle.family} has no graph that encodes images")
     if not ready:
-        raise missing_image_encoder(usual[0])
+        raise missing_image_encoder(usual[0]).located(setup=setup, bundle=bundle.root)
 
 
 def missing_image_encoder(name: str) -> EngineError:
