@@ -14,6 +14,7 @@ import numpy as np
 
 from costroute_rt.export.checkpoint.source.parameter.of_class import parameters
 from tests.tensor_file import Tensors, write_safetensors
+from tests.torch_file import write_torch_file
 
 Config = dict[str, Any]
 MERGES = ["t h", "th e</w>", "c a", "ca t</w>", "i n", "in g</w>", "' s</w>", "a t", "r e", "re d</w>", "f o", "fo x</w>"]
@@ -105,12 +106,14 @@ def write_folder(
     dtype: str = "F16",
     variant: str | None = None,
     shards: int = 1,
+    extension: str = "safetensors",
     seed: int = 0,
     changes: Mapping[str, Config] | None = None,
 ) -> Path:
     """A folder as diffusers' save_pretrained writes it; returns `path`.
 
     dtype: F32, F16 or BF16. variant: in the names of the weight files. shards: weight files of each network; several have an index.
+    extension: safetensors, or bin for files of torch.
     changes: settings by folder that replace those of `configs`; `model_index` for entries of the index.
     """
     changed = dict(changes or {})
@@ -129,7 +132,7 @@ def write_folder(
             write_json(path / name / "scheduler_config.json", config)
             continue
         write_json(path / name / "config.json", config)
-        write_weights(path / name, make_tensors(config, seed=seed), dtype=dtype, variant=variant, shards=shards)
+        write_weights(path / name, make_tensors(config, seed=seed), dtype=dtype, variant=variant, shards=shards, extension=extension)
     if pipeline == "StableDiffusionXLPipeline":
         index["force_zeros_for_empty_prompt"] = True
     write_json(path / "model_index.json", index | changed.get("model_index", {}))
@@ -151,21 +154,23 @@ def _random(generator: np.random.Generator, name: str, shape: tuple[int, ...]) -
     return values / np.float32(np.sqrt(np.prod(shape[1:]))) if "embedding.weight" not in name else 0.1 * values
 
 
-def write_weights(folder: Path, tensors: Tensors, *, dtype: str = "F16", variant: str | None = None, shards: int = 1) -> None:
-    """The weight file of one network, or several with an index; named as transformers does in folders of text encoders."""
-    stem = "model" if folder.name.startswith("text_encoder") else "diffusion_pytorch_model"
-    middle = f".{variant}" if variant else ""
+def write_weights(
+    folder: Path, tensors: Tensors, *, dtype: str = "F16", variant: str | None = None, shards: int = 1, extension: str = "safetensors"
+) -> None:
+    """The weight file of one network, or several with an index, named as diffusers and transformers do."""
+    is_encoder, is_torch = folder.name.startswith("text_encoder"), extension == "bin"
+    stem = ("pytorch_model" if is_torch else "model") if is_encoder else "diffusion_pytorch_model"
+    middle, write = f".{variant}" if variant else "", write_torch_file if is_torch else write_safetensors
     if shards == 1:
-        write_safetensors(folder / f"{stem}{middle}.safetensors", tensors, dtype=dtype, metadata={"format": "pt"})
+        write(folder / f"{stem}{middle}.{extension}", tensors, dtype=dtype)
         return
     names, weight_map = list(tensors), {}
     for shard in range(shards):
         part = names[shard::shards]
-        file = f"{stem}{middle}-{shard + 1:05d}-of-{shards:05d}.safetensors"
-        write_safetensors(folder / file, {name: tensors[name] for name in part}, dtype=dtype)
+        file = f"{stem}{middle}-{shard + 1:05d}-of-{shards:05d}.{extension}"
+        write(folder / file, {name: tensors[name] for name in part}, dtype=dtype)
         weight_map |= dict.fromkeys(part, file)
-    index = f"{stem}.safetensors.index{middle}.json"
-    write_json(folder / index, {"metadata": {}, "weight_map": weight_map})
+    write_json(folder / f"{stem}.{extension}.index{middle}.json", {"metadata": {}, "weight_map": weight_map})
 
 
 def write_tokenizer(folder: Path, *, pad: str = END) -> Config:

@@ -58,9 +58,12 @@ def test_families_are_told_apart(tmp_path: Path, kind: str) -> None:
     assert found.scheduler == json.loads((tmp_path / "my model/scheduler/scheduler_config.json").read_text())
 
 
-@pytest.mark.parametrize(("dtype", "variant", "shards"), [("F32", None, 1), ("BF16", "fp16", 3)])
-def test_regions_point_at_the_weights(tmp_path: Path, dtype: str, variant: str | None, shards: int) -> None:
-    found = open_source(write_sd15_folder(tmp_path / "a", dtype=dtype, variant=variant, shards=shards))
+@pytest.mark.parametrize(
+    ("dtype", "variant", "shards", "extension"),
+    [("F32", None, 1, "safetensors"), ("BF16", "fp16", 3, "safetensors"), ("F16", None, 2, "bin")],
+)
+def test_regions_point_at_the_weights(tmp_path: Path, dtype: str, variant: str | None, shards: int, extension: str) -> None:
+    found = open_source(write_sd15_folder(tmp_path / "a", dtype=dtype, variant=variant, shards=shards, extension=extension))
     for name in ("unet", "vae", "text_encoder"):
         network = found.networks[name]
         assert len(network.files()) == shards

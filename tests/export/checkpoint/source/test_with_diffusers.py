@@ -36,6 +36,13 @@ def assert_equals_pipeline(source: Source, pipeline: Any) -> None:
         assert_same(network, getattr(pipeline, name))
 
 
+def test_files_of_torch_have_the_parameters_that_diffusers_loads(tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    path = write_sd15_folder(tmp_path / "model", extension="bin")
+    assert_equals_pipeline(open_source(path), DiffusionPipeline.from_pretrained(path))
+
+
 @pytest.mark.parametrize("write", [write_sd15_folder, write_sd2_folder, write_lcm_folder, write_sdxl_folder])
 def test_a_folder_has_the_parameters_that_diffusers_loads(tmp_path: Path, write: Any) -> None:
     from diffusers import DiffusionPipeline
