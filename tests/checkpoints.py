@@ -6,17 +6,19 @@ Every block type of the real models is present. Weights are scaled so that the n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from costroute_rt.export.checkpoint.source.parameter.of_class import parameters
+from tests.ldm_layout import clip_to_open_clip, unet_to_ldm, vae_to_ldm
 from tests.tensor_file import Tensors, write_safetensors
 from tests.torch_file import write_torch_file
 
 Config = dict[str, Any]
+Array = np.ndarray[Any, Any]
 MERGES = ["t h", "th e</w>", "c a", "ca t</w>", "i n", "in g</w>", "' s</w>", "a t", "r e", "re d</w>", "f o", "fo x</w>"]
 START, END = "<|startoftext|>", "<|endoftext|>"
 TOKENS = 77
@@ -98,6 +100,98 @@ def write_sdxl_folder(path: Path, **options: Any) -> Path:
     return write_folder(path, "StableDiffusionXLPipeline", SDXL, **options)
 
 
+_POSITION_IDS = "cond_stage_model.transformer.text_model.embeddings.position_ids"
+_WIDE_CLIP = _CLIP | {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 1, "vocab_size": 49408}
+SD15_FILE: dict[str, Config] = {
+    "unet": _UNET | {"block_out_channels": [64, 128], "cross_attention_dim": 64, "attention_head_dim": 8},
+    "vae": _VAE,
+    "text_encoder": _WIDE_CLIP,
+}
+"""Settings of the networks in tiny single files; all that shapes do not tell is as in the published models."""
+SD2_FILE = SD15_FILE | {
+    "unet": SD15_FILE["unet"] | {"use_linear_projection": True, "attention_head_dim": [1, 2]},
+    "text_encoder": _WIDE_CLIP | {"hidden_act": "gelu"},
+}
+SDXL_FILE: dict[str, Config] = {
+    "unet": SDXL["unet"] | {
+        "block_out_channels": [64, 64, 128], "attention_head_dim": [1, 1, 2], "cross_attention_dim": 64 + 128,
+        "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 48 + 6 * 256,
+    },
+    "vae": SDXL["vae"],
+    "text_encoder": _WIDE_CLIP,
+    "text_encoder_2": _WIDE_CLIP | {
+        "architectures": ["CLIPTextModelWithProjection"], "hidden_act": "gelu", "hidden_size": 128, "num_attention_heads": 2,
+        "projection_dim": 48,
+    },
+}  # fmt: skip
+
+
+def write_sd15_single_file(path: Path, **options: Any) -> Path:
+    """As v1-5-pruned-emaonly.safetensors; options: those of `write_single_file`."""
+    return write_single_file(path, sd15_single_file(), **options)
+
+
+def write_sd2_single_file(path: Path, **options: Any) -> Path:
+    """As v2-1_768-nonema-pruned.safetensors."""
+    return write_single_file(path, sd2_single_file(), **options)
+
+
+def write_sdxl_single_file(path: Path, **options: Any) -> Path:
+    """As sd_xl_base_1.0.safetensors."""
+    return write_single_file(path, sdxl_single_file(), **options)
+
+
+def sd15_single_file(seed: int = 0) -> dict[str, Array]:
+    """The tensors of such a file by name."""
+    tensors = {name: make_tensors(config, seed=seed) for name, config in SD15_FILE.items()}
+    return to_single_file("sd1", SD15_FILE, tensors) | {_POSITION_IDS: np.arange(TOKENS)[None]}
+
+
+def sd2_single_file(seed: int = 0) -> dict[str, Array]:
+    """The tensors of such a file by name; its text encoder has one layer more than is used, and a projection."""
+    tensors = {name: make_tensors(config, seed=seed) for name, config in SD2_FILE.items()}
+    layers = SD2_FILE["text_encoder"]["num_hidden_layers"]
+    longer = make_tensors(SD2_FILE["text_encoder"] | {"num_hidden_layers": layers + 1}, seed=seed)
+    tensors["text_encoder"] |= {name: tensor for name, tensor in longer.items() if f".layers.{layers}." in name}
+    return to_single_file("sd2", SD2_FILE, tensors) | {"cond_stage_model.model.text_projection": np.eye(64, dtype=np.float32)}
+
+
+def sdxl_single_file(seed: int = 0) -> dict[str, Array]:
+    """The tensors of such a file by name."""
+    tensors = {name: make_tensors(config, seed=seed) for name, config in SDXL_FILE.items()}
+    return to_single_file("sdxl", SDXL_FILE, tensors) | {"conditioner.embedders.1.model.logit_scale": np.ones((), np.float32)}
+
+
+def to_single_file(
+    family: str, configs: Mapping[str, Config], tensors: Mapping[str, Tensors], join: Callable[[list[Array]], Array] = np.concatenate
+) -> dict[str, Array]:
+    """The tensors of all networks by the names of a single file. join: makes one tensor of several."""
+    found = unet_to_ldm(tensors["unet"], configs["unet"]) | vae_to_ldm(tensors["vae"])
+    if family == "sd2":
+        return found | _prefixed("cond_stage_model.model.", clip_to_open_clip(tensors["text_encoder"], join))
+    if family == "sd1":
+        return found | _prefixed("cond_stage_model.transformer.", tensors["text_encoder"])
+    found |= _prefixed("conditioner.embedders.0.transformer.", tensors["text_encoder"])
+    return found | _prefixed("conditioner.embedders.1.model.", clip_to_open_clip(tensors["text_encoder_2"], join))
+
+
+def _prefixed(prefix: str, tensors: Tensors) -> dict[str, Array]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def write_single_file(
+    path: Path, tensors: Tensors, *, dtype: str = "F16", metadata: Mapping[str, str] | None = None, **others: Any
+) -> Path:
+    """A file of the whole model, in torch's format if it is called .ckpt; returns `path`.
+
+    others: further tensors, such as `v_pred=np.zeros(0)`, or None for names that are left out.
+    """
+    changed = {name: tensor for name, tensor in {**tensors, **others}.items() if tensor is not None}
+    if path.suffix == ".ckpt":
+        return write_torch_file(path, changed, dtype=dtype, inside="state_dict", global_step=470_000)
+    return write_safetensors(path, changed, dtype=dtype, metadata=metadata)
+
+
 def write_folder(
     path: Path,
     pipeline: str,
@@ -139,7 +233,7 @@ def write_folder(
     return path
 
 
-def make_tensors(config: Config, *, seed: int = 0) -> Tensors:
+def make_tensors(config: Config, *, seed: int = 0) -> dict[str, Array]:
     """Random float32 weights of the class that a configuration names, by parameter."""
     class_name = config["_class_name"] if "_class_name" in config else config["architectures"][0]
     generator = np.random.default_rng(seed)
@@ -164,7 +258,7 @@ def write_weights(
     if shards == 1:
         write(folder / f"{stem}{middle}.{extension}", tensors, dtype=dtype)
         return
-    names, weight_map = list(tensors), {}
+    names, weight_map = list(tensors), dict[str, str]()
     for shard in range(shards):
         part = names[shard::shards]
         file = f"{stem}{middle}-{shard + 1:05d}-of-{shards:05d}.{extension}"

@@ -31,7 +31,7 @@ def write_torch_file(path: Path, tensors: Tensors, *, dtype: str | None = None, 
 
 def rebuild_tensor(storage: str, key: str, shape: tuple[int, ...], *, offset: int = 0, stride: tuple[int, ...] | None = None) -> bytes:
     """The opcodes that make a tensor; `stride` is that of C order by default."""
-    count, strides = 1, []
+    count, strides = 1, list[int]()
     for axis in reversed(shape):
         strides.insert(0, count)
         count *= axis
