@@ -24,11 +24,11 @@ import numpy.typing as npt
 from costroute_rt.engines.bundle.safetensors_file import ITEM_BYTES, read_stored_tensors
 from costroute_rt.error import BundleError, CancelledError, ConfigError
 from costroute_rt.export.checkpoint.lora.lora import Lora, LoraModule
-from costroute_rt.export.checkpoint.lora.number import from_float32, open_weights, read_bytes, read_tensor, to_float32
 from costroute_rt.export.checkpoint.lora.read_lora import read_lora
 from costroute_rt.export.checkpoint.lora.target import find_targets
-from costroute_rt.export.checkpoint.lora.tensor_writer import NewTensor, output_errors, write_tensors
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
+from costroute_rt.export.checkpoint.tensor.number import from_float32, open_weights, read_bytes, read_tensor, to_float32
+from costroute_rt.export.checkpoint.tensor.writer import NewTensor, output_errors, write_tensors
 from costroute_rt.regular_file import read_regular
 
 _FORMAT = 1
