@@ -163,7 +163,7 @@ class _Folder:
     def config(self, name: str) -> dict[str, Any]:
         """The settings of a network; raises BundleError if its class is another one."""
         config = read_config(self.path / name / "config.json")
-        _check_class(self.path / name, config, self.parts[name][1])
+        check_network_class(self.path / name, config, self.parts[name][1])
         return config
 
     def network(self, name: str, config: Mapping[str, Any]) -> Network:
@@ -229,7 +229,7 @@ def _unknown_sizes(unet: Mapping[str, Any], encoder: Mapping[str, Any]) -> tuple
     return None
 
 
-def _check_class(folder: Path, config: Mapping[str, Any], class_name: str) -> None:
+def check_network_class(folder: Path, config: Mapping[str, Any], class_name: str) -> None:
     """Raises BundleError for a network of another class, or with quantised weights."""
     names = config.get("architectures") if class_name.startswith("CLIP") else config.get("_class_name")
     found = names[0] if isinstance(names, list) and len(names) == 1 else names
