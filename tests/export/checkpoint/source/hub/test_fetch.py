@@ -176,6 +176,26 @@ def test_a_download_is_cancelled_by_its_callback_or_an_event_and_continued(serve
     assert server.sent[BIG] < SIZE
 
 
+@needs_continuing
+def test_ctrl_c_leaves_what_is_done(server: HubServer) -> None:
+    def press(done: int, total: int, file: str) -> None:
+        if file == BIG and done > SIZE // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch_model("someone/sd", progress=press)
+    server.forget()
+    fetch_model("someone/sd")
+    assert server.sent[BIG] < SIZE
+
+
+def test_names_that_lead_out_of_the_cache_are_left_out(server: HubServer, home: Path) -> None:
+    names = ("../../../../out.safetensors", "/out.safetensors", "..\\out.safetensors", "a:out.safetensors", "a\nb.safetensors")
+    server.repositories["someone/bad"] = Repository(dict.fromkeys(names, b"x") | {"good.safetensors": b"y"})
+    assert fetch_model("someone/bad").read_bytes() == b"y"
+    assert not list(home.rglob("*out*"))
+
+
 def test_a_failing_callback_is_not_taken_for_a_failing_hub(server: HubServer) -> None:
     def fail(done: int, total: int, file: str) -> None:
         if file == BIG and done > SIZE // 2:
