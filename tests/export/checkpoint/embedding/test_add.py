@@ -13,6 +13,7 @@ import pytest
 
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.embedding.add import add_embeddings, plan_embeddings
+from costroute_rt.export.checkpoint.embedding.argument import parse_embedding
 from costroute_rt.export.checkpoint.embedding.read_embedding import read_embedding
 from costroute_rt.export.checkpoint.embedding.word_file import CHARACTERS, read_words
 from costroute_rt.export.checkpoint.source import open_source
@@ -154,3 +155,14 @@ def test_pickles_and_broken_tokenizers_are_refused(sd15: Source, tmp_path: Path)
         (folder / "learned_words.json").write_text(json.dumps(rows))
         with pytest.raises(BundleError, match="add the textual inversions again"):
             read_words(folder)
+
+
+def test_a_command_line_gives_files_and_words(tmp_path: Path) -> None:
+    file = str(tmp_path / "a=b.safetensors")
+    assert parse_embedding(f"toy={file}") == (Path(file), "toy")
+    assert parse_embedding("a.safetensors") == (Path("a.safetensors"), None)
+    Path(file).touch()
+    assert parse_embedding(file) == (Path(file), None)
+    for text in ("", "=a", "toy="):
+        with pytest.raises(ConfigError, match="expected FILE or WORD=FILE"):
+            parse_embedding(text)
