@@ -17,5 +17,5 @@ def parse_embedding(text: str) -> tuple[Path, str | None]:
     if text and (not sign or os.path.exists(text)):
         return Path(text), None
     if not word or not file:
-        raise ConfigError("--embedding", text, "FILE or WORD=FILE")
+        raise ConfigError("a textual inversion", text, "FILE or WORD=FILE")
     return Path(file), word
