@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from costroute_rt.error import ConfigError
-from costroute_rt.sampling.scheduler import build_table, from_diffusers, replan
+from costroute_rt.sampling.diffusers_config import from_diffusers
+from costroute_rt.sampling.scheduler import build_table, replan
 from costroute_rt.sampling.step_table import StepTable, advance
 from tests.runtime.sampling.test_scheduler import NOISE, Case, compared_with_diffusers, predict, read_case, run_diffusers
 
@@ -24,11 +25,24 @@ OPTIONS: dict[str, dict[str, tuple[Any, ...]]] = {
     "DPMSolverMultistepScheduler": {
         "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
         "solver_type": ("midpoint", "heun"),
+        "solver_order": (2, 3),
         "use_karras_sigmas": (False, True),
         "final_sigmas_type": ("zero", "sigma_min"),
         "lower_order_final": (True, False),
         "euler_at_final": (True, False),
     },
+    "DPMSolverSinglestepScheduler": {
+        "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
+        "solver_type": ("midpoint", "heun"),
+        "solver_order": (2, 3),
+        "use_karras_sigmas": (False, True),
+        "final_sigmas_type": ("zero", "sigma_min"),
+    },
+    "DDPMScheduler": {"clip_sample": (False,), "variance_type": ("fixed_small", "fixed_large"), "rescale_betas_zero_snr": (False, True)},
+    "TCDScheduler": {"rescale_betas_zero_snr": (False, True), "eta": (0.0, 0.3, 1.0), "original_inference_steps": (100,)},
+    "KDPM2DiscreteScheduler": {"use_karras_sigmas": (False, True)},
+    "KDPM2AncestralDiscreteScheduler": {"use_exponential_sigmas": (False, True)},
+    "DPMSolverSDEScheduler": {"use_beta_sigmas": (False, True)},
     "HeunDiscreteScheduler": {"use_karras_sigmas": (False, True)},
     "LCMScheduler": {"rescale_betas_zero_snr": (False, True), "original_inference_steps": (100,)},
     "UniPCMultistepScheduler": {

@@ -11,6 +11,7 @@ from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.source.fit import check_configs
 from costroute_rt.export.checkpoint.source.known_file import check_special, refuse_other
 from costroute_rt.export.checkpoint.source.license import UNKNOWN
+from costroute_rt.export.checkpoint.source.model_name import name_of_model
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
 from costroute_rt.export.checkpoint.source.parameter.of_class import parameters
 from costroute_rt.export.checkpoint.source.prediction import V_PREDICTION, Prediction
@@ -73,7 +74,7 @@ class _File:
         notes = [f"A single file has no settings: those of {title} are used, with the widths and depths that its tensors have."]
         return Source(
             path=self.path,
-            name=self.path.stem,
+            name=name_of_model(self.path),
             family=self.family,
             pipeline=template["pipeline"],
             networks={name: self.network(name, config) for name, config in configs.items()},
