@@ -25,8 +25,8 @@ _FORMS = "give a folder of an AutoencoderKL, a pipeline's folder, or a single .s
 def open_vae(path: Path, source: Source, *, allow_pickle: bool = False, variant: str | None = None) -> Network:
     """The VAE at `path`, with the latents of the model's own.
 
-    path: a folder of a VAE or of a pipeline as diffusers saves it; or a single file of a VAE or of a whole model, in the layout of A1111 and
-        ComfyUI or with diffusers' names. A file has no settings: those of the model's own VAE are taken for what its shapes do not tell.
+    path: a folder of a VAE or of a pipeline as diffusers saves it; or a single file of a VAE or of a whole model, in the layout of A1111 or
+        with diffusers' names. A file has no settings: those of the model's own VAE are taken for what its shapes do not tell.
         Shapes do not tell latents of Stable Diffusion 1.x and 2.x from those of XL: a folder's settings do, the name of a file may, else
         it is taken as the caller says.
     allow_pickle: also reads files in torch's format (.ckpt, .pt); no code in them runs in either case.
