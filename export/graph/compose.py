@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED, GraphSpec, TensorSpec
+from costroute_rt.engines.bundle.manifest import CARRIED, IMAGE_SIZE, NEXT_CARRIED, GraphSpec, TensorSpec
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BundleError
 from costroute_rt.sampling.step_table import COLUMNS, MEMORY
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 _COMPONENT = "net/"
 _LATENT_NAMES = ("sample", "hidden_states")
+GUIDANCE = "guidance"
+"""The input of a denoiser that takes the guidance scale itself, one number per image."""
 _OLDEST_OPSET = 13
 _NOTHING: Mapping[str, TensorSpec] = {}
 
 
 def condition_inputs(spec: GraphSpec) -> dict[str, TensorSpec]:
-    """The conditioning inputs: all but the latent and the timestep; raises BundleError if the graph is not a supported denoiser."""
-    others = (_latent_input(spec), "timestep")
+    """The conditioning inputs: all but latent, timestep and guidance scale; raises BundleError if the graph is no supported denoiser."""
+    others = (_latent_input(spec), "timestep", GUIDANCE)
     return {name: port for name, port in spec.inputs.items() if name not in others}
 
 
@@ -46,7 +48,7 @@ def compose_condition(denoiser: ModelProto, crossing: Mapping[str, TensorSpec], 
     graph.call({name: names[name] for name in given})
     for name in crossing:
         graph.op("Identity", _COMPONENT + name, output=names[name])
-    sides = ({names[name]: _with_rows(port, "rows") for name, port in side.items()} for side in (given, crossing))
+    sides = ({names[name]: _with_rows(name, port, "rows") for name, port in side.items()} for side in (given, crossing))
     return graph.finish("condition", GraphSpec(*sides))
 
 
@@ -154,11 +156,13 @@ def _compose_denoising(
     sample = graph.op("Mul", "latent", row["input_scale"])
     if is_guided:
         sample = graph.op("Concat", sample, sample, axis=0)
-    feeds = {source: sample, "timestep": _timestep(graph, spec.inputs["timestep"], row["timestep"], sample)}
+    feeds = {source: sample, "timestep": _number(graph, spec.inputs["timestep"], row["timestep"], sample)}
+    if GUIDANCE in spec.inputs:
+        feeds[GUIDANCE] = _number(graph, spec.inputs[GUIDANCE], row["guidance"], sample)
     conditions, names = {}, _outside_names(spec, crossing, sources)
     for name, port in {**condition_inputs(spec), **crossing}.items():
-        conditions[names[name]] = _with_rows(port, 2 if is_guided else 1)
-        feeds[name] = _repeat_rows(graph, names[name], len(port.shape), batch)
+        conditions[names[name]] = _with_rows(name, port, 2 if is_guided else 1)
+        feeds[name] = names[name] if name == IMAGE_SIZE else _repeat_rows(graph, names[name], len(port.shape), batch)
     result = graph.call(feeds)
     _advance(graph, row, _guide(graph, row["guidance"], result) if is_guided else result, memory=memory)
 
@@ -191,12 +195,13 @@ def _outside_names(spec: GraphSpec, crossing: Mapping[str, TensorSpec], sources:
     return names | {name: f"condition_{index}" for index, name in enumerate(crossing)}
 
 
-def _with_rows(port: TensorSpec, rows: int | str) -> TensorSpec:
-    return TensorSpec(port.dtype, (rows, *port.shape[1:]))
+def _with_rows(name: str, port: TensorSpec, rows: int | str) -> TensorSpec:
+    """A conditioning tensor with `rows` texts; the size of the image belongs to none of them."""
+    return port if name == IMAGE_SIZE else TensorSpec(port.dtype, (rows, *port.shape[1:]))
 
 
-def _timestep(graph: _Composition, port: TensorSpec, value: str, sample: str) -> str:
-    """The row's timestep in the denoiser's dtype, as a scalar or as one number per image."""
+def _number(graph: _Composition, port: TensorSpec, value: str, sample: str) -> str:
+    """A number of the row in the dtype of the denoiser's input, as a scalar or as one number per image."""
     if port.dtype != "float32":
         value = graph.op("Cast", value, to=_dtype(port.dtype))
     if not port.shape:
@@ -291,14 +296,15 @@ class _Composition:
         graph.name = name
         graph.node.extend(self._nodes)
         graph.initializer.extend(self._constants.values())
-        graph.output.extend(_value_info(*item) for item in spec.outputs.items())
+        graph.output.extend(value_info(*item) for item in spec.outputs.items())
         keep_outputs(self._model, list(spec.outputs))
         needed = {name for node in graph.node for name in node.input}
-        graph.input.extend(_value_info(*item) for item in spec.inputs.items() if item[0] in needed)
+        graph.input.extend(value_info(*item) for item in spec.inputs.items() if item[0] in needed)
         return self._model
 
 
-def _value_info(name: str, port: TensorSpec) -> ValueInfoProto:
+def value_info(name: str, port: TensorSpec) -> ValueInfoProto:
+    """An input or output of a graph."""
     from onnx.helper import make_tensor_value_info
 
     return make_tensor_value_info(name, _dtype(port.dtype), list(port.shape))
