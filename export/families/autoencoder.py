@@ -32,7 +32,7 @@ class Decoder(nn.Module):
         use_live_shapes(network)
 
     def forward(self, latent: Tensor) -> Tensor:
-        return decode(self.network, latent)
+        return run_decoder(self.network, {LATENT: latent})[IMAGE]
 
 
 class Encoder(nn.Module):
@@ -44,17 +44,18 @@ class Encoder(nn.Module):
         use_live_shapes(network)
 
     def forward(self, image: Tensor) -> Tensor:
-        return encode(self.network, image)
+        return run_encoder(self.network, {IMAGE: image})[LATENT]
 
 
-def decode(network: Any, latent: Tensor) -> Tensor:
-    return network.decode(latent, return_dict=False)[0]
+def run_decoder(network: Any, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The image of an unchanged network for a latent."""
+    return {IMAGE: network.decode(given[LATENT], return_dict=False)[0]}
 
 
-def encode(network: Any, image: Tensor) -> Tensor:
-    """The most likely latent of an image."""
-    found = network.encode(image, return_dict=False)[0]
-    return found.mode() if hasattr(found, "mode") else found
+def run_encoder(network: Any, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The most likely latent of an unchanged network for an image."""
+    found = network.encode(given[IMAGE], return_dict=False)[0]
+    return {LATENT: found.mode() if hasattr(found, "mode") else found}
 
 
 def _latent(config: Mapping[str, Any]) -> TensorSpec:

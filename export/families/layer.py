@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from costroute_rt.error import BundleError
 from costroute_rt.export.graph.attention import use_one_operator
-from costroute_rt.export.graph.live_shape import double, image_of, tokens_of
+from costroute_rt.export.graph.live_shape import crop, double, image_of, tokens_of
 
 
 def use_live_shapes(network: nn.Module) -> None:
@@ -22,7 +22,7 @@ def use_live_shapes(network: nn.Module) -> None:
             layer._operate_on_continuous_inputs = MethodType(_to_tokens, layer)
             layer._get_output_for_continuous_inputs = MethodType(_to_image, layer)
         elif isinstance(layer, Upsample2D):
-            layer.forward = MethodType(_upsample, layer)
+            layer.forward = MethodType(upsample, layer)
         elif isinstance(layer, nn.Upsample):
             if layer.mode != "nearest" or layer.scale_factor != 2:
                 raise BundleError(None, f"it upsamples by {layer.scale_factor} ({layer.mode})", "only networks that double are supported")
@@ -41,7 +41,12 @@ def _to_image(layer: Transformer2DModel, hidden_states: Tensor, residual: Tensor
     return layer.proj_out(image_of(hidden_states, residual)) + residual
 
 
-def _upsample(layer: Upsample2D, hidden_states: Tensor, output_size: Any = None) -> Tensor:
+def upsample(layer: Upsample2D, hidden_states: Tensor, output_size: Any = None, *, like: Tensor | None = None) -> Tensor:
+    """As the layer's own, for an output of twice the size, or a row or column less, as in `like`.
+
+    Interpolation to 2n - 1 takes the same neighbours as to 2n.
+    """
     if layer.norm is not None or layer.use_conv_transpose or not layer.interpolate or not layer.use_conv:
         raise BundleError(None, "it upsamples in another way than Stable Diffusion", "such networks are not supported")
-    return (layer.conv if layer.name == "conv" else layer.Conv2d_0)(double(hidden_states))
+    image = double(hidden_states)
+    return (layer.conv if layer.name == "conv" else layer.Conv2d_0)(image if like is None else crop(image, like))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE, GraphSpec, TensorSpec
 from costroute_rt.error import BundleError
-from costroute_rt.export.families.layer import use_live_shapes
+from costroute_rt.export.families.layer import upsample, use_live_shapes
 from costroute_rt.export.graph.compose import GUIDANCE
-from costroute_rt.export.graph.live_shape import crop, repeat_row
+from costroute_rt.export.graph.live_shape import repeat_row
 
 _STATES, _POOLED = "encoder_hidden_states", "text_embeds"
 _UNSUPPORTED = ("class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type", "time_embedding_act_fn")
@@ -56,12 +58,24 @@ class Denoiser(nn.Module):
         use_live_shapes(network)
         network.get_time_embed = _time_embedding(network)
         network.get_aug_embed = _size_embedding(network)
-        for block in network.up_blocks:
-            block.register_forward_pre_hook(_crop_to_skipped, with_kwargs=True)
+        self._sizes: list[Tensor] = []
+        for block in network.down_blocks:
+            block.register_forward_pre_hook(self._note_size, with_kwargs=True)
+        for index, block in enumerate(network.up_blocks):
+            for layer in block.upsamplers or ():
+                layer.forward = partial(self._upsample, layer, len(network.down_blocks) - 2 - index)
 
     def forward(self, *values: Tensor) -> Tensor:
+        self._sizes.clear()
         given = dict(zip(self._names, values, strict=True))
         return _call(self.network, given, given.get(IMAGE_SIZE))
+
+    def _note_size(self, block: nn.Module, args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
+        self._sizes.append(given["hidden_states"])
+
+    def _upsample(self, layer: Upsample2D, level: int, hidden_states: Tensor, output_size: Any = None) -> Tensor:
+        """To the size that a block of the way down began with: an odd side was rounded up when it was halved."""
+        return upsample(layer, hidden_states, like=self._sizes[level])
 
 
 def run_network(network: UNet2DConditionModel, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -78,9 +92,7 @@ def _call(network: UNet2DConditionModel, given: Mapping[str, Tensor], time_ids: 
     added = {"text_embeds": given[_POOLED], "time_ids": time_ids} if _POOLED in given else None
     guided = guidance_embedding(given[GUIDANCE], network.config.time_cond_proj_dim) if GUIDANCE in given else None
     text = states[0] if len(states) == 1 else torch.cat(states, dim=-1)
-    out = network(
-        given["sample"], given["timestep"], text, timestep_cond=guided, added_cond_kwargs=added, return_dict=False
-    )
+    out = network(given["sample"], given["timestep"], text, timestep_cond=guided, added_cond_kwargs=added, return_dict=False)
     return out[0]
 
 
@@ -113,9 +125,3 @@ def _size_embedding(network: UNet2DConditionModel) -> Any:
         return network.add_embedding(torch.cat([pooled, repeat_row(row, pooled)], dim=-1))
 
     return embed
-
-
-def _crop_to_skipped(block: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What comes from below was doubled from a side that was rounded up: it loses a row or column where the side was odd."""
-    return args, given | {"hidden_states": crop(given["hidden_states"], given["res_hidden_states_tuple"][-1])}
-

@@ -96,6 +96,23 @@ def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.Arra
     return graph.finish("decode", GraphSpec({"latent": latent}, {"pixels": pixels}))
 
 
+def compose_encode(encoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.ArrayLike) -> ModelProto:
+    """The graph from pixels to a latent, the inverse of `compose_decode`.
+
+    pixels: uint8[batch, image_height, image_width, 3] -> latent: float32[batch, channels, height, width].
+    """
+    graph, spec = _Composition(encoder), graph_spec(encoder)
+    ((source, taken),), (given,) = spec.inputs.items(), spec.outputs.values()
+    levels = graph.op("Cast", graph.op("Transpose", "pixels", perm=[0, 3, 1, 2]), to=_dtype("float32"))
+    unit = graph.op("Div", levels, graph.constant(np.float32(127.5)))
+    found = graph.call({source: graph.op("Sub", unit, graph.constant(np.float32(1)))})
+    centred = graph.op("Sub", found, graph.constant(_per_channel(shift)))
+    graph.op("Div", centred, graph.constant(_per_channel(scale)), output="latent")
+    pixels = TensorSpec("uint8", ("batch", "image_height", "image_width", taken.shape[1]))
+    latent = TensorSpec("float32", ("batch", given.shape[1], "height", "width"))
+    return graph.finish("encode", GraphSpec({"pixels": pixels}, {"latent": latent}))
+
+
 POOLINGS = ("mean", "cls", "last")
 
 
@@ -159,10 +176,11 @@ def _compose_denoising(
     feeds = {source: sample, "timestep": _number(graph, spec.inputs["timestep"], row["timestep"], sample)}
     if GUIDANCE in spec.inputs:
         feeds[GUIDANCE] = _number(graph, spec.inputs[GUIDANCE], row["guidance"], sample)
-    conditions, names = {}, _outside_names(spec, crossing, sources)
+    conditions, names, texts = {}, _outside_names(spec, crossing, sources), 2 if is_guided else 1
+    rows = _repeated_rows(graph, texts, batch)
     for name, port in {**condition_inputs(spec), **crossing}.items():
-        conditions[names[name]] = _with_rows(name, port, 2 if is_guided else 1)
-        feeds[name] = names[name] if name == IMAGE_SIZE else _repeat_rows(graph, names[name], len(port.shape), batch)
+        conditions[names[name]] = _with_rows(name, port, texts)
+        feeds[name] = names[name] if name == IMAGE_SIZE else graph.op("Gather", names[name], rows, axis=0)
     result = graph.call(feeds)
     _advance(graph, row, _guide(graph, row["guidance"], result) if is_guided else result, memory=memory)
 
@@ -209,13 +227,15 @@ def _number(graph: _Composition, port: TensorSpec, value: str, sample: str) -> s
     return graph.op("Expand", value, graph.dimension(sample, 0) if isinstance(port.shape[0], str) else graph.constant(np.array(port.shape)))
 
 
-def _repeat_rows(graph: _Composition, name: str, rank: int, batch: str) -> str:
-    """Each row of an input repeated `batch` times, row after row, which is the order of the doubled latent."""
-    ones = graph.constant(np.ones(rank - 1, dtype=np.int64))
-    one, minus_one = graph.constant(np.array([1])), graph.constant(np.array([-1]))
-    spread = graph.op("Expand", graph.op("Unsqueeze", name, one), graph.op("Concat", one, batch, ones, axis=0))
-    rest = [graph.dimension(name, axis) for axis in range(1, rank)]
-    return graph.op("Reshape", spread, graph.op("Concat", minus_one, *rest, axis=0))
+def _repeated_rows(graph: _Composition, rows: int, batch: str) -> str:
+    """The numbers of the rows, each `batch` times, which is the order of the doubled latent: int64[rows * batch].
+
+    Gather by them keeps the known lengths of axes in sight of shape inference, as a reshape does not.
+    """
+    count = graph.op("Squeeze", batch)
+    total = graph.op("Mul", count, graph.constant(np.int64(rows)))
+    numbers = graph.op("Range", graph.constant(np.int64(0)), total, graph.constant(np.int64(1)))
+    return graph.op("Div", numbers, count)
 
 
 def _guide(graph: _Composition, scale: str, both: str) -> str:
