@@ -16,14 +16,14 @@ def parse_lora(text: str) -> tuple[Path, float]:
     The scale follows the last colon. A name with colons of its own is taken as it is if such a file exists.
     """
     if not text or text.startswith(":"):
-        raise ConfigError("--lora", text, "FILE or FILE:SCALE")
+        raise ConfigError("lora", text, "FILE or FILE:SCALE")
     name, colon, tail = text.rpartition(":")
     if not colon or os.path.exists(text) or "/" in tail or "\\" in tail or re.fullmatch("[A-Za-z]", name):
         return Path(text), 1.0
     try:
         scale = float(tail)
     except ValueError:
-        raise ConfigError("--lora", text, f"a number after the last colon, as in {name}:0.8") from None
+        raise ConfigError("lora", text, f"a number after the last colon, as in {name}:0.8") from None
     if not math.isfinite(scale):
-        raise ConfigError("--lora", text, "a finite scale")
+        raise ConfigError("lora", text, "a finite scale")
     return Path(name), scale

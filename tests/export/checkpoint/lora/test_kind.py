@@ -56,5 +56,5 @@ def test_a_file_with_a_colon_in_its_name_is_found(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("text", ["", ":1", "a.safetensors:", "a.safetensors:much", "a.safetensors:nan", "a.safetensors:inf"])
 def test_other_scales_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--lora"):
+    with pytest.raises(ConfigError, match="lora"):
         parse_lora(text)
