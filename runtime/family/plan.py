@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.name import Size
-from costroute_rt.sampling.scheduler import SchedulerConfig
+from costroute_rt.sampling.scheduler_config import SchedulerConfig
 from costroute_rt.sampling.step_table import StepTable
 
 
