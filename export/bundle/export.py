@@ -33,12 +33,17 @@ from costroute_rt.export.bundle.room import check_room_for
 from costroute_rt.export.bundle.token_file import write_tokenizer
 from costroute_rt.export.bundle.weights import Placed, place_weights
 from costroute_rt.export.bundle.work import WorkFolder, open_work
+from costroute_rt.export.checkpoint.lora.fuse import Fusion, fuse_loras
 from costroute_rt.export.checkpoint.source.network import Source
 from costroute_rt.family.family import Family
 from costroute_rt.regular_file import read_regular
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+
+_FUSED = "fused"
+"""Folder of fused weights in the work folder."""
 
 
 class MakeGraphs(Protocol):
@@ -70,6 +75,7 @@ def export_model(
     options: ExportOptions,
     *,
     make_graphs: MakeGraphs,
+    fusion: Fusion | None = None,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -78,10 +84,11 @@ def export_model(
 
     An existing bundle that was made from the same source with the same options and versions is left as it is; another one is replaced
     with `options.overwrite`. Work that was stopped is continued.
+    fusion: LoRAs to fuse into the source's weights, as `plan_fusion` returns it.
     Raises BundleError and ConfigError for what cannot be exported, OutputError if `target` cannot be written, CancelledError.
     """
-    began_s, plan, made_with = clock(), plan_export(source, options), library_versions()
-    key = export_key(source, options.to_json(), made_with)
+    began_s, plan, made_with = clock(), plan_export(source, options, fusion), library_versions()
+    key = export_key(source, options.to_json() | _fusion_json(fusion), made_with)
     if find_key(target) == key and not options.overwrite:
         return ExportReport(path=target, plan=plan, is_new=False)
     _check_target(target, options)
@@ -123,15 +130,22 @@ def _check_target(target: Path, options: ExportOptions) -> None:
 
 @contextmanager
 def _output_errors(target: Path) -> Iterator[None]:
-    """Turn errors of the file system into OutputError; those about the source are BundleErrors already."""
+    """Name the bundle, not a file in the folder where it is made, in errors of writing; those of reading the source are BundleErrors."""
     try:
         yield
+    except OutputError as error:
+        raise OutputError(target, error.problem, reason=error.reason) from error
     except OSError as error:
         raise OutputError(target, error.strerror or str(error)) from error
 
 
+def _fusion_json(fusion: Fusion | None) -> dict[str, Any]:
+    return {} if fusion is None else {"loras": fusion.record(), "fused": dict(fusion.keys)}
+
+
 def _count_parts(plan: ExportPlan) -> int:
-    return len(plan.source.tokenizers) + len(plan.components) + 1
+    tokenizers = {each.tokenizer for each in plan.components} - {None}
+    return (plan.fusion is not None) + len(tokenizers) + len(plan.components) + 1
 
 
 class _Export:
@@ -144,13 +158,25 @@ class _Export:
 
     def run(self, key: str, made_with: Mapping[str, str]) -> None:
         """Make every part that is not finished, then the manifest; the bundle is then checked and opened."""
+        source = self._fuse()
         parts = {name: self._part(name, partial(self._tokenizer, name)) for name in self._tokenizers()}
-        parts |= {each.name: self._part(each.name, partial(self._component, each)) for each in self._plan.components}
+        for each in self._plan.components:
+            parts[each.name] = self._part(each.name, partial(self._component, source, each))
         self.placed = sum((Placed(*added["placed"]) for added in parts.values() if "placed" in added), Placed())
         self._reporter.begin("checking the bundle")
         copy_notices(self._plan.source.licenses, self._work.bundle)
         Family.open(seal_bundle(self._work.bundle, make_manifest(self._plan, key, made_with, parts)))
         self._reporter.end()
+
+    def _fuse(self) -> Source:
+        """The source with its LoRAs; what an earlier run has computed is kept."""
+        source, fusion = self._plan.source, self._plan.fusion
+        if fusion is None:
+            return source
+        self._reporter.begin("LoRA")
+        fused = fuse_loras(source, fusion, self._work.root / _FUSED, progress=lambda _, at, count: self._reporter.share(at / count))
+        self._reporter.end()
+        return fused
 
     def _tokenizers(self) -> Sequence[str]:
         return tuple(dict.fromkeys(each.tokenizer for each in self._plan.components if each.tokenizer is not None))
@@ -176,17 +202,18 @@ class _Export:
         encoder = next(each for each in self._plan.components if each.tokenizer == name)
         return {"tokenizer": write_tokenizer(self._plan.source, name, encoder.network, self._work.bundle / name)}
 
-    def _component(self, component: ComponentPlan) -> dict[str, Any]:
+    def _component(self, source: Source, component: ComponentPlan) -> dict[str, Any]:
         """Weights, then graphs that refer to them."""
-        folder, total, copied = self._work.bundle / component.name, max(component.weights_bytes, 1), 0
+        network, total, copied = source.networks[component.name], max(component.weights_bytes, 1), 0
 
         def on_bytes(count: int) -> None:
             nonlocal copied
             copied += count
             self._reporter.share(copied / total)
 
-        network, placed = place_weights(component.network, folder, copies=self._options.copies, own=self._work.root, on_bytes=on_bytes)
-        source = replace(self._plan.source, networks={**self._plan.source.networks, component.name: network})
+        folder, own = self._work.bundle / component.name, self._work.root.resolve()
+        network, placed = place_weights(network, folder, copies=self._options.copies, own=own, on_bytes=on_bytes)
+        source = replace(source, networks={**source.networks, component.name: network})
         graphs = self._make_graphs(source, replace(component, network=network), has_memory=self._plan.pool.has_memory)
         paths = {use: f"{component.name}/{use}.onnx" for use in graphs}
         for use, model in graphs.items():

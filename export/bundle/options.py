@@ -31,8 +31,6 @@ class ExportOptions:
     """Settings with _class_name by name, for candidates with each of them; empty means that of the model's kind."""
     kind: str | None = None
     """One of `KINDS`; None means that it is found out."""
-    added_names: tuple[str, ...] = ()
-    """Names of what was added to the model, such as LoRA files, which may say its kind."""
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:

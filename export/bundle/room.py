@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from costroute_rt.error import OutputError
+from costroute_rt.error import OutputError, Reason
 from costroute_rt.export.bundle.plan import ExportPlan
 
 _GRAPHS_BYTES = 32 << 20
@@ -17,4 +17,4 @@ def check_room_for(plan: ExportPlan, target: Path, *, copies: bool) -> None:
     written, _ = plan.expected_bytes(target.parent, copies=copies)
     free, needed = shutil.disk_usage(target.parent).free, written + _GRAPHS_BYTES
     if written and free < needed:
-        raise OutputError(target, f"the disk has {free >> 20} MiB free, the bundle needs {needed >> 20} MiB")
+        raise OutputError(target, f"the disk has {free >> 20} MiB free, the bundle needs {needed >> 20} MiB", reason=Reason.FULL)

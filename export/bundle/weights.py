@@ -13,7 +13,7 @@ from pathlib import Path
 
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.error import BundleError
-from costroute_rt.export.bundle.tensor_file import write_tensors
+from costroute_rt.export.bundle.tensor_file import copy_regions
 from costroute_rt.export.checkpoint.source.network import Network, Region
 
 _SUFFIX = ".safetensors"
@@ -39,7 +39,7 @@ def place_weights(
     """Put a network's weights into `folder`, an empty one; returns the network with its regions there.
 
     copies: never link. own: folder of files that were made for this export, which are always linked.
-    Raises BundleError for weights that cannot be read, OSError if the bundle cannot be written.
+    Raises BundleError for weights that cannot be read, OutputError if copies cannot be written.
     """
     moved, placed, left = dict[str, Region](), Placed(), dict[str, Region]()
     for number, (file, regions) in enumerate(by_file(network).items()):
@@ -53,7 +53,7 @@ def place_weights(
             left |= regions
     if left:
         target = folder / f"weights-copy{_SUFFIX}"
-        moved |= write_tensors(target, left, on_bytes)
+        moved |= copy_regions(target, left, on_bytes)
         placed += Placed(target.stat().st_size, 0)
     return replace(network, weights={name: moved[name] for name in network.weights}), placed
 

@@ -90,7 +90,7 @@ def open_work(target: Path, key: str) -> Iterator[WorkFolder]:
     from filelock import FileLock, Timeout
 
     root = work_folder(target)
-    _make(root)
+    _make(root, target)
     lock = FileLock(root / _LOCK, timeout=0)
     try:
         lock.acquire()
@@ -119,7 +119,7 @@ def work_is_open(root: Path) -> bool:
     return (root / _BUNDLE).is_dir()
 
 
-def _make(root: Path) -> None:
+def _make(root: Path, target: Path) -> None:
     """Make the folder, private to this user; raises OutputError for one of somebody else, who could have put anything there."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -127,7 +127,8 @@ def _make(root: Path) -> None:
     found = root.lstat()
     is_mine = not hasattr(os, "geteuid") or (found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
     if not stat.S_ISDIR(found.st_mode) or not is_mine:
-        raise OutputError(root, "it is not this user's own folder, in which the bundle is made; remove it")
+        problem = f"{root}, where it is made, is not this user's own folder; remove it"
+        raise OutputError(target, problem)
 
 
 def _read_key(root: Path) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from costroute_rt.export.checkpoint.lora.kind import kind_of_lora, steps_of_lora
+from costroute_rt.export.checkpoint.lora.lora import Lora
 from costroute_rt.export.checkpoint.source.network import Source
 from costroute_rt.export.families.kind import BASE, DMD2, HYPER, KINDS, LCM, LIGHTNING, TURBO, Kind
 
@@ -25,20 +27,20 @@ class Detected(NamedTuple):
     reason: str
 
 
-def detect_kind(source: Source, asked: str | None = None, names: Iterable[str] = ()) -> Detected:
+def detect_kind(source: Source, asked: str | None = None, loras: Sequence[Lora] = ()) -> Detected:
     """The kind of a model.
 
-    asked: its name, if the user says it: one of `KINDS`. names: of what was added to the model, such as a LoRA, which decide before the
-    model's own name.
+    asked: its name, if the user says it: one of `KINDS`. loras: that are added to the model; they decide before its own name.
     """
-    texts = (*names, source.name)
-    steps = next(filter(None, map(find_steps, texts)), None)
+    steps = next(filter(None, (*map(steps_of_lora, loras), find_steps(source.name))), None)
     if asked is not None:
         return Detected(KINDS[asked], steps, "as given")
-    for text in texts:
-        for word in split_words(text):
-            if word in _WORDS:
-                return Detected(_WORDS[word], steps, f"`{word}` in the name {text}")
+    for lora in loras:
+        if (name := kind_of_lora(lora)) is not None:
+            return Detected(KINDS[name], steps, f"by the LoRA {lora.name}")
+    for word in split_words(source.name):
+        if word in _WORDS:
+            return Detected(_WORDS[word], steps, f"`{word}` in the name {source.name}")
     if takes_guidance(source):
         return Detected(LCM, steps, "its denoiser takes the guidance scale as an input")
     by_scheduler = _by_scheduler(source.scheduler)

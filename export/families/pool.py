@@ -15,7 +15,8 @@ from costroute_rt.export.families.detect import Detected, takes_guidance
 from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, LIGHTNING
 from costroute_rt.export.families.prior import METRIC, STANDARD_ERROR, expected_quality
 from costroute_rt.export.families.spec import FamilySpec
-from costroute_rt.sampling.scheduler import build_table, from_diffusers
+from costroute_rt.sampling.diffusers_config import from_diffusers
+from costroute_rt.sampling.scheduler import build_table
 
 DEFAULT = "default"
 """Name of the scheduler of the kind; others have the name of their class."""

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from costroute_rt.error import BundleError
 from costroute_rt.export.bundle import weights as module
-from costroute_rt.export.bundle.tensor_file import write_tensors
+from costroute_rt.export.bundle.tensor_file import copy_regions
 from costroute_rt.export.bundle.weights import Placed, place_weights
 from costroute_rt.export.checkpoint.source.network import Network, Region
 from tests.export.bundle.tiny_source import make_weights, write_source
@@ -76,7 +76,7 @@ def test_a_file_that_is_no_safetensors_is_copied(network: Network, tmp_path: Pat
 def test_files_made_for_the_export_are_linked_even_into_copies(network: Network, tmp_path: Path) -> None:
     own = tmp_path / "work" / "fused.safetensors"
     own.parent.mkdir()
-    changed = write_tensors(own, {"first": network.weights["first"]})
+    changed = copy_regions(own, {"first": network.weights["first"]})
     mixed = replace(network, weights={**network.weights, **changed})
     moved, placed = place_weights(mixed, tmp_path / "bundle", copies=True, own=own.parent)
     assert {path.name for path in moved.files()} == {"weights.safetensors", "weights-copy.safetensors"}
@@ -86,7 +86,7 @@ def test_files_made_for_the_export_are_linked_even_into_copies(network: Network,
 
 def test_several_names_of_a_region_are_stored_once(network: Network, tmp_path: Path) -> None:
     first = network.weights["first"]
-    made = write_tensors(tmp_path / "t.safetensors", {"a": first, "b": first})
+    made = copy_regions(tmp_path / "t.safetensors", {"a": first, "b": first})
     assert made["a"] == made["b"]
     assert list(load_file(tmp_path / "t.safetensors")) == ["a"]
 
@@ -101,14 +101,14 @@ def test_several_names_of_a_region_are_stored_once(network: Network, tmp_path: P
 )
 def test_a_region_that_is_not_there_is_refused(network: Network, tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleError, match=message):
-        write_tensors(tmp_path / "t.safetensors", {"first": replace(network.weights["first"], **change)})
+        copy_regions(tmp_path / "t.safetensors", {"first": replace(network.weights["first"], **change)})
 
 
-def test_regions_of_mixed_dtypes_are_aligned(tmp_path: Path) -> None:
+def test_regions_of_mixed_dtypes_at_odd_offsets_are_copied(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(bytes(range(64)))
     half = Region(file=tmp_path / "raw", offset=1, length=6, dtype="BF16", shape=(3,))
     single = Region(file=tmp_path / "raw", offset=9, length=8, dtype="F32", shape=(2,))
-    made = write_tensors(tmp_path / "t.safetensors", {"half": half, "single": single})
-    assert made["single"].offset % 8 == 0
+    made = copy_regions(tmp_path / "t.safetensors", {"half": half, "single": single})
     data = (tmp_path / "t.safetensors").read_bytes()
     assert data[made["half"].offset :][:6] == bytes(range(1, 7))
+    assert data[made["single"].offset :][:8] == bytes(range(9, 17))

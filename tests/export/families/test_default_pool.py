@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from costroute_rt.error import BundleError, ConfigError
+from costroute_rt.export.checkpoint.lora.lora import Lora
 from costroute_rt.export.checkpoint.source.network import Network, Source
 from costroute_rt.export.families import FAMILIES, find_family
 from costroute_rt.export.families.detect import Detected, detect_kind
 from costroute_rt.export.families.kind import BASE, KINDS
 from costroute_rt.export.families.pool import PoolPlan, plan_pool
-from costroute_rt.sampling.scheduler import build_table, from_diffusers
+from costroute_rt.sampling.diffusers_config import from_diffusers
+from costroute_rt.sampling.scheduler import build_table
 
 
 def make_source(name: str, family: str = "sdxl", scheduler: dict[str, Any] | None = None, unet: dict[str, Any] | None = None) -> Source:
@@ -65,9 +67,10 @@ def test_the_pipeline_and_the_scheduler_say_the_kind_of_a_plain_name() -> None:
     assert detect_kind(make_source("mine", scheduler={"_class_name": "TCDScheduler"})).kind.name == "hyper"
 
 
-def test_an_added_lora_and_the_user_decide_before_the_name() -> None:
+def test_a_lora_and_the_user_decide_before_the_name() -> None:
     source = make_source("juggernaut-turbo")
-    assert detect_kind(source, names=("sdxl_lightning_8step_lora",))[:2] == (KINDS["lightning"], 8)
+    lora = Lora(path=Path("sdxl_lightning_8step_lora.safetensors"), modules=(), metadata={}, sha256="")
+    assert detect_kind(source, loras=[lora])[:2] == (KINDS["lightning"], 8)
     assert detect_kind(source, "base").kind is BASE
 
 
