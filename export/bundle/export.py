@@ -21,6 +21,7 @@ from costroute_rt.engines.bundle.manifest import MANIFEST
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.bundle.section import MOST_BYTES
+from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import CostrouteError, OutputError, Reason
 from costroute_rt.export.bundle.event import Cancel, Progress, Reporter
 from costroute_rt.export.bundle.graph_file import write_graph
@@ -88,6 +89,7 @@ def export_model(
     Raises BundleError and ConfigError for what cannot be exported, OutputError if `target` cannot be written, CancelledError.
     """
     began_s, plan, made_with = clock(), plan_export(source, options, fusion), library_versions()
+    opt_out_hub()
     key = export_key(source, options.to_json() | _fusion_json(fusion), made_with)
     if find_key(target) == key and not options.overwrite:
         return ExportReport(path=target, plan=plan, is_new=False)

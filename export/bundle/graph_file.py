@@ -18,7 +18,8 @@ def write_graph(model: ModelProto, path: Path) -> None:
     try:
         onnx.checker.check_model(_without_weights(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BundleError(path, f"the graph is not valid: {error}", "this checkpoint cannot be exported") from error
+        problem = f"the graph is not valid: {' '.join(str(error).split())[:300]}"
+        raise BundleError(path, problem, "this model cannot be exported") from error
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 

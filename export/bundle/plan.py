@@ -20,6 +20,8 @@ from costroute_rt.export.families.spec import FamilySpec
 DENOISER, DECODER, TINY = "unet", "vae", "tiny"
 """Names of components; the tiny decoder is the network of that name, if the source has one."""
 
+_DECODER_GRAPHS = {DECODER: ("decode", "encode"), TINY: ("decode",)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentPlan:
@@ -86,7 +88,7 @@ def plan_export(source: Source, options: ExportOptions, fusion: Fusion | None = 
     ]
     steps = tuple(sorted({step_graph(pool.guidance, row["guidance_scale"]) for row in pool.rows}))
     denoiser = ComponentPlan(network=source.networks[DENOISER], role="denoiser", graphs=("condition", *steps))
-    rest = [ComponentPlan(network=source.networks[name], role="decoder", graphs=("decode",)) for name in decoders]
+    rest = [ComponentPlan(network=source.networks[name], role="decoder", graphs=_DECODER_GRAPHS[name]) for name in decoders]
     return ExportPlan(
         source=source,
         family=family,
@@ -97,6 +99,11 @@ def plan_export(source: Source, options: ExportOptions, fusion: Fusion | None = 
         fusion=fusion,
         notes=(*source.notes, *pool.notes),
     )
+
+
+def nearest_folder(path: Path) -> Path:
+    """The first folder above `path` that exists."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 def whole_number(network: Network, key: str, default: int, path: Path) -> int:

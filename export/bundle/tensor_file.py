@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from costroute_rt.engines.bundle.safetensors_file import ITEM_BYTES, read_stored_tensors
 from costroute_rt.error import BundleError
-from costroute_rt.export.checkpoint.lora.tensor_writer import NewTensor, write_tensors
 from costroute_rt.export.checkpoint.source.network import Region
+from costroute_rt.export.checkpoint.tensor.writer import NewTensor, write_tensors
 from costroute_rt.regular_file import open_regular
 
 _BLOCK_BYTES = 8 << 20

@@ -91,7 +91,8 @@ def write_words(folder: Path) -> Path:
 def make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool) -> Mapping[str, onnx.ModelProto]:
     """Graphs of the tiny networks; each refers to the regions of its network."""
     network = source.networks[component.name]
-    made = {use: _GRAPHS[use](Graph(dict.fromkeys(network.weights, np.empty(0)))) for use in component.graphs}
+    uses = [use for use in component.graphs if (component.role, use) != ("decoder", "encode")]
+    made = {use: _GRAPHS[use](Graph(dict.fromkeys(network.weights, np.empty(0)))) for use in uses}
     return {use: _model(*graph, network) for use, graph in made.items()}
 
 
