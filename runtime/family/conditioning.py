@@ -35,20 +35,20 @@ class Encodings:
     """Cache of encoded negative prompts. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str, str], Tensors] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], Tensors] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __contains__(self, key: tuple[str, str, str]) -> bool:
-        """key: family, text encoder, text."""
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        """key: engine of the text encoder, text."""
         return key in self._kept
 
-    def forget(self, family: str, encoder: str) -> None:
+    def forget(self, engine: str) -> None:
         """Drop what a text encoder computed: its engine was replaced."""
         with self._lock:
-            for key in [key for key in self._kept if key[:2] == (family, encoder)]:
+            for key in [key for key in self._kept if key[0] == engine]:
                 del self._kept[key]
 
-    def get(self, key: tuple[str, str, str], make: Callable[[], Tensors]) -> Tensors:
+    def get(self, key: tuple[str, str], make: Callable[[], Tensors]) -> Tensors:
         """The cached encoding, or that of `make`; the least recently used encoding is dropped when the cache is full."""
         with self._lock:
             found = self._kept.get(key)

@@ -10,6 +10,8 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states, tokenize
 from costroute_rt.family.engine_set import EngineSet, Lease
@@ -27,9 +29,13 @@ class Resources:
     """The resources of one runtime; `Runtime.open` assembles them, and tests pass fakes."""
 
     families: Mapping[str, Family]
-    """Families by name."""
+    """Families by name; the router reads text states of the first. None if no candidate has a bundle."""
+    router_bundle: Bundle | None = None
+    """Holds the engines of the router: one of the families' bundles, or a pool; None without a router."""
     pool: tuple[Candidate, ...]
-    """Candidates of all families, in the order of the quality estimate."""
+    """Candidates of all families, and those without a bundle, in the order of the quality estimate."""
+    stated_ms: Mapping[str, float | None] = field(default_factory=dict)
+    """Milliseconds of an image of the candidates without a bundle, as far as known."""
     engines: EngineSet
     costs: CostModel
     quality: QualityEstimator
@@ -63,18 +69,32 @@ class Resources:
         """The first family, whose text states the router reads."""
         return next(iter(self.families.values()))
 
+    @property
+    def runnable(self) -> tuple[Candidate, ...]:
+        """The candidates that have a bundle."""
+        return tuple(each for each in self.pool if each.has_bundle)
+
+    def bundle(self, engine: str) -> Bundle:
+        """The bundle, or the pool's folder, that holds the graph of an engine."""
+        family = self.families.get(EngineName.parse(engine).family)
+        if family is None and self.router_bundle is not None:
+            return self.router_bundle
+        return self.main_family.bundle if family is None else family.bundle
+
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
         """The candidates that a request allows; raises ConfigError for an unknown name."""
         return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
 
     def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
         """Every engine run that the request needs with this candidate, in order; it depends on the encodings kept so far."""
+        if not candidate.has_bundle:
+            return ()
         family, texts = self.family(candidate), 1
         size = family.size(request)
         if candidate.is_guided:
             negative = self.negative_text(family, request)
-            encoders = family.plan(candidate, size).encoders
-            texts += negative is not None and not all((family.name, encoder, negative) in self.negatives for encoder in encoders)
+            encoders = family.plan(candidate, size).encoders.values()
+            texts += negative is not None and not all((call.engine, negative) in self.negatives for call in encoders)
         calls = family.calls(candidate, size, request.count, texts)
         return (*self.routing_calls(calls), *calls)
 
@@ -111,9 +131,10 @@ class Resources:
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in."""
         name = error.engine or ""
-        family, engine = self.families.get(name.partition("/")[0], self.main_family), self.engines.find(name)
+        engine = self.engines.find(name)
         setup = {**self.setup, **({} if engine is None or engine.key is None else engine.key.setup)}
-        return error.located(setup=setup, bundle=family.bundle.root)
+        is_known = self.families and name.count("/") > 1
+        return error.located(setup=setup, bundle=self.bundle(name).root if is_known else self.main_family.bundle.root)
 
     def swap_in(self) -> None:
         """Use the engines that the background build finished, if there are any, for requests that start from now on."""
@@ -126,4 +147,4 @@ class Resources:
             self.engines.replace({name: engine for name, (engine, _) in finished.items()})
             for name, (_, cost) in finished.items():
                 self.costs.replace(name, cost)
-                self.negatives.forget(*name.split("/")[:2])
+                self.negatives.forget(name)

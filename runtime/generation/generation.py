@@ -225,7 +225,7 @@ class Generation:
                 make = partial(self._run_encoder, family, call, encoder, tokens)
                 with self._reading():  # no engine is replaced meanwhile
                     kept = self._resources.negatives
-                    found |= kept.get((family.name, encoder, text), make) if self._engines.is_current else make()
+                    found |= kept.get((call.engine, text), make) if self._engines.is_current else make()
         return found
 
     def _encode(self, family: Family, call: Call, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:

@@ -216,7 +216,8 @@ def test_engines_that_are_taken_while_the_runtime_closes_are_closed(upgraded: Up
 
 def test_a_replaced_text_encoder_leaves_no_encoding_of_a_negative_prompt(upgraded: Upgraded) -> None:
     """It is replaced while a request runs that goes on with it."""
-    name, key = "tiny/text_encoder/encode", ("tiny", "text_encoder", "fog")
+    name = "tiny/text_encoder/encode"
+    key = name, "fog"
     engine = upgraded._open(name)
 
     def replace_it(called: str) -> None:
