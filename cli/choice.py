@@ -92,12 +92,14 @@ class ImageChoice:
     negative_prompt: str | None
     height: int | None
     width: int | None
+    plain_prompt: bool
 
     def options(self, seed: int | None = None) -> RequestOptions:
         """The same choices as the runtime takes them."""
         return {
             "max_ms": self.max_ms, "or_fastest": self.or_fastest, "candidate": self.candidate, "lam": self.lam, "tolerance": self.tolerance,
             "count": self.count, "negative_prompt": self.negative_prompt, "height": self.height, "width": self.width, "seed": seed,
+            "plain_prompt": self.plain_prompt,
         }  # fmt: skip
 
     def route(self, runtime: Runtime, prompt: str) -> Route:
@@ -108,6 +110,7 @@ class ImageChoice:
         return runtime.plan(
             routes, total_ms=total_ms, or_fastest=or_fastest,
             count=self.count, negative_prompt=self.negative_prompt, height=self.height, width=self.width,
+            plain_prompt=self.plain_prompt,
         )  # fmt: skip
 
     def generate(self, runtime: Runtime, prompt: str, seed: int, on_step: Callable[[StepEvent], None] | None) -> Result:

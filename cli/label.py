@@ -39,10 +39,11 @@ MOST_SEEDS = 10_000
 )
 @click.option(
     "--scorer", "scorers", multiple=True, metavar="NAME",
-    help="postcard, clip:FOLDER (a local CLIP model) or module:function; may be repeated: the first one's column is score, "
-    "another's score_NAME.  [default: postcard]",
+    help="postcard; clip:FOLDER, pickscore:FOLDER or hps:FOLDER (a local CLIP model); aesthetic:FOLDER,HEAD.safetensors; or "
+    "module:function. May be repeated: the first one's column is score, another's score_NAME.  [default: postcard]",
 )  # fmt: skip
 @click.option("--anchors", type=WholeNumber(min=1), metavar="N", help="Only N prompts of the table, spread over it (with --candidate).")
+@option.plain_prompt
 @option.engine
 @option.as_json()
 def label(
@@ -53,6 +54,7 @@ def label(
     first_seed: int,
     scorers: tuple[str, ...],
     anchors: int | None,
+    plain_prompt: bool,
     engine: EngineChoice,
     as_json: bool,
 ) -> None:
@@ -88,7 +90,7 @@ def label(
         with engine.open_runtime(building_notice("first use: building")) as runtime, watched() as progress:
             request = labelling.Request(
                 candidates=names, seeds=tuple(range(first_seed, first_seed + seeds)), scorers=tuple(judges), fingerprints=marks,
-                anchors=anchors,
+                anchors=anchors, plain_prompt=plain_prompt,
             )  # fmt: skip
             report = labelling.label_prompts(runtime, rows, labels, request, progress=progress)
     except KeyboardInterrupt:

@@ -86,6 +86,13 @@ def _check_threads(context: click.Context, option: click.Parameter, threads: int
     return check_threads(threads)
 
 
+def plain_prompt(command: Command) -> Command:
+    """--plain-prompt: no syntax in prompts."""
+    return click.option(
+        "--plain-prompt", is_flag=True, help="Read prompts literally: no weights such as (word:1.2), no BREAK, and long ones are cut."
+    )(command)
+
+
 def size(command: Command) -> Command:
     """--height and --width: the size that engines are built for."""
     options = (
@@ -110,6 +117,7 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--width", type=WholeNumber(min=1), metavar="PIXELS", help="Image width.  [default: the bundle's]"),
         click.option("--height", type=WholeNumber(min=1), metavar="PIXELS", help="Image height.  [default: the bundle's]"),
         click.option("--negative-prompt", metavar="TEXT", help="What to keep out of the image; prefers guided candidates."),
+        plain_prompt,
         click.option("--count", type=WholeNumber(min=1), default=1, show_default=True, help="Images to make of each prompt."),
         click.option(
             "--tolerance",

@@ -39,6 +39,7 @@ class RequestOptions(TypedDict, total=False):
     tolerance: float
     or_fastest: bool
     preview: bool
+    plain_prompt: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,8 @@ class Request:
     """If no candidate fits the budget, run the fastest in full and report that the budget was missed."""
     preview: bool = False
     """Whether step events carry a rough preview of the image."""
+    plain_prompt: bool = False
+    """Take both prompts literally, without weights in brackets, and cut long ones, also with models whose prompts have that syntax."""
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt)
@@ -88,7 +91,7 @@ class Request:
             raise ConfigError("count", self.count, f"1 to {MOST_IMAGES}")
         if self.candidate is not None:
             check_name("candidate", self.candidate)
-        for name in ("or_fastest", "preview"):
+        for name in ("or_fastest", "preview", "plain_prompt"):
             object.__setattr__(self, name, check_flag(name, getattr(self, name)))
         most = LAST_SEED - (self.count - 1)
         if self.seed is not None and not 0 <= self.seed <= most:

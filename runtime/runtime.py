@@ -209,7 +209,7 @@ class Runtime:
                     raise CancelledError
 
             resources.swap_in()
-            judgement = self._judge(request.prompt, check)
+            judgement = self._judge(request, check)
         ticket = Ticket() if request.max_ms is None else Ticket(clock() + request.max_ms / 1000)
         with locating_errors(resources):
             return route_arrival(resources, request, plan_calls(resources, request), judgement, self._device, ticket)
@@ -241,6 +241,7 @@ class Runtime:
         negative_prompt: str | None = None,
         height: int | None = None,
         width: int | None = None,
+        plain_prompt: bool = False,
     ) -> list[Route]:
         """Divide one time budget over many prompts; returns the route of each, chosen for the highest total quality.
 
@@ -260,7 +261,9 @@ class Runtime:
         if not prompts:
             return []
         each_ms = total_ms / len(prompts) if total_ms is not None else mean_ms
-        shared = RequestOptions(max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width)
+        shared = RequestOptions(
+            max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width, plain_prompt=plain_prompt
+        )
         requests = [self._check(make_request(each.prompt if isinstance(each, Route) else each, **shared)) for each in prompts]
         budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)
         self._check_call()
@@ -268,22 +271,22 @@ class Runtime:
         if not or_fastest:
             check_batch(self._resources, plans, len(requests), budget_ms)
         judged = [
-            (request.prompt, each.judgement if isinstance(each, Route) and each.judgement is not None else self._judge(request.prompt))
+            (request.prompt, each.judgement if isinstance(each, Route) and each.judgement is not None else self._judge(request))
             for each, request in zip(prompts, requests, strict=True)
         ]
         with locating_errors(self._resources):
             return route_batch(self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided)
 
-    def _judge(self, prompt: str, check: Callable[[], None] | None = None) -> Judgement:
+    def _judge(self, request: Request, check: Callable[[], None] | None = None) -> Judgement:
         """The expected quality of each candidate; check: called while other threads judge, what it raises ends the waiting."""
         self._check_call()
         check = check or self._check_usable
         if self._resources.states_source is None and not self._resources.router_calls:
-            return self._resources.quality.judge(prompt, None)
+            return self._resources.quality.judge(self._resources.words(request), None)
         engines = self._resources.engines.lease()
         try:
             with self._resources.reading.held(check), locating_errors(self._resources):
-                return self._resources.judge(prompt, engines)
+                return self._resources.judge(request, engines)
         except StateError:
             stop_if_exiting()
             raise

@@ -72,17 +72,24 @@ class Graph:
         return {key: {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in side.items()} for key, side in sides.items()}
 
 
-def write_tiny_bundle(root: Path, seed: int = 0) -> Bundle:
-    """Write the bundle into `root`, a new or empty directory, and open it."""
+def write_tiny_bundle(root: Path, seed: int = 0, *, prompt_syntax: str | None = None) -> Bundle:
+    """Write the bundle into `root`, a new or empty directory, and open it.
+
+    prompt_syntax: that of the manifest; with one, denoisers take the states of several chunks.
+    """
     rng = np.random.default_rng(seed)
     for folder in ("text_encoder", "unet", "unet_turbo", "vae", "scorer", "tokenizer"):
         (root / folder).mkdir(parents=True)
     tokens = write_tokenizer(root / "tokenizer" / "tokenizer.json")
     graphs = dict(_write_text(root, rng, tokens))
-    graphs |= dict(_write_denoiser(root / "unet", rng, hidden=64, blocks=6, has_condition=True))
-    graphs |= dict(_write_denoiser(root / "unet_turbo", rng, hidden=16, blocks=1, has_condition=False))
+    axis = "sequence" if prompt_syntax is None else "text_tokens"
+    graphs |= dict(_write_denoiser(root / "unet", rng, axis, hidden=64, blocks=6, has_condition=True))
+    graphs |= dict(_write_denoiser(root / "unet_turbo", rng, axis, hidden=16, blocks=1, has_condition=False))
     graphs |= dict(_write_vae(root, rng)) | dict(_write_scorer(root, rng))
-    return seal_bundle(root, _manifest(graphs))
+    manifest = _manifest(graphs)
+    if prompt_syntax is not None:
+        manifest["tokenizers"]["tokenizer"]["prompt_syntax"] = prompt_syntax
+    return seal_bundle(root, manifest)
 
 
 def _in_order(trained: dict[str, Any]) -> models.BPE:
@@ -141,8 +148,10 @@ def _write_text(root: Path, rng: np.random.Generator, tokens: int) -> Iterator[t
     )
 
 
-def _write_denoiser(folder: Path, rng: np.random.Generator, hidden: int, blocks: int, has_condition: bool) -> Iterator[tuple[str, Any]]:
-    """has_condition: whether the part that depends on the text is a graph of its own."""
+def _write_denoiser(
+    folder: Path, rng: np.random.Generator, tokens: str, hidden: int, blocks: int, has_condition: bool
+) -> Iterator[tuple[str, Any]]:
+    """tokens: name of the axis of tokens. has_condition: whether the part that depends on the text is a graph of its own."""
     weights = {"first": _random(rng, (9 * CHANNELS) ** -0.5, hidden, CHANNELS, 3, 3), "text": _random(rng, WIDTH**-0.5, WIDTH, hidden)}
     weights |= {f"block_{index}": _random(rng, 0.5 * (9 * hidden) ** -0.5, hidden, hidden, 3, 3) for index in range(blocks)}
     weights["last"] = _random(rng, 0.5 * (9 * hidden) ** -0.5, CHANNELS, hidden, 3, 3)
@@ -150,7 +159,7 @@ def _write_denoiser(folder: Path, rng: np.random.Generator, hidden: int, blocks:
     if has_condition:
         graph = Graph(weights)
         graph.op("Identity", _read_text(graph, STATES), out="condition_0")
-        inputs, outputs = {STATES: ("float32", ["rows", "sequence", WIDTH])}, {"condition_0": ("float32", ["rows", hidden])}
+        inputs, outputs = {STATES: ("float32", ["rows", tokens, WIDTH])}, {"condition_0": ("float32", ["rows", hidden])}
         yield f"{folder.name}/condition.onnx", graph.save(folder / "condition.onnx", file, inputs, outputs)
     for name, passes in (("step", 1), ("guided_step", 2)):
         graph = Graph(weights)
@@ -158,7 +167,7 @@ def _write_denoiser(folder: Path, rng: np.random.Generator, hidden: int, blocks:
         _step(graph, blocks, passes, text)
         inputs = dict.fromkeys(("latent", "denoised_before", "noise"), ("float32", LATENT))
         inputs |= {"row": ("float32", [9])}
-        inputs |= {text: ("float32", [passes, hidden])} if has_condition else {STATES: ("float32", [passes, "sequence", WIDTH])}
+        inputs |= {text: ("float32", [passes, hidden])} if has_condition else {STATES: ("float32", [passes, tokens, WIDTH])}
         outputs = {"next_latent": ("float32", LATENT), "denoised": ("float32", LATENT)}
         yield f"{folder.name}/{name}.onnx", graph.save(folder / f"{name}.onnx", file, inputs, outputs)
 

@@ -10,7 +10,7 @@ from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.backends.spec import AUTO, BuildSpec, check_threads, make_spec
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.engines.bundle.size import axis_lengths, check_bundle_size, fixed_axes, free_axes
+from costroute_rt.engines.bundle.size import check_bundle_size, fixed_axes, free_axes, size_axes
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.condition import Condition
 from costroute_rt.error import BackendError, ConfigError
@@ -102,7 +102,7 @@ class Setup:
     def spec(self, bundle: Bundle, name: str) -> BuildSpec:
         """How the engine called `name` is built: for the size in its name, else for every size that the bundle makes."""
         size = EngineName.parse(name).size
-        shapes = fixed_axes(bundle) if size is None else axis_lengths(bundle, check_bundle_size(bundle.image, *size))
+        shapes = fixed_axes(bundle) if size is None else size_axes(bundle, check_bundle_size(bundle.image, *size))
         spec = make_spec(self.provider, self.threads, shapes, self.precision, self.target)
         return replace(spec, ranges=free_axes(bundle)) if self.tool().needs_ranges else spec
 

@@ -12,6 +12,7 @@ from costroute_rt.engines.bundle.manifest import (
     MEMORY_ROW_LENGTH,
     NEXT_CARRIED,
     ROW_LENGTH,
+    TEXT_TOKENS,
     Component,
     GraphSpec,
     ImageSpec,
@@ -70,7 +71,8 @@ class Interfaces:
             self._fail(f"{path} takes {', '.join(graph.inputs)}: a text encoder takes input_ids, maybe attention_mask, and has outputs")
         for name, spec in graph.inputs.items():
             rows, tokens = spec.shape if len(spec.shape) == 2 else (0, 0)
-            fits = rows == 1 or isinstance(rows, str), tokens == tokenizer.max_length or isinstance(tokens, str)
+            is_free = isinstance(tokens, str) and tokens != TEXT_TOKENS  # which has the tokens of several chunks
+            fits = rows == 1 or isinstance(rows, str), tokens == tokenizer.max_length or is_free
             if not all(fits) or spec.dtype not in ("int32", "int64"):
                 expected = f"int64 with the axes rows and tokens, or [1, {tokenizer.max_length}]"
                 self._fail(f"{path} inputs: {name} is {_describe(spec)}, expected {expected}")

@@ -28,6 +28,12 @@ GUIDANCE_KINDS = ("none", "classifier_free", "embedded")
 scale from its row."""
 NEGATIVE_RULES = ("empty_text", "zeros")
 """What replaces a missing negative prompt: the encoders' outputs for the empty text, or zeros."""
+PROMPT_SYNTAXES = ("none", "a1111")
+"""none: prompts are read literally. a1111: weights in brackets, BREAK, and long prompts in chunks (see `family.prompt_syntax`)."""
+MOST_CHUNKS = 8
+"""Chunks of one prompt: with 75 tokens each, 600 tokens."""
+TEXT_TOKENS = "text_tokens"
+"""Name of the axis of tokens in a denoiser's graphs that take the states of several chunks, one after the other."""
 IMAGE_SIZE = "image_size"
 MOST_ELEMENTS = 1 << 28
 """Numbers in one tensor: as float32 it has 1 GiB."""
@@ -105,6 +111,8 @@ class TokenizerSpec:
     drop: int = 0
     """Leading tokens (those of the prefix) that are cut from the encoders' outputs, from the mask and from the length."""
     lower_case: bool = False
+    prompt_syntax: str = "none"
+    """One of `PROMPT_SYNTAXES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from costroute_rt.engines.bundle.manifest import (
     LONGEST_SIDE_PX,
     MOST_ELEMENTS,
     NEGATIVE_RULES,
+    PROMPT_SYNTAXES,
     ROUTER_GRAPHS,
     Component,
     FileEntry,
@@ -189,16 +190,24 @@ def _tokenizer(section: Section, files: Mapping[str, FileEntry]) -> TokenizerSpe
     pad_side = _choice(section, "pad_side", ("right", "left"), "right")
     if drop and pad_side == "left":
         section.fail(f"manifest {section.at('drop')} is {drop}: expected 0 with pad_side left")
+    prefix, suffix, syntax = _template(section, "prefix"), _template(section, "suffix"), _prompt_syntax(section)
+    if syntax != "none" and (drop or prefix or suffix or pad_side == "left"):
+        section.fail(f"manifest {section.at('prompt_syntax')} is {syntax!r}: expected no template, and padding on the right")
     return TokenizerSpec(
         file=_listed(section, "file", files),
         max_length=max_length,
         pad_id=pad_id,
         pad_side=pad_side,
-        prefix=_template(section, "prefix"),
-        suffix=_template(section, "suffix"),
+        prefix=prefix,
+        suffix=suffix,
         drop=drop,
         lower_case=section.flag("lower_case", False),
+        prompt_syntax=syntax,
     )
+
+
+def _prompt_syntax(section: Section) -> str:
+    return _choice(section, "prompt_syntax", PROMPT_SYNTAXES) if "prompt_syntax" in section.values else "none"
 
 
 def _template(section: Section, key: str) -> str:

@@ -41,6 +41,11 @@ class StoredTensor:
 
 def read_stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file, by name; raises BundleError if it is not one."""
+    return read_safetensors(path)[0]
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """The tensors of a safetensors file by name, and its metadata; raises BundleError if it is not one."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -50,7 +55,7 @@ def read_stored_tensors(path: Path) -> dict[str, StoredTensor]:
             if header_bytes > _MAX_HEADER_BYTES:
                 raise ValueError(f"its header is larger than {_MAX_HEADER_BYTES >> 20} MiB")
             header = json.loads(file.read(header_bytes), object_pairs_hook=unique_names)
-        return _stored_tensors(header, 8 + header_bytes, size)
+        return _stored_tensors(header, 8 + header_bytes, size), _metadata(header)
     except (OSError, struct.error, ValueError, RecursionError) as error:
         raise BundleError(path, f"it is not a safetensors file: {error}", _EXPORT_AGAIN) from error
 
@@ -68,6 +73,12 @@ def _stored_tensors(header: object, start: int, size: int) -> dict[str, StoredTe
     if end != size:
         raise ValueError(f"its tensors end after {end} bytes, the file after {size}")
     return tensors
+
+
+def _metadata(header: Any) -> dict[str, str]:
+    """The texts that a file has beside its tensors."""
+    found = header.get("__metadata__", {})
+    return {name: value for name, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
 
 def _stored_tensor(name: str, entry: object, start: int) -> StoredTensor:

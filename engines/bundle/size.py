@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import BATCH_AXES, LONGEST_SIDE_PX, ImageSpec
+from costroute_rt.engines.bundle.manifest import BATCH_AXES, LONGEST_SIDE_PX, MOST_CHUNKS, TEXT_TOKENS, ImageSpec
 from costroute_rt.engines.bundle.name import EngineName, Size, find_graph
 from costroute_rt.error import BundleError, ConfigError
 
@@ -97,12 +97,31 @@ def fixed_axes(bundle: Bundle) -> dict[str, int]:
     With all axes fixed, a guided step of the postcard family has a third fewer nodes, loads in two thirds of the time and is 7 % faster on
     two cores.
     """
-    lengths = axis_lengths(bundle)
+    lengths = size_axes(bundle)
     return lengths if has_one_size(bundle) else {axis: lengths[axis] for axis in BATCH_AXES}
 
 
+def size_axes(bundle: Bundle, size: Size | None = None) -> dict[str, int]:
+    """Lengths of the axes that the engines of one image size fix: all but the one that grows with the chunks of a prompt."""
+    lengths = axis_lengths(bundle, size)
+    return {axis: length for axis, length in lengths.items() if axis != TEXT_TOKENS} if takes_chunks(bundle) else lengths
+
+
+def takes_chunks(bundle: Bundle) -> bool:
+    """Whether all denoisers take the states of several chunks of a prompt: wherever they take them, the axis is `text_tokens`."""
+    names = set[str]()
+    for encoder in bundle.components.values():
+        if encoder.role == "text_encoder" and bundle.tokenizers[str(encoder.tokenizer)].prompt_syntax != "none":
+            outputs = bundle.graphs[encoder.graphs["encode"]].outputs.items()
+            names |= {f"{encoder.name}.{output}" for output, spec in outputs if len(spec.shape) > 2}
+            names |= {f"{encoder.tokenizer}.attention_mask", f"{encoder.tokenizer}.length"}
+    denoisers = [each for each in bundle.components.values() if each.role == "denoiser"]
+    inputs = [item for each in denoisers for path in each.graphs.values() for item in bundle.graphs[path].inputs.items()]
+    return {spec.shape[-1] if len(spec.shape) < 3 else spec.shape[1] for name, spec in inputs if name in names} == {TEXT_TOKENS}
+
+
 def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
-    """The ranges of free axes: image sides for the sizes of the bundle, one or two texts, and the tokens of a router's own tokenizer."""
+    """The ranges of free axes: sides of images, one or two texts, tokens of several chunks, and tokens of a router's own tokenizer."""
     image, sizes = bundle.image, list(bundle.image.sizes)
     factor = image.vae_scale_factor * image.patch_size
     if image.any_size:
@@ -113,6 +132,9 @@ def free_axes(bundle: Bundle) -> tuple[AxisRange, ...]:
         for axis, length in axis_lengths(bundle).items()
         if axis not in BATCH_AXES
     }
+    if takes_chunks(bundle):
+        least, usual, most = ranges[TEXT_TOKENS]
+        ranges[TEXT_TOKENS] = least, usual, MOST_CHUNKS * most
     ranges["rows"] = (1, 2, 2)
     if bundle.router is not None and "max_length" in bundle.router:
         most = bundle.router["max_length"]
@@ -147,7 +169,7 @@ def known_size(bundle: Bundle, shapes: str) -> Size | None:
         return None
     with suppress(ConfigError):
         check_bundle_size(bundle.image, *size)
-        return size if fixed == axis_lengths(bundle, size) else None
+        return size if fixed == size_axes(bundle, size) else None
     return None
 
 

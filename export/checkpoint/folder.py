@@ -6,7 +6,6 @@ inputs that the runtime does not feed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from costroute_rt.error import BundleError
+from costroute_rt.export.checkpoint.refusal import (
+    BASE_MODEL,
+    FUSE_LCM,
+    check_class,
+    check_tokenizer,
+    plain_value,
+    unknown_channels,
+    unknown_input,
+    unknown_width,
+)
 from costroute_rt.export.checkpoint.weight_file import WeightFiles, check_place, check_places, find_weights, read_config
 
 PIPELINE = "StableDiffusionPipeline"
 _MODEL_INDEX = "model_index.json"
 _DIFFUSERS = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"}
 _TRANSFORMERS = {"safetensors": "model", "bin": "pytorch_model"}
-_NETWORKS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
-_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 NOT_EXPORTED = ("feature_extractor", "image_encoder", "safety_checker")
 """Parts of a pipeline that a bundle does not contain."""
 _PARTS = {
@@ -34,14 +41,13 @@ _PARTS = {
 """Library and class of each part; whoever opens the bundle with diffusers imports what its index names."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
-_BASE_MODEL = "export the base text-to-image checkpoint instead"
 _OTHER_PIPELINES = {
-    "LatentConsistencyModelPipeline": "fuse the LCM LoRA into its base checkpoint and export that with LCMScheduler",
-    "StableDiffusionInpaintPipeline": _BASE_MODEL,
-    "StableDiffusionDepth2ImgPipeline": _BASE_MODEL,
-    "StableDiffusionInstructPix2PixPipeline": _BASE_MODEL,
-    "StableDiffusionImageVariationPipeline": _BASE_MODEL,
-    "StableDiffusionControlNetPipeline": f"ControlNet is not supported; {_BASE_MODEL}",
+    "LatentConsistencyModelPipeline": FUSE_LCM,
+    "StableDiffusionInpaintPipeline": BASE_MODEL,
+    "StableDiffusionDepth2ImgPipeline": BASE_MODEL,
+    "StableDiffusionInstructPix2PixPipeline": BASE_MODEL,
+    "StableDiffusionImageVariationPipeline": BASE_MODEL,
+    "StableDiffusionControlNetPipeline": f"ControlNet is not supported; {BASE_MODEL}",
     "StableDiffusionImg2ImgPipeline": f"its networks are those of a {PIPELINE}: name that in {_MODEL_INDEX}",
 }
 """What to do instead, for pipelines that a user may take for a supported one."""
@@ -71,9 +77,9 @@ class CheckpointFolder:
             check_places(source / folder, source)
         configs = {folder: read_config(source / folder / "config.json") for folder in networks}
         for folder, config in configs.items():
-            _check_class(source / folder, folder, config)
+            check_class(source / folder, folder, config)
         configs["scheduler"] = read_config(source / "scheduler" / "scheduler_config.json")
-        _check_tokenizer(source / "tokenizer")
+        check_tokenizer(source / "tokenizer")
         found = cls(source=source, denoisers=denoisers, configs=configs, weights={})
         for name, folder in denoisers.items():
             found._check_denoiser(name, folder)
@@ -127,7 +133,7 @@ class CheckpointFolder:
     def _check_denoiser(self, name: str, folder: str) -> None:
         """Raises BundleError if the denoiser has an input that the runtime does not feed, or does not fit the other networks."""
         config, latents = self.configs[folder], self.latent_channels
-        found = _unknown_input(config) or _unknown_channels(config, latents) or _unknown_width(config, self.text_width)
+        found = unknown_input(config) or unknown_channels(config, latents) or unknown_width(config, self.text_width)
         if found is not None:
             problem, remedy = found
             raise BundleError(self.source / folder, f"denoiser {name} {problem}", remedy)
@@ -141,7 +147,7 @@ def find_denoisers(source: Path) -> dict[str, str]:
     if pipeline != PIPELINE:
         remedy = f"only {PIPELINE} checkpoints can be exported"
         instead = _OTHER_PIPELINES.get(pipeline) if isinstance(pipeline, str) else None
-        raise BundleError(source, f"it holds a {_plain(pipeline)}", f"{remedy}; {instead}" if instead else remedy)
+        raise BundleError(source, f"it holds a {plain_value(pipeline)}", f"{remedy}; {instead}" if instead else remedy)
     others = sorted(path.name for path in source.glob("unet_*") if path.is_dir())
     return {"base": "unet"} | {name.removeprefix("unet_"): name for name in others}
 
@@ -155,7 +161,7 @@ def _check_parts(source: Path) -> None:
             continue
         library, kind = _PARTS.get(name, (None, ""))
         if len(value) != 2 or value[0] != library or not isinstance(value[1], str) or not re.fullmatch(kind, value[1], re.ASCII):
-            raise BundleError(path, f"its part {name} is {_plain(value)}", f"only the parts of a {PIPELINE} can be exported")
+            raise BundleError(path, f"its part {name} is {plain_value(value)}", f"only the parts of a {PIPELINE} can be exported")
 
 
 def _check_source(source: Path) -> None:
@@ -170,71 +176,3 @@ def _check_source(source: Path) -> None:
         raise BundleError(source, "it does not exist", download if _HUB_ID.fullmatch(source.as_posix()) else folder)
     if not (source / _MODEL_INDEX).exists():
         raise BundleError(source, f"it has no {_MODEL_INDEX}", folder)
-
-
-def _check_class(path: Path, folder: str, config: Mapping[str, Any]) -> None:
-    """Raises BundleError for a network of another class, or with quantised weights."""
-    wanted = _NETWORKS["unet" if folder.startswith("unet") else folder]
-    names = config.get("architectures") if folder == "text_encoder" else config.get("_class_name")
-    found = names[0] if isinstance(names, list) and len(names) == 1 else names
-    if found is not None and found != wanted:
-        raise BundleError(path, f"it is a {_plain(found)}", f"only a {wanted} can be exported")
-    if config.get("quantization_config") is not None:
-        raise BundleError(path, "its weights are quantised", "use the checkpoint in float16, bfloat16 or float32")
-
-
-def _check_tokenizer(folder: Path) -> None:
-    """Raises BundleError for a tokenizer of another class; its words are read later."""
-    path = folder / "tokenizer_config.json"
-    name = read_config(path).get("tokenizer_class") if path.exists() else None
-    if name is not None and name not in _TOKENIZERS:
-        raise BundleError(folder, f"it is a {_plain(name)}", f"only a {_TOKENIZERS[0]} can be exported")
-
-
-def _unknown_input(config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """An input that the runtime does not feed, and what to do instead; None if there is none."""
-    if config.get("time_cond_proj_dim") is not None:
-        problem = "is a latent consistency model, which embeds the guidance scale (timestep_cond)"
-        return problem, f"such denoisers are not supported yet: {_OTHER_PIPELINES['LatentConsistencyModelPipeline']}"
-    if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
-        return "takes class labels (class_labels)", f"such denoisers are not supported; {_BASE_MODEL}"
-    addition = config.get("addition_embed_type")
-    if addition == "text_time":
-        return "takes pooled text and image sizes (text_embeds, time_ids)", "Stable Diffusion XL is not supported yet"
-    if addition not in (None, "text"):
-        return f"takes more than text (addition_embed_type {_plain(addition)})", f"such denoisers are not supported; {_BASE_MODEL}"
-    hidden = config.get("encoder_hid_dim_type")
-    if hidden == "ip_image_proj":
-        return "has an IP-Adapter, which takes an image (image_embeds)", "save the checkpoint after unload_ip_adapter()"
-    if hidden not in (None, "text_proj"):
-        return f"takes image embeddings (encoder_hid_dim_type {_plain(hidden)})", f"such denoisers are not supported; {_BASE_MODEL}"
-    return None
-
-
-def _unknown_channels(config: Mapping[str, Any], latents: int) -> tuple[str, str] | None:
-    """Input or output channels that are not those of the latents, and what to do instead; None if all are."""
-    taken, given = config.get("in_channels", 4), config.get("out_channels", 4)
-    if taken != latents:
-        kinds = {2 * latents + 1: "inpainting", latents + 1: "depth to image", 2 * latents: "image editing", latents + 3: "upscaling"}
-        kind = f" ({kinds[taken]})" if isinstance(taken, int) and taken in kinds else ""
-        problem = f"takes {_plain(taken)} channels{kind}, the VAE's latents have {latents}"
-        return problem, f"inpainting and image-conditioned denoisers are not supported; {_BASE_MODEL}"
-    if given != latents:
-        problem = f"gives {_plain(given)} channels, the VAE's latents have {latents}"
-        return problem, "denoisers that also predict a variance are not supported"
-    return None
-
-
-def _unknown_width(config: Mapping[str, Any], text_width: int) -> tuple[str, str] | None:
-    """A width of the text's states that the text encoder does not have, and what to do instead; None if they fit."""
-    width = config.get("encoder_hid_dim") or config.get("cross_attention_dim", 1280)
-    widths = width if isinstance(width, list) else [width]
-    if all(each == text_width for each in widths):
-        return None
-    problem = f"takes text of width {_plain(width)}, the text encoder's has {text_width}"
-    return problem, "use the text encoder that the denoiser was trained with"
-
-
-def _plain(value: object) -> str:
-    """A value of a configuration, short and without quotation marks."""
-    return (value if isinstance(value, str) else json.dumps(value, default=str))[:80]

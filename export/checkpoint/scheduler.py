@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from costroute_rt.error import ConfigError
-from costroute_rt.sampling.scheduler import SUPPORTED, from_diffusers
+from costroute_rt.sampling.diffusers_config import SUPPORTED, from_diffusers
 
 _SCHEDULE = (
     "num_train_timesteps",

@@ -42,23 +42,33 @@ class WeightFiles:
 
 
 def find_weights(folder: Path, stems: Mapping[str, str]) -> WeightFiles:
+    """As `find_weight_files`; raises BundleError also for a file that is incomplete, a pointer of Git LFS or something else."""
+    found = find_weight_files(folder, stems)
+    for file in found.files:
+        check_weights(file)
+    return found
+
+
+def find_weight_files(folder: Path, stems: Mapping[str, str], variant: str | None = None) -> WeightFiles:
     """The weight files in a network's folder: safetensors before torch's files, and plain ones before variants.
 
     stems: names of the files without variant and extension, by extension: `safetensors` and `bin`.
-    Raises BundleError for a folder without weights, and for a file that is incomplete, a pointer of Git LFS or something else.
+    variant: is taken before all others where it exists.
+    Raises BundleError for a folder without weights, and for a damaged index.
     """
+    found: list[tuple[tuple[object, ...], str | None, Path, bool]] = []
     for extension in ("safetensors", "bin"):
         stem, tail = re.escape(stems[extension]), re.escape(extension)
         forms = rf"{stem}(?:\.(?P<one>\w+))?\.{tail}|{stem}\.{tail}\.index(?:\.(?P<many>\w+))?\.json"
-        found = {path: match for path in sorted(folder.iterdir()) if (match := re.fullmatch(forms, path.name))}
-        variants = {path: match["one"] or match["many"] for path, match in found.items()}
-        for path, variant in sorted(variants.items(), key=lambda item: (_rank(item[1]), item[0])):
-            files = _shards(path) if path.suffix == ".json" else (path,)
-            for file in files:
-                check_weights(file)
-            return WeightFiles(files=files, variant=variant, is_safetensors=extension == "safetensors")
-    problem = f"it has no weights, such as {stems['safetensors']}.safetensors or {stems['safetensors']}.fp16.safetensors"
-    raise BundleError(folder, problem, "download the whole checkpoint, with its large files")
+        for path in folder.iterdir():
+            if match := re.fullmatch(forms, path.name):
+                each, is_safetensors = match["one"] or match["many"], extension == "safetensors"
+                found.append(((variant is not None and each != variant, not is_safetensors, _rank(each), path), each, path, is_safetensors))
+    if not found:
+        problem = f"it has no weights, such as {stems['safetensors']}.safetensors or {stems['safetensors']}.fp16.safetensors"
+        raise BundleError(folder, problem, "download the whole checkpoint, with its large files")
+    _, taken, path, is_safetensors = min(found, key=lambda entry: entry[0])
+    return WeightFiles(files=_shards(path) if path.suffix == ".json" else (path,), variant=taken, is_safetensors=is_safetensors)
 
 
 def check_weights(path: Path) -> None:

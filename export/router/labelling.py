@@ -25,7 +25,7 @@ from costroute_rt.export.router.scorers import Scorer, score_image
 class Generator(Protocol):
     """The part of `Runtime` that labelling needs."""
 
-    def generate(self, prompt: str, *, candidate: str, seed: int) -> Any:
+    def generate(self, prompt: str, *, candidate: str, seed: int, plain_prompt: bool) -> Any:
         """A Result."""
         ...
 
@@ -55,6 +55,8 @@ class Request:
     """By the candidates' names; see `fingerprints`."""
     anchors: int | None = None
     """Label only so many of the prompts that the table has labels for."""
+    plain_prompt: bool = False
+    """As in requests for images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,7 @@ class _Run:
             return
         noise = image_seed(row.prompt, seed)
         try:
-            result = self._runtime.generate(row.prompt, candidate=name, seed=noise)
+            result = self._runtime.generate(row.prompt, candidate=name, seed=noise, plain_prompt=self._request.plain_prompt)
         except PromptError as error:
             self.refused[row.prompt_id] = str(error)
             return

@@ -14,17 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.machine.fix import Fix
-from costroute_rt.engines.machine.installation import explain_import
-from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import ConfigError, CostrouteError, LabelError
+from costroute_rt.export.router.clip_scorer import FORMULAS, AestheticScorer, ClipScorer
 from costroute_rt.export.router.csv_file import LARGEST_NUMBER
 from costroute_rt.export.router.prompts import PromptRow
 
 _log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8]
-FORMS = "postcard, clip:FOLDER or module:function"
+FORMS = "postcard, clip:FOLDER, pickscore:FOLDER, hps:FOLDER, aesthetic:FOLDER,HEAD.safetensors or module:function"
 
 
 class Scorer(Protocol):
@@ -79,56 +77,6 @@ class PostcardScorer:
 
     def close(self) -> None:
         self._judge.close()
-
-
-class ClipScorer:
-    """CLIPScore without its prefix: 2.5 * max(cos, 0) of image and text embedding (Hessel et al. 2021, equation 1)."""
-
-    def __init__(self, name: str, model: Any, processor: Any) -> None:
-        self.name, self._model, self._processor = name, model, processor
-        self._text: tuple[str, Any] = ("", None)
-
-    @classmethod
-    def open(cls, folder: Path) -> ClipScorer:
-        """A model in a local folder, as transformers saves it; raises BackendError without transformers, ConfigError for other folders."""
-        opt_out_hub()
-        try:
-            from transformers import CLIPModel, CLIPProcessor
-        except ImportError as error:
-            raise explain_import(error, "the torch side, for the CLIP scorer", Fix.extra("export")) from error
-        if not (folder / "config.json").is_file():
-            raise ConfigError("scorer", f"clip:{folder}", "a folder with a CLIP model as transformers saves it")
-        try:
-            is_safe = any(folder.glob("*.safetensors"))  # safetensors first; torch's files hold code, which weights_only refuses
-            model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=is_safe, weights_only=True).eval()
-            processor = CLIPProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
-        except Exception as error:  # transformers raises many types for damaged files
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError("scorer", f"clip:{folder}", f"a folder with a CLIP model as transformers saves it ({reason})") from error
-        return cls(f"clip_{folder.resolve().name}", model, processor)
-
-    def check(self, prompt: PromptRow) -> None:
-        """Every prompt can be scored; long ones are truncated."""
-
-    def score(self, pixels: Pixels, prompt: PromptRow) -> float:
-        """From 0 to 2.5."""
-        import torch
-
-        with torch.inference_mode():
-            text = self._embed_text(prompt.prompt)
-            inputs = self._processor(images=np.ascontiguousarray(pixels), return_tensors="pt", input_data_format="channels_last")
-            image = self._model.get_image_features(**inputs)
-            return 2.5 * max(float(torch.nn.functional.cosine_similarity(text, image).item()), 0.0)
-
-    def _embed_text(self, text: str) -> Any:
-        """Embedding of the text, cached for the next images of the same prompt."""
-        if self._text[0] != text or self._text[1] is None:
-            inputs = self._processor(text=[text], return_tensors="pt", padding=True, truncation=True)
-            self._text = text, self._model.get_text_features(**inputs)
-        return self._text[1]
-
-    def close(self) -> None:
-        self._model = self._text = None  # type: ignore[assignment]
 
 
 class FunctionScorer:
@@ -207,8 +155,11 @@ def score_image(scorer: Scorer, pixels: Pixels, prompt: PromptRow, *, table: Pat
 def _open_scorer(spec: str, bundle: Bundle, home: Path | None) -> Scorer:
     if spec == "postcard":
         return PostcardScorer.open(bundle, home)
-    if spec.startswith("clip:"):
-        return ClipScorer.open(Path(spec.removeprefix("clip:")).expanduser())
+    kind, _, rest = spec.partition(":")
+    if kind in FORMULAS:
+        return ClipScorer.open(Path(rest).expanduser(), kind)
+    if kind == "aesthetic":
+        return AestheticScorer.open(rest)
     if all(part for part in spec.partition(":")):
         return FunctionScorer.open(spec)
     raise ConfigError("scorer", spec, FORMS)

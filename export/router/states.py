@@ -12,7 +12,7 @@ from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import PromptError
-from costroute_rt.family.conditioning import StatesSource, text_states, tokenize
+from costroute_rt.family.conditioning import StatesSource, text_states
 from costroute_rt.family.family import Family
 from costroute_rt.request import check_prompt
 from costroute_rt.routing.prompt_encoder import TextStates
@@ -38,17 +38,18 @@ def read_states(
     tokens = []
     for number, prompt in enumerate(prompts, 1):
         try:
-            tokens.append(tokenize(family.tokenizers, check_prompt(prompt), [source.tokenizer]))
+            found = family.tokenize(check_prompt(prompt), [source.tokenizer])
+            tokens.append({name: each.chunk(0) for name, each in found.items()})
         except PromptError as error:
             raise PromptError(f"labelled prompt {number}, {prompt[:60]!r}: {error}") from error
-    found = []
+    states = []
     engine = open_engine(bundle, store, name, setup)
     try:
         for done, each in enumerate(tokens, 1):
             tensors = family.encode(source.encoder, each, engine)
-            found.append(text_states(bundle, source, tensors, each, family.tokenizers))
+            states.append(text_states(bundle, source, tensors, each, family.tokenizers))
             if done % REPORT_EVERY == 0:
                 progress(f"{done} of {len(tokens)} prompts encoded")
     finally:
         engine.close()
-    return TextStates(np.concatenate([each.states for each in found]), np.concatenate([each.lengths for each in found]))
+    return TextStates(np.concatenate([each.states for each in states]), np.concatenate([each.lengths for each in states]))

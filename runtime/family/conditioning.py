@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
 from costroute_rt.family.calls import encoder_call
+from costroute_rt.family.prompt_syntax import parse_prompt
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.router_bundle import states_source
 
@@ -28,18 +29,19 @@ RunEncoder = Callable[[Tensors], Mapping[str, Array]]
 """Runs a text encoder on arrays in host memory, and returns its outputs in host memory."""
 
 _KEPT = 32
-"""Capacity of the cache, in texts times text encoders; applications use a few negative prompts again and again."""
+"""Capacity of the cache, in chunks times text encoders; applications use a few negative prompts again and again."""
+Key = tuple[str, Hashable]
+"""Engine of the text encoder, and what it read."""
 
 
 class Encodings:
-    """Cache of encoded negative prompts. Safe to use from several threads."""
+    """Cache of encoded negative prompts, chunk by chunk. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], Tensors] = OrderedDict()
+        self._kept: OrderedDict[Key, Tensors] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        """key: engine of the text encoder, text."""
+    def __contains__(self, key: Key) -> bool:
         return key in self._kept
 
     def forget(self, engine: str) -> None:
@@ -48,7 +50,7 @@ class Encodings:
             for key in [key for key in self._kept if key[0] == engine]:
                 del self._kept[key]
 
-    def get(self, key: tuple[str, str], make: Callable[[], Tensors]) -> Tensors:
+    def get(self, key: Key, make: Callable[[], Tensors]) -> Tensors:
         """The cached encoding, or that of `make`; the least recently used encoding is dropped when the cache is full."""
         with self._lock:
             found = self._kept.get(key)
@@ -62,15 +64,26 @@ class Encodings:
         return found
 
 
-def tokenize(tokenizers: Mapping[str, Tokenizer], text: str, names: Iterable[str]) -> dict[str, Tokens]:
-    """Tokens of the text, by the tokenizers called `names`. Raises PromptError if the text is far too long for one of them."""
-    return {name: tokenizers[name].encode(text) for name in names}
+def tokenize(tokenizers: Mapping[str, Tokenizer], text: str, names: Iterable[str], *, is_plain: bool = False) -> dict[str, Tokens]:
+    """Tokens of the text, by the tokenizers called `names`.
+
+    is_plain: take the text literally, and cut a long one, also where prompts have a syntax. Raises PromptError for a text with a wrong
+    syntax, and if it is far too long for one of the tokenizers.
+    """
+    return {name: _encode(tokenizers[name], text, is_plain=is_plain) for name in names}
+
+
+def _encode(tokenizer: Tokenizer, text: str, *, is_plain: bool) -> Tokens:
+    if tokenizer.chunking is None or is_plain:
+        return tokenizer.encode(text)
+    tokenizer.check_length(text, tokenizer.chunking.most)
+    return tokenizer.encode_chunks(parse_prompt(text))
 
 
 def encode_text(
     bundle: Bundle, tokenizers: Mapping[str, Tokenizer], encoder: str, tokens: Mapping[str, Tokens], run: RunEncoder
 ) -> Tensors:
-    """Outputs of a text encoder for one text by name, ENCODER.OUTPUT: float32[1, ...], without the leading tokens of a template."""
+    """Outputs of a text encoder for one chunk by name, ENCODER.OUTPUT: float32[1, ...], without the leading tokens of a template."""
     component = bundle.components[encoder]
     name = str(component.tokenizer)
     inputs = bundle.graphs[component.graphs["encode"]].inputs
@@ -79,6 +92,36 @@ def encode_text(
     drop = tokenizers[name].drop
     arrays = {key: np.asarray(value, dtype=np.float32) for key, value in outputs.items()}
     return {f"{encoder}.{key}": value[:, drop:] if value.ndim > 2 else value for key, value in arrays.items()}
+
+
+def join_chunks(chunks: Sequence[Tensors], tokens: Tokens) -> Tensors:
+    """The tensors of one text: the weighted states of its chunks, one after the other, and the first chunk's outputs without tokens.
+
+    chunks: outputs of a text encoder for each chunk of `tokens`, and after these for chunks of the empty text, whose weights are 1.
+    """
+    if len(chunks) == 1 and tokens.weights is None:
+        return chunks[0]
+    weights = [None] * len(chunks) if tokens.weights is None else [*tokens.weights, *[None] * (len(chunks) - len(tokens))]
+    joined = {}
+    for name, first in chunks[0].items():
+        states = [weigh(chunk[name], each) for chunk, each in zip(chunks, weights, strict=True)] if first.ndim > 2 else [first]
+        joined[name] = np.concatenate(states, axis=1)
+    return joined
+
+
+def weigh(states: Array, weights: Array | None) -> Array:
+    """States multiplied by the weights of their tokens, then scaled such that their mean is as before, as AUTOMATIC1111's web UI does.
+
+    states: float32[1, tokens, ...]. weights: float64[tokens]; None leaves the states as they are. Where the mean cannot be kept, because
+    that of the products is 0, they are not scaled.
+    """
+    if weights is None:
+        return states
+    product = states * weights.reshape(1, -1, *[1] * (states.ndim - 2))
+    before, after = states.mean(dtype=np.float64), product.mean()
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        scaled = (product * (before / after)).astype(np.float32)
+    return scaled if np.isfinite(scaled).all() else product.astype(np.float32)
 
 
 def token_tensors(tokenizers: Mapping[str, Tokenizer], tokens: Mapping[str, Tokens]) -> Tensors:
@@ -114,7 +157,7 @@ def text_states(
 ) -> TextStates:
     """One prompt's states as a router reads them.
 
-    tensors: outputs of the source's text encoder.
+    tensors: outputs of the source's text encoder for the prompt, or for its first chunk, without weights: routers learn from plain prompts.
     """
     name, output = source.tokenizer, source.output
     length, states = max(1, tokens[name].length - tokenizers[name].drop), tensors[output]

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, TypeVar
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST, ImageSpec
+from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST, MOST_CHUNKS, ImageSpec
 from costroute_rt.engines.bundle.name import EngineName, Size
-from costroute_rt.engines.bundle.size import check_bundle_size, depends_on_size, with_size
+from costroute_rt.engines.bundle.size import check_bundle_size, depends_on_size, takes_chunks, with_size
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
 from costroute_rt.error import BundleError, ConfigError, EngineError, Reason
 from costroute_rt.family.calls import candidate_calls, read_pool, sources_of
-from costroute_rt.family.conditioning import Tensors, encode_text
+from costroute_rt.family.conditioning import Tensors, encode_text, tokenize
 from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.plan import Plan
+from costroute_rt.family.prompt_syntax import strip_syntax
+from costroute_rt.family.texts import Texts
 from costroute_rt.request import Request
 from costroute_rt.sampling.step_table import StepTable
 from costroute_rt.sampling.tables import Tables
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 _KEPT = 256
-"""Capacity of a family's caches of plans and of calls, which grow with the sizes and numbers of images requested."""
+"""Capacity of a family's caches of plans, calls and tokens, which grow with what is requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Family:
     twins: Mapping[str, str] = field(default_factory=dict)
     """Engines that another family of the pool has too: the name of that one, which runs for both."""
     _plans: dict[tuple[str, Size], Plan] = field(default_factory=dict, init=False, repr=False)
-    _calls: dict[tuple[str, Size, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
+    _calls: dict[tuple[str, Size, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
+    _tokens: dict[tuple[str, str, bool], Tokens] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def open(cls, bundle: Bundle) -> Family:
@@ -114,16 +117,45 @@ class Family:
             found = _keep(self._plans, key, self._compile(candidate, size))
         return found
 
-    def calls(self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1) -> tuple[Call, ...]:
-        """Every engine run for `count` images, in order, cached; texts: 2 if the negative prompt has to be encoded too."""
-        key = candidate.name, size, count, texts
+    def calls(self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1, chunks: int = 1) -> tuple[Call, ...]:
+        """Every engine run for `count` images, in order, cached.
+
+        texts: runs of each text encoder, one for each chunk that is not kept. chunks: those of the longer text.
+        """
+        key = candidate.name, size, count, texts, chunks
         found = self._calls.get(key)
         if found is None:
-            found = _keep(self._calls, key, self.plan(candidate, size).calls(count, texts))
+            found = _keep(self._calls, key, self.plan(candidate, size).calls(count, texts, chunks))
         return found
 
+    def tokenize(self, text: str, names: Iterable[str], *, is_plain: bool = False) -> dict[str, Tokens]:
+        """`conditioning.tokenize` with these tokenizers, cached: each request needs the same tokens several times."""
+        found = {}
+        for name in names:
+            key = name, text, is_plain
+            tokens = self._tokens.get(key)
+            if tokens is None:
+                tokens = _keep(self._tokens, key, tokenize(self.tokenizers, text, [name], is_plain=is_plain)[name])
+            found[name] = tokens
+        return found
+
+    def texts(self, request: Request, plan: Plan) -> Texts:
+        """The request's texts for a plan. Raises PromptError for one that is far too long, or has a wrong syntax."""
+        names, is_plain, negative = plan.tokenizers, request.plain_prompt, request.negative_prompt
+        return Texts(
+            prompt=self.tokenize(request.prompt, names, is_plain=is_plain),
+            negative=self.tokenize(negative or "", names, is_plain=is_plain) if plan.candidate.is_guided else None,
+            empty=self.tokenize("", names),
+            has_zeros=negative is None and self.uses_zeros,
+        )
+
+    def words(self, request: Request) -> str:
+        """The prompt as routers read it: without weights and brackets, if prompts have a syntax."""
+        has_syntax = any(tokenizer.chunking is not None for tokenizer in self.tokenizers.values())
+        return strip_syntax(request.prompt) if has_syntax and not request.plain_prompt else request.prompt
+
     def encode(self, encoder: str, tokens: Mapping[str, Tokens], engine: Engine) -> Tensors:
-        """Outputs of a text encoder for one text, by the names that denoisers use; engine: its own. Records no time."""
+        """Outputs of a text encoder for one chunk, by the names that denoisers use; engine: its own. Records no time."""
         return encode_text(self.bundle, self.tokenizers, encoder, tokens, partial(run_on_host, engine))
 
     def _compile(self, candidate: Candidate, size: Size) -> Plan:
@@ -188,6 +220,7 @@ def _keep(cache: dict[Key, Value], key: Key, value: Value) -> Value:
 
 def open_tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
     """The bundle's tokenizers by name; raises BundleError."""
+    most_chunks = MOST_CHUNKS if takes_chunks(bundle) else 1
     return {
         name: Tokenizer.open(
             bundle.path(spec.file),
@@ -197,6 +230,7 @@ def open_tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
             template=(spec.prefix, spec.suffix),
             drop=spec.drop,
             lower_case=spec.lower_case,
+            most_chunks=0 if spec.prompt_syntax == "none" else most_chunks,
             read=bundle.read_path,
         )
         for name, spec in bundle.tokenizers.items()

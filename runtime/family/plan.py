@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.name import Size
-from costroute_rt.sampling.scheduler import SchedulerConfig
+from costroute_rt.sampling.scheduler_config import SchedulerConfig
 from costroute_rt.sampling.step_table import StepTable
 
 
@@ -38,13 +38,18 @@ class Plan:
     """The rows of a whole run, with the candidate's guidance scale."""
     scheduler: SchedulerConfig
 
-    def calls(self, count: int, texts: int) -> tuple[Call, ...]:
-        """Every engine run for `count` images, in order; texts: 2 if the negative prompt has to be encoded too."""
+    def condition_call(self, chunks: int) -> Call | None:
+        """The call of the `condition` graph for prompts of so many chunks, whose work grows with them."""
+        return self.condition and replace(self.condition, area=chunks * self.condition.area)
+
+    def calls(self, count: int, texts: int, chunks: int) -> tuple[Call, ...]:
+        """Every engine run for `count` images, in order; the arguments are those of `Family.calls`."""
         encoders = set(self.encoders.values())
+        conditions = {self.condition: self.condition_call(chunks)}
 
         def times(call: Call) -> int:
             if call.stage in (Stage.DENOISE, Stage.DECODE):
                 return count * call.times
             return texts if call in encoders else 1
 
-        return tuple(replace(call, times=times(call)) for call in self.image_calls)
+        return tuple(replace(conditions.get(call) or call, times=times(call)) for call in self.image_calls)

@@ -13,10 +13,11 @@ from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import EngineError
-from costroute_rt.family.conditioning import Encodings, StatesSource, text_states, tokenize
+from costroute_rt.family.conditioning import Encodings, StatesSource, text_states
 from costroute_rt.family.engine_set import EngineSet, Lease
 from costroute_rt.family.family import Family
 from costroute_rt.family.reading import Reading
+from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
@@ -86,17 +87,25 @@ class Resources:
         return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
 
     def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
-        """Every engine run that the request needs with this candidate, in order; it depends on the encodings kept so far."""
+        """Every engine run that the request needs with this candidate, in order; it depends on the encodings kept so far.
+
+        Raises PromptError for a text that is far too long, or has a wrong syntax.
+        """
         if not candidate.has_bundle:
             return ()
-        family, texts = self.family(candidate), 1
+        family = self.family(candidate)
         size = family.size(request)
-        if candidate.is_guided:
-            negative = self.negative_text(family, request)
-            encoders = family.plan(candidate, size).encoders.values()
-            texts += negative is not None and not all((call.engine, negative) in self.negatives for call in encoders)
-        calls = family.calls(candidate, size, request.count, texts)
+        plan = family.plan(candidate, size)
+        texts = family.texts(request, plan)
+        runs = max((self._encoder_runs(family, encoder, call, texts) for encoder, call in plan.encoders.items()), default=1)
+        calls = family.calls(candidate, size, request.count, runs, texts.chunks)
         return (*self.routing_calls(calls), *calls)
+
+    def _encoder_runs(self, family: Family, encoder: str, call: Call, texts: Texts) -> int:
+        """Chunks that the text encoder has to read: the prompt's, and those others that are not kept."""
+        tokenizer = str(family.bundle.components[encoder].tokenizer)
+        keys = {(call.engine, chunk_key(chunk)) for chunk in texts.kept_chunks(tokenizer)}
+        return len(texts.prompt[tokenizer]) + sum(key not in self.negatives for key in keys)
 
     def routing_calls(self, calls: Iterable[Call] = ()) -> tuple[Call, ...]:
         """The engine runs of the router, with the text encoder's unless it is among a candidate's `calls` anyway."""
@@ -109,24 +118,23 @@ class Resources:
         """Names of the engines in `calls` that are not resident, in order."""
         return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
 
-    def negative_text(self, family: Family, request: Request) -> str | None:
-        """The text of the request's negative prompt; None if it is represented by zeros."""
-        if request.negative_prompt is None:
-            return None if family.uses_zeros else ""
-        return request.negative_prompt
+    def words(self, request: Request) -> str:
+        """What the router reads of the prompt: without its syntax, as the first family has it."""
+        return self.main_family.words(request) if self.families else request.prompt
 
-    def judge(self, prompt: str, engines: Lease) -> Judgement:
-        """The expected quality of each candidate. The caller holds `reading`. Raises PromptError if the prompt is far too long."""
-        return self.quality.judge(prompt, self.text_states(prompt, engines))
+    def judge(self, request: Request, engines: Lease) -> Judgement:
+        """The expected quality of each candidate. The caller holds `reading`. Raises PromptError as `calls`."""
+        return self.quality.judge(self.words(request), self.text_states(request, engines))
 
-    def text_states(self, prompt: str, engines: Lease) -> TextStates | None:
+    def text_states(self, request: Request, engines: Lease) -> TextStates | None:
         """The prompt's states for the router, from one run of the text encoder; None if the router reads none."""
         family, source = self.main_family, self.states_source
         if source is None:
             return None
-        tokens = tokenize(family.tokenizers, prompt, [source.tokenizer])
-        tensors = family.encode(source.encoder, tokens, engines.get(source.call.engine))
-        return text_states(family.bundle, source, tensors, tokens, family.tokenizers)
+        tokens = family.tokenize(request.prompt, [source.tokenizer], is_plain=request.plain_prompt)
+        first = {name: each.chunk(0) for name, each in tokens.items()}
+        tensors = family.encode(source.encoder, first, engines.get(source.call.engine))
+        return text_states(family.bundle, source, tensors, first, family.tokenizers)
 
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in."""

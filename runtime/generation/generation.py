@@ -18,10 +18,11 @@ from costroute_rt.cost.cost_model import Observed
 from costroute_rt.engines.bundle.manifest import PreviewSpec
 from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import BudgetError, EngineError, Reason
-from costroute_rt.family.conditioning import StatesSource, Tensors, stack_rows, text_states, token_tensors, tokenize
+from costroute_rt.family.conditioning import StatesSource, Tensors, join_chunks, stack_rows, text_states, token_tensors
 from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
+from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.generation.loop import Denoiser, Pace, Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
 from costroute_rt.generation.queue import Device, Ticket
@@ -56,10 +57,8 @@ class Generation:
         self.ticket = Ticket() if request.max_ms is None else Ticket(self.watch.started_s + request.max_ms / 1000)
         self._engines = resources.engines.lease()
         self._observed = Observed()
-        self._tokens: dict[tuple[str, str], Tokens] = {}
-        """The prompt's tokens, by family and tokenizer."""
-        self._encoded: dict[str, Tensors] = {}
-        """Outputs of text encoders for the prompt, by the name of their engine."""
+        self._encoded: dict[str, list[Tensors]] = {}
+        """Outputs of text encoders for each chunk of the prompt, by the name of their engine."""
         self._run: Run | None = None
         self._left_out: list[int] = []
         """Denoiser calls of each image that were skipped."""
@@ -84,7 +83,8 @@ class Generation:
         """
         resources = self._resources
         resources.swap_in()
-        self._calls = plan_calls(resources, self._request)
+        with self.watch.stage("tokenize"):  # the calls depend on the length of the texts
+            self._calls = plan_calls(resources, self._request)
         with self._reading():
             judgement = self._judge()
         with self.watch.stage("route"), self._device.reserving(self.ticket):
@@ -130,7 +130,7 @@ class Generation:
         for call in resources.router_calls:
             self._engine(call.engine)
         with self.watch.stage("route"):
-            return resources.quality.judge(self._request.prompt, states)
+            return resources.quality.judge(resources.words(self._request), states)
 
     def _idle_ms(self) -> float:
         """The time that has passed without any work, which counts as waiting."""
@@ -180,25 +180,23 @@ class Generation:
 
     def _text_states(self, family: Family, source: StatesSource) -> TextStates:
         """The prompt's states for the router."""
-        tokens = self._tokenize(family, [source.tokenizer])
-        return text_states(family.bundle, source, self._encode(family, source.call, source.encoder, tokens), tokens, family.tokenizers)
-
-    def _tokenize(self, family: Family, names: Iterable[str]) -> dict[str, Tokens]:
-        """The prompt's tokens by these tokenizers, computed once per request."""
-        missing = [name for name in names if (family.name, name) not in self._tokens]
         with self.watch.stage("tokenize"):
-            for name, tokens in tokenize(family.tokenizers, self._request.prompt, missing).items():
-                self._tokens[family.name, name] = tokens
-        return {name: self._tokens[family.name, name] for name in names}
+            tokens = family.tokenize(self._request.prompt, [source.tokenizer], is_plain=self._request.plain_prompt)
+        chunks = self._encode(family, source.call, source.encoder, tokens[source.tokenizer])
+        return text_states(family.bundle, source, chunks[0], tokens, family.tokenizers)
 
     def _condition(self, family: Family, plan: Plan) -> dict[str, Any]:
         """The conditioning inputs of the step engine by name, on its device."""
-        tokens = self._tokenize(family, plan.tokenizers)
-        positive = token_tensors(family.tokenizers, tokens)
+        with self.watch.stage("tokenize"):
+            texts = family.texts(self._request, plan)
+        self._is_truncated = texts.is_truncated
+        positive = token_tensors(family.tokenizers, texts.prompt)
         for encoder, call in plan.encoders.items():
-            positive |= self._encode(family, call, encoder, tokens)
-        self._is_truncated = any(each.is_truncated for each in tokens.values())
-        negative = self._negative(family, plan, positive) if plan.candidate.is_guided else None
+            tokenizer = str(family.bundle.components[encoder].tokenizer)
+            tokens, filling = texts.prompt[tokenizer], texts.filling(texts.prompt, tokenizer)
+            chunks = [*self._encode(family, call, encoder, tokens), *self._kept(family, call, encoder, filling)]
+            positive |= join_chunks(chunks, tokens)
+        negative = None if texts.negative is None else self._negative(family, plan, texts, texts.negative, positive)
         tensors = stack_rows(positive, negative, plan.sources, plan.size)
         if plan.condition is None:
             step = self._engine(plan.step.engine)
@@ -207,37 +205,44 @@ class Generation:
         with self.watch.stage("text") as lap:
             given = {name: engine.to_device(array) for name, array in tensors.items()}
             made = engine.run({name: value for name, value in given.items() if name in engine.inputs})
-        self._record(plan.condition, lap.ms)
+        self._record(plan.condition_call(texts.chunks) or plan.condition, lap.ms)
         move = self._engines.move
         return {name: move(value, plan.condition.engine, plan.step.engine) for name, value in {**given, **made}.items()}
 
-    def _negative(self, family: Family, plan: Plan, positive: Tensors) -> Tensors:
+    def _negative(self, family: Family, plan: Plan, texts: Texts, negative: Mapping[str, Tokens], positive: Tensors) -> Tensors:
         """The tensors of the negative prompt: encoded text, or zeros if the family uses them for a missing negative prompt."""
-        text = self._resources.negative_text(family, self._request)
-        with self.watch.stage("tokenize"):
-            tokens = tokenize(family.tokenizers, text or "", plan.tokenizers)
-        self._is_truncated |= any(each.is_truncated for each in tokens.values())
-        found = token_tensors(family.tokenizers, tokens)
+        found = token_tensors(family.tokenizers, negative)
         for encoder, call in plan.encoders.items():
-            if text is None:
+            if texts.has_zeros:
                 found |= {name: np.zeros_like(array) for name, array in positive.items() if name.startswith(f"{encoder}.")}
             else:
-                make = partial(self._run_encoder, family, call, encoder, tokens)
-                with self._reading():  # no engine is replaced meanwhile
-                    kept = self._resources.negatives
-                    found |= kept.get((call.engine, text), make) if self._engines.is_current else make()
+                tokenizer = str(family.bundle.components[encoder].tokenizer)
+                tokens, filling = negative[tokenizer], texts.filling(negative, tokenizer)
+                chunks = [*map(tokens.chunk, range(len(tokens))), *filling]
+                found |= join_chunks(self._kept(family, call, encoder, chunks), tokens)
         return found
 
-    def _encode(self, family: Family, call: Call, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
-        """Outputs of one text encoder for the prompt, computed once per request."""
+    def _kept(self, family: Family, call: Call, encoder: str, chunks: Iterable[Tokens]) -> list[Tensors]:
+        """Outputs of a text encoder for chunks that later requests are likely to have too."""
+        found = []
+        for chunk in chunks:
+            make = partial(self._run_encoder, family, call, encoder, chunk)
+            with self._reading():  # no engine is replaced meanwhile
+                kept, key = self._resources.negatives, (call.engine, chunk_key(chunk))
+                found.append(kept.get(key, make) if self._engines.is_current else make())
+        return found
+
+    def _encode(self, family: Family, call: Call, encoder: str, tokens: Tokens) -> list[Tensors]:
+        """Outputs of one text encoder for each chunk of the prompt, computed once per request."""
         if call.engine not in self._encoded:
-            self._encoded[call.engine] = self._run_encoder(family, call, encoder, tokens)
+            chunks = map(tokens.chunk, range(len(tokens)))
+            self._encoded[call.engine] = [self._run_encoder(family, call, encoder, chunk) for chunk in chunks]
         return self._encoded[call.engine]
 
-    def _run_encoder(self, family: Family, call: Call, encoder: str, tokens: Mapping[str, Tokens]) -> Tensors:
-        engine = self._engine(call.engine)
+    def _run_encoder(self, family: Family, call: Call, encoder: str, chunk: Tokens) -> Tensors:
+        engine, tokenizer = self._engine(call.engine), str(family.bundle.components[encoder].tokenizer)
         with self._reading(), self.watch.stage("text") as lap:
-            found = family.encode(encoder, tokens, engine)
+            found = family.encode(encoder, {tokenizer: chunk}, engine)
         self._record(call, lap.ms)
         return found
 
@@ -340,6 +345,7 @@ class Generation:
             "negative_prompt": request.negative_prompt if candidate.is_guided else None,
             "ignored": {"negative_prompt": request.negative_prompt} if is_ignored else {},
             "truncated": self._is_truncated,
+            "plain_prompt": request.plain_prompt,
             "seed": self._seed,
             "candidate": candidate.name,
             "denoiser": candidate.denoiser,

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from costroute_rt.cost.correction import Clock
 from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED
-from costroute_rt.sampling.scheduler import SchedulerConfig, replan
+from costroute_rt.sampling.scheduler import replan
+from costroute_rt.sampling.scheduler_config import SchedulerConfig
 from costroute_rt.sampling.step_table import StepTable
 
 if TYPE_CHECKING:

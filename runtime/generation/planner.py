@@ -13,7 +13,7 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
 from costroute_rt.cost.allocation import Allocation, FloatArray, allocate
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.error import BudgetError, ConfigError, EngineError, Reason
+from costroute_rt.error import BudgetError, ConfigError, EngineError, PromptError, Reason
 from costroute_rt.family.resources import Resources
 from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.judgement import Judgement
@@ -48,12 +48,12 @@ def plan_calls(resources: Resources, request: Request) -> Plans:
     allowed = resources.candidates(request)
     wanted = [each for each in allowed if each.has_bundle] or allowed
     plans, unfit = dict[str, Sequence[Call]](), {each.name: NO_BUNDLE for each in allowed if each not in wanted}
-    problems = list[ConfigError | EngineError]()
+    problems = list[ConfigError | EngineError | PromptError]()
     for candidate in wanted:
         try:
             _check_stated(resources, candidate, request)
             plans[candidate.name] = resources.calls(candidate, request)
-        except (ConfigError, EngineError) as error:
+        except (ConfigError, EngineError, PromptError) as error:
             problems.append(error)
             unfit[candidate.name] = error.problem if isinstance(error, EngineError) else str(error)
     if not plans:

@@ -14,10 +14,10 @@ from costroute_rt.engines.building.progress import Stage, Step, Tracker
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName, Size
 from costroute_rt.engines.bundle.size import axis_lengths
-from costroute_rt.family.conditioning import tokenize
 from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.family import request_size
 from costroute_rt.family.resources import Resources
+from costroute_rt.family.texts import chunk_key
 from costroute_rt.request import Request
 
 _FIRST_RUN = 3.0
@@ -43,10 +43,11 @@ def warm_up(resources: Resources, tracker: Tracker) -> Iterator[bool]:
         family = resources.family(candidate)
         if candidate.is_guided and not family.uses_zeros:
             plan = family.plan(candidate, family.sizes.first(family.bundle))
-            tokens = tokenize(family.tokenizers, "", plan.tokenizers)
+            tokens = family.tokenize("", plan.tokenizers)
             for encoder, call in plan.encoders.items():
                 encode = partial(family.encode, encoder, tokens, resources.engines.get(call.engine))
-                resources.negatives.get((call.engine, ""), encode)
+                key = call.engine, chunk_key(tokens[str(family.bundle.components[encoder].tokenizer)])
+                resources.negatives.get(key, encode)
     tracker.check()
 
 

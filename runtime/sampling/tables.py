@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from costroute_rt.sampling.scheduler import SchedulerConfig, build_table, from_diffusers
+from costroute_rt.sampling.diffusers_config import from_diffusers
+from costroute_rt.sampling.scheduler import build_table
+from costroute_rt.sampling.scheduler_config import SchedulerConfig
 from costroute_rt.sampling.step_table import StepTable
 
 

@@ -20,7 +20,8 @@ from costroute_rt.runtime import Runtime
 from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 IMAGE = ImageChoice(
-    max_ms=None, or_fastest=False, candidate=None, lam=0.0, tolerance=0.0, count=1, negative_prompt=None, height=None, width=None
+    max_ms=None, or_fastest=False, candidate=None, lam=0.0, tolerance=0.0, count=1, negative_prompt=None, height=None, width=None,
+    plain_prompt=False,
 )  # fmt: skip
 PROMPTS = ["a lake", "a long and winding road to a house behind the hills"] * 20
 

@@ -356,6 +356,11 @@ def test_info_quotes_prompts_that_a_shell_or_gen_would_take_for_something_else(p
     assert reproduce({"prompt": prompt, "seed": 1}) == command
 
 
+def test_info_repeats_that_a_prompt_was_read_literally() -> None:
+    assert reproduce({"prompt": "a", "plain_prompt": True}) == "costroute-rt gen a --seed 0 --plain-prompt"
+    assert "--plain-prompt" not in str(reproduce({"prompt": "a", "plain_prompt": False}))
+
+
 def test_doctor_finds_a_store_that_is_a_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("home").touch()
     monkeypatch.setenv("COSTROUTE_HOME", "home")

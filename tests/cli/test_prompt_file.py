@@ -21,7 +21,8 @@ from costroute_rt.error import ConfigError
 from tests.runtime.fakes import FakeClock
 
 IMAGE = ImageChoice(
-    max_ms=None, or_fastest=False, candidate=None, lam=0.0, tolerance=0.0, count=1, negative_prompt=None, height=None, width=None
+    max_ms=None, or_fastest=False, candidate=None, lam=0.0, tolerance=0.0, count=1, negative_prompt=None, height=None, width=None,
+    plain_prompt=False,
 )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from costroute_rt.error import ConfigError
-from costroute_rt.sampling.scheduler import build_table, from_diffusers, replan
+from costroute_rt.sampling.diffusers_config import from_diffusers
+from costroute_rt.sampling.scheduler import build_table, replan
 from costroute_rt.sampling.step_table import StepTable, advance
 from tests.runtime.sampling.test_scheduler import NOISE, Case, compared_with_diffusers, predict, read_case, run_diffusers
 

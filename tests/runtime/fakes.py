@@ -18,6 +18,7 @@ from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.family import Family
 from costroute_rt.family.resources import Resources
+from costroute_rt.family.texts import chunk_key
 from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.runtime import Runtime
 
@@ -211,6 +212,13 @@ def open_fake_runtime(
 def steady(ms: float, *, p95: float = 1.0) -> EngineCost:
     """The cost of an engine that takes `ms` per image, and `p95` times that at the 95th percentile."""
     return EngineCost(engine="fake/engine/graph", digest="0" * 32, call=call_cost(ms, p95 * ms), load=call_cost(LOAD_MS, LOAD_MS))
+
+
+def is_kept(resources: Resources, encoder: str, text: str) -> bool:
+    """Whether what the text encoder makes of a negative prompt is kept."""
+    family = resources.main_family
+    tokenizer = str(family.bundle.components[encoder].tokenizer)
+    return (f"{family.name}/{encoder}/encode", chunk_key(family.tokenize(text, [tokenizer])[tokenizer])) in resources.negatives
 
 
 def call_cost(median_ms: float, p95_ms: float) -> CallCost:

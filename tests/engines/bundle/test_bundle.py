@@ -174,6 +174,13 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set(10**13, *TOKENIZER, "max_length"), "65536 or less"),
     (_set(16, *TOKENIZER, "drop"), "drop is 16: expected less than max_length"),
     (_set("middle", *TOKENIZER, "pad_side"), "expected right or left"),
+    (_set("A1111", *TOKENIZER, "prompt_syntax"), "prompt_syntax is 'A1111': expected none or a1111"),
+    (_set(None, *TOKENIZER, "prompt_syntax"), "expected text"),
+    (
+        lambda manifest: manifest["tokenizers"]["tokenizer"].update(prompt_syntax="a1111", prefix="a "),
+        "prompt_syntax is 'a1111': expected no template",
+    ),
+    (_set(["rows", "text_tokens"], "graphs", "text_encoder/model.onnx", "inputs", "input_ids", "shape"), "expected int64 with the axes"),
     (_set(1, *TOKENIZER, "prefix"), "prefix is 1: expected text"),
     (_set("\ud800", *TOKENIZER, "prefix"), "half of a surrogate pair"),
     (_set(2**40, *TOKENIZER, "pad_id"), "pad_id is 1099511627776: expected 2147483647 or less"),

@@ -29,7 +29,7 @@ class FakeRuntime:
         self.calls: list[tuple[str, str, int]] = []
         self._before = before
 
-    def generate(self, prompt: str, *, candidate: str, seed: int) -> Any:
+    def generate(self, prompt: str, *, candidate: str, seed: int, plain_prompt: bool = False) -> Any:
         self._before()
         if "impossible" in prompt:
             raise PromptError("the prompt is impossible")

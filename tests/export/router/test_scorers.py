@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BackendError, BundleError, ConfigError
+from costroute_rt.export.router.clip_scorer import AestheticScorer, ClipScorer
 from costroute_rt.export.router.prompts import PromptRow
-from costroute_rt.export.router.scorers import ClipScorer, FunctionScorer, PostcardScorer, open_scorers
+from costroute_rt.export.router.scorers import FunctionScorer, PostcardScorer, open_scorers
 
 PIXELS = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)
 PROMPT = PromptRow(prompt_id="p", prompt="a red house", extra={}, stated={"house": "red", "tree_count": 3})
@@ -60,8 +62,8 @@ def test_a_function_in_the_working_folder_scores(module: str, bundle: Bundle) ->
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        ("sharpness", "expected postcard, clip:FOLDER or module:function"),
-        ("my_scorers:", "expected postcard, clip:FOLDER or module:function"),
+        ("sharpness", "expected postcard, clip:FOLDER, pickscore:FOLDER"),
+        ("my_scorers:", "expected postcard, clip:FOLDER, pickscore:FOLDER"),
         ("no_such_module:score", "ModuleNotFoundError"),
         ("my_scorers:missing", "AttributeError"),
         ("broken_scorers:score", "ValueError: not today"),
@@ -170,6 +172,67 @@ def test_clip_score_is_that_of_the_model_in_the_folder(tmp_path: Path) -> None:
         assert found[-1] == pytest.approx(2.5 * max(cosine, 0.0), abs=1e-4)
     assert len(set(found)) > 1
     scorer.close()
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("kind", ["pickscore", "hps"])
+def test_scores_of_clip_shaped_models_follow_their_formulas(kind: str, tmp_path: Path) -> None:
+    torch, transformers = pytest.importorskip("torch", reason=NO_CLIP), pytest.importorskip("transformers", reason=NO_CLIP)
+    write_clip(tmp_path / "tiny")
+    model = transformers.CLIPModel.from_pretrained(tmp_path / "tiny")
+    processor = transformers.CLIPProcessor.from_pretrained(tmp_path / "tiny", use_fast=False)
+    with torch.inference_mode():
+        out = model(**processor(text=[PROMPT.prompt], images=[PIXELS], return_tensors="pt"))
+    logit = float(out.logits_per_image)
+    wanted = logit if kind == "pickscore" else logit / model.logit_scale.exp().item()
+    scorer = ClipScorer.open(tmp_path / "tiny", kind)
+    assert scorer.name == f"{kind}_tiny"
+    assert scorer.score(PIXELS, PROMPT) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.export
+def test_an_aesthetic_head_rates_the_image_alone(tmp_path: Path, bundle: Bundle) -> None:
+    torch, transformers = pytest.importorskip("torch", reason=NO_CLIP), pytest.importorskip("transformers", reason=NO_CLIP)
+    write_clip(tmp_path / "tiny")
+    torch.manual_seed(1)
+    head = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Dropout(0.2), torch.nn.Linear(6, 4), torch.nn.Linear(4, 1)).eval()
+    save_file({f"layers.{name}": value.numpy() for name, value in head.state_dict().items()}, tmp_path / "head.safetensors")
+    model = transformers.CLIPModel.from_pretrained(tmp_path / "tiny")
+    processor = transformers.CLIPProcessor.from_pretrained(tmp_path / "tiny", use_fast=False)
+    with torch.inference_mode():
+        image = model.get_image_features(**processor(images=[PIXELS], return_tensors="pt"))
+        wanted = float(head(image / image.norm()))
+    (scorer,) = open_scorers([f"aesthetic:{tmp_path / 'tiny'},{tmp_path / 'head.safetensors'}"], bundle)
+    assert scorer.name == "aesthetic_head"
+    other = PromptRow(prompt_id="q", prompt="something else", extra={})
+    assert scorer.score(PIXELS, PROMPT) == scorer.score(PIXELS, other) == pytest.approx(wanted, rel=1e-4)
+    save_file({"weight": np.ones((1, 5), np.float32), "bias": np.ones(1, np.float32)}, tmp_path / "tiny" / "aesthetic.safetensors")
+    with pytest.raises(ConfigError, match="takes 5 numbers, the model in"):
+        AestheticScorer.open(str(tmp_path / "tiny"))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        {"0.weight": np.ones((2, 8), np.float32)},
+        {"0.weight": np.ones((2, 8), np.float32), "2.weight": np.ones((1, 3), np.float32)},
+        {"weight": np.ones(8, np.float32)},
+        {"weight": np.full((1, 8), np.nan, np.float32)},
+        {"weight": np.ones((1, 8), np.float32), "bias": np.ones(2, np.float32)},
+    ],
+)
+def test_a_file_that_is_no_head_is_refused(tensors: dict[str, Any], tmp_path: Path) -> None:
+    save_file(tensors, tmp_path / "head.safetensors")
+    with pytest.raises(ConfigError, match="linear layers one after the other"):
+        AestheticScorer.open(f"{tmp_path},{tmp_path / 'head.safetensors'}")
+
+
+def test_a_head_that_is_missing_or_no_safetensors_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("nothing of this")
+    for spec in (str(tmp_path), f"{tmp_path},{tmp_path / 'text.safetensors'}"):
+        with pytest.raises(ConfigError, match="a safetensors file with a linear layer"):
+            AestheticScorer.open(spec)
 
 
 @pytest.mark.export

@@ -14,6 +14,7 @@ from costroute_rt.error import PromptError
 from costroute_rt.export.router import states
 from costroute_rt.export.router.states import read_states
 from costroute_rt.family.conditioning import StatesSource
+from costroute_rt.request import Request
 from tests.tiny_bundle import LENGTH, WIDTH
 
 
@@ -30,7 +31,7 @@ def test_states_are_those_the_runtime_routes_by(tiny_bundle: Path, engine_home: 
     assert found.lengths[0] > found.lengths[1] > 0
     with Runtime.open(tiny_bundle, home=engine_home, build=True) as runtime:
         resources = replace(runtime._resources, states_source=StatesSource.open(runtime._resources.main_family.bundle))
-        own = [each for prompt in prompts if (each := resources.text_states(prompt, resources.engines.lease())) is not None]
+        own = [each for prompt in prompts if (each := resources.text_states(Request(prompt=prompt), resources.engines.lease())) is not None]
     np.testing.assert_array_equal(found.states, np.concatenate([each.states for each in own]))
     np.testing.assert_array_equal(found.lengths, np.concatenate([each.lengths for each in own]))
 

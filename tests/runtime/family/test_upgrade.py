@@ -28,7 +28,7 @@ from costroute_rt.family.upgrade import Upgrade
 from costroute_rt.runtime import StepEvent
 from tests import gated_backend
 from tests.engines.conftest import quarantine
-from tests.runtime.fakes import CALL_MS, BoxedEngine, FakeDevice, FakeEngine, steady
+from tests.runtime.fakes import CALL_MS, BoxedEngine, FakeDevice, FakeEngine, is_kept, steady
 
 PROMPT = "a red house by a lake"
 OPEN_S = 60.0
@@ -217,7 +217,6 @@ def test_engines_that_are_taken_while_the_runtime_closes_are_closed(upgraded: Up
 def test_a_replaced_text_encoder_leaves_no_encoding_of_a_negative_prompt(upgraded: Upgraded) -> None:
     """It is replaced while a request runs that goes on with it."""
     name = "tiny/text_encoder/encode"
-    key = name, "fog"
     engine = upgraded._open(name)
 
     def replace_it(called: str) -> None:
@@ -226,9 +225,9 @@ def test_a_replaced_text_encoder_leaves_no_encoding_of_a_negative_prompt(upgrade
 
     upgraded.device.on_call.append(replace_it)
     upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1, negative_prompt="fog")
-    assert (engine.calls, key in upgraded.resources.negatives) == (0, False)
+    assert (engine.calls, is_kept(upgraded.resources, "text_encoder", "fog")) == (0, False)
     upgraded.runtime.generate(PROMPT, candidate="base@4", seed=1, negative_prompt="fog")
-    assert (engine.calls, key in upgraded.resources.negatives) == (2, True)
+    assert (engine.calls, is_kept(upgraded.resources, "text_encoder", "fog")) == (2, True)
 
 
 def test_a_handler_of_log_messages_may_ask_for_the_state_of_the_build(upgraded: Upgraded) -> None:

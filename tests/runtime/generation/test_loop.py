@@ -11,7 +11,8 @@ import pytest
 
 from costroute_rt.generation.loop import Pace, Run
 from costroute_rt.sampling.noise import NoiseStream
-from costroute_rt.sampling.scheduler import SchedulerConfig, build_table, replan
+from costroute_rt.sampling.scheduler import build_table, replan
+from costroute_rt.sampling.scheduler_config import SchedulerConfig
 from costroute_rt.sampling.step_table import advance
 from tests.runtime.fakes import FakeClock
 

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from costroute_rt.error import ConfigError
+from costroute_rt.sampling.diffusers_config import from_diffusers
 from costroute_rt.sampling.noise_schedule import alphas_cumprod
-from costroute_rt.sampling.scheduler import SCHEDULERS, SchedulerConfig, build_table, from_diffusers, replan
-from costroute_rt.sampling.solver import unipc
+from costroute_rt.sampling.scheduler import SCHEDULERS, build_table, replan
+from costroute_rt.sampling.scheduler_config import KINDS, SchedulerConfig
+from costroute_rt.sampling.solver.unipc import unipc
 from costroute_rt.sampling.step_table import COLUMNS, MEMORY, Descent, FloatArray, StepTable, advance
 
 STEPS = (1, 2, 7, 20, 50)
@@ -26,7 +28,7 @@ STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "
 
 def make_config(name: str, **settings: Any) -> SchedulerConfig:
     own: dict[str, Any] = {"prediction_type": "flow_prediction" if name.startswith("flow") else "epsilon"}
-    own |= {"solver_type": SCHEDULERS[name].solver_types[0]} if name in SCHEDULERS else {}
+    own |= {"solver_type": KINDS[name].solver_types[0]} if name in KINDS else {}
     return SchedulerConfig(**({"name": name} | own | settings))
 
 
@@ -36,7 +38,7 @@ def make_table(config: SchedulerConfig, steps: int) -> StepTable:
 
 def known_configs() -> Iterator[SchedulerConfig]:
     """Every scheduler with each prediction type and feature that it supports."""
-    for name, scheduler in SCHEDULERS.items():
+    for name, scheduler in KINDS.items():
         for prediction_type in scheduler.prediction_types:
             for feature in (None, *scheduler.features):
                 if not (feature == "rescale_betas_zero_snr" and prediction_type == "epsilon" and name in ("ddim", "lcm")):
@@ -104,6 +106,10 @@ def latents() -> tuple[FloatArray, FloatArray]:
     return rng.standard_normal((2, 8)), rng.standard_normal((2, 8))
 
 
+def test_every_kind_of_scheduler_has_its_functions() -> None:
+    assert list(SCHEDULERS) == list(KINDS)
+
+
 @CONFIGS
 @pytest.mark.parametrize("steps", STEPS)
 def test_a_perfect_denoiser_ends_at_the_clean_latent(config: SchedulerConfig, steps: int, latents: tuple[FloatArray, FloatArray]) -> None:
@@ -121,7 +127,7 @@ def test_a_perfect_denoiser_ends_at_the_clean_latent(config: SchedulerConfig, st
 def test_the_noise_levels_of_a_table_fall(config: SchedulerConfig, steps: int) -> None:
     table = make_table(config, steps)
     assert len(table) == (2 * steps - 1 if config.name == "heun" else steps)
-    assert (np.diff(table.noise_levels[:: SCHEDULERS[config.name].rows_per_step]) < 0).all()
+    assert (np.diff(table.noise_levels[:: KINDS[config.name].rows_per_step]) < 0).all()
     assert (np.diff(table.timestep) <= 0).all()
     assert table.timestep[-1] >= 0
     assert table.timestep[0] <= config.num_train_timesteps

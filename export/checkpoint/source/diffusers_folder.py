@@ -1,0 +1,219 @@
+"""A pipeline as diffusers saves it: one folder for each network, with its configuration and weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from costroute_rt.error import BundleError
+from costroute_rt.export.checkpoint.refusal import (
+    BASE_MODEL,
+    check_tokenizer,
+    plain_value,
+    unknown_channels,
+    unknown_input,
+    unknown_width,
+)
+from costroute_rt.export.checkpoint.source.license import find_licenses, license_name
+from costroute_rt.export.checkpoint.source.network import Network, Source
+from costroute_rt.export.checkpoint.source.old_name import rename_attention
+from costroute_rt.export.checkpoint.source.parameter.of_class import CLASSES, parameters
+from costroute_rt.export.checkpoint.source.parameter.settings import Settings
+from costroute_rt.export.checkpoint.source.weights import choose_weights, read_all_weights
+from costroute_rt.export.checkpoint.weight_file import (
+    DOWNLOAD_AGAIN,
+    WeightFiles,
+    check_content,
+    check_place,
+    check_places,
+    find_weight_files,
+    read_config,
+)
+
+MODEL_INDEX = "model_index.json"
+_DIFFUSERS = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"}
+_TRANSFORMERS = {"safetensors": "model", "bin": "pytorch_model"}
+_TOKENIZER = ("transformers", "CLIPTokenizer(Fast)?")
+_STABLE_DIFFUSION = {
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "tokenizer": _TOKENIZER,
+    "scheduler": ("diffusers", r"\w+Scheduler"),
+}
+_XL = _STABLE_DIFFUSION | {"text_encoder_2": ("transformers", "CLIPTextModelWithProjection"), "tokenizer_2": _TOKENIZER}
+PIPELINES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "StableDiffusionPipeline": _STABLE_DIFFUSION,
+    "LatentConsistencyModelPipeline": _STABLE_DIFFUSION,
+    "StableDiffusionXLPipeline": _XL,
+}
+"""Library and class of each part, by pipeline; whoever opens the bundle with diffusers imports what its index names."""
+_SIZES = "projection_class_embeddings_input_dim"
+_NOT_EXPORTED = ("feature_extractor", "image_encoder", "safety_checker")
+_SUPPORTED = "only pipelines of Stable Diffusion 1.x, 2.x and XL, and latent consistency models can be exported"
+_INSTEAD = {
+    "StableDiffusionXLImg2ImgPipeline": "of an XL refiner, export its base model; otherwise name StableDiffusionXLPipeline in its place",
+    "StableDiffusionImg2ImgPipeline": "its networks are those of a StableDiffusionPipeline: name that in its place",
+    "StableDiffusionControlNetPipeline": f"ControlNet is not supported; {BASE_MODEL}",
+    "StableDiffusionXLControlNetPipeline": f"ControlNet is not supported; {BASE_MODEL}",
+    **dict.fromkeys(
+        (
+            "StableDiffusionInpaintPipeline", "StableDiffusionXLInpaintPipeline", "StableDiffusionDepth2ImgPipeline",
+            "StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline", "StableDiffusionUpscalePipeline",
+            "StableDiffusionImageVariationPipeline",
+        ),
+        BASE_MODEL,
+    ),
+}  # fmt: skip
+"""What to do instead, for pipelines that a user may take for a supported one."""
+
+
+def open_folder(path: Path, *, variant: str | None = None) -> Source:
+    """The pipeline in a folder; raises BundleError for what cannot be exported.
+
+    variant: of the weight files, such as `fp16`; it is taken where it exists.
+    """
+    return _Folder.read(path, variant).source()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folder:
+    """A folder whose index and places were checked."""
+
+    path: Path
+    index: Mapping[str, Any]
+    pipeline: str
+    variant: str | None
+
+    @classmethod
+    def read(cls, path: Path, variant: str | None) -> _Folder:
+        check_place(path / MODEL_INDEX, path)
+        index = read_config(path / MODEL_INDEX)
+        pipeline = index.get("_class_name")
+        if not isinstance(pipeline, str) or pipeline not in PIPELINES:
+            instead = _INSTEAD.get(pipeline) if isinstance(pipeline, str) else None
+            raise BundleError(path, f"it holds a {plain_value(pipeline)}", f"{_SUPPORTED}; {instead}" if instead else _SUPPORTED)
+        found = cls(path=path, index=index, pipeline=pipeline, variant=variant)
+        found.check_parts()
+        return found
+
+    @property
+    def parts(self) -> Mapping[str, tuple[str, str]]:
+        return PIPELINES[self.pipeline]
+
+    def check_parts(self) -> None:
+        """Raises BundleError if the index names other classes than those of the pipeline, or a folder is missing or leads out."""
+        if self.index.get("requires_aesthetics_score") is True:
+            raise BundleError(self.path, "it is a refiner, which needs an image and an aesthetic score", BASE_MODEL)
+        for name, value in self.index.items():
+            if name.startswith("_") or name in _NOT_EXPORTED or not isinstance(value, list):
+                continue
+            library, kind = self.parts.get(name, (None, ""))
+            is_known = len(value) == 2 and value[0] == library and isinstance(value[1], str) and re.fullmatch(kind, value[1], re.ASCII)
+            if not is_known and not (value == [None, None] and library is None):
+                problem = f"its part {name} is {plain_value(value)}"
+                raise BundleError(self.path / MODEL_INDEX, problem, f"only the usual parts of a {self.pipeline} can be exported")
+        for name in self.parts:
+            if not (self.path / name).is_dir():
+                raise BundleError(self.path / name, "this folder of the checkpoint is missing", "download the whole checkpoint")
+            check_places(self.path / name, self.path)
+
+    def source(self) -> Source:
+        configs = {name: self.config(name) for name in self.parts if self.parts[name][1] in CLASSES}
+        check_configs(configs, self.path)
+        self.check_variant()
+        licenses = find_licenses(self.path)
+        is_xl = "text_encoder_2" in configs
+        return Source(
+            path=self.path,
+            name=self.path.resolve().name if self.path.name in ("", "..") else self.path.name,
+            family="sdxl" if is_xl else "sd2" if configs["unet"].get("use_linear_projection") is True else "sd1",
+            pipeline=self.pipeline,
+            networks={name: self.network(name, config) for name, config in configs.items()},
+            tokenizers={name: self.tokenizer(name) for name in self.parts if self.parts[name] == _TOKENIZER},
+            scheduler=read_config(self.path / "scheduler" / "scheduler_config.json"),
+            force_zeros_for_empty_prompt=is_xl and self.index.get("force_zeros_for_empty_prompt", True) is True,
+            licenses=licenses,
+            license=license_name(licenses),
+        )
+
+    def config(self, name: str) -> dict[str, Any]:
+        """The settings of a network; raises BundleError if its class is another one."""
+        config = read_config(self.path / name / "config.json")
+        _check_class(self.path / name, config, self.parts[name][1])
+        return config
+
+    def network(self, name: str, config: Mapping[str, Any]) -> Network:
+        """One network with its weights; raises BundleError if a parameter is missing or has another shape."""
+        folder, class_name = self.path / name, self.parts[name][1]
+        wanted = parameters(class_name, config, folder / "config.json")
+        found = read_all_weights(self.weight_files(name).files)
+        if class_name == "AutoencoderKL":
+            found = rename_attention(found)
+        return Network(name=name, class_name=class_name, config=config, weights=choose_weights(found, wanted, name, folder))
+
+    def check_variant(self) -> None:
+        """Raises BundleError if a variant is wanted that no network has."""
+        found = {self.weight_files(name).variant for name in self.parts if self.parts[name][1] in CLASSES}
+        if self.variant is not None and self.variant not in found:
+            raise BundleError(self.path, f"it has no weight file of the variant {self.variant}", "name one that it has, or none")
+
+    def weight_files(self, name: str) -> WeightFiles:
+        stems = _TRANSFORMERS if self.parts[name][0] == "transformers" else _DIFFUSERS
+        return find_weight_files(self.path / name, stems, self.variant)
+
+    def tokenizer(self, name: str) -> Path:
+        """The folder of a tokenizer whose files exist and are text; raises BundleError."""
+        folder = self.path / name
+        check_tokenizer(folder)
+        words = [folder / "vocab.json", folder / "merges.txt"]
+        if not all(path.exists() for path in words):
+            words = [folder / "tokenizer.json"]
+            if not words[0].exists():
+                raise BundleError(folder, "it has neither vocab.json and merges.txt nor tokenizer.json", "download the whole checkpoint")
+        for path in words:
+            check_content(path)
+        return folder
+
+
+def check_configs(configs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Raises BundleError if the denoiser has an input that the runtime does not feed, or does not fit the other networks.
+
+    configs: settings of each network by its folder.
+    """
+    unet, is_xl = configs["unet"], "text_encoder_2" in configs
+    latents = configs["vae"].get("latent_channels", 4)
+    encoders = [configs[name] for name in ("text_encoder", "text_encoder_2") if name in configs]
+    width = sum(Settings(config, path).whole("hidden_size", 512) for config in encoders)
+    found = unknown_channels(unet, latents) or unknown_input(unet, takes_guidance=True, takes_sizes=is_xl) or unknown_width(unet, width)
+    found = found or (_unknown_sizes(unet, encoders[1]) if is_xl else None)
+    if found is not None:
+        problem, remedy = found
+        raise BundleError(path, f"its denoiser {problem}", remedy)
+
+
+def _unknown_sizes(unet: Mapping[str, Any], encoder: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What an XL denoiser takes beside text, if it is not pooled text and six numbers for the image's sizes, and what to do instead."""
+    if unet.get("addition_embed_type") != "text_time":
+        return "takes no pooled text and image sizes, as those of Stable Diffusion XL do", BASE_MODEL
+    each, pooled, taken = unet.get("addition_time_embed_dim"), encoder.get("projection_dim", 512), unet.get(_SIZES)
+    if type(each) is not int or type(pooled) is not int:
+        return f"has {plain_value(each)} numbers for each size, and {plain_value(pooled)} for pooled text", DOWNLOAD_AGAIN
+    if taken == pooled + 5 * each:
+        return "is that of a refiner, which needs an image and an aesthetic score", BASE_MODEL
+    if taken != pooled + 6 * each:
+        return f"takes {plain_value(taken)} numbers beside text, pooled text and sizes are {pooled + 6 * each}", DOWNLOAD_AGAIN
+    return None
+
+
+def _check_class(folder: Path, config: Mapping[str, Any], class_name: str) -> None:
+    """Raises BundleError for a network of another class, or with quantised weights."""
+    names = config.get("architectures") if class_name.startswith("CLIP") else config.get("_class_name")
+    found = names[0] if isinstance(names, list) and len(names) == 1 else names
+    if found is not None and found != class_name:
+        raise BundleError(folder, f"it is a {plain_value(found)}", f"only a {class_name} can be exported here")
+    if config.get("quantization_config") is not None:
+        raise BundleError(folder, "its weights are quantised", "use the checkpoint in float16, bfloat16 or float32")

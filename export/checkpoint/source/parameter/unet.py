@@ -1,0 +1,167 @@
+"""The parameters of diffusers' UNet2DConditionModel, for the blocks and inputs that Stable Diffusion and its relatives have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from costroute_rt.export.checkpoint.source.parameter.layer import Parameters, convolution, linear, norm, resnet
+from costroute_rt.export.checkpoint.source.parameter.settings import MOST_BLOCKS, MOST_LAYERS, Settings
+
+_WIDTHS = (320, 640, 1280, 1280)
+_DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
+_UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
+_MIDDLE = "UNetMidBlock2DCrossAttn"
+_MOST_DEPTH = 64
+_ONLY = {
+    "attention_type": "default", "class_embed_type": None, "class_embeddings_concat": False, "cross_attention_norm": None,
+    "dual_cross_attention": False, "num_attention_heads": None, "num_class_embeds": None, "only_cross_attention": False,
+    "resnet_time_scale_shift": "default", "time_embedding_type": "positional",
+}  # fmt: skip
+"""Settings that change the parameters, with the only value that is supported."""
+
+
+def unet_parameters(settings: Settings) -> Parameters:
+    """The parameters by name; raises BundleError for settings that are wrong or not supported."""
+    settings.only(**_ONLY)
+    return _Unet.read(settings).parameters(settings)
+
+
+def _depth(settings: Settings, key: str, value: object, layers: int) -> tuple[int, ...]:
+    """Transformer blocks of each layer of a block: given as one number for all, or as a list."""
+    depths = value if isinstance(value, list | tuple) else [value] * layers
+    if len(depths) != layers or not all(type(depth) is int and 1 <= depth <= _MOST_DEPTH for depth in depths):
+        settings.refuse(key, f"whole numbers from 1 to {_MOST_DEPTH}, one for each block or layer")
+    return tuple(depths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unet:
+    """What the blocks are made of; every list has an entry for each block on the way down."""
+
+    widths: tuple[int, ...]
+    down: tuple[str, ...]
+    up: tuple[str, ...]
+    layers: tuple[int, ...]
+    depths: tuple[tuple[int, ...], ...]
+    up_depths: tuple[tuple[int, ...], ...]
+    """In the order of the blocks on the way up."""
+    text: tuple[int, ...]
+    """Widths of the text that the blocks take."""
+    time: int
+    is_linear: bool
+    """Whether the projections around the transformer blocks are linear layers instead of convolutions."""
+
+    @classmethod
+    def read(cls, settings: Settings) -> _Unet:
+        widths = settings.widths("block_out_channels", _WIDTHS)
+        blocks = len(widths)
+        layers = settings.each("layers_per_block", 2, blocks, MOST_LAYERS)
+        down = settings.types("down_block_types", _DOWN, ("DownBlock2D", "CrossAttnDownBlock2D"))
+        up = settings.types("up_block_types", _UP, ("UpBlock2D", "CrossAttnUpBlock2D"))
+        for key, types in (("down_block_types", down), ("up_block_types", up)):
+            if len(types) != blocks:
+                settings.refuse(key, f"{blocks} blocks, as block_out_channels has")
+        key, reverse = "transformer_layers_per_block", "reverse_transformer_layers_per_block"
+        each = _per_block(settings, key, settings.values.get(key, 1), blocks)
+        up_each, up_key = (each[::-1], key) if settings.values.get(reverse) is None else (settings.values[reverse], reverse)
+        up_each = _per_block(settings, up_key, up_each, blocks)
+        up_layers = [count + 1 for count in reversed(layers)]
+        if up_key == key and any(isinstance(entry, list | tuple) for entry in each):
+            settings.refuse(key, f"single numbers, as there is no {reverse}")
+        return cls(
+            widths=widths, down=down, up=up, layers=layers,
+            depths=tuple(_depth(settings, key, entry, count) for entry, count in zip(each, layers, strict=True)),
+            up_depths=tuple(_depth(settings, up_key, entry, count) for entry, count in zip(up_each, up_layers, strict=True)),
+            text=settings.each("cross_attention_dim", 1280, blocks),
+            time=settings.optional("time_embedding_dim") or 4 * widths[0],
+            is_linear=settings.flag("use_linear_projection", False),
+        )  # fmt: skip
+
+    def parameters(self, settings: Settings) -> Parameters:
+        first = self.widths[0]
+        found = convolution("conv_in", first, settings.whole("in_channels", 4), settings.whole("conv_in_kernel", 3, 15))
+        found |= linear("time_embedding.linear_1", self.time, first) | linear("time_embedding.linear_2", self.time, self.time)
+        found |= self.conditions(settings)
+        for block in range(len(self.widths)):
+            found |= self.down_block(block)
+        found |= self.middle(settings)
+        for block in range(len(self.widths)):
+            found |= self.up_block(block)
+        found |= norm("conv_norm_out", first)
+        return found | convolution("conv_out", settings.whole("out_channels", 4), first, settings.whole("conv_out_kernel", 3, 15))
+
+    def conditions(self, settings: Settings) -> Parameters:
+        """The embeddings of the guidance scale, of pooled text and image sizes, and of wider text."""
+        found: Parameters = {}
+        guidance = settings.optional("time_cond_proj_dim")
+        if guidance is not None:
+            found |= linear("time_embedding.cond_proj", self.widths[0], guidance, has_bias=False)
+        if settings.values.get("addition_embed_type") is not None:
+            settings.only(addition_embed_type="text_time")
+            taken = settings.whole("projection_class_embeddings_input_dim", 0)
+            found |= linear("add_embedding.linear_1", self.time, taken) | linear("add_embedding.linear_2", self.time, self.time)
+        if settings.values.get("encoder_hid_dim_type") is not None:
+            settings.only(encoder_hid_dim_type="text_proj")
+        wider = settings.optional("encoder_hid_dim")
+        return found if wider is None else found | linear("encoder_hid_proj", self.text[0], wider)
+
+    def down_block(self, block: int) -> Parameters:
+        name, width, found = f"down_blocks.{block}", self.widths[block], Parameters()
+        for layer in range(self.layers[block]):
+            taken = self.widths[max(block - 1, 0)] if layer == 0 else width
+            found |= resnet(f"{name}.resnets.{layer}", width, taken, self.time)
+            if self.down[block] == "CrossAttnDownBlock2D":
+                found |= self.attention(f"{name}.attentions.{layer}", width, self.text[block], self.depths[block][layer])
+        is_last = block == len(self.widths) - 1
+        return found if is_last else found | convolution(f"{name}.downsamplers.0.conv", width, width)
+
+    def middle(self, settings: Settings) -> Parameters:
+        kind, width = settings.values.get("mid_block_type", _MIDDLE), self.widths[-1]
+        if kind is None:
+            return {}
+        found = resnet("mid_block.resnets.0", width, width, self.time)
+        if kind == "UNetMidBlock2D":
+            return found
+        settings.only(mid_block_type=_MIDDLE)
+        found |= self.attention("mid_block.attentions.0", width, self.text[-1], self.depths[-1][0])
+        return found | resnet("mid_block.resnets.1", width, width, self.time)
+
+    def up_block(self, block: int) -> Parameters:
+        name, last, found = f"up_blocks.{block}", len(self.widths) - 1, Parameters()
+        down = last - block
+        width, before, skipped = self.widths[down], self.widths[min(down + 1, last)], self.widths[max(down - 1, 0)]
+        layers = self.layers[down] + 1
+        for layer in range(layers):
+            taken = (before if layer == 0 else width) + (skipped if layer == layers - 1 else width)
+            found |= resnet(f"{name}.resnets.{layer}", width, taken, self.time)
+            if self.up[block] == "CrossAttnUpBlock2D":
+                found |= self.attention(f"{name}.attentions.{layer}", width, self.text[down], self.up_depths[block][layer])
+        return found if block == last else found | convolution(f"{name}.upsamplers.0.conv", width, width)
+
+    def attention(self, name: str, width: int, text: int, depth: int) -> Parameters:
+        """Transformer2DModel of diffusers."""
+        project = linear if self.is_linear else lambda name, given, taken: convolution(name, given, taken, 1)
+        found = norm(f"{name}.norm", width) | project(f"{name}.proj_in", width, width)
+        for index in range(depth):
+            found |= _transformer_block(f"{name}.transformer_blocks.{index}", width, text)
+        return found | project(f"{name}.proj_out", width, width)
+
+
+def _per_block(settings: Settings, key: str, value: object, blocks: int) -> Sequence[object]:
+    entries = value if isinstance(value, list | tuple) else [value] * min(blocks, MOST_BLOCKS)
+    if len(entries) != blocks:
+        settings.refuse(key, f"a whole number, or a list of {blocks}")
+    return entries
+
+
+def _transformer_block(name: str, width: int, text: int) -> Parameters:
+    """BasicTransformerBlock of diffusers: self-attention, cross-attention and a gated feed-forward network."""
+    found: Parameters = {}
+    for index, taken in (("1", width), ("2", text)):
+        found |= norm(f"{name}.norm{index}", width) | linear(f"{name}.attn{index}.to_q", width, width, has_bias=False)
+        for part in ("to_k", "to_v"):
+            found |= linear(f"{name}.attn{index}.{part}", width, taken, has_bias=False)
+        found |= linear(f"{name}.attn{index}.to_out.0", width, width)
+    found |= norm(f"{name}.norm3", width) | linear(f"{name}.ff.net.0.proj", 8 * width, width)
+    return found | linear(f"{name}.ff.net.2", width, 4 * width)

@@ -1,0 +1,142 @@
+"""Choosing the steps of a run: its timesteps and noise levels, before a solver turns them into rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from costroute_rt.error import ConfigError
+from costroute_rt.sampling import noise_schedule
+from costroute_rt.sampling.scheduler_config import SchedulerConfig
+from costroute_rt.sampling.step_table import Descent, FloatArray
+
+_LEAST_SIGNAL = 1e-6
+_LARGEST_MU = 100.0
+"""Larger values, which overflow, give a shift that is refused as too large."""
+
+
+def shift_by_tokens(config: SchedulerConfig, tokens: int | None) -> SchedulerConfig:
+    """The scheduler with the shift for an image of `tokens` latent tokens, as diffusers' FLUX pipelines compute it."""
+    if not config.use_dynamic_shifting:
+        return config
+    if tokens is None or tokens < 1:
+        raise ConfigError("tokens", tokens, "the number of latent tokens, which this scheduler's shift depends on")
+    slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+    mu = config.base_shift + slope * (tokens - config.base_image_seq_len)
+    if config.time_shift_type == "linear":
+        return replace(config, shift=mu)
+    return replace(config, shift=math.exp(min(mu, _LARGEST_MU)))
+
+
+def choose_ddim(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """Steps that each aim a fixed stride below their timestep, as in diffusers; the next need not start there (7 steps of 1000)."""
+    signal = _train_signal(config)
+    timestep = _space(config, num_inference_steps).round()
+    if timestep[0] >= config.num_train_timesteps:
+        raise ConfigError("steps_offset", config.steps_offset, f"timesteps below {config.num_train_timesteps}, not {timestep[0]:.0f}")
+    now = timestep.astype(np.int64)
+    target = now - config.num_train_timesteps // num_inference_steps
+    last = 1.0 if config.set_alpha_to_one else signal[0]
+    signal_after = np.where(target >= 0, signal[np.maximum(target, 0)], last)
+    return Descent(timestep=timestep, entry=np.sqrt(1 - signal[now]), exit=np.sqrt(1 - signal_after))
+
+
+def choose_lcm(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """An evenly spaced selection of the distillation's timesteps; timestep_spacing has no effect."""
+    original = config.original_inference_steps
+    if not num_inference_steps <= original <= config.num_train_timesteps:
+        raise ConfigError("num_inference_steps", num_inference_steps, f"1 to {original}, the model's original_inference_steps")
+    distilled = np.arange(original, 0, -1) * (config.num_train_timesteps // original) - 1
+    now = distilled[np.floor(np.linspace(0, original, num_inference_steps, endpoint=False)).astype(np.int64)]
+    levels = np.append(np.sqrt(1 - _train_signal(config)[now]), 0.0)
+    return Descent.through(now.astype(np.float64), levels)
+
+
+def choose_unscaled(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    train_sigmas = noise_schedule.to_sigmas(_train_signal(config))
+    timestep = _space(config, num_inference_steps)
+    sigmas = np.interp(timestep, np.arange(len(train_sigmas)), train_sigmas)
+    if config.use_karras_sigmas:
+        sigmas = noise_schedule.space_karras(sigmas[0], sigmas[-1], num_inference_steps)
+        timestep = noise_schedule.sigma_to_timestep(sigmas, train_sigmas)
+    # The denoiser sees x / sqrt(1 + sigma^2); with "leading", diffusers starts such that this has exactly unit variance.
+    start = math.hypot(sigmas[0], 1) if config.timestep_spacing == "leading" else float(sigmas[0])
+    ends_clean = config.final_sigmas_type == "zero" or config.name != "euler"
+    return Descent.through(timestep, np.append(sigmas, 0.0 if ends_clean else train_sigmas[0]), start)
+
+
+def choose_dpmpp(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    train_sigmas = noise_schedule.to_sigmas(_train_signal(config))
+    used = len(train_sigmas) - int(np.searchsorted(-np.log(train_sigmas[::-1]), config.lambda_min_clipped))
+    timestep = noise_schedule.space_inner_timesteps(
+        config.timestep_spacing, num_inference_steps, config.num_train_timesteps, used, config.steps_offset
+    )
+    sigmas = np.interp(timestep, np.arange(len(train_sigmas)), train_sigmas)
+    if config.use_karras_sigmas:
+        sigmas = noise_schedule.space_karras(train_sigmas[-1], train_sigmas[0], num_inference_steps)
+        timestep = noise_schedule.sigma_to_timestep(sigmas, train_sigmas)
+        timestep = np.trunc(timestep if config.beta_schedule == "squaredcos_cap_v2" else timestep.round())
+    return Descent.through(timestep, np.append(sigmas, 0.0 if config.final_sigmas_type == "zero" else train_sigmas[0]))
+
+
+def choose_flow_dpmpp(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """Shifted flow times; like diffusers, the timesteps are truncated to whole numbers, slightly below their noise levels."""
+    times = 1 - np.linspace(1, 1 / config.num_train_timesteps, num_inference_steps + 1)
+    sigmas = noise_schedule.shift_flow(times, config.shift)[:0:-1]
+    end = 0.0 if config.final_sigmas_type == "zero" else noise_schedule.to_sigmas(_train_signal(config)[:1])[0]
+    return Descent.through(np.trunc(sigmas * config.num_train_timesteps), np.append(sigmas, end))
+
+
+def choose_unipc(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    train_sigmas = noise_schedule.to_sigmas(_train_signal(config))
+    count = config.num_train_timesteps
+    timestep = noise_schedule.space_inner_timesteps(config.timestep_spacing, num_inference_steps, count, count, config.steps_offset)
+    sigmas = np.interp(timestep, np.arange(count), train_sigmas)
+    if config.use_karras_sigmas:
+        sigmas = noise_schedule.space_karras(train_sigmas[-1], train_sigmas[0], num_inference_steps)
+        timestep = noise_schedule.sigma_to_timestep(sigmas, train_sigmas).round()
+    lowest = sigmas[-1] if config.use_karras_sigmas else train_sigmas[0]
+    return Descent.through(timestep, np.append(sigmas, 0.0 if config.final_sigmas_type == "zero" else lowest))
+
+
+def choose_flow_unipc(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """Shifted flow times; a first level of 1, whose signal of 0 has no logarithm, is lowered by 1e-6 in float32, as in diffusers."""
+    times = np.linspace(1, 1 / config.num_train_timesteps, num_inference_steps + 1)[:-1]
+    sigmas = noise_schedule.shift_flow(times, config.shift)
+    if abs(sigmas[0] - 1) < _LEAST_SIGNAL:
+        sigmas[0] = np.float32(sigmas[0] - _LEAST_SIGNAL)
+    return Descent.through(
+        np.trunc(sigmas * config.num_train_timesteps), np.append(sigmas, 0.0 if config.final_sigmas_type == "zero" else sigmas[-1])
+    )
+
+
+def choose_flow(config: SchedulerConfig, num_inference_steps: int) -> Descent:
+    """diffusers' default sigmas, whose lowest is shifted twice: once for sigma_min and once here.
+
+    With use_dynamic_shifting, the sigmas that its FLUX pipelines pass instead: from 1 to 1 / steps, shifted.
+    """
+    count = config.num_train_timesteps
+    if config.use_dynamic_shifting:
+        times = np.linspace(1, 1 / num_inference_steps, num_inference_steps)
+    else:
+        times = np.linspace(count, noise_schedule.shift_flow(np.array(1 / count), config.shift) * count, num_inference_steps) / count
+    sigmas = noise_schedule.shift_flow(times, config.shift)
+    if config.shift_terminal:
+        if num_inference_steps == 1:
+            raise ConfigError("num_inference_steps", 1, "2 or more with shift_terminal, which is the level of the last of them")
+        sigmas = 1 - (1 - sigmas) * (1 - config.shift_terminal) / (1 - sigmas[-1])
+    if config.use_karras_sigmas:
+        sigmas = noise_schedule.space_karras(sigmas[0], sigmas[-1], num_inference_steps)
+    return Descent.through(sigmas * count, np.append(sigmas, 0.0))
+
+
+def _train_signal(config: SchedulerConfig) -> FloatArray:
+    return noise_schedule.alphas_cumprod(
+        config.num_train_timesteps, config.beta_start, config.beta_end, config.beta_schedule, config.rescale_betas_zero_snr
+    )
+
+
+def _space(config: SchedulerConfig, num_inference_steps: int) -> FloatArray:
+    return noise_schedule.space_timesteps(config.timestep_spacing, num_inference_steps, config.num_train_timesteps, config.steps_offset)
