@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building.lookup import engine_key
@@ -31,5 +32,4 @@ def _tokens(bundle: Bundle, name: str) -> Hashable:
     if component.tokenizer is None:
         return None
     spec = bundle.tokenizers[component.tokenizer]
-    others = (spec.max_length, spec.pad_id, spec.pad_side, spec.prefix, spec.suffix, spec.drop, spec.lower_case)
-    return bundle.files[spec.file].sha256, component.tokenizer, others
+    return bundle.files[spec.file].sha256, component.tokenizer, replace(spec, file="")
