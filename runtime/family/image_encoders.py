@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import Size
@@ -18,13 +18,17 @@ def find_image_encoders(bundle: Bundle, sizes: frozenset[Size], is_ready: Callab
     return frozenset(name for name in names if is_ready([name]))
 
 
-def check_image_encoders(bundle: Bundle, ready: frozenset[str], setup: Mapping[str, str]) -> None:
-    """Raises EngineError if no engine is ready, ConfigError if the bundle has no graph for one; setup: as the error carries it."""
-    usual = image_encoder_names(bundle)
+def check_image_encoders(bundles: Iterable[Bundle], ready: Mapping[str, frozenset[str]], setup: Mapping[str, str]) -> None:
+    """Raises EngineError if a bundle that can encode images has no engine ready, ConfigError if no bundle can.
+
+    ready: engines by bundle. setup: as the error carries it.
+    """
+    usual = {bundle.name: (bundle, names) for bundle in bundles if (names := image_encoder_names(bundle))}
     if not usual:
-        raise ConfigError("init_images", True, f"False: the bundle {bundle.family} has no graph that encodes images")
-    if not ready:
-        raise missing_image_encoder(usual[0]).located(setup=setup, bundle=bundle.root)
+        raise ConfigError("init_images", True, "False: there is no graph that encodes images")
+    for name, (bundle, names) in usual.items():
+        if not ready[name]:
+            raise missing_image_encoder(names[0]).located(setup=setup, bundle=bundle.root)
 
 
 def missing_image_encoder(name: str) -> EngineError:

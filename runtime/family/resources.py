@@ -10,6 +10,8 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import ConfigError, EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states
 from costroute_rt.family.engine_set import EngineSet, Lease
@@ -21,6 +23,7 @@ from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.quality import QualityEstimator
+from costroute_rt.sampling.image_run import steps_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +31,13 @@ class Resources:
     """The resources of one runtime; `Runtime.open` assembles them, and tests pass fakes."""
 
     families: Mapping[str, Family]
-    """Families by name."""
+    """Families by name; the router reads text states of the first. None if no candidate has a bundle."""
+    router_bundle: Bundle | None = None
+    """Holds the engines of the router: one of the families' bundles, or a pool; None without a router."""
     pool: tuple[Candidate, ...]
-    """Candidates of all families, in the order of the quality estimate."""
+    """Candidates of all families, and those without a bundle, in the order of the quality estimate."""
+    stated_ms: Mapping[str, float | None] = field(default_factory=dict)
+    """Milliseconds of an image of the candidates without a bundle, as far as known."""
     engines: EngineSet
     costs: CostModel
     quality: QualityEstimator
@@ -66,6 +73,18 @@ class Resources:
         """The first family, whose text states the router reads."""
         return next(iter(self.families.values()))
 
+    @property
+    def runnable(self) -> tuple[Candidate, ...]:
+        """The candidates that have a bundle."""
+        return tuple(each for each in self.pool if each.has_bundle)
+
+    def bundle(self, engine: str) -> Bundle:
+        """The bundle, or the pool's folder, that holds the graph of an engine."""
+        family = self.families.get(EngineName.parse(engine).family)
+        if family is None and self.router_bundle is not None:
+            return self.router_bundle
+        return self.main_family.bundle if family is None else family.bundle
+
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
         """The candidates that a request allows: with an initial image, those that can begin with it and have a step left.
 
@@ -75,11 +94,13 @@ class Resources:
         strength = request.used_strength
         if strength is None:
             return found
-        able = tuple(each for each in found if self.family(each).begins_with_images(each, strength))
+        beginning = [each for each in found if each.has_bundle and self.family(each).begins_with_images(each)]
+        if not beginning:
+            names = ", ".join(dict.fromkeys(each.family or each.name for each in found))
+            raise ConfigError("init_image", request.source, f"None: {names} cannot begin with an image")
+        able = tuple(each for each in beginning if steps_of(each.num_inference_steps, strength) > 0)
         if not able:
-            most = max(found, key=lambda each: each.num_inference_steps)
-            if not self.family(most).begins_with_images(most, 1.0):
-                raise ConfigError("init_image", request.source, f"None: the family {most.family} has no graph that encodes images")
+            most = max(beginning, key=lambda each: each.num_inference_steps)
             least = 1 / most.num_inference_steps
             raise ConfigError("strength", strength, f"{least:.3g} or more, for one of {most.num_inference_steps} steps of {most.name}")
         return able
@@ -89,18 +110,20 @@ class Resources:
 
         Raises PromptError for a text that is far too long, or has a wrong syntax.
         """
+        if not candidate.has_bundle:
+            return ()
         family = self.family(candidate)
         size = family.size(request)
         plan = family.plan(candidate, size, request.used_strength)
         texts = family.texts(request, plan)
-        runs = max((self._encoder_runs(family, encoder, texts) for encoder in plan.encoders), default=1)
+        runs = max((self._encoder_runs(family, encoder, call, texts) for encoder, call in plan.encoders.items()), default=1)
         calls = family.calls(candidate, size, request.count, runs, texts.chunks, strength=request.used_strength)
         return (*self.routing_calls(calls), *calls)
 
-    def _encoder_runs(self, family: Family, encoder: str, texts: Texts) -> int:
+    def _encoder_runs(self, family: Family, encoder: str, call: Call, texts: Texts) -> int:
         """Chunks that the text encoder has to read: the prompt's, and those others that are not kept."""
         tokenizer = str(family.bundle.components[encoder].tokenizer)
-        keys = {(family.name, encoder, chunk_key(chunk)) for chunk in texts.kept_chunks(tokenizer)}
+        keys = {(call.engine, chunk_key(chunk)) for chunk in texts.kept_chunks(tokenizer)}
         return len(texts.prompt[tokenizer]) + sum(key not in self.negatives for key in keys)
 
     def routing_calls(self, calls: Iterable[Call] = ()) -> tuple[Call, ...]:
@@ -114,9 +137,13 @@ class Resources:
         """Names of the engines in `calls` that are not resident, in order."""
         return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
 
+    def words(self, request: Request) -> str:
+        """What the router reads of the prompt: without its syntax, as the first family has it."""
+        return self.main_family.words(request) if self.families else request.prompt
+
     def judge(self, request: Request, engines: Lease) -> Judgement:
         """The expected quality of each candidate. The caller holds `reading`. Raises PromptError as `calls`."""
-        return self.quality.judge(self.main_family.words(request), self.text_states(request, engines))
+        return self.quality.judge(self.words(request), self.text_states(request, engines))
 
     def text_states(self, request: Request, engines: Lease) -> TextStates | None:
         """The prompt's states for the router, from one run of the text encoder; None if the router reads none."""
@@ -131,9 +158,10 @@ class Resources:
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in."""
         name = error.engine or ""
-        family, engine = self.families.get(name.partition("/")[0], self.main_family), self.engines.find(name)
+        engine = self.engines.find(name)
         setup = {**self.setup, **({} if engine is None or engine.key is None else engine.key.setup)}
-        return error.located(setup=setup, bundle=family.bundle.root)
+        is_known = self.families and name.count("/") > 1
+        return error.located(setup=setup, bundle=self.bundle(name).root if is_known else self.main_family.bundle.root)
 
     def swap_in(self) -> None:
         """Use the engines that the background build finished, if there are any, for requests that start from now on."""
@@ -146,4 +174,4 @@ class Resources:
             self.engines.replace({name: engine for name, (engine, _) in finished.items()})
             for name, (_, cost) in finished.items():
                 self.costs.replace(name, cost)
-                self.negatives.forget(*name.split("/")[:2])
+                self.negatives.forget(name)

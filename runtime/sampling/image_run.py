@@ -9,10 +9,14 @@ import numpy as np
 from costroute_rt.error import ConfigError
 from costroute_rt.sampling.scheduler import SCHEDULERS
 from costroute_rt.sampling.scheduler_config import KINDS, SchedulerConfig
-from costroute_rt.sampling.step_table import Descent, StepTable
+from costroute_rt.sampling.step_table import COLUMNS, MEMORY, Descent, StepTable
 
 _UNSCALED = frozenset({"euler", "euler_ancestral", "heun", "kdpm2", "kdpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
 _PRESERVING = frozenset({"ddim", "ddpm", "lcm", "tcd"})
+_GROUPED = frozenset({"dpmpp_3s", "flow_dpmpp_3s"})
+"""Their rows go back to the first of a group of three: a run that would begin inside a group begins a new one, unlike in diffusers."""
+_DEPTH = 2
+"""Rows back that a row may use."""
 
 
 def steps_of(num_inference_steps: int, strength: float) -> int:
@@ -32,8 +36,17 @@ def begin_at_image(config: SchedulerConfig, table: StepTable, num_inference_step
     tail = table.tail(row)
     if not any(np.asarray(getattr(tail, column))[0] for column in "ceh"):
         return replace(tail, descent=replace(tail.descent, before=()))
-    fresh = Descent.through(tail.timestep, tail.noise_levels, table.initial_noise_scale)
-    return SCHEDULERS[config.name].solve(config, fresh).with_guidance(tail.guidance)
+    descent = Descent.through(tail.timestep, tail.noise_levels, table.initial_noise_scale)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        fresh = SCHEDULERS[config.name].solve(config, descent).with_guidance(tail.guidance)
+    return fresh if config.name in _GROUPED else _join(fresh, tail)
+
+
+def _join(fresh: StepTable, tail: StepTable) -> StepTable:
+    """The first two rows of a new run, which know less than those of a whole run, and the rest of the whole run."""
+    names = [name for name in (*COLUMNS, *MEMORY) if name not in ("timestep", "guidance")]
+    columns = {name: np.concatenate([getattr(fresh, name)[:_DEPTH], getattr(tail, name)[_DEPTH:]]) for name in names}
+    return replace(fresh, **columns)
 
 
 def noise_weights(config: SchedulerConfig, level: float) -> tuple[float, float]:

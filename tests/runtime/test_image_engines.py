@@ -54,7 +54,7 @@ def test_an_encoder_in_another_form_is_left_alone(tiny_bundle: Path, tmp_path: P
 
     bundle = change_bundle(tiny_bundle, tmp_path / "bundle", change)
     assert image_encoder_names(bundle) == []
-    with pytest.raises(ConfigError, match="init_images is True: expected False: the bundle tiny has no graph"):
+    with pytest.raises(ConfigError, match="init_images is True: expected False: there is no graph that encodes images"):
         Runtime.open(bundle.root, home=tmp_path / "home", threads=1, build=True, preload=False, init_images=True)
 
 

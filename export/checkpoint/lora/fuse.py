@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,21 +20,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.bundle.safetensors_file import ITEM_BYTES, read_stored_tensors
+from costroute_rt.engines.bundle.safetensors_file import ITEM_BYTES
 from costroute_rt.error import BundleError, CancelledError, ConfigError
 from costroute_rt.export.checkpoint.lora.lora import Lora, LoraModule
-from costroute_rt.export.checkpoint.lora.number import from_float32, open_weights, read_bytes, read_tensor, to_float32
 from costroute_rt.export.checkpoint.lora.read_lora import read_lora
 from costroute_rt.export.checkpoint.lora.target import find_targets
-from costroute_rt.export.checkpoint.lora.tensor_writer import NewTensor, output_errors, write_tensors
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
-from costroute_rt.regular_file import read_regular
+from costroute_rt.export.checkpoint.tensor.keyed_file import describe_weights, move_weights, write_once
+from costroute_rt.export.checkpoint.tensor.number import from_float32, open_weights, read_bytes, read_tensor, to_float32
+from costroute_rt.export.checkpoint.tensor.writer import NewTensor
 
 _FORMAT = 1
 """Of the key; a change of what is computed or written changes it."""
 _BLOCK_VALUES = 4 << 20
 """Numbers that are computed at once."""
-_MOST_KEY_BYTES = 1 << 10
 
 Progress = Callable[[str, int, int], None]
 """Called before each weight with its name, its index and the number of weights."""
@@ -117,12 +115,12 @@ def fuse_loras(
     fusion = loras if isinstance(loras, Fusion) else plan_fusion(source, loras)
     networks, done, total = dict(source.networks), 0, sum(map(len, fusion.changes.values()))
     for name, changes in fusion.changes.items():
-        path = Path(folder) / f"{name}.lora.safetensors"
-        network = networks[name]
-        if not _is_current(path, fusion.keys[name]):
-            begin = partial(_begin, progress, cancel, network.name, {parameter: done + at for at, parameter in enumerate(changes)}, total)
-            _write_network(path, fusion.keys[name], network, changes, begin)
-        networks[name] = _move(network, changes, path)
+        path, network = Path(folder) / f"{name}.lora.safetensors", networks[name]
+        if path.resolve() in network.files():
+            raise ConfigError("folder", str(folder), f"one that {source.name} is not read from: give all LoRAs at once, or another folder")
+        begin = partial(_begin, progress, cancel, name, {parameter: done + at for at, parameter in enumerate(changes)}, total)
+        write_once(path, fusion.keys[name], _new_tensors(network, changes), begin)
+        networks[name] = move_weights(network, path)
         done += len(changes)
     return dataclasses.replace(source, networks=networks)
 
@@ -136,17 +134,12 @@ def _begin(
         progress(f"{network} {parameter}", index[parameter], total)
 
 
-def _write_network(path: Path, key: str, network: Network, changes: Mapping[str, tuple[Change, ...]], begin: Callable[[str], None]) -> None:
-    """The key is written last and removed first, so that it never stands beside a file that it does not describe."""
+def _new_tensors(network: Network, changes: Mapping[str, tuple[Change, ...]]) -> dict[str, NewTensor]:
     tensors = {}
     for parameter, own in changes.items():
         region = network.weights[parameter]
         tensors[parameter] = NewTensor(dtype=region.dtype, shape=region.shape, blocks=partial(_fused_blocks, parameter, region, own))
-    with output_errors(_key_path(path)):
-        _key_path(path).unlink(missing_ok=True)
-    write_tensors(path, tensors, begin)
-    with output_errors(_key_path(path)):
-        _key_path(path).write_text(_stamp(path, key), encoding="ascii")
+    return tensors
 
 
 def _fused_blocks(parameter: str, region: Region, changes: Sequence[Change]) -> Iterator[npt.NDArray[Any]]:
@@ -184,40 +177,8 @@ def _factors(change: Change, *, is_transposed: bool) -> tuple[npt.NDArray[np.flo
     return (np.ascontiguousarray(down.T), np.ascontiguousarray(up.T)) if is_transposed else (up, down)
 
 
-def _move(network: Network, changes: Mapping[str, Any], path: Path) -> Network:
-    """The network with its changed weights in the file at `path`."""
-    stored, weights, file = read_stored_tensors(path), dict(network.weights), path.resolve()
-    for parameter in changes:
-        weights[parameter] = dataclasses.replace(
-            weights[parameter], file=file, offset=stored[parameter].offset, length=stored[parameter].length
-        )
-    return dataclasses.replace(network, weights=weights)
-
-
-def _is_current(path: Path, key: str) -> bool:
-    """Whether the file is complete and was computed from what `key` stands for."""
-    try:
-        return read_regular(_key_path(path), _MOST_KEY_BYTES) == _stamp(path, key).encode()
-    except OSError:
-        return False
-
-
-def _stamp(path: Path, key: str) -> str:
-    state = path.stat()
-    return f"{key} {state.st_size} {state.st_mtime_ns}\n"
-
-
-def _key_path(path: Path) -> Path:
-    return path.with_suffix(".key")
-
-
 def _key(network: Network, changes: Mapping[str, Any], loras: Sequence[tuple[Lora, float]]) -> str:
     """Hash of the LoRAs, their scales and the weights that they change; files are known by path, size and time of their last change."""
     used = [[lora.sha256, scale] for lora, scale in loras if any(module.network == network.name for module in lora.modules)]
-    regions = [[name, *dataclasses.astuple(network.weights[name])] for name in changes]
-    files = []
-    for file in sorted({network.weights[name].file for name in changes}):
-        with open_weights(file) as opened:
-            state = os.fstat(opened.fileno())
-        files.append([str(file), state.st_size, state.st_mtime_ns])
-    return sha256(json.dumps([_FORMAT, used, regions, files], default=str).encode()).hexdigest()
+    weights = describe_weights(network, changes)
+    return sha256(json.dumps([_FORMAT, used, weights]).encode()).hexdigest()

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.bundle.finite import has_broken_number
-from costroute_rt.engines.bundle.safetensors_file import StoredTensor, read_stored_tensors
+from costroute_rt.engines.bundle.safetensors_file import StoredTensor
 from costroute_rt.engines.bundle.section import shorten
 from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.lora.family import find_family
-from costroute_rt.export.checkpoint.lora.header import read_metadata
 from costroute_rt.export.checkpoint.lora.layout import Key, find_method, find_other_family, is_checkpoint, read_key
 from costroute_rt.export.checkpoint.lora.lora import FAMILIES, Lora, LoraModule
-from costroute_rt.export.checkpoint.lora.number import READABLE, open_weights, read_blocks, read_tensor
 from costroute_rt.export.checkpoint.lora.scaling import find_scaling, read_settings
-from costroute_rt.export.checkpoint.weight_file import check_content
+from costroute_rt.export.checkpoint.tensor.file import DOWNLOAD_AGAIN, check_numbers, read_tensors
+from costroute_rt.export.checkpoint.tensor.header import read_metadata
+from costroute_rt.export.checkpoint.tensor.number import read_tensor
 
-_DOWNLOAD_AGAIN = "download it again"
 _PLAIN = "use a plain LoRA of it, or a checkpoint that it was merged into"
 
 
@@ -39,53 +36,12 @@ def read_lora(path: Path) -> Lora:
     for key, tensor in tensors.items():
         if (read := read_key(key)) is not None:
             if read.part in parts[read.network, read.layer]:
-                raise BundleError(path, f"it has {shorten(key)} twice, under two names", _DOWNLOAD_AGAIN)
+                raise BundleError(path, f"it has {shorten(key)} twice, under two names", DOWNLOAD_AGAIN)
             parts[read.network, read.layer][read.part] = tensor
             names[read.network, read.layer] = read
     settings = read_settings(path, metadata)
     modules = tuple(_make_module(path, names[layer], parts[layer], settings) for layer in sorted(parts))
     return Lora(path=path, sha256=check_numbers(path, tensors), modules=modules, metadata=metadata)
-
-
-def read_tensors(path: Path, what: str) -> dict[str, StoredTensor]:
-    """The tensors of a small file of weights; raises BundleError for pickles, incomplete files, and numbers that cannot be read.
-
-    what: such as `LoRA`, for messages.
-    """
-    if path.is_dir():
-        raise BundleError(path, "it is a folder", f"name the .safetensors file of the {what} in it")
-    if not path.exists():
-        raise BundleError(path, "it does not exist", "check the path")
-    check_content(path)
-    if path.suffix.lower() in (".pt", ".pth", ".bin", ".ckpt"):
-        problem = f"a {what} in torch's format can run code when it is read, so it is refused"
-        raise BundleError(path, problem, "use a .safetensors file of it, or convert it with a program you trust")
-    try:
-        tensors = read_stored_tensors(path)
-    except BundleError as error:
-        raise BundleError(path, f"it is incomplete, or no safetensors file: {error.problem}", _DOWNLOAD_AGAIN) from error
-    if not tensors:
-        raise BundleError(path, "it holds no tensors", _DOWNLOAD_AGAIN)
-    other = sorted({tensor.dtype for tensor in tensors.values()} - READABLE.keys())
-    if other:
-        problem = f"its numbers are {', '.join(map(shorten, other[:3]))}"
-        raise BundleError(path, problem, "use one in float16, bfloat16 or float32")
-    return tensors
-
-
-def check_numbers(path: Path, tensors: Mapping[str, StoredTensor]) -> str:
-    """The file's SHA-256; raises BundleError for NaN and infinity. The file is read once, in small blocks."""
-    digest, end = hashlib.sha256(), 0
-    with open_weights(path) as file:
-        for tensor in sorted(tensors.values(), key=lambda tensor: tensor.offset):
-            for data in read_blocks(file, path, end, tensor.offset - end):
-                digest.update(data)
-            for data in read_blocks(file, path, tensor.offset, tensor.length):
-                digest.update(data)
-                if has_broken_number(data, READABLE[tensor.dtype]):
-                    raise BundleError(path, f"its tensor {shorten(tensor.name)} holds NaN or infinity", "use another version of it")
-            end = max(end, tensor.offset + tensor.length)
-    return digest.hexdigest()
 
 
 def _check_kind(path: Path, keys: Sequence[str], metadata: Mapping[str, str]) -> None:
@@ -109,18 +65,18 @@ def _make_module(path: Path, key: Key, parts: Mapping[str, StoredTensor], settin
     """One layer's change; raises BundleError where a part is missing or the parts do not fit each other."""
     missing = [part for part in ("down", "up") if part not in parts]
     if missing:
-        raise BundleError(path, f"its layer {shorten(key.name)} has no {missing[0]} part", _DOWNLOAD_AGAIN)
+        raise BundleError(path, f"its layer {shorten(key.name)} has no {missing[0]} part", DOWNLOAD_AGAIN)
     down, up, mid = parts["down"], parts["up"], parts.get("mid")
     rank = down.shape[0] if down.shape else 0
     is_kernel = mid is None or (len(mid.shape) == 4 and mid.shape[:2] == (rank, rank) and math.prod(down.shape) == rank * down.shape[1])
     shapes = [tensor.shape for tensor in (down, up, mid) if tensor is not None]
     if rank < 1 or min(map(len, shapes)) < 2 or 0 in map(math.prod, shapes) or math.prod(up.shape[1:]) != rank or not is_kernel:
         problem = f"the parts of its layer {shorten(key.name)} do not fit each other: their shapes are {', '.join(map(str, shapes))}"
-        raise BundleError(path, problem, _DOWNLOAD_AGAIN)
+        raise BundleError(path, problem, DOWNLOAD_AGAIN)
     if (alpha := parts.get("alpha")) is None:
         scaling = find_scaling(path, settings, key.network, key.name, rank)
     elif math.prod(alpha.shape) == 1:
         scaling = float(read_tensor(path, alpha).reshape(())) / rank
     else:
-        raise BundleError(path, f"its {shorten(alpha.name)} has the shape {alpha.shape}: expected one number", _DOWNLOAD_AGAIN)
+        raise BundleError(path, f"its {shorten(alpha.name)} has the shape {alpha.shape}: expected one number", DOWNLOAD_AGAIN)
     return LoraModule(name=key.name, network=key.network, layer=key.layer, down=down, up=up, mid=mid, scaling=scaling)

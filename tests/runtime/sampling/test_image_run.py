@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,13 @@ CASES = (
     Case("DPMSolverMultistepScheduler", {**EPSILON, "algorithm_type": "sde-dpmsolver++"}),
     Case("LCMScheduler", {**EPSILON}),
     Case("UniPCMultistepScheduler", {**EPSILON}),
+    Case("DDPMScheduler", {**EPSILON, "clip_sample": False}),
+    Case("KDPM2DiscreteScheduler", {**EPSILON}),
+    Case("KDPM2AncestralDiscreteScheduler", {**EPSILON}),
+    Case("DPMSolverMultistepScheduler", {**EPSILON, "solver_order": 3}),
+    Case("DPMSolverMultistepScheduler", {**EPSILON, "final_sigmas_type": "sigma_min", "solver_order": 2}),
+    Case("DPMSolverSinglestepScheduler", {**EPSILON}),
+    Case("TCDScheduler", {**EPSILON}, eta=0.3),
     Case("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
     Case("DPMSolverMultistepScheduler", {"use_flow_sigmas": True, "flow_shift": 3.0, "prediction_type": "flow_prediction"}),
 )
@@ -80,8 +88,6 @@ CASES = (
 
 def run_diffusers(case: Case, steps: int, strength: float, monkeypatch: pytest.MonkeyPatch, *, mask: FloatArray | None) -> list[FloatArray]:
     """The latents of diffusers' img2img loop, and with a mask of its inpainting loop, on NOISE; the image is NOISE[50]."""
-    import sys
-
     diffusers, torch = (pytest.importorskip(name, reason=NO_DIFFUSERS) for name in ("diffusers", "torch"))
     scheduler = getattr(diffusers, case.class_name)(**case.settings)
     scheduler.set_timesteps(steps)
@@ -89,9 +95,9 @@ def run_diffusers(case: Case, steps: int, strength: float, monkeypatch: pytest.M
     timesteps = scheduler.timesteps[begin:]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin)
-    noise = iter(NOISE[1:])
+    row = 0
     module = sys.modules[type(scheduler).__module__]
-    monkeypatch.setattr(module, "randn_tensor", lambda *_args, **_settings: torch.from_numpy(next(noise)), raising=False)
+    monkeypatch.setattr(module, "randn_tensor", lambda *_args, **_settings: torch.from_numpy(NOISE[row + 1]), raising=False)
     first, image = torch.from_numpy(NOISE[0]), torch.from_numpy(NOISE[50])
     add = scheduler.scale_noise if case.class_name.startswith("FlowMatch") else None
 
@@ -101,12 +107,12 @@ def run_diffusers(case: Case, steps: int, strength: float, monkeypatch: pytest.M
 
     x = add_noise(timesteps[0])
     visited = [x.numpy()]
-    for i, timestep in enumerate(timesteps):
+    for row, timestep in enumerate(timesteps):
         shown = scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
         m = torch.from_numpy(predict(shown.double().numpy(), float(timestep)))
         x = scheduler.step(m, timestep, x, **({} if case.eta is None else {"eta": case.eta})).prev_sample
         if mask is not None:
-            known = add_noise(timesteps[i + 1]) if i < len(timesteps) - 1 else image
+            known = add_noise(timesteps[row + 1]) if row < len(timesteps) - 1 else image
             x = (1 - torch.from_numpy(mask)) * known + torch.from_numpy(mask) * x
         visited.append(x.numpy())
     return visited
@@ -116,6 +122,9 @@ def run_diffusers(case: Case, steps: int, strength: float, monkeypatch: pytest.M
 @pytest.mark.parametrize("has_mask", [False, True])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_run_follows_diffusers(case: Case, has_mask: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left out: a mask with KDPM2, whose add_noise has another level than the latent in the middle of a step; DPM++ 3S (`image_run`)."""
+    if has_mask and case.class_name.startswith("KDPM2"):
+        return
     config, mask = read_case(case), (NOISE[60] > 0).astype(np.float64) if has_mask else None
     for steps, strength in ((4, 0.3), (20, 0.6), (20, 1.0)):
         with monkeypatch.context() as patch:

@@ -10,8 +10,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
-from costroute_rt.export.checkpoint.lora.number import from_float32, to_float32
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
+from costroute_rt.export.checkpoint.tensor.number import from_float32, to_float32
 
 WIDTH, TEXT, RANK = 8, 6, 3
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0"

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from costroute_rt.error import BundleError, CancelledError, ConfigError, OutputError
-from costroute_rt.export.checkpoint.lora import fuse, tensor_writer
+from costroute_rt.export.checkpoint.lora import fuse
 from costroute_rt.export.checkpoint.lora.fuse import fuse_loras, plan_fusion
 from costroute_rt.export.checkpoint.lora.read_lora import read_lora
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
+from costroute_rt.export.checkpoint.tensor import writer
 from tests.export.checkpoint.lora.lora_files import (
     ATTENTION,
     KERNELS,
@@ -202,7 +203,7 @@ def test_cancelling_and_a_full_disk_leave_nothing(tmp_path: Path, monkeypatch: p
     cancel = threading.Event()
     with pytest.raises(CancelledError):
         fuse_loras(source, [(path, 1.0)], tmp_path / "fused", progress=lambda *_: cancel.set(), cancel=cancel)
-    monkeypatch.setattr(tensor_writer.shutil, "disk_usage", lambda _: type("", (), {"free": 100})())
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: type("", (), {"free": 100})())
     with pytest.raises(OutputError, match=r"no room: 0 MiB free, 1 MiB needed"):
         fuse_loras(source, [(path, 1.0)], tmp_path / "fused")
     assert list((tmp_path / "fused").iterdir()) == []
