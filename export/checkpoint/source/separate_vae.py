@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.source.diffusers_folder import DIFFUSERS, check_network_class
 from costroute_rt.export.checkpoint.source.latent_space import check_name, check_same_latents
-from costroute_rt.export.checkpoint.source.network import Network, Source
+from costroute_rt.export.checkpoint.source.network import Network, Region, Source
 from costroute_rt.export.checkpoint.source.old_name import rename_attention
+from costroute_rt.export.checkpoint.source.parameter.layer import Parameters
 from costroute_rt.export.checkpoint.source.parameter.of_class import parameters
+from costroute_rt.export.checkpoint.source.single_file.stored import Stored
+from costroute_rt.export.checkpoint.source.single_file.vae import PREFIX, find_vae
 from costroute_rt.export.checkpoint.source.weights import choose_weights, read_all_weights, read_weights
 from costroute_rt.export.checkpoint.weight_file import check_places, find_weight_files, read_config
 
@@ -20,7 +25,7 @@ _FORMS = "give a folder of an AutoencoderKL, a pipeline's folder, or a single .s
 def open_vae(path: Path, source: Source, *, variant: str | None = None) -> Network:
     """The VAE at `path`, with the latents of the model's own.
 
-    path: a folder of a VAE or of a pipeline as diffusers saves it, or a single file with diffusers' names. A single file has no settings:
+    path: a folder of a VAE or of a pipeline as diffusers saves it, or a single file. A single file has no settings:
         it is read with those of the model's own VAE. Shapes do not tell the latents of Stable Diffusion 1.x and 2.x from those of XL: a
         folder's settings do, the name of a file may, else it is taken as the caller says.
     Raises BundleError for what is not a VAE, or one of other latents.
@@ -44,8 +49,17 @@ def _from_folder(path: Path, source: Source, variant: str | None) -> Network:
 def _from_file(path: Path, source: Source) -> Network:
     config = source.networks["vae"].config
     stored, wanted = read_weights(path).tensors, parameters(_CLASS, config, path)
-    if "decoder.conv_in.weight" not in stored:
-        raise BundleError(path, "it holds no VAE", _FORMS)
-    weights = choose_weights(rename_attention(stored), wanted, "VAE", path)
+    weights = choose_weights(_rename(stored, wanted, config, path), wanted, "VAE", path)
     check_name(path, source)
     return Network(name="vae", class_name=_CLASS, config=config, weights=weights)
+
+
+def _rename(stored: Mapping[str, Region], wanted: Parameters, config: Mapping[str, Any], path: Path) -> dict[str, Region]:
+    """The tensors by the names of diffusers; most files have those of A1111 and ComfyUI, with the prefix of a whole model or without."""
+    for prefix in ("", PREFIX):
+        found = Stored.select(stored, prefix, path)
+        if "decoder.mid.block_1.conv1.weight" in found:
+            return find_vae(found, wanted, config)
+    if "decoder.conv_in.weight" not in stored:
+        raise BundleError(path, "it holds no VAE", _FORMS)
+    return rename_attention(stored)

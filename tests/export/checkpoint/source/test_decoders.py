@@ -12,7 +12,9 @@ from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.source import open_source
 from costroute_rt.export.checkpoint.source.decoders import with_decoders
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
-from tests.checkpoints import SDXL, make_tensors, write_json, write_sd15_folder, write_sdxl_folder, write_weights
+from tests.checkpoints import SD15, SDXL, make_tensors, write_json, write_sd15_folder, write_sdxl_folder, write_weights
+from tests.export.checkpoint.source.region import read_parameter
+from tests.ldm_layout import vae_to_ldm
 from tests.tensor_file import Tensors, decode, write_safetensors
 
 TINY = {
@@ -164,6 +166,16 @@ def test_a_vae_is_read_from_its_folder_a_pipeline_or_a_file(sd15: Source, tmp_pa
         assert_same(found.networks["vae"], expected)
         assert found.networks["unet"] is sd15.networks["unet"]
     assert found.networks["vae"].config == sd15.networks["vae"].config
+
+
+@pytest.mark.parametrize("prefix", ["", "first_stage_model."])
+def test_a_vae_in_the_layout_of_a1111_is_read(sd15: Source, tmp_path: Path, prefix: str) -> None:
+    tensors = make_tensors(SD15["vae"], seed=7)
+    names = {name.replace("first_stage_model.", prefix): tensor for name, tensor in vae_to_ldm(tensors).items()}
+    found = with_decoders(sd15, vae=write_safetensors(tmp_path / "vae.safetensors", names)).networks["vae"]
+    assert found.weights.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(read_parameter(found, name).reshape(tensor.shape), tensor, err_msg=name)
 
 
 def test_a_vae_of_other_latents_is_refused(sd15: Source, sdxl: Source, tmp_path: Path) -> None:

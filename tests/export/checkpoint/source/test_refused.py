@@ -24,10 +24,10 @@ ODD: tuple[Any, ...] = (None, -1, 10**30, "x", [[]], {}, [1, "a"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_other_files_are_refused_by_name(tmp_path: Path, name: str) -> None:
     path = REFUSED[name].write(tmp_path)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(BundleError, match=REFUSED[name].problem) as caught:
         open_source(path, allow_pickle=True)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert "\n" not in str(caught.value)
     assert caught.value.path == str(path)
 
@@ -70,6 +70,6 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
 
 def test_names_without_end_take_no_time() -> None:
     region = Region(file=Path("a"), offset=0, length=0, dtype="F16", shape=())
-    began = time.perf_counter()
+    began = time.process_time()
     refuse_other({"transformer_blocks.0." * 400_000: region, "a." * 100: region}, Path("a"))
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
