@@ -53,11 +53,11 @@ def _open(path: Path, allow_pickle: bool, prediction_type: str | None, variant: 
         return replace(found, scheduler=with_prediction(found.scheduler, prediction_type))
     if not os.path.exists(path):
         raise BundleError(path, "it does not exist", _FORMS)
-    _check_file(path, allow_pickle)
+    check_file(path, allow_pickle=allow_pickle)
     return open_single_file(path, read_weights(path), prediction_type=prediction_type)
 
 
-def _check_file(path: Path, allow_pickle: bool) -> None:
+def check_file(path: Path, *, allow_pickle: bool) -> None:
     """Raises BundleError for a file that is neither in safetensors nor in torch's format, and for the latter if it is not allowed."""
     head = check_content(path)
     found = _SUFFIXES.get(path.suffix.lower()) or next((kind for start, kind in _HEADS.items() if head.startswith(start)), None)
