@@ -51,7 +51,7 @@ LINEAR = {f"unet.{ATTENTION}.attn1.{layer}" for layer in ("to_q", "to_k", "to_v"
 TEXTS = {f"text_encoder.{SELF_ATTENTION}.{layer}" for layer in ("q_proj", "k_proj", "v_proj", "out_proj")}
 KERNELS = {f"unet.{name}" for name in ORIGINAL if "conv" in name or "proj_in" in name}
 
-CONFIG = {"layers_per_block": 1, "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}
+CONFIG = {"layers_per_block": 1, "block_out_channels": [8, 8], "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}
 
 Factors = dict[str, tuple[Any, Any]]
 """`down` and `up` by network and layer."""
