@@ -124,7 +124,9 @@ def _renamed(data: bytes) -> bytes:
 
 def value_of(region: Region) -> Any:
     """The parameter's values as the module has them, in float64."""
-    data = region.file.read_bytes()[region.offset : region.offset + region.length]
+    with region.file.open("rb") as file:
+        file.seek(region.offset)
+        data = file.read(region.length)
     values = to_float32(data, region.dtype).reshape(region.shape).astype(np.float64)
     return values.T if region.is_transposed else values
 
