@@ -53,7 +53,7 @@ def _show(decision: Route) -> None:
         for option in decision.options
     ]
     show_table(("", "candidate", "quality", "+-", "ms", "p95 ms", "memory", "loaded", "why"), rows)
-    show(f"\n{decision.chosen.name}: {one_line(decision.reason)}")
+    show(f"\n{decision.chosen.name}: {one_line(decision.reason)}; sampled with {decision.scheduler}")
     judgement = decision.judgement
     if judgement is not None:
         show(f"quality by {one_line(judgement.basis)}")

@@ -10,7 +10,7 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
-from costroute_rt.error import EngineError
+from costroute_rt.error import ConfigError, EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states
 from costroute_rt.family.engine_set import EngineSet, Lease
 from costroute_rt.family.family import Family
@@ -65,8 +65,27 @@ class Resources:
         return next(iter(self.families.values()))
 
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
-        """The candidates that a request allows; raises ConfigError for an unknown name."""
-        return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
+        """The candidates that a request allows: those that can run with its scheduler.
+
+        Raises ConfigError for an unknown name, and if no candidate can run with the scheduler.
+        """
+        allowed = self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
+        return allowed if request.scheduler is None else self._with_scheduler(allowed, request)
+
+    def _with_scheduler(self, candidates: Iterable[Candidate], request: Request) -> tuple[Candidate, ...]:
+        usable, problem = list[Candidate](), None
+        for candidate in candidates:
+            family = self.family(candidate)
+            size = family.size(request)
+            try:
+                family.plan(candidate, size, request.scheduler)
+            except ConfigError as error:
+                problem = problem or error
+            else:
+                usable.append(candidate)
+        if not usable and problem is not None:
+            raise problem
+        return tuple(usable)
 
     def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
         """Every engine run that the request needs with this candidate, in order; it depends on the encodings kept so far.
@@ -75,10 +94,10 @@ class Resources:
         """
         family = self.family(candidate)
         size = family.size(request)
-        plan = family.plan(candidate, size)
+        plan = family.plan(candidate, size, request.scheduler)
         texts = family.texts(request, plan)
         runs = max((self._encoder_runs(family, encoder, texts) for encoder in plan.encoders), default=1)
-        calls = family.calls(candidate, size, request.count, runs, texts.chunks)
+        calls = family.calls(candidate, size, request.count, runs, texts.chunks, request.scheduler)
         return (*self.routing_calls(calls), *calls)
 
     def _encoder_runs(self, family: Family, encoder: str, texts: Texts) -> int:
@@ -97,6 +116,10 @@ class Resources:
     def missing(self, calls: Iterable[Call]) -> tuple[str, ...]:
         """Names of the engines in `calls` that are not resident, in order."""
         return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
+
+    def scheduler_title(self, candidate: Candidate, scheduler: str | None) -> str:
+        """What the candidate's images are sampled with. scheduler: the request's."""
+        return self.family(candidate).tables.config(candidate.scheduler, scheduler).title
 
     def judge(self, request: Request, engines: Lease) -> Judgement:
         """The expected quality of each candidate. The caller holds `reading`. Raises PromptError as `calls`."""
