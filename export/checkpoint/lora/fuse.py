@@ -115,8 +115,9 @@ def fuse_loras(
     fusion = loras if isinstance(loras, Fusion) else plan_fusion(source, loras)
     networks, done, total = dict(source.networks), 0, sum(map(len, fusion.changes.values()))
     for name, changes in fusion.changes.items():
-        path = Path(folder) / f"{name}.lora.safetensors"
-        network = networks[name]
+        path, network = Path(folder) / f"{name}.lora.safetensors", networks[name]
+        if path.resolve() in network.files():
+            raise ConfigError("folder", str(folder), f"one that {source.name} is not read from: give all LoRAs at once, or another folder")
         begin = partial(_begin, progress, cancel, name, {parameter: done + at for at, parameter in enumerate(changes)}, total)
         write_once(path, fusion.keys[name], _new_tensors(network, changes), begin)
         networks[name] = move_weights(network, path)
