@@ -32,7 +32,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
         yield opened
 
 
-@pytest.mark.parametrize("name", ["UniPC", "DPM++ 3M SDE", "DPM++ 2M"])
+@pytest.mark.parametrize("name", ["UniPC", "DPM++ 3M", "DPM++ 2M"])
 def test_images_with_a_request_s_scheduler_equal_the_numpy_reference(runtime: Runtime, name: str) -> None:
     family = runtime._resources.main_family
     table = family.plan(next(each for each in family.pool if each.name == "guided@4"), (64, 64), name).table
