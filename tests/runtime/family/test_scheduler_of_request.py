@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from costroute_rt import Runtime
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import ConfigError
 from costroute_rt.family.family import Family
-from costroute_rt.family.resources import Resources
+from costroute_rt.generation.planner import plan_calls
 from costroute_rt.request import Request
 from tests.patchwork_bundle import guided_reference, write_patchwork_bundle
 
@@ -83,13 +81,20 @@ def test_a_scheduler_that_carries_a_latent_needs_graphs_that_take_one(bundle: Bu
     assert family.plan(candidate, (64, 64), "DPM++ 2M").scheduler.title == "dpmpp_2m"
 
 
-def test_candidates_that_cannot_run_with_the_scheduler_are_left_out(bundle: Bundle) -> None:
-    """tcd and lcm take at most the steps of their distillation; the other candidates remain."""
-    pool = [{**row, "num_inference_steps": 60} if row["name"] == "tiny-base@8" else dict(row) for row in bundle.pool]
-    family = open_epsilon(replace(bundle, pool=tuple(pool)))
-    resources: Any = SimpleNamespace(pool=family.pool, family=lambda _: family)
-    resources._with_scheduler = partial(Resources._with_scheduler, resources)
-    usable = Resources.candidates(resources, Request(prompt=PROMPT, scheduler="LCM"))
-    assert [each.name for each in usable] == ["tiny-turbo@1", "tiny-turbo@2", "tiny-base@4"]
-    with pytest.raises(ConfigError, match="num_inference_steps is 60"):
-        Resources.candidates(resources, Request(prompt=PROMPT, scheduler="LCM", candidate="tiny-base@8"))
+def test_candidates_that_cannot_run_with_the_scheduler_are_left_out(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are chosen from, and the reason is kept."""
+    plans = plan_calls(runtime._resources, Request(prompt=PROMPT, scheduler="DPM++ 2M"))
+    assert len(plans) == len(runtime.candidates)
+    original = Family._compile
+
+    def compile_(self: Family, candidate: Any, size: Any, scheduler: str | None) -> Any:
+        if candidate.name == "patchwork@4" and scheduler is not None:
+            raise ConfigError("scheduler", scheduler, "another one")
+        return original(self, candidate, size, scheduler)
+
+    monkeypatch.setattr(Family, "_compile", compile_)
+    plans = plan_calls(runtime._resources, Request(prompt=PROMPT, scheduler="DPM++ 2M SDE"))
+    assert "patchwork@4" not in plans
+    assert plans.unfit == {"patchwork@4": "scheduler is 'DPM++ 2M SDE': expected another one"}
+    with pytest.raises(ConfigError, match="expected another one"):
+        runtime.route(PROMPT, candidate="patchwork@4", scheduler="DPM++ 2M SDE")
