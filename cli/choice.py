@@ -94,6 +94,7 @@ class ImageChoice:
     height: int | None
     width: int | None
     plain_prompt: bool
+    scheduler: str | None = None
     init_image: ImageLike | None = None
     strength: float | None = None
     mask: ImageLike | None = None
@@ -110,7 +111,8 @@ class ImageChoice:
         return {
             "max_ms": self.max_ms, "or_fastest": self.or_fastest, "candidate": self.candidate, "lam": self.lam, "tolerance": self.tolerance,
             "count": self.count, "negative_prompt": self.negative_prompt, "height": self.height, "width": self.width, "seed": seed,
-            "plain_prompt": self.plain_prompt, "init_image": self.init_image, "strength": self.strength, "mask": self.mask,
+            "plain_prompt": self.plain_prompt, "scheduler": self.scheduler,
+            "init_image": self.init_image, "strength": self.strength, "mask": self.mask,
         }  # fmt: skip
 
     def route(self, runtime: Runtime, prompt: str) -> Route:
@@ -121,7 +123,8 @@ class ImageChoice:
         return runtime.plan(
             routes, total_ms=total_ms, or_fastest=or_fastest,
             count=self.count, negative_prompt=self.negative_prompt, height=self.height, width=self.width,
-            plain_prompt=self.plain_prompt, init_image=self.init_image, strength=self.strength, mask=self.mask,
+            plain_prompt=self.plain_prompt, scheduler=self.scheduler,
+            init_image=self.init_image, strength=self.strength, mask=self.mask,
         )  # fmt: skip
 
     def generate(self, runtime: Runtime, prompt: str, seed: int, on_step: Callable[[StepEvent], None] | None) -> Result:

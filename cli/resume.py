@@ -28,6 +28,8 @@ class Wanted:
     plain_prompt: bool = False
     start: Mapping[str, object] = field(default_factory=dict)
     """Settings of the image to begin with; empty without one."""
+    scheduler: str | None = None
+    """The name requested; None: the candidate's own."""
 
     @classmethod
     def of(cls, pool: Pool, image: ImageChoice, *, is_timed: bool) -> Wanted:
@@ -47,6 +49,7 @@ class Wanted:
             may_ignore_negative=not (has_guided and has_negative) or is_timed or image.candidate is not None,
             plain_prompt=image.plain_prompt,
             start=Request(prompt="a", init_image=image.init_image, strength=image.strength, mask=image.mask).start,
+            scheduler=image.scheduler,
         )
 
     def allows(self, settings: Mapping[str, Any], prompt: str, seed: int | None) -> bool:
@@ -59,7 +62,7 @@ class Wanted:
         expected: dict[str, Any] = {"prompt": prompt}
         expected |= {} if seed is None else {"seed": seed}
         expected |= {} if self.candidate is None else {"candidate": self.candidate}
-        if settings.get("plain_prompt", False) != self.plain_prompt:
+        if settings.get("plain_prompt", False) != self.plain_prompt or settings.get("requested_scheduler") != self.scheduler:
             return False
         if any(settings.get(name) != self.start.get(name) for name in ("strength", "init_image_sha256", "mask_sha256")):
             return False

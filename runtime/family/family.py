@@ -30,6 +30,8 @@ from costroute_rt.sampling.tables import Tables
 if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
 
+Variant = tuple[str, str | None, float | None]
+"""Name of a candidate, of the scheduler that replaces its own, and the strength of an initial image."""
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 _KEPT = 256
@@ -78,8 +80,8 @@ class Family:
     """Engines that another family of the pool has too: the name of that one, which runs for both."""
     image_encoders: frozenset[str] = frozenset()
     """Names of the engines for initial images that are ready."""
-    _plans: dict[tuple[str, Size, float | None], Plan] = field(default_factory=dict, init=False, repr=False)
-    _calls: dict[tuple[str, Size, float | None, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
+    _plans: dict[tuple[Variant, Size], Plan] = field(default_factory=dict, init=False, repr=False)
+    _calls: dict[tuple[Variant, Size, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[tuple[str, str, bool], Tokens] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -117,15 +119,17 @@ class Family:
         """Whether the bundle has a graph that encodes images for the candidate."""
         return image_encoder(self.bundle, candidate.decoder) is not None
 
-    def plan(self, candidate: Candidate, size: Size, strength: float | None = None) -> Plan:
+    def plan(self, candidate: Candidate, size: Size, scheduler: str | None = None, strength: float | None = None) -> Plan:
         """The candidate's plan for images of that size, compiled once.
 
-        strength: of an initial image; None without one. Raises EngineError if no engine makes that size, or encodes initial images.
+        scheduler: name of one that replaces the candidate's. strength: of an initial image; None without one.
+        Raises EngineError if no engine makes that size, or encodes initial images, ConfigError if the candidate cannot run with that
+        scheduler.
         """
-        key = candidate.name, size, strength
+        key = (candidate.name, scheduler, strength), size
         found = self._plans.get(key)
         if found is None:
-            found = _keep(self._plans, key, self._compile(candidate, size, strength))
+            found = _keep(self._plans, key, self._compile(candidate, size, scheduler, strength))
         return found
 
     def calls(
@@ -135,17 +139,17 @@ class Family:
         count: int = 1,
         texts: int = 1,
         chunks: int = 1,
-        *,
+        scheduler: str | None = None,
         strength: float | None = None,
     ) -> tuple[Call, ...]:
         """Every engine run for `count` images, in order, cached; raises as `plan`.
 
         texts: runs of each text encoder, one for each chunk that is not kept. chunks: those of the longer text.
         """
-        key = candidate.name, size, strength, count, texts, chunks
+        key = (candidate.name, scheduler, strength), size, count, texts, chunks
         found = self._calls.get(key)
         if found is None:
-            found = _keep(self._calls, key, self.plan(candidate, size, strength).calls(count, texts, chunks))
+            found = _keep(self._calls, key, self.plan(candidate, size, scheduler, strength).calls(count, texts, chunks))
         return found
 
     def tokenize(self, text: str, names: Iterable[str], *, is_plain: bool = False) -> dict[str, Tokens]:
@@ -178,11 +182,17 @@ class Family:
         """Outputs of a text encoder for one chunk, by the names that denoisers use; engine: its own. Records no time."""
         return encode_text(self.bundle, self.tokenizers, encoder, tokens, partial(run_on_host, engine))
 
-    def _compile(self, candidate: Candidate, size: Size, strength: float | None) -> Plan:
+    def _compile(self, candidate: Candidate, size: Size, scheduler: str | None, strength: float | None) -> Plan:
         bundle, image = self.bundle, self.bundle.image
-        table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size))
+        named = self.tables.named(candidate.scheduler, scheduler)
+        table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size), instead=scheduler)
+        if scheduler is not None and table.has_memory and not _takes_memory(bundle, candidate):
+            why = f"the graphs of {candidate.name} have no input for the latent that it carries from row to row; export the bundle again"
+            raise ConfigError("scheduler", scheduler, f"another one, such as DPM++ 2M: {why}")
         if strength is not None:
-            table = begin_at_image(self.tables.config(candidate.scheduler), table, candidate.num_inference_steps, strength)
+            if not self.begins_with_images(candidate):
+                raise ConfigError("init_image", strength, f"None: {candidate.name} cannot begin with an image")
+            table = begin_at_image(named.config, table, candidate.num_inference_steps, strength)
         usual = candidate_calls(bundle, candidate, rows=len(table), has_image=strength is not None)
         calls = tuple(self._at_size(call, size) for call in usual)
         by_name = {EngineName.parse(call.engine): self._shared(call) for call in calls}
@@ -202,7 +212,8 @@ class Family:
             decode=next(call for call in calls if call.stage is Stage.DECODE),
             encode=next((call for call in calls if call.stage is Stage.ENCODE), None),
             table=table.with_guidance(candidate.guidance_scale),
-            scheduler=self.tables.config(candidate.scheduler),
+            scheduler=named.config,
+            scheduler_note=named.note,
         )
 
     def _at_size(self, call: Call, size: Size) -> Call:
@@ -274,8 +285,16 @@ def open_tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
 
 
 def _check_memory(bundle: Bundle, candidate: Candidate, table: StepTable) -> None:
-    denoiser = bundle.components[candidate.denoiser]
-    path = denoiser.graphs[denoiser.step_graph(candidate.guidance_scale)]
-    if table.has_memory and CARRIED not in bundle.graphs[path].inputs:
+    if table.has_memory and not _takes_memory(bundle, candidate):
+        path = _step_path(bundle, candidate)
         problem = f"{candidate.name} has the scheduler {candidate.scheduler}, which carries one more latent, and {path} has no input for it"
         raise BundleError(bundle.root / MANIFEST, problem, "export the bundle again with this scheduler")
+
+
+def _takes_memory(bundle: Bundle, candidate: Candidate) -> bool:
+    return CARRIED in bundle.graphs[_step_path(bundle, candidate)].inputs
+
+
+def _step_path(bundle: Bundle, candidate: Candidate) -> str:
+    denoiser = bundle.components[candidate.denoiser]
+    return denoiser.graphs[denoiser.step_graph(candidate.guidance_scale)]

@@ -86,9 +86,9 @@ class Resources:
         return self.main_family.bundle if family is None else family.bundle
 
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
-        """The candidates that a request allows: with an initial image, those that can begin with it and have a step left.
+        """The candidates that a request allows; some may turn out to be unable to serve it.
 
-        Raises ConfigError for an unknown name, and if none is left.
+        Raises ConfigError for an unknown name, and if none can begin with the request's initial image.
         """
         found = self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
         strength = request.used_strength
@@ -98,12 +98,11 @@ class Resources:
         if not beginning:
             names = ", ".join(dict.fromkeys(each.family or each.name for each in found))
             raise ConfigError("init_image", request.source, f"None: {names} cannot begin with an image")
-        able = tuple(each for each in beginning if steps_of(each.num_inference_steps, strength) > 0)
-        if not able:
+        if not any(steps_of(each.num_inference_steps, strength) for each in beginning):
             most = max(beginning, key=lambda each: each.num_inference_steps)
             least = 1 / most.num_inference_steps
             raise ConfigError("strength", strength, f"{least:.3g} or more, for one of {most.num_inference_steps} steps of {most.name}")
-        return able
+        return found
 
     def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
         """Every engine run that the request needs with this candidate, in order; it depends on the encodings kept so far.
@@ -114,10 +113,10 @@ class Resources:
             return ()
         family = self.family(candidate)
         size = family.size(request)
-        plan = family.plan(candidate, size, request.used_strength)
+        plan = family.plan(candidate, size, request.scheduler, request.used_strength)
         texts = family.texts(request, plan)
         runs = max((self._encoder_runs(family, encoder, call, texts) for encoder, call in plan.encoders.items()), default=1)
-        calls = family.calls(candidate, size, request.count, runs, texts.chunks, strength=request.used_strength)
+        calls = family.calls(candidate, size, request.count, runs, texts.chunks, request.scheduler, request.used_strength)
         return (*self.routing_calls(calls), *calls)
 
     def _encoder_runs(self, family: Family, encoder: str, call: Call, texts: Texts) -> int:
@@ -136,6 +135,10 @@ class Resources:
     def missing(self, calls: Iterable[Call]) -> tuple[str, ...]:
         """Names of the engines in `calls` that are not resident, in order."""
         return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
+
+    def scheduler_title(self, candidate: Candidate, scheduler: str | None) -> str:
+        """What the candidate's images are sampled with; empty if it has no bundle. scheduler: the request's."""
+        return self.family(candidate).tables.config(candidate.scheduler, scheduler).title if candidate.has_bundle else ""
 
     def words(self, request: Request) -> str:
         """What the router reads of the prompt: without its syntax, as the first family has it."""

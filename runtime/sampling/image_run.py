@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def begin_at_image(config: SchedulerConfig, table: StepTable, num_inference_step
 def _join(fresh: StepTable, tail: StepTable) -> StepTable:
     """The first two rows of a new run, which know less than those of a whole run, and the rest of the whole run."""
     names = [name for name in (*COLUMNS, *MEMORY) if name not in ("timestep", "guidance")]
-    columns = {name: np.concatenate([getattr(fresh, name)[:_DEPTH], getattr(tail, name)[_DEPTH:]]) for name in names}
+    columns: dict[str, Any] = {name: np.concatenate([getattr(fresh, name)[:_DEPTH], getattr(tail, name)[_DEPTH:]]) for name in names}
     return replace(fresh, **columns)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -47,10 +48,9 @@ def test_gen_builds_what_it_needs_and_keeps_the_pixels_outside_the_mask(run: Run
     planned = run("build-engines", "--init-images", "--dry-run", *bundle).stdout
     assert "tiny/vae/encode" in planned
     assert "tiny/vae/encode" not in run("build-engines", "--dry-run", *bundle).stdout
-    route = run("route", "a lake", "--init-image", "fox.png", "--strength", 0.3, *bundle)
-    assert [name for name in ("tiny-turbo@1", "tiny-turbo@2", "tiny-base@4", "tiny-base@8") if name in route.stdout] == [
-        "tiny-base@4", "tiny-base@8",
-    ]  # fmt: skip
+    route = json.loads(run("route", "a lake", "--init-image", "fox.png", "--strength", 0.3, "--json", *bundle).stdout)
+    assert [option["candidate"] for option in route["options"]] == ["tiny-base@4", "tiny-base@8"]
+    assert route["unfit"]["tiny-turbo@2"] == "strength is 0.3: expected 0.5 or more, for one of 2 steps"
 
 
 @pytest.mark.usefixtures("own_home", "images")

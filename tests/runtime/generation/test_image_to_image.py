@@ -47,7 +47,7 @@ def test_the_share_of_the_steps_runs_from_the_noised_image(device: FakeDevice, s
     result = ask(device, strength=strength)
     assert len(seen) == len(result.timings.denoise_ms) == result.settings["num_inference_steps"] == steps
     family = device.resources.main_family
-    plan = family.plan(result.route.chosen, (64, 64), strength)
+    plan = family.plan(result.route.chosen, (64, 64), strength=strength)
     alpha, sigma = noise_weights(plan.scheduler, float(plan.table.noise_levels[0]))
     noise = NoiseStream([1], plan.latent_shape).draw()
     np.testing.assert_allclose(seen[0], alpha * encode_image({"pixels": IMAGE[None]})["latent"] + sigma * noise, rtol=1e-5, atol=1e-6)
@@ -85,7 +85,7 @@ def test_pixels_outside_the_mask_stay_and_those_inside_change(device: FakeDevice
 def test_after_each_row_the_image_is_put_back_outside_the_mask_at_the_noise_of_the_next_row(device: FakeDevice) -> None:
     seen = first_latent(device)
     result = ask(device, mask=TOP, strength=0.6)
-    plan = device.resources.main_family.plan(result.route.chosen, (64, 64), 0.6)
+    plan = device.resources.main_family.plan(result.route.chosen, (64, 64), strength=0.6)
     noise, clean = NoiseStream([1], plan.latent_shape).draw(), encode_image({"pixels": IMAGE[None]})["latent"]
     for row, latent in enumerate(seen):
         alpha, sigma = noise_weights(plan.scheduler, float(plan.table.noise_levels[row]))
@@ -98,7 +98,7 @@ def test_after_each_row_the_image_is_put_back_outside_the_mask_at_the_noise_of_t
 def test_a_mask_with_full_strength_begins_with_noise_alone(device: FakeDevice) -> None:
     seen = first_latent(device)
     ask(device, mask=TOP)
-    shape = device.resources.main_family.plan(device.resources.pool[3], (64, 64), 1.0).latent_shape
+    shape = device.resources.main_family.plan(device.resources.pool[3], (64, 64), strength=1.0).latent_shape
     np.testing.assert_array_equal(seen[0], NoiseStream([1], shape).draw())
 
 
@@ -118,6 +118,7 @@ def test_a_late_run_leaves_out_rows_and_still_restores_the_image(device: FakeDev
 def test_candidates_without_a_step_at_this_strength_are_left_out(device: FakeDevice) -> None:
     route = device.runtime.route("a red house", init_image=IMAGE, strength=0.3)
     assert [option.candidate.name for option in route.options] == ["base@4", "base@8"]
+    assert "strength is 0.3: expected 1 or more, for one of 1 steps" in str(route.to_json())
     with pytest.raises(ConfigError, match=r"strength is 0.1: expected 0.125 or more, for one of 8 steps of base@8"):
         device.runtime.route("a red house", init_image=IMAGE, strength=0.1)
     with pytest.raises(ConfigError, match=r"strength is 0.8: expected 1 or more, for one of 1 steps of turbo@1"):
