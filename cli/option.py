@@ -134,6 +134,11 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Quality that one millisecond is worth (lambda in quality - lambda x cost).",
         ),
+        click.option(
+            "--scheduler",
+            metavar="NAME",
+            help="Sample with this instead of the candidate's own: 'DPM++ 2M Karras', 'Euler a', dpmpp_2m/karras, a class of diffusers ...",
+        ),
         click.option("--candidate", metavar="NAME", help="Use this candidate instead of routing (`costroute-rt route` lists them)."),
         click.option("--or-fastest", is_flag=True, help="If nothing fits the budget, run the fastest candidate."),
         click.option(

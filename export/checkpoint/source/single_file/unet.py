@@ -45,7 +45,6 @@ def unet_settings(stored: Stored) -> dict[str, Any]:
         "in_channels": stored.axis("input_blocks.0.0.weight", 1), "out_channels": stored.axis("out.2.weight", 0),
         "attention_head_dim": [max(1, width // _HEAD_WIDTH) for width in widths] if is_linear else 8,
     }  # fmt: skip
-    # The middle of 1.x and 2.x has attention though their last block has none; its depth is that of the others.
     if "label_emb.0.0.weight" in stored:
         found["projection_class_embeddings_input_dim"] = stored.axis("label_emb.0.0.weight", 1)
     return found
@@ -77,7 +76,7 @@ def find_unet(stored: Stored, wanted: Parameters, settings: Mapping[str, Any]) -
     names = {name: _key(name, settings) for name in wanted}
     others = stored.tensors.keys() - set(names.values())
     if others:
-        problem = f"{len(others)} tensors of its UNet are unknown, such as {stored.prefix}{min(others)[:100]}"
+        problem = f"tensors of its UNet are unknown ({len(others)}), such as {stored.prefix}{min(others)[:100]}"
         raise BundleError(stored.path, problem, "use its diffusers folder")
     return {name: stored.tensors[key] for name, key in names.items() if key in stored}
 
