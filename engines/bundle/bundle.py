@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
+from costroute_rt.engines.bundle.digest import HashFiles, sha256_files
 from costroute_rt.engines.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -156,10 +156,12 @@ class Bundle:
         """Check one graph, as `verify` does; weights are those of all components that use it."""
         from costroute_rt.engines.bundle.graph_check import check_graph  # loads NumPy
 
-        used = {file for component in self.components.values() if name in component.graphs.values() for file in component.weights}
-        weights = {file: self.files[file].bytes for file in used}
+        users = [component for component in self.components.values() if name in component.graphs.values()]
+        weights = {file: self.files[file].bytes for component in users for file in component.weights}
+        own_bytes = sum(self.weights_bytes(component.name) for component in users)
         try:
-            check_graph(name, self.read(name, folder), weights, folder or self.root, lambda file: _fail_at(self.path(file)), finite)
+            data = self.read(name, folder)
+            check_graph(name, data, weights, own_bytes, folder or self.root, lambda file: _fail_at(self.path(file)), finite)
         except OSError as error:
             raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
 
@@ -209,8 +211,9 @@ class Bundle:
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else "none"
 
     def weights_bytes(self, component: str) -> int:
-        """Size of a component's weight files."""
-        return sum(self.files[name].bytes for name in self.components[component].weights)
+        """Size of a component's weights: those it says are its own, else all of its weight files."""
+        found = self.components[component]
+        return sum(self.files[name].bytes for name in found.weights) if found.weights_bytes is None else found.weights_bytes
 
     def check_places(self) -> None:
         folders = dict[Path, Path]()
@@ -238,11 +241,14 @@ def seal_bundle(root: Path, manifest: Mapping[str, Any]) -> Bundle:
     """
     own = {MANIFEST, MANIFEST_SHA256}
     paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    files = {name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for name, path in paths.items() if name not in own}
+    digests = sha256_files(path for name, path in paths.items() if name not in own)
+    files = {name: {"sha256": digests[path], "bytes": path.stat().st_size} for name, path in paths.items() if path in digests}
     data = canonical_json({**manifest, "format": FORMAT, "format_version": FORMAT_VERSION, "files": files})
     (root / MANIFEST).write_bytes(data)
     (root / MANIFEST_SHA256).write_text(hashlib.sha256(data).hexdigest() + "\n", encoding="ascii")
-    return Bundle.open(root)
+    bundle = Bundle.open(root, verify=False)
+    bundle.verify(hash_files=lambda listed: {path: digests[root / path.relative_to(bundle.root)] for path in listed})
+    return bundle
 
 
 def _read_manifest(root: Path) -> bytes:

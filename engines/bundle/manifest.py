@@ -85,6 +85,8 @@ class Component:
     """Path of the ONNX file for each use: encode, condition, step, guided_step, decode, score ..."""
     weights: tuple[str, ...] = ()
     """Paths of its safetensors files, in float16, bfloat16 or float32."""
+    weights_bytes: int | None = None
+    """Bytes of its own tensors in these files, where they hold those of other components too; None if it uses whole files."""
     tokenizer: str | None = None
     """For a text encoder, the name of the tokenizer whose tokens it reads."""
     guidance: str = "none"

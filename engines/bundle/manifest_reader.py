@@ -163,15 +163,21 @@ def _component(
     missing = _REQUIRED_GRAPHS.get(role, set()) - set(paths)
     if missing:
         section.fail(f"manifest component {name} has the role {role} but no graph {', '.join(sorted(missing))}")
-    weights = section.items("weights") if section.values.get("weights") is not None else []
+    listed = section.items("weights") if section.values.get("weights") is not None else []
+    weights = tuple(_listed_path(section, "weights", path, files) for path in listed)
     return Component(
         name=name,
         role=role,
         graphs=paths,
-        weights=tuple(_listed_path(section, "weights", path, files) for path in weights),
+        weights=weights,
+        weights_bytes=_weights_bytes(section, sum(files[path].bytes for path in set(weights))),
         tokenizer=_tokenizer_name(section, tokenizers) if role == "text_encoder" else None,
         guidance=_choice(section, "guidance", GUIDANCE_KINDS, "classifier_free" if "guided_step" in paths else "none"),
     )
+
+
+def _weights_bytes(section: Section, stored_bytes: int) -> int | None:
+    return section.integer("weights_bytes", maximum=stored_bytes) if "weights_bytes" in section.values else None
 
 
 def _tokenizer_name(section: Section, tokenizers: Mapping[str, TokenizerSpec]) -> str:

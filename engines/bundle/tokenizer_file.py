@@ -20,6 +20,8 @@ from costroute_rt.regular_file import ReadFile, read_regular
 _MOST_BYTES, _MOST_VALUES = 64 << 20, 3_000_000
 _MOST_ADDED, _LONGEST_ADDED_SUM = 50_000, 1 << 20
 _LONGEST_TOKEN, _LONGEST_AFFIX, _LONGEST_CONTENT = 1024, 16, 16
+_LONGEST_REPLACEMENT = 128
+"""Characters that may take the place of a text; the words of textual inversions become one for each of their vectors."""
 _LONGEST_WORD = 500
 """Characters of a word that WordPiece looks up, whose time grows with the third power."""
 _MOST_PARTS, _MOST_GROWTH, _DEEPEST = 32, 128, 4
@@ -89,8 +91,8 @@ def _growth(part: Part) -> int:
     """How many characters a normalizer or pre-tokenizer makes of one, at most; raises ValueError for settings that are not supported."""
     kind = part["type"]
     if kind == "Replace":
-        content = _text(part, "content", _LONGEST_CONTENT)
         pattern = _pattern(part)
+        content = _text(part, "content", _LONGEST_CONTENT if pattern is None else _LONGEST_REPLACEMENT)
         return len(content) + 1 if pattern is None else max(1, -(-len(content) // len(pattern)))
     if kind == "Split":
         _pattern(part)

@@ -25,7 +25,7 @@ from costroute_rt.export.checkpoint.draft import check_recipe, image_section, st
 from costroute_rt.export.checkpoint.folder import NOT_EXPORTED, CheckpointFolder, find_denoisers
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
-from costroute_rt.export.checkpoint.scheduler import choose_scheduler, plain_config, read_scheduler
+from costroute_rt.export.checkpoint.scheduler import plain_config, read_scheduler
 from costroute_rt.export.checkpoint.tokenizer import read_clip_tokenizer
 from costroute_rt.export.checkpoint.weight_file import check_place, check_places, read_config
 from costroute_rt.export.graph.compose import (
@@ -39,6 +39,7 @@ from costroute_rt.export.graph.compose import (
 from costroute_rt.export.graph.condition import find_crossing, fold_quotients
 from costroute_rt.family.family import Family
 from costroute_rt.regular_file import read_regular
+from costroute_rt.sampling.replacement import choose_scheduler
 from costroute_rt.sampling.tables import Tables
 
 _log = logging.getLogger(__name__)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from costroute_rt.error import BundleError
+from costroute_rt.export.checkpoint.embedding.word_file import CHARACTERS, read_words
 from costroute_rt.export.checkpoint.weight_file import check_content, read_config
 from costroute_rt.regular_file import read_regular
 
@@ -22,20 +25,22 @@ _NEIGHBOURS = 20
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
-def convert_clip_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
+def convert_clip_tokenizer(tokenizer: Any, max_length: int, learned: Mapping[str, range] = MappingProxyType({})) -> Tokenizer:
     """A tokenizer with the ids of transformers' CLIPTokenizer (the Python one, without ftfy), padded and truncated to `max_length`.
 
     CLIPTokenizerFast has other ids: it keeps control characters, does not separate Chinese characters and splits a second time.
+    learned: the tokens of each word of a textual inversion, which is found in any case (see `embedding.word_file`).
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 
     merges = list(tokenizer.bpe_ranks)
     unknown = str(tokenizer.unk_token)
     added = added_tokens(tokenizer)
-    vocabulary = tokenizer.encoder | {token.content: number for number, token in added.items()}  # which keeps their numbers
+    characters = dict(zip(CHARACTERS, (number for tokens in learned.values() for number in tokens), strict=False))
+    vocabulary = tokenizer.encoder | {token.content: number for number, token in added.items()} | characters  # which keeps their numbers
     bpe = models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False, unk_token=unknown)
     converted = Tokenizer(bpe)
-    converted.normalizer = _normalizer()
+    converted.normalizer = _normalizer(learned)
     converted.pre_tokenizer = _pre_tokenizer()
     converted.decoder = decoders.ByteLevel()
     bos, eos = ((str(token), tokenizer.convert_tokens_to_ids(token)) for token in (tokenizer.bos_token, tokenizer.eos_token))
@@ -44,6 +49,7 @@ def convert_clip_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
     converted.add_special_tokens([AddedToken(text, normalized=True) for text in dict.fromkeys((bos[0], eos[0]))])
     # Found in the text as it is: CLIPTokenizer looks for its other added tokens before it lowercases the text.
     converted.add_tokens([_as_written(token) for token in added.values()])
+    converted.add_tokens([AddedToken(character, normalized=True) for character in characters])
     converted.enable_truncation(max_length)
     pad = str(tokenizer.pad_token)
     converted.enable_padding(length=max_length, pad_id=tokenizer.convert_tokens_to_ids(pad), pad_token=pad)
@@ -81,13 +87,23 @@ def read_clip_tokenizer(folder: Path, *, max_length: int, vocabulary: int) -> tu
     vocabulary: number of tokens that the text encoder has embeddings for.
     """
     tokenizer = load_clip_tokenizer(folder)
-    length = min(int(tokenizer.model_max_length), max_length)
+    length, learned = min(int(tokenizer.model_max_length), max_length), read_words(folder)
     try:
-        converted = convert_clip_tokenizer(tokenizer, length)
+        converted = convert_clip_tokenizer(tokenizer, length, learned)
     except Exception as error:  # tokenizers raises bare Exception
         raise BundleError(folder, f"its vocabulary cannot be used: {error}", "download the checkpoint again") from error
     check_tokenizer(tokenizer, converted, vocabulary, folder)
+    _check_learned(converted, learned, vocabulary, folder)
     return tokenizer, converted, length
+
+
+def _check_learned(converted: Tokenizer, learned: Mapping[str, range], vocabulary: int, path: Path) -> None:
+    """Raises BundleError unless each learned word becomes its tokens, all of which have an embedding."""
+    for word, tokens in learned.items():
+        found = converted.encode(f"a {word}", add_special_tokens=False).ids
+        if tokens.stop > vocabulary or [number for number in found if number in tokens] != list(tokens):
+            problem = f"the word {word!r} of a textual inversion cannot be found in prompts"
+            raise BundleError(path, problem, "give it another word")
 
 
 def load_clip_tokenizer(folder: Path) -> Any:
@@ -164,8 +180,11 @@ def _show(texts: Sequence[str]) -> str:
     return ", ".join(map(repr, texts[:5])) + more
 
 
-def _normalizer() -> Any:
-    """The steps of BasicTokenizer(strip_accents=False, do_split_on_punc=False): clean, separate Chinese characters, NFC, lowercase."""
+def _normalizer(learned: Mapping[str, range]) -> Any:
+    """The steps of BasicTokenizer(strip_accents=False, do_split_on_punc=False): clean, separate Chinese characters, NFC, lowercase.
+
+    Then each learned word becomes the characters of its tokens, longer words first: one may be the beginning of another.
+    """
     from tokenizers import Regex
     from tokenizers.normalizers import NFC, BertNormalizer, Lowercase, Replace, Sequence
 
@@ -174,7 +193,11 @@ def _normalizer() -> Any:
     final_sigma = Replace(Regex(r"(?<=\p{L})Σ(?!['’.:·\p{M}]*\p{L})"), "ς")
     # The tables of BertNormalizer are older than Unicode 9.
     unassigned = Replace(Regex(r"[\p{Cn}\p{Co}\p{Cf}]"), "")
-    return Sequence([clean, unassigned, NFC(), final_sigma, Lowercase()])
+    steps = [clean, unassigned, NFC(), final_sigma, Lowercase()]
+    plain, characters, replaced = Sequence(steps), iter(CHARACTERS), {}
+    for word, tokens in learned.items():
+        replaced[plain.normalize_str(word)] = "".join(islice(characters, len(tokens)))
+    return Sequence([*steps, *(Replace(word, replaced[word]) for word in sorted(replaced, key=len, reverse=True))])
 
 
 def _pre_tokenizer() -> Any:

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,15 @@ class WeightFiles:
     is_safetensors: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightName:
+    """The name of a weight file, or of the index of several."""
+
+    name: str
+    variant: str | None
+    is_safetensors: bool
+
+
 def find_weights(folder: Path, stems: Mapping[str, str]) -> WeightFiles:
     """As `find_weight_files`; raises BundleError also for a file that is incomplete, a pointer of Git LFS or something else."""
     found = find_weight_files(folder, stems)
@@ -50,25 +59,37 @@ def find_weights(folder: Path, stems: Mapping[str, str]) -> WeightFiles:
 
 
 def find_weight_files(folder: Path, stems: Mapping[str, str], variant: str | None = None) -> WeightFiles:
-    """The weight files in a network's folder: safetensors before torch's files, and plain ones before variants.
+    """The weight files in a network's folder, as `choose_weight_file` chooses.
+
+    Raises BundleError for a folder without weights, and for a damaged index.
+    """
+    chosen = choose_weight_file([path.name for path in folder.iterdir()], stems, variant)
+    if chosen is None:
+        problem = f"it has no weights, such as {stems['safetensors']}.safetensors or {stems['safetensors']}.fp16.safetensors"
+        raise BundleError(folder, problem, "download the whole checkpoint, with its large files")
+    path = folder / chosen.name
+    files = listed_files(path) if path.suffix == ".json" else (path,)
+    return WeightFiles(files=files, variant=chosen.variant, is_safetensors=chosen.is_safetensors)
+
+
+def choose_weight_file(names: Iterable[str], stems: Mapping[str, str], variant: str | None = None) -> WeightName | None:
+    """The weight file of a network among the files of its folder, or the index of several; None if there is none.
+
+    Safetensors go before torch's files, and plain ones before variants.
 
     stems: names of the files without variant and extension, by extension: `safetensors` and `bin`.
     variant: is taken before all others where it exists.
-    Raises BundleError for a folder without weights, and for a damaged index.
     """
-    found: list[tuple[tuple[object, ...], str | None, Path, bool]] = []
+    found: list[tuple[tuple[object, ...], WeightName]] = []
+    known = tuple(names)
     for extension in ("safetensors", "bin"):
         stem, tail = re.escape(stems[extension]), re.escape(extension)
-        forms = rf"{stem}(?:\.(?P<one>\w+))?\.{tail}|{stem}\.{tail}\.index(?:\.(?P<many>\w+))?\.json"
-        for path in folder.iterdir():
-            if match := re.fullmatch(forms, path.name):
-                each, is_safetensors = match["one"] or match["many"], extension == "safetensors"
-                found.append(((variant is not None and each != variant, not is_safetensors, _rank(each), path), each, path, is_safetensors))
-    if not found:
-        problem = f"it has no weights, such as {stems['safetensors']}.safetensors or {stems['safetensors']}.fp16.safetensors"
-        raise BundleError(folder, problem, "download the whole checkpoint, with its large files")
-    _, taken, path, is_safetensors = min(found, key=lambda entry: entry[0])
-    return WeightFiles(files=_shards(path) if path.suffix == ".json" else (path,), variant=taken, is_safetensors=is_safetensors)
+        form = re.compile(rf"{stem}(?:\.(?P<one>\w+))?\.{tail}|{stem}\.{tail}\.index(?:\.(?P<many>\w+))?\.json")
+        for match in filter(None, map(form.fullmatch, known)):
+            each = WeightName(name=match[0], variant=match["one"] or match["many"], is_safetensors=extension == "safetensors")
+            is_other = variant is not None and each.variant != variant
+            found.append(((is_other, not each.is_safetensors, _rank(each.variant), each.name), each))
+    return min(found, key=lambda entry: entry[0])[1] if found else None
 
 
 def check_weights(path: Path) -> None:
@@ -151,8 +172,8 @@ def _rank(variant: str | None) -> tuple[int, str]:
     return (1 + _VARIANTS.index(variant), "") if variant in _VARIANTS else (1 + len(_VARIANTS), variant)
 
 
-def _shards(index: Path) -> tuple[Path, ...]:
-    """The files that an index names."""
+def listed_files(index: Path) -> tuple[Path, ...]:
+    """The weight files that an index names; raises BundleError for one that is not beside it."""
     names = read_config(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise BundleError(index, "it has no weight_map from tensors to files", DOWNLOAD_AGAIN)

@@ -53,11 +53,11 @@ _CURVES = {
 def plot_curves(found: Evaluation) -> str:
     """Mean quality by mean cost: the router and the choices that need none."""
     names = short_names([row["name"] for row in found.candidates])
-    with _axes("curves", 7.8, 4.7) as (axes, out):
+    with axes_on("curves", 7.8, 4.7) as (axes, out):
         costs, quality = ([row[key] for row in found.candidates] for key in ("cost_ms", "quality"))
         for name, (label, style) in _CURVES.items():
             if name in found.curves:
-                axes.plot(*_in_order(found.curves[name], max(costs)), label=label, solid_capstyle="round", **style)
+                axes.plot(*in_order(found.curves[name], max(costs)), label=label, solid_capstyle="round", **style)
         base, router = found.curves["hull"], found.curves["router"]
         grid = np.linspace(min(costs), max(costs), 200)
         axes.fill_between(grid, base.at(grid), router.at(grid), color=ACCENT, alpha=0.10, linewidth=0)
@@ -72,7 +72,7 @@ def plot_curves(found: Evaluation) -> str:
         axes.set_xlabel("mean milliseconds of an image")
         axes.set_ylabel("mean quality")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=9, borderaxespad=0.2)
-        _label(axes, texts, costs, heights)
+        label_points(axes, texts, costs, heights)
     return out[0]
 
 
@@ -80,7 +80,7 @@ def plot_shares(found: Evaluation) -> str:
     """Shares of the candidates, from the least to the greatest mean cost."""
     order = sorted(range(len(found.candidates)), key=lambda index: found.candidates[index]["cost_ms"])
     names = [found.candidates[index]["name"] for index in order]
-    with _axes("shares", 7.8, 3.4) as (axes, out):
+    with axes_on("shares", 7.8, 3.4) as (axes, out):
         at, bottom = np.arange(len(found.shares)), np.zeros(len(found.shares))
         for name, short, colour in zip(names, short_names(names), shades(names), strict=True):
             height = np.array([level["candidates"][name]["share"] for level in found.shares])
@@ -99,7 +99,7 @@ def plot_calibration(found: Evaluation) -> str:
     """Actual quality by predicted quality, in bins of equally many cells."""
     bins = found.calibration["bins"]
     predicted, seen = [row["predicted"] for row in bins], [row["found"] for row in bins]
-    with _axes("calibration", 3.6, 3.2) as (axes, out):
+    with axes_on("calibration", 3.6, 3.2) as (axes, out):
         low, high = min(predicted + seen), max(predicted + seen)
         axes.plot([low, high], [low, high], color=QUIET, linewidth=1.2)
         axes.plot(predicted, seen, color=ACCENT, marker="o", markersize=5, linewidth=1.4)
@@ -113,7 +113,7 @@ def plot_categories(rows: Sequence[Mapping[str, Any]]) -> str:
     ordered = rows[:MOST_CATEGORIES][::-1]
     values = np.array([row["gain"]["value"] for row in ordered])
     reach = np.abs(np.array([[row["gain"]["low"], row["gain"]["high"]] for row in ordered]).T - values)
-    with _axes("categories", 7.4, 0.9 + 0.27 * len(ordered)) as (axes, out):
+    with axes_on("categories", 7.4, 0.9 + 0.27 * len(ordered)) as (axes, out):
         axes.axvline(0, color=QUIET, linewidth=1.2)
         axes.errorbar(values, np.arange(len(ordered)), xerr=reach, fmt="o", color=ACCENT, ecolor=PALE_BLUE, elinewidth=2.5, markersize=5)
         axes.set_yticks(np.arange(len(ordered)), [_category(row) for row in ordered])
@@ -133,8 +133,11 @@ def _plain(name: str) -> str:
 
 
 @contextmanager
-def _axes(name: str, width: float, height: float) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on, and a list that holds the SVG element when the block ends; raises BackendError without matplotlib."""
+def axes_on(name: str, width: float, height: float) -> Iterator[tuple[Any, list[str]]]:
+    """Axes to draw on, and a list that holds the SVG element when the block ends; raises BackendError without matplotlib.
+
+    width, height: in inches.
+    """
     try:
         import matplotlib.style
         from matplotlib.figure import Figure
@@ -153,7 +156,7 @@ def _axes(name: str, width: float, height: float) -> Iterator[tuple[Any, list[st
     out.append(svg[svg.index("<svg") :])
 
 
-def _in_order(found: Curve, end: float) -> tuple[Any, Any]:
+def in_order(found: Curve, end: float) -> tuple[Any, Any]:
     """Its points by rising cost, continued to the cost `end`."""
     order = np.lexsort((found.quality, found.cost))
     costs, quality = found.cost[order], found.quality[order]
@@ -189,7 +192,7 @@ def shades(names: Sequence[str]) -> list[str]:
     return [colours[name] for name in names]
 
 
-def _label(axes: Any, texts: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
+def label_points(axes: Any, texts: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
     """Writes each text beside its point, where it covers as few points, texts and axes as possible."""
     axes.figure.draw_without_rendering()  # lays out
     scale = axes.figure.dpi / 72

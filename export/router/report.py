@@ -62,12 +62,16 @@ def escape(text: str) -> str:
     return escape_html(printable(text, keep_lines=True))
 
 
-def write_page(found: Evaluation, *, title: str, reason: str, examples: Sequence[Example] = ()) -> str:
+def write_page(
+    found: Evaluation, *, title: str, reason: str, examples: Sequence[Example] = (), sections: Sequence[tuple[str, str, str]] = ()
+) -> str:
     """The HTML page with its images and plots. Raises BackendError without matplotlib.
 
-    reason: what the router routes on, and why. examples: images of prompts, the cheapest routes first.
+    reason: what the router routes on, and why. examples: images of prompts, the cheapest routes first. sections: further ones, which come
+    first: title, sentence and SVG.
     """
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="quiet">{escape(reason)}</p>', _tiles(found)]
+    parts += [_section(*each) for each in sections]
     if found.curves:
         about = "Each point of a line is the average over prompts at one trade-off. The blue area is the gain from reading the prompt."
         parts.append(_section("Quality and time", about, plot.plot_curves(found)))

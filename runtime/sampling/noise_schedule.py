@@ -98,19 +98,6 @@ def _trail(last: int, num_train_timesteps: int, num_inference_steps: int) -> Flo
     return timesteps
 
 
-def space_karras(sigma_max: float, sigma_min: float, count: int) -> FloatArray:
-    """Falling sigmas, float64[count]: Karras et al. 2022, "Elucidating the Design Space", equation 5 with rho 7.
-
-    The ends are exactly sigma_max and sigma_min, so that a run that ends at sigma_min has a last step of length 0 and not below it.
-    """
-    rho = 7.0
-    ramp = np.linspace(0, 1, count)
-    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    sigmas: FloatArray = np.clip((high + ramp * (low - high)) ** rho, sigma_min, sigma_max)
-    sigmas[-1] = sigma_min if count > 1 else sigma_max
-    return sigmas
-
-
 def sigma_to_timestep(sigmas: FloatArray, train_sigmas: FloatArray) -> FloatArray:
     """Fractional timesteps at which the training schedule has these sigmas, by linear interpolation of their logarithms.
 

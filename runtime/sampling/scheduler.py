@@ -15,12 +15,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from costroute_rt.error import ConfigError
-from costroute_rt.sampling import steps
+from costroute_rt.sampling import noise_schedule, steps
 from costroute_rt.sampling.scheduler_config import KINDS, SchedulerConfig
-from costroute_rt.sampling.solver import dpmpp, flow, preserving, unipc, unscaled
-from costroute_rt.sampling.step_table import COLUMNS, MEMORY, Descent, StepTable
+from costroute_rt.sampling.solver import dpmpp, flow, preserving, singlestep, two_rows, unipc, unscaled
+from costroute_rt.sampling.step_table import COLUMNS, MEMORY, Descent, FloatArray, StepTable
 
 _OF_TABLES = {*COLUMNS, *MEMORY, "entry", "exit", "initial_noise_scale"}
 """Arrays of steps and tables, which refuse numbers that are not finite."""
@@ -68,12 +69,13 @@ def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) 
     The new steps start at an evenly spaced selection of the table's remaining noise levels, so the denoiser gets only timesteps that were
     planned, and the spacing (Karras, shifted ...) is kept. With all the rows that are left, nothing changes.
 
-    heun takes whole steps: an even rows_left leaves one row unused. If a run of heun stops after a predictor, its corrector is skipped,
-    because the latent is already at the next level. dpmpp_2m continues to use D_prev: its formula holds for uneven distances,
-    so the new row 0 is second order, with the distance to D_prev in the old table. (On a mixture of Gaussians this is as good as a
-    first-order restart if few rows are dropped, and clearly better if few are left.) unipc does the same, and its carried latent remains
-    valid at `row`. The caller keeps D and y for the new table, and re-plans again only after one of its rows has run. Rows that remain
-    keep their guidance scale.
+    Schedulers with two rows per step take whole steps: an even rows_left leaves one row unused. Between the two rows, the new steps start
+    at the level where the latent is; for heun that is the next step's level, so its corrector is skipped. (The timesteps in the middle of
+    new steps lie between planned ones.) Singlestep groups start anew, at first order.
+    dpmpp_2m continues to use D_prev: its formula holds for uneven distances, so the new row 0 is second order, with the distance to
+    D_prev in the old table. (On a mixture of Gaussians this is as good as a first-order restart if few rows are dropped, and clearly
+    better if few are left.) dpmpp_3m and unipc do the same, and their carried latent remains valid at `row`. The caller keeps D and y
+    for the new table, and re-plans again only after one of its rows has run. Rows that remain keep their guidance scale.
     Raises ConfigError for a row outside the table, or rows_left outside 1 to the rows that are left.
     """
     if not 0 <= row < len(table):
@@ -83,14 +85,34 @@ def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) 
     if rows_left == len(table) - row:
         return table.tail(row)
     stride = KINDS[config.name].rows_per_step
-    starts = np.arange(row + row % stride, len(table), stride)
+    starts = _starts(table, row, stride)
     count = min(len(starts), (rows_left + stride - 1) // stride)
     kept = starts[np.ceil(np.arange(count) * len(starts) / count).astype(np.int64)]
     levels = np.append(table.noise_levels[kept], table.noise_levels[-1])
     descent = replace(Descent.through(table.timestep[kept], levels, table.initial_noise_scale), before=table.descent.before_row(row))
-    shorter = SCHEDULERS[config.name].solve(config, descent)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        shorter = SCHEDULERS[config.name].solve(config, descent)
     sources = kept[(np.arange(len(shorter)) + stride - 1) // stride]
     return shorter.with_guidance(np.asarray(table.guidance)[sources])
+
+
+def _starts(table: StepTable, row: int, stride: int) -> npt.NDArray[np.int64]:
+    """Rows from `row` on at which a step starts or, for `row` itself, can start: x is at its level."""
+    starts = np.arange(row + row % stride, len(table), stride)
+    if row % stride and table.noise_levels[row] != table.noise_levels[row + 1]:
+        starts = np.concatenate([[row], starts])
+    return starts
+
+
+def _to_timestep(config: SchedulerConfig) -> Callable[[FloatArray], FloatArray]:
+    train_sigmas = noise_schedule.to_sigmas(steps.train_signal(config))
+    return lambda sigmas: noise_schedule.sigma_to_timestep(sigmas, train_sigmas)
+
+
+def _solve_tcd(config: SchedulerConfig, descent: Descent) -> StepTable:
+    following = np.append(descent.timestep[1:], 0.0)
+    below = np.floor((1 - config.eta) * following).astype(np.int64)
+    return preserving.tcd(descent, config.prediction_type, np.sqrt(1 - steps.train_signal(config)[below]))
 
 
 def _solve_unipc(config: SchedulerConfig, descent: Descent) -> StepTable:
@@ -103,8 +125,8 @@ def _solve_unipc(config: SchedulerConfig, descent: Descent) -> StepTable:
     )
 
 
-def _solve_dpmpp(config: SchedulerConfig, descent: Descent) -> StepTable:
-    return dpmpp.dpmpp_2m(
+def _solve_multistep(config: SchedulerConfig, descent: Descent) -> StepTable:
+    return dpmpp.dpmpp_multistep(
         descent,
         config.prediction_type,
         is_stochastic=config.algorithm_type == "sde-dpmsolver++",
@@ -115,16 +137,54 @@ def _solve_dpmpp(config: SchedulerConfig, descent: Descent) -> StepTable:
     )
 
 
+def _solve_singlestep(config: SchedulerConfig, descent: Descent) -> StepTable:
+    return singlestep.dpmpp_singlestep(
+        descent,
+        config.prediction_type,
+        is_stochastic=config.algorithm_type == "sde-dpmsolver++",
+        solver_order=config.solver_order,
+        solver_type=config.solver_type,
+        lower_order_final=config.lower_order_final,
+    )
+
+
+def _solve_ddpm(config: SchedulerConfig, descent: Descent) -> StepTable:
+    return preserving.ddpm(descent, config.prediction_type, is_large=config.variance_type == "fixed_large")
+
+
+def _solve_lcm(config: SchedulerConfig, descent: Descent) -> StepTable:
+    return preserving.lcm(descent, config.prediction_type, config.timestep_scaling)
+
+
+def _two_rows(solve: Callable[..., StepTable], **settings: bool) -> Scheduler:
+    """A scheduler that calls the denoiser at each step's start and in its middle."""
+    return Scheduler(
+        steps.choose_unscaled, lambda config, descent: solve(descent, config.prediction_type, _to_timestep(config), **settings)
+    )
+
+
 SCHEDULERS: dict[str, Scheduler] = {
     "ddim": Scheduler(steps.choose_ddim, lambda config, descent: preserving.ddim(descent, config.prediction_type, config.eta)),
+    "ddpm": Scheduler(steps.choose_ddpm, _solve_ddpm),
     "euler": Scheduler(steps.choose_unscaled, lambda config, descent: unscaled.euler(descent, config.prediction_type)),
     "euler_ancestral": Scheduler(steps.choose_unscaled, lambda config, descent: unscaled.euler_ancestral(descent, config.prediction_type)),
-    "dpmpp_2m": Scheduler(steps.choose_dpmpp, _solve_dpmpp),
     "heun": Scheduler(steps.choose_unscaled, lambda config, descent: unscaled.heun(descent, config.prediction_type)),
-    "lcm": Scheduler(steps.choose_lcm, lambda config, descent: preserving.lcm(descent, config.prediction_type, config.timestep_scaling)),
-    "flow_match_euler": Scheduler(steps.choose_flow, lambda config, descent: flow.flow_match_euler(descent, config.stochastic_sampling)),
-    "flow_dpmpp_2m": Scheduler(steps.choose_flow_dpmpp, _solve_dpmpp),
+    "kdpm2": _two_rows(two_rows.kdpm2),
+    "kdpm2_ancestral": _two_rows(two_rows.kdpm2, is_ancestral=True),
+    "dpmpp_2s_ancestral": _two_rows(two_rows.dpmpp_2s_ancestral),
+    "dpmpp_sde": _two_rows(two_rows.dpmpp_sde),
+    "dpmpp_2m": Scheduler(steps.choose_dpmpp, _solve_multistep),
+    "dpmpp_3m": Scheduler(steps.choose_dpmpp, _solve_multistep),
+    "dpmpp_2s": Scheduler(steps.choose_dpmpp, _solve_singlestep),
+    "dpmpp_3s": Scheduler(steps.choose_dpmpp, _solve_singlestep),
     "unipc": Scheduler(steps.choose_unipc, _solve_unipc),
+    "lcm": Scheduler(steps.choose_distilled, _solve_lcm),
+    "tcd": Scheduler(steps.choose_distilled, _solve_tcd),
+    "flow_match_euler": Scheduler(steps.choose_flow, lambda config, descent: flow.flow_match_euler(descent, config.stochastic_sampling)),
+    "flow_dpmpp_2m": Scheduler(steps.choose_flow_dpmpp, _solve_multistep),
+    "flow_dpmpp_3m": Scheduler(steps.choose_flow_dpmpp, _solve_multistep),
+    "flow_dpmpp_2s": Scheduler(steps.choose_flow_dpmpp, _solve_singlestep),
+    "flow_dpmpp_3s": Scheduler(steps.choose_flow_dpmpp, _solve_singlestep),
     "flow_unipc": Scheduler(steps.choose_flow_unipc, _solve_unipc),
 }
 """The functions of every scheduler in `KINDS`."""

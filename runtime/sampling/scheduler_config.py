@@ -15,10 +15,10 @@ _CHOICES = {
     "solver_type": ("midpoint", "heun", "bh1", "bh2"),
     "final_sigmas_type": ("zero", "sigma_min"),
     "time_shift_type": ("exponential", "linear"),
+    "variance_type": ("fixed_small", "fixed_small_log", "fixed_large"),
 }
 _FLAGS = (
     "rescale_betas_zero_snr",
-    "use_karras_sigmas",
     "set_alpha_to_one",
     "lower_order_final",
     "euler_at_final",
@@ -28,7 +28,7 @@ _FLAGS = (
 _COUNTS = {
     "num_train_timesteps": (2, 100_000),
     "steps_offset": (0, 1000),
-    "solver_order": (1, 2),
+    "solver_order": (1, 3),
     "original_inference_steps": (1, 100_000),
     "base_image_seq_len": (1, 1 << 20),
     "max_image_seq_len": (2, 1 << 20),
@@ -51,23 +51,42 @@ class Kind(NamedTuple):
 
     prediction_types: tuple[str, ...] = ("epsilon", "v_prediction", "sample")
     features: tuple[str, ...] = ()
+    sigma_schedules: tuple[str, ...] = ("timesteps",)
     rows_per_step: int = 1
+    """1, or 2 for solvers that call the denoiser twice in every step but the last."""
     solver_types: tuple[str, ...] = ("midpoint", "heun")
+    solver_orders: tuple[int, ...] = (1, 2)
 
 
 _FLOW = ("flow_prediction",)
+_NOISE = ("epsilon", "v_prediction")
 _UNIPC_TYPES = ("bh2", "bh1")
+_ZERO_SNR = ("rescale_betas_zero_snr",)
+_TIMES = ("timesteps", "simple", "sgm_uniform", "beta_timesteps")
+_SIGMAS = (*_TIMES, "karras", "exponential", "beta", "kl_optimal", "align_your_steps_sd15", "align_your_steps_sdxl")
 KINDS: dict[str, Kind] = {
-    "ddim": Kind(features=("rescale_betas_zero_snr",)),
-    "euler": Kind(features=("rescale_betas_zero_snr", "use_karras_sigmas")),
-    "euler_ancestral": Kind(prediction_types=("epsilon", "v_prediction"), features=("rescale_betas_zero_snr",)),
-    "dpmpp_2m": Kind(features=("rescale_betas_zero_snr", "use_karras_sigmas")),
-    "heun": Kind(features=("use_karras_sigmas",), rows_per_step=2),
-    "lcm": Kind(features=("rescale_betas_zero_snr",)),
-    "flow_match_euler": Kind(prediction_types=_FLOW, features=("use_karras_sigmas", "use_dynamic_shifting")),
-    "flow_dpmpp_2m": Kind(prediction_types=_FLOW),
-    "unipc": Kind(features=("rescale_betas_zero_snr", "use_karras_sigmas"), solver_types=_UNIPC_TYPES),
-    "flow_unipc": Kind(prediction_types=_FLOW, solver_types=_UNIPC_TYPES),
+    "ddim": Kind(features=_ZERO_SNR),
+    "ddpm": Kind(features=_ZERO_SNR),
+    "euler": Kind(features=_ZERO_SNR, sigma_schedules=_SIGMAS),
+    "euler_ancestral": Kind(_NOISE, _ZERO_SNR, _SIGMAS),
+    "heun": Kind(sigma_schedules=_SIGMAS, rows_per_step=2),
+    "kdpm2": Kind(_NOISE, sigma_schedules=_SIGMAS, rows_per_step=2),
+    "kdpm2_ancestral": Kind(_NOISE, sigma_schedules=_SIGMAS, rows_per_step=2),
+    "dpmpp_2s_ancestral": Kind(sigma_schedules=_SIGMAS, rows_per_step=2),
+    "dpmpp_sde": Kind(_NOISE, sigma_schedules=_SIGMAS, rows_per_step=2),
+    "dpmpp_2m": Kind(features=_ZERO_SNR, sigma_schedules=(*_SIGMAS, "lu")),
+    "dpmpp_3m": Kind(features=_ZERO_SNR, sigma_schedules=(*_SIGMAS, "lu"), solver_orders=(3,)),
+    "dpmpp_2s": Kind(sigma_schedules=_SIGMAS),
+    "dpmpp_3s": Kind(sigma_schedules=_SIGMAS, solver_orders=(3,)),
+    "unipc": Kind(features=_ZERO_SNR, sigma_schedules=_SIGMAS, solver_types=_UNIPC_TYPES),
+    "lcm": Kind(features=_ZERO_SNR),
+    "tcd": Kind(features=_ZERO_SNR),
+    "flow_match_euler": Kind(_FLOW, ("use_dynamic_shifting",), (*_TIMES, "karras", "exponential", "beta")),
+    "flow_dpmpp_2m": Kind(_FLOW, sigma_schedules=_TIMES),
+    "flow_dpmpp_3m": Kind(_FLOW, sigma_schedules=_TIMES, solver_orders=(3,)),
+    "flow_dpmpp_2s": Kind(_FLOW, sigma_schedules=_TIMES),
+    "flow_dpmpp_3s": Kind(_FLOW, sigma_schedules=_TIMES, solver_orders=(3,)),
+    "flow_unipc": Kind(_FLOW, sigma_schedules=_TIMES, solver_types=_UNIPC_TYPES),
 }
 """Every scheduler by name; `scheduler.SCHEDULERS` has their functions."""
 
@@ -90,27 +109,30 @@ class SchedulerConfig:
     rescale_betas_zero_snr: bool = False
     timestep_spacing: str = "trailing"
     steps_offset: int = 0
-    use_karras_sigmas: bool = False
+    sigma_schedule: str = "timesteps"
+    """How noise levels are spaced: by timestep_spacing, or as `sigma_spacing` says; diffusers has a flag for each (use_karras_sigmas)."""
     final_sigmas_type: str = "zero"
-    """euler, dpmpp_2m and unipc: noise level at which a run ends."""
+    """euler, dpmpp_* and unipc: noise level at which a run ends."""
     set_alpha_to_one: bool = True
     """ddim: whether a run ends without noise."""
     eta: float = 0.0
-    """ddim: share of each step's noise that is drawn anew, 0 to 1."""
+    """ddim and tcd (the paper's gamma): share of each step's noise that is drawn anew, 0 to 1."""
+    variance_type: str = "fixed_small"
+    """ddpm: noise of each step; fixed_large adds more, also to the last."""
     algorithm_type: str = "dpmsolver++"
-    """dpmpp_2m; sde-dpmsolver++ adds noise."""
+    """dpmpp_2m, dpmpp_3m, dpmpp_2s and dpmpp_3s; sde-dpmsolver++ adds noise."""
     solver_order: int = 2
     solver_type: str = "midpoint"
-    """dpmpp_2m: midpoint or heun; unipc: bh1 or bh2."""
+    """dpmpp_*: midpoint or heun; unipc: bh1 or bh2."""
     lower_order_final: bool = True
     euler_at_final: bool = False
     lambda_min_clipped: float = -math.inf
     original_inference_steps: int = 50
-    """lcm: steps of the schedule the model was distilled on."""
+    """lcm and tcd: steps of the schedule the model was distilled on."""
     timestep_scaling: float = 10.0
     """lcm"""
     shift: float = 1.0
-    """flow_match_euler, flow_dpmpp_2m and flow_unipc: a shift above 1 spends more of the steps at high noise."""
+    """flow_*: a shift above 1 spends more of the steps at high noise."""
     stochastic_sampling: bool = False
     """flow_match_euler"""
     use_dynamic_shifting: bool = False
@@ -146,9 +168,14 @@ class SchedulerConfig:
                 raise ConfigError(field, value, f"a number from {low:g} to {high:g}")
         if self.solver_type not in kind.solver_types:
             raise ConfigError("solver_type", self.solver_type, f"{_either(kind.solver_types)} for {self.name}")
+        if self.solver_order not in kind.solver_orders:
+            orders = " or ".join(str(order) for order in kind.solver_orders)
+            raise ConfigError("solver_order", self.solver_order, f"{orders} for {self.name}")
+        if self.sigma_schedule not in kind.sigma_schedules:
+            raise ConfigError("sigma_schedule", self.sigma_schedule, f"one of {', '.join(kind.sigma_schedules)} for {self.name}")
         if self.base_image_seq_len >= self.max_image_seq_len:
             raise ConfigError("max_image_seq_len", self.max_image_seq_len, f"more than base_image_seq_len, {self.base_image_seq_len}")
-        for feature in ("use_karras_sigmas", "rescale_betas_zero_snr", "use_dynamic_shifting"):
+        for feature in ("rescale_betas_zero_snr", "use_dynamic_shifting"):
             if getattr(self, feature) and feature not in kind.features:
                 having = [name for name, other in KINDS.items() if feature in other.features]
                 raise ConfigError(feature, True, f"false for {self.name} (only {', '.join(having)} can)")

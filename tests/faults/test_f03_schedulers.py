@@ -14,7 +14,8 @@ import pytest
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint import checkpoint
 from costroute_rt.export.checkpoint.checkpoint import check_export, export_bundle
-from costroute_rt.export.checkpoint.scheduler import choose_scheduler, plain_config, read_scheduler
+from costroute_rt.export.checkpoint.scheduler import plain_config, read_scheduler
+from costroute_rt.sampling.replacement import choose_scheduler
 from costroute_rt.sampling.tables import Tables
 from tests.export.checkpoint_folder import DDIM, PNDM, SCHEDULE, simple_recipe, write_folder
 from tests.export.small_checkpoint import make_recipe, needs_export
@@ -43,13 +44,8 @@ def test_f3_pndm_is_replaced_by_a_scheduler_with_the_same_schedule(tmp_path: Pat
 REPLACED = {
     "LMSDiscreteScheduler": ({"use_karras_sigmas": True}, "DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     "DEISMultistepScheduler": ({"solver_order": 3, "algorithm_type": "deis", "solver_type": "logrho"}, "DPMSolverMultistepScheduler", {}),
-    "DPMSolverSinglestepScheduler": ({"solver_order": 3}, "DPMSolverMultistepScheduler", {}),
-    "DPMSolverSDEScheduler": ({}, "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "KDPM2DiscreteScheduler": ({"prediction_type": "v_prediction"}, "HeunDiscreteScheduler", {"prediction_type": "v_prediction"}),
-    "KDPM2AncestralDiscreteScheduler": ({}, "EulerAncestralDiscreteScheduler", {}),
-    "DDPMScheduler": ({"clip_sample": True, "variance_type": "fixed_small"}, "EulerAncestralDiscreteScheduler", {}),
-    "TCDScheduler": ({"timestep_spacing": "leading"}, "DDIMScheduler", {"timestep_spacing": "trailing"}),
-    "DPMSolverMultistepScheduler": ({"solver_order": 3}, "DPMSolverMultistepScheduler", {"solver_order": 2}),
+    "SASolverScheduler": ({}, "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "DPMSolverMultistepScheduler": ({"algorithm_type": "dpmsolver"}, "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "UniPCMultistepScheduler": ({"solver_order": 3}, "UniPCMultistepScheduler", {"solver_order": 2}),
 }
 
@@ -71,6 +67,23 @@ def test_f3_missing_settings_of_a_replaced_scheduler_have_its_defaults() -> None
     assert (chosen["timestep_spacing"], chosen["prediction_type"]) == ("leading", "epsilon")
 
 
+KEPT = {
+    "DDPMScheduler": {"variance_type": "fixed_small", "clip_sample": False},
+    "TCDScheduler": {},
+    "KDPM2DiscreteScheduler": {"use_beta_sigmas": True},
+    "KDPM2AncestralDiscreteScheduler": {},
+    "DPMSolverSDEScheduler": {"noise_sampler_seed": 3},
+    "DPMSolverSinglestepScheduler": {"solver_order": 3},
+    "DPMSolverMultistepScheduler": {"solver_order": 3, "use_lu_lambdas": True},
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_f3_a_scheduler_that_was_replaced_once_is_kept(name: str) -> None:
+    config = {"_class_name": name, **SCHEDULE, **KEPT[name]}
+    assert choose_scheduler(config) == (config, None)
+
+
 def test_f3_supported_schedulers_are_kept(tmp_path: Path) -> None:
     plan = check_export(write_folder(tmp_path / "sd", scheduler=DDIM), simple_recipe())
     assert plan.replaced is None
@@ -83,10 +96,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "EDM": ({"_class_name": "EDMEulerScheduler"}, "_class_name is 'EDMEulerScheduler'"),
     "iPNDM": ({"_class_name": "IPNDMScheduler"}, "_class_name is 'IPNDMScheduler'"),
     "thresholding": ({**DDIM, "thresholding": True}, "thresholding is True"),
-    "beta sigmas": ({"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas is True"),
-    "exponential sigmas": ({**DPM, "use_exponential_sigmas": True}, "use_exponential_sigmas is True"),
-    "lu lambdas": ({**DPM, "use_lu_lambdas": True}, "use_lu_lambdas is True"),
-    "beta sigmas of a replaced one": ({"_class_name": "LMSDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas is True"),
+    "karras sigmas": ({"_class_name": "EulerAncestralDiscreteScheduler", "use_karras_sigmas": True}, "use_karras_sigmas is True"),
+    "two schedules": ({**DPM, "use_exponential_sigmas": True, "use_beta_sigmas": True}, "use_beta_sigmas is True"),
     "trained betas": ({**PNDM, "trained_betas": [0.1, 0.2]}, "trained_betas is"),
     "prediction type": ({**PNDM, "prediction_type": "noise"}, "prediction_type is 'noise'"),
     "beta schedule": ({**PNDM, "beta_schedule": "sigmoid"}, "beta_schedule is 'sigmoid'"),

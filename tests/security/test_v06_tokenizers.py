@@ -79,6 +79,7 @@ HOSTILE: dict[str, Change] = {
     "replacements that multiply": normalizer(*[replace("a", "aaaaaaaaaa")] * 12),
     "eight replacements": normalizer(*[replace("a", "aaaaaaaaaa")] * 8),
     "a long replacement": normalizer(replace("a", "b" * 1_000_000)),
+    "a long replacement of a long text": normalizer(replace("a" * 1000, "b" * 129)),
     "an empty pattern": normalizer(replace("", "aaaa")),
     "a pattern that matches nothing": normalizer(*[replace("(?=a)", "aaaaaaaaaa", "Regex")] * 4),
     "many parts": normalizer(*[{"type": "NFKD"}] * 1000),

@@ -13,18 +13,15 @@ from costroute_rt.export.checkpoint.refusal import (
     BASE_MODEL,
     check_tokenizer,
     plain_value,
-    unknown_channels,
-    unknown_input,
-    unknown_width,
 )
+from costroute_rt.export.checkpoint.source.fit import check_configs
 from costroute_rt.export.checkpoint.source.license import find_licenses, license_name
+from costroute_rt.export.checkpoint.source.model_name import name_of_model
 from costroute_rt.export.checkpoint.source.network import Network, Source
 from costroute_rt.export.checkpoint.source.old_name import rename_attention
 from costroute_rt.export.checkpoint.source.parameter.of_class import CLASSES, parameters
-from costroute_rt.export.checkpoint.source.parameter.settings import Settings
 from costroute_rt.export.checkpoint.source.weights import choose_weights, read_all_weights
 from costroute_rt.export.checkpoint.weight_file import (
-    DOWNLOAD_AGAIN,
     WeightFiles,
     check_content,
     check_place,
@@ -34,8 +31,9 @@ from costroute_rt.export.checkpoint.weight_file import (
 )
 
 MODEL_INDEX = "model_index.json"
-_DIFFUSERS = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"}
-_TRANSFORMERS = {"safetensors": "model", "bin": "pytorch_model"}
+DIFFUSERS = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"}
+TRANSFORMERS = {"safetensors": "model", "bin": "pytorch_model"}
+"""Names of weight files without variant and extension, by extension."""
 _TOKENIZER = ("transformers", "CLIPTokenizer(Fast)?")
 _STABLE_DIFFUSION = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -51,7 +49,6 @@ PIPELINES: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "StableDiffusionXLPipeline": _XL,
 }
 """Library and class of each part, by pipeline; whoever opens the bundle with diffusers imports what its index names."""
-_SIZES = "projection_class_embeddings_input_dim"
 _NOT_EXPORTED = ("feature_extractor", "image_encoder", "safety_checker")
 _SUPPORTED = "only pipelines of Stable Diffusion 1.x, 2.x and XL, and latent consistency models can be exported"
 _INSTEAD = {
@@ -79,6 +76,23 @@ def open_folder(path: Path, *, variant: str | None = None) -> Source:
     return _Folder.read(path, variant).source()
 
 
+def check_settings(path: Path) -> None:
+    """Raises BundleError for a pipeline that cannot be exported, as far as its settings tell; its weight files need not exist yet."""
+    _Folder.read(path, None).configs()
+
+
+def check_pipeline(index: Mapping[str, Any], path: Path | str) -> str:
+    """The class of the pipeline that a model_index.json names; raises BundleError if it is not supported.
+
+    path: the folder or repository, for the message.
+    """
+    pipeline = index.get("_class_name")
+    if isinstance(pipeline, str) and pipeline in PIPELINES:
+        return pipeline
+    instead = _INSTEAD.get(pipeline) if isinstance(pipeline, str) else None
+    raise BundleError(path, f"it holds a {plain_value(pipeline)}", f"{_SUPPORTED}; {instead}" if instead else _SUPPORTED)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Folder:
     """A folder whose index and places were checked."""
@@ -92,11 +106,7 @@ class _Folder:
     def read(cls, path: Path, variant: str | None) -> _Folder:
         check_place(path / MODEL_INDEX, path)
         index = read_config(path / MODEL_INDEX)
-        pipeline = index.get("_class_name")
-        if not isinstance(pipeline, str) or pipeline not in PIPELINES:
-            instead = _INSTEAD.get(pipeline) if isinstance(pipeline, str) else None
-            raise BundleError(path, f"it holds a {plain_value(pipeline)}", f"{_SUPPORTED}; {instead}" if instead else _SUPPORTED)
-        found = cls(path=path, index=index, pipeline=pipeline, variant=variant)
+        found = cls(path=path, index=index, pipeline=check_pipeline(index, path), variant=variant)
         found.check_parts()
         return found
 
@@ -122,14 +132,13 @@ class _Folder:
             check_places(self.path / name, self.path)
 
     def source(self) -> Source:
-        configs = {name: self.config(name) for name in self.parts if self.parts[name][1] in CLASSES}
-        check_configs(configs, self.path)
+        configs = self.configs()
         self.check_variant()
         licenses = find_licenses(self.path)
         is_xl = "text_encoder_2" in configs
         return Source(
             path=self.path,
-            name=self.path.resolve().name if self.path.name in ("", "..") else self.path.name,
+            name=name_of_model(self.path.resolve() if self.path.name in ("", "..") else self.path),
             family="sdxl" if is_xl else "sd2" if configs["unet"].get("use_linear_projection") is True else "sd1",
             pipeline=self.pipeline,
             networks={name: self.network(name, config) for name, config in configs.items()},
@@ -140,10 +149,16 @@ class _Folder:
             license=license_name(licenses),
         )
 
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """The settings of all networks; raises BundleError for networks that cannot be exported together."""
+        configs = {name: self.config(name) for name in self.parts if self.parts[name][1] in CLASSES}
+        check_configs(configs, self.path)
+        return configs
+
     def config(self, name: str) -> dict[str, Any]:
         """The settings of a network; raises BundleError if its class is another one."""
         config = read_config(self.path / name / "config.json")
-        _check_class(self.path / name, config, self.parts[name][1])
+        check_network_class(self.path / name, config, self.parts[name][1])
         return config
 
     def network(self, name: str, config: Mapping[str, Any]) -> Network:
@@ -162,7 +177,7 @@ class _Folder:
             raise BundleError(self.path, f"it has no weight file of the variant {self.variant}", "name one that it has, or none")
 
     def weight_files(self, name: str) -> WeightFiles:
-        stems = _TRANSFORMERS if self.parts[name][0] == "transformers" else _DIFFUSERS
+        stems = TRANSFORMERS if self.parts[name][0] == "transformers" else DIFFUSERS
         return find_weight_files(self.path / name, stems, self.variant)
 
     def tokenizer(self, name: str) -> Path:
@@ -179,37 +194,7 @@ class _Folder:
         return folder
 
 
-def check_configs(configs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Raises BundleError if the denoiser has an input that the runtime does not feed, or does not fit the other networks.
-
-    configs: settings of each network by its folder.
-    """
-    unet, is_xl = configs["unet"], "text_encoder_2" in configs
-    latents = configs["vae"].get("latent_channels", 4)
-    encoders = [configs[name] for name in ("text_encoder", "text_encoder_2") if name in configs]
-    width = sum(Settings(config, path).whole("hidden_size", 512) for config in encoders)
-    found = unknown_channels(unet, latents) or unknown_input(unet, takes_guidance=True, takes_sizes=is_xl) or unknown_width(unet, width)
-    found = found or (_unknown_sizes(unet, encoders[1]) if is_xl else None)
-    if found is not None:
-        problem, remedy = found
-        raise BundleError(path, f"its denoiser {problem}", remedy)
-
-
-def _unknown_sizes(unet: Mapping[str, Any], encoder: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What an XL denoiser takes beside text, if it is not pooled text and six numbers for the image's sizes, and what to do instead."""
-    if unet.get("addition_embed_type") != "text_time":
-        return "takes no pooled text and image sizes, as those of Stable Diffusion XL do", BASE_MODEL
-    each, pooled, taken = unet.get("addition_time_embed_dim"), encoder.get("projection_dim", 512), unet.get(_SIZES)
-    if type(each) is not int or type(pooled) is not int:
-        return f"has {plain_value(each)} numbers for each size, and {plain_value(pooled)} for pooled text", DOWNLOAD_AGAIN
-    if taken == pooled + 5 * each:
-        return "is that of a refiner, which needs an image and an aesthetic score", BASE_MODEL
-    if taken != pooled + 6 * each:
-        return f"takes {plain_value(taken)} numbers beside text, pooled text and sizes are {pooled + 6 * each}", DOWNLOAD_AGAIN
-    return None
-
-
-def _check_class(folder: Path, config: Mapping[str, Any], class_name: str) -> None:
+def check_network_class(folder: Path, config: Mapping[str, Any], class_name: str) -> None:
     """Raises BundleError for a network of another class, or with quantised weights."""
     names = config.get("architectures") if class_name.startswith("CLIP") else config.get("_class_name")
     found = names[0] if isinstance(names, list) and len(names) == 1 else names

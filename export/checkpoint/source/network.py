@@ -32,13 +32,14 @@ class Network:
     """One network of a model, as its class in diffusers or transformers has it."""
 
     name: str
-    """Folder in a diffusers pipeline: unet, text_encoder, text_encoder_2, vae."""
+    """Folder in a diffusers pipeline: unet, text_encoder, text_encoder_2, vae; and tiny, a small decoder that is taken beside vae."""
     class_name: str
     """Such as UNet2DConditionModel, CLIPTextModel, CLIPTextModelWithProjection, AutoencoderKL, AutoencoderTiny."""
     config: Mapping[str, Any]
     """The settings of the class, as in its config.json."""
     weights: Mapping[str, Region]
-    """By the dotted name of the parameter in a module of the class; complete, and nothing else."""
+    """By the dotted name of the parameter in a module of the class; complete, and nothing else. Of an AutoencoderTiny, those of its
+    decoder."""
 
     def files(self) -> tuple[Path, ...]:
         """The files that hold its weights."""

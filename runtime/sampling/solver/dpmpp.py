@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 
 from costroute_rt.sampling.solver.level import denoise, flow, preserve_sigma
 from costroute_rt.sampling.step_table import Descent, FloatArray, StepTable
 
 FEW_ROWS = 15
-"""dpmpp_2m's lower_order_final takes effect with fewer rows than this; diffusers' value."""
+"""lower_order_final takes effect with fewer rows than this; diffusers' value."""
 
 
-def dpmpp_2m(
+def dpmpp_multistep(
     descent: Descent,
     prediction_type: str,
     *,
@@ -21,10 +24,12 @@ def dpmpp_2m(
     lower_order_final: bool = True,
     euler_at_final: bool = False,
 ) -> StepTable:
-    """Multistep DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095, Algorithm 2 and its SDE form); sigmas, or flow levels.
+    """Multistep DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095, Algorithm 2 and its SDE form) of order 1, 2 or 3; sigmas, or flow levels.
 
     h is a step's length in log(alpha / sigma). A second-order row adds a share of (D - D_prev) h / h_before to D.
-    Row 0 is first order in a new run; in a re-planned run it uses the D of the last row before re-planning.
+    A third-order row uses the D two rows before it too, which the carried latent holds. Its SDE form is that of k-diffusion's
+    sample_dpmpp_3m_sde; in diffusers 0.39 a term of it has the wrong sign.
+    Row 0 is first order in a new run; in a re-planned run it uses the D of the rows before re-planning.
     """
     to_pair = flow if prediction_type == "flow_prediction" else preserve_sigma
     alpha, sigma = to_pair(descent.entry)
@@ -32,32 +37,82 @@ def dpmpp_2m(
     p, q = denoise(prediction_type, alpha, sigma)
 
     shrink = (sigma_next * alpha) / (sigma * alpha_next)  # exp(-h); 0 if the step ends without noise
-    order = _choose_order(descent, solver_order, lower_order_final, euler_at_final)
     decay = shrink**2 if is_stochastic else shrink
-    b, c = alpha_next * (1 - decay), np.zeros_like(alpha)
-    second = np.flatnonzero((order == 2) & (shrink != 1))
-    before = np.append(descent.before[-1] if descent.before else np.nan, descent.entry[:-1])
-    alpha_before, sigma_before = to_pair(before)
-    h = -np.log(shrink[second])
-    h_before = np.log((sigma_before * alpha / (alpha_before * sigma))[second])
-    share = 0.5 * (1 - decay[second])
-    if solver_type == "heun":
-        share = 1 - (1 - decay[second]) / -np.log(decay[second])
-    lift = alpha_next[second] * share * h / h_before
-    b[second] += lift
-    c[second] = -lift
+    order = np.where(shrink == 1, 1, _choose_order(descent, solver_order, lower_order_final, euler_at_final))
+    table = {name: np.zeros(len(descent)) for name in "abcseh"}
+    table["a"] = sigma_next / sigma * (shrink if is_stochastic else 1.0)
+    table["b"] = alpha_next * (1 - decay)
     if is_stochastic:
-        return StepTable(
-            descent=descent, p=p, q=q, a=sigma_next / sigma * shrink, b=b, c=c, s=sigma_next * np.sqrt(np.maximum(1 - decay, 0))
-        )
-    return StepTable(descent=descent, p=p, q=q, a=sigma_next / sigma, b=b, c=c)
+        table["s"] = sigma_next * np.sqrt(np.maximum(1 - decay, 0))
+    h = -np.log(shrink)
+    length = -np.log(decay)  # h, or 2 h
+    _add_second(table, np.flatnonzero(order == 2), alpha_next, decay, length, h, _lengths_before(descent, to_pair, 1), solver_type)
+    if solver_order == 3:
+        before = _lengths_before(descent, to_pair, 1), _lengths_before(descent, to_pair, 2)
+        _add_third(table, np.flatnonzero(order == 3), alpha_next, decay, length, h, *before)
+        table["h"][:-1] = 1.0  # y is the D two rows back
+        if not descent.before:
+            table["h"][0] = 0.0
+    return StepTable(descent=descent, p=p, q=q, **table)
 
 
-def _choose_order(descent: Descent, solver_order: int, lower_order_final: bool, euler_at_final: bool) -> FloatArray:
-    """Order of each dpmpp_2m row: 1 for a row without a D before it, 1 for the last row if that is more stable, else `solver_order`."""
-    order = np.full(len(descent.timestep), float(solver_order))
-    if not descent.before:
-        order[0] = 1
-    if descent.exit[-1] == 0 or euler_at_final or (lower_order_final and len(order) < FEW_ROWS):
+def _lengths_before(descent: Descent, to_pair: Callable[[FloatArray], tuple[FloatArray, FloatArray]], back: int) -> FloatArray:
+    """Length in log(alpha / sigma) of the step `back` steps before each one: float64[steps]; nan where there is none."""
+    entries = np.concatenate([np.full(2 - len(descent.before), np.nan), descent.before, descent.entry])
+    alpha, sigma = to_pair(entries)
+    lam = np.log(alpha) - np.log(sigma)
+    count = len(descent)
+    return np.asarray((lam[1:] - lam[:-1])[2 - back :][:count])
+
+
+def _add_second(
+    table: dict[str, FloatArray],
+    rows: npt.NDArray[np.int64],
+    alpha_next: FloatArray,
+    decay: FloatArray,
+    length: FloatArray,
+    h: FloatArray,
+    h_before: FloatArray,
+    solver_type: str,
+) -> None:
+    """Make these rows second order."""
+    share = 0.5 * (1 - decay[rows])
+    if solver_type == "heun":
+        share = 1 - (1 - decay[rows]) / length[rows]
+    lift = alpha_next[rows] * share * h[rows] / h_before[rows]
+    table["b"][rows] += lift
+    table["c"][rows] -= lift
+
+
+def _add_third(
+    table: dict[str, FloatArray],
+    rows: npt.NDArray[np.int64],
+    alpha_next: FloatArray,
+    decay: FloatArray,
+    length: FloatArray,
+    h: FloatArray,
+    h_before: FloatArray,
+    h_earlier: FloatArray,
+) -> None:
+    """Make these rows third order: slope and curvature of D from the last three of them, as in k-diffusion's sample_dpmpp_3m_sde."""
+    alpha, decay, length = alpha_next[rows], decay[rows], length[rows]
+    phi_2 = alpha * (1 - (1 - decay) / length)
+    phi_3 = -alpha * ((decay - 1 + length) / length**2 - 0.5)
+    near, far = h_before[rows] / h[rows], h_earlier[rows] / h[rows]
+    bend = (phi_2 * near + phi_3) / (near + far)
+    on_near, on_far = (phi_2 + bend) / near, -bend / far  # of (D - D_prev) and of (D_prev - the D before it)
+    table["b"][rows] += on_near
+    table["c"][rows] += on_far - on_near
+    table["e"][rows] -= on_far
+
+
+def _choose_order(descent: Descent, solver_order: int, lower_order_final: bool, euler_at_final: bool) -> npt.NDArray[np.int64]:
+    """Order of each row: limited by the D that exist before it, and lower in the last two rows where that is more stable."""
+    rows = len(descent)
+    order = np.minimum(solver_order, np.arange(rows) + len(descent.before) + 1)
+    is_short = lower_order_final and rows < FEW_ROWS
+    if is_short and rows > 1:
+        order[-2] = min(order[-2], 2)
+    if descent.exit[-1] == 0 or euler_at_final or is_short:
         order[-1] = 1
     return order

@@ -126,7 +126,7 @@ class Hub:
         files = [_read_file(sibling) for sibling in info.siblings or ()]
         if not isinstance(info.sha, str) or not (info.sha.isascii() and info.sha.isalnum()):
             raise TypeError("the hub names no commit")
-        return Listing(commit=info.sha, files={file.name: file for file in files})
+        return Listing(commit=info.sha, files={file.name: file for file in files if _is_plain(file.name)})
 
     def missing_bytes(self, file: HubFile, commit: str) -> int:
         """Bytes of a file that have to be downloaded."""
@@ -263,6 +263,12 @@ def _read_file(sibling: Any) -> HubFile:
         if text and not (text.isascii() and text.isalnum()):
             raise TypeError("a hash is none")
     return HubFile(name=sibling.rfilename, size=max(size, 0) if isinstance(size, int) else 0, sha256=sha256, git_sha1=git_sha1)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name leads into the snapshot on every system."""
+    parts = name.split("/")
+    return name.isprintable() and not set(name) & {"\\", ":"} and not any(part in ("", ".", "..") for part in parts)
 
 
 def _hash(path: Path, file: HubFile, count: Count) -> str:

@@ -6,20 +6,18 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from costroute_rt.error import BundleError, CancelledError, ConfigError, OutputError, Reason
+from costroute_rt.export.checkpoint.source.diffusers_folder import MODEL_INDEX, check_pipeline, check_settings
 from costroute_rt.export.checkpoint.source.hub.client import Hub, HubFile, Listing
 from costroute_rt.export.checkpoint.source.hub.failure import explain, is_unreachable
 from costroute_rt.export.checkpoint.source.hub.repository import HubName, check_revision, read_hub_name
 from costroute_rt.export.checkpoint.source.hub.selection import (
-    INDEX,
     Selection,
     SelectionError,
-    UnsupportedError,
     all_weights,
     select_file,
     select_network,
@@ -31,8 +29,8 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], "bool | None"]
 """Called with the bytes that are there, the bytes of all files, and the name of the current file; returning False cancels."""
-_Read = Callable[[str], Mapping[str, Any]]
-"""Returns the content of a JSON file of the repository."""
+_Locate = Callable[[str], Path]
+"""Returns the path of a file of the repository."""
 
 
 def fetch_model(
@@ -97,15 +95,9 @@ def _find_cached(hub: Hub, name: HubName, variant: str | None, *, takes_any_file
     if folder is None:
         return None
     names = _file_names(folder)
-
-    def read(file: str) -> Mapping[str, Any]:
-        return read_config(folder / file)
-
     try:
-        selection = _select(names, name, variant, read)
-        all_weights(selection, names, read)
-    except UnsupportedError:
-        raise
+        selection = _select(names, name, variant, folder.joinpath)
+        all_weights(selection, names, folder.joinpath)
     except (SelectionError, BundleError) as error:
         _log.debug("%s: the cache is not complete: %s", name.repo_id, error)
         return None
@@ -114,12 +106,12 @@ def _find_cached(hub: Hub, name: HubName, variant: str | None, *, takes_any_file
     return folder / selection.file if name.file is not None or takes_any_file else None
 
 
-def _select(names: frozenset[str], name: HubName, variant: str | None, read: _Read) -> Selection:
+def _select(names: frozenset[str], name: HubName, variant: str | None, locate: _Locate) -> Selection:
     """The files to have of a repository with files `names`; raises SelectionError."""
     if name.file is not None:
         return select_file(names, name.file, name.repo_id)
-    if INDEX in names:
-        return select_pipeline(names, read(INDEX), variant)
+    if MODEL_INDEX in names:
+        return select_pipeline(names, read_config(locate(MODEL_INDEX)), variant)
     return select_network(names, variant) or select_file(names, None, name.repo_id)
 
 
@@ -154,22 +146,23 @@ class _Download:
     watch: _Watch
 
     def run(self, name: HubName, variant: str | None) -> Path:
-        """Small files come first: they say which weights are needed, and whether the model can be exported at all."""
+        """Small files come first: they say whether the model can be exported, and which weights it needs."""
         names = frozenset(self.listing.files)
-        selection = _select(names, name, variant, self._read)
+        if name.file is None and MODEL_INDEX in names:
+            check_pipeline(read_config(self._get(MODEL_INDEX)), name.repo_id)
+        selection = _select(names, name, variant, self._get)
         for file in selection.first:
             self._get(file)
-        files = [*selection.first, *all_weights(selection, names, self._read)]
+        folder = self.hub.snapshot(self.listing.commit)
+        if MODEL_INDEX in selection.first:
+            check_settings(folder)
+        files = [*selection.first, *all_weights(selection, names, self._get)]
         self._get_all([self.listing.files[file] for file in dict.fromkeys(files)])
         try:
             self.hub.note_revision(self.listing.commit)
         except OSError as error:
             raise explain(error, self.hub.attempt()) from error
-        folder = self.hub.snapshot(self.listing.commit)
         return folder if selection.file is None else folder / selection.file
-
-    def _read(self, file: str) -> Mapping[str, Any]:
-        return read_config(self._get(file))
 
     def _get(self, file: str) -> Path:
         return self.hub.download(self.listing.files[file], self.listing.commit, self.watch.check, self.watch.pause)

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from costroute_rt.error import BundleError, ConfigError, Reason
+from costroute_rt.export.checkpoint.source.model_name import MODEL_FILES
 
 _PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}\w)?"
 _ID = re.compile(rf"{_PART}/{_PART}", re.ASCII)
 _FILE = re.compile(r"[\w.+ ()-]+", re.ASCII)
 _REVISION = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
-MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
-"""What the names of single files end with."""
-_SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,22 +65,6 @@ def check_revision(revision: str) -> str:
     if not isinstance(revision, str) or not _REVISION.fullmatch(revision) or ".." in revision or len(revision) > 200:
         raise ConfigError("revision", revision, "a branch, a tag or a commit of the repository")
     return revision
-
-
-def repository_of(path: Path) -> str | None:
-    """The repository whose snapshot in the hub's cache is, or contains, `path`; None if it is elsewhere."""
-    for folder in (path, *path.parents):
-        if folder.parent.name == "snapshots" and (match := _SNAPSHOT.fullmatch(folder.parent.parent.name)):
-            return f"{match['owner']}/{match['name']}"
-    return None
-
-
-def name_of_model(path: Path) -> str:
-    """What to call the model in a folder or file: its name, or for a snapshot in the hub's cache the repository's."""
-    repo_id = repository_of(path) if path.parent.name == "snapshots" else None
-    if repo_id is not None:
-        return repo_id.rpartition("/")[2]
-    return path.stem if path.suffix in MODEL_FILES else path.name
 
 
 def _is_model_file(file: str) -> bool:

@@ -10,15 +10,18 @@ from typing import Any
 from costroute_rt.export.checkpoint.source.parameter.clip import clip_parameters
 from costroute_rt.export.checkpoint.source.parameter.layer import Parameters
 from costroute_rt.export.checkpoint.source.parameter.settings import Settings
+from costroute_rt.export.checkpoint.source.parameter.tiny import tiny_decoder_parameters
 from costroute_rt.export.checkpoint.source.parameter.unet import unet_parameters
 from costroute_rt.export.checkpoint.source.parameter.vae import vae_parameters
 
 CLASSES: Mapping[str, Callable[[Settings], Parameters]] = {
     "UNet2DConditionModel": unet_parameters,
     "AutoencoderKL": vae_parameters,
+    "AutoencoderTiny": tiny_decoder_parameters,
     "CLIPTextModel": partial(clip_parameters, has_projection=False),
     "CLIPTextModelWithProjection": partial(clip_parameters, has_projection=True),
 }
+"""Of AutoencoderTiny, the decoder alone."""
 
 
 def parameters(class_name: str, config: Mapping[str, Any], path: Path) -> Parameters:

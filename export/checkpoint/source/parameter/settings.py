@@ -47,7 +47,7 @@ class Settings:
             self.refuse(key, f"a list of 1 to {MOST_BLOCKS} widths")
         return tuple(value)
 
-    def each(self, key: str, default: int, blocks: int, most: int = _WIDEST) -> tuple[int, ...]:
+    def each(self, key: str, default: int | tuple[int, ...], blocks: int, most: int = _WIDEST) -> tuple[int, ...]:
         """A number for each block: given as one for all, or as a list."""
         value = self.values.get(key, default)
         numbers = value if isinstance(value, list | tuple) else [value] * blocks

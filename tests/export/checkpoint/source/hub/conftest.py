@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.export.checkpoint.source.hub.small_repository import make_pipeline
+from tests.export.checkpoint.source.hub.small_repository import CHUNK, make_pipeline
 from tests.hub_server import HubServer, Repository
 
 
@@ -35,7 +35,7 @@ def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(client, "_CHUNK_BYTES", 4096)
+        monkeypatch.setattr(client, "_CHUNK_BYTES", CHUNK)
         monkeypatch.setattr(client, "_PAUSE_S", 0.0)
         monkeypatch.setattr("time.sleep", lambda seconds: None)  # huggingface_hub waits between its own tries
         yield server

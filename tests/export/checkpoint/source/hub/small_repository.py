@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.checkpoints import write_sd15_folder
 
 SHARD = "unet/diffusion_pytorch_model-0000{}-of-00002.safetensors"
-INDEX = "unet/diffusion_pytorch_model.safetensors.index.json"
-
-
-def make_pipeline() -> dict[str, bytes]:
-    """A Stable Diffusion repository as they are: with shards, several formats, variants, and parts that no export needs."""
-    parts = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
-    parts |= {"scheduler": "PNDMScheduler", "safety_checker": "StableDiffusionSafetyChecker"}
-    index = {"_class_name": "StableDiffusionPipeline"} | {name: ["diffusers", kind] for name, kind in parts.items()}
-    weight_map = {"a": SHARD.format(1)[5:], "b": SHARD.format(2)[5:]}
-    texts = {
-        "model_index.json": json.dumps(index),
-        INDEX: json.dumps({"metadata": {}, "weight_map": weight_map}),
-        **{f"{name}/config.json": json.dumps({"name": name}) for name in ("unet", "vae", "text_encoder", "safety_checker")},
-        "scheduler/scheduler_config.json": "{}",
-        **{f"tokenizer/{name}": name for name in ("vocab.json", "merges.txt", "tokenizer_config.json")},
-        "README.md": "A model of somebody.",
-        "LICENSE": "Anybody may use it.",
-    }
-    sizes = {SHARD.format(1): 40_000, SHARD.format(2): 30_000, "vae/diffusion_pytorch_model.safetensors": 20_000}
-    sizes |= {"text_encoder/model.fp16.safetensors": 10_000}
-    sizes |= {"vae/diffusion_pytorch_model.fp16.safetensors": 10, "unet/diffusion_pytorch_model.bin": 10, "unet/model.onnx": 10}
-    sizes |= {"safety_checker/model.safetensors": 10, "unet/diffusion_flax_model.msgpack": 10, "v1-5-pruned.safetensors": 10}
-    weights = {name: bytes((index + size) % 251 for index in range(size)) for name, size in sizes.items()}
-    return {name: text.encode() for name, text in texts.items()} | weights
-
-
+CHUNK = 1 << 15
+"""Bytes that tests download at once."""
 NOT_NEEDED = {
     "safety_checker/config.json",
     "safety_checker/model.safetensors",
@@ -40,3 +20,16 @@ NOT_NEEDED = {
     "v1-5-pruned.safetensors",
     "vae/diffusion_pytorch_model.fp16.safetensors",
 }
+
+
+@cache
+def make_pipeline() -> dict[str, bytes]:
+    """A Stable Diffusion repository as they are: with shards, several formats, a variant, and parts that no export needs."""
+    checker = {"model_index": {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}}
+    with TemporaryDirectory() as folder:
+        root = write_sd15_folder(Path(folder), shards=2, changes=checker)
+        files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        variant = write_sd15_folder(root / "half", variant="fp16") / "vae" / "diffusion_pytorch_model.fp16.safetensors"
+        files[variant.relative_to(root / "half").as_posix()] = variant.read_bytes()
+    others = {name: name.encode() for name in NOT_NEEDED if name not in files}
+    return files | others | {"README.md": b"A model of somebody.", "LICENSE": b"Anybody may use it."}

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from costroute_rt.error import BundleError, CancelledError, ConfigError, OutputError
 from costroute_rt.export.checkpoint.source.hub.fetch import fetch_model
-from tests.export.checkpoint.source.hub.small_repository import NOT_NEEDED, SHARD, make_pipeline
-from tests.hub_server import HubServer, needs_continuing, needs_hub
+from costroute_rt.export.checkpoint.source.opening import open_source
+from tests.export.checkpoint.source.hub.small_repository import CHUNK, NOT_NEEDED, SHARD, make_pipeline
+from tests.hub_server import HubServer, Repository, needs_continuing, needs_hub
 
 pytestmark = needs_hub
+BIG, SMALL = SHARD.format(1), SHARD.format(2)
+SIZE = len(make_pipeline()[BIG])
+VAE = "vae/diffusion_pytorch_model-00001-of-00002.safetensors"
+VARIANT = "vae/diffusion_pytorch_model.fp16.safetensors"
 FETCH = """
 import sys
 from costroute_rt.error import CostrouteError
 from costroute_rt.export.checkpoint.source.hub import client
 from costroute_rt.export.checkpoint.source.hub.fetch import fetch_model
-client._CHUNK_BYTES = 4096
+client._CHUNK_BYTES = 1 << 15
 try:
     print(fetch_model(sys.argv[1]))
 except CostrouteError as error:
@@ -44,6 +50,8 @@ def test_the_needed_files_are_fetched_and_no_others(server: HubServer) -> None:
     folder = fetch_model("someone/sd", progress=lambda *report: reports.append(report))
     needed = files.keys() - NOT_NEEDED
     assert names_in(folder) == needed
+    source = open_source(folder)
+    assert (source.name, source.family, [path.name for path in source.licenses]) == ("sd", "sd1", ["LICENSE", "README.md"])
     assert server.sent == {name: len(files[name]) for name in needed}
     assert all((folder / name).read_bytes() == files[name] for name in needed)
     total = sum(len(files[name]) for name in needed)
@@ -52,7 +60,7 @@ def test_the_needed_files_are_fetched_and_no_others(server: HubServer) -> None:
     assert {report[2] for report in reports} == needed
     done = [report[0] for report in reports]
     assert done == sorted(done)
-    assert len({report[0] for report in reports if report[2] == SHARD.format(1)}) > 5, "progress within a file"
+    assert len({report[0] for report in reports if report[2] == BIG}) > 5, "progress within a file"
 
 
 def test_a_complete_snapshot_is_used_without_a_request(server: HubServer) -> None:
@@ -70,7 +78,7 @@ def test_the_cache_is_enough_when_the_hub_is_gone(server: HubServer) -> None:
     server.close()
     assert [fetch_model(repo_id) for repo_id in ("someone/sd", "someone/file", "someone/file/one.safetensors")] == fetched
     assert fetch_model("someone/file", offline=True) == fetched[1]
-    (fetched[0] / SHARD.format(2)).unlink()
+    (fetched[0] / SMALL).unlink()
     with pytest.raises(
         BundleError, match=r"someone/sd: the cache does not hold all of it, and 127\.0\.0\.1:\d+ cannot be reached; connect"
     ):
@@ -81,10 +89,9 @@ def test_the_cache_is_enough_when_the_hub_is_gone(server: HubServer) -> None:
 
 def test_a_variant_is_preferred_where_there_is_one(server: HubServer) -> None:
     folder = fetch_model("someone/sd", variant="fp16")
-    assert "vae/diffusion_pytorch_model.fp16.safetensors" in names_in(folder)
-    assert "vae/diffusion_pytorch_model.safetensors" not in names_in(folder)
-    assert SHARD.format(1) in names_in(folder)
-    with pytest.raises(BundleError, match="no weights of the variant bf16; ask for one of fp16, or for none"):
+    assert names_in(folder) & {VARIANT, BIG, VAE} == {VARIANT, BIG}
+    assert open_source(folder, variant="fp16").networks["vae"].files() == ((folder / VARIANT).resolve(),)
+    with pytest.raises(BundleError, match="no weights of the variant bf16; name a variant that it has, or none"):
         fetch_model("someone/sd", variant="bf16")
 
 
@@ -92,21 +99,21 @@ def test_single_files_are_fetched_by_repository_or_by_name(server: HubServer) ->
     found = fetch_model("someone/file")
     assert (found.name, found.read_bytes()) == ("one.safetensors", bytes(1000))
     assert (found.parent / "README.md").is_file()
-    assert fetch_model("someone/sd/v1-5-pruned.safetensors").stat().st_size == 10
+    assert fetch_model("someone/sd/v1-5-pruned.safetensors").read_bytes() == b"v1-5-pruned.safetensors"
     with pytest.raises(BundleError, match=r"no file two\.safetensors; choose one of its files: one\.safetensors"):
         fetch_model("someone/file/two.safetensors")
 
 
 def test_a_broken_connection_is_continued(server: HubServer) -> None:
-    server.cut[SHARD.format(1)] = [10_000, 20_000]
+    server.cut[BIG] = [SIZE // 4, SIZE // 2]
     folder = fetch_model("someone/sd")
-    assert (folder / SHARD.format(1)).read_bytes() == make_pipeline()[SHARD.format(1)]
-    assert server.sent[SHARD.format(1)] < 40_000 + 2 * 4096 + 1, "at most one chunk is fetched again after each break"
+    assert (folder / BIG).read_bytes() == make_pipeline()[BIG]
+    assert server.sent[BIG] <= SIZE + 2 * CHUNK, "at most one chunk is fetched again after each break"
 
 
 @needs_continuing
 def test_a_connection_that_breaks_every_time_is_given_up_and_continued_by_the_next_run(server: HubServer) -> None:
-    server.cut[SHARD.format(1)] = [20_000, *[0] * 20]
+    server.cut[BIG] = [SIZE // 2, *[0] * 20]
     with pytest.raises(
         BundleError, match=r"broke at unet/diffusion_pytorch_model-00001-of-00002\.safetensors, again and again; run it again"
     ):
@@ -114,18 +121,18 @@ def test_a_connection_that_breaks_every_time_is_given_up_and_continued_by_the_ne
     server.cut.clear()
     server.forget()
     fetch_model("someone/sd")
-    assert server.sent[SHARD.format(1)] < 40_000 - 15_000
+    assert server.sent[BIG] <= SIZE - SIZE // 2 + CHUNK
     assert "vae/config.json" not in server.sent
 
 
 @needs_continuing
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills a process as POSIX systems do")
 def test_a_killed_download_is_continued_and_works_offline_afterwards(server: HubServer, home: Path) -> None:
-    server.hold[SHARD.format(2)] = 20_000
+    server.hold[VAE] = SIZE // 2
     process = subprocess.Popen([sys.executable, "-c", FETCH, "someone/sd"], env=server.environment(home), stdout=subprocess.DEVNULL)
     try:
         assert server.held.wait(60)
-        wait_for_part(home, 8_000)
+        wait_for_part(home, SIZE // 2 - CHUNK)
     finally:
         process.kill()
         process.wait()
@@ -134,8 +141,8 @@ def test_a_killed_download_is_continued_and_works_offline_afterwards(server: Hub
     server.forget()
     second = run_fetch(server, home, "someone/sd")
     assert (second.returncode, second.stderr) == (0, "")
-    assert server.sent.keys().isdisjoint({SHARD.format(1), "model_index.json", "unet/config.json"}), "what was done is not fetched again"
-    assert server.sent[SHARD.format(2)] <= 30_000 - 8_000
+    assert server.sent.keys().isdisjoint({BIG, "model_index.json", "unet/config.json"}), "what was done is not fetched again"
+    assert server.sent[VAE] <= len(make_pipeline()[VAE]) - SIZE // 2 + CHUNK
     server.close()
     third = run_fetch(server, home, "someone/sd", HF_HUB_OFFLINE="1")
     assert (third.returncode, third.stdout) == (0, second.stdout)
@@ -157,7 +164,7 @@ def test_a_download_is_cancelled_by_its_callback_or_an_event_and_continued(serve
     cancel = threading.Event()
 
     def stop(done: int, total: int, file: str) -> None:
-        if file == SHARD.format(1) and done > 50_000:
+        if file == BIG and done > SIZE // 2:
             cancel.set()
 
     with pytest.raises(CancelledError):
@@ -166,12 +173,32 @@ def test_a_download_is_cancelled_by_its_callback_or_an_event_and_continued(serve
         fetch_model("someone/sd", progress=lambda done, total, file: False)
     server.forget()
     fetch_model("someone/sd")
-    assert server.sent[SHARD.format(1)] < 30_000
+    assert server.sent[BIG] < SIZE
+
+
+@needs_continuing
+def test_ctrl_c_leaves_what_is_done(server: HubServer) -> None:
+    def press(done: int, total: int, file: str) -> None:
+        if file == BIG and done > SIZE // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch_model("someone/sd", progress=press)
+    server.forget()
+    fetch_model("someone/sd")
+    assert server.sent[BIG] < SIZE
+
+
+def test_names_that_lead_out_of_the_cache_are_left_out(server: HubServer, home: Path) -> None:
+    names = ("../../../../out.safetensors", "/out.safetensors", "..\\out.safetensors", "a:out.safetensors", "a\nb.safetensors")
+    server.repositories["someone/bad"] = Repository(dict.fromkeys(names, b"x") | {"good.safetensors": b"y"})
+    assert fetch_model("someone/bad").read_bytes() == b"y"
+    assert not list(home.rglob("*out*"))
 
 
 def test_a_failing_callback_is_not_taken_for_a_failing_hub(server: HubServer) -> None:
     def fail(done: int, total: int, file: str) -> None:
-        if file == SHARD.format(1) and done > 50_000:
+        if file == BIG and done > SIZE // 2:
             raise ConnectionError("of the caller")
 
     with pytest.raises(ConnectionError, match="of the caller"):
@@ -179,32 +206,39 @@ def test_a_failing_callback_is_not_taken_for_a_failing_hub(server: HubServer) ->
 
 
 def test_changed_content_is_refused_and_removed(server: HubServer) -> None:
-    name = "vae/diffusion_pytorch_model.safetensors"
-    server.repositories["someone/sd"].changed[name] = bytes(20_000)
+    server.repositories["someone/sd"].changed[VAE] = bytes(len(make_pipeline()[VAE]))
     with pytest.raises(BundleError, match=r"its file vae/.* has the hash \w{12} instead of \w{12}, and was removed again; run it again"):
         fetch_model("someone/sd")
     server.repositories["someone/sd"].changed.clear()
-    assert (fetch_model("someone/sd") / name).read_bytes() == make_pipeline()[name]
+    assert (fetch_model("someone/sd") / VAE).read_bytes() == make_pipeline()[VAE]
 
 
 def test_a_part_that_is_too_long_is_dropped(server: HubServer) -> None:
-    fetch_model("someone/sd", progress=lambda done, total, file: None if file != SHARD.format(2) else True)
-    blob = next(
-        path for path in Path(fetch_model("someone/sd") / SHARD.format(2)).resolve().parent.iterdir() if path.stat().st_size == 30_000
-    )
-    (fetch_model("someone/sd") / SHARD.format(2)).unlink()
-    blob.rename(f"{blob}.incomplete")
-    with open(f"{blob}.incomplete", "ab") as file:
-        file.write(bytes(10))
-    assert (fetch_model("someone/sd") / SHARD.format(2)).read_bytes() == make_pipeline()[SHARD.format(2)]
+    pointer = fetch_model("someone/sd") / SMALL
+    blob = pointer.resolve()
+    blob.with_name(f"{blob.name}.incomplete").write_bytes(blob.read_bytes() + b"more")
+    pointer.unlink()
+    blob.unlink()
+    fetch_model("someone/sd")
+    assert pointer.read_bytes() == make_pipeline()[SMALL]
 
 
 def test_a_full_disk_is_found_before_the_download(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = os.terminal_size((0, 0))
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 50_000, "total": usage})())
-    with pytest.raises(OutputError, match=r"hub: the download needs 0\.1 MB, and 0\.05 MB are free; free some space, or set HF_HOME"):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(OutputError, match=r"hub: the download needs 3\.3 MB, and 1 MB are free; free some space, or set HF_HOME"):
         fetch_model("someone/sd")
-    assert SHARD.format(1) not in server.sent
+    assert BIG not in server.sent
+
+
+def test_models_that_cannot_be_exported_are_refused_before_their_weights_are_fetched(server: HubServer) -> None:
+    files, config = make_pipeline(), json.loads(make_pipeline()["unet/config.json"])
+    server.repositories["someone/flux"] = Repository({"model_index.json": b'{"_class_name": "FluxPipeline"}', "ae.safetensors": b""})
+    server.repositories["someone/inpaint"] = Repository(files | {"unet/config.json": json.dumps(config | {"in_channels": 9}).encode()})
+    with pytest.raises(BundleError, match="someone/flux: it holds a FluxPipeline; only pipelines of Stable Diffusion"):
+        fetch_model("someone/flux")
+    with pytest.raises(BundleError, match=r"takes 9 channels \(inpainting\)"):
+        fetch_model("someone/inpaint")
+    assert not any(name.endswith(".safetensors") for name in server.sent)
 
 
 @pytest.mark.parametrize(

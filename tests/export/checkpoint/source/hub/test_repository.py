@@ -9,10 +9,8 @@ from costroute_rt.export.checkpoint.source.hub.repository import (
     HubName,
     check_revision,
     looks_like_hub_id,
-    name_of_model,
     read_hub_name,
     read_place,
-    repository_of,
 )
 
 
@@ -78,11 +76,3 @@ def test_revisions_that_are_no_part_of_a_path_are_refused(revision: str) -> None
 
 def test_revisions_with_slashes_are_taken() -> None:
     assert check_revision("refs/pr/1") == "refs/pr/1"
-
-
-def test_models_are_called_by_their_repository_folder_or_file() -> None:
-    snapshot = Path("/cache/hub/models--stabilityai--sdxl-turbo/snapshots/71153311d3dbb46851df1931d3ca6e939de83304")
-    assert repository_of(snapshot / "unet") == "stabilityai/sdxl-turbo"
-    assert repository_of(Path("/models/snapshots")) is None
-    names = {name_of_model(path) for path in (snapshot, snapshot / "a.b.safetensors", Path("/models/sd-v1.5"))}
-    assert names == {"sdxl-turbo", "a.b", "sd-v1.5"}

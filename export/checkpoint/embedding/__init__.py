@@ -1,0 +1,1 @@
+"""Textual inversions: learned words, whose vectors are added to the text encoders of a model. No torch."""
