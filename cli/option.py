@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
-from costroute_rt.cli.number import Number, WholeNumber
+from costroute_rt.cli.number import Number, Size, WholeNumber
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -41,6 +41,16 @@ def allowed(command: Command) -> Command:
         click.option("--candidates", callback=split, metavar="NAME,...", help="Use only these candidates."),
     )
     return _apply(options, command)
+
+
+def memory(command: Command) -> Command:
+    """--max-memory: a limit on the memory of the program."""
+    return click.option(
+        "--max-memory",
+        type=Size(),
+        metavar="SIZE",
+        help="Memory that the program may have, such as 6GiB: engines leave and are loaded as images need them.  [default: no limit]",
+    )(command)
 
 
 def split(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
