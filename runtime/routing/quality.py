@@ -13,6 +13,11 @@ from costroute_rt.judgement import Judgement
 from costroute_rt.routing.array import FloatArray
 from costroute_rt.routing.prompt_encoder import TextStates
 
+PRIOR = "prior"
+"""Name of the metric of a table that was not measured, but says what is known of such models."""
+_AVERAGES = "averages: the bundle has no router"
+_PRIOR = "what is known of such models, not measured: the bundle has no router"
+
 
 class QualityEstimator(Protocol):
     """Judges a prompt: the quality q_m(x) of each candidate m (CATImage, arXiv 2506.14753, section 4). A router, or averages."""
@@ -38,14 +43,15 @@ class AverageQuality:
     needs_states = False
     engines: tuple[str, ...] = ()
 
-    def __init__(self, mean: FloatArray, standard_error: FloatArray) -> None:
-        self._judgement = Judgement(mean=mean, standard_error=standard_error, basis="averages: the bundle has no router")
+    def __init__(self, mean: FloatArray, standard_error: FloatArray, basis: str = _AVERAGES) -> None:
+        self._judgement = Judgement(mean=mean, standard_error=standard_error, basis=basis)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, pool: Iterable[Candidate]) -> AverageQuality:
         """The bundle's quality table, in the order of `pool`."""
         rows = [bundle.quality["candidates"][candidate.name] for candidate in pool]
-        return cls(np.array([row["mean"] for row in rows]), np.array([row["standard_error"] for row in rows]))
+        basis = _PRIOR if bundle.quality["metric"] == PRIOR else _AVERAGES
+        return cls(np.array([row["mean"] for row in rows]), np.array([row["standard_error"] for row in rows]), basis)
 
     def judge(self, prompt: str, states: TextStates | None) -> Judgement:
         """The averages."""
