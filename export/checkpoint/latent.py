@@ -17,7 +17,7 @@ def latent_scaling(config: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
 
     As in diffusers' pipelines: from scaling_factor, and from shift_factor or latents_mean and latents_std if the VAE has them.
     """
-    factor = float(config.scaling_factor)
+    factor = float(config["scaling_factor"])
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is not None and std is not None:
         return np.asarray(std, dtype=np.float64).ravel() / factor, np.asarray(mean, dtype=np.float64).ravel()

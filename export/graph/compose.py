@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED, GraphSpec, TensorSpec
+from costroute_rt.engines.bundle.manifest import CARRIED, IMAGE_SIZE, NEXT_CARRIED, GraphSpec, TensorSpec
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BundleError
 from costroute_rt.sampling.step_table import COLUMNS, MEMORY
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 _COMPONENT = "net/"
 _LATENT_NAMES = ("sample", "hidden_states")
+GUIDANCE = "guidance"
+"""The input of a denoiser that takes the guidance scale itself, one number per image."""
 _OLDEST_OPSET = 13
 _NOTHING: Mapping[str, TensorSpec] = {}
 
 
 def condition_inputs(spec: GraphSpec) -> dict[str, TensorSpec]:
-    """The conditioning inputs: all but the latent and the timestep; raises BundleError if the graph is not a supported denoiser."""
-    others = (_latent_input(spec), "timestep")
+    """The conditioning inputs: all but latent, timestep and guidance scale; raises BundleError if the graph is no supported denoiser."""
+    others = (_latent_input(spec), "timestep", GUIDANCE)
     return {name: port for name, port in spec.inputs.items() if name not in others}
 
 
@@ -46,7 +48,7 @@ def compose_condition(denoiser: ModelProto, crossing: Mapping[str, TensorSpec], 
     graph.call({name: names[name] for name in given})
     for name in crossing:
         graph.op("Identity", _COMPONENT + name, output=names[name])
-    sides = ({names[name]: _with_rows(port, "rows") for name, port in side.items()} for side in (given, crossing))
+    sides = ({names[name]: _with_rows(name, port, "rows") for name, port in side.items()} for side in (given, crossing))
     return graph.finish("condition", GraphSpec(*sides))
 
 
@@ -92,6 +94,23 @@ def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.Arra
     latent = TensorSpec("float32", ("batch", taken.shape[1], "height", "width"))
     pixels = TensorSpec("uint8", ("batch", "image_height", "image_width", given.shape[1]))
     return graph.finish("decode", GraphSpec({"latent": latent}, {"pixels": pixels}))
+
+
+def compose_encode(encoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.ArrayLike) -> ModelProto:
+    """The graph from pixels to a latent, the inverse of `compose_decode`.
+
+    pixels: uint8[batch, image_height, image_width, 3] -> latent: float32[batch, channels, height, width].
+    """
+    graph, spec = _Composition(encoder), graph_spec(encoder)
+    ((source, taken),), (given,) = spec.inputs.items(), spec.outputs.values()
+    levels = graph.op("Cast", graph.op("Transpose", "pixels", perm=[0, 3, 1, 2]), to=_dtype("float32"))
+    unit = graph.op("Div", levels, graph.constant(np.float32(127.5)))
+    found = graph.call({source: graph.op("Sub", unit, graph.constant(np.float32(1)))})
+    centred = graph.op("Sub", found, graph.constant(_per_channel(shift)))
+    graph.op("Div", centred, graph.constant(_per_channel(scale)), output="latent")
+    pixels = TensorSpec("uint8", ("batch", "image_height", "image_width", taken.shape[1]))
+    latent = TensorSpec("float32", ("batch", given.shape[1], "height", "width"))
+    return graph.finish("encode", GraphSpec({"pixels": pixels}, {"latent": latent}))
 
 
 POOLINGS = ("mean", "cls", "last")
@@ -154,11 +173,14 @@ def _compose_denoising(
     sample = graph.op("Mul", "latent", row["input_scale"])
     if is_guided:
         sample = graph.op("Concat", sample, sample, axis=0)
-    feeds = {source: sample, "timestep": _timestep(graph, spec.inputs["timestep"], row["timestep"], sample)}
-    conditions, names = {}, _outside_names(spec, crossing, sources)
+    feeds = {source: sample, "timestep": _number(graph, spec.inputs["timestep"], row["timestep"], sample)}
+    if GUIDANCE in spec.inputs:
+        feeds[GUIDANCE] = _number(graph, spec.inputs[GUIDANCE], row["guidance"], sample)
+    conditions, names, texts = {}, _outside_names(spec, crossing, sources), 2 if is_guided else 1
+    rows = _repeated_rows(graph, texts, batch)
     for name, port in {**condition_inputs(spec), **crossing}.items():
-        conditions[names[name]] = _with_rows(port, 2 if is_guided else 1)
-        feeds[name] = _repeat_rows(graph, names[name], len(port.shape), batch)
+        conditions[names[name]] = _with_rows(name, port, texts)
+        feeds[name] = names[name] if name == IMAGE_SIZE else graph.op("Gather", names[name], rows, axis=0)
     result = graph.call(feeds)
     _advance(graph, row, _guide(graph, row["guidance"], result) if is_guided else result, memory=memory)
 
@@ -191,12 +213,13 @@ def _outside_names(spec: GraphSpec, crossing: Mapping[str, TensorSpec], sources:
     return names | {name: f"condition_{index}" for index, name in enumerate(crossing)}
 
 
-def _with_rows(port: TensorSpec, rows: int | str) -> TensorSpec:
-    return TensorSpec(port.dtype, (rows, *port.shape[1:]))
+def _with_rows(name: str, port: TensorSpec, rows: int | str) -> TensorSpec:
+    """A conditioning tensor with `rows` texts; the size of the image belongs to none of them."""
+    return port if name == IMAGE_SIZE else TensorSpec(port.dtype, (rows, *port.shape[1:]))
 
 
-def _timestep(graph: _Composition, port: TensorSpec, value: str, sample: str) -> str:
-    """The row's timestep in the denoiser's dtype, as a scalar or as one number per image."""
+def _number(graph: _Composition, port: TensorSpec, value: str, sample: str) -> str:
+    """A number of the row in the dtype of the denoiser's input, as a scalar or as one number per image."""
     if port.dtype != "float32":
         value = graph.op("Cast", value, to=_dtype(port.dtype))
     if not port.shape:
@@ -204,13 +227,15 @@ def _timestep(graph: _Composition, port: TensorSpec, value: str, sample: str) ->
     return graph.op("Expand", value, graph.dimension(sample, 0) if isinstance(port.shape[0], str) else graph.constant(np.array(port.shape)))
 
 
-def _repeat_rows(graph: _Composition, name: str, rank: int, batch: str) -> str:
-    """Each row of an input repeated `batch` times, row after row, which is the order of the doubled latent."""
-    ones = graph.constant(np.ones(rank - 1, dtype=np.int64))
-    one, minus_one = graph.constant(np.array([1])), graph.constant(np.array([-1]))
-    spread = graph.op("Expand", graph.op("Unsqueeze", name, one), graph.op("Concat", one, batch, ones, axis=0))
-    rest = [graph.dimension(name, axis) for axis in range(1, rank)]
-    return graph.op("Reshape", spread, graph.op("Concat", minus_one, *rest, axis=0))
+def _repeated_rows(graph: _Composition, rows: int, batch: str) -> str:
+    """The numbers of the rows, each `batch` times, which is the order of the doubled latent: int64[rows * batch].
+
+    Gather by them keeps the known lengths of axes in sight of shape inference, as a reshape does not.
+    """
+    count = graph.op("Squeeze", batch)
+    total = graph.op("Mul", count, graph.constant(np.int64(rows)))
+    numbers = graph.op("Range", graph.constant(np.int64(0)), total, graph.constant(np.int64(1)))
+    return graph.op("Div", numbers, count)
 
 
 def _guide(graph: _Composition, scale: str, both: str) -> str:
@@ -291,14 +316,15 @@ class _Composition:
         graph.name = name
         graph.node.extend(self._nodes)
         graph.initializer.extend(self._constants.values())
-        graph.output.extend(_value_info(*item) for item in spec.outputs.items())
+        graph.output.extend(value_info(*item) for item in spec.outputs.items())
         keep_outputs(self._model, list(spec.outputs))
         needed = {name for node in graph.node for name in node.input}
-        graph.input.extend(_value_info(*item) for item in spec.inputs.items() if item[0] in needed)
+        graph.input.extend(value_info(*item) for item in spec.inputs.items() if item[0] in needed)
         return self._model
 
 
-def _value_info(name: str, port: TensorSpec) -> ValueInfoProto:
+def value_info(name: str, port: TensorSpec) -> ValueInfoProto:
+    """An input or output of a graph."""
     from onnx.helper import make_tensor_value_info
 
     return make_tensor_value_info(name, _dtype(port.dtype), list(port.shape))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costroute_rt.engines.bundle.manifest import TensorSpec
+from costroute_rt.engines.bundle.manifest import IMAGE_SIZE, TensorSpec
 from costroute_rt.engines.bundle.onnx_model import graph_spec, tensor_spec
 from costroute_rt.export.graph.compose import condition_inputs
 
@@ -89,7 +89,8 @@ def _specs_by_row(denoiser: ModelProto) -> dict[str, TensorSpec]:
     probe = ModelProto()
     probe.CopyFrom(denoiser)
     for value in probe.graph.input:
-        for axis, length in enumerate(conditions[value.name].shape if value.name in conditions else ()):
+        has_rows = value.name in conditions and value.name != IMAGE_SIZE
+        for axis, length in enumerate(conditions[value.name].shape if has_rows else ()):
             name = length if axis else "rows"
             if isinstance(name, str):
                 value.type.tensor_type.shape.dim[axis].dim_value = lengths.setdefault(name, _FREE + _APART * len(lengths))
