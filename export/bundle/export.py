@@ -26,7 +26,7 @@ from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import CostrouteError, OutputError, Reason
 from costroute_rt.export.bundle.additions import NOTHING, Additions
 from costroute_rt.export.bundle.event import Cancel, Progress, Reporter
-from costroute_rt.export.bundle.graph_file import write_graph
+from costroute_rt.export.bundle.graph_file import name_text_tokens, write_graph
 from costroute_rt.export.bundle.key import export_key, library_versions
 from costroute_rt.export.bundle.manifest import make_manifest
 from costroute_rt.export.bundle.notice import copy_notices
@@ -115,7 +115,7 @@ def export_model(
 
 def _make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool) -> Mapping[str, ModelProto]:
     logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)  # it warns of packages that share a name, such as optimum
-    from costroute_rt.export.checkpoint.network_graphs import make_graphs
+    from costroute_rt.export.network.graphs import make_graphs
 
     return make_graphs(source, component.name, component.graphs, has_memory=has_memory)
 
@@ -225,6 +225,8 @@ class _Export:
         paths = {use: f"{component.name}/{use}.onnx" for use in graphs}
         for use, model in graphs.items():
             self._reporter.share(None)
+            if component.role == "denoiser":
+                name_text_tokens(model)
             write_graph(model, self._work.bundle / paths[use])
         weights = [file.relative_to(self._work.bundle).as_posix() for file in network.files()]
         section: dict[str, Any] = {"role": component.role, "graphs": paths, "weights": weights, "weights_bytes": total}

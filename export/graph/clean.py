@@ -81,7 +81,8 @@ def _compute(node: ir.Node, values: Sequence[Array]) -> Array:
     copy.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     graph = ir.Graph(inputs, copy.outputs, nodes=[copy], opset_imports=node.graph.opset_imports)
     proto = ir.to_proto(ir.Model(graph, ir_version=10))
-    return np.asarray(ReferenceEvaluator(proto).run(None, {str(each.name): value for each, value in zip(inputs, values, strict=True)})[0])
+    results: Any = ReferenceEvaluator(proto).run(None, {str(each.name): value for each, value in zip(inputs, values, strict=True)})
+    return np.asarray(results[0])
 
 
 def _is_one(value: ir.Value) -> bool:
