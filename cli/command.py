@@ -153,12 +153,13 @@ def _setup_options(setup: Mapping[str, str] | None) -> list[str]:
 
 
 def _bundle_options(bundle: str | None) -> list[str]:
-    """No options for the shipped bundle."""
+    """No options for the shipped bundle; bundle: may be a pool too."""
     from costroute_rt import shipped_bundle
+    from costroute_rt.engines.bundle.pool_file import is_pool
 
     if bundle is None or _real(bundle) == shipped_bundle():
         return []
-    return [format_option("bundle", str(_real(bundle)))]
+    return [format_option("pool" if is_pool(bundle) else "bundle", str(_real(bundle)))]
 
 
 def _size_options(engine: str | None) -> list[str]:

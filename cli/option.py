@@ -20,15 +20,37 @@ def as_json(text: str = "Print one JSON object instead of text.") -> Callable[[C
     return click.option("--json", "as_json", is_flag=True, help=text)
 
 
-def bundle(command: Command) -> Command:
-    """--bundle: which bundle; the shipped one when left out."""
-    return click.option(
-        "--bundle", type=click.Path(), metavar="FOLDER", help="Bundle to use.  [default: the postcard bundle that ships with costroute-rt]"
-    )(command)
+def source(command: Command) -> Command:
+    """--bundle or --pool: which models; the shipped bundle when both are left out."""
+    options = (
+        click.option("--pool", type=click.Path(), metavar="FOLDER", help="Pool of several bundles to use (`costroute-rt pool` makes one)."),
+        click.option(
+            "--bundle",
+            type=click.Path(),
+            metavar="FOLDER",
+            help="Bundle to use.  [default: the postcard bundle that ships with costroute-rt]",
+        ),
+    )
+    return _apply(options, command)
+
+
+def allowed(command: Command) -> Command:
+    """--candidates, --exclude and --license: which candidates may be used."""
+    options = (
+        click.option("--license", "licenses", callback=split, metavar="NAME,...", help="Use only candidates with these licences."),
+        click.option("--exclude", callback=split, metavar="NAME,...", help="Do not use these candidates."),
+        click.option("--candidates", callback=split, metavar="NAME,...", help="Use only these candidates."),
+    )
+    return _apply(options, command)
+
+
+def split(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """The names between commas."""
+    return () if text is None else tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def engine(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--bundle, --backend, --provider, --precision, --threads and --allow-fallback, as one `engine: EngineChoice`."""
+    """--bundle, --pool, --backend, --provider, --precision, --threads and --allow-fallback, as one `engine: EngineChoice`."""
     options = (
         click.option(
             "--allow-fallback", is_flag=True, help="If that cannot run on this machine, run ONNX Runtime on the CPU, and report it."
@@ -51,7 +73,7 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
             "--provider", default="auto", show_default=True, metavar="NAME", help="Execution provider of the backend; auto: its usual one."
         ),
         click.option("--backend", default="onnxruntime", show_default=True, metavar="NAME", help="Library that builds and runs engines."),
-        bundle,
+        source,
     )
     return _apply(options, _collected(command, "engine", EngineChoice))
 
@@ -140,7 +162,7 @@ def _collected(command: Callable[..., Any], name: str, kind: type[Any]) -> Calla
 
     @wraps(command)
     def call(**values: Any) -> Any:
-        values[name] = kind(**{each: values.pop(each) for each in names})
+        values[name] = kind(**{each: values.pop(each) for each in names if each in values})
         return command(**values)
 
     return call

@@ -15,7 +15,7 @@ class Candidate:
 
     name: str
     family: str = ""
-    """Name of the family it belongs to."""
+    """Name of the family it belongs to; empty for a candidate of a pool that no bundle has."""
     denoiser: str
     """Component name in the family."""
     scheduler: str
@@ -39,6 +39,16 @@ class Candidate:
         object.__setattr__(self, "num_inference_steps", steps)
         object.__setattr__(self, "guidance_scale", scale)
         object.__setattr__(self, "is_guided", check_flag("is_guided", self.is_guided))
+
+    @classmethod
+    def without_bundle(cls, name: str) -> Candidate:
+        """A candidate that only labels are known of: it is routed to, and cannot be run here."""
+        return cls(name=name, denoiser=name, scheduler="", num_inference_steps=1, decoder="")
+
+    @property
+    def has_bundle(self) -> bool:
+        """Whether it can be run."""
+        return bool(self.family)
 
 
 def find_candidate(pool: Iterable[Candidate], name: str) -> Candidate:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -126,6 +127,8 @@ class Route(Value):
     tolerance: float = 0.0
     judgement: Judgement | None = None
     """The expected qualities and where they come from."""
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    """Candidates that cannot serve the request, such as its image size, with the reason; they are not among the options."""
 
     def __repr__(self) -> str:
         budget = "" if self.max_ms is None else f" of {self.max_ms:.0f} ms"
@@ -167,4 +170,5 @@ class Route(Value):
             "tolerance": self.tolerance,
             "router": None if self.judgement is None else self.judgement.to_json(),
             "options": [option.to_json() for option in self.options],
+            "unfit": dict(self.unfit),
         }

@@ -74,6 +74,10 @@ class Runtime:
         cls,
         bundle: str | Path | None = None,
         *,
+        pool: str | Path | None = None,
+        candidates: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        licenses: Sequence[str] = (),
         home: str | Path | None = None,
         extra_stores: Sequence[str | Path] = (),
         backend: str = "onnxruntime",
@@ -90,6 +94,8 @@ class Runtime:
     ) -> Runtime:
         """Open the bundle directory `bundle`; None means the `postcard` family that ships with the package.
 
+        pool: directory of a pool of several bundles (`costroute-rt pool` makes one), instead of `bundle`.
+        candidates, exclude, licenses: names of the only candidates to use, names of those not to use, and the only licences to use.
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory, else a temporary one of this user.
         extra_stores: directories of stores to read beside it, such as one that ships with an application, before those in
             $COSTROUTE_EXTRA_STORES; nothing is written to them.
@@ -115,13 +121,13 @@ class Runtime:
         Raises BundleError, EngineError (engines missing, stale, not measured), BackendError, ConfigError, CancelledError.
         """
         from costroute_rt.engines.building.progress import Tracker
-        from costroute_rt.family.assembly import open_resources
+        from costroute_rt.family.assembly import open_pool, open_resources
 
         if max_waiting is not None and check_whole("max_waiting", max_waiting) < 0:
             raise ConfigError("max_waiting", max_waiting, "0 or more")
         tracker = Tracker(progress, cancel)
         resources = open_resources(
-            bundle,
+            open_pool(bundle, pool, candidates=candidates, exclude=exclude, licenses=licenses),
             time.perf_counter,
             home=home,
             extra_stores=extra_stores,
@@ -152,8 +158,8 @@ class Runtime:
 
     @property
     def family(self) -> str:
-        """Name of the (first) family."""
-        return self._resources.main_family.name
+        """Name of the (first) family; empty if no candidate has a bundle."""
+        return self._resources.main_family.name if self._resources.families else ""
 
     @property
     def fallback(self) -> str | None:
@@ -276,7 +282,7 @@ class Runtime:
         self._check_call()
         check = check or self._check_usable
         if self._resources.states_source is None and not self._resources.router_calls:
-            return self._resources.quality.judge(self._resources.main_family.words(request), None)
+            return self._resources.quality.judge(self._resources.words(request), None)
         engines = self._resources.engines.lease()
         try:
             with self._resources.reading.held(check), locating_errors(self._resources):
@@ -317,7 +323,7 @@ class Runtime:
         """
         self._check_call()
         self._check_not_nested()
-        return self._open_stream(self._check(make_request(prompt, **options)), cancel)
+        return self._open_stream(self._check_runnable(make_request(prompt, **options)), cancel)
 
     def _open_stream(self, request: Request, cancel: threading.Event | None) -> Stream:
         self._check_call()
@@ -360,7 +366,7 @@ class Runtime:
     ) -> Job:
         """A job; pauses: whether `on_step` may take its time."""
         check_callback("on_step", on_step)
-        stream = self._open_stream(self._check(make_request(prompt, **options)), cancel)
+        stream = self._open_stream(self._check_runnable(make_request(prompt, **options)), cancel)
         stream.enter_queue()
         return Job(stream, on_step, pauses=pauses)
 
@@ -428,10 +434,25 @@ class Runtime:
             self._calling.back = False
 
     def _check(self, request: Request) -> Request:
-        """The request; raises ConfigError if its candidate does not exist or a candidate's family cannot make images of its size."""
-        for candidate in self._resources.candidates(request):
-            self._resources.family(candidate).size(request)
+        """The request; raises ConfigError if its candidate does not exist or no candidate's family can make images of its size."""
+        families = {each.family: self._resources.family(each) for each in self._resources.candidates(request) if each.has_bundle}
+        problems = list[ConfigError]()
+        for family in families.values():
+            try:
+                family.size(request)
+            except ConfigError as error:
+                problems.append(error)
+        if problems and len(problems) == len(families):
+            raise problems[0]
         return request
+
+    def _check_runnable(self, request: Request) -> Request:
+        """`_check`, and raises ConfigError if no candidate that the request allows has a bundle."""
+        allowed = self._resources.candidates(request)
+        if not any(each.has_bundle for each in allowed):
+            expected = "a candidate with a bundle: this pool has only labels of it"
+            raise ConfigError("candidate", ", ".join(each.name for each in allowed), expected)
+        return self._check(request)
 
     def preload(self, *, progress: OnOpen | None = None, cancel: threading.Event | None = None) -> None:
         """Load every engine of the pool and run each once, so that no request spends time on it. Raises EngineError, CancelledError.
@@ -511,7 +532,8 @@ class Runtime:
     def __repr__(self) -> str:
         setup, state = self._resources.setup, ", closed" if self._is_closed else ""
         engines = f"{setup['backend']} {setup['provider']} {setup['precision']}"
-        return f"<Runtime {self.family}: {len(self.candidates)} candidates on {engines}{state}>"
+        families = "+".join(self._resources.families) or "without bundles"
+        return f"<Runtime {families}: {len(self.candidates)} candidates on {engines}{state}>"
 
     def __enter__(self) -> Runtime:
         return self

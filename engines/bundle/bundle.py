@@ -74,6 +74,13 @@ class Bundle:
     None means that the bundle has no router, and routing uses `quality` alone.
     """
     manifest_sha256: str
+    alias: str | None = None
+    """Its name in a pool, where that is not the family's; two bundles of one family have different ones."""
+
+    @property
+    def name(self) -> str:
+        """The first part of the names of its engines: the family, or the alias that a pool gives it."""
+        return self.alias or self.family
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Bundle:
@@ -93,7 +100,7 @@ class Bundle:
         fail = _fail_at(root / MANIFEST)
         section = parse_section(data, fail)
         bundle = cls(root=root, manifest_sha256=hashlib.sha256(data).hexdigest(), **parse_manifest(section))
-        bundle._check_places()
+        bundle.check_places()
         if verify:
             bundle.verify()
         return bundle
@@ -109,7 +116,7 @@ class Bundle:
         found = self.components.get(component)
         if found is None or graph not in found.graphs:
             known = ", ".join(f"{name}/{key}" for name, each in self.components.items() for key in each.graphs)
-            raise BundleError(self.root / MANIFEST, f"family {self.family} has no graph {component}/{graph}", f"it has {known}")
+            raise BundleError(self.root / MANIFEST, f"family {self.name} has no graph {component}/{graph}", f"it has {known}")
         return found.graphs[graph]
 
     def read(self, name: str, folder: Path | None = None, most_bytes: int | None = None) -> bytes:
@@ -208,7 +215,7 @@ class Bundle:
         found = self.components[component]
         return sum(self.files[name].bytes for name in found.weights) if found.weights_bytes is None else found.weights_bytes
 
-    def _check_places(self) -> None:
+    def check_places(self) -> None:
         folders = dict[Path, Path]()
         for name, entry in self.files.items():
             path = self.root / name

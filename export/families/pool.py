@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from costroute_rt.engines.bundle.manifest import PRIOR
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.source.network import Source
 from costroute_rt.export.families.detect import Detected, takes_guidance
 from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, LIGHTNING
 from costroute_rt.export.families.prior import STANDARD_ERROR, expected_quality
 from costroute_rt.export.families.spec import FamilySpec
-from costroute_rt.routing.quality import PRIOR
 from costroute_rt.sampling.diffusers_config import from_diffusers
 from costroute_rt.sampling.replacement import choose_scheduler
 from costroute_rt.sampling.scheduler import build_table

@@ -14,6 +14,7 @@ from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import CARRIED, LOOP_INPUTS, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.name import EngineName
+from costroute_rt.engines.bundle.pool import Pool
 
 
 def read_pool(bundle: Bundle) -> tuple[Candidate, ...]:
@@ -68,10 +69,26 @@ def engine_names(bundle: Bundle) -> list[str]:
     return list(dict.fromkeys(call.engine for call in (*ordered, *states_calls(bundle), *router_calls(bundle))))
 
 
+def pool_names(pool: Pool) -> dict[str, list[str]]:
+    """`engine_names` of each bundle of a pool, and the engines of the pool's own router, by the first part of their names."""
+    found = {name: engine_names(bundle) for name, bundle in pool.bundles.items()}
+    if pool.router is not None and pool.router.name not in found and (calls := router_calls(pool.router)):
+        found[pool.router.name] = [call.engine for call in calls]
+    return found
+
+
 def candidate_names(bundle: Bundle) -> dict[str, list[str]]:
     """The engines that each candidate needs, by candidate, in the order of their calls, the router's first."""
     calls = {each.name: (*states_calls(bundle), *router_calls(bundle), *candidate_calls(bundle, each)) for each in read_pool(bundle)}
     return {name: list(dict.fromkeys(call.engine for call in each)) for name, each in calls.items()}
+
+
+def pool_candidate_names(pool: Pool) -> dict[str, list[str]]:
+    """`candidate_names` of a pool; the engines of its router, and those that read the prompt for it, are needed by every candidate."""
+    states = states_calls(pool.bundles[pool.states_bundle]) if pool.router is not None and pool.states_bundle is not None else ()
+    shared = [call.engine for call in (*states, *(router_calls(pool.router) if pool.router is not None else ()))]
+    own = {name: names for bundle in pool.bundles.values() for name, names in candidate_names(bundle).items()}
+    return {name: list(dict.fromkeys([*shared, *own[name]])) for name in pool.names() if name in own}
 
 
 def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:
@@ -108,8 +125,8 @@ def _encoder_outputs(bundle: Bundle) -> dict[str, set[str]]:
 def _candidate(bundle: Bundle, row: Mapping[str, Any]) -> Candidate:
     step = bundle.components[row["denoiser"]].step_graph(row["guidance_scale"])
     names = ("name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder")
-    return Candidate(family=bundle.family, is_guided=step == "guided_step", **{name: row[name] for name in names})
+    return Candidate(family=bundle.name, is_guided=step == "guided_step", **{name: row[name] for name in names})
 
 
 def _name(bundle: Bundle, component: str, graph: str) -> str:
-    return str(EngineName(bundle.family, component, graph))
+    return str(EngineName(bundle.name, component, graph))

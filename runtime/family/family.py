@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST, MOST_CHUNKS
+from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST, MOST_CHUNKS, ImageSpec
 from costroute_rt.engines.bundle.name import EngineName, Size
 from costroute_rt.engines.bundle.size import check_bundle_size, depends_on_size, takes_chunks, with_size
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
@@ -72,6 +72,8 @@ class Family:
     tokenizers: Mapping[str, Tokenizer]
     tables: Tables
     sizes: EngineSizes = field(default_factory=EngineSizes)
+    twins: Mapping[str, str] = field(default_factory=dict)
+    """Engines that another family of the pool has too: the name of that one, which runs for both."""
     _plans: dict[tuple[str, Size], Plan] = field(default_factory=dict, init=False, repr=False)
     _calls: dict[tuple[str, Size, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[tuple[str, str, bool], Tokens] = field(default_factory=dict, init=False, repr=False)
@@ -95,8 +97,8 @@ class Family:
 
     @property
     def name(self) -> str:
-        """Name of the family, such as `postcard`."""
-        return self.bundle.family
+        """Name of the family, such as `postcard`, or the alias of its bundle in a pool."""
+        return self.bundle.name
 
     @property
     def uses_zeros(self) -> bool:
@@ -105,11 +107,7 @@ class Family:
 
     def size(self, request: Request) -> Size:
         """Height and width of a request's images in pixels; raises ConfigError for a size that the family cannot make."""
-        image = self.bundle.image
-        height, width = request.height, request.width
-        if height is None and width is None:
-            return image.height, image.width
-        return check_bundle_size(image, image.height if height is None else height, image.width if width is None else width)
+        return request_size(self.bundle.image, request)
 
     def plan(self, candidate: Candidate, size: Size) -> Plan:
         """The candidate's plan for images of that size, compiled once; raises EngineError if no engine makes that size."""
@@ -164,7 +162,8 @@ class Family:
         bundle, image = self.bundle, self.bundle.image
         table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size))
         calls = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
-        by_name = {EngineName.parse(call.engine): call for call in calls}
+        by_name = {EngineName.parse(call.engine): self._shared(call) for call in calls}
+        calls = list(by_name.values())
         encoders = {name.component: call for name, call in by_name.items() if name.graph == "encode"}
         sources = sources_of(bundle, candidate)
         return Plan(
@@ -194,9 +193,21 @@ class Family:
         own = (f"{tokenizer}.attention_mask", f"{tokenizer}.length")
         return any(self.bundle.components[name].tokenizer == tokenizer for name in encoders) or any(name in own for name in sources)
 
-    def with_sizes(self, sizes: EngineSizes) -> Family:
-        """The same family with engines for these sizes."""
-        return replace(self, sizes=sizes)
+    def _shared(self, call: Call) -> Call:
+        """The call with the engine that runs for several families."""
+        return replace(call, engine=self.twins[call.engine]) if call.engine in self.twins else call
+
+    def with_sizes(self, sizes: EngineSizes, twins: Mapping[str, str] | None = None) -> Family:
+        """The same family with engines for these sizes; twins: see the field."""
+        return replace(self, sizes=sizes, twins=self.twins if twins is None else twins)
+
+
+def request_size(image: ImageSpec, request: Request) -> Size:
+    """Height and width of a request's images in pixels, those of the bundle where it has none; raises ConfigError for a wrong size."""
+    height, width = request.height, request.width
+    if height is None and width is None:
+        return image.height, image.width
+    return check_bundle_size(image, image.height if height is None else height, image.width if width is None else width)
 
 
 def _keep(cache: dict[Key, Value], key: Key, value: Value) -> Value:

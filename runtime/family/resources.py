@@ -10,6 +10,8 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states
 from costroute_rt.family.engine_set import EngineSet, Lease
@@ -28,9 +30,13 @@ class Resources:
     """The resources of one runtime; `Runtime.open` assembles them, and tests pass fakes."""
 
     families: Mapping[str, Family]
-    """Families by name."""
+    """Families by name; the router reads text states of the first. None if no candidate has a bundle."""
+    router_bundle: Bundle | None = None
+    """Holds the engines of the router: one of the families' bundles, or a pool; None without a router."""
     pool: tuple[Candidate, ...]
-    """Candidates of all families, in the order of the quality estimate."""
+    """Candidates of all families, and those without a bundle, in the order of the quality estimate."""
+    stated_ms: Mapping[str, float | None] = field(default_factory=dict)
+    """Milliseconds of an image of the candidates without a bundle, as far as known."""
     engines: EngineSet
     costs: CostModel
     quality: QualityEstimator
@@ -64,6 +70,18 @@ class Resources:
         """The first family, whose text states the router reads."""
         return next(iter(self.families.values()))
 
+    @property
+    def runnable(self) -> tuple[Candidate, ...]:
+        """The candidates that have a bundle."""
+        return tuple(each for each in self.pool if each.has_bundle)
+
+    def bundle(self, engine: str) -> Bundle:
+        """The bundle, or the pool's folder, that holds the graph of an engine."""
+        family = self.families.get(EngineName.parse(engine).family)
+        if family is None and self.router_bundle is not None:
+            return self.router_bundle
+        return self.main_family.bundle if family is None else family.bundle
+
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
         """The candidates that a request allows; raises ConfigError for an unknown name."""
         return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
@@ -73,18 +91,20 @@ class Resources:
 
         Raises PromptError for a text that is far too long, or has a wrong syntax.
         """
+        if not candidate.has_bundle:
+            return ()
         family = self.family(candidate)
         size = family.size(request)
         plan = family.plan(candidate, size)
         texts = family.texts(request, plan)
-        runs = max((self._encoder_runs(family, encoder, texts) for encoder in plan.encoders), default=1)
+        runs = max((self._encoder_runs(family, encoder, call, texts) for encoder, call in plan.encoders.items()), default=1)
         calls = family.calls(candidate, size, request.count, runs, texts.chunks)
         return (*self.routing_calls(calls), *calls)
 
-    def _encoder_runs(self, family: Family, encoder: str, texts: Texts) -> int:
+    def _encoder_runs(self, family: Family, encoder: str, call: Call, texts: Texts) -> int:
         """Chunks that the text encoder has to read: the prompt's, and those others that are not kept."""
         tokenizer = str(family.bundle.components[encoder].tokenizer)
-        keys = {(family.name, encoder, chunk_key(chunk)) for chunk in texts.kept_chunks(tokenizer)}
+        keys = {(call.engine, chunk_key(chunk)) for chunk in texts.kept_chunks(tokenizer)}
         return len(texts.prompt[tokenizer]) + sum(key not in self.negatives for key in keys)
 
     def routing_calls(self, calls: Iterable[Call] = ()) -> tuple[Call, ...]:
@@ -98,9 +118,13 @@ class Resources:
         """Names of the engines in `calls` that are not resident, in order."""
         return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
 
+    def words(self, request: Request) -> str:
+        """What the router reads of the prompt: without its syntax, as the first family has it."""
+        return self.main_family.words(request) if self.families else request.prompt
+
     def judge(self, request: Request, engines: Lease) -> Judgement:
         """The expected quality of each candidate. The caller holds `reading`. Raises PromptError as `calls`."""
-        return self.quality.judge(self.main_family.words(request), self.text_states(request, engines))
+        return self.quality.judge(self.words(request), self.text_states(request, engines))
 
     def text_states(self, request: Request, engines: Lease) -> TextStates | None:
         """The prompt's states for the router, from one run of the text encoder; None if the router reads none."""
@@ -115,9 +139,10 @@ class Resources:
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in."""
         name = error.engine or ""
-        family, engine = self.families.get(name.partition("/")[0], self.main_family), self.engines.find(name)
+        engine = self.engines.find(name)
         setup = {**self.setup, **({} if engine is None or engine.key is None else engine.key.setup)}
-        return error.located(setup=setup, bundle=family.bundle.root)
+        is_known = self.families and name.count("/") > 1
+        return error.located(setup=setup, bundle=self.bundle(name).root if is_known else self.main_family.bundle.root)
 
     def swap_in(self) -> None:
         """Use the engines that the background build finished, if there are any, for requests that start from now on."""
@@ -130,4 +155,4 @@ class Resources:
             self.engines.replace({name: engine for name, (engine, _) in finished.items()})
             for name, (_, cost) in finished.items():
                 self.costs.replace(name, cost)
-                self.negatives.forget(*name.split("/")[:2])
+                self.negatives.forget(name)

@@ -130,7 +130,7 @@ class Generation:
         for call in resources.router_calls:
             self._engine(call.engine)
         with self.watch.stage("route"):
-            return resources.quality.judge(resources.main_family.words(self._request), states)
+            return resources.quality.judge(resources.words(self._request), states)
 
     def _idle_ms(self) -> float:
         """The time that has passed without any work, which counts as waiting."""
@@ -228,7 +228,7 @@ class Generation:
         for chunk in chunks:
             make = partial(self._run_encoder, family, call, encoder, chunk)
             with self._reading():  # no engine is replaced meanwhile
-                kept, key = self._resources.negatives, (family.name, encoder, chunk_key(chunk))
+                kept, key = self._resources.negatives, (call.engine, chunk_key(chunk))
                 found.append(kept.get(key, make) if self._engines.is_current else make())
         return found
 

@@ -13,7 +13,7 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
 from costroute_rt.cost.allocation import Allocation, FloatArray, allocate
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.error import BudgetError, Reason
+from costroute_rt.error import BudgetError, ConfigError, EngineError, PromptError, Reason
 from costroute_rt.family.resources import Resources
 from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.judgement import Judgement
@@ -24,16 +24,47 @@ from costroute_rt.routing.choice import FASTEST, choose, explain
 _GROWTH = {"float32": 2.0}
 """Memory of weights divided by their size on disk, by precision, 1 if not listed: they are stored in 16 bits."""
 
+NO_BUNDLE = "it has no bundle here"
+
 _GUIDED_FIRST = 1000.0
 """What guidance counts for a prompt that has a negative prompt, relative to all differences of quality."""
 
-Plans = Mapping[str, Sequence[Call]]
-"""Calls by name of the candidate."""
+
+class Plans(dict[str, Sequence[Call]]):
+    """Calls by name of the candidate, in the pool's order."""
+
+    def __init__(self, calls: Mapping[str, Sequence[Call]], unfit: Mapping[str, str] | None = None) -> None:
+        """unfit: why other candidates cannot serve the request."""
+        super().__init__(calls)
+        self.unfit = dict(unfit or {})
 
 
-def plan_calls(resources: Resources, request: Request) -> dict[str, tuple[Call, ...]]:
-    """The calls of each candidate that the request allows; raises ConfigError for an unknown candidate."""
-    return {candidate.name: resources.calls(candidate, request) for candidate in resources.candidates(request)}
+def plan_calls(resources: Resources, request: Request) -> Plans:
+    """The calls of each candidate that the request allows, and why some of these cannot serve it.
+
+    Candidates without a bundle count only if none has one. Raises ConfigError for an unknown candidate, and where none is left the error
+    of the first.
+    """
+    allowed = resources.candidates(request)
+    wanted = [each for each in allowed if each.has_bundle] or allowed
+    plans, unfit = dict[str, Sequence[Call]](), {each.name: NO_BUNDLE for each in allowed if each not in wanted}
+    problems = list[ConfigError | EngineError | PromptError]()
+    for candidate in wanted:
+        try:
+            _check_stated(resources, candidate, request)
+            plans[candidate.name] = resources.calls(candidate, request)
+        except (ConfigError, EngineError, PromptError) as error:
+            problems.append(error)
+            unfit[candidate.name] = error.problem if isinstance(error, EngineError) else str(error)
+    if not plans:
+        raise problems[0]
+    return Plans(plans, unfit)
+
+
+def _check_stated(resources: Resources, candidate: Candidate, request: Request) -> None:
+    """Raises ConfigError for a budget that nothing can be compared with."""
+    if not candidate.has_bundle and request.max_ms is not None and resources.stated_ms.get(candidate.name) is None:
+        raise ConfigError("max_ms", request.max_ms, f"no budget: {candidate.name} has no bundle, and how long it takes is unknown")
 
 
 def route_request(resources: Resources, request: Request, plans: Plans, judgement: Judgement, forecast: Forecast) -> Route:
@@ -41,7 +72,7 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
 
     forecast: what the requests in the queue mean for this one: they come first, or must not come too late.
     """
-    return choose(
+    found = choose(
         request.prompt,
         list_options(resources, plans, judgement, queue_ms=forecast.queue_ms),
         max_ms=request.max_ms,
@@ -52,6 +83,7 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
         prefers_guided=request.has_negative_prompt,
         judgement=judgement,
     )
+    return replace(found, unfit=plans.unfit) if isinstance(plans, Plans) and plans.unfit else found
 
 
 def route_arrival(
@@ -127,6 +159,7 @@ def route_batch(
                 options=explained[key],
                 lam=allocation.multiplier,
                 judgement=judgement,
+                unfit=plans.unfit,
             )
         )
     return routes
@@ -171,8 +204,8 @@ def _blank_options(resources: Resources, plans: Plans, costs: Mapping[str, Cost]
                 quality=0.0,
                 quality_error=0.0,
                 cost=costs[candidate.name],
-                memory_bytes=_memory_bytes(resources, candidate, plans[candidate.name]),
-                resident=not resources.missing(plans[candidate.name]),
+                memory_bytes=_memory_bytes(resources, plans[candidate.name]),
+                resident=candidate.has_bundle and not resources.missing(plans[candidate.name]),
                 building_ms=_upgraded_ms(resources, plans[candidate.name]),
             ),
         )
@@ -189,8 +222,14 @@ def _judged_options(blank: Sequence[tuple[int, Option]], judgement: Judgement) -
 
 def _batch_costs(resources: Resources, plans: Plans, queue_ms: float = 0.0) -> dict[str, Cost]:
     """The cost of each candidate in `plans`, by name, in the pool's order."""
-    wanted = {each.name: plans[each.name] for each in resources.pool if each.name in plans}
-    return {name: resources.costs.predict(calls, resources.missing(calls), queue_ms=queue_ms) for name, calls in wanted.items()}
+    found = {}
+    for each in resources.pool:
+        if each.name in plans and each.has_bundle:
+            calls = plans[each.name]
+            found[each.name] = resources.costs.predict(calls, resources.missing(calls), queue_ms=queue_ms)
+        elif each.name in plans:
+            found[each.name] = Cost(denoise_ms=resources.stated_ms.get(each.name) or 0.0, overhead_ms=0, text_ms=0, swap_ms=0, decode_ms=0)
+    return found
 
 
 def _batch_ms(costs: Mapping[str, Cost], prompts: int, total_ms: float) -> dict[str, float]:
@@ -228,11 +267,10 @@ def _reason(allocation: Allocation, total_ms: float, prompts: int) -> str:
     return f"best use of {total_ms:.0f} ms for {prompts} prompts, where a millisecond is worth {allocation.multiplier:.3g} of quality"
 
 
-def _memory_bytes(resources: Resources, candidate: Candidate, calls: Sequence[Call]) -> int:
+def _memory_bytes(resources: Resources, calls: Sequence[Call]) -> int:
     """Memory of the engines: the actual memory of those that are resident, and an estimate from the weights for the others."""
     engines = {call.engine: resources.engines.find(call.engine) for call in calls}
-    absent = {EngineName.parse(name).component for name, engine in engines.items() if engine is None}
-    bundle = resources.family(candidate).bundle
-    stored = sum(bundle.weights_bytes(component) for component in absent if component in bundle.components)
+    absent = {EngineName.parse(name)[:2]: resources.bundle(name) for name, engine in engines.items() if engine is None}
+    stored = sum(bundle.weights_bytes(component) for (_, component), bundle in absent.items())
     resident = sum(int(engine.resident_bytes) for engine in engines.values() if engine is not None)
     return int(_GROWTH.get(resources.setup["precision"], 1.0) * stored) + resident

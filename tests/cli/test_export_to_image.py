@@ -39,7 +39,7 @@ def test_a_model_makes_images(
 
     assert run("build-engines", "--bundle", "made.bundle").exit_code == 0
     routed = run("route", "a red fox", "--bundle", "made.bundle")
-    assert "not measured: the bundle has no router" in routed.stdout
+    assert "not measured: there is no router" in routed.stdout
     prompt = "a (red:1.3) fox in the snow, " * 12  # more than one chunk
     made = run("gen", prompt, "--negative-prompt", "blurry", "--bundle", "made.bundle", "-o", "fox.png", "--seed", "3")
     assert made.exit_code == 0, made.output

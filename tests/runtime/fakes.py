@@ -218,7 +218,7 @@ def is_kept(resources: Resources, encoder: str, text: str) -> bool:
     """Whether what the text encoder makes of a negative prompt is kept."""
     family = resources.main_family
     tokenizer = str(family.bundle.components[encoder].tokenizer)
-    return (family.name, encoder, chunk_key(family.tokenize(text, [tokenizer])[tokenizer])) in resources.negatives
+    return (f"{family.name}/{encoder}/encode", chunk_key(family.tokenize(text, [tokenizer])[tokenizer])) in resources.negatives
 
 
 def call_cost(median_ms: float, p95_ms: float) -> CallCost:

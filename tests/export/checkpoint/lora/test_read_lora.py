@@ -125,6 +125,7 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
         ({"unet.use_dora": True}, "it is a DoRA"),
         ({"unet.lora_alpha": "4"}, "lora_alpha is 4: expected a number"),
         ({"unet.lora_alpha": 1e999}, "expected a number"),
+        ({"unet.lora_alpha": 10**400}, "expected a number"),
         ({"unet.alpha_pattern": [1]}, "alpha_pattern is not"),
         ({"unet.alpha_pattern": {"(a+)+$": 1}}, "regular expression"),
     ],
