@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def export(model: ModelChoice, output: str, candidates: CandidateChoice, dry_run: bool, as_json: bool) -> None:
     """Make a bundle from a Stable Diffusion model: 1.x, 2.x, XL, and what is distilled from them.
 
-    SOURCE is a folder as diffusers saves it, or OWNER/NAME on the Hugging Face hub; so are decoders. Weights are not
-    copied where the disk can link them: the bundle then uses the model's own files, which may be deleted, but must not
-    be changed in place; --copy makes it stand alone.
+    SOURCE is a single file as AUTOMATIC1111 and ComfyUI use it, a folder as diffusers saves it, or OWNER/NAME on the
+    Hugging Face hub; so are decoders. Weights are not copied where the disk can link them: the bundle then uses the
+    model's own files, which may be deleted, but must not be changed in place; --copy makes it stand alone.
 
     The candidates are those usual for the kind of model. Until labels say better (label, fit-router), they are
     preferred in the order of what is known of such models: that is a prior, not a measurement.
@@ -41,7 +41,7 @@ def export(model: ModelChoice, output: str, candidates: CandidateChoice, dry_run
     the same files with the same options is left as it is.
 
     \b
-    costroute-rt export ./sd15 -o sd15.bundle
+    costroute-rt export dreamshaper_8.safetensors -o dream.bundle
     costroute-rt export stabilityai/sdxl-turbo -o turbo.bundle
     costroute-rt export ./sdxl --lora lightning_4step.safetensors -o fast.bundle --dry-run
     costroute-rt export ./sd15 -o sd15.bundle --size 512x512 --size 768x512 --steps 6,12,20 --force

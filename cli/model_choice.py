@@ -43,6 +43,7 @@ class ModelChoice:
     variant: str | None
     revision: str | None
     offline: bool
+    allow_pickle: bool
 
     def open(self, line: ExportLine) -> tuple[Source, Additions]:
         """Find and check everything, without loading weights. line: shows downloads."""
@@ -56,6 +57,7 @@ class ModelChoice:
             variant=self.variant,
             revision=self.revision,
             offline=self.offline,
+            allow_pickle=self.allow_pickle,
             progress=line.show_download,
         )
         return source, open_additions(source, self.loras, self.embeddings)
@@ -85,6 +87,7 @@ Command = Callable[..., Any]
 def model_options() -> tuple[Callable[[Command], Command], ...]:
     """The options of `ModelChoice`, the last of the help first."""
     return (
+        click.option("--allow-pickle", is_flag=True, help="Also read single files in torch's format (.ckpt, .pt); no code in them runs."),
         click.option("--offline", is_flag=True, help="Take models of the hub from the cache only."),
         click.option("--revision", metavar="REV", help="Branch, tag or commit of a model on the hub.  [default: main]"),
         click.option("--variant", metavar="NAME", help="Variant of the weight files to prefer, such as fp16."),

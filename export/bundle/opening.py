@@ -29,6 +29,7 @@ def open_model(
     variant: str | None = None,
     revision: str | None = None,
     offline: bool = False,
+    allow_pickle: bool = False,
     progress: FetchProgress | None = None,
 ) -> Source:
     """The model called `text`: a path, or else OWNER/NAME or OWNER/NAME/FILE on the hub, which is downloaded unless its cache has it.
@@ -37,9 +38,9 @@ def open_model(
     The other arguments, and the errors, are those of `open_source` and `fetch_model`.
     """
     path = _fetch(text, revision=revision, variant=variant, offline=offline, progress=progress)
-    source = open_source(path, prediction_type=prediction_type, variant=variant)
+    source = open_source(path, allow_pickle=allow_pickle, prediction_type=prediction_type, variant=variant)
     own, tiny = (None if each is None else _fetch(each, offline=offline, progress=progress) for each in (vae, tiny_decoder))
-    return with_decoders(source, vae=own, tiny=tiny)
+    return with_decoders(source, vae=own, tiny=tiny, allow_pickle=allow_pickle)
 
 
 def _fetch(

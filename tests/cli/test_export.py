@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import write_lcm_folder, write_sd2_folder, write_sd15_folder, write_sdxl_folder
+from tests.checkpoints import write_lcm_folder, write_sd2_folder, write_sd15_folder, write_sdxl_folder, write_sdxl_single_file
 from tests.cli.conftest import Run
 
 LAYOUTS = {"sd15": write_sd15_folder, "sd2": write_sd2_folder, "sdxl-turbo": write_sdxl_folder, "lcm": write_lcm_folder}
+LAYOUTS |= {"sd_xl_turbo.safetensors": write_sdxl_single_file, "xl.ckpt": write_sdxl_single_file}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sd2", "sd2", "base", ["sd2@8", "sd2@15", "sd2@25"]),
         ("sdxl-turbo", "sdxl", "turbo", ["sdxl-turbo@1", "sdxl-turbo@2", "sdxl-turbo@4"]),
         ("lcm", "sd1", "lcm", ["lcm@4", "lcm@8"]),
+        ("sd_xl_turbo.safetensors", "sdxl", "turbo", ["sd-xl-turbo@1", "sd-xl-turbo@2", "sd-xl-turbo@4"]),
     ],
 )
 def test_a_dry_run_shows_what_would_be_made(models: Path, run: Run, name: str, family: str, kind: str, candidates: list[str]) -> None:
@@ -38,6 +40,7 @@ def test_a_dry_run_shows_what_would_be_made(models: Path, run: Run, name: str, f
     assert time.process_time() - began_s < 2
     plan = json.loads(done.stdout)
     assert (plan["family"], plan["kind"], [row["name"] for row in plan["pool"]]) == (family, kind, candidates)
+    assert plan["sizes"] == ([[512, 512]] if name == "sd_xl_turbo.safetensors" else [[64, 64]])
     assert plan["written_bytes"] == 0
     assert plan["linked_bytes"] == sum(network["bytes"] for network in plan["networks"].values())
     assert not list(Path().iterdir())
@@ -59,6 +62,7 @@ def test_a_dry_run_in_words_names_files_candidates_and_room(models: Path, run: R
     [
         (("missing",), 4, "missing: it does not exist"),
         (("nobody/nothing", "--offline"), 4, "does not hold all of it, and the network may not be used"),
+        (("xl.ckpt",), 4, "it is a pickle of torch"),
         (("sd15", "--size", "512"), 2, "size is '512': expected height and width in pixels, such as 512x768"),
         (("sd15", "--size", "60x64"), 2, "size is '60x64': expected multiples of 8 up to 4096"),
         (("sd15", "--steps", "4,0"), 2, "0 is not in the range 1<=x<=1000"),
@@ -67,7 +71,7 @@ def test_a_dry_run_in_words_names_files_candidates_and_room(models: Path, run: R
         (("sd15", "--embedding", "EasyNegative=missing.pt"), 4, "missing.pt: "),
         (("sd15", "--vae", "sd15/unet"), 4, "UNet2DConditionModel"),
         (("sd15", "--kind", "fast"), 2, "'fast' is not one of 'base', 'turbo'"),
-        (("sd15/unet",), 4, "model_index.json"),
+        (("sd15/unet",), 4, "it is one part of a diffusers folder; give the whole folder: sd15"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_one_line_before_any_work(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from costroute_rt import read_settings
-from tests.checkpoints import write_sd15_folder, write_sdxl_folder
+from tests.checkpoints import write_sd15_folder, write_sdxl_single_file
 from tests.cli.conftest import Run
 from tests.export.small_checkpoint import needs_export
 
@@ -18,24 +18,24 @@ pytestmark = needs_export
 
 
 @pytest.mark.parametrize(
-    ("write", "options", "graphs", "size"),
+    ("name", "write", "options", "graphs", "size"),
     [
-        (write_sd15_folder, ("--steps", "2,3", "--size", "64x128", "--size", "64x64"), {"condition", "guided_step"}, (128, 64)),
-        (write_sdxl_folder, ("--kind", "turbo", "--copy"), {"condition", "step"}, (64, 64)),
+        ("model", write_sd15_folder, ("--steps", "2,3", "--size", "64x128", "--size", "64x64"), {"condition", "guided_step"}, (128, 64)),
+        ("model.safetensors", write_sdxl_single_file, ("--kind", "turbo", "--size", "64x64"), {"condition", "step"}, (64, 64)),
     ],
-    ids=["sd1", "sdxl-turbo"],
+    ids=["sd1 folder", "sdxl file"],
 )
 @pytest.mark.usefixtures("home")
 def test_a_model_makes_images(
-    run: Run, write: Callable[[Path], Path], options: tuple[str, ...], graphs: set[str], size: tuple[int, int]
+    run: Run, name: str, write: Callable[[Path], Path], options: tuple[str, ...], graphs: set[str], size: tuple[int, int]
 ) -> None:
-    write(Path("model"))
-    done = run("export", "model", "-o", "made.bundle", *options)
+    write(Path(name))
+    done = run("export", name, "-o", "made.bundle", *options)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "next: costroute-rt build-engines --bundle made.bundle"
     components = json.loads(Path("made.bundle/manifest.json").read_text())["components"]
     assert components["unet"]["graphs"].keys() == graphs
-    assert run("export", "model", "-o", "made.bundle", *options).stdout.startswith("made.bundle is up to date")
+    assert run("export", name, "-o", "made.bundle", *options).stdout.startswith("made.bundle is up to date")
 
     assert run("build-engines", "--bundle", "made.bundle").exit_code == 0
     routed = run("route", "a red fox", "--bundle", "made.bundle")
