@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
+from costroute_rt.cli.model_choice import CandidateChoice, ModelChoice, candidate_options, model_options
 from costroute_rt.cli.number import Number, Size, WholeNumber
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -160,7 +161,17 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
     return _apply(options, _collected(command, "image", ImageChoice))
 
 
-def _collected(command: Callable[..., Any], name: str, kind: type[EngineChoice] | type[ImageChoice]) -> Callable[..., Any]:
+def model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """SOURCE and what is added to it, as one `model: ModelChoice`."""
+    return _apply(model_options(), _collected(command, "model", ModelChoice))
+
+
+def candidates(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Candidates of an export and how the bundle is written, as one `candidates: CandidateChoice`."""
+    return _apply(candidate_options(), _collected(command, "candidates", CandidateChoice))
+
+
+def _collected(command: Callable[..., Any], name: str, kind: type[Any]) -> Callable[..., Any]:
     """The command, called with the values of these options as one object."""
     names = [field.name for field in fields(kind)]
 
