@@ -29,12 +29,11 @@ def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = 
     """
     component = bundle.components[candidate.denoiser]
     passes = 2 if candidate.is_guided else 1
-    calls = [encoder_call(bundle, name) for name in _encoders(bundle, candidate)]
+    encoder = image_encoder(bundle, candidate.decoder) if has_image else None
+    calls = [] if encoder is None else [Call(_name(bundle, encoder, "encode"), Stage.ENCODE)]
+    calls += [encoder_call(bundle, name) for name in _encoders(bundle, candidate)]
     if "condition" in component.graphs:
         calls.append(Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=passes))
-    encoder = image_encoder(bundle, candidate.decoder) if has_image else None
-    if encoder is not None:
-        calls.append(Call(_name(bundle, encoder, "encode"), Stage.ENCODE))
     step = component.step_graph(candidate.guidance_scale)
     return (
         *calls,

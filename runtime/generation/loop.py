@@ -148,6 +148,10 @@ class Run:
             engine, latent = self._step.engine, self._step.engine.to_host(self.latent)
             self.latent = engine.to_device(self._source.restore(self._config, self._table, self._index, np.asarray(latent), self._start))
 
+    def use(self, engine: Engine) -> None:
+        """Go on with another engine of the same graph, which shares the memory of the one before."""
+        self._step.engine = engine
+
     def note_wait(self, seconds: float) -> None:
         """Leave time in which other requests ran out of the time of the next row."""
         self._ended += seconds
