@@ -16,15 +16,28 @@ _MOST_DEPTH = 64
 _ONLY = {
     "attention_type": "default", "class_embed_type": None, "class_embeddings_concat": False, "cross_attention_norm": None,
     "dual_cross_attention": False, "num_attention_heads": None, "num_class_embeds": None, "only_cross_attention": False,
-    "resnet_time_scale_shift": "default", "time_embedding_type": "positional",
+    "resnet_time_scale_shift": "default", "time_embedding_act_fn": None, "time_embedding_type": "positional", "timestep_post_act": None,
 }  # fmt: skip
-"""Settings that change the parameters, with the only value that is supported."""
+"""Settings that change the parameters or the inputs, with the only value that is supported."""
+_FLAGS = ("center_input_sample", "flip_sin_to_cos", "resnet_skip_time_act", "upcast_attention")
+_NUMBERS = ("freq_shift", "downsample_padding", "mid_block_scale_factor", "norm_eps", "resnet_out_scale_factor")
+ACTIVATIONS = ("silu", "swish", "mish", "gelu", "relu")
+"""Those of diffusers."""
 
 
 def unet_parameters(settings: Settings) -> Parameters:
     """The parameters by name; raises BundleError for settings that are wrong or not supported."""
     settings.only(**_ONLY)
-    return _Unet.read(settings).parameters(settings)
+    settings.numbers(*_NUMBERS)
+    settings.numbers("dropout", most=1)
+    settings.choice("act_fn", *ACTIVATIONS)
+    for key in _FLAGS:
+        settings.choice(key, True, False, None)
+    if settings.values.get("sample_size") is not None:
+        settings.size("sample_size")
+    found = _Unet.read(settings)
+    settings.divisor("norm_num_groups", 32, found.widths)
+    return found.parameters(settings)
 
 
 def _depth(settings: Settings, key: str, value: object, layers: int) -> tuple[int, ...]:
@@ -63,8 +76,11 @@ class _Unet:
             if len(types) != blocks:
                 settings.refuse(key, f"{blocks} blocks, as block_out_channels has")
         key, reverse = "transformer_layers_per_block", "reverse_transformer_layers_per_block"
+        _check_heads(settings, widths)
         each = _per_block(settings, key, settings.values.get(key, 1), blocks)
         up_each, up_key = (each[::-1], key) if settings.values.get(reverse) is None else (settings.values[reverse], reverse)
+        if not isinstance(up_each, list | tuple):
+            settings.refuse(reverse, f"a list of {blocks}")
         up_each = _per_block(settings, up_key, up_each, blocks)
         up_layers = [count + 1 for count in reversed(layers)]
         if up_key == key and any(isinstance(entry, list | tuple) for entry in each):
@@ -146,6 +162,14 @@ class _Unet:
         for index in range(depth):
             found |= _transformer_block(f"{name}.transformer_blocks.{index}", width, text)
         return found | project(f"{name}.proj_out", width, width)
+
+
+def _check_heads(settings: Settings, widths: tuple[int, ...]) -> None:
+    """Raises BundleError if the heads of a block do not divide its width; diffusers calls their number `attention_head_dim`."""
+    key = "attention_head_dim"
+    for heads, width in zip(settings.each(key, 8, len(widths)), widths, strict=True):
+        if width % heads:
+            settings.refuse(key, f"numbers of heads that divide {', '.join(map(str, widths))}")
 
 
 def _per_block(settings: Settings, key: str, value: object, blocks: int) -> Sequence[object]:
