@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from costroute_rt.engines.bundle.section import shorten
 from costroute_rt.error import BundleError
@@ -94,7 +94,7 @@ class Settings:
             if found != value or type(found) is not type(value):
                 raise BundleError(self.path, f"{key} is {shorten(self.values[key])}", f"only networks with {value!r} are supported")
 
-    def refuse(self, key: str, expected: str) -> None:
+    def refuse(self, key: str, expected: str) -> NoReturn:
         raise BundleError(self.path, f"{key} is {shorten(self.values.get(key))}: expected {expected}", _CORRECT)
 
 

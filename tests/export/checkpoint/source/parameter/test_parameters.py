@@ -17,6 +17,7 @@ UNETS: dict[str, dict[str, Any]] = {
         "layers_per_block": 2, "transformer_layers_per_block": [1, [2, 2], [4, 1]], "mid_block_type": "UNetMidBlock2D",
         "reverse_transformer_layers_per_block": [[4, 4, 3], [2, 1, 1], 1],
     },
+    "with no depth where there is no attention": {"transformer_layers_per_block": [0, 2, 3]},
     "without a middle": {"mid_block_type": None},
     "of uneven blocks": {"layers_per_block": [1, 2, 3]},
     "with a guidance scale": {"time_cond_proj_dim": 16},
