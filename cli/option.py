@@ -11,7 +11,7 @@ import click
 
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
 from costroute_rt.cli.model_choice import CandidateChoice, ModelChoice, candidate_options, model_options
-from costroute_rt.cli.number import Number, WholeNumber
+from costroute_rt.cli.number import Number, Size, WholeNumber
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,6 +42,16 @@ def allowed(command: Command) -> Command:
         click.option("--candidates", callback=split, metavar="NAME,...", help="Use only these candidates."),
     )
     return _apply(options, command)
+
+
+def memory(command: Command) -> Command:
+    """--max-memory: a limit on the memory of the program."""
+    return click.option(
+        "--max-memory",
+        type=Size(),
+        metavar="SIZE",
+        help="Memory that the program may have, such as 6GiB: engines leave and are loaded as images need them.  [default: no limit]",
+    )(command)
 
 
 def split(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
@@ -134,6 +144,11 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
             default=0.0,
             show_default=True,
             help="Quality that one millisecond is worth (lambda in quality - lambda x cost).",
+        ),
+        click.option(
+            "--scheduler",
+            metavar="NAME",
+            help="Sample with this instead of the candidate's own: 'DPM++ 2M Karras', 'Euler a', dpmpp_2m/karras, a class of diffusers ...",
         ),
         click.option("--candidate", metavar="NAME", help="Use this candidate instead of routing (`costroute-rt route` lists them)."),
         click.option("--or-fastest", is_flag=True, help="If nothing fits the budget, run the fastest candidate."),

@@ -16,6 +16,7 @@ import numpy as np
 
 from costroute_rt.candidate import Candidate
 from costroute_rt.error import CancelledError, ConfigError, EngineError, Reason, StateError, make_closed_error
+from costroute_rt.family.engine_set import Phase
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.job import Job
@@ -78,6 +79,7 @@ class Runtime:
         candidates: Sequence[str] = (),
         exclude: Sequence[str] = (),
         licenses: Sequence[str] = (),
+        max_memory_bytes: int | None = None,
         home: str | Path | None = None,
         extra_stores: Sequence[str | Path] = (),
         backend: str = "onnxruntime",
@@ -96,6 +98,8 @@ class Runtime:
 
         pool: directory of a pool of several bundles (`costroute-rt pool` makes one), instead of `bundle`.
         candidates, exclude, licenses: names of the only candidates to use, names of those not to use, and the only licences to use.
+        max_memory_bytes: limit of this process's memory, for engines on the processor, without `background_build`. Engines are closed and
+            loaded as requests need them, which is part of the predicted times; candidates that cannot fit at all are `Route.unfit`.
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory, else a temporary one of this user.
         extra_stores: directories of stores to read beside it, such as one that ships with an application, before those in
             $COSTROUTE_EXTRA_STORES; nothing is written to them.
@@ -139,6 +143,7 @@ class Runtime:
             build=build,
             background_build=background_build,
             preload=preload,
+            max_memory_bytes=max_memory_bytes,
             tracker=tracker,
         )
         runtime = cls(resources, device=shared_device(resources.setup["provider"]), max_waiting=max_waiting)
@@ -242,6 +247,7 @@ class Runtime:
         height: int | None = None,
         width: int | None = None,
         plain_prompt: bool = False,
+        scheduler: str | None = None,
     ) -> list[Route]:
         """Divide one time budget over many prompts; returns the route of each, chosen for the highest total quality.
 
@@ -262,8 +268,9 @@ class Runtime:
             return []
         each_ms = total_ms / len(prompts) if total_ms is not None else mean_ms
         shared = RequestOptions(
-            max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width, plain_prompt=plain_prompt
-        )
+            max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width, plain_prompt=plain_prompt,
+            scheduler=scheduler,
+        )  # fmt: skip
         requests = [self._check(make_request(each.prompt if isinstance(each, Route) else each, **shared)) for each in prompts]
         budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)
         self._check_call()
@@ -275,7 +282,9 @@ class Runtime:
             for each, request in zip(prompts, requests, strict=True)
         ]
         with locating_errors(self._resources):
-            return route_batch(self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided)
+            return route_batch(
+                self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided, scheduler=scheduler
+            )
 
     def _judge(self, request: Request, check: Callable[[], None] | None = None) -> Judgement:
         """The expected quality of each candidate; check: called while other threads judge, what it raises ends the waiting."""
@@ -284,8 +293,9 @@ class Runtime:
         if self._resources.states_source is None and not self._resources.router_calls:
             return self._resources.quality.judge(self._resources.words(request), None)
         engines = self._resources.engines.lease()
+        engines.phase = Phase(tuple(call.engine for call in self._resources.routing_calls()))
         try:
-            with self._resources.reading.held(check), locating_errors(self._resources):
+            with self._turn_to_judge(check), self._resources.reading.held(check), locating_errors(self._resources):
                 return self._resources.judge(request, engines)
         except StateError:
             stop_if_exiting()
@@ -293,6 +303,23 @@ class Runtime:
         finally:
             engines.release()
             self._finish_closing()
+
+    @contextmanager
+    def _turn_to_judge(self, check: Callable[[], None]) -> Iterator[None]:
+        """Keep the device until the block ends, if engines may have to leave for those of the router."""
+        if not self._resources.takes_turns:
+            yield
+            return
+        self._check_not_nested()
+        ticket = Ticket()
+        self._tickets.add(ticket)
+        self._device.enter(ticket, None)
+        try:
+            with self._device.turn(ticket, check, polls=True):
+                yield
+        finally:
+            self._device.leave(ticket)
+            self._tickets.discard(ticket)
 
     def generate(
         self,
@@ -434,15 +461,17 @@ class Runtime:
             self._calling.back = False
 
     def _check(self, request: Request) -> Request:
-        """The request; raises ConfigError if its candidate does not exist or no candidate's family can make images of its size."""
-        families = {each.family: self._resources.family(each) for each in self._resources.candidates(request) if each.has_bundle}
-        problems = list[ConfigError]()
-        for family in families.values():
+        """The request; raises ConfigError if its candidate does not exist, or none can make images of its size or run its scheduler."""
+        problems, candidates = list[ConfigError | EngineError](), [each for each in self._resources.candidates(request) if each.has_bundle]
+        for candidate in candidates:
+            family = self._resources.family(candidate)
             try:
-                family.size(request)
-            except ConfigError as error:
+                size = family.size(request)
+                if request.scheduler is not None:
+                    family.plan(candidate, size, request.scheduler)
+            except (ConfigError, EngineError) as error:
                 problems.append(error)
-        if problems and len(problems) == len(families):
+        if problems and len(problems) == len(candidates):
             raise problems[0]
         return request
 

@@ -19,7 +19,9 @@ from costroute_rt.engines.bundle.manifest import PreviewSpec
 from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import BudgetError, EngineError, Reason
 from costroute_rt.family.conditioning import StatesSource, Tensors, join_chunks, stack_rows, text_states, token_tensors
+from costroute_rt.family.engine_set import Phase
 from costroute_rt.family.family import Family
+from costroute_rt.family.memory import Phases, find_phases
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.texts import Texts, chunk_key
@@ -101,13 +103,17 @@ class Generation:
         self._choose_again()
         route = self._route
         family = self._resources.family(route.chosen)
-        plan = family.plan(route.chosen, family.size(self._request))
-        for call in self._calls[route.chosen.name]:
+        plan = family.plan(route.chosen, family.size(self._request), self._request.scheduler)
+        phases = find_phases(self._calls[route.chosen.name], self._request.count)
+        for call in () if self._engines.is_limited else self._calls[route.chosen.name]:
             is_resident = self._engines.find(call.engine) is not None
             self._engine(call.engine)
             if not is_resident:
                 yield None
-        denoiser = Denoiser(self._engine(plan.step.engine), self._condition(family, plan))
+        self._enter_phase(phases, tuple(call.engine for call in plan.encoders.values()))
+        conditions = self._condition(family, plan, phases)
+        denoiser = Denoiser(self._engine(plan.step.engine), conditions)
+        self._step_key, self._step_provider = denoiser.engine.key, denoiser.engine.provider
         pixels = []
         for index in range(self._request.count):
             later = self._request.count - index - 1
@@ -119,12 +125,21 @@ class Generation:
             while run.left:
                 yield self._advance(run, pace, family, plan, later)
             self._left_out.append(len(plan.table) - run.done)
+            self._check_finite(run, plan)
+            self._enter_phase(phases, (plan.decode.engine,))
             pixels.append(self._decode(run, plan))
         yield self._finish(route, family, plan, np.concatenate(pixels))
+
+    def _enter_phase(self, phases: Phases, engines: tuple[str, ...]) -> None:
+        """From now on these engines are used, with the others of their phase; those of later phases are needed later."""
+        index = next((index for index, names in enumerate(phases) if set(engines) & set(names)), 0)
+        keep = tuple(dict.fromkeys([*engines, *(phases[index] if phases else ())]))
+        self._engines.phase = Phase(keep, tuple(name for names in phases[index + 1 :] for name in names))
 
     def _judge(self) -> Judgement:
         """The expected quality of each candidate for the prompt."""
         resources = self._resources
+        self._engines.phase = Phase(tuple(call.engine for call in resources.routing_calls()))
         source = resources.states_source
         states = None if source is None else self._text_states(resources.main_family, source)
         for call in resources.router_calls:
@@ -160,6 +175,8 @@ class Generation:
 
     def _advance(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent:
         """Run one row."""
+        if self._engines.is_limited:  # it may have left while another request ran
+            run.use(self._engine(plan.step.engine))
         began_s = self._resources.clock()
         ms = run.advance()
         self.watch.rows_ms.append(ms)
@@ -185,7 +202,7 @@ class Generation:
         chunks = self._encode(family, source.call, source.encoder, tokens[source.tokenizer])
         return text_states(family.bundle, source, chunks[0], tokens, family.tokenizers)
 
-    def _condition(self, family: Family, plan: Plan) -> dict[str, Any]:
+    def _condition(self, family: Family, plan: Plan, phases: Phases) -> dict[str, Any]:
         """The conditioning inputs of the step engine by name, on its device."""
         with self.watch.stage("tokenize"):
             texts = family.texts(self._request, plan)
@@ -198,6 +215,7 @@ class Generation:
             positive |= join_chunks(chunks, tokens)
         negative = None if texts.negative is None else self._negative(family, plan, texts, texts.negative, positive)
         tensors = stack_rows(positive, negative, plan.sources, plan.size)
+        self._enter_phase(phases, (plan.step.engine,))
         if plan.condition is None:
             step = self._engine(plan.step.engine)
             return {name: step.to_device(array) for name, array in tensors.items()}
@@ -277,10 +295,12 @@ class Generation:
             preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
         )
 
-    def _decode(self, run: Run, plan: Plan) -> Pixels:
-        """Decode the latent of a finished run to uint8[1, height, width, 3] in host memory."""
+    def _check_finite(self, run: Run, plan: Plan) -> None:
         if not run.is_finite():
             raise EngineError("its output is not finite", reason=Reason.FAILED, engine=plan.step.engine)
+
+    def _decode(self, run: Run, plan: Plan) -> Pixels:
+        """Decode the latent of a finished run to uint8[1, height, width, 3] in host memory."""
         engine = self._engine(plan.decode.engine)
         with self.watch.stage("decode") as lap:
             latent = self._engines.move(run.latent, plan.step.engine, plan.decode.engine)
@@ -314,7 +334,7 @@ class Generation:
             skipped=tuple(self._left_out),
             truncated=self._is_truncated,
             settings={**self._settings(family, plan), **outcome},
-            notes=tuple(self._notes(route)),
+            notes=tuple(self._notes(route, plan)),
         )
 
     def _steps(self, plan: Plan) -> list[int]:
@@ -322,8 +342,10 @@ class Generation:
         rows, steps = len(plan.table), plan.candidate.num_inference_steps
         return [math.ceil((rows - left_out) * steps / rows) for left_out in self._left_out]
 
-    def _notes(self, route: Route) -> Iterator[str]:
+    def _notes(self, route: Route, plan: Plan) -> Iterator[str]:
         """What was not done as requested, and other remarks for users."""
+        if plan.scheduler_note is not None:
+            yield plan.scheduler_note
         if self._request.has_negative_prompt and not route.chosen.is_guided:
             yield f"the negative prompt was not used: {route.chosen.name} has no classifier-free guidance"
         if self._is_truncated:
@@ -334,8 +356,7 @@ class Generation:
     def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
         """What made the first image; None for what was not used."""
         resources, request, candidate = self._resources, self._request, plan.candidate
-        engine = self._engines.get(plan.step.engine)
-        built = engine.key
+        built = self._step_key
         backend = resources.setup["backend"] if built is None else built.backend
         known = {resources.setup["backend"], *([] if resources.upgrade is None else [resources.upgrade.status().backend])}
         is_ignored = request.has_negative_prompt and not candidate.is_guided
@@ -350,7 +371,8 @@ class Generation:
             "candidate": candidate.name,
             "denoiser": candidate.denoiser,
             "decoder": candidate.decoder,
-            "scheduler": plan.scheduler.name,
+            "scheduler": plan.scheduler.title,
+            "requested_scheduler": request.scheduler,
             "num_inference_steps": self._steps(plan)[0],
             "replanned": self._left_out[0],
             "guidance_scale": candidate.guidance_scale if takes_scale else None,
@@ -359,7 +381,7 @@ class Generation:
             "family": family.name,
             "revision": family.bundle.revision,
             "backend": backend,
-            "provider": engine.provider,
+            "provider": self._step_provider,
             "precision": resources.setup["precision"] if built is None else built.precision,
             "fallback": resources.fallback,
             "version": resources.versions.get("costroute-rt", "unknown"),

@@ -125,6 +125,10 @@ class Run:
         self._index, self.done = self._index + 1, self.done + 1
         return (self._ended - started) * 1000
 
+    def use(self, engine: Engine) -> None:
+        """Go on with another engine of the same graph, which shares the memory of the one before."""
+        self._step.engine = engine
+
     def note_wait(self, seconds: float) -> None:
         """Leave time in which other requests ran out of the time of the next row."""
         self._ended += seconds
