@@ -88,7 +88,7 @@ def _settings(tensors: Mapping[str, Region]) -> dict[str, Any]:
     widths = [width] * len(BLOCKS)
     return {
         "_class_name": _CLASS, "act_fn": "relu", "in_channels": 3, "latent_channels": latent, "out_channels": 3,
-        "encoder_block_out_channels": widths, "decoder_block_out_channels": widths, "block_out_channels": widths,
+        "encoder_block_out_channels": widths, "decoder_block_out_channels": widths,
         "num_encoder_blocks": [*reversed(BLOCKS)], "num_decoder_blocks": [*BLOCKS], "upsampling_scaling_factor": 2,
         "upsample_fn": "nearest", "latent_magnitude": 3, "latent_shift": 0.5, "scaling_factor": 1.0, "shift_factor": 0.0,
     }  # fmt: skip
