@@ -267,12 +267,12 @@ def _rescale(graph: _Composition, guided: str, positive: str) -> str:
 
 
 def _deviation(graph: _Composition, value: str) -> str:
-    """Root of the summed squared differences from the mean of each image: float32[batch, 1, 1, 1], the deviation times a constant."""
+    """Standard deviation of each image: float32[batch, 1, 1, 1]; its sums stay near 1, within the range of half precision."""
     rest = graph.constant(np.array([1, 2, 3]))
     sizes = [graph.dimension(value, axis) for axis in (1, 2, 3)]
     count = graph.op("Cast", graph.op("Mul", graph.op("Mul", sizes[0], sizes[1]), sizes[2]), to=_dtype("float32"))
-    mean = graph.op("Div", graph.op("ReduceSum", value, rest, keepdims=1), count)
-    difference = graph.op("Sub", value, mean)
+    mean = graph.op("ReduceSum", graph.op("Div", value, count), rest, keepdims=1)
+    difference = graph.op("Div", graph.op("Sub", value, mean), graph.op("Sqrt", count))
     return graph.op("Sqrt", graph.op("ReduceSum", graph.op("Mul", difference, difference), rest, keepdims=1))
 
 
