@@ -30,6 +30,8 @@ class EngineChoice:
     candidates: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ()
+    max_memory: int | None = None
+    """Bytes that the program may have; None means any number."""
     backend: str
     provider: str
     precision: str
@@ -57,6 +59,7 @@ class EngineChoice:
                 candidates=self.candidates,
                 exclude=self.exclude,
                 licenses=self.licenses,
+                max_memory_bytes=self.max_memory,
                 backend=self.backend,
                 provider=self.provider,
                 precision=self.precision,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--no-build", is_flag=True, help="Fail if engines are missing instead of building them.")
 @option.image
 @option.allowed
+@option.memory
 @option.engine
 @option.as_json("Print one JSON object for each image and each failed line, one a line.")
 def gen(

@@ -44,6 +44,7 @@ MOST_SEEDS = 10_000
 )  # fmt: skip
 @click.option("--anchors", type=WholeNumber(min=1), metavar="N", help="Only N prompts of the table, spread over it (with --candidate).")
 @option.plain_prompt
+@option.memory
 @option.engine
 @option.as_json()
 def label(

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
-from costroute_rt.cli.number import Number, WholeNumber
+from costroute_rt.cli.model_choice import CandidateChoice, ModelChoice, candidate_options, model_options
+from costroute_rt.cli.number import Number, Size, WholeNumber
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -41,6 +42,16 @@ def allowed(command: Command) -> Command:
         click.option("--candidates", callback=split, metavar="NAME,...", help="Use only these candidates."),
     )
     return _apply(options, command)
+
+
+def memory(command: Command) -> Command:
+    """--max-memory: a limit on the memory of the program."""
+    return click.option(
+        "--max-memory",
+        type=Size(),
+        metavar="SIZE",
+        help="Memory that the program may have, such as 6GiB: engines leave and are loaded as images need them.  [default: no limit]",
+    )(command)
 
 
 def split(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
@@ -150,7 +161,17 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
     return _apply(options, _collected(command, "image", ImageChoice))
 
 
-def _collected(command: Callable[..., Any], name: str, kind: type[EngineChoice] | type[ImageChoice]) -> Callable[..., Any]:
+def model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """SOURCE and what is added to it, as one `model: ModelChoice`."""
+    return _apply(model_options(), _collected(command, "model", ModelChoice))
+
+
+def candidates(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Candidates of an export and how the bundle is written, as one `candidates: CandidateChoice`."""
+    return _apply(candidate_options(), _collected(command, "candidates", CandidateChoice))
+
+
+def _collected(command: Callable[..., Any], name: str, kind: type[Any]) -> Callable[..., Any]:
     """The command, called with the values of these options as one object."""
     names = [field.name for field in fields(kind)]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.argument("prompt")
 @option.image
 @option.allowed
+@option.memory
 @option.engine
 @option.as_json()
 def route(prompt: str, image: ImageChoice, engine: EngineChoice, as_json: bool) -> None:

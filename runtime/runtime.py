@@ -16,6 +16,7 @@ import numpy as np
 
 from costroute_rt.candidate import Candidate
 from costroute_rt.error import CancelledError, ConfigError, EngineError, Reason, StateError, make_closed_error
+from costroute_rt.family.engine_set import Phase
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.job import Job
@@ -78,6 +79,7 @@ class Runtime:
         candidates: Sequence[str] = (),
         exclude: Sequence[str] = (),
         licenses: Sequence[str] = (),
+        max_memory_bytes: int | None = None,
         home: str | Path | None = None,
         extra_stores: Sequence[str | Path] = (),
         backend: str = "onnxruntime",
@@ -96,6 +98,8 @@ class Runtime:
 
         pool: directory of a pool of several bundles (`costroute-rt pool` makes one), instead of `bundle`.
         candidates, exclude, licenses: names of the only candidates to use, names of those not to use, and the only licences to use.
+        max_memory_bytes: limit of this process's memory, for engines on the processor, without `background_build`. Engines are closed and
+            loaded as requests need them, which is part of the predicted times; candidates that cannot fit at all are `Route.unfit`.
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory, else a temporary one of this user.
         extra_stores: directories of stores to read beside it, such as one that ships with an application, before those in
             $COSTROUTE_EXTRA_STORES; nothing is written to them.
@@ -139,6 +143,7 @@ class Runtime:
             build=build,
             background_build=background_build,
             preload=preload,
+            max_memory_bytes=max_memory_bytes,
             tracker=tracker,
         )
         runtime = cls(resources, device=shared_device(resources.setup["provider"]), max_waiting=max_waiting)
@@ -288,8 +293,9 @@ class Runtime:
         if self._resources.states_source is None and not self._resources.router_calls:
             return self._resources.quality.judge(self._resources.words(request), None)
         engines = self._resources.engines.lease()
+        engines.phase = Phase(tuple(call.engine for call in self._resources.routing_calls()))
         try:
-            with self._resources.reading.held(check), locating_errors(self._resources):
+            with self._turn_to_judge(check), self._resources.reading.held(check), locating_errors(self._resources):
                 return self._resources.judge(request, engines)
         except StateError:
             stop_if_exiting()
@@ -297,6 +303,23 @@ class Runtime:
         finally:
             engines.release()
             self._finish_closing()
+
+    @contextmanager
+    def _turn_to_judge(self, check: Callable[[], None]) -> Iterator[None]:
+        """Keep the device until the block ends, if engines may have to leave for those of the router."""
+        if not self._resources.takes_turns:
+            yield
+            return
+        self._check_not_nested()
+        ticket = Ticket()
+        self._tickets.add(ticket)
+        self._device.enter(ticket, None)
+        try:
+            with self._device.turn(ticket, check, polls=True):
+                yield
+        finally:
+            self._device.leave(ticket)
+            self._tickets.discard(ticket)
 
     def generate(
         self,

@@ -140,6 +140,8 @@ REFUSED: dict[str, Layout] = {
     "another transformer": Layout(_tensors("transformer_blocks.0.attn1.to_q.weight"), "it is a transformer alone"),
     "unknown": Layout(_tensors("something"), r"it has no UNet of Stable Diffusion \(no tensor model\.diffusion_model\."),
     "DDUF": Layout(_bytes("model.dduf", b"PK\x03\x04"), "it is a DDUF archive; unpack it"),
+    "archive": Layout(_bytes("model.zip", b"PK\x03\x04"), "it is an archive; unpack it"),
+    "index": Layout(lambda folder: write_sd15_folder(folder) / "model_index.json", "it is a JSON file; give the folder that it is in"),
     "ONNX file": Layout(_bytes("model.onnx", b"\x08\x0a"), "it is an ONNX graph"),
     "ONNX folder": Layout(_exported("model.onnx"), "exported for ONNX Runtime already; use the original checkpoint"),
     "OpenVINO folder": Layout(_exported("openvino_model.xml"), "exported for OpenVINO already"),

@@ -13,7 +13,7 @@ from tests.changed_bundle import change_bundle
 from tests.tiny_bundle import write_tiny_bundle
 
 
-def write_other_bundle(folder: Path) -> Path:
+def write_other_bundle(folder: Path, hidden: int = 64) -> Path:
     """A bundle of the family `other`, licensed as MIT, with images of 64x64 and 32x32 only; its first candidate is called tiny-turbo@1."""
 
     def change(manifest: dict[str, Any], _: Path) -> None:
@@ -25,7 +25,7 @@ def write_other_bundle(folder: Path) -> Path:
         manifest["quality"]["candidates"] = {name: {"mean": mean, "standard_error": 0.02} for name, mean in zip(names, means, strict=True)}
         manifest["image"] |= {"sizes": [[64, 64], [32, 32]], "any_size": False}
 
-    write_tiny_bundle(folder / "seed1", seed=1)
+    write_tiny_bundle(folder / "seed1", seed=1, hidden=hidden)
     return change_bundle(folder / "seed1", folder / "other", change).root
 
 

@@ -52,6 +52,11 @@ class CostModel:
         """Drop what was learned from runs slower than usual: other programs ended, or the device changed its power mode."""
         self._correction.forget_load()
 
+    def memory_bytes(self, engine: str) -> tuple[int | None, int | None]:
+        """Memory of an engine once it has run, and while it is loaded; None where it was not measured."""
+        cost = self._measured.get(engine)
+        return (None, None) if cost is None else (cost.memory_bytes, cost.peak_bytes)
+
     def expected_ms(self, call: Call) -> float:
         """Expected time of one run of the call's engine, corrected by observed times."""
         return self._profiled_ms(call) * self._correction.call_factor(_key(call)).now

@@ -26,6 +26,7 @@ from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.engines.machine.condition import describe_assumption
+from costroute_rt.engines.machine.memory import give_back_memory, resident_bytes
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError
@@ -34,9 +35,10 @@ from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.engine_source import EngineSource, choose_start, find_sizes, names_of_sizes
 from costroute_rt.family.family import Family
+from costroute_rt.family.memory import MemoryLimit, estimate_bytes
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Builders, Upgrade
-from costroute_rt.request import check_flag
+from costroute_rt.request import check_flag, check_whole
 from costroute_rt.routing.quality import AverageQuality, QualityEstimator, Selected
 from costroute_rt.routing.router_bundle import open_pool_router
 from costroute_rt.version import read_version
@@ -81,6 +83,7 @@ def open_resources(
     build: bool,
     background_build: bool,
     preload: bool,
+    max_memory_bytes: int | None,
     tracker: Tracker,
 ) -> Resources:
     """The resources of a runtime, with no engine opened yet; the other arguments and the errors are those of `Runtime.open`.
@@ -92,6 +95,10 @@ def open_resources(
         check_flag(name, flag)
     if build and background_build:
         raise ConfigError("build and background_build", (build, background_build), "one of them")
+    if max_memory_bytes is not None and check_whole("max_memory_bytes", max_memory_bytes) < 1:
+        raise ConfigError("max_memory_bytes", max_memory_bytes, "a number of bytes above 0")
+    if max_memory_bytes is not None and background_build:
+        raise ConfigError("max_memory_bytes and background_build", (max_memory_bytes, background_build), "one of them")
     store = Store.open(home, extra_stores)
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
@@ -116,10 +123,10 @@ def open_resources(
     every = [*(name for key, each in own.items() for name in names_of_sizes(families[key].bundle, sizes[key], each)), *routers]
     twins = find_twins(holders, every, source.setup)
     families = {name: family.with_sizes(sizes[name], twins) for name, family in families.items()}
-    engines = EngineSet(source.open)
+    costs = source.costs(every)
+    engines = EngineSet(source.open, None if max_memory_bytes is None else _limit_memory(source, costs, max_memory_bytes))
     quality = _open_quality(pool, engines)
     calls = tuple(_router_calls(pool)) if quality.engines else ()
-    costs = source.costs(every)
     assumes = describe_assumption(source.setup.condition(), (cost.condition for cost in costs.values()))
     if assumes is not None:
         _log.warning("%s", assumes)
@@ -151,6 +158,27 @@ def _states_first(pool: Pool) -> list[Bundle]:
 
 def _router_calls(pool: Pool) -> tuple[Call, ...]:
     return () if pool.router is None else router_calls(pool.router)
+
+
+def _limit_memory(source: EngineSource, costs: Mapping[str, EngineCost], max_bytes: int) -> MemoryLimit:
+    """The limit, with what the process needs without engines: with the library that runs them. Raises ConfigError for other devices."""
+    setup = source.setup
+    if setup.condition().threads is None:
+        raise ConfigError("max_memory_bytes", max_bytes, f"None with {setup}: the limit is for engines on the processor")
+    precision = setup.precision
+
+    def size_of(name: str) -> int:
+        measured = costs[name].memory_bytes if name in costs else None
+        return estimate_bytes(source.bundle(name), name, precision) if measured is None else measured
+
+    def peak_of(name: str) -> int:
+        measured = costs[name].peak_bytes if name in costs else None
+        return 2 * size_of(name) if measured is None else measured
+
+    if costs:
+        source.open(min(costs, key=size_of)).close()  # loads the library
+    give_back_memory()
+    return MemoryLimit(max_bytes=max_bytes, base_bytes=resident_bytes() or 0, size_of=size_of, peak_of=peak_of, used=resident_bytes)
 
 
 def _open_quality(pool: Pool, engines: EngineSet) -> QualityEstimator:

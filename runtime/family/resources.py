@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.error import EngineError
+from costroute_rt.error import ConfigError, EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states
 from costroute_rt.family.engine_set import EngineSet, Lease
 from costroute_rt.family.family import Family
+from costroute_rt.family.memory import estimate_bytes, find_phases
 from costroute_rt.family.reading import Reading
 from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.family.upgrade import Upgrade
@@ -71,6 +72,11 @@ class Resources:
         return next(iter(self.families.values()))
 
     @property
+    def takes_turns(self) -> bool:
+        """Whether prompts are judged one at a time and beside nothing else: engines may have to leave for those of the router."""
+        return self.engines.limit is not None and (self.states_source is not None or bool(self.router_calls))
+
+    @property
     def runnable(self) -> tuple[Candidate, ...]:
         """The candidates that have a bundle."""
         return tuple(each for each in self.pool if each.has_bundle)
@@ -121,6 +127,24 @@ class Resources:
     def scheduler_title(self, candidate: Candidate, scheduler: str | None) -> str:
         """What the candidate's images are sampled with; empty if it has no bundle. scheduler: the request's."""
         return self.family(candidate).tables.config(candidate.scheduler, scheduler).title if candidate.has_bundle else ""
+
+    def loads(self, calls: Sequence[Call], count: int) -> tuple[str, ...]:
+        """Names of the engines that will be loaded for `count` images, in order; with a limit of memory, some of them perhaps twice."""
+        limit = self.engines.limit
+        return self.missing(calls) if limit is None else tuple(limit.plan_loads(self.engines.resident(), find_phases(calls, count)))
+
+    def check_memory(self, calls: Sequence[Call], count: int) -> None:
+        """Raises ConfigError if the engines cannot be loaded within the limit of memory."""
+        limit = self.engines.limit
+        if limit is not None and (least := limit.least_bytes(find_phases(calls, count))) > limit.max_bytes:
+            raise ConfigError("max_memory", f"{limit.max_bytes >> 20} MB", f"{-(-least >> 20)} MB or more")
+
+    def memory_bytes(self, engine: str) -> int:
+        """Memory of an engine: as measured, else what it says of itself if it is resident, else estimated by its weights."""
+        measured, found = self.costs.memory_bytes(engine)[0], self.engines.find(engine)
+        if measured is not None:
+            return measured
+        return estimate_bytes(self.bundle(engine), engine, self.setup["precision"]) if found is None else int(found.resident_bytes)
 
     def words(self, request: Request) -> str:
         """What the router reads of the prompt: without its syntax, as the first family has it."""

@@ -20,7 +20,9 @@ from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, GUIDANCE_RES
 from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import BudgetError, EngineError, Reason
 from costroute_rt.family.conditioning import StatesSource, Tensors, join_chunks, stack_rows, text_states, token_tensors
+from costroute_rt.family.engine_set import Phase
 from costroute_rt.family.family import Family
+from costroute_rt.family.memory import Phases, find_phases
 from costroute_rt.family.plan import Plan, grown
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.texts import Texts, chunk_key
@@ -103,12 +105,15 @@ class Generation:
         route = self._route
         family = self._resources.family(route.chosen)
         plan = family.plan(route.chosen, family.size(self._request), self._request.scheduler)
-        for call in self._calls[route.chosen.name]:
+        phases = find_phases(self._calls[route.chosen.name], self._request.count)
+        for call in () if self._engines.is_limited else self._calls[route.chosen.name]:
             is_resident = self._engines.find(call.engine) is not None
             self._engine(call.engine)
             if not is_resident:
                 yield None
-        denoiser, plain = self._denoisers(family, plan)
+        self._enter_phase(phases, tuple(call.engine for call in plan.encoders.values()))
+        denoiser, plain = self._denoisers(family, plan, phases)
+        self._step_key, self._step_provider = denoiser.engine.key, denoiser.engine.provider
         pixels = []
         for index in range(self._request.count):
             later = self._request.count - index - 1
@@ -120,12 +125,21 @@ class Generation:
             while run.left:
                 yield self._advance(run, pace, family, plan, later)
             self._left_out.append(len(plan.table) - run.done)
+            self._check_finite(run, plan)
+            self._enter_phase(phases, (plan.decode.engine,))
             pixels.append(self._decode(run, plan))
         yield self._finish(route, family, plan, np.concatenate(pixels))
+
+    def _enter_phase(self, phases: Phases, engines: tuple[str, ...]) -> None:
+        """From now on these engines are used, with the others of their phase; those of later phases are needed later."""
+        index = next((index for index, names in enumerate(phases) if set(engines) & set(names)), 0)
+        keep = tuple(dict.fromkeys([*engines, *(phases[index] if phases else ())]))
+        self._engines.phase = Phase(keep, tuple(name for names in phases[index + 1 :] for name in names))
 
     def _judge(self) -> Judgement:
         """The expected quality of each candidate for the prompt."""
         resources = self._resources
+        self._engines.phase = Phase(tuple(call.engine for call in resources.routing_calls()))
         source = resources.states_source
         states = None if source is None else self._text_states(resources.main_family, source)
         for call in resources.router_calls:
@@ -161,6 +175,8 @@ class Generation:
 
     def _advance(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent:
         """Run one row."""
+        if self._engines.is_limited:  # it may have left while another request ran
+            run.use(self._engine(plan.step.engine), None if plan.plain_step is None else self._engine(plan.plain_step.engine))
         began_s = self._resources.clock()
         ms = run.advance()
         self.watch.rows_ms.append(ms)
@@ -191,9 +207,10 @@ class Generation:
         """The call of the row that ran last."""
         return plan.plain_step if run.is_plain and plan.plain_step is not None else plan.step
 
-    def _denoisers(self, family: Family, plan: Plan) -> tuple[Denoiser, Plain | None]:
+    def _denoisers(self, family: Family, plan: Plan, phases: Phases) -> tuple[Denoiser, Plain | None]:
         """The denoiser of the plan with its conditioning, and that of its rows without guidance, if they run another graph."""
         positive, negative, chunks = self._encode_texts(family, plan)
+        self._enter_phase(phases, (plan.step.engine,))
         tensors = stack_rows(positive, negative, plan.sources, plan.size)
         main = Denoiser(self._engine(plan.step.engine), self._condition(plan.condition, plan.step, tensors, chunks))
         main.fix(GUIDANCE_RESCALE, np.array([plan.candidate.guidance_rescale], dtype=np.float32))
@@ -307,10 +324,12 @@ class Generation:
             preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
         )
 
-    def _decode(self, run: Run, plan: Plan) -> Pixels:
-        """Decode the latent of a finished run to uint8[1, height, width, 3] in host memory."""
+    def _check_finite(self, run: Run, plan: Plan) -> None:
         if not run.is_finite():
             raise EngineError("its output is not finite", reason=Reason.FAILED, engine=self._last_step(plan, run).engine)
+
+    def _decode(self, run: Run, plan: Plan) -> Pixels:
+        """Decode the latent of a finished run to uint8[1, height, width, 3] in host memory."""
         engine = self._engine(plan.decode.engine)
         with self.watch.stage("decode") as lap:
             latent = self._engines.move(run.latent, self._last_step(plan, run).engine, plan.decode.engine)
@@ -366,8 +385,7 @@ class Generation:
     def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
         """What made the first image; None for what was not used."""
         resources, request, candidate = self._resources, self._request, plan.candidate
-        engine = self._engines.get(plan.step.engine)
-        built = engine.key
+        built = self._step_key
         backend = resources.setup["backend"] if built is None else built.backend
         known = {resources.setup["backend"], *([] if resources.upgrade is None else [resources.upgrade.status().backend])}
         is_ignored = request.has_negative_prompt and not candidate.is_guided
@@ -393,7 +411,7 @@ class Generation:
             "family": family.name,
             "revision": family.bundle.revision,
             "backend": backend,
-            "provider": engine.provider,
+            "provider": self._step_provider,
             "precision": resources.setup["precision"] if built is None else built.precision,
             "fallback": resources.fallback,
             "version": resources.versions.get("costroute-rt", "unknown"),

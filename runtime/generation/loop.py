@@ -164,6 +164,12 @@ class Run:
         self._index, self.done = self._index + 1, self.done + 1
         return (self._ended - started) * 1000
 
+    def use(self, engine: Engine, plain: Engine | None = None) -> None:
+        """Go on with other engines of the same graphs, which share the memory of those before; plain: that of rows without guidance."""
+        self._guided.engine = engine
+        if self._plain is not None and plain is not None:
+            self._plain.step.engine = plain
+
     def note_wait(self, seconds: float) -> None:
         """Leave time in which other requests ran out of the time of the next row."""
         self._ended += seconds

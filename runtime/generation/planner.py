@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.call import Call
+from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.cost.allocation import Allocation, FloatArray, allocate
 from costroute_rt.engines.bundle.name import EngineName
@@ -20,9 +20,6 @@ from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
 from costroute_rt.routing.choice import FASTEST, choose, explain
-
-_GROWTH = {"float32": 2.0}
-"""Memory of weights divided by their size on disk, by precision, 1 if not listed: they are stored in 16 bits."""
 
 NO_BUNDLE = "it has no bundle here"
 
@@ -52,7 +49,9 @@ def plan_calls(resources: Resources, request: Request) -> Plans:
     for candidate in wanted:
         try:
             _check_stated(resources, candidate, request)
-            plans[candidate.name] = resources.calls(candidate, request)
+            calls = resources.calls(candidate, request)
+            resources.check_memory(calls, request.count)
+            plans[candidate.name] = calls
         except (ConfigError, EngineError, PromptError) as error:
             problems.append(error)
             unfit[candidate.name] = error.problem if isinstance(error, EngineError) else str(error)
@@ -230,7 +229,7 @@ def _batch_costs(resources: Resources, plans: Plans, queue_ms: float = 0.0) -> d
     for each in resources.pool:
         if each.name in plans and each.has_bundle:
             calls = plans[each.name]
-            found[each.name] = resources.costs.predict(calls, resources.missing(calls), queue_ms=queue_ms)
+            found[each.name] = resources.costs.predict(calls, resources.loads(calls, _count(calls)), queue_ms=queue_ms)
         elif each.name in plans:
             found[each.name] = Cost(denoise_ms=resources.stated_ms.get(each.name) or 0.0, overhead_ms=0, text_ms=0, swap_ms=0, decode_ms=0)
     return found
@@ -271,10 +270,19 @@ def _reason(allocation: Allocation, total_ms: float, prompts: int) -> str:
     return f"best use of {total_ms:.0f} ms for {prompts} prompts, where a millisecond is worth {allocation.multiplier:.3g} of quality"
 
 
+def _count(calls: Sequence[Call]) -> int:
+    """Images of a request with these calls."""
+    return next((call.times for call in calls if call.stage is Stage.DECODE), 1)
+
+
+def is_measured(resources: Resources, engine: str) -> bool:
+    """Whether the memory of an engine was measured."""
+    return resources.costs.memory_bytes(engine)[0] is not None
+
+
 def _memory_bytes(resources: Resources, calls: Sequence[Call]) -> int:
-    """Memory of the engines: the actual memory of those that are resident, and an estimate from the weights for the others."""
+    """Memory of the engines: as measured, else the actual memory of those that are resident and an estimate for the others."""
     engines = {call.engine: resources.engines.find(call.engine) for call in calls}
-    absent = {EngineName.parse(name)[:2]: resources.bundle(name) for name, engine in engines.items() if engine is None}
-    stored = sum(bundle.weights_bytes(component) for (_, component), bundle in absent.items())
-    resident = sum(int(engine.resident_bytes) for engine in engines.values() if engine is not None)
-    return int(_GROWTH.get(resources.setup["precision"], 1.0) * stored) + resident
+    known = sum(resources.memory_bytes(name) for name, engine in engines.items() if engine is not None or is_measured(resources, name))
+    absent = {EngineName.parse(name)[:2]: name for name, engine in engines.items() if engine is None and not is_measured(resources, name)}
+    return known + sum(map(resources.memory_bytes, absent.values()))  # graphs of one component share its weights

@@ -29,7 +29,7 @@ def warm_up(resources: Resources, tracker: Tracker) -> Iterator[bool]:
 
     Yields after each unit of work. A first run allocates memory and fills caches, and takes several times as long as later runs.
     """
-    first_calls = _first_calls(resources)
+    first_calls = _that_fit(resources, _first_calls(resources))
     _plan(resources, first_calls, tracker)
     for call, _, _ in first_calls:
         tracker.start(Stage.LOAD, call.engine)
@@ -39,12 +39,15 @@ def warm_up(resources: Resources, tracker: Tracker) -> Iterator[bool]:
         tracker.start(Stage.WARM_UP, call.engine)
         run_on_host(resources.engines.get(call.engine), _feeds(bundle, call, size))
         yield True
+    loaded = {call.engine for call, _, _ in first_calls}
     for candidate in resources.runnable:
         family = resources.family(candidate)
         if candidate.is_guided and not family.uses_zeros:
             plan = family.plan(candidate, family.sizes.first(family.bundle))
             tokens = family.tokenize("", plan.tokenizers)
             for encoder, call in plan.encoders.items():
+                if call.engine not in loaded:
+                    continue
                 encode = partial(family.encode, encoder, tokens, resources.engines.get(call.engine))
                 key = call.engine, chunk_key(tokens[str(family.bundle.components[encoder].tokenizer)])
                 resources.negatives.get(key, encode)
@@ -67,6 +70,20 @@ def _first_calls(resources: Resources) -> list[tuple[Call, Bundle, Size]]:
         for call in family.calls(candidate, size):
             note(call, size)
     return list(found.values())
+
+
+def _that_fit(resources: Resources, calls: list[tuple[Call, Bundle, Size]]) -> list[tuple[Call, Bundle, Size]]:
+    """Those whose engines fit the limit of memory together, by preference; all without one."""
+    limit = resources.engines.limit
+    if limit is None:
+        return calls
+    fitting, names = [], resources.engines.resident()
+    for each in calls:
+        name = each[0].engine
+        if name in names or limit.has_room(names, name):
+            fitting.append(each)
+            names.append(name)
+    return fitting
 
 
 def _plan(resources: Resources, calls: list[tuple[Call, Bundle, Size]], tracker: Tracker) -> None:

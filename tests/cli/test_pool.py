@@ -7,18 +7,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
 from benchmarks.split_bundle import split_bundle
+from costroute_rt.cli.number import Size
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.states import read_states
+from costroute_rt.routing.pool_writing import with_pool_router
 from costroute_rt.routing.router_bundle import open_pool_router, open_router
 from tests.cli.conftest import Run, invoke
 from tests.export.router.label_text import write_labels
 from tests.pools import write_pool_of
+from tests.small_router import make_router
 
 NAMES = ("tiny-turbo@1", "tiny-turbo@2", "tiny-base@4", "tiny-base@8")
 SCORER = "def brightness(pixels, prompt):\n    return pixels.mean() / 255\n"
@@ -116,7 +120,7 @@ def test_images_of_a_pool_are_made_and_kept(run: Run, at_home: Path, pool_folder
 
 def test_independent_bundles_get_the_router_of_the_one_bundle(run: Run, built: Path, tiny_bundle: Path, parts: list[Path]) -> None:
     """Same labels, same decisions, exactly."""
-    Path("labels.csv").write_text(write_labels(NAMES))
+    Path("labels.csv").write_text(write_labels(NAMES, count=48))
     assert run("pool", *parts, "-o", "parts.pool").exit_code == 0
     for encoder in ("hashed", "states"):
         how = ("--labels", "labels.csv", "--encoder", encoder, "--estimator", "linear")
@@ -137,7 +141,7 @@ def test_independent_bundles_get_the_router_of_the_one_bundle(run: Run, built: P
         ]
         assert shown[0]["chosen"] == shown[1]["chosen"]
         assert shown[0]["router"] == {**shown[1]["router"]}
-    Path("heldout.csv").write_text(write_labels(NAMES, first=100))
+    Path("heldout.csv").write_text(write_labels(NAMES, first=100, count=30))
     judged = [
         json.loads(run("eval-router", *source, "--labels", "heldout.csv", "--json").stdout)["figures"]["router"]
         for source in (("--bundle", "one-states"), ("--pool", "parts.pool"))
@@ -159,13 +163,13 @@ def test_one_candidate_more_needs_no_new_labels_of_the_others(
 
 
 def test_missing_labels_of_a_new_candidate_are_filled(run: Run, parts: list[Path]) -> None:
-    rows = write_labels(NAMES, count=120).splitlines()
-    few = [row for index, row in enumerate(rows) if "tiny-base@8" not in row or index % 960 < 480]
+    rows = write_labels(NAMES, count=80).splitlines()
+    few = [row for index, row in enumerate(rows) if "tiny-base@8" not in row or index % 640 < 320]
     Path("labels.csv").write_text("\n".join(few) + "\n")
     run("pool", *parts, "-o", "parts.pool")
-    done = run("fit-router", "--pool", "parts.pool", "--labels", "labels.csv", "--encoder", "hashed", "--json")
+    done = run("fit-router", "--pool", "parts.pool", "--labels", "labels.csv", "--encoder", "hashed", "--estimator", "linear", "--json")
     assert done.exit_code == 0, done.stderr
-    assert "61 of 120 prompts are labelled for every candidate" in done.stderr
+    assert "41 of 80 prompts are labelled for every candidate" in done.stderr
     assert json.loads(done.stdout)["routes_on"] == "prompt"
 
 
@@ -189,22 +193,45 @@ def test_labels_made_elsewhere_are_enough_to_route(run: Run, home: Path) -> None
     assert not any(home.glob("engines/*"))
 
 
-def test_a_router_of_other_candidates_is_refused(run: Run, at_home: Path, parts: list[Path], tiny_bundle: Path) -> None:
-    Path("labels.csv").write_text(write_labels(NAMES))
-    run("pool", *parts, "-o", "parts.pool")
-    run("fit-router", "--pool", "parts.pool", "--labels", "labels.csv", "--encoder", "hashed")
-    content = json.loads(Path("parts.pool/pool.json").read_text())
+def test_a_limit_of_memory(run: Run, at_home: Path, pool_folder: Path) -> None:
+    made = run("gen", "a lake", "--pool", pool_folder, "--max-memory", "2 GiB", "-o", "out.png")
+    assert (made.exit_code, Path("out.png").exists()) == (0, True), made.stderr
+    refused = run("gen", "a lake", "--pool", pool_folder, "--max-memory", "20MB", "-o", "out.png")
+    assert (refused.exit_code, "max_memory is '19 MB': expected" in refused.stderr) == (2, True), refused.stderr
+    assert run("route", "a lake", "--max-memory", "much").exit_code == 2
+
+
+@pytest.mark.parametrize(("text", "size"), [("6GiB", 6 << 30), ("800MB", 800_000_000), ("1.5 kb", 1500), ("12", 12), ("2tib", 2 << 40)])
+def test_sizes(text: str, size: int) -> None:
+    assert Size().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1MB", "1e3", "6 gigabytes", "MB", "9" * 30, "nan", "²MB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Size().convert(text, None, None)
+
+
+@pytest.fixture
+def routed(run: Run, at_home: Path, pool_folder: Path) -> Path:
+    """A pool with a router, to break."""
+    pool = Pool.open(pool_folder)
+    make_router(pool.rows).save(Path("fitted"))
+    return with_pool_router(pool, Path("fitted"), Path("routed.pool")).root
+
+
+def test_a_router_of_other_candidates_is_refused(run: Run, routed: Path) -> None:
+    assert run("route", "a lake", "--pool", routed).exit_code == 0
+    content = json.loads((routed / "pool.json").read_text())
     content["candidates"] = content["candidates"][1:]
-    Path("parts.pool/pool.json").write_text(json.dumps(content))
-    done = run("route", "a lake", "--pool", "parts.pool")
+    (routed / "pool.json").write_text(json.dumps(content))
+    done = run("route", "a lake", "--pool", routed)
     assert (done.exit_code, "does not belong to this pool: it was fitted for" in done.stderr) == (4, True)
+    assert "(costroute-rt fit-router)" in done.stderr
 
 
-def test_a_changed_router_file_is_refused(run: Run, at_home: Path, parts: list[Path]) -> None:
-    Path("labels.csv").write_text(write_labels(NAMES))
-    run("pool", *parts, "-o", "parts.pool")
-    run("fit-router", "--pool", "parts.pool", "--labels", "labels.csv", "--encoder", "hashed")
-    file = Path("parts.pool/router/router.json")
+def test_a_changed_router_file_is_refused(run: Run, routed: Path) -> None:
+    file = routed / "router" / "router.json"
     file.write_text(file.read_text().replace('"prompt"', '"Prompt"'))
-    done = run("route", "a lake", "--pool", "parts.pool")
+    done = run("route", "a lake", "--pool", routed)
     assert (done.exit_code, "does not match the manifest" in done.stderr) == (4, True)

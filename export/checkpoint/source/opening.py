@@ -22,6 +22,10 @@ _HEADS = {
 }
 _SUFFIXES = {
     ".dduf": ("it is a DDUF archive", "unpack it, and give the folder"),
+    **dict.fromkeys(
+        (".zip", ".7z", ".rar", ".tar", ".gz"), ("it is an archive", "unpack it, and give the folder or the .safetensors in it")
+    ),
+    ".json": ("it is a JSON file", "give the folder that it is in"),
     ".onnx": ("it is an ONNX graph", _NO_WEIGHTS),
     ".xml": ("it is a graph of OpenVINO", _NO_WEIGHTS),
 }
