@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 FORMAT = "costroute-bundle"
 FORMAT_VERSION = 2
@@ -49,6 +50,12 @@ LOOP_INPUTS = {"latent": 4, "denoised_before": 4, "noise": 4, "row": 1}
 """Inputs of every step graph besides the conditioning, with their ranks."""
 CARRIED, NEXT_CARRIED = "carried", "next_carried"
 """Input and output of step graphs that carry one more latent."""
+GUIDANCE_RESCALE = "guidance_rescale"
+"""Input of guided step graphs that rescale their result: float32[1], the share of the way to the standard deviation of the prompt's."""
+LOOP_OPTIONS = (CARRIED, GUIDANCE_RESCALE)
+"""Inputs that step graphs may take besides `LOOP_INPUTS` and the conditioning."""
+GUIDANCE_DEFAULTS = {"guidance_start": 0.0, "guidance_end": 1.0, "guidance_rescale": 0.0}
+"""Settings that a candidate in a manifest may leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +159,10 @@ class PreviewSpec:
 def step_graph(guidance: str, guidance_scale: float) -> str:
     """The graph that a denoiser with this kind of guidance runs at each row; guidance: one of `GUIDANCE_KINDS`."""
     return "guided_step" if guidance == "classifier_free" and guidance_scale > 1 else "step"
+
+
+def step_graphs(guidance: str, candidate: Mapping[str, Any]) -> tuple[str, ...]:
+    """The step graphs that a candidate can use: also `step` where its guidance starts late or ends early; candidate: as in the manifest."""
+    main = step_graph(guidance, candidate.get("guidance_scale", 1.0))
+    is_partial = any(candidate.get(name, GUIDANCE_DEFAULTS[name]) != GUIDANCE_DEFAULTS[name] for name in ("guidance_start", "guidance_end"))
+    return (main, "step") if main == "guided_step" and is_partial else (main,)
