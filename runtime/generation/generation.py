@@ -136,7 +136,8 @@ class Generation:
         """From now on these engines are used, with the others of their phase; those of later phases are needed later."""
         index = next((index for index, names in enumerate(phases) if set(engines) & set(names)), 0)
         keep = tuple(dict.fromkeys([*engines, *(phases[index] if phases else ())]))
-        self._engines.phase = Phase(keep, tuple(name for names in phases[index + 1 :] for name in names))
+        later = tuple(name for names in phases[index + 1 :] for name in names)
+        self._engines.phase = Phase(keep, later, self._resources.extra_bytes(self._calls[self._route.chosen.name]))
 
     def _judge(self) -> Judgement:
         """The expected quality of each candidate for the prompt."""
