@@ -96,13 +96,14 @@ class ImageChoice:
     height: int | None
     width: int | None
     plain_prompt: bool
+    scheduler: str | None = None
 
     def options(self, seed: int | None = None) -> RequestOptions:
         """The same choices as the runtime takes them."""
         return {
             "max_ms": self.max_ms, "or_fastest": self.or_fastest, "candidate": self.candidate, "lam": self.lam, "tolerance": self.tolerance,
             "count": self.count, "negative_prompt": self.negative_prompt, "height": self.height, "width": self.width, "seed": seed,
-            "plain_prompt": self.plain_prompt,
+            "plain_prompt": self.plain_prompt, "scheduler": self.scheduler,
         }  # fmt: skip
 
     def route(self, runtime: Runtime, prompt: str) -> Route:
@@ -113,7 +114,7 @@ class ImageChoice:
         return runtime.plan(
             routes, total_ms=total_ms, or_fastest=or_fastest,
             count=self.count, negative_prompt=self.negative_prompt, height=self.height, width=self.width,
-            plain_prompt=self.plain_prompt,
+            plain_prompt=self.plain_prompt, scheduler=self.scheduler,
         )  # fmt: skip
 
     def generate(self, runtime: Runtime, prompt: str, seed: int, on_step: Callable[[StepEvent], None] | None) -> Result:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from costroute_rt.error import BackendError, BudgetError, BundleError, CostrouteError, EngineError
 
 PROGRAM = "costroute-rt"
-EXPORT = "from Python: costroute_rt.export.checkpoint.checkpoint.export_bundle, with the script in docs/models.md"
-"""How to export a checkpoint, as long as no command does it."""
 _SIZE = re.compile(r".+@(\d+)x(\d+)")
 _PLAIN = re.compile(r"[\w.=+-]+", re.ASCII)
 _REQUIREMENT = re.compile(r"[\w.,<>=!~+\[\]-]+", re.ASCII)
@@ -37,7 +35,7 @@ def command_for(error: CostrouteError) -> str | None:
     commands = {
         Reason.EXISTS: "--force replaces it",
         Reason.FOREIGN: "--overwrite replaces it",
-        Reason.CHECKPOINT: EXPORT,
+        Reason.CHECKPOINT: f"{PROGRAM} export SOURCE -o NEW.bundle",
         Reason.ROUTER: f"{PROGRAM} fit-router",
         Reason.LABELS: f"{PROGRAM} label",
         Reason.SIZE_MISSING: f"{PROGRAM} build-engines --height H --width W",

@@ -59,6 +59,7 @@ def reproduce(settings: Mapping[str, Any]) -> str:
     for name in ("candidate", "negative_prompt", "height", "width", "backend", "provider", "precision"):
         if settings.get(name) not in (None, DEFAULTS.get(name)):
             words += ["--" + name.replace("_", "-"), str(settings[name])]
+    words += [] if settings.get("requested_scheduler") is None else ["--scheduler", str(settings["requested_scheduler"])]
     words += ["--plain-prompt"] if settings.get("plain_prompt") is True else []
     words += ["--", prompt] if prompt.startswith("-") else []
     return " ".join(map(quote, words))

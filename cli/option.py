@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
+from costroute_rt.cli.model_choice import CandidateChoice, ModelChoice, candidate_options, model_options
 from costroute_rt.cli.number import Number, Size, WholeNumber
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -144,6 +145,11 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Quality that one millisecond is worth (lambda in quality - lambda x cost).",
         ),
+        click.option(
+            "--scheduler",
+            metavar="NAME",
+            help="Sample with this instead of the candidate's own: 'DPM++ 2M Karras', 'Euler a', dpmpp_2m/karras, a class of diffusers ...",
+        ),
         click.option("--candidate", metavar="NAME", help="Use this candidate instead of routing (`costroute-rt route` lists them)."),
         click.option("--or-fastest", is_flag=True, help="If nothing fits the budget, run the fastest candidate."),
         click.option(
@@ -155,7 +161,17 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
     return _apply(options, _collected(command, "image", ImageChoice))
 
 
-def _collected(command: Callable[..., Any], name: str, kind: type[EngineChoice] | type[ImageChoice]) -> Callable[..., Any]:
+def model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """SOURCE and what is added to it, as one `model: ModelChoice`."""
+    return _apply(model_options(), _collected(command, "model", ModelChoice))
+
+
+def candidates(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Candidates of an export and how the bundle is written, as one `candidates: CandidateChoice`."""
+    return _apply(candidate_options(), _collected(command, "candidates", CandidateChoice))
+
+
+def _collected(command: Callable[..., Any], name: str, kind: type[Any]) -> Callable[..., Any]:
     """The command, called with the values of these options as one object."""
     names = [field.name for field in fields(kind)]
 

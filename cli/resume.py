@@ -26,6 +26,8 @@ class Wanted:
     may_ignore_negative: bool
     """Whether an image without guidance, which ignores negative prompts, is what this run would make."""
     plain_prompt: bool = False
+    scheduler: str | None = None
+    """The name requested; None: the candidate's own."""
 
     @classmethod
     def of(cls, pool: Pool, image: ImageChoice, *, is_timed: bool) -> Wanted:
@@ -42,6 +44,7 @@ class Wanted:
             negative_prompt=image.negative_prompt,
             may_ignore_negative=not (has_guided and has_negative) or is_timed or image.candidate is not None,
             plain_prompt=image.plain_prompt,
+            scheduler=image.scheduler,
         )
 
     def allows(self, settings: Mapping[str, Any], prompt: str, seed: int | None) -> bool:
@@ -54,7 +57,7 @@ class Wanted:
         expected: dict[str, Any] = {"prompt": prompt}
         expected |= {} if seed is None else {"seed": seed}
         expected |= {} if self.candidate is None else {"candidate": self.candidate}
-        if settings.get("plain_prompt", False) != self.plain_prompt:
+        if settings.get("plain_prompt", False) != self.plain_prompt or settings.get("requested_scheduler") != self.scheduler:
             return False
         return all(settings.get(name) == value for name, value in expected.items()) and self._allows_negative(settings)
 

@@ -55,7 +55,7 @@ def _show(decision: Route) -> None:
         for option in decision.options
     ]
     show_table(("", "candidate", "quality", "+-", "ms", "p95 ms", "memory", "loaded", "why"), rows)
-    show(f"\n{decision.chosen.name}: {one_line(decision.reason)}")
+    show(f"\n{decision.chosen.name}: {one_line(decision.reason)}; sampled with {decision.scheduler}")
     for name, reason in decision.unfit.items():
         show(f"{name} cannot serve it: {one_line(reason)}")
     judgement = decision.judgement

@@ -125,6 +125,8 @@ class Route(Value):
     lam: float = 0.0
     """Quality that one millisecond was worth; for a route of a plan, the plan's multiplier."""
     tolerance: float = 0.0
+    scheduler: str = ""
+    """What the image is sampled with, such as `dpmpp_2m karras`."""
     judgement: Judgement | None = None
     """The expected qualities and where they come from."""
     unfit: Mapping[str, str] = field(default_factory=dict)
@@ -165,6 +167,7 @@ class Route(Value):
             "prompt": self.prompt,
             "max_ms": self.max_ms,
             "chosen": self.chosen.name,
+            "scheduler": self.scheduler,
             "reason": self.reason,
             "lam": self.lam,
             "tolerance": self.tolerance,

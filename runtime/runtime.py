@@ -247,6 +247,7 @@ class Runtime:
         height: int | None = None,
         width: int | None = None,
         plain_prompt: bool = False,
+        scheduler: str | None = None,
     ) -> list[Route]:
         """Divide one time budget over many prompts; returns the route of each, chosen for the highest total quality.
 
@@ -267,8 +268,9 @@ class Runtime:
             return []
         each_ms = total_ms / len(prompts) if total_ms is not None else mean_ms
         shared = RequestOptions(
-            max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width, plain_prompt=plain_prompt
-        )
+            max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width, plain_prompt=plain_prompt,
+            scheduler=scheduler,
+        )  # fmt: skip
         requests = [self._check(make_request(each.prompt if isinstance(each, Route) else each, **shared)) for each in prompts]
         budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)
         self._check_call()
@@ -280,7 +282,9 @@ class Runtime:
             for each, request in zip(prompts, requests, strict=True)
         ]
         with locating_errors(self._resources):
-            return route_batch(self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided)
+            return route_batch(
+                self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided, scheduler=scheduler
+            )
 
     def _judge(self, request: Request, check: Callable[[], None] | None = None) -> Judgement:
         """The expected quality of each candidate; check: called while other threads judge, what it raises ends the waiting."""
@@ -457,15 +461,17 @@ class Runtime:
             self._calling.back = False
 
     def _check(self, request: Request) -> Request:
-        """The request; raises ConfigError if its candidate does not exist or no candidate's family can make images of its size."""
-        families = {each.family: self._resources.family(each) for each in self._resources.candidates(request) if each.has_bundle}
-        problems = list[ConfigError]()
-        for family in families.values():
+        """The request; raises ConfigError if its candidate does not exist, or none can make images of its size or run its scheduler."""
+        problems, candidates = list[ConfigError | EngineError](), [each for each in self._resources.candidates(request) if each.has_bundle]
+        for candidate in candidates:
+            family = self._resources.family(candidate)
             try:
-                family.size(request)
-            except ConfigError as error:
+                size = family.size(request)
+                if request.scheduler is not None:
+                    family.plan(candidate, size, request.scheduler)
+            except (ConfigError, EngineError) as error:
                 problems.append(error)
-        if problems and len(problems) == len(families):
+        if problems and len(problems) == len(candidates):
             raise problems[0]
         return request
 

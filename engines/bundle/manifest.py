@@ -34,6 +34,8 @@ MOST_CHUNKS = 8
 """Chunks of one prompt: with 75 tokens each, 600 tokens."""
 TEXT_TOKENS = "text_tokens"
 """Name of the axis of tokens in a denoiser's graphs that take the states of several chunks, one after the other."""
+PRIOR = "prior"
+"""Name of the metric of a table of qualities that was not measured, but says what is known of such models."""
 IMAGE_SIZE = "image_size"
 MOST_ELEMENTS = 1 << 28
 """Numbers in one tensor: as float32 it has 1 GiB."""

@@ -77,7 +77,7 @@ def _mistaken_file(path: Path) -> BundleError:
     if path.name == _PIPELINE:
         return _checkpoint(path, "it is a file of a diffusers checkpoint, not a bundle", _EXPORT)
     if suffix in _CHECKPOINT_SUFFIXES:
-        return _checkpoint(path, "it is a single file, not a bundle", f"{_EXPORT}, after saving it as a diffusers folder")
+        return _checkpoint(path, "it is a single file, not a bundle", _EXPORT)
     if suffix in _ARCHIVE_SUFFIXES:
         return _not_a_bundle(path, "it is an archive, not a bundle", "unpack it and name the folder")
     return _not_a_bundle(path, "it is a file, but a bundle is a folder", "name the folder of a bundle")
@@ -90,7 +90,7 @@ def _missing(path: Path) -> BundleError:
             path, problem, f"if ~ stands for your home directory, write {os.path.expanduser(text)}", reason=Reason.NOT_A_BUNDLE
         )
     if _HUB_NAME.fullmatch(text) and not os.path.isdir(path.parent):
-        remedy = "check the path; a model of this name on a hub has to be downloaded and exported to a bundle first"
+        remedy = "check the path; a model of this name on a hub has to be exported to a bundle first"
         return _checkpoint(text, problem, remedy)
     return BundleError(path, problem, "check the path, or get the bundle again")
 

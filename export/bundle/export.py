@@ -7,6 +7,7 @@ run was stopped is used by the next one with the same source, options and versio
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,8 +24,9 @@ from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.bundle.section import MOST_BYTES
 from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import CostrouteError, OutputError, Reason
+from costroute_rt.export.bundle.additions import NOTHING, Additions
 from costroute_rt.export.bundle.event import Cancel, Progress, Reporter
-from costroute_rt.export.bundle.graph_file import write_graph
+from costroute_rt.export.bundle.graph_file import name_text_tokens, write_graph
 from costroute_rt.export.bundle.key import export_key, library_versions
 from costroute_rt.export.bundle.manifest import make_manifest
 from costroute_rt.export.bundle.notice import copy_notices
@@ -32,9 +34,8 @@ from costroute_rt.export.bundle.options import ExportOptions
 from costroute_rt.export.bundle.plan import ComponentPlan, ExportPlan, plan_export
 from costroute_rt.export.bundle.room import check_room_for
 from costroute_rt.export.bundle.token_file import write_tokenizer
-from costroute_rt.export.bundle.weights import Placed, place_weights
+from costroute_rt.export.bundle.weights import Placed, place_weights, stored_bytes
 from costroute_rt.export.bundle.work import WorkFolder, open_work
-from costroute_rt.export.checkpoint.lora.fuse import Fusion, fuse_loras
 from costroute_rt.export.checkpoint.source.network import Source
 from costroute_rt.family.family import Family
 from costroute_rt.regular_file import read_regular
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-_FUSED = "fused"
-"""Folder of fused weights in the work folder."""
+_ADDED = "added"
+"""Folder of changed weights in the work folder."""
 
 
 class MakeGraphs(Protocol):
@@ -75,8 +76,8 @@ def export_model(
     target: Path,
     options: ExportOptions,
     *,
-    make_graphs: MakeGraphs,
-    fusion: Fusion | None = None,
+    make_graphs: MakeGraphs | None = None,
+    additions: Additions = NOTHING,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -85,12 +86,13 @@ def export_model(
 
     An existing bundle that was made from the same source with the same options and versions is left as it is; another one is replaced
     with `options.overwrite`. Work that was stopped is continued.
-    fusion: LoRAs to fuse into the source's weights, as `plan_fusion` returns it.
+    make_graphs: None is the exporter, which needs torch.
+    additions: what to add to the source first.
     Raises BundleError and ConfigError for what cannot be exported, OutputError if `target` cannot be written, CancelledError.
     """
-    began_s, plan, made_with = clock(), plan_export(source, options, fusion), library_versions()
+    began_s, plan, made_with = clock(), plan_export(source, options, additions), library_versions()
     opt_out_hub()
-    key = export_key(source, options.to_json() | _fusion_json(fusion), made_with)
+    key = export_key(source, options.to_json() | additions.record(), made_with)
     if find_key(target) == key and not options.overwrite:
         return ExportReport(path=target, plan=plan, is_new=False)
     _check_target(target, options)
@@ -98,7 +100,7 @@ def export_model(
         target.parent.mkdir(parents=True, exist_ok=True)
         check_room_for(plan, target, copies=options.copies)
         with open_work(target, key) as work:
-            export = _Export(plan, work, options, make_graphs, Reporter(_count_parts(plan), progress, cancel))
+            export = _Export(plan, work, options, make_graphs or _make_graphs, Reporter(_count_parts(plan), progress, cancel))
             export.run(key, made_with)
             work.move_to(target)
     return ExportReport(
@@ -109,6 +111,13 @@ def export_model(
         placed=export.placed,
         total_s=clock() - began_s,
     )
+
+
+def _make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool) -> Mapping[str, ModelProto]:
+    logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)  # it warns of packages that share a name, such as optimum
+    from costroute_rt.export.network.graphs import make_graphs
+
+    return make_graphs(source, component.name, component.graphs, has_memory=has_memory)
 
 
 def find_key(target: Path) -> str | None:
@@ -141,13 +150,9 @@ def _output_errors(target: Path) -> Iterator[None]:
         raise OutputError(target, error.strerror or str(error)) from error
 
 
-def _fusion_json(fusion: Fusion | None) -> dict[str, Any]:
-    return {} if fusion is None else {"loras": fusion.record(), "fused": dict(fusion.keys)}
-
-
 def _count_parts(plan: ExportPlan) -> int:
     tokenizers = {each.tokenizer for each in plan.components} - {None}
-    return (plan.fusion is not None) + len(tokenizers) + len(plan.components) + 1
+    return bool(plan.additions) + len(tokenizers) + len(plan.components) + 1
 
 
 class _Export:
@@ -160,8 +165,8 @@ class _Export:
 
     def run(self, key: str, made_with: Mapping[str, str]) -> None:
         """Make every part that is not finished, then the manifest; the bundle is then checked and opened."""
-        source = self._fuse()
-        parts = {name: self._part(name, partial(self._tokenizer, name)) for name in self._tokenizers()}
+        source = self._add()
+        parts = {name: self._part(name, partial(self._tokenizer, source, name)) for name in self._tokenizers()}
         for each in self._plan.components:
             parts[each.name] = self._part(each.name, partial(self._component, source, each))
         self.placed = sum((Placed(*added["placed"]) for added in parts.values() if "placed" in added), Placed())
@@ -170,15 +175,14 @@ class _Export:
         Family.open(seal_bundle(self._work.bundle, make_manifest(self._plan, key, made_with, parts)))
         self._reporter.end()
 
-    def _fuse(self) -> Source:
-        """The source with its LoRAs; what an earlier run has computed is kept."""
-        source, fusion = self._plan.source, self._plan.fusion
-        if fusion is None:
-            return source
-        self._reporter.begin("LoRA")
-        fused = fuse_loras(source, fusion, self._work.root / _FUSED, progress=lambda _, at, count: self._reporter.share(at / count))
+    def _add(self) -> Source:
+        """The source with its additions; what an earlier run has computed is kept."""
+        if not self._plan.additions:
+            return self._plan.source
+        self._reporter.begin("LoRAs and textual inversions")
+        added = self._plan.additions.apply(self._plan.source, self._work.root / _ADDED, self._reporter.share)
         self._reporter.end()
-        return fused
+        return added
 
     def _tokenizers(self) -> Sequence[str]:
         return tuple(dict.fromkeys(each.tokenizer for each in self._plan.components if each.tokenizer is not None))
@@ -200,18 +204,19 @@ class _Export:
         self._reporter.end()
         return added
 
-    def _tokenizer(self, name: str) -> dict[str, Any]:
-        encoder = next(each for each in self._plan.components if each.tokenizer == name)
-        return {"tokenizer": write_tokenizer(self._plan.source, name, encoder.network, self._work.bundle / name)}
+    def _tokenizer(self, source: Source, name: str) -> dict[str, Any]:
+        encoder = next(each.name for each in self._plan.components if each.tokenizer == name)
+        return {"tokenizer": write_tokenizer(source, name, source.networks[encoder], self._work.bundle / name)}
 
     def _component(self, source: Source, component: ComponentPlan) -> dict[str, Any]:
         """Weights, then graphs that refer to them."""
-        network, total, copied = source.networks[component.name], max(component.weights_bytes, 1), 0
+        network, copied = source.networks[component.name], 0
+        total = stored_bytes(network.weights.values())
 
         def on_bytes(count: int) -> None:
             nonlocal copied
             copied += count
-            self._reporter.share(copied / total)
+            self._reporter.share(copied / max(total, 1))
 
         folder, own = self._work.bundle / component.name, self._work.root.resolve()
         network, placed = place_weights(network, folder, copies=self._options.copies, own=own, on_bytes=on_bytes)
@@ -220,9 +225,11 @@ class _Export:
         paths = {use: f"{component.name}/{use}.onnx" for use in graphs}
         for use, model in graphs.items():
             self._reporter.share(None)
+            if component.role == "denoiser":
+                name_text_tokens(model)
             write_graph(model, self._work.bundle / paths[use])
         weights = [file.relative_to(self._work.bundle).as_posix() for file in network.files()]
-        section: dict[str, Any] = {"role": component.role, "graphs": paths, "weights": weights, "weights_bytes": component.weights_bytes}
+        section: dict[str, Any] = {"role": component.role, "graphs": paths, "weights": weights, "weights_bytes": total}
         section |= {"tokenizer": component.tokenizer} if component.tokenizer is not None else {}
         section |= {"guidance": self._plan.pool.guidance} if component.role == "denoiser" else {}
         specs = {paths[use]: to_json(graph_spec(model)) for use, model in graphs.items()}

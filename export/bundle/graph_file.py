@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from costroute_rt.engines.bundle.manifest import TEXT_TOKENS
 from costroute_rt.error import BundleError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+_TOKENS = "tokens"
 
 
 def write_graph(model: ModelProto, path: Path) -> None:
@@ -21,6 +24,14 @@ def write_graph(model: ModelProto, path: Path) -> None:
         problem = f"the graph is not valid: {' '.join(str(error).split())[:300]}"
         raise BundleError(path, problem, "this model cannot be exported") from error
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def name_text_tokens(model: ModelProto) -> None:
+    """Name the axis of tokens of a denoiser's graph as graphs have it that take prompts of several chunks; changes `model`."""
+    for value in (*model.graph.input, *model.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param == _TOKENS:
+                axis.dim_param = TEXT_TOKENS
 
 
 def _without_weights(model: ModelProto) -> ModelProto:

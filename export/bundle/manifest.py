@@ -28,7 +28,7 @@ def make_manifest(plan: ExportPlan, key: str, made_with: Mapping[str, str], part
         "license": one_line(source.license).strip() or "unknown",
         "made_with": dict(made_with),
         "notes": [one_line(note) for note in plan.notes],
-        "export": {"key": key, "model": one_line(source.name), "kind": plan.kind.kind.name},
+        "export": {"key": key, "model": one_line(source.name), "kind": plan.kind.kind.name, **plan.additions.record()},
         "components": components,
         "graphs": graphs,
         "tokenizers": tokenizers,

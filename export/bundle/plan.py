@@ -8,9 +8,9 @@ from typing import Any
 
 from costroute_rt.engines.bundle.manifest import step_graph
 from costroute_rt.error import BundleError
+from costroute_rt.export.bundle.additions import NOTHING, Additions
 from costroute_rt.export.bundle.options import ExportOptions, check_size
 from costroute_rt.export.bundle.weights import by_file, can_share, is_linkable, stored_bytes
-from costroute_rt.export.checkpoint.lora.fuse import Fusion
 from costroute_rt.export.checkpoint.source.network import Network, Source
 from costroute_rt.export.families import find_family
 from costroute_rt.export.families.detect import Detected, detect_kind, is_original
@@ -54,8 +54,8 @@ class ExportPlan:
     sizes: tuple[tuple[int, int], ...]
     """(height, width), the usual one first."""
     pool: PoolPlan
-    fusion: Fusion | None
-    """LoRAs that are fused into the source's weights first."""
+    additions: Additions
+    """What is added to the source first."""
     notes: tuple[str, ...]
 
     def expected_bytes(self, folder: Path, *, copies: bool) -> tuple[int, int]:
@@ -66,18 +66,17 @@ class ExportPlan:
                 count = stored_bytes(regions.values())
                 is_linked = not copies and is_linkable(file) and can_share(file, folder)
                 written, linked = (written, linked + count) if is_linked else (written + count, linked)
-        fused = 0 if self.fusion is None else self.fusion.output_bytes(self.source)
-        return written + fused, linked
+        return written + self.additions.output_bytes(self.source), linked
 
 
-def plan_export(source: Source, options: ExportOptions, fusion: Fusion | None = None) -> ExportPlan:
+def plan_export(source: Source, options: ExportOptions, additions: Additions = NOTHING) -> ExportPlan:
     """Check all that can be checked without loading weights; raises BundleError for the source, ConfigError for the options.
 
-    fusion: LoRAs that will be fused into the source.
+    additions: what will be added to the source.
     """
     family = find_family(source.family)
     _check_networks(source, family)
-    kind = detect_kind(source, options.kind, [lora for lora, _ in fusion.loras] if fusion is not None else ())
+    kind = detect_kind(source, options.kind, additions.loras)
     decoders = tuple(name for name in (DECODER, TINY) if name in source.networks)
     pool = plan_pool(
         source, family, kind, denoiser=DENOISER, decoders=decoders, steps=options.steps, schedulers=dict(options.schedulers) or None
@@ -96,7 +95,7 @@ def plan_export(source: Source, options: ExportOptions, fusion: Fusion | None = 
         components=(*encoders, denoiser, *rest),
         sizes=_sizes(source, family, kind, options),
         pool=pool,
-        fusion=fusion,
+        additions=additions,
         notes=(*source.notes, *pool.notes),
     )
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from costroute_rt.engines.bundle.manifest import PRIOR
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.source.network import Source
 from costroute_rt.export.families.detect import Detected, takes_guidance
 from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, LIGHTNING
-from costroute_rt.export.families.prior import METRIC, STANDARD_ERROR, expected_quality
+from costroute_rt.export.families.prior import STANDARD_ERROR, expected_quality
 from costroute_rt.export.families.spec import FamilySpec
 from costroute_rt.sampling.diffusers_config import from_diffusers
 from costroute_rt.sampling.replacement import choose_scheduler
@@ -115,7 +116,7 @@ def _prior(rows: Iterable[Mapping[str, Any]], family: FamilySpec, found: Detecte
         )
         for row in rows
     }
-    return {"metric": METRIC, "candidates": {name: {"mean": mean, "standard_error": STANDARD_ERROR} for name, mean in means.items()}}
+    return {"metric": PRIOR, "candidates": {name: {"mean": mean, "standard_error": STANDARD_ERROR} for name, mean in means.items()}}
 
 
 def _name(model: str, steps: int, middle: str, decoder: str, decoders: Sequence[str]) -> str:

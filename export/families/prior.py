@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 
-METRIC = "prior"
-"""Name of the metric in manifests whose qualities are this prior."""
 STANDARD_ERROR = 0.05
 _BASE_STEPS = 6.0
 """Steps in which a base model's distance to its best falls to a third (1/e)."""

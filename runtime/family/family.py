@@ -74,8 +74,8 @@ class Family:
     sizes: EngineSizes = field(default_factory=EngineSizes)
     twins: Mapping[str, str] = field(default_factory=dict)
     """Engines that another family of the pool has too: the name of that one, which runs for both."""
-    _plans: dict[tuple[str, Size], Plan] = field(default_factory=dict, init=False, repr=False)
-    _calls: dict[tuple[str, Size, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
+    _plans: dict[tuple[str, Size, str | None], Plan] = field(default_factory=dict, init=False, repr=False)
+    _calls: dict[tuple[str, Size, str | None, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[tuple[str, str, bool], Tokens] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -109,23 +109,28 @@ class Family:
         """Height and width of a request's images in pixels; raises ConfigError for a size that the family cannot make."""
         return request_size(self.bundle.image, request)
 
-    def plan(self, candidate: Candidate, size: Size) -> Plan:
-        """The candidate's plan for images of that size, compiled once; raises EngineError if no engine makes that size."""
-        key = candidate.name, size
+    def plan(self, candidate: Candidate, size: Size, scheduler: str | None = None) -> Plan:
+        """The candidate's plan for images of that size, compiled once; scheduler: name of one that replaces the candidate's.
+
+        Raises EngineError if no engine makes that size, ConfigError if the candidate cannot run with that scheduler.
+        """
+        key = candidate.name, size, scheduler
         found = self._plans.get(key)
         if found is None:
-            found = _keep(self._plans, key, self._compile(candidate, size))
+            found = _keep(self._plans, key, self._compile(candidate, size, scheduler))
         return found
 
-    def calls(self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1, chunks: int = 1) -> tuple[Call, ...]:
+    def calls(
+        self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1, chunks: int = 1, scheduler: str | None = None
+    ) -> tuple[Call, ...]:
         """Every engine run for `count` images, in order, cached.
 
         texts: runs of each text encoder, one for each chunk that is not kept. chunks: those of the longer text.
         """
-        key = candidate.name, size, count, texts, chunks
+        key = candidate.name, size, scheduler, count, texts, chunks
         found = self._calls.get(key)
         if found is None:
-            found = _keep(self._calls, key, self.plan(candidate, size).calls(count, texts, chunks))
+            found = _keep(self._calls, key, self.plan(candidate, size, scheduler).calls(count, texts, chunks))
         return found
 
     def tokenize(self, text: str, names: Iterable[str], *, is_plain: bool = False) -> dict[str, Tokens]:
@@ -158,9 +163,13 @@ class Family:
         """Outputs of a text encoder for one chunk, by the names that denoisers use; engine: its own. Records no time."""
         return encode_text(self.bundle, self.tokenizers, encoder, tokens, partial(run_on_host, engine))
 
-    def _compile(self, candidate: Candidate, size: Size) -> Plan:
+    def _compile(self, candidate: Candidate, size: Size, scheduler: str | None) -> Plan:
         bundle, image = self.bundle, self.bundle.image
-        table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size))
+        named = self.tables.named(candidate.scheduler, scheduler)
+        table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size), instead=scheduler)
+        if scheduler is not None and table.has_memory and not _takes_memory(bundle, candidate):
+            why = f"the graphs of {candidate.name} have no input for the latent that it carries from row to row; export the bundle again"
+            raise ConfigError("scheduler", scheduler, f"another one, such as DPM++ 2M: {why}")
         calls = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
         by_name = {EngineName.parse(call.engine): self._shared(call) for call in calls}
         calls = list(by_name.values())
@@ -178,7 +187,8 @@ class Family:
             step=next(call for call in calls if call.stage is Stage.DENOISE),
             decode=next(call for call in calls if call.stage is Stage.DECODE),
             table=table.with_guidance(candidate.guidance_scale),
-            scheduler=self.tables.config(candidate.scheduler),
+            scheduler=named.config,
+            scheduler_note=named.note,
         )
 
     def _at_size(self, call: Call, size: Size) -> Call:
@@ -238,8 +248,16 @@ def open_tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
 
 
 def _check_memory(bundle: Bundle, candidate: Candidate, table: StepTable) -> None:
-    denoiser = bundle.components[candidate.denoiser]
-    path = denoiser.graphs[denoiser.step_graph(candidate.guidance_scale)]
-    if table.has_memory and CARRIED not in bundle.graphs[path].inputs:
+    if table.has_memory and not _takes_memory(bundle, candidate):
+        path = _step_path(bundle, candidate)
         problem = f"{candidate.name} has the scheduler {candidate.scheduler}, which carries one more latent, and {path} has no input for it"
         raise BundleError(bundle.root / MANIFEST, problem, "export the bundle again with this scheduler")
+
+
+def _takes_memory(bundle: Bundle, candidate: Candidate) -> bool:
+    return CARRIED in bundle.graphs[_step_path(bundle, candidate)].inputs
+
+
+def _step_path(bundle: Bundle, candidate: Candidate) -> str:
+    denoiser = bundle.components[candidate.denoiser]
+    return denoiser.graphs[denoiser.step_graph(candidate.guidance_scale)]

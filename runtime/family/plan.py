@@ -37,6 +37,8 @@ class Plan:
     table: StepTable
     """The rows of a whole run, with the candidate's guidance scale."""
     scheduler: SchedulerConfig
+    scheduler_note: str | None = None
+    """What the scheduler replaces, if it is not what the request's name says."""
 
     def condition_call(self, chunks: int) -> Call | None:
         """The call of the `condition` graph for prompts of so many chunks, whose work grows with them."""

@@ -101,10 +101,10 @@ class Resources:
             return ()
         family = self.family(candidate)
         size = family.size(request)
-        plan = family.plan(candidate, size)
+        plan = family.plan(candidate, size, request.scheduler)
         texts = family.texts(request, plan)
         runs = max((self._encoder_runs(family, encoder, call, texts) for encoder, call in plan.encoders.items()), default=1)
-        calls = family.calls(candidate, size, request.count, runs, texts.chunks)
+        calls = family.calls(candidate, size, request.count, runs, texts.chunks, request.scheduler)
         return (*self.routing_calls(calls), *calls)
 
     def _encoder_runs(self, family: Family, encoder: str, call: Call, texts: Texts) -> int:
@@ -123,6 +123,10 @@ class Resources:
     def missing(self, calls: Iterable[Call]) -> tuple[str, ...]:
         """Names of the engines in `calls` that are not resident, in order."""
         return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
+
+    def scheduler_title(self, candidate: Candidate, scheduler: str | None) -> str:
+        """What the candidate's images are sampled with; empty if it has no bundle. scheduler: the request's."""
+        return self.family(candidate).tables.config(candidate.scheduler, scheduler).title if candidate.has_bundle else ""
 
     def loads(self, calls: Sequence[Call], count: int) -> tuple[str, ...]:
         """Names of the engines that will be loaded for `count` images, in order; with a limit of memory, some of them perhaps twice."""

@@ -105,7 +105,7 @@ class Generation:
         self._choose_again()
         route = self._route
         family = self._resources.family(route.chosen)
-        plan = family.plan(route.chosen, family.size(self._request))
+        plan = family.plan(route.chosen, family.size(self._request), self._request.scheduler)
         phases = find_phases(self._calls[route.chosen.name], self._request.count)
         for call in () if self._engines.is_limited else self._calls[route.chosen.name]:
             is_resident = self._engines.find(call.engine) is not None
@@ -341,7 +341,7 @@ class Generation:
             skipped=tuple(self._left_out),
             truncated=self._is_truncated,
             settings={**self._settings(family, plan), **outcome},
-            notes=tuple(self._notes(route)),
+            notes=tuple(self._notes(route, plan)),
         )
 
     def _steps(self, plan: Plan) -> list[int]:
@@ -349,8 +349,10 @@ class Generation:
         rows, steps = len(plan.table), plan.candidate.num_inference_steps
         return [math.ceil((rows - left_out) * steps / rows) for left_out in self._left_out]
 
-    def _notes(self, route: Route) -> Iterator[str]:
+    def _notes(self, route: Route, plan: Plan) -> Iterator[str]:
         """What was not done as requested, and other remarks for users."""
+        if plan.scheduler_note is not None:
+            yield plan.scheduler_note
         if self._request.has_negative_prompt and not route.chosen.is_guided:
             yield f"the negative prompt was not used: {route.chosen.name} has no classifier-free guidance"
         if self._is_truncated:
@@ -376,7 +378,8 @@ class Generation:
             "candidate": candidate.name,
             "denoiser": candidate.denoiser,
             "decoder": candidate.decoder,
-            "scheduler": plan.scheduler.name,
+            "scheduler": plan.scheduler.title,
+            "requested_scheduler": request.scheduler,
             "num_inference_steps": self._steps(plan)[0],
             "replanned": self._left_out[0],
             "guidance_scale": candidate.guidance_scale if takes_scale else None,

@@ -82,7 +82,8 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
         prefers_guided=request.has_negative_prompt,
         judgement=judgement,
     )
-    return replace(found, unfit=plans.unfit) if isinstance(plans, Plans) and plans.unfit else found
+    unfit = plans.unfit if isinstance(plans, Plans) else {}
+    return replace(found, unfit=unfit, scheduler=resources.scheduler_title(found.chosen, request.scheduler))
 
 
 def route_arrival(
@@ -119,12 +120,14 @@ def route_batch(
     *,
     or_fastest: bool,
     prefers_guided: bool = False,
+    scheduler: str | None = None,
 ) -> list[Route]:
     """A route for each prompt, such that the expected times (medians) together fit `total_ms`.
 
     judged: prompts with their judgements. plans: the calls of each candidate, the same for all prompts.
     or_fastest: if even the cheapest candidates exceed the budget, choose them instead of raising BudgetError.
     prefers_guided: choose guided candidates for as many prompts as possible, because there is a negative prompt.
+    scheduler: the requests' scheduler.
     """
     costs = _batch_costs(resources, plans)
     columns = [index for index, candidate in enumerate(resources.pool) if candidate.name in plans]
@@ -156,6 +159,7 @@ def route_batch(
                 chosen=chosen,
                 reason=why,
                 options=explained[key],
+                scheduler=resources.scheduler_title(chosen, scheduler),
                 lam=allocation.multiplier,
                 judgement=judgement,
                 unfit=plans.unfit,

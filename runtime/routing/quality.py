@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.manifest import PRIOR
 from costroute_rt.engines.bundle.pool_file import ORDER
 from costroute_rt.judgement import Judgement
 from costroute_rt.routing.prompt_encoder import TextStates
+
+_BASES = {ORDER: "the order of preference", PRIOR: "what is known of such models, not measured"}
 
 
 class QualityEstimator(Protocol):
@@ -41,14 +44,14 @@ class AverageQuality:
     engines: tuple[str, ...] = ()
 
     def __init__(self, mean: npt.ArrayLike, standard_error: npt.ArrayLike, metric: str = "") -> None:
-        basis = "the order of preference: there is no router" if metric == ORDER else "averages: there is no router"
+        basis = f"{_BASES.get(metric, 'averages')}: there is no router"
         self._judgement = Judgement(mean=np.array(mean, dtype=float), standard_error=np.array(standard_error, dtype=float), basis=basis)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, pool: Iterable[Candidate]) -> AverageQuality:
         """The bundle's quality table, in the order of `pool`."""
         rows = [bundle.quality["candidates"][candidate.name] for candidate in pool]
-        return cls([row["mean"] for row in rows], [row["standard_error"] for row in rows])
+        return cls([row["mean"] for row in rows], [row["standard_error"] for row in rows], bundle.quality["metric"])
 
     def judge(self, prompt: str, states: TextStates | None) -> Judgement:
         """The averages."""

@@ -157,7 +157,7 @@ def _fused_blocks(parameter: str, region: Region, changes: Sequence[Change]) -> 
             with np.errstate(over="ignore", invalid="ignore"):
                 for left, right in factors:
                     values += left[start : start + count] @ right
-            stored = from_float32(values, region.dtype)
+            stored: Any = from_float32(values, region.dtype)
             if has_broken_number(memoryview(stored).cast("B"), READABLE[region.dtype]):
                 names = ", ".join(dict.fromkeys(change.path.name for change in changes))
                 problem = f"with {names} added, its {parameter} is not finite in {region.dtype}"

@@ -18,7 +18,7 @@ from costroute_rt.export.checkpoint.source.fit import check_configs
 from costroute_rt.export.checkpoint.source.license import find_licenses, license_name
 from costroute_rt.export.checkpoint.source.model_name import name_of_model
 from costroute_rt.export.checkpoint.source.network import Network, Source
-from costroute_rt.export.checkpoint.source.old_name import rename_attention
+from costroute_rt.export.checkpoint.source.old_name import rename_old
 from costroute_rt.export.checkpoint.source.parameter.of_class import CLASSES, parameters
 from costroute_rt.export.checkpoint.source.weights import choose_weights, read_all_weights
 from costroute_rt.export.checkpoint.weight_file import (
@@ -165,9 +165,7 @@ class _Folder:
         """One network with its weights; raises BundleError if a parameter is missing or has another shape."""
         folder, class_name = self.path / name, self.parts[name][1]
         wanted = parameters(class_name, config, folder / "config.json")
-        found = read_all_weights(self.weight_files(name).files)
-        if class_name == "AutoencoderKL":
-            found = rename_attention(found)
+        found = rename_old(read_all_weights(self.weight_files(name).files), class_name)
         return Network(name=name, class_name=class_name, config=config, weights=choose_weights(found, wanted, name, folder))
 
     def check_variant(self) -> None:

@@ -20,7 +20,7 @@ def check_configs(configs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     configs: settings of each network by its folder.
     """
     unet, is_xl = configs["unet"], "text_encoder_2" in configs
-    latents = configs["vae"].get("latent_channels", 4)
+    latents = Settings(configs["vae"], path).whole("latent_channels", 4)
     encoders = [configs[name] for name in ("text_encoder", "text_encoder_2") if name in configs]
     width = sum(Settings(config, path).whole("hidden_size", 512) for config in encoders)
     found = unknown_channels(unet, latents) or unknown_input(unet, takes_guidance=True, takes_sizes=is_xl) or unknown_width(unet, width)

@@ -55,7 +55,7 @@ _SPECIAL = (
         _TEXT_TO_IMAGE,
         ("it is a depth-to-image model", r"depth_model\..*"),
         ("it is unCLIP, which takes an image", r"(?:noise_augmentor|embedder\.model\.visual)\..*"),
-        ("it is a ControlNet", r"(?:.*\.)?(?:control_model|controlnet_cond_embedding|input_hint_block|control_layers)\..*"),
+        ("it is a ControlNet", r"(?:.*\.)?(?:control_model|controlnet_cond_embedding|input_hint_block|control_layers)\..*|lllite_.*"),
     ),
 )
 """Told before anything else, because the rest of their tensors may be those of Stable Diffusion."""
@@ -94,7 +94,7 @@ _OTHERS = (
         ("it is Mochi", r"(?:.*\.)?blocks\.\d+\.attn\.qkv_x\..*"),
         ("it is Wan", r"(?:.*\.)?head\.modulation"),
         ("it is Hunyuan-DiT", r"(?:.*\.)?mlp_t5\..*"),
-        ("it is Sana", r"(?:.*\.)?(?:attention_y_norm\.weight|blocks\.\d+\.mlp\.inverted_conv\..*)"),
+        ("it is Sana", r"(?:.*\.)?(?:attention_y_norm\.weight|blocks\.\d+\.mlp\.inverted_conv\..*|conv_inverted\..*)"),
         ("it is PixArt", r"(?:.*\.)?(?:adaln_single|y_embedder\.y_proj|caption_projection)\..*"),
     ),
     *_kinds(

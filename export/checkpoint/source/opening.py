@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,10 @@ _HEADS = {
 }
 _SUFFIXES = {
     ".dduf": ("it is a DDUF archive", "unpack it, and give the folder"),
+    **dict.fromkeys(
+        (".zip", ".7z", ".rar", ".tar", ".gz"), ("it is an archive", "unpack it, and give the folder or the .safetensors in it")
+    ),
+    ".json": ("it is a JSON file", "give the folder that it is in"),
     ".onnx": ("it is an ONNX graph", _NO_WEIGHTS),
     ".xml": ("it is a graph of OpenVINO", _NO_WEIGHTS),
 }
@@ -39,11 +44,18 @@ def open_source(path: Path, *, allow_pickle: bool = False, prediction_type: str 
     Raises BundleError for what cannot be exported, with what to use instead, and ConfigError for a wrong argument.
     """
     check_prediction(prediction_type)
-    if path.is_dir():
+    try:
+        return _open(path, allow_pickle, prediction_type, variant)
+    except OSError as error:
+        raise BundleError(path, f"it cannot be read: {error.strerror or error}", "check the path and its permissions") from error
+
+
+def _open(path: Path, allow_pickle: bool, prediction_type: str | None, variant: str | None) -> Source:
+    if os.path.isdir(path):
         _check_folder(path)
         found = open_folder(path, variant=variant)
         return replace(found, scheduler=with_prediction(found.scheduler, prediction_type))
-    if not path.exists():
+    if not os.path.exists(path):
         raise BundleError(path, "it does not exist", _FORMS)
     check_file(path, allow_pickle=allow_pickle)
     return open_single_file(path, read_weights(path), prediction_type=prediction_type)

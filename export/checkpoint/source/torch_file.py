@@ -35,10 +35,16 @@ def read_torch_file(path: Path) -> tuple[dict[str, Region], dict[str, str]]:
             return _read_archive(path.resolve(), file)
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError, OverflowError) as error:
         raise BundleError(path, f"it is incomplete, or it does not hold torch weights: {error}", DOWNLOAD_AGAIN) from error
+    except _NoWeights as error:
+        raise BundleError(path, str(error), "use a file with the weights of a whole model") from error
     except ValueError as error:
         raise BundleError(path, str(error), _SAVE_AGAIN) from error
     except OSError as error:
         raise BundleError(path, f"it cannot be read: {error.strerror or error}", DOWNLOAD_AGAIN) from error
+
+
+class _NoWeights(ValueError):
+    """An intact file that holds something else."""
 
 
 def refuse_old_format(path: Path) -> BundleError:
@@ -90,11 +96,12 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 def _state_dict(value: Any) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     """The tensors in a state dict, or in the one inside a training state."""
     if type(value) is not dict:
-        raise ValueError("it holds no state dict")
+        raise _NoWeights("it holds no state dict of tensors")
     inner = value.get("state_dict")
     tensors = {name: each for name, each in (inner if type(inner) is dict else value).items() if isinstance(each, Tensor)}
     if not tensors or len(tensors) > _MOST_TENSORS:
-        raise ValueError("it holds no state dict")
+        what = "it is a textual inversion" if "string_to_param" in value else "it holds no state dict of tensors"
+        raise _NoWeights(what)
     step = value.get("global_step")
     return tensors, {"global_step": str(step)} if type(step) is int and abs(step) < 1 << 63 else {}
 

@@ -24,6 +24,8 @@ _INNER = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
+_USED_LAYERS = 23
+"""Of Stable Diffusion 2.x; most files have one more."""
 _FUSED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
@@ -38,12 +40,13 @@ def find_clip(stored: Stored, wanted: Parameters) -> dict[str, Region]:
     return {name: stored.tensors[key] for name, key in names.items() if key in stored}
 
 
-def open_clip_settings(stored: Stored, *, left_out: int) -> dict[str, Any]:
-    """The settings that shapes tell. left_out: layers at the end that are not used."""
+def open_clip_settings(stored: Stored, *, is_sd2: bool) -> dict[str, Any]:
+    """The settings that shapes tell. is_sd2: leaves the last layer out, which Stable Diffusion 2.x does not use, and no projection."""
     settings = _settings(stored, "token_embedding.weight", "positional_embedding", "transformer.resblocks.0.mlp.c_fc.weight")
-    layers = stored.count("transformer.resblocks.{}.mlp.c_fc.weight") - left_out
-    projection = {"projection_dim": stored.axis("text_projection", 1)} if "text_projection" in stored and not left_out else {}
-    return settings | projection | {"num_hidden_layers": layers}
+    layers = stored.count("transformer.resblocks.{}.mlp.c_fc.weight")
+    if is_sd2:
+        return settings | {"num_hidden_layers": layers if layers == _USED_LAYERS else layers - 1}
+    return settings | {"num_hidden_layers": layers, "projection_dim": stored.axis("text_projection", 1)}
 
 
 def find_open_clip(stored: Stored, wanted: Parameters) -> dict[str, Region]:

@@ -89,13 +89,13 @@ class _File:
         """The settings of each network: those of the template, and what shapes tell."""
         found = {"unet": unet.unet_settings(self.select(unet.PREFIX)), "vae": self.vae_settings()}
         if self.family == "sd2":
-            found["text_encoder"] = clip.open_clip_settings(self.select(_SD2), left_out=1)
+            found["text_encoder"] = clip.open_clip_settings(self.select(_SD2), is_sd2=True)
             if prediction.type == V_PREDICTION:
                 found["unet"]["sample_size"], found["vae"]["sample_size"] = _V_SIZE, _V_PIXELS
         else:
             found["text_encoder"] = clip.clip_settings(self.select(self.text_prefix))
         if self.family == "sdxl":
-            found["text_encoder_2"] = clip.open_clip_settings(self.select(_XL_2), left_out=0)
+            found["text_encoder_2"] = clip.open_clip_settings(self.select(_XL_2), is_sd2=False)
         return {name: template[name] | settings for name, settings in found.items()}
 
     def vae_settings(self) -> dict[str, Any]:

@@ -22,6 +22,11 @@ _OUTER = {
     "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "conv_norm_out": "out.0", "conv_out": "out.2",
 }  # fmt: skip
 
+_USUAL: Mapping[str, Any] = {
+    "layers_per_block": 2, "block_out_channels": [320, 640, 1280, 1280], "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+}  # fmt: skip
+"""The class's own settings, which config.json may leave out."""
+
 
 def unet_settings(stored: Stored) -> dict[str, Any]:
     """The settings of UNet2DConditionModel that shapes tell; raises BundleError for a network that is built in another way."""
@@ -40,7 +45,6 @@ def unet_settings(stored: Stored) -> dict[str, Any]:
         "in_channels": stored.axis("input_blocks.0.0.weight", 1), "out_channels": stored.axis("out.2.weight", 0),
         "attention_head_dim": [max(1, width // _HEAD_WIDTH) for width in widths] if is_linear else 8,
     }  # fmt: skip
-    # The middle of 1.x and 2.x has attention though their last block has none; its depth is that of the others.
     if "label_emb.0.0.weight" in stored:
         found["projection_class_embeddings_input_dim"] = stored.axis("label_emb.0.0.weight", 1)
     return found
@@ -72,9 +76,17 @@ def find_unet(stored: Stored, wanted: Parameters, settings: Mapping[str, Any]) -
     names = {name: _key(name, settings) for name in wanted}
     others = stored.tensors.keys() - set(names.values())
     if others:
-        problem = f"{len(others)} tensors of its UNet are unknown, such as {stored.prefix}{min(others)[:100]}"
+        problem = f"tensors of its UNet are unknown ({len(others)}), such as {stored.prefix}{min(others)[:100]}"
         raise BundleError(stored.path, problem, "use its diffusers folder")
     return {name: stored.tensors[key] for name, key in names.items() if key in stored}
+
+
+def original_name(layer: str, settings: Mapping[str, Any]) -> str | None:
+    """The name in such files, dotted, of a layer of a UNet2DConditionModel with these settings; None if it has none."""
+    if layer in _OUTER:
+        return _OUTER[layer]
+    is_inner = layer.startswith(("down_blocks.", "mid_block.", "up_blocks."))
+    return _key(f"{layer}.weight", {**_USUAL, **settings}).removesuffix(".weight") if is_inner else None
 
 
 def _key(name: str, settings: Mapping[str, Any]) -> str:

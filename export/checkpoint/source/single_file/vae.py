@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from costroute_rt.export.checkpoint.source.network import Region
@@ -24,7 +25,7 @@ def vae_settings(stored: Stored) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def find_vae(stored: Stored, wanted: Parameters, settings: dict[str, Any]) -> dict[str, Region]:
+def find_vae(stored: Stored, wanted: Parameters, settings: Mapping[str, Any]) -> dict[str, Region]:
     """The regions of the wanted parameters that the file has."""
     blocks = len(settings["block_out_channels"])
     names = {name: _key(name, blocks) for name in wanted}

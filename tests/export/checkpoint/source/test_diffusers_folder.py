@@ -89,6 +89,13 @@ def test_old_names_of_a_vaes_attention_are_read(tmp_path: Path) -> None:
     assert open_source(path).networks["vae"].weights.keys() == tensors.keys()
 
 
+def test_a_text_encoder_that_a_later_transformers_saved_is_read(tmp_path: Path) -> None:
+    path = write_sd15_folder(tmp_path)
+    tensors = make_tensors(json.loads((path / "text_encoder/config.json").read_text()))
+    write_weights(path / "text_encoder", {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()})
+    assert open_source(path).networks["text_encoder"].weights.keys() == tensors.keys()
+
+
 def test_a_prediction_type_that_is_given_replaces_the_files(tmp_path: Path) -> None:
     path = write_sd15_folder(tmp_path)
     assert open_source(path, prediction_type="v_prediction").scheduler["prediction_type"] == "v_prediction"
