@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -99,10 +100,10 @@ def export_model(
     with _output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         check_room_for(plan, target, copies=options.copies)
-        with open_work(target, key) as work:
+        with open_work(Path(os.path.abspath(target)), key) as work:
             export = _Export(plan, work, options, make_graphs or _make_graphs, Reporter(_count_parts(plan), progress, cancel))
             export.run(key, made_with)
-            work.move_to(target)
+            work.move_to(Path(os.path.abspath(target)))
     return ExportReport(
         path=target,
         plan=plan,
@@ -130,6 +131,10 @@ def find_key(target: Path) -> str | None:
 
 
 def _check_target(target: Path, options: ExportOptions) -> None:
+    try:
+        os.path.abspath(target).encode()
+    except UnicodeEncodeError:
+        raise OutputError(target, "its path holds bytes that are not UTF-8, which libraries that read models cannot open") from None
     try:
         check_target(target, force=options.overwrite)
     except OutputError as error:

@@ -207,6 +207,23 @@ def test_only_a_bundle_is_replaced(source: Source, target: Path, there: str) -> 
     assert target.exists()
 
 
+def test_the_working_directory_may_be_the_bundle_to_replace(source: Source, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(source, target)
+    monkeypatch.chdir(target)
+    export(source, Path(), overwrite=True, steps=(3,))
+    assert [row["num_inference_steps"] for row in Bundle.open(target).pool] == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("x" * 300, "File name too long"), ("\udcff", "not UTF-8"), ("fox-v1.safetensors/b", "(Not a directory|File exists)")],
+    ids=["long", "bytes", "below a file"],
+)
+def test_a_place_that_cannot_be_is_one_line_before_any_work(source: Source, name: str, problem: str) -> None:
+    with pytest.raises(OutputError, match=problem):
+        export(source, source.path.parent / name, make_graphs=None)
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_one_line(source: Source, target: Path) -> None:
     target.parent.mkdir(mode=0o500)
