@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.bundle.manifest import step_graph
+from costroute_rt.engines.bundle.manifest import step_graphs
 from costroute_rt.error import BundleError
 from costroute_rt.export.bundle.additions import NOTHING, Additions
 from costroute_rt.export.bundle.options import ExportOptions, check_size
@@ -84,7 +84,7 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
         ComponentPlan(network=source.networks[name], role="text_encoder", graphs=("encode",), tokenizer=tokenizer)
         for name, tokenizer in family.text_encoders.items()
     ]
-    steps = tuple(sorted({step_graph(pool.guidance, row["guidance_scale"]) for row in pool.rows}))
+    steps = tuple(sorted({graph for row in pool.rows for graph in step_graphs(pool.guidance, row)}))
     denoiser = ComponentPlan(network=source.networks[DENOISER], role="denoiser", graphs=("condition", *steps))
     rest = [ComponentPlan(network=source.networks[name], role="decoder", graphs=_DECODER_GRAPHS[name]) for name in decoders]
     return ExportPlan(

@@ -38,7 +38,7 @@ class PoolPlan:
     guidance: str
     """Kind of guidance of the denoiser, as in a manifest."""
     has_memory: bool
-    """Whether a scheduler carries one more latent from step to step."""
+    """Whether the step graphs carry one more latent, so that every scheduler can be named at run time."""
     notes: tuple[str, ...]
 
 
@@ -74,13 +74,15 @@ def plan_pool(
         for count in counts
         for decoder in reversed(decoders)
     ]
-    tables = [build_table(from_diffusers(config), count) for config in chosen.values() for count in counts]
+    for config in chosen.values():
+        for count in counts:
+            build_table(from_diffusers(config), count)  # raises ConfigError for a number of steps that it cannot take
     return PoolPlan(
         schedulers=chosen,
         rows=tuple(rows),
         quality=_prior(rows, family, found, decoders[0]),
         guidance=guidance,
-        has_memory=any(table.has_memory for table in tables),
+        has_memory=True,
         notes=(f"kind: {found.kind.title} ({found.reason})", *(f"scheduler: {each}" for each in replaced)),
     )
 
