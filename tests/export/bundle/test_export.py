@@ -48,10 +48,10 @@ def export(source: Source, target: Path, **how: Any) -> ExportReport:
 def counted(parts: list[str], then: Callable[[str], object] = lambda _: None) -> Any:
     """`make_graphs` that notes what it makes."""
 
-    def make(source: Source, component: Any, **how: Any) -> Any:
+    def make(source: Source, component: Any, settings: Any) -> Any:
         then(component.name)
         parts.append(component.name)
-        return make_graphs(source, component, **how)
+        return make_graphs(source, component, settings)
 
     return make
 
@@ -107,10 +107,10 @@ from costroute_rt.export.bundle.export import export_model
 from costroute_rt.export.bundle.options import ExportOptions
 from tests.export.bundle.tiny_source import make_graphs, write_source
 
-def make(source, component, **how):
+def make(source, component, settings):
     if component.name == "vae":
         os.kill(os.getpid(), signal.SIGKILL)
-    return make_graphs(source, component, **how)
+    return make_graphs(source, component, settings)
 
 folder = Path(sys.argv[1])
 export_model(write_source(folder / "source"), folder / "out" / "fox.bundle", ExportOptions(), make_graphs=make)

@@ -116,6 +116,7 @@ def test_a_model_with_zero_terminal_snr_starts_at_the_last_timestep() -> None:
     pool = plan(make_source("noobai", scheduler=scheduler))
     assert pool.schedulers["default"]["prediction_type"] == "v_prediction"
     assert build_table(from_diffusers(pool.schedulers["default"]), 8).timestep[0] == 999
+    assert {row["guidance_rescale"] for row in pool.rows} == {0.7}
 
 
 def test_named_schedulers_and_decoders_are_candidates_of_their_own() -> None:
