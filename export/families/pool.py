@@ -12,7 +12,7 @@ from costroute_rt.engines.bundle.manifest import PRIOR
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.source.network import Source
 from costroute_rt.export.families.detect import Detected, takes_guidance
-from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, LIGHTNING
+from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, HYPER, HYPER_FEW, LIGHTNING
 from costroute_rt.export.families.prior import STANDARD_ERROR, expected_quality
 from costroute_rt.export.families.scheduler_name import find_scheduler
 from costroute_rt.export.families.spec import FamilySpec
@@ -139,7 +139,7 @@ def _guidance(source: Source, family: FamilySpec, found: Detected) -> tuple[str,
 
 def _usual_steps(family: FamilySpec, found: Detected) -> tuple[int, ...]:
     kind, named = found.kind, found.named_steps
-    if kind.keeps_named_steps and named is not None and not (kind.name == "hyper" and named == 1):
+    if kind.keeps_named_steps and named is not None and not (kind is HYPER and named == 1):
         return (named,)
     return kind.num_inference_steps or family.num_inference_steps
 
@@ -166,6 +166,8 @@ def _own_settings(source: Source, found: Detected) -> dict[str, Any]:
     """The scheduler of the kind; for a model with zero terminal SNR, Euler's, which starts at the last timestep."""
     if found.kind is BASE and has_zero_snr(source):
         return {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    if found.kind is HYPER and found.named_steps not in (None, 1):
+        return dict(HYPER_FEW)
     settings = dict(found.kind.scheduler)
     if (found.kind, found.named_steps) == (DMD2, 1):
         settings["original_inference_steps"] = 1

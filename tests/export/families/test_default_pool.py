@@ -102,6 +102,11 @@ def test_dmd2_runs_at_the_timesteps_of_its_authors() -> None:
     assert build_table(from_diffusers(one.schedulers["default"]), 1).timestep.tolist() == [399]
 
 
+def test_hyper_runs_with_the_schedulers_of_its_authors() -> None:
+    unified, eight = (plan(make_source(f"Hyper-SDXL-{count}")).schedulers["default"]["_class_name"] for count in ("1step", "8steps"))
+    assert (unified, eight) == ("TCDScheduler", "DDIMScheduler")
+
+
 def test_the_truncated_schedule_of_one_step_is_the_first_part_of_the_whole() -> None:
     def levels(name: str, start: int) -> Any:
         config = plan(make_source(name)).schedulers["default"]
