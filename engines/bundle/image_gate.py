@@ -11,8 +11,8 @@ from costroute_rt.engines.bundle.section import Section
 
 MIN_LATENT_PSNR_DB, MIN_SSIM = 25.0, 0.85
 """Worst values of an image. On the postcard family, whose weights are trained, int8 weights reach 60 dB and 0.999, engines that also round
-what they are multiplied by 51 dB and 0.997, bfloat16 engines 31 to 48 dB and 0.88 to 0.998. Weights of 3 bits fall to 20 dB and 0.78, those of
-2 bits to 15 dB and 0.3."""
+what they are multiplied by 51 dB and 0.997, bfloat16 engines 31 to 48 dB and 0.88 to 0.998. Weights of 3 bits fall to 20 dB and 0.78,
+those of 2 bits to 15 dB and 0.3."""
 _MOST_COUNT = 10_000
 
 

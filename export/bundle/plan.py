@@ -54,6 +54,7 @@ class ExportPlan:
     components: tuple[ComponentPlan, ...]
     sizes: tuple[tuple[int, int], ...]
     """(height, width), the usual one first."""
+    any_size: bool
     pool: PoolPlan
     additions: Additions
     """What is added to the source first."""
@@ -96,6 +97,7 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
         kind=kind,
         components=(*encoders, denoiser, *rest),
         sizes=_sizes(source, family, kind, options),
+        any_size=options.any_size,
         pool=with_int8(pool, DENOISER) if options.int8 else pool,
         additions=additions,
         int8=options.int8,
