@@ -70,15 +70,29 @@ class CandidateChoice:
     copies: bool
     force: bool
     sizes: tuple[str, ...]
+    any_size: bool
     steps: tuple[int, ...] | None
     kind: str | None
+    schedulers: tuple[str, ...]
+    clip_skip: int
+    int8: bool
 
     def options(self) -> ExportOptions:
         """The same, checked."""
         from costroute_rt.export.bundle.options import ExportOptions, parse_size
 
         sizes = tuple(parse_size(size) for size in self.sizes)
-        return ExportOptions(copies=self.copies, overwrite=self.force, sizes=sizes, steps=self.steps or (), kind=self.kind)
+        return ExportOptions(
+            copies=self.copies,
+            overwrite=self.force,
+            sizes=sizes,
+            any_size=self.any_size,
+            steps=self.steps or (),
+            kind=self.kind,
+            schedulers=self.schedulers,
+            clip_skip=self.clip_skip,
+            int8=self.int8,
+        )
 
 
 Command = Callable[..., Any]
@@ -105,8 +119,29 @@ def model_options() -> tuple[Callable[[Command], Command], ...]:
 def candidate_options() -> tuple[Callable[[Command], Command], ...]:
     """The options of `CandidateChoice`, the last of the help first."""
     return (
+        click.option(
+            "--clip-skip",
+            type=WholeNumber(0, 12),
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Last layers of the text encoders to leave out; 1 is what AUTOMATIC1111 calls clip skip 2.",
+        ),
+        click.option(
+            "--scheduler",
+            "schedulers",
+            multiple=True,
+            metavar="NAME",
+            help="Scheduler of the candidates, such as 'DPM++ 2M Karras'; may be repeated.  [default: by the kind of the model]",
+        ),
+        click.option(
+            "--int8",
+            is_flag=True,
+            help="Add candidates with int8 weights, unless their images differ too much: a quarter of the memory for matrix products.",
+        ),
         click.option("--kind", type=click.Choice(KINDS), help="How the model was distilled, if at all.  [default: by its name and files]"),
         click.option("--steps", type=StepList(), metavar="N,N,...", help="Steps of the candidates.  [default: by the kind of the model]"),
+        click.option("--any-size", is_flag=True, help="Also allow other sizes, up to twice the usual one; the engines are slower."),
         click.option(
             "--size", "sizes", multiple=True, metavar="HEIGHTxWIDTH", help="Image size; may be repeated.  [default: the model's own]"
         ),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from costroute_rt.engines.bundle.digest import HashFiles, sha256_files
+from costroute_rt.engines.bundle.image_gate import ImageGate
 from costroute_rt.engines.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -67,6 +68,8 @@ class Bundle:
     """Candidates as checked plain data: name, denoiser, scheduler, num_inference_steps, guidance_scale, decoder."""
     quality: Mapping[str, Any]
     """{"metric": name, "candidates": {candidate: {"mean": score, "standard_error": score}}}"""
+    quality_gates: Mapping[str, ImageGate]
+    """How close the images of components of less precision are to those of the exact ones, by component."""
     router: Mapping[str, Any] | None
     """{"file": path of router.json, "arrays": path of router.safetensors}; a router with a tokenizer of its own also has
     {"tokenizer": path of its tokenizer, "max_length": limit of its tokens}.
@@ -199,10 +202,10 @@ class Bundle:
         """What an engine is built from: the graph, and the weights of its component."""
         return self.graph_path(component, graph), *self.components[component].weights
 
-    def verify_graph(self, component: str, graph: str, folder: Path | None = None) -> Path:
+    def verify_graph(self, component: str, graph: str, folder: Path | None = None, *, hash_files: HashFiles = sha256_files) -> Path:
         """Verify one graph and its weights before a build, in the bundle or in `folder`; returns the path of the ONNX file there."""
         names = self.graph_files(component, graph)
-        self.verify(*names, folder=folder)
+        self.verify(*names, folder=folder, hash_files=hash_files)
         return (folder or self.root) / names[0]
 
     def weights_sha256(self, component: str) -> str:

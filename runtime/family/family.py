@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
@@ -15,15 +17,14 @@ from costroute_rt.engines.bundle.name import EngineName, Size
 from costroute_rt.engines.bundle.size import check_bundle_size, depends_on_size, takes_chunks, with_size
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
 from costroute_rt.error import BundleError, ConfigError, EngineError, Reason
-from costroute_rt.family.calls import candidate_calls, image_encoder, read_pool, sources_of
+from costroute_rt.family.calls import candidate_calls, image_encoder, missing_image_encoder, read_pool, sources_of
 from costroute_rt.family.conditioning import Tensors, encode_text, tokenize
 from costroute_rt.family.engine_set import run_on_host
-from costroute_rt.family.image_encoders import missing_image_encoder
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.prompt_syntax import strip_syntax
 from costroute_rt.family.texts import Texts
 from costroute_rt.request import Request
-from costroute_rt.sampling.image_run import begin_at_image
+from costroute_rt.sampling.image_run import begin_at_image, steps_of
 from costroute_rt.sampling.step_table import StepTable
 from costroute_rt.sampling.tables import Tables
 
@@ -189,15 +190,19 @@ class Family:
         if scheduler is not None and table.has_memory and not _takes_memory(bundle, candidate):
             why = f"the graphs of {candidate.name} have no input for the latent that it carries from row to row; export the bundle again"
             raise ConfigError("scheduler", scheduler, f"another one, such as DPM++ 2M: {why}")
+        steps_run = candidate.num_inference_steps
         if strength is not None:
             if not self.begins_with_images(candidate):
                 raise ConfigError("init_image", strength, f"None: {candidate.name} cannot begin with an image")
-            table = begin_at_image(named.config, table, candidate.num_inference_steps, strength)
-        usual = candidate_calls(bundle, candidate, rows=len(table), has_image=strength is not None)
-        calls = tuple(self._at_size(call, size) for call in usual)
-        by_name = {EngineName.parse(call.engine): self._shared(call) for call in calls}
-        calls = tuple(by_name.values())
-        encoders = {name.component: call for name, call in by_name.items() if call.stage is Stage.TEXT and name.graph == "encode"}
+            table, steps_run = begin_at_image(named.config, table, steps_run, strength), steps_of(steps_run, strength)
+        usual = candidate_calls(bundle, candidate, rows=len(table), steps=steps_run, has_image=strength is not None)
+        sized = [self._at_size(call, size) for call in usual]
+        named_calls = [(EngineName.parse(call.engine), self._shared(call)) for call in sized]
+        calls = tuple(call for _, call in named_calls)
+        encoders = {name.component: call for name, call in named_calls if call.stage is Stage.TEXT and name.graph == "encode"}
+        conditions = [call for name, call in named_calls if name.graph == "condition"]
+        steps = {name.graph: call for name, call in named_calls if call.stage is Stage.DENOISE}
+        main = bundle.components[candidate.denoiser].step_graph(candidate.guidance_scale)
         sources = sources_of(bundle, candidate)
         return Plan(
             candidate=candidate,
@@ -207,13 +212,15 @@ class Family:
             tokenizers=tuple(name for name in self.tokenizers if self._reads(name, encoders, sources)),
             image_calls=calls,
             encoders=encoders,
-            condition=next((call for name, call in by_name.items() if name.graph == "condition"), None),
-            step=next(call for call in calls if call.stage is Stage.DENOISE),
+            condition=conditions[0] if conditions else None,
+            step=steps[main],
             decode=next(call for call in calls if call.stage is Stage.DECODE),
             encode=next((call for call in calls if call.stage is Stage.ENCODE), None),
-            table=table.with_guidance(candidate.guidance_scale),
+            table=table.with_guidance(np.array(candidate.guidance(len(table), steps_run))),
             scheduler=named.config,
             scheduler_note=named.note,
+            plain_step=steps.get("step") if main != "step" else None,
+            plain_condition=conditions[1] if len(conditions) > 1 else None,
         )
 
     def _at_size(self, call: Call, size: Size) -> Call:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from costroute_rt.call import Stage
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import ConfigError, EngineError, Reason
 from costroute_rt.result import Result
@@ -174,3 +175,14 @@ def test_the_settings_tell_which_image_it_was(device: FakeDevice) -> None:
     assert settings["strength"] == 0.7
     assert settings["init_image_sha256"] == SourceImage.of("init_image", IMAGE).sha256
     assert settings["mask_sha256"] == SourceImage.of("mask", TOP).sha256
+
+
+@pytest.mark.parametrize("strength", [0.125, 0.5, 1.0])
+def test_guidance_that_ends_ends_after_its_share_of_the_steps_that_run(bundle: Bundle, strength: float) -> None:
+    device = open_fake_runtime(bundle, image_encoders=[ENCODE], preload=False)
+    candidate = replace(device.resources.pool[3], guidance_end=0.5)
+    plan = device.resources.main_family.plan(candidate, (64, 64), strength=strength)
+    guided = int((np.asarray(plan.table.guidance) > 1).sum())
+    times = {call.engine: call.times for call in plan.image_calls if call.stage is Stage.DENOISE}
+    assert times == {name: count for name, count in ((STEP, guided), ("tiny/base/step", len(plan.table) - guided)) if count}
+    assert guided == max(round(8 * strength) // 2, 1)
