@@ -145,13 +145,20 @@ class OnnxRuntimeBackend:
             _log.info("%s runs without a CUDA graph: %s", path.parent.name, error.problem)
             return self._session(path, options, _with_options(providers), problem, reason), False
 
-    def open_reference(self, graph: Path) -> OnnxRuntimeEngine:
-        """The graph as it is in the bundle, unoptimised, on the CPU."""
+    def open_reference(self, graph: Path, *, is_frugal: bool = False) -> OnnxRuntimeEngine:
+        """The graph as it is in the bundle, unoptimised, on the CPU.
+
+        is_frugal: what is not needed any more is given back at once, which takes more time; there is no limit of memory then.
+        """
         options = self._session_options(BuildSpec(threads=None))
         options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        limit_arena(self._ort, options)
+        options.execution_order = self._ort.ExecutionOrder.PRIORITY_BASED  # a weight is cast to float32 when it is needed, not at the start
+        if is_frugal:
+            options.enable_cpu_mem_arena = False
+        else:
+            limit_arena(self._ort, options)
         session = self._session(graph, options, ["CPUExecutionProvider"], "the reference graph cannot be opened", Reason.CANNOT_BUILD)
-        return OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None, shrinks_arena=True)
+        return OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None, shrinks_arena=not is_frugal)
 
     def _session_options(self, spec: BuildSpec) -> SessionOptions:
         options = self._ort.SessionOptions()
