@@ -19,6 +19,7 @@ import numpy as np
 import costroute_rt
 from benchmarks.scenario import Clock, log
 from costroute_rt import Bundle, Runtime
+from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.engines.bundle.section import canonical_json
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError
@@ -72,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def open_held_out(args: argparse.Namespace) -> HeldOut:
     """The bundle's router with held-out labels, without the prompts that the router was fitted to."""
     bundle = Bundle.open(args.bundle or costroute_rt.shipped_bundle())
-    with opened_router(bundle, Source(labels=args.labels or "", home=args.home)) as router:
+    with opened_router(Pool.of_bundle(bundle), Source(labels=args.labels or "", home=args.home)) as router:
         return _estimate(args, bundle, router)
 
 
@@ -84,7 +85,7 @@ def _estimate(args: argparse.Namespace, bundle: Bundle, router: Router) -> HeldO
         prompts = choose_captions(router.prompts, QUICK_CAPTIONS if args.quick else args.captions)
         wanted = {row.prompt_id for row in prompts}
         path = make_labels(bundle, prompts, args)
-    table = Source(labels=path, category="category").open(bundle)
+    table = Source(labels=path, category="category").open(Pool.of_bundle(bundle))
     all_cells = table.cells(names)
     kept = complete_prompts(all_cells) & np.array([normalise(text) not in fitted for text in all_cells.prompts])
     if wanted is not None:

@@ -4,11 +4,11 @@ Labels every candidate on the prompts (stopped runs continue), keeps some prompt
 deferral curve on those kept aside, with 95 % intervals, beside every single candidate, random mixing and each uniform reduction in the
 pool (fewer steps, guidance stopped early, other precisions and decoders), and the share of prompts that each candidate gets by complexity.
 
-    python -m benchmarks.paper --prompts coco.csv --scorer clip:models/clip --out paper
+    python -m benchmarks.paper --pool desk.pool --prompts coco.csv --scorer clip:models/clip --out paper
     python -m benchmarks.paper --prompts captions.csv --category category --out paper
 
-Prompts are a CSV (or .csv.gz) with a column prompt. The folder OUT gets labels.csv, fitted.csv, held-out.csv, the bundle with the fitted
-router, and for each scorer a page and two plots: paper-SCORER.html, deferral-SCORER.svg, complexity-SCORER.svg.
+Prompts are a CSV (or .csv.gz) with a column prompt. The folder OUT gets labels.csv, fitted.csv, held-out.csv, the pool (or bundle) with
+the fitted router, and for each scorer a page and two plots: paper-SCORER.html, deferral-SCORER.svg, complexity-SCORER.svg.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from functools import partial
 from pathlib import Path
 
 import costroute_rt
-from benchmarks.held_out import log_labelling, with_costs
+from benchmarks.held_out import log_labelling
 from benchmarks.postcard_router import TITLES, finite_figures
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, log, run_scenario
-from costroute_rt import Bundle, Runtime
+from costroute_rt import Bundle
+from costroute_rt.engines.bundle.pool import Pool
+from costroute_rt.error import ConfigError
 from costroute_rt.export.router import curve, deferral
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
-from costroute_rt.export.router.job import Source, fit_bundle, opened_router, write_text
-from costroute_rt.export.router.labelling import Request, fingerprints, label_prompts, score_columns
+from costroute_rt.export.router.job import Source, fit_pool, opened_router, write_text
+from costroute_rt.export.router.labelling import Request, label_prompts, pool_fingerprints, score_columns
 from costroute_rt.export.router.prompts import PromptRow, read_prompts
 from costroute_rt.export.router.report import write_page
 from costroute_rt.export.router.scorers import open_scorers
-from costroute_rt.export.router.states import read_states
 from costroute_rt.export.router.uniform import UniformReduction, find_reductions
 
 COUNT, QUICK_COUNT = 500, 60
@@ -60,6 +61,7 @@ class Drawn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("paper", __doc__ or "")
+    parser.add_argument("--pool", type=Path, metavar="FOLDER", help="pool of bundles, instead of --bundle")
     parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help="CSV of prompts: column prompt")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for labels, router, pages and plots")
     parser.add_argument("--scorer", action="append", metavar="NAME", help="as in `costroute-rt label`; may be repeated (default: postcard)")
@@ -78,26 +80,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> list[Outcome]:
     """One scenario per scorer."""
-    bundle = Bundle.open(args.bundle or costroute_rt.shipped_bundle())
-    columns = label(args, bundle)
+    pool = Pool.open(args.pool) if args.pool else Pool.of_bundle(Bundle.open(args.bundle or costroute_rt.shipped_bundle()))
+    columns = label(args, pool)
     fitted, held_out = split(args.out / "labels.csv", args.held_out)
     outcomes = []
     for name, column in columns.items():
         scenario = Scenario(name=name, settings={"score": column, "prompts": args.prompts.name, "seeds": seeds_of(args)})
-        outcomes.append(run_scenario(scenario, partial(measure, args, bundle, fitted, held_out, name, column)))
+        outcomes.append(run_scenario(scenario, partial(measure, args, pool, fitted, held_out, name, column)))
     return outcomes
 
 
-def label(args: argparse.Namespace, bundle: Bundle) -> dict[str, str]:
+def label(args: argparse.Namespace, pool: Pool) -> dict[str, str]:
     """Adds the labels that are missing to OUT/labels.csv; returns the column of each scorer, by its name."""
     prompts = choose_prompts(read_prompts(args.prompts), args.count or (QUICK_COUNT if args.quick else COUNT))
     args.out.mkdir(parents=True, exist_ok=True)
-    marks = fingerprints(bundle)
-    scorers = open_scorers(args.scorer or ["postcard"], bundle, args.home)
+    marks = pool_fingerprints(pool)
+    if not marks:
+        raise ConfigError("pool", str(pool.root), "one with a bundle: there is nothing to make images with")
+    judging = next((bundle for bundle in pool.bundles.values() if "scorer" in bundle.components), next(iter(pool.bundles.values())))
+    scorers = open_scorers(args.scorer or ["postcard"], judging, args.home)
     try:
         log(f"labelling {len(prompts)} prompts with {len(marks)} candidates, except what {args.out / 'labels.csv'} has already")
         request = Request(candidates=tuple(marks), seeds=tuple(range(seeds_of(args))), scorers=tuple(scorers), fingerprints=marks)
-        with Runtime.open(bundle.root, home=args.home, build=True) as runtime:
+        with Source(labels="", home=args.home).runtime(pool) as runtime:
             label_prompts(runtime, prompts, args.out / "labels.csv", request, progress=log_labelling())
         return dict(zip([scorer.name for scorer in scorers], score_columns(scorers), strict=True))
     finally:
@@ -130,14 +135,12 @@ def split(labels: Path, share: float) -> tuple[Path, Path]:
     return fitted, held_out
 
 
-def measure(
-    args: argparse.Namespace, bundle: Bundle, fitted: Path, held_out: Path, name: str, column: str, scenario: Scenario
-) -> Measurement:
+def measure(args: argparse.Namespace, pool: Pool, fitted: Path, held_out: Path, name: str, column: str, scenario: Scenario) -> Measurement:
     """Fits to one scorer's labels, draws its page and plots; returns the figures."""
-    routed = args.out / f"{file_stem(name)}.bundle"
-    fit_bundle(bundle, Source(labels=fitted, score=column, home=args.home), routed, force=True, say=log)
+    routed = args.out / f"{file_stem(name)}.{'bundle' if pool.is_bundle else 'pool'}"
+    fit_pool(pool, Source(labels=fitted, score=column, home=args.home), routed, force=True, say=log)
     source = Source(labels=held_out, score=column, category=args.category, home=args.home)
-    drawn = draw(args, Bundle.open(routed), source, name)
+    drawn = draw(args, Pool.of_bundle(Bundle.open(routed)) if pool.is_bundle else Pool.open(routed), source, name)
     evaluation, best = drawn.evaluation, curve.best_single(drawn.cells.cost_ms, drawn.cells.mean.mean(0))
     figures = [figure for key in TITLES for figure in finite_figures(key, evaluation.figures["router"][key])]
     for heading, rows in drawn.shares.items():
@@ -154,22 +157,23 @@ def measure(
     return Measurement(figures=figures, notes=notes)
 
 
-def draw(args: argparse.Namespace, bundle: Bundle, source: Source, name: str) -> Drawn:
-    """Evaluates the bundle's router on the labels kept aside, and writes the page and the plots."""
-    table, names = source.open(bundle), [str(row["name"]) for row in bundle.pool]
+def draw(args: argparse.Namespace, pool: Pool, source: Source, name: str) -> Drawn:
+    """Evaluates the pool's router on the labels kept aside, and writes the page and the plots."""
+    table, names = source.open(pool), [str(row["name"]) for row in pool.rows]
     found = table.cells(names)
-    cells, costs = with_costs(found.select(complete_prompts(found)), bundle, args.home)
-    with opened_router(bundle, source) as router:
-        states = read_states(bundle, cells.prompts, home=args.home) if router.needs_states else None
+    cells = found.select(complete_prompts(found))
+    with opened_router(pool, source) as router:
+        reader = pool.bundles[pool.states_bundle] if router.needs_states and pool.states_bundle else None
+        states = None if reader is None else source.states(reader, cells.prompts, log)
         mean, error, trust = router.estimate(cells.prompts, states)
     estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean)
     halves = split_seeds(lambda seeds: table.cells(names, seeds=seeds), table.seeds)
     resamples = QUICK_RESAMPLES if args.quick else RESAMPLES
-    facts = {"routes_on": router.routes_on, "reason": router.reason, "costs": costs}
+    facts = {"routes_on": router.routes_on, "reason": router.reason}
     evaluation = evaluate(cells, estimates, halves=halves, resamples=resamples, facts=facts)
     routed = curve.route(estimates.mean, cells.cost_ms)
     cost_ms = dict(zip(cells.candidates, map(float, cells.cost_ms), strict=True))
-    reductions, shares = find_reductions(bundle.pool, cost_ms), deferral.shares_by_complexity(routed, cells)
+    reductions, shares = find_reductions(pool.rows, cost_ms), deferral.shares_by_complexity(routed, cells)
     others = {"upper bound (oracle on other seeds)": evaluation.curves["oracle"]} if "oracle" in evaluation.curves else {}
     band = deferral.interval_band(routed, cells, resamples=resamples)
     plots = {

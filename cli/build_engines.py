@@ -38,7 +38,7 @@ def build_engines(
     engine: EngineChoice,
     as_json: bool,
 ) -> None:
-    """Build, check and measure a bundle's engines.
+    """Build, check and measure the engines of a bundle or pool.
 
     Each engine that the candidates need is compared with its reference graph on fixed inputs and timed on this
     machine. One that is wrong or slow is quarantined with the reason, and not built again until something it depends on
@@ -53,6 +53,7 @@ def build_engines(
     costroute-rt build-engines
     costroute-rt build-engines --dry-run
     costroute-rt build-engines --graph base/guided_step --force
+    costroute-rt build-engines --pool desk.pool
     costroute-rt build-engines --backend tensorrt-rtx --target ampere+
     """
     from costroute_rt.engines.building.build import build_each, raise_quarantined
@@ -60,17 +61,19 @@ def build_engines(
     from costroute_rt.engines.building.progress import Tracker
     from costroute_rt.engines.store.store import Store
 
-    opened, store, setup = engine.open_bundle(), Store.open(), engine.setup(target)
-    names = choose_names(opened, setup, graphs, option.check_both(height, width))
+    pool, store, setup = engine.open_pool(), Store.open(), engine.setup(target)
+    chosen = choose_names(pool, setup, graphs, option.check_both(height, width))
     if dry_run:
-        _show_plan(plan_builds(opened, store, names, setup, force=force), setup, as_json=as_json)
+        planned = [each for bundle, names in chosen for each in plan_builds(bundle, store, names, setup, force=force)]
+        _show_plan(planned, setup, as_json=as_json)
         return
     with building_notice("building") as progress:
         tracker = Tracker(progress)
-        reports = build_each(opened, store, names, setup, force=force, tracker=tracker)
+        done = [(bundle, build_each(bundle, store, names, setup, force=force, tracker=tracker)) for bundle, names in chosen]
         tracker.finish()
-    _show_reports(reports, setup, as_json=as_json)
-    raise_quarantined(opened, store, reports, setup.threads)
+    _show_reports([report for _, reports in done for report in reports], setup, as_json=as_json)
+    for bundle, reports in done:
+        raise_quarantined(bundle, store, reports, setup.threads)
 
 
 def _show_reports(reports: Sequence[BuildReport], setup: Setup, *, as_json: bool) -> None:

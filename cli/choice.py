@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from costroute_rt.cli.progress import OpeningLine
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.bundle.bundle import Bundle
+    from costroute_rt.engines.bundle.pool import Pool
     from costroute_rt.request import RequestOptions
     from costroute_rt.result import Result, StepEvent
     from costroute_rt.route import Route
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """Which bundle, and what runs it: --bundle, --backend, --provider, --precision, --threads, --allow-fallback."""
+    """Which bundle or pool, which of its candidates, and what runs it: --bundle, --pool, --candidates, --backend, --threads ..."""
 
     bundle: str | None
-    """Directory of the bundle; None means the shipped one."""
+    """Directory of the bundle; None means the shipped one, unless there is a pool."""
+    pool: str | None = None
+    candidates: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
+    max_memory: int | None = None
+    """Bytes that the program may have; None means any number."""
     backend: str
     provider: str
     precision: str
@@ -32,8 +39,9 @@ class EngineChoice:
     """None means one for each physical core that this process may use."""
     allow_fallback: bool
 
-    def open_bundle(self, *, verify: bool = True) -> Bundle:
-        return open_bundle(self.bundle, verify=verify)
+    def open_pool(self, *, verify: bool = True) -> Pool:
+        """The pool, or the bundle as one, with the candidates that may be used; verify: hash all files."""
+        return open_pool(self.bundle, self.pool, verify=verify, candidates=self.candidates, exclude=self.exclude, licenses=self.licenses)
 
     def setup(self, target: str = "") -> Setup:
         from costroute_rt.engines.backends.setup import Setup
@@ -47,6 +55,11 @@ class EngineChoice:
         with line as progress:
             runtime = Runtime.open(
                 self.bundle,
+                pool=self.pool,
+                candidates=self.candidates,
+                exclude=self.exclude,
+                licenses=self.licenses,
+                max_memory_bytes=self.max_memory,
                 backend=self.backend,
                 provider=self.provider,
                 precision=self.precision,
@@ -66,7 +79,7 @@ class EngineChoice:
 
         setup = self.setup() if runtime.fallback is None else Setup(threads=self.threads)
         asked = {"backend": setup.backend, "provider": setup.provider, "precision": setup.precision}
-        return profile(asked if self.threads is None else {**asked, "threads": str(self.threads)}, self.bundle)
+        return profile(asked if self.threads is None else {**asked, "threads": str(self.threads)}, self.bundle or self.pool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +96,14 @@ class ImageChoice:
     height: int | None
     width: int | None
     plain_prompt: bool
+    scheduler: str | None = None
 
     def options(self, seed: int | None = None) -> RequestOptions:
         """The same choices as the runtime takes them."""
         return {
             "max_ms": self.max_ms, "or_fastest": self.or_fastest, "candidate": self.candidate, "lam": self.lam, "tolerance": self.tolerance,
             "count": self.count, "negative_prompt": self.negative_prompt, "height": self.height, "width": self.width, "seed": seed,
-            "plain_prompt": self.plain_prompt,
+            "plain_prompt": self.plain_prompt, "scheduler": self.scheduler,
         }  # fmt: skip
 
     def route(self, runtime: Runtime, prompt: str) -> Route:
@@ -100,36 +114,73 @@ class ImageChoice:
         return runtime.plan(
             routes, total_ms=total_ms, or_fastest=or_fastest,
             count=self.count, negative_prompt=self.negative_prompt, height=self.height, width=self.width,
-            plain_prompt=self.plain_prompt,
+            plain_prompt=self.plain_prompt, scheduler=self.scheduler,
         )  # fmt: skip
 
     def generate(self, runtime: Runtime, prompt: str, seed: int, on_step: Callable[[StepEvent], None] | None) -> Result:
         return runtime.generate(prompt, on_step=on_step, **self.options(seed))
 
 
-def open_bundle(path: str | None, *, verify: bool = True) -> Bundle:
-    """The bundle at `path`, or the shipped one."""
-    from costroute_rt import Bundle, shipped_bundle
+def open_pool(
+    bundle: str | None,
+    pool: str | None,
+    *,
+    verify: bool = True,
+    candidates: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    licenses: Sequence[str] = (),
+) -> Pool:
+    """The pool at `pool`, or the bundle at `bundle`, or the shipped one; verify: hash all files, and check what graphs and weights hold."""
+    from costroute_rt.family.assembly import open_pool
 
-    return Bundle.open(path or shipped_bundle(), verify=verify)
+    opened = open_pool(bundle, pool, candidates=candidates, exclude=exclude, licenses=licenses)
+    if verify:
+        for holder in opened.holders.values():
+            holder.verify()
+    return opened
 
 
-def choose_names(bundle: Bundle, setup: Setup, graphs: Sequence[str] = (), size: tuple[int, int] | None = None) -> list[str]:
-    """Full names of the engines to work on: of these graphs, such as base/guided_step, else all that the candidates need.
+def choose_names(
+    pool: Pool, setup: Setup, graphs: Sequence[str] = (), size: tuple[int, int] | None = None
+) -> list[tuple[Bundle, list[str]]]:
+    """Full names of the engines to work on: of these graphs, such as base/guided_step, else all that the candidates need; by bundle.
 
-    size: height and width that the engines are built for; None means any size, with some backends also engines of the usual size.
+    Engines that several bundles of a pool have are named once. size: height and width that the engines are built for; None means any size,
+    with some backends also engines of the usual size. Raises ConfigError for a graph that no bundle has, or several.
     """
     from costroute_rt.engines.building.lookup import names_to_build
+    from costroute_rt.engines.building.twin import find_twins
     from costroute_rt.engines.bundle.size import with_size
-    from costroute_rt.family.calls import engine_names
+    from costroute_rt.family.calls import pool_names
 
-    names = [_full_name(bundle, graph) for graph in dict.fromkeys(graphs)] or engine_names(bundle)
-    if size is not None:
-        return with_size(bundle, names, size)
-    return names if graphs else names_to_build(bundle, names, setup)
+    own = _named(pool, graphs) if graphs else pool_names(pool)
+    chosen = []
+    for name, names in own.items():
+        bundle = pool.holders[name]
+        if size is not None:
+            names = with_size(bundle, names, size) if name in pool.bundles else names
+        elif not graphs:
+            names = names_to_build(bundle, names, setup)
+        chosen.append((bundle, names))
+    twins = find_twins(pool.holders, [name for _, names in chosen for name in names], setup) if len(chosen) > 1 else {}
+    return [(bundle, [name for name in names if name not in twins]) for bundle, names in chosen]
+
+
+def _named(pool: Pool, graphs: Sequence[str]) -> dict[str, list[str]]:
+    """The engines of these graphs, by bundle; a graph is named with its bundle if there are several."""
+    from costroute_rt.error import ConfigError
+
+    found: dict[str, list[str]] = {}
+    for graph in dict.fromkeys(graphs):
+        stated = graph.partition("/")[0]
+        if stated not in pool.holders and len(pool.holders) > 1:
+            raise ConfigError("graph", graph, f"BUNDLE/COMPONENT/GRAPH, with a bundle among {', '.join(pool.holders)}")
+        name = stated if stated in pool.holders else next(iter(pool.holders))
+        found.setdefault(name, []).append(_full_name(pool.holders[name], graph))
+    return found
 
 
 def _full_name(bundle: Bundle, graph: str) -> str:
     from costroute_rt.engines.bundle.name import find_graph
 
-    return str(find_graph(bundle, graph if graph.startswith(f"{bundle.family}/") else f"{bundle.family}/{graph}"))
+    return str(find_graph(bundle, graph if graph.startswith(f"{bundle.name}/") else f"{bundle.name}/{graph}"))

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from costroute_rt.error import BackendError, BudgetError, BundleError, CostrouteError, EngineError
 
 PROGRAM = "costroute-rt"
-EXPORT = "from Python: costroute_rt.export.checkpoint.checkpoint.export_bundle, with the script in docs/models.md"
-"""How to export a checkpoint, as long as no command does it."""
 _SIZE = re.compile(r".+@(\d+)x(\d+)")
 _PLAIN = re.compile(r"[\w.=+-]+", re.ASCII)
 _REQUIREMENT = re.compile(r"[\w.,<>=!~+\[\]-]+", re.ASCII)
@@ -37,7 +35,7 @@ def command_for(error: CostrouteError) -> str | None:
     commands = {
         Reason.EXISTS: "--force replaces it",
         Reason.FOREIGN: "--overwrite replaces it",
-        Reason.CHECKPOINT: EXPORT,
+        Reason.CHECKPOINT: f"{PROGRAM} export SOURCE -o NEW.bundle",
         Reason.ROUTER: f"{PROGRAM} fit-router",
         Reason.LABELS: f"{PROGRAM} label",
         Reason.SIZE_MISSING: f"{PROGRAM} build-engines --height H --width W",
@@ -155,12 +153,13 @@ def _setup_options(setup: Mapping[str, str] | None) -> list[str]:
 
 
 def _bundle_options(bundle: str | None) -> list[str]:
-    """No options for the shipped bundle."""
+    """No options for the shipped bundle; bundle: may be a pool too."""
     from costroute_rt import shipped_bundle
+    from costroute_rt.engines.bundle.pool_file import is_pool
 
     if bundle is None or _real(bundle) == shipped_bundle():
         return []
-    return [format_option("bundle", str(_real(bundle)))]
+    return [format_option("pool" if is_pool(bundle) else "bundle", str(_real(bundle)))]
 
 
 def _size_options(engine: str | None) -> list[str]:

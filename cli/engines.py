@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from costroute_rt.cli import option
-from costroute_rt.cli.choice import EngineChoice, open_bundle
+from costroute_rt.cli.choice import EngineChoice, open_pool
 from costroute_rt.cli.command import repair_engine
 from costroute_rt.cli.failure import say, say_error, with_command
 from costroute_rt.cli.number import Number
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from costroute_rt.engines.building.usage import Usage
+    from costroute_rt.engines.bundle.bundle import Bundle
+    from costroute_rt.engines.bundle.pool import Pool
     from costroute_rt.engines.store.store import StoredEngine, Verified
 
 DIGEST_SHOWN = 12
@@ -35,12 +37,12 @@ def engines(context: click.Context) -> None:
 
 
 @engines.command("list")
-@option.bundle
+@option.source
 @option.as_json()
-def list_engines(bundle: str | None, as_json: bool) -> None:
+def list_engines(bundle: str | None, pool: str | None, as_json: bool) -> None:
     """List the engines in the store: size, age, cost, what uses them.
 
-    `used by` names candidates of the bundle. An engine whose key has changed is stale: the state names what differs. If
+    `used by` names candidates of the bundle or pool. An engine whose key has changed is stale: the state names what differs. If
     that cannot be determined, the state is unknown, with the reason. A quarantined engine is shown with the reason, and so
     is one that this user must not read. Times are those measured under the condition nearest to the present one. Engines of
     extra stores ($COSTROUTE_EXTRA_STORES) are listed with their store.
@@ -51,10 +53,10 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     """
     from costroute_rt.engines.building.usage import survey
     from costroute_rt.engines.store.store import Store
-    from costroute_rt.family.calls import candidate_names
+    from costroute_rt.family.calls import pool_candidate_names
 
-    store, opened = Store.open(), open_bundle(bundle, verify=False)
-    found = survey(opened, store, candidate_names(opened))
+    store, opened = Store.open(), open_pool(bundle, pool, verify=False)
+    found = survey(_bundles(opened), store, pool_candidate_names(opened))
     if as_json:
         extras = [str(root) for root in store.extras]
         show_json({"store": str(store.root), "extra_stores": extras, "engines": [_to_json(each) for each in found]})
@@ -70,7 +72,7 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
             _ago(now_s - each.stored.used_at_s),
             None if each.cost is None else each.cost.call.median_ms,
             _conditions(each),
-            _users(each.used_by, len(opened.pool)),
+            _users(each.used_by, len(opened.candidates)),
             each.state,
             *([str(root_of(each.stored))] if store.extras else []),
         )
@@ -80,6 +82,13 @@ def list_engines(bundle: str | None, as_json: bool) -> None:
     show_table((*header, *(["store"] if store.extras else [])), rows)
     stores = " and ".join(map(str, (store.root, *store.extras)))
     show(f"\n{len(rows)} engines, {format_bytes(sum(each.disk_bytes for each in found))} in {stores}")
+
+
+def _bundles(pool: Pool) -> list[Bundle]:
+    """All that holds engines; the shipped bundle for a pool without bundles, to have something to compare with."""
+    from costroute_rt import Bundle, shipped_bundle
+
+    return list(pool.holders.values()) or [Bundle.open(shipped_bundle(), verify=False)]
 
 
 def root_of(stored: StoredEngine) -> Path:
@@ -150,9 +159,9 @@ def _to_json(usage: Usage) -> dict[str, Any]:
 @engines.command()
 @click.option("--max-gb", type=Number(min=0), required=True, metavar="GB", help="Size limit of the store, in 10^9 bytes.")
 @click.option("--dry-run", is_flag=True, help="Report what would be removed; remove nothing.")
-@option.bundle
+@option.source
 @option.as_json()
-def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
+def gc(max_gb: float, dry_run: bool, bundle: str | None, pool: str | None, as_json: bool) -> None:
     """Remove engines until the store is small enough, those not used for longest first.
 
     Engines in use are kept, unless they alone exceed --max-gb; so are engines whose status is unknown because a device
@@ -164,10 +173,10 @@ def gc(max_gb: float, dry_run: bool, bundle: str | None, as_json: bool) -> None:
     """
     from costroute_rt.engines.building.usage import collect_garbage
     from costroute_rt.engines.store.store import Store
-    from costroute_rt.family.calls import candidate_names
+    from costroute_rt.family.calls import pool_candidate_names
 
-    store, opened, max_bytes = Store.open(), open_bundle(bundle, verify=False), int(max_gb * 1e9)
-    done = collect_garbage(opened, store, candidate_names(opened), max_bytes, dry_run=dry_run)
+    store, opened, max_bytes = Store.open(), open_pool(bundle, pool, verify=False), int(max_gb * 1e9)
+    done = collect_garbage(_bundles(opened), store, pool_candidate_names(opened), max_bytes, dry_run=dry_run)
     if as_json:
         removed = [{**_to_json(usage), "why": why} for usage, why in done.removed]
         kept = [{**_to_json(usage), "why": error.problem} for usage, error in done.kept]
@@ -235,10 +244,10 @@ def explain(engine: EngineChoice, as_json: bool) -> None:
     """
     from costroute_rt.engines.building.lookup import explain_engines
     from costroute_rt.engines.store.store import Store
-    from costroute_rt.family.calls import engine_names
+    from costroute_rt.family.calls import pool_names
 
-    opened, setup = engine.open_bundle(), engine.setup()
-    found = explain_engines(opened, Store.open(), engine_names(opened), setup)
+    pool, setup, store = engine.open_pool(), engine.setup(), Store.open()
+    found = [each for name, names in pool_names(pool).items() for each in explain_engines(pool.holders[name], store, names, setup)]
     if as_json:
         entries = [
             {

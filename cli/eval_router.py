@@ -39,7 +39,7 @@ def eval_router(
     engine: EngineChoice,
     as_json: bool,
 ) -> None:
-    """Judge a bundle's router on labels kept aside.
+    """Judge the router of a bundle or pool on labels kept aside.
 
     It is compared with each single candidate, random mixing of candidates, more expensive candidates for longer prompts,
     averages, and an oracle that knows the labels of other seeds. Intervals are 95 % over prompts.
@@ -50,11 +50,11 @@ def eval_router(
     """
     from pathlib import Path
 
-    from costroute_rt.export.router.job import Source, evaluate_bundle
+    from costroute_rt.export.router.job import Source, evaluate_pool
 
     setup = engine.setup()
     source = Source(labels=labels, score=score, category=category, setup=setup)
-    found = evaluate_bundle(engine.open_bundle(), source, html=Path(html) if html else None, say=say)
+    found = evaluate_pool(engine.open_pool(), source, html=Path(html) if html else None, say=say)
     if as_json:
         show_json({"fallback": setup.fallback, **found.to_json()})
     else:

@@ -1,4 +1,4 @@
-"""`costroute-rt fit-router`: from a table of labels to a bundle that routes by the prompt."""
+"""`costroute-rt fit-router`: from a table of labels to a bundle or pool that routes by the prompt."""
 
 from __future__ import annotations
 
@@ -23,12 +23,17 @@ KINDS = ("knn", "linear", "mean")
     "--labels", required=True, type=click.Path(), metavar="FILE", help="CSV of labels, as `costroute-rt label` writes it, or your own."
 )
 @click.option(
-    "--output", "-o", required=True, type=click.Path(), metavar="FOLDER", help="Bundle to write: the given one with the new router."
+    "--output",
+    "-o",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Bundle or pool to write: the given one with the new router.  [default: with --pool, that pool]",
 )
 @click.option(
-    "--encoder", default="states", show_default=True, metavar="states|hashed|FOLDER",
-    help="How prompts are read: by the text encoder's states, by their words alone, or by the sentence encoder in FOLDER "
-    "(as transformers or sentence-transformers saved it, or CLIP's; fitting with one needs the export extra).",
+    "--encoder", metavar="states|states:BUNDLE|hashed|FOLDER",
+    help="How prompts are read: by the text encoder's states (of a pool's first bundle, or of the one named), by their words alone, or by "
+    "the sentence encoder in FOLDER (as transformers or sentence-transformers saved it, or CLIP's; fitting with one needs the export "
+    "extra).  [default: states; hashed if no candidate has a bundle]",
 )  # fmt: skip
 @click.option(
     "--estimator", "estimators", multiple=True, type=click.Choice([*KINDS, "transformer"]),
@@ -42,8 +47,8 @@ KINDS = ("knn", "linear", "mean")
 @option.as_json()
 def fit_router(
     labels: str,
-    output: str,
-    encoder: str,
+    output: str | None,
+    encoder: str | None,
     estimators: tuple[str, ...],
     score: str,
     category: str | None,
@@ -60,25 +65,30 @@ def fit_router(
     \b
     costroute-rt fit-router --labels labels.csv -o my-bundle
     costroute-rt gen "a red house by a lake" --bundle my-bundle --max-ms 500
+    costroute-rt fit-router --labels labels.csv --pool desk.pool
     """
+    if output is None and engine.pool is None:
+        raise click.UsageError("give -o FOLDER: the bundle to write", click.get_current_context())
     from pathlib import Path
 
-    from costroute_rt.export.router.job import Source, fit_bundle
+    from costroute_rt.export.router.job import Source, fit_pool
 
     setup = engine.setup()
     source = Source(labels=labels, score=score, category=category, setup=setup)
-    opened = engine.open_bundle()
-    router = fit_bundle(opened, source, Path(output), encoder=encoder, estimators=estimators or KINDS, force=force, say=say)
+    opened = engine.open_pool()
+    target, replaces = (opened.root, True) if output is None else (Path(output), force)
+    reader = encoder or ("states" if opened.bundles else "hashed")
+    router = fit_pool(opened, source, target, encoder=reader, estimators=estimators or KINDS, force=replaces, say=say)
+    output = str(target)
     if as_json:
-        show_json({"fallback": setup.fallback, **describe(router, output)})
+        show_json({"fallback": setup.fallback, ("bundle" if engine.pool is None else "pool"): output, **describe(router)})
     else:
         _show(router, output)
 
 
-def describe(router: Router, output: str) -> dict[str, Any]:
+def describe(router: Router) -> dict[str, Any]:
     """Plain data: the router and its gain."""
     return {
-        "bundle": output,
         "routes_on": router.routes_on,
         "reason": router.reason,
         "encoder": router.encoder.to_json(),

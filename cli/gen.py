@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="With --prompts: make existing images again, and replace other files.")
 @click.option("--no-build", is_flag=True, help="Fail if engines are missing instead of building them.")
 @option.image
+@option.allowed
+@option.memory
 @option.engine
 @option.as_json("Print one JSON object for each image and each failed line, one a line.")
 def gen(
@@ -94,7 +96,7 @@ def gen(
             _make_prompt(prompt, image, names, environment, seed=seed, as_json=as_json)
         elif prompts is not None:
             is_timed = any((total_s, mean_ms, image.max_ms))
-            wanted = None if overwrite else Wanted.of(engine.open_bundle(verify=False), image, is_timed=is_timed)
+            wanted = None if overwrite else Wanted.of(engine.open_pool(verify=False), image, is_timed=is_timed)
             budget = Budget(total_s=total_s, mean_ms=mean_ms, clock=environment.clock) if total_s or mean_ms else None
             code = make_file(prompts, image, names, wanted, environment, seed=seed, budget=budget, as_json=as_json)
             if code:

@@ -59,6 +59,7 @@ def reproduce(settings: Mapping[str, Any]) -> str:
     for name in ("candidate", "negative_prompt", "height", "width", "backend", "provider", "precision"):
         if settings.get(name) not in (None, DEFAULTS.get(name)):
             words += ["--" + name.replace("_", "-"), str(settings[name])]
+    words += [] if settings.get("requested_scheduler") is None else ["--scheduler", str(settings["requested_scheduler"])]
     words += ["--plain-prompt"] if settings.get("plain_prompt") is True else []
     words += ["--", prompt] if prompt.startswith("-") else []
     return " ".join(map(quote, words))
@@ -69,7 +70,8 @@ def _caveat(settings: Mapping[str, Any]) -> str | None:
     if settings.get("replanned"):
         return f"{settings['replanned']} steps were left out to keep a deadline; the command runs all of them"
     if settings.get("family") != SHIPPED_FAMILY:
-        return f"add --bundle with the folder of the {settings.get('family')} bundle, revision {settings.get('revision')}"
+        where = f"the folder of the {settings.get('family')} bundle, revision {settings.get('revision')}"
+        return f"add --bundle with {where}, or --pool with its pool"
     return None
 
 

@@ -32,7 +32,7 @@ MOST_SEEDS = 10_000
     help="CSV of prompts: column prompt, and optionally prompt_id, stated (JSON) and others, which are kept.",
 )
 @click.option("--labels", required=True, type=click.Path(), metavar="FILE", help="CSV to add the rows to; created if it is missing.")
-@click.option("--candidate", "candidates", multiple=True, metavar="NAME", help="Only this candidate; may be repeated.  [default: all]")
+@click.option("--candidate", "named", multiple=True, metavar="NAME", help="Only this candidate; may be repeated.  [default: all]")
 @click.option("--seeds", type=WholeNumber(1, MOST_SEEDS), default=3, show_default=True, help="Images of each prompt by each candidate.")
 @click.option(
     "--first-seed", type=WholeNumber(0, SEED_LIMIT - MOST_SEEDS), default=0, show_default=True, help="Number of the first of them."
@@ -44,12 +44,13 @@ MOST_SEEDS = 10_000
 )  # fmt: skip
 @click.option("--anchors", type=WholeNumber(min=1), metavar="N", help="Only N prompts of the table, spread over it (with --candidate).")
 @option.plain_prompt
+@option.memory
 @option.engine
 @option.as_json()
 def label(
     prompts: str | None,
     labels: str,
-    candidates: tuple[str, ...],
+    named: tuple[str, ...],
     seeds: int,
     first_seed: int,
     scorers: tuple[str, ...],
@@ -70,18 +71,22 @@ def label(
     """
     if anchors is None and prompts is None:
         raise click.UsageError("give --prompts FILE", click.get_current_context())
-    if anchors is not None and not candidates:
+    if anchors is not None and not named:
         raise click.UsageError("--anchors needs --candidate NAME: the new candidate", click.get_current_context())
+    from costroute_rt.error import ConfigError
     from costroute_rt.export.router import labelling
     from costroute_rt.export.router.prompts import read_prompts
     from costroute_rt.export.router.scorers import open_scorers
 
     rows = None if prompts is None else read_prompts(prompts)
-    opened = engine.open_bundle(verify=False)
-    marks = labelling.fingerprints(opened)
-    names = tuple(dict.fromkeys(candidates)) or tuple(marks)
+    opened = engine.open_pool(verify=False)
+    marks = labelling.pool_fingerprints(opened)
+    if not marks:
+        raise ConfigError("pool", str(opened.root), "one with a bundle: there is nothing to make images with")
+    names = tuple(dict.fromkeys(named)) or tuple(marks)
     labelling.check_candidates(names, marks)
-    judges = open_scorers(scorers or ("postcard",), opened)
+    scored = next((bundle for bundle in opened.bundles.values() if "scorer" in bundle.components), next(iter(opened.bundles.values())))
+    judges = open_scorers(scorers or ("postcard",), scored)
     try:
         with engine.open_runtime(building_notice("first use: building")) as runtime, watched() as progress:
             request = labelling.Request(

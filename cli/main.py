@@ -10,11 +10,13 @@ from costroute_rt.cli.build_engines import build_engines
 from costroute_rt.cli.doctor import doctor
 from costroute_rt.cli.engines import engines
 from costroute_rt.cli.eval_router import eval_router
+from costroute_rt.cli.export import export
 from costroute_rt.cli.failure import ReportingGroup, reserve_streams
 from costroute_rt.cli.fit_router import fit_router
 from costroute_rt.cli.gen import gen
 from costroute_rt.cli.info import info
 from costroute_rt.cli.label import label
+from costroute_rt.cli.pool import pool
 from costroute_rt.cli.profile import profile
 from costroute_rt.cli.route import route
 from costroute_rt.cli.text import check_texts
@@ -47,7 +49,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (gen, route, build_engines, engines, profile, label, fit_router, eval_router, info, doctor):
+for command in (gen, route, export, pool, build_engines, engines, profile, label, fit_router, eval_router, info, doctor):
     cli.add_command(command)
 check_texts(cli)
 

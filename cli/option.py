@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
-from costroute_rt.cli.number import Number, WholeNumber
+from costroute_rt.cli.model_choice import CandidateChoice, ModelChoice, candidate_options, model_options
+from costroute_rt.cli.number import Number, Size, WholeNumber
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -19,15 +20,47 @@ def as_json(text: str = "Print one JSON object instead of text.") -> Callable[[C
     return click.option("--json", "as_json", is_flag=True, help=text)
 
 
-def bundle(command: Command) -> Command:
-    """--bundle: which bundle; the shipped one when left out."""
+def source(command: Command) -> Command:
+    """--bundle or --pool: which models; the shipped bundle when both are left out."""
+    options = (
+        click.option("--pool", type=click.Path(), metavar="FOLDER", help="Pool of several bundles to use (`costroute-rt pool` makes one)."),
+        click.option(
+            "--bundle",
+            type=click.Path(),
+            metavar="FOLDER",
+            help="Bundle to use.  [default: the postcard bundle that ships with costroute-rt]",
+        ),
+    )
+    return _apply(options, command)
+
+
+def allowed(command: Command) -> Command:
+    """--candidates, --exclude and --license: which candidates may be used."""
+    options = (
+        click.option("--license", "licenses", callback=split, metavar="NAME,...", help="Use only candidates with these licences."),
+        click.option("--exclude", callback=split, metavar="NAME,...", help="Do not use these candidates."),
+        click.option("--candidates", callback=split, metavar="NAME,...", help="Use only these candidates."),
+    )
+    return _apply(options, command)
+
+
+def memory(command: Command) -> Command:
+    """--max-memory: a limit on the memory of the program."""
     return click.option(
-        "--bundle", type=click.Path(), metavar="FOLDER", help="Bundle to use.  [default: the postcard bundle that ships with costroute-rt]"
+        "--max-memory",
+        type=Size(),
+        metavar="SIZE",
+        help="Memory that the program may have, such as 6GiB: engines leave and are loaded as images need them.  [default: no limit]",
     )(command)
 
 
+def split(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """The names between commas."""
+    return () if text is None else tuple(filter(None, map(str.strip, text.split(","))))
+
+
 def engine(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--bundle, --backend, --provider, --precision, --threads and --allow-fallback, as one `engine: EngineChoice`."""
+    """--bundle, --pool, --backend, --provider, --precision, --threads and --allow-fallback, as one `engine: EngineChoice`."""
     options = (
         click.option(
             "--allow-fallback", is_flag=True, help="If that cannot run on this machine, run ONNX Runtime on the CPU, and report it."
@@ -50,7 +83,7 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
             "--provider", default="auto", show_default=True, metavar="NAME", help="Execution provider of the backend; auto: its usual one."
         ),
         click.option("--backend", default="onnxruntime", show_default=True, metavar="NAME", help="Library that builds and runs engines."),
-        bundle,
+        source,
     )
     return _apply(options, _collected(command, "engine", EngineChoice))
 
@@ -112,6 +145,11 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Quality that one millisecond is worth (lambda in quality - lambda x cost).",
         ),
+        click.option(
+            "--scheduler",
+            metavar="NAME",
+            help="Sample with this instead of the candidate's own: 'DPM++ 2M Karras', 'Euler a', dpmpp_2m/karras, a class of diffusers ...",
+        ),
         click.option("--candidate", metavar="NAME", help="Use this candidate instead of routing (`costroute-rt route` lists them)."),
         click.option("--or-fastest", is_flag=True, help="If nothing fits the budget, run the fastest candidate."),
         click.option(
@@ -123,13 +161,23 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
     return _apply(options, _collected(command, "image", ImageChoice))
 
 
-def _collected(command: Callable[..., Any], name: str, kind: type[EngineChoice] | type[ImageChoice]) -> Callable[..., Any]:
+def model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """SOURCE and what is added to it, as one `model: ModelChoice`."""
+    return _apply(model_options(), _collected(command, "model", ModelChoice))
+
+
+def candidates(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Candidates of an export and how the bundle is written, as one `candidates: CandidateChoice`."""
+    return _apply(candidate_options(), _collected(command, "candidates", CandidateChoice))
+
+
+def _collected(command: Callable[..., Any], name: str, kind: type[Any]) -> Callable[..., Any]:
     """The command, called with the values of these options as one object."""
     names = [field.name for field in fields(kind)]
 
     @wraps(command)
     def call(**values: Any) -> Any:
-        values[name] = kind(**{each: values.pop(each) for each in names})
+        values[name] = kind(**{each: values.pop(each) for each in names if each in values})
         return command(**values)
 
     return call

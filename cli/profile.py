@@ -34,14 +34,18 @@ def profile(
     from costroute_rt.engines.building.lookup import measured_conditions
     from costroute_rt.engines.building.profile import profile_engines
     from costroute_rt.engines.store.store import Store
+    from costroute_rt.error import ConfigError
 
-    opened, setup = engine.open_bundle(), engine.setup()
-    names = choose_names(opened, setup, size=option.check_both(height, width))
+    pool, setup = engine.open_pool(), engine.setup()
+    chosen = choose_names(pool, setup, size=option.check_both(height, width))
     store = Store.open()
     with building_notice("measuring") as progress:
-        costs = profile_engines(opened, store, names, setup, progress=progress)
+        costs = [cost for bundle, names in chosen for cost in profile_engines(bundle, store, names, setup, progress=progress)]
+    if not costs:
+        raise ConfigError("pool", str(pool.root), "one with a bundle: there is no engine to measure")
     now = costs[0].condition
-    others = sorted(measured_conditions(opened, store, names, setup) - {now}, key=now.distance)
+    known = {each for bundle, names in chosen for each in measured_conditions(bundle, store, names, setup)}
+    others = sorted(known - {now}, key=now.distance)
     header = ("graph", "engine", "median_ms", "p95_ms", "spread_ms", "calls", "load_ms")
     rows = [
         (each.engine, each.digest[:12], each.call.median_ms, each.call.p95_ms, each.call.spread_ms, each.call.calls, each.load.median_ms)

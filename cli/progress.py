@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from costroute_rt.engines.building.progress import OpenEvent
+    from costroute_rt.export.bundle.event import ExportEvent
     from costroute_rt.result import StepEvent
 
 _BAR = 20
@@ -148,6 +149,43 @@ class OpeningLine:
         if self._is_shown:
             click.echo("\r\x1b[K", err=True, nl=False)
             self._is_shown = False
+
+
+class ExportLine:
+    """Shows how far an export is: on a terminal in one line with a bar, in a pipe one line when it begins.
+
+    To be called with each event inside `with`, which clears the line.
+    """
+
+    def __init__(self) -> None:
+        self._is_announced = self._is_shown = False
+
+    def __call__(self, event: ExportEvent) -> None:
+        share = "" if event.share is None else f" {event.share:.0%}"
+        text = f"{event.done}/{event.total} {event.part}{share}"
+        self._show(event.done + (event.share or 0.0), event.total, text, f"exporting in {event.total} parts")
+
+    def show_download(self, done_bytes: int, total_bytes: int, file: str) -> None:
+        """Show a download instead."""
+        share = f"{done_bytes / max(total_bytes, 1):.0%}"
+        self._show(done_bytes, total_bytes, f"{share} downloading {file}", f"downloading {total_bytes >> 20} MiB")
+
+    def __enter__(self) -> ExportLine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._is_shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
+            self._is_shown = False
+
+    def _show(self, done: float, total: float, text: str, announcement: str) -> None:
+        if is_on_terminal():
+            full = int(_BAR * done / max(total, 1))
+            click.echo(f"\r[{'#' * full}{'-' * (_BAR - full)}] {printable(text)}\x1b[K", err=True, nl=False)
+            self._is_shown = True
+        elif not self._is_announced:
+            say(announcement)
+            self._is_announced = True
 
 
 def _describe_left(event: OpenEvent, form: str) -> str:

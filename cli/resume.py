@@ -5,52 +5,59 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costroute_rt.cli.choice import ImageChoice
-    from costroute_rt.engines.bundle.bundle import Bundle
+    from costroute_rt.engines.bundle.pool import Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What the settings of every image of a run must be."""
 
-    family: str
-    revision: str
-    height: int
-    width: int
+    sources: Mapping[str, tuple[str, str, int, int]] = field(default_factory=dict)
+    """Family, revision, height and width of the images of each candidate."""
     candidate: str | None
     """None allows any."""
     negative_prompt: str | None
     may_ignore_negative: bool
     """Whether an image without guidance, which ignores negative prompts, is what this run would make."""
     plain_prompt: bool = False
+    scheduler: str | None = None
+    """The name requested; None: the candidate's own."""
 
     @classmethod
-    def of(cls, bundle: Bundle, image: ImageChoice, *, is_timed: bool) -> Wanted:
-        """What this bundle would make for these options. is_timed: whether there is a budget, within which guidance may not fit."""
-        has_guided = any(candidate["guidance_scale"] > 1 for candidate in bundle.pool)
+    def of(cls, pool: Pool, image: ImageChoice, *, is_timed: bool) -> Wanted:
+        """What this pool would make for these options. is_timed: whether there is a budget, within which guidance may not fit."""
+        rows = [(bundle, row) for bundle in pool.bundles.values() for row in bundle.pool]
+        has_guided = any(row["guidance_scale"] > 1 for _, row in rows)
         has_negative = bool(image.negative_prompt and image.negative_prompt.strip())
         return cls(
-            family=bundle.family,
-            revision=bundle.revision,
-            height=image.height or bundle.image.height,
-            width=image.width or bundle.image.width,
+            sources={
+                row["name"]: (bundle.family, bundle.revision, image.height or bundle.image.height, image.width or bundle.image.width)
+                for bundle, row in rows
+            },
             candidate=image.candidate,
             negative_prompt=image.negative_prompt,
             may_ignore_negative=not (has_guided and has_negative) or is_timed or image.candidate is not None,
             plain_prompt=image.plain_prompt,
+            scheduler=image.scheduler,
         )
 
     def allows(self, settings: Mapping[str, Any], prompt: str, seed: int | None) -> bool:
         """Whether an image with these settings is the wanted one. seed: None means any."""
-        expected = {"prompt": prompt, "family": self.family, "revision": self.revision, "height": self.height, "width": self.width}
+        name = settings.get("candidate")
+        found = tuple(settings.get(key) for key in ("family", "revision", "height", "width"))
+        known = self.sources.values() if not isinstance(name, str) or name not in self.sources else [self.sources[name]]
+        if found not in known:
+            return False
+        expected: dict[str, Any] = {"prompt": prompt}
         expected |= {} if seed is None else {"seed": seed}
         expected |= {} if self.candidate is None else {"candidate": self.candidate}
-        if settings.get("plain_prompt", False) != self.plain_prompt:
+        if settings.get("plain_prompt", False) != self.plain_prompt or settings.get("requested_scheduler") != self.scheduler:
             return False
         return all(settings.get(name) == value for name, value in expected.items()) and self._allows_negative(settings)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("prompt")
 @option.image
+@option.allowed
+@option.memory
 @option.engine
 @option.as_json()
 def route(prompt: str, image: ImageChoice, engine: EngineChoice, as_json: bool) -> None:
@@ -53,7 +55,9 @@ def _show(decision: Route) -> None:
         for option in decision.options
     ]
     show_table(("", "candidate", "quality", "+-", "ms", "p95 ms", "memory", "loaded", "why"), rows)
-    show(f"\n{decision.chosen.name}: {one_line(decision.reason)}")
+    show(f"\n{decision.chosen.name}: {one_line(decision.reason)}; sampled with {decision.scheduler}")
+    for name, reason in decision.unfit.items():
+        show(f"{name} cannot serve it: {one_line(reason)}")
     judgement = decision.judgement
     if judgement is not None:
         show(f"quality by {one_line(judgement.basis)}")

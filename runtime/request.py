@@ -31,6 +31,7 @@ class RequestOptions(TypedDict, total=False):
     negative_prompt: str | None
     max_ms: float | None
     candidate: str | None
+    scheduler: str | None
     seed: int | None
     count: int
     height: int | None
@@ -53,6 +54,8 @@ class Request:
     """Budget from the call to uint8 pixels in host memory, all images together; None means no budget: the best candidate runs."""
     candidate: str | None = None
     """Name of the only candidate to consider."""
+    scheduler: str | None = None
+    """Scheduler that replaces the candidates' own, by the name that diffusers, AUTOMATIC1111 or ComfyUI has for it (`DPM++ 2M Karras`)."""
     seed: int | None = None
     """0 or more; image i is made from seed + i. None means a random seed, which the result reports."""
     count: int = 1
@@ -91,6 +94,8 @@ class Request:
             raise ConfigError("count", self.count, f"1 to {MOST_IMAGES}")
         if self.candidate is not None:
             check_name("candidate", self.candidate)
+        if self.scheduler is not None:
+            check_name("scheduler", self.scheduler)
         for name in ("or_fastest", "preview", "plain_prompt"):
             object.__setattr__(self, name, check_flag(name, getattr(self, name)))
         most = LAST_SEED - (self.count - 1)

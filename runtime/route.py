@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -124,8 +125,12 @@ class Route(Value):
     lam: float = 0.0
     """Quality that one millisecond was worth; for a route of a plan, the plan's multiplier."""
     tolerance: float = 0.0
+    scheduler: str = ""
+    """What the image is sampled with, such as `dpmpp_2m karras`."""
     judgement: Judgement | None = None
     """The expected qualities and where they come from."""
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    """Candidates that cannot serve the request, such as its image size, with the reason; they are not among the options."""
 
     def __repr__(self) -> str:
         budget = "" if self.max_ms is None else f" of {self.max_ms:.0f} ms"
@@ -162,9 +167,11 @@ class Route(Value):
             "prompt": self.prompt,
             "max_ms": self.max_ms,
             "chosen": self.chosen.name,
+            "scheduler": self.scheduler,
             "reason": self.reason,
             "lam": self.lam,
             "tolerance": self.tolerance,
             "router": None if self.judgement is None else self.judgement.to_json(),
             "options": [option.to_json() for option in self.options],
+            "unfit": dict(self.unfit),
         }

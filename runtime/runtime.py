@@ -16,6 +16,7 @@ import numpy as np
 
 from costroute_rt.candidate import Candidate
 from costroute_rt.error import CancelledError, ConfigError, EngineError, Reason, StateError, make_closed_error
+from costroute_rt.family.engine_set import Phase
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.job import Job
@@ -74,6 +75,11 @@ class Runtime:
         cls,
         bundle: str | Path | None = None,
         *,
+        pool: str | Path | None = None,
+        candidates: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        licenses: Sequence[str] = (),
+        max_memory_bytes: int | None = None,
         home: str | Path | None = None,
         extra_stores: Sequence[str | Path] = (),
         backend: str = "onnxruntime",
@@ -90,6 +96,10 @@ class Runtime:
     ) -> Runtime:
         """Open the bundle directory `bundle`; None means the `postcard` family that ships with the package.
 
+        pool: directory of a pool of several bundles (`costroute-rt pool` makes one), instead of `bundle`.
+        candidates, exclude, licenses: names of the only candidates to use, names of those not to use, and the only licences to use.
+        max_memory_bytes: limit of this process's memory, for engines on the processor, without `background_build`. Engines are closed and
+            loaded as requests need them, which is part of the predicted times; candidates that cannot fit at all are `Route.unfit`.
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory, else a temporary one of this user.
         extra_stores: directories of stores to read beside it, such as one that ships with an application, before those in
             $COSTROUTE_EXTRA_STORES; nothing is written to them.
@@ -115,13 +125,13 @@ class Runtime:
         Raises BundleError, EngineError (engines missing, stale, not measured), BackendError, ConfigError, CancelledError.
         """
         from costroute_rt.engines.building.progress import Tracker
-        from costroute_rt.family.assembly import open_resources
+        from costroute_rt.family.assembly import open_pool, open_resources
 
         if max_waiting is not None and check_whole("max_waiting", max_waiting) < 0:
             raise ConfigError("max_waiting", max_waiting, "0 or more")
         tracker = Tracker(progress, cancel)
         resources = open_resources(
-            bundle,
+            open_pool(bundle, pool, candidates=candidates, exclude=exclude, licenses=licenses),
             time.perf_counter,
             home=home,
             extra_stores=extra_stores,
@@ -133,6 +143,7 @@ class Runtime:
             build=build,
             background_build=background_build,
             preload=preload,
+            max_memory_bytes=max_memory_bytes,
             tracker=tracker,
         )
         runtime = cls(resources, device=shared_device(resources.setup["provider"]), max_waiting=max_waiting)
@@ -152,8 +163,8 @@ class Runtime:
 
     @property
     def family(self) -> str:
-        """Name of the (first) family."""
-        return self._resources.main_family.name
+        """Name of the (first) family; empty if no candidate has a bundle."""
+        return self._resources.main_family.name if self._resources.families else ""
 
     @property
     def fallback(self) -> str | None:
@@ -236,6 +247,7 @@ class Runtime:
         height: int | None = None,
         width: int | None = None,
         plain_prompt: bool = False,
+        scheduler: str | None = None,
     ) -> list[Route]:
         """Divide one time budget over many prompts; returns the route of each, chosen for the highest total quality.
 
@@ -256,8 +268,9 @@ class Runtime:
             return []
         each_ms = total_ms / len(prompts) if total_ms is not None else mean_ms
         shared = RequestOptions(
-            max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width, plain_prompt=plain_prompt
-        )
+            max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width, plain_prompt=plain_prompt,
+            scheduler=scheduler,
+        )  # fmt: skip
         requests = [self._check(make_request(each.prompt if isinstance(each, Route) else each, **shared)) for each in prompts]
         budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)
         self._check_call()
@@ -269,17 +282,20 @@ class Runtime:
             for each, request in zip(prompts, requests, strict=True)
         ]
         with locating_errors(self._resources):
-            return route_batch(self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided)
+            return route_batch(
+                self._resources, judged, plans, budget_ms, or_fastest=or_fastest, prefers_guided=prefers_guided, scheduler=scheduler
+            )
 
     def _judge(self, request: Request, check: Callable[[], None] | None = None) -> Judgement:
         """The expected quality of each candidate; check: called while other threads judge, what it raises ends the waiting."""
         self._check_call()
         check = check or self._check_usable
         if self._resources.states_source is None and not self._resources.router_calls:
-            return self._resources.quality.judge(self._resources.main_family.words(request), None)
+            return self._resources.quality.judge(self._resources.words(request), None)
         engines = self._resources.engines.lease()
+        engines.phase = Phase(tuple(call.engine for call in self._resources.routing_calls()))
         try:
-            with self._resources.reading.held(check), locating_errors(self._resources):
+            with self._turn_to_judge(check), self._resources.reading.held(check), locating_errors(self._resources):
                 return self._resources.judge(request, engines)
         except StateError:
             stop_if_exiting()
@@ -287,6 +303,23 @@ class Runtime:
         finally:
             engines.release()
             self._finish_closing()
+
+    @contextmanager
+    def _turn_to_judge(self, check: Callable[[], None]) -> Iterator[None]:
+        """Keep the device until the block ends, if engines may have to leave for those of the router."""
+        if not self._resources.takes_turns:
+            yield
+            return
+        self._check_not_nested()
+        ticket = Ticket()
+        self._tickets.add(ticket)
+        self._device.enter(ticket, None)
+        try:
+            with self._device.turn(ticket, check, polls=True):
+                yield
+        finally:
+            self._device.leave(ticket)
+            self._tickets.discard(ticket)
 
     def generate(
         self,
@@ -317,7 +350,7 @@ class Runtime:
         """
         self._check_call()
         self._check_not_nested()
-        return self._open_stream(self._check(make_request(prompt, **options)), cancel)
+        return self._open_stream(self._check_runnable(make_request(prompt, **options)), cancel)
 
     def _open_stream(self, request: Request, cancel: threading.Event | None) -> Stream:
         self._check_call()
@@ -360,7 +393,7 @@ class Runtime:
     ) -> Job:
         """A job; pauses: whether `on_step` may take its time."""
         check_callback("on_step", on_step)
-        stream = self._open_stream(self._check(make_request(prompt, **options)), cancel)
+        stream = self._open_stream(self._check_runnable(make_request(prompt, **options)), cancel)
         stream.enter_queue()
         return Job(stream, on_step, pauses=pauses)
 
@@ -428,10 +461,27 @@ class Runtime:
             self._calling.back = False
 
     def _check(self, request: Request) -> Request:
-        """The request; raises ConfigError if its candidate does not exist or a candidate's family cannot make images of its size."""
-        for candidate in self._resources.candidates(request):
-            self._resources.family(candidate).size(request)
+        """The request; raises ConfigError if its candidate does not exist, or none can make images of its size or run its scheduler."""
+        problems, candidates = list[ConfigError | EngineError](), [each for each in self._resources.candidates(request) if each.has_bundle]
+        for candidate in candidates:
+            family = self._resources.family(candidate)
+            try:
+                size = family.size(request)
+                if request.scheduler is not None:
+                    family.plan(candidate, size, request.scheduler)
+            except (ConfigError, EngineError) as error:
+                problems.append(error)
+        if problems and len(problems) == len(candidates):
+            raise problems[0]
         return request
+
+    def _check_runnable(self, request: Request) -> Request:
+        """`_check`, and raises ConfigError if no candidate that the request allows has a bundle."""
+        allowed = self._resources.candidates(request)
+        if not any(each.has_bundle for each in allowed):
+            expected = "a candidate with a bundle: this pool has only labels of it"
+            raise ConfigError("candidate", ", ".join(each.name for each in allowed), expected)
+        return self._check(request)
 
     def preload(self, *, progress: OnOpen | None = None, cancel: threading.Event | None = None) -> None:
         """Load every engine of the pool and run each once, so that no request spends time on it. Raises EngineError, CancelledError.
@@ -511,7 +561,8 @@ class Runtime:
     def __repr__(self) -> str:
         setup, state = self._resources.setup, ", closed" if self._is_closed else ""
         engines = f"{setup['backend']} {setup['provider']} {setup['precision']}"
-        return f"<Runtime {self.family}: {len(self.candidates)} candidates on {engines}{state}>"
+        families = "+".join(self._resources.families) or "without bundles"
+        return f"<Runtime {families}: {len(self.candidates)} candidates on {engines}{state}>"
 
     def __enter__(self) -> Runtime:
         return self

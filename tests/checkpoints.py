@@ -6,16 +6,19 @@ Every block type of the real models is present. Weights are scaled so that the n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from costroute_rt.export.checkpoint.source.parameter.of_class import parameters
+from tests.ldm_layout import clip_to_open_clip, unet_to_ldm, vae_to_ldm
 from tests.tensor_file import Tensors, write_safetensors
+from tests.torch_file import write_torch_file
 
 Config = dict[str, Any]
+Array = np.ndarray[Any, Any]
 MERGES = ["t h", "th e</w>", "c a", "ca t</w>", "i n", "in g</w>", "' s</w>", "a t", "r e", "re d</w>", "f o", "fo x</w>"]
 START, END = "<|startoftext|>", "<|endoftext|>"
 TOKENS = 77
@@ -97,6 +100,98 @@ def write_sdxl_folder(path: Path, **options: Any) -> Path:
     return write_folder(path, "StableDiffusionXLPipeline", SDXL, **options)
 
 
+_POSITION_IDS = "cond_stage_model.transformer.text_model.embeddings.position_ids"
+_WIDE_CLIP = _CLIP | {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 1, "vocab_size": 49408}
+SD15_FILE: dict[str, Config] = {
+    "unet": _UNET | {"block_out_channels": [64, 128], "cross_attention_dim": 64, "attention_head_dim": 8},
+    "vae": _VAE,
+    "text_encoder": _WIDE_CLIP,
+}
+"""Settings of the networks in tiny single files; all that shapes do not tell is as in the published models."""
+SD2_FILE = SD15_FILE | {
+    "unet": SD15_FILE["unet"] | {"use_linear_projection": True, "attention_head_dim": [1, 2]},
+    "text_encoder": _WIDE_CLIP | {"hidden_act": "gelu"},
+}
+SDXL_FILE: dict[str, Config] = {
+    "unet": SDXL["unet"] | {
+        "block_out_channels": [64, 64, 128], "attention_head_dim": [1, 1, 2], "cross_attention_dim": 64 + 128,
+        "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 48 + 6 * 256,
+    },
+    "vae": SDXL["vae"],
+    "text_encoder": _WIDE_CLIP,
+    "text_encoder_2": _WIDE_CLIP | {
+        "architectures": ["CLIPTextModelWithProjection"], "hidden_act": "gelu", "hidden_size": 128, "num_attention_heads": 2,
+        "projection_dim": 48,
+    },
+}  # fmt: skip
+
+
+def write_sd15_single_file(path: Path, **options: Any) -> Path:
+    """As v1-5-pruned-emaonly.safetensors; options: those of `write_single_file`."""
+    return write_single_file(path, sd15_single_file(), **options)
+
+
+def write_sd2_single_file(path: Path, **options: Any) -> Path:
+    """As v2-1_768-nonema-pruned.safetensors."""
+    return write_single_file(path, sd2_single_file(), **options)
+
+
+def write_sdxl_single_file(path: Path, **options: Any) -> Path:
+    """As sd_xl_base_1.0.safetensors."""
+    return write_single_file(path, sdxl_single_file(), **options)
+
+
+def sd15_single_file(seed: int = 0) -> dict[str, Array]:
+    """The tensors of such a file by name."""
+    tensors = {name: make_tensors(config, seed=seed) for name, config in SD15_FILE.items()}
+    return to_single_file("sd1", SD15_FILE, tensors) | {_POSITION_IDS: np.arange(TOKENS)[None]}
+
+
+def sd2_single_file(seed: int = 0) -> dict[str, Array]:
+    """The tensors of such a file by name; its text encoder has one layer more than is used, and a projection."""
+    tensors = {name: make_tensors(config, seed=seed) for name, config in SD2_FILE.items()}
+    layers = SD2_FILE["text_encoder"]["num_hidden_layers"]
+    longer = make_tensors(SD2_FILE["text_encoder"] | {"num_hidden_layers": layers + 1}, seed=seed)
+    tensors["text_encoder"] |= {name: tensor for name, tensor in longer.items() if f".layers.{layers}." in name}
+    return to_single_file("sd2", SD2_FILE, tensors) | {"cond_stage_model.model.text_projection": np.eye(64, dtype=np.float32)}
+
+
+def sdxl_single_file(seed: int = 0) -> dict[str, Array]:
+    """The tensors of such a file by name."""
+    tensors = {name: make_tensors(config, seed=seed) for name, config in SDXL_FILE.items()}
+    return to_single_file("sdxl", SDXL_FILE, tensors) | {"conditioner.embedders.1.model.logit_scale": np.ones((), np.float32)}
+
+
+def to_single_file(
+    family: str, configs: Mapping[str, Config], tensors: Mapping[str, Tensors], join: Callable[[list[Array]], Array] = np.concatenate
+) -> dict[str, Array]:
+    """The tensors of all networks by the names of a single file. join: makes one tensor of several."""
+    found = unet_to_ldm(tensors["unet"], configs["unet"]) | vae_to_ldm(tensors["vae"])
+    if family == "sd2":
+        return found | _prefixed("cond_stage_model.model.", clip_to_open_clip(tensors["text_encoder"], join))
+    if family == "sd1":
+        return found | _prefixed("cond_stage_model.transformer.", tensors["text_encoder"])
+    found |= _prefixed("conditioner.embedders.0.transformer.", tensors["text_encoder"])
+    return found | _prefixed("conditioner.embedders.1.model.", clip_to_open_clip(tensors["text_encoder_2"], join))
+
+
+def _prefixed(prefix: str, tensors: Tensors) -> dict[str, Array]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def write_single_file(
+    path: Path, tensors: Tensors, *, dtype: str = "F16", metadata: Mapping[str, str] | None = None, **others: Any
+) -> Path:
+    """A file of the whole model, in torch's format if it is called .ckpt; returns `path`.
+
+    others: further tensors, such as `v_pred=np.zeros(0)`, or None for names that are left out.
+    """
+    changed = {name: tensor for name, tensor in {**tensors, **others}.items() if tensor is not None}
+    if path.suffix == ".ckpt":
+        return write_torch_file(path, changed, dtype=dtype, inside="state_dict", global_step=470_000)
+    return write_safetensors(path, changed, dtype=dtype, metadata=metadata)
+
+
 def write_folder(
     path: Path,
     pipeline: str,
@@ -105,12 +200,14 @@ def write_folder(
     dtype: str = "F16",
     variant: str | None = None,
     shards: int = 1,
+    extension: str = "safetensors",
     seed: int = 0,
     changes: Mapping[str, Config] | None = None,
 ) -> Path:
     """A folder as diffusers' save_pretrained writes it; returns `path`.
 
     dtype: F32, F16 or BF16. variant: in the names of the weight files. shards: weight files of each network; several have an index.
+    extension: safetensors, or bin for files of torch.
     changes: settings by folder that replace those of `configs`; `model_index` for entries of the index.
     """
     changed = dict(changes or {})
@@ -129,14 +226,14 @@ def write_folder(
             write_json(path / name / "scheduler_config.json", config)
             continue
         write_json(path / name / "config.json", config)
-        write_weights(path / name, make_tensors(config, seed=seed), dtype=dtype, variant=variant, shards=shards)
+        write_weights(path / name, make_tensors(config, seed=seed), dtype=dtype, variant=variant, shards=shards, extension=extension)
     if pipeline == "StableDiffusionXLPipeline":
         index["force_zeros_for_empty_prompt"] = True
     write_json(path / "model_index.json", index | changed.get("model_index", {}))
     return path
 
 
-def make_tensors(config: Config, *, seed: int = 0) -> Tensors:
+def make_tensors(config: Config, *, seed: int = 0) -> dict[str, Array]:
     """Random float32 weights of the class that a configuration names, by parameter."""
     class_name = config["_class_name"] if "_class_name" in config else config["architectures"][0]
     generator = np.random.default_rng(seed)
@@ -151,21 +248,23 @@ def _random(generator: np.random.Generator, name: str, shape: tuple[int, ...]) -
     return values / np.float32(np.sqrt(np.prod(shape[1:]))) if "embedding.weight" not in name else 0.1 * values
 
 
-def write_weights(folder: Path, tensors: Tensors, *, dtype: str = "F16", variant: str | None = None, shards: int = 1) -> None:
-    """The weight file of one network, or several with an index; named as transformers does in folders of text encoders."""
-    stem = "model" if folder.name.startswith("text_encoder") else "diffusion_pytorch_model"
-    middle = f".{variant}" if variant else ""
+def write_weights(
+    folder: Path, tensors: Tensors, *, dtype: str = "F16", variant: str | None = None, shards: int = 1, extension: str = "safetensors"
+) -> None:
+    """The weight file of one network, or several with an index, named as diffusers and transformers do."""
+    is_encoder, is_torch = folder.name.startswith("text_encoder"), extension == "bin"
+    stem = ("pytorch_model" if is_torch else "model") if is_encoder else "diffusion_pytorch_model"
+    middle, write = f".{variant}" if variant else "", write_torch_file if is_torch else write_safetensors
     if shards == 1:
-        write_safetensors(folder / f"{stem}{middle}.safetensors", tensors, dtype=dtype, metadata={"format": "pt"})
+        write(folder / f"{stem}{middle}.{extension}", tensors, dtype=dtype)
         return
-    names, weight_map = list(tensors), {}
+    names, weight_map = list(tensors), dict[str, str]()
     for shard in range(shards):
         part = names[shard::shards]
-        file = f"{stem}{middle}-{shard + 1:05d}-of-{shards:05d}.safetensors"
-        write_safetensors(folder / file, {name: tensors[name] for name in part}, dtype=dtype)
+        file = f"{stem}{middle}-{shard + 1:05d}-of-{shards:05d}.{extension}"
+        write(folder / file, {name: tensors[name] for name in part}, dtype=dtype)
         weight_map |= dict.fromkeys(part, file)
-    index = f"{stem}.safetensors.index{middle}.json"
-    write_json(folder / index, {"metadata": {}, "weight_map": weight_map})
+    write_json(folder / f"{stem}.{extension}.index{middle}.json", {"metadata": {}, "weight_map": weight_map})
 
 
 def write_tokenizer(folder: Path, *, pad: str = END) -> Config:

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -65,7 +66,7 @@ class Repository:
     changed: dict[str, bytes] = field(default_factory=dict)
     """What is served instead of some files, which are listed with the hashes of `files`."""
 
-    @property
+    @cached_property
     def commit(self) -> str:
         digest = hashlib.sha1(usedforsecurity=False)
         for name, data in sorted(self.files.items()):

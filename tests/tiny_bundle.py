@@ -72,10 +72,10 @@ class Graph:
         return {key: {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in side.items()} for key, side in sides.items()}
 
 
-def write_tiny_bundle(root: Path, seed: int = 0, *, prompt_syntax: str | None = None) -> Bundle:
+def write_tiny_bundle(root: Path, seed: int = 0, *, hidden: int = 64, prompt_syntax: str | None = None) -> Bundle:
     """Write the bundle into `root`, a new or empty directory, and open it.
 
-    prompt_syntax: that of the manifest; with one, denoisers take the states of several chunks.
+    hidden: channels of the larger denoiser. prompt_syntax: that of the manifest; with one, denoisers take the states of several chunks.
     """
     rng = np.random.default_rng(seed)
     for folder in ("text_encoder", "unet", "unet_turbo", "vae", "scorer", "tokenizer"):
@@ -83,7 +83,7 @@ def write_tiny_bundle(root: Path, seed: int = 0, *, prompt_syntax: str | None = 
     tokens = write_tokenizer(root / "tokenizer" / "tokenizer.json")
     graphs = dict(_write_text(root, rng, tokens))
     axis = "sequence" if prompt_syntax is None else "text_tokens"
-    graphs |= dict(_write_denoiser(root / "unet", rng, axis, hidden=64, blocks=6, has_condition=True))
+    graphs |= dict(_write_denoiser(root / "unet", rng, axis, hidden=hidden, blocks=6, has_condition=True))
     graphs |= dict(_write_denoiser(root / "unet_turbo", rng, axis, hidden=16, blocks=1, has_condition=False))
     graphs |= dict(_write_vae(root, rng)) | dict(_write_scorer(root, rng))
     manifest = _manifest(graphs)

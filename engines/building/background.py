@@ -111,6 +111,7 @@ def start_builder(bundle: Bundle, store: Store, names: Sequence[str], setup: Set
         raise EngineError(problem, reason=Reason.NO_PROCESS, path=sys.executable or None)
     job = {
         "bundle": str(bundle.root),
+        "alias": bundle.alias,
         "store": [os.path.abspath(root) for root in (store.root, *store.extras)],
         "names": list(names),
         "setup": setup.to_json(),
@@ -167,7 +168,8 @@ def build_job(job: dict[str, Any], report_share: Callable[[Event], object] = lam
     report_share: called with an event whenever more of an engine is built, if its backend reports that.
     """
     root, *extras = map(Path, job["store"])
-    bundle, store = Bundle.open(job["bundle"], verify=False), Store(root, tuple(extras))
+    bundle = replace(Bundle.open(job["bundle"], verify=False), alias=job.get("alias"))
+    store = Store(root, tuple(extras))
     setup, replaced = Setup(**job["setup"]), Setup(**job["replaced"])
     ready = []
     for name in job["names"]:

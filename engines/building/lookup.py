@@ -38,7 +38,7 @@ def make_key(bundle: Bundle, name: str, tool: Backend, spec: BuildSpec) -> Engin
     path = bundle.graph_path(found.component, found.graph)
     device_name, driver = tool.device(spec)
     return EngineKey(
-        graph=str(found._replace(size=None)),
+        graph=str(found._replace(family=bundle.family, size=None)),
         weights_sha256=bundle.weights_sha256(found.component),
         graph_sha256=bundle.files[path].sha256,
         backend=tool.name,

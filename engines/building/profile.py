@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from costroute_rt.engines.building.progress import OnOpen, Stage, Step, Tracker
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.machine.condition import Condition
+from costroute_rt.engines.machine.memory import give_back_memory, peak_bytes, resident_bytes, restart_peak
 from costroute_rt.engines.store.cost import COSTS, CallCost, EngineCost
 from costroute_rt.engines.store.store import Store, StoredEngine
 from costroute_rt.error import EngineError, Reason
@@ -126,14 +128,27 @@ def _measure(
     with ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {}
         loads: dict[str, list[float]] = {}
+        memory: dict[str, tuple[int | None, int | None]] = {}
+        first: dict[str, float] = {}
         for name, entry in stored.items():
             tracker.start(Stage.MEASURE, name)
             spec = setup.spec(bundle, name)
-            engine, loads[name] = _load(tool, store, entry, spec, clock, repeats)
-            calls[name] = example_call(stack.enter_context(engine), bundle, name, setup)
+            loads[name] = _time_loads(tool, store, entry, spec, clock, repeats - 1)
+            give_back_memory()
+            with _watched_memory() as found:
+                engine, load_ms = _load(tool, store, entry, spec, clock)
+                calls[name] = example_call(stack.enter_context(engine), bundle, name, setup)
+                start = clock()
+                calls[name]()
+                first[name] = (clock() - start) * 1e3
+            loads[name].append(load_ms)
+            memory[name] = found.describe(engine.resident_bytes)
         tracker.start(Stage.MEASURE, None)
         times = _time_in_turns(calls, clock, limit_s, tracker.tick)
-    return [_keep(store, name, stored[name], condition, times[name], loads[name]) for name in stored]
+    # A first run is slower: it touches all weights. That is part of what loading costs.
+    slower = {name: max(first[name] - float(np.median(times[name])), 0.0) for name in stored}
+    added = {name: [ms + slower[name] for ms in loads[name]] for name in stored}
+    return [_keep(store, name, stored[name], condition, times[name], added[name], memory[name]) for name in stored]
 
 
 def summarize(times_ms: list[float]) -> CallCost:
@@ -159,17 +174,51 @@ def _time_in_turns(
     return {name: found[_WARM_UP:] for name, found in times.items()}
 
 
-def _load(tool: Backend, store: Store, stored: StoredEngine, spec: BuildSpec, clock: Clock, repeats: int) -> tuple[Engine, list[float]]:
-    """The engine, and how long opening it took, a few times over; checking its hashes is part of it."""
+def _load(tool: Backend, store: Store, stored: StoredEngine, spec: BuildSpec, clock: Clock) -> tuple[Engine, float]:
+    """The engine, and how many milliseconds opening it took; checking its hashes is part of it."""
+    start = clock()
+    checked = store.find(stored.key)
+    engine = tool.open((checked or stored).path, spec, stored.key)
+    return engine, (clock() - start) * 1e3
+
+
+def _time_loads(tool: Backend, store: Store, stored: StoredEngine, spec: BuildSpec, clock: Clock, repeats: int) -> list[float]:
+    """Milliseconds of opening the engine, so many times."""
     times = []
-    for attempt in range(repeats):
-        start = clock()
-        checked = store.find(stored.key)
-        engine = tool.open((checked or stored).path, spec, stored.key)
-        times.append((clock() - start) * 1e3)
-        if attempt < repeats - 1:
-            engine.close()
-    return engine, times
+    for _ in range(repeats):
+        engine, ms = _load(tool, store, stored, spec, clock)
+        engine.close()
+        times.append(ms)
+    return times
+
+
+@dataclass
+class _Memory:
+    """Memory of this process before and after some work."""
+
+    before: int | None = None
+    after: int | None = None
+    peak: int | None = None
+
+    def describe(self, least_bytes: int) -> tuple[int | None, int | None]:
+        """Bytes that the work added, and the most that it had in between; at least those of the engine's files.
+
+        None where the system does not say.
+        """
+        if self.before is None or self.after is None:
+            return None, None
+        added = max(self.after - self.before, least_bytes)
+        return added, added if self.peak is None else max(self.peak - self.before, added)
+
+
+@contextmanager
+def _watched_memory() -> Iterator[_Memory]:
+    """Fills in the memory at the start and end of the block, and the most in between where the system can say it."""
+    found = _Memory(before=resident_bytes())
+    has_peak = restart_peak()
+    yield found
+    found.after = resident_bytes()
+    found.peak = peak_bytes() if has_peak else None
 
 
 def example_call(engine: Engine, bundle: Bundle, name: str, setup: Setup) -> Callable[[], object]:
@@ -200,7 +249,23 @@ def _known_costs(bundle: Bundle, store: Store, names: Iterable[str], setup: Setu
     return costs, missing
 
 
-def _keep(store: Store, name: str, stored: StoredEngine, condition: Condition, times: list[float], loads: list[float]) -> EngineCost:
-    cost = EngineCost(engine=name, digest=stored.digest, condition=condition, call=summarize(times), load=summarize(loads))
+def _keep(
+    store: Store,
+    name: str,
+    stored: StoredEngine,
+    condition: Condition,
+    times: list[float],
+    loads: list[float],
+    memory: tuple[int | None, int | None],
+) -> EngineCost:
+    cost = EngineCost(
+        engine=name,
+        digest=stored.digest,
+        condition=condition,
+        call=summarize(times),
+        load=summarize(loads),
+        memory_bytes=memory[0],
+        peak_bytes=memory[1],
+    )
     write_cost(store, stored, cost)
     return cost

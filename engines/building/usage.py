@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from costroute_rt.engines.backends.key import FieldDifference
 from costroute_rt.engines.backends.setup import Setup
@@ -66,16 +66,25 @@ class Collection:
     after_bytes: int
 
 
-def survey(bundle: Bundle, store: Store, users: Mapping[str, Container[str]]) -> list[Usage]:
+def survey(bundle: Bundle | Sequence[Bundle], store: Store, users: Mapping[str, Container[str]]) -> list[Usage]:
     """Every directory of the store and its extra stores, damaged ones too, by graph.
 
-    users: the engines that each candidate needs; a name without a size counts for every size.
+    bundle: one, or all of a pool. users: the engines that each candidate needs; a name without a size counts for every size.
     """
-    return [_describe(bundle, store, stored, users) for stored in store.everything()]
+    bundles = [bundle] if isinstance(bundle, Bundle) else bundle
+    return [_describe_best(bundles, store, stored, users) for stored in store.everything()]
+
+
+def _describe_best(bundles: Sequence[Bundle], store: Store, stored: StoredEngine, users: Mapping[str, Container[str]]) -> Usage:
+    """Beside what the bundle needs that it is nearest to; used by the candidates of all bundles."""
+    found = [_describe(bundle, store, stored, users) for bundle in bundles]
+    best = min(found, key=lambda each: (any(d.field == "graph" for d in each.differences), len(each.differences)))
+    return replace(best, used_by=tuple(dict.fromkeys(name for each in found for name in each.used_by)))
 
 
 def _describe(bundle: Bundle, store: Store, stored: StoredEngine, users: Mapping[str, Container[str]]) -> Usage:
-    graph, size = stored.key.graph, known_size(bundle, stored.key.shapes)
+    family, _, rest = stored.key.graph.partition("/")
+    graph, size = f"{bundle.name if family == bundle.family else family}/{rest}", known_size(bundle, stored.key.shapes)
     name = graph
     with suppress(ConfigError):  # it is none of this bundle's
         name = with_size(bundle, [graph], size)[0] if size is not None else str(find_graph(bundle, graph))
@@ -95,7 +104,7 @@ def _describe(bundle: Bundle, store: Store, stored: StoredEngine, users: Mapping
 
 
 def collect_garbage(
-    bundle: Bundle,
+    bundle: Bundle | Sequence[Bundle],
     store: Store,
     users: Mapping[str, Container[str]],
     max_bytes: int,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from costroute_rt.engines.bundle.digest import HashFiles, sha256_file, sha256_files
+from costroute_rt.engines.bundle.digest import HashFiles, sha256_files
 from costroute_rt.engines.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -74,6 +74,13 @@ class Bundle:
     None means that the bundle has no router, and routing uses `quality` alone.
     """
     manifest_sha256: str
+    alias: str | None = None
+    """Its name in a pool, where that is not the family's; two bundles of one family have different ones."""
+
+    @property
+    def name(self) -> str:
+        """The first part of the names of its engines: the family, or the alias that a pool gives it."""
+        return self.alias or self.family
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Bundle:
@@ -93,7 +100,7 @@ class Bundle:
         fail = _fail_at(root / MANIFEST)
         section = parse_section(data, fail)
         bundle = cls(root=root, manifest_sha256=hashlib.sha256(data).hexdigest(), **parse_manifest(section))
-        bundle._check_places()
+        bundle.check_places()
         if verify:
             bundle.verify()
         return bundle
@@ -109,7 +116,7 @@ class Bundle:
         found = self.components.get(component)
         if found is None or graph not in found.graphs:
             known = ", ".join(f"{name}/{key}" for name, each in self.components.items() for key in each.graphs)
-            raise BundleError(self.root / MANIFEST, f"family {self.family} has no graph {component}/{graph}", f"it has {known}")
+            raise BundleError(self.root / MANIFEST, f"family {self.name} has no graph {component}/{graph}", f"it has {known}")
         return found.graphs[graph]
 
     def read(self, name: str, folder: Path | None = None, most_bytes: int | None = None) -> bytes:
@@ -149,10 +156,12 @@ class Bundle:
         """Check one graph, as `verify` does; weights are those of all components that use it."""
         from costroute_rt.engines.bundle.graph_check import check_graph  # loads NumPy
 
-        used = {file for component in self.components.values() if name in component.graphs.values() for file in component.weights}
-        weights = {file: self.files[file].bytes for file in used}
+        users = [component for component in self.components.values() if name in component.graphs.values()]
+        weights = {file: self.files[file].bytes for component in users for file in component.weights}
+        own_bytes = sum(self.weights_bytes(component.name) for component in users)
         try:
-            check_graph(name, self.read(name, folder), weights, folder or self.root, lambda file: _fail_at(self.path(file)), finite)
+            data = self.read(name, folder)
+            check_graph(name, data, weights, own_bytes, folder or self.root, lambda file: _fail_at(self.path(file)), finite)
         except OSError as error:
             raise BundleError(error.filename or self.root, f"a file of the bundle cannot be read: {_reason(error)}", _REMEDY) from error
 
@@ -190,10 +199,10 @@ class Bundle:
         """What an engine is built from: the graph, and the weights of its component."""
         return self.graph_path(component, graph), *self.components[component].weights
 
-    def verify_graph(self, component: str, graph: str, folder: Path | None = None) -> Path:
+    def verify_graph(self, component: str, graph: str, folder: Path | None = None, *, hash_files: HashFiles = sha256_files) -> Path:
         """Verify one graph and its weights before a build, in the bundle or in `folder`; returns the path of the ONNX file there."""
         names = self.graph_files(component, graph)
-        self.verify(*names, folder=folder)
+        self.verify(*names, folder=folder, hash_files=hash_files)
         return (folder or self.root) / names[0]
 
     def weights_sha256(self, component: str) -> str:
@@ -202,10 +211,11 @@ class Bundle:
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else "none"
 
     def weights_bytes(self, component: str) -> int:
-        """Size of a component's weight files."""
-        return sum(self.files[name].bytes for name in self.components[component].weights)
+        """Size of a component's weights: those it says are its own, else all of its weight files."""
+        found = self.components[component]
+        return sum(self.files[name].bytes for name in found.weights) if found.weights_bytes is None else found.weights_bytes
 
-    def _check_places(self) -> None:
+    def check_places(self) -> None:
         folders = dict[Path, Path]()
         for name, entry in self.files.items():
             path = self.root / name
@@ -231,11 +241,14 @@ def seal_bundle(root: Path, manifest: Mapping[str, Any]) -> Bundle:
     """
     own = {MANIFEST, MANIFEST_SHA256}
     paths = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    files = {name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for name, path in paths.items() if name not in own}
+    digests = sha256_files(path for name, path in paths.items() if name not in own)
+    files = {name: {"sha256": digests[path], "bytes": path.stat().st_size} for name, path in paths.items() if path in digests}
     data = canonical_json({**manifest, "format": FORMAT, "format_version": FORMAT_VERSION, "files": files})
     (root / MANIFEST).write_bytes(data)
     (root / MANIFEST_SHA256).write_text(hashlib.sha256(data).hexdigest() + "\n", encoding="ascii")
-    return Bundle.open(root)
+    bundle = Bundle.open(root, verify=False)
+    bundle.verify(hash_files=lambda listed: {path: digests[root / path.relative_to(bundle.root)] for path in listed})
+    return bundle
 
 
 def _read_manifest(root: Path) -> bytes:

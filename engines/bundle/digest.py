@@ -28,13 +28,20 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_files(paths: Iterable[Path]) -> dict[Path, str]:
-    """SHA-256 of each file; large ones are hashed in parallel."""
-    listed = list(paths)
-    if sum(path.stat().st_size for path in listed) < _SERIAL_BYTES:
-        return {path: sha256_file(path) for path in listed}
+    """SHA-256 of each file; large ones are hashed in parallel, and a file with several names (hard links) once."""
+    states = {path: path.stat() for path in paths}
+    first: dict[tuple[int, int], Path] = {}
+    same = {path: first.setdefault((state.st_dev, state.st_ino), path) for path, state in states.items()}
+    digests = _hash_all({path: states[path].st_size for path in first.values()})
+    return {path: digests[one] for path, one in same.items()}
+
+
+def _hash_all(sizes: Mapping[Path, int]) -> dict[Path, str]:
+    if sum(sizes.values()) < _SERIAL_BYTES:
+        return {path: sha256_file(path) for path in sizes}
 
     from concurrent.futures import ThreadPoolExecutor
 
-    by_size = sorted(listed, key=lambda path: path.stat().st_size, reverse=True)
+    by_size = sorted(sizes, key=lambda path: sizes[path], reverse=True)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return dict(zip(by_size, pool.map(sha256_file, by_size), strict=True))

@@ -24,11 +24,18 @@ Region = tuple[str, int, int, str]
 
 
 def check_graph(
-    name: str, data: bytes, weights: Mapping[str, int], folder: Path, fail_at: Callable[[str], Fail], finite: set[Region] | None
+    name: str,
+    data: bytes,
+    weights: Mapping[str, int],
+    own_bytes: int,
+    folder: Path,
+    fail_at: Callable[[str], Fail],
+    finite: set[Region] | None,
 ) -> None:
     """Check the content of a graph; calls what `fail_at` returns with what is wrong. Raises OSError where the weights cannot be read.
 
     name: of the graph, in the bundle. weights: the weight files that it may use, with their sizes in bytes.
+    own_bytes: size of the part of them that belongs to the components of the graph.
     folder: the weights are read below it. fail_at: reports problems of a file of the bundle.
     finite: parts of weight files that are known to be finite; gets those of this graph. Without it, weights are not read.
     """
@@ -41,7 +48,7 @@ def check_graph(
     for each in tensors:
         if each.offset + each.length > weights[files[each.location]]:
             fail(f"its external data in {each.location} end after the end of that file")
-    if sum(each.length for each in tensors) > _MOST_USES * sum(weights[file] for file in set(files.values())):
+    if sum(each.length for each in tensors) > _MOST_USES * min(own_bytes, sum(weights[file] for file in set(files.values()))):
         fail(f"it uses its weights more than {_MOST_USES} times")
     if finite is None:
         return

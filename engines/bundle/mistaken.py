@@ -16,6 +16,8 @@ _PIPELINE = "model_index.json"
 _CHECKPOINT_SUFFIXES = {".bin", ".ckpt", ".gguf", ".msgpack", ".onnx", ".pt", ".pth", ".safetensors", ".sft"}
 _ARCHIVE_SUFFIXES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".whl", ".xz", ".zip", ".zst"}
 _HUB_NAME = re.compile(r"(?:https?://huggingface\.co/|hf://|huggingface\.co/)?[\w-][\w.-]*/[\w-][\w.-]*/?(?:@\w+|/tree/[\w.-]+)?")
+POOL_JSON = "pool.json"
+"""The file that makes a folder a pool."""
 _MOST_ENTRIES = 1000
 """Of a folder that are looked at."""
 
@@ -55,6 +57,8 @@ def _mistaken_folder(path: Path) -> BundleError | None:
         return _not_a_bundle(path, f"it is not a bundle, but holds {len(bundles)} of them", "name one of these folders")
     if os.path.isfile(path.parent / MANIFEST):
         return _not_a_bundle(path, "it is a part of a bundle", f"name the whole bundle: {path.parent}")
+    if POOL_JSON in names:
+        return _not_a_bundle(path, "it is a pool of bundles, not a bundle", "open it as a pool")
     if _PIPELINE in names:
         return _checkpoint(path, "it is a diffusers checkpoint, not a bundle", _EXPORT)
     if any(os.path.isfile(folder / _PIPELINE) or folder.name.startswith(("models--", "snapshots")) for folder in folders):
@@ -73,7 +77,7 @@ def _mistaken_file(path: Path) -> BundleError:
     if path.name == _PIPELINE:
         return _checkpoint(path, "it is a file of a diffusers checkpoint, not a bundle", _EXPORT)
     if suffix in _CHECKPOINT_SUFFIXES:
-        return _checkpoint(path, "it is a single file, not a bundle", f"{_EXPORT}, after saving it as a diffusers folder")
+        return _checkpoint(path, "it is a single file, not a bundle", _EXPORT)
     if suffix in _ARCHIVE_SUFFIXES:
         return _not_a_bundle(path, "it is an archive, not a bundle", "unpack it and name the folder")
     return _not_a_bundle(path, "it is a file, but a bundle is a folder", "name the folder of a bundle")
@@ -86,7 +90,7 @@ def _missing(path: Path) -> BundleError:
             path, problem, f"if ~ stands for your home directory, write {os.path.expanduser(text)}", reason=Reason.NOT_A_BUNDLE
         )
     if _HUB_NAME.fullmatch(text) and not os.path.isdir(path.parent):
-        remedy = "check the path; a model of this name on a hub has to be downloaded and exported to a bundle first"
+        remedy = "check the path; a model of this name on a hub has to be exported to a bundle first"
         return _checkpoint(text, problem, remedy)
     return BundleError(path, problem, "check the path, or get the bundle again")
 

@@ -44,7 +44,7 @@ def find_graph(bundle: Bundle, name: str) -> EngineName:
     """The parts of an engine's name; raises ConfigError if the bundle has no such graph."""
     found = EngineName.parse(name)
     component = bundle.components.get(found.component)
-    if found.family != bundle.family or component is None or found.graph not in component.graphs:
-        known = [f"{bundle.family}/{each.name}/{graph}" for each in bundle.components.values() for graph in each.graphs]
+    if found.family != bundle.name or component is None or found.graph not in component.graphs:
+        known = [f"{bundle.name}/{each.name}/{graph}" for each in bundle.components.values() for graph in each.graphs]
         raise ConfigError("engine", name, f"family/component/graph, one of {', '.join(known)}")
     return found

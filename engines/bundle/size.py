@@ -86,7 +86,8 @@ def token_axes(bundle: Bundle) -> dict[str, int]:
             for name, spec in bundle.graphs[path].inputs.items():
                 if name in kept:
                     note(spec.shape[1], kept[name])
-    found.setdefault("tokens", bundle.tokenizers[str(encoders[0].tokenizer)].max_length)
+    if encoders:
+        found.setdefault("tokens", bundle.tokenizers[str(encoders[0].tokenizer)].max_length)
     return found
 
 

@@ -29,6 +29,29 @@ def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
         return None
 
 
+def restart_peak(path: Path = Path("/proc/self/clear_refs")) -> bool:
+    """Let `peak_bytes` begin anew with the present memory; returns whether the system can (Linux)."""
+    try:
+        file = os.open(path, os.O_WRONLY)
+    except OSError:
+        return False
+    try:
+        os.write(file, b"5")
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+def peak_bytes(status: Path = Path("/proc/self/status")) -> int | None:
+    """The most memory that this process had since `restart_peak`; None where the system does not report it."""
+    try:
+        return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
 def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Memory that programs can take without swapping; None where the system does not report it as Linux does."""
     try:

@@ -26,6 +26,7 @@ _MOST_KEPT = 16
 _MOST_BYTES = 1 << 20
 _LONGEST_MS = 1e10
 """Longer than any call takes; sums of such times are finite."""
+_MOST_ENGINE_BYTES = 1 << 50
 _MOST_CALLS, _MOST_THREADS = 1 << 31, 1 << 16
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -56,7 +57,11 @@ class EngineCost:
     call: CallCost
     """Cost of a call that makes one image."""
     load: CallCost
-    """Cost of opening the engine."""
+    """Cost of opening the engine, and of its first run beyond that of a later one."""
+    memory_bytes: int | None = None
+    """Memory that the process has more once the engine has run; None where it was not measured."""
+    peak_bytes: int | None = None
+    """The most that it has more while the engine is opened and runs for the first time; None where it was not measured."""
     condition: Condition = UNKNOWN_CONDITION
     """Condition under which it was measured."""
     relative_to: str | None = None
@@ -204,6 +209,8 @@ def _entry(section: Section, condition: Condition, engine: str, digest: str) -> 
         condition=condition,
         call=_call(section.section("call_ms")),
         load=_call(section.section("load_ms")),
+        memory_bytes=_bytes(section, "memory_bytes"),
+        peak_bytes=_bytes(section, "peak_bytes"),
         relative_to=section.text("relative_to") if "relative_to" in section.values else None,
         is_slower=section.values.get("is_slower") is True,
         slower_images=section.text("slower_images") if section.values.get("slower_images") is not None else None,
@@ -219,9 +226,14 @@ def _entry_json(measured: Mapping[str, str], cost: EngineCost) -> dict[str, Any]
         "call_ms": _call_json(cost.call),
         "load_ms": _call_json(cost.load),
     }
+    entry |= {name: getattr(cost, name) for name in ("memory_bytes", "peak_bytes") if getattr(cost, name) is not None}
     if cost.relative_to is not None:
         entry |= {name: getattr(cost, name) for name in ("relative_to", "is_slower", "slower_images", "is_proved")}
     return entry
+
+
+def _bytes(section: Section, key: str) -> int | None:
+    return section.integer(key, maximum=_MOST_ENGINE_BYTES) if section.values.get(key) is not None else None
 
 
 def _condition(section: Section) -> Condition:

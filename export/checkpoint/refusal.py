@@ -62,7 +62,12 @@ def unknown_channels(config: Mapping[str, Any], latents: int) -> tuple[str, str]
     """Input or output channels that are not those of the latents, and what to do instead; None if all are."""
     taken, given = config.get("in_channels", 4), config.get("out_channels", 4)
     if taken != latents:
-        kinds = {2 * latents + 1: "inpainting", latents + 1: "depth to image", 2 * latents: "image editing", latents + 3: "upscaling"}
+        kinds = {
+            2 * latents + 1: "inpainting",
+            latents + 1: "depth to image",
+            2 * latents: "image editing, such as InstructPix2Pix",
+            latents + 3: "upscaling",
+        }
         kind = f" ({kinds[taken]})" if isinstance(taken, int) and taken in kinds else ""
         problem = f"takes {plain_value(taken)} channels{kind}, the VAE's latents have {latents}"
         return problem, f"inpainting and image-conditioned denoisers are not supported; {BASE_MODEL}"

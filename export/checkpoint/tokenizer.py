@@ -38,6 +38,7 @@ def convert_clip_tokenizer(tokenizer: Any, max_length: int, learned: Mapping[str
     added = added_tokens(tokenizer)
     characters = dict(zip(CHARACTERS, (number for tokens in learned.values() for number in tokens), strict=False))
     vocabulary = tokenizer.encoder | {token.content: number for number, token in added.items()} | characters  # which keeps their numbers
+    vocabulary |= _fill_gaps(vocabulary, min((tokens.start for tokens in learned.values()), default=0))
     bpe = models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False, unk_token=unknown)
     converted = Tokenizer(bpe)
     converted.normalizer = _normalizer(learned)
@@ -54,6 +55,12 @@ def convert_clip_tokenizer(tokenizer: Any, max_length: int, learned: Mapping[str
     pad = str(tokenizer.pad_token)
     converted.enable_padding(length=max_length, pad_id=tokenizer.convert_tokens_to_ids(pad), pad_token=pad)
     return converted
+
+
+def _fill_gaps(vocabulary: Mapping[str, int], end: int) -> dict[str, int]:
+    """A word that no text has for each number below `end` that no token has: the library complains about gaps on standard output."""
+    gaps = set(range(end)) - set(vocabulary.values())
+    return {f"[unused {number}]": number for number in sorted(gaps)}
 
 
 def added_tokens(tokenizer: Any) -> dict[int, Any]:
@@ -88,20 +95,23 @@ def read_clip_tokenizer(folder: Path, *, max_length: int, vocabulary: int) -> tu
     """
     tokenizer = load_clip_tokenizer(folder)
     length, learned = min(int(tokenizer.model_max_length), max_length), read_words(folder)
+    if any(tokens.stop > vocabulary for tokens in learned.values()):
+        problem = f"it has learned words beyond the {vocabulary} embeddings of the text encoder"
+        raise BundleError(folder, problem, "add the textual inversions to the model again")
     try:
         converted = convert_clip_tokenizer(tokenizer, length, learned)
     except Exception as error:  # tokenizers raises bare Exception
         raise BundleError(folder, f"its vocabulary cannot be used: {error}", "download the checkpoint again") from error
     check_tokenizer(tokenizer, converted, vocabulary, folder)
-    _check_learned(converted, learned, vocabulary, folder)
+    _check_learned(converted, learned, folder)
     return tokenizer, converted, length
 
 
-def _check_learned(converted: Tokenizer, learned: Mapping[str, range], vocabulary: int, path: Path) -> None:
-    """Raises BundleError unless each learned word becomes its tokens, all of which have an embedding."""
+def _check_learned(converted: Tokenizer, learned: Mapping[str, range], path: Path) -> None:
+    """Raises BundleError unless each learned word becomes its tokens."""
     for word, tokens in learned.items():
         found = converted.encode(f"a {word}", add_special_tokens=False).ids
-        if tokens.stop > vocabulary or [number for number in found if number in tokens] != list(tokens):
+        if [number for number in found if number in tokens] != list(tokens):
             problem = f"the word {word!r} of a textual inversion cannot be found in prompts"
             raise BundleError(path, problem, "give it another word")
 

@@ -32,7 +32,7 @@ class Judge:
     def open(cls: type[AnyJudge], bundle: Bundle, home: Path | None) -> AnyJudge:
         """Builds the scorer's engine if it is missing; raises BundleError for a bundle without the postcard family's scorer."""
         store = Store.open(home)
-        name = f"{bundle.family}/scorer/score"
+        name = f"{bundle.name}/scorer/score"
         build_engines(bundle, store, [name], measure=False)
         scorer = open_engine(bundle, store, name)
         sizes = {name: spec.shape[-1] for name, spec in scorer.outputs.items()}

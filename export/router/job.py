@@ -17,9 +17,10 @@ from costroute_rt.engines.backends.setup import USUAL, Setup
 from costroute_rt.engines.backends.spec import make_spec
 from costroute_rt.engines.building.build import build_engines, open_engine
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.store.store import Store
-from costroute_rt.error import LabelError, OutputError, Reason
+from costroute_rt.error import ConfigError, LabelError, OutputError, Reason
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import LEAST_PROMPTS, complete_prompts
@@ -27,15 +28,16 @@ from costroute_rt.export.router.csv_file import suggest
 from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
 from costroute_rt.export.router.fit import fit_router
 from costroute_rt.export.router.grid import ESTIMATORS, FitOptions
-from costroute_rt.export.router.labelling import fingerprints
+from costroute_rt.export.router.labelling import pool_fingerprints
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.report import Example, write_page
 from costroute_rt.export.router.states import read_states
 from costroute_rt.export.router.transformer import import_torch, save_router
 from costroute_rt.family.engine_set import EngineSet
+from costroute_rt.routing.pool_writing import check_pool_target, with_pool_router
 from costroute_rt.routing.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
 from costroute_rt.routing.router import Router
-from costroute_rt.routing.router_bundle import open_router, text_encoder_sha256, with_router
+from costroute_rt.routing.router_bundle import open_pool_router, text_encoder_sha256, with_router
 from costroute_rt.routing.router_network import encoder_network
 from costroute_rt.runtime import Runtime
 
@@ -54,28 +56,34 @@ class Source:
     setup: Setup = USUAL
     home: str | Path | None = None
 
-    def open(self, bundle: Bundle) -> LabelTable:
-        """The table; raises LabelError, also if its images were made with other weights or settings than the bundle's."""
+    def open(self, pool: Pool) -> LabelTable:
+        """The table; raises LabelError, also if its images were made with other weights or settings than the pool's."""
         table = LabelTable.open(self.labels, score=self.score, category=self.category)
-        made_with, known = table.fingerprints, fingerprints(bundle)
+        made_with, known = table.fingerprints, pool_fingerprints(pool)
         other = [name for name, mark in known.items() if made_with.get(name, frozenset()) - {mark}]
         if other:
-            problem = f"its labels of {', '.join(other)} were made with other weights or settings than the bundle has now"
+            problem = f"its labels of {', '.join(other)} were made with other weights or settings than the {_kind(pool)} has now"
             raise LabelError(table.path, problem, "label these candidates again, into another table")
         return table
 
-    def runtime(self, bundle: Bundle) -> Runtime:
+    def runtime(self, pool: Pool) -> Runtime:
         """A runtime on these engines, which are built if they are missing."""
         how: dict[str, Any] = {"backend": self.setup.backend, "provider": self.setup.provider, "precision": self.setup.precision}
-        return Runtime.open(bundle.root, home=self.home, threads=self.setup.threads, build=True, **how)
+        where: dict[str, Any] = {"bundle": pool.root} if pool.is_bundle else {"pool": pool.root}
+        return Runtime.open(**where, home=self.home, threads=self.setup.threads, build=True, **how)
 
     def states(self, bundle: Bundle, prompts: Sequence[str], say: Say) -> TextStates:
         """The text encoder's states of these prompts."""
         return read_states(bundle, prompts, home=self.home, setup=self.setup, progress=say)
 
 
-def fit_bundle(
-    bundle: Bundle,
+def fit_bundle(bundle: Bundle, source: Source, output: Path, **options: Any) -> Router:
+    """`fit_pool` of a bundle by itself; output: the bundle with the new router."""
+    return fit_pool(Pool.of_bundle(bundle), source, output, **options)
+
+
+def fit_pool(
+    pool: Pool,
     source: Source,
     output: Path,
     *,
@@ -84,45 +92,66 @@ def fit_bundle(
     force: bool = False,
     say: Say = lambda _: None,
 ) -> Router:
-    """Fits a router for the bundle's pool and writes the bundle with this router to `output`.
+    """Fits a router for the candidates of a pool and writes the pool, or the bundle that it is, with this router to `output`.
 
-    encoder: `states`, `hashed`, or a folder with a sentence encoder as transformers saves it. Raises LabelError, ConfigError, PromptError,
-    BackendError (torch is needed but missing), OutputError (before any work: `output` exists, or with `force` is not a mere bundle).
+    encoder: `states` (of the first bundle), `states:NAME` (of that bundle of the pool), `hashed`, or a folder with a sentence encoder as
+    transformers saves it. Raises LabelError, ConfigError, PromptError, BackendError (torch is needed but missing), OutputError (before any
+    work: `output` exists, or with `force` is not a mere bundle or pool).
     """
-    if (replaced := check_target(output, force=force)) is not None:
+    if not pool.is_bundle:
+        check_pool_target(output, force=force)
+    elif (replaced := check_target(output, force=force)) is not None:
         say(f"{output} will be replaced: {replaced}")
+    reads_states = encoder.partition(":")[0] == "states"
+    states_bundle = _states_bundle(pool, encoder) if reads_states or "transformer" in estimators else None
     options = FitOptions(estimators=tuple(estimators))
     if "transformer" in estimators:
         import_torch()
-    table = source.open(bundle)
-    cells = table.cells([row["name"] for row in bundle.pool])
+    table = source.open(pool)
+    cells = table.cells([row["name"] for row in pool.rows])
     others = [name for name in table.candidates if name not in cells.candidates]
     if others:
-        say(f"note: labels of {', '.join(others)} are left out: the bundle has no such candidate{suggest(others, cells.candidates)}")
+        say(f"note: labels of {', '.join(others)} are left out: the {_kind(pool)} has no such candidate{suggest(others, cells.candidates)}")
     check_complete(table.path, cells, say)
     about = {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         reader: PromptEncoder = HashedEncoder()
-        if encoder not in ("states", "hashed"):
+        if not reads_states and encoder != "hashed":
             reader = stack.enter_context(_sentence_encoder(Path(encoder).expanduser(), folder, source))
             say(f"reading prompts with {reader.to_json()['name']}")
-        states = source.states(bundle, cells.prompts, say) if encoder == "states" or "transformer" in estimators else None
-        if encoder == "states" and states is not None:
+        states = None if states_bundle is None else source.states(states_bundle, cells.prompts, say)
+        if reads_states and states is not None:
             reader = StatesEncoder(states.states.shape[2])
         router = fit_router(
             cells,
             reader,
             states,
-            pool=bundle.pool,
+            pool=pool.rows,
             labels=about,
-            text_encoder=text_encoder_sha256(bundle),
+            text_encoder=None if states_bundle is None else text_encoder_sha256(states_bundle),
             options=options,
             progress=say,
         )
         save_router(router, folder)
-        with_router(bundle, folder, output, force=force)
+        if pool.is_bundle:
+            with_router(next(iter(pool.bundles.values())), folder, output, force=force)
+        else:
+            with_pool_router(pool, folder, output, states_bundle=None if states_bundle is None else states_bundle.name, force=force)
     return router
+
+
+def _kind(pool: Pool) -> str:
+    return "bundle" if pool.is_bundle else "pool"
+
+
+def _states_bundle(pool: Pool, encoder: str) -> Bundle:
+    """The bundle whose text encoder reads prompts for the router: that named in `encoder`, else the first; raises ConfigError."""
+    stated = encoder.partition(":")[2] or next(iter(pool.bundles), "")
+    if stated not in pool.bundles:
+        known = f"states:NAME with one of {', '.join(pool.bundles)}" if pool.bundles else "hashed: no candidate has a bundle with states"
+        raise ConfigError("encoder", encoder, known)
+    return pool.bundles[stated]
 
 
 def check_complete(path: Path, cells: Cells, say: Say) -> None:
@@ -156,14 +185,17 @@ def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[Eng
 
 
 @contextmanager
-def opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
-    """The bundle's router with its engines, which are built if they are missing."""
-    store = Store.open(source.home)
-    engines = EngineSet(lambda name: open_engine(bundle, store, name, source.setup))
-    router = open_router(bundle, engines.of_family(bundle.family))
-    names = [f"{bundle.family}/{network.engine}" for network in router.networks]
+def opened_router(pool: Pool, source: Source) -> Iterator[Router]:
+    """The pool's router with its engines, which are built if they are missing."""
+    store, holder = Store.open(source.home), pool.router
+    if holder is None:
+        open_pool_router(pool)  # raises
+        return
+    engines = EngineSet(lambda name: open_engine(holder, store, name, source.setup))
+    router = open_pool_router(pool, engines.of_family(holder.name))
+    names = [f"{holder.name}/{network.engine}" for network in router.networks]
     if names:
-        build_engines(bundle, store, names, source.setup, measure=False)
+        build_engines(holder, store, names, source.setup, measure=False)
     try:
         yield router
     finally:
@@ -171,20 +203,25 @@ def opened_router(bundle: Bundle, source: Source) -> Iterator[Router]:
 
 
 def evaluate_bundle(bundle: Bundle, source: Source, *, html: Path | None = None, say: Say = lambda _: None) -> Evaluation:
-    """Evaluates the bundle's router on these labels, which it should not have been fitted to, and writes the page to `html`.
+    """`evaluate_pool` of a bundle by itself."""
+    return evaluate_pool(Pool.of_bundle(bundle), source, html=html, say=say)
+
+
+def evaluate_pool(pool: Pool, source: Source, *, html: Path | None = None, say: Say = lambda _: None) -> Evaluation:
+    """Evaluates the pool's router on these labels, which it should not have been fitted to, and writes the page to `html`.
 
     If the labels have costs, they are compared with the runtime's predictions. Raises BundleError without a router, LabelError,
     OutputError.
     """
-    table = source.open(bundle)
-    cells = table.cells([row["name"] for row in bundle.pool])
+    table = source.open(pool)
+    cells = table.cells([row["name"] for row in pool.rows])
     check_complete(table.path, cells, say)
-    with opened_router(bundle, source) as router:
-        return _evaluate(bundle, source, router, table, cells, html, say)
+    with opened_router(pool, source) as router:
+        return _evaluate(pool, source, router, table, cells, html, say)
 
 
-def _evaluate(bundle: Bundle, source: Source, router: Router, table: LabelTable, cells: Cells, html: Path | None, say: Say) -> Evaluation:
-    states = source.states(bundle, cells.prompts, say) if router.needs_states else None
+def _evaluate(pool: Pool, source: Source, router: Router, table: LabelTable, cells: Cells, html: Path | None, say: Say) -> Evaluation:
+    states = source.states(pool.bundles[pool.states_bundle], cells.prompts, say) if router.needs_states and pool.states_bundle else None
     mean, error, trust = router.estimate(cells.prompts, states)
     estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean)
     say(f"evaluating on {len(cells)} prompts")
@@ -192,15 +229,15 @@ def _evaluate(bundle: Bundle, source: Source, router: Router, table: LabelTable,
         cells,
         estimates,
         halves=split_seeds(lambda seeds: table.cells(cells.candidates, seeds=seeds), table.seeds),
-        predicted_ms=_predict_ms(bundle, source, say) if cells.has_cost else None,
+        predicted_ms=_predict_ms(pool, source, say) if cells.has_cost and pool.bundles else None,
         router_ms=time_router(router, cells.prompts, states),
         facts={"router": _facts(router), "labels": {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}},
     )
     if router.record.get("labels", {}).get("sha256") == table.sha256:
         say("note: the router was fitted to these labels, so its gain here means little")
     if html is not None:
-        examples = make_examples(bundle, source, cells, estimates, say) if cells.has_cost else []
-        title = f"Router of the {bundle.family} family"
+        examples = make_examples(pool, source, cells, estimates, say) if cells.has_cost and pool.bundles else []
+        title = f"Router of the {next(iter(pool.bundles))} family" if pool.is_bundle else f"Router of the pool {pool.root.name}"
         write_text(html, write_page(found, title=title, reason=f"Routes on {router.routes_on}: {router.reason}", examples=examples))
     return found
 
@@ -218,7 +255,7 @@ def time_router(router: Router, prompts: Sequence[str], states: TextStates | Non
     return float(np.median(times))
 
 
-def make_examples(bundle: Bundle, source: Source, cells: Cells, estimates: Estimates, say: Say) -> list[Example]:
+def make_examples(pool: Pool, source: Source, cells: Cells, estimates: Estimates, say: Say) -> list[Example]:
     """Images of prompts routed to the cheapest and to the most expensive candidates, at the middle of the range of mean costs."""
     from PIL import Image
 
@@ -228,10 +265,12 @@ def make_examples(bundle: Bundle, source: Source, cells: Cells, estimates: Estim
     spent = routed.points(kept.cost_ms, kept.mean).cost
     choice = routed.choice[int(np.argmin(np.abs(spent - (spent.min() + spent.max()) / 2)))]
     order = np.argsort(kept.cost_ms[choice], kind="stable")
+    has_bundle = [each.bundle is not None for each in pool.judged]
+    order = np.array([row for row in order.tolist() if has_bundle[choice[row]]], dtype=np.int64)
     rows = list(dict.fromkeys([*order[: EXAMPLES // 2].tolist(), *order[len(order) - EXAMPLES // 2 :].tolist()]))
     say(f"making {len(rows)} example images")
     examples = []
-    with source.runtime(bundle) as runtime:
+    with source.runtime(pool) as runtime:
         for row in rows:
             result = runtime.generate(kept.prompts[row], seed=0, candidate=kept.candidates[choice[row]])
             png = io.BytesIO()
@@ -251,9 +290,9 @@ def write_text(path: Path, text: str) -> None:
         raise OutputError(path, error.strerror or str(error)) from error
 
 
-def _predict_ms(bundle: Bundle, source: Source, say: Say) -> dict[str, float]:
+def _predict_ms(pool: Pool, source: Source, say: Say) -> dict[str, float]:
     """The runtime's prediction for each candidate on this device, with engines loaded."""
-    with source.runtime(bundle) as runtime:
+    with source.runtime(pool) as runtime:
         if runtime.assumes is not None:
             say(f"note: {runtime.assumes}")
         return {option.candidate.name: option.ms for option in runtime.route("a lake").options}

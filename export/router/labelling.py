@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.engines.bundle.section import canonical_json
 from costroute_rt.error import ConfigError, LabelError, PromptError, Reason
 from costroute_rt.export.router.anchors import choose_anchors
@@ -176,8 +177,13 @@ def fingerprints(bundle: Bundle) -> dict[str, str]:
     return {str(row["name"]): one(row) for row in bundle.pool}
 
 
+def pool_fingerprints(pool: Pool) -> dict[str, str]:
+    """`fingerprints` of the candidates of all bundles of a pool, by their names in it."""
+    return {name: mark for bundle in pool.bundles.values() for name, mark in fingerprints(bundle).items()}
+
+
 def check_candidates(names: Sequence[str], known: Mapping[str, str]) -> None:
-    """Raises ConfigError for a candidate that the bundle does not have."""
+    """Raises ConfigError for a candidate that no bundle has."""
     for name in names:
         if name not in known:
             raise ConfigError("candidate", name, "one of " + ", ".join(known))

@@ -52,6 +52,11 @@ class CostModel:
         """Drop what was learned from runs slower than usual: other programs ended, or the device changed its power mode."""
         self._correction.forget_load()
 
+    def memory_bytes(self, engine: str) -> tuple[int | None, int | None]:
+        """Memory of an engine once it has run, and while it is loaded; None where it was not measured."""
+        cost = self._measured.get(engine)
+        return (None, None) if cost is None else (cost.memory_bytes, cost.peak_bytes)
+
     def expected_ms(self, call: Call) -> float:
         """Expected time of one run of the call's engine, corrected by observed times."""
         return self._profiled_ms(call) * self._correction.call_factor(_key(call)).now
@@ -109,6 +114,11 @@ class CostModel:
         measured_ms = self._measured[engine].load.median_ms
         if actual_ms >= _SHARED * measured_ms:
             observed.loads[engine] = (measured_ms, actual_ms)
+
+    def record_first_run(self, observed: Observed, call: Call, actual_ms: float) -> None:
+        """Add what the first run of an engine that was loaded took longer than later ones to the time of its loading."""
+        measured_ms, loaded_ms = observed.loads[call.engine]
+        observed.loads[call.engine] = measured_ms, loaded_ms + max(actual_ms - self.expected_ms(call), 0.0)
 
     def observe(self, predicted: Cost, observed: Observed, *, actual_ms: float) -> None:
         """Learn from a finished request.

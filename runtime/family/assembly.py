@@ -1,53 +1,78 @@
-"""Assembles the resources of a runtime from a bundle and the store."""
+"""Assembles the resources of a runtime from a pool's bundles and the store."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costroute_rt.call import Call
+from costroute_rt.candidate import Candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.setup import Setup
-from costroute_rt.engines.building.build import build_each, open_engine, raise_quarantined
+from costroute_rt.engines.building.build import open_engine
 from costroute_rt.engines.building.duration import work_size
-from costroute_rt.engines.building.lookup import (
-    describe_setup,
-    engine_key,
-    find_recorded_cost,
-    find_rejection,
-    is_ready,
-    may_replace,
-    names_to_build,
-    read_cost,
-)
+from costroute_rt.engines.building.lookup import describe_setup, engine_key, find_recorded_cost, find_rejection, names_to_build, read_cost
 from costroute_rt.engines.building.progress import Stage, Step, Tracker
+from costroute_rt.engines.building.twin import find_twins
 from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
-from costroute_rt.engines.bundle.size import has_one_size, known_size, with_size
-from costroute_rt.engines.machine.condition import Condition, describe_assumption
+from costroute_rt.engines.bundle.name import EngineName
+from costroute_rt.engines.bundle.pool import Pool
+from costroute_rt.engines.machine.condition import describe_assumption
+from costroute_rt.engines.machine.memory import give_back_memory, resident_bytes
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
-from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.error import ConfigError
 from costroute_rt.family.calls import engine_names, image_calls, router_calls
 from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
-from costroute_rt.family.family import EngineSizes, Family
+from costroute_rt.family.engine_source import EngineSource, choose_start, find_sizes, names_of_sizes
+from costroute_rt.family.family import Family
+from costroute_rt.family.memory import MemoryLimit, estimate_bytes
 from costroute_rt.family.resources import Resources
-from costroute_rt.family.upgrade import Upgrade
-from costroute_rt.request import check_flag
-from costroute_rt.routing.quality import AverageQuality, QualityEstimator
-from costroute_rt.routing.router_bundle import open_router
+from costroute_rt.family.upgrade import Builders, Upgrade
+from costroute_rt.request import check_flag, check_whole
+from costroute_rt.routing.quality import AverageQuality, QualityEstimator, Selected
+from costroute_rt.routing.router_bundle import open_pool_router
 from costroute_rt.version import read_version
 
+if TYPE_CHECKING:
+    from costroute_rt.engines.building.background import Builder
+
+_TYPICAL_BASE_BYTES = 160 << 20
+"""Memory of a process with the libraries, where the system does not report it."""
 _log = logging.getLogger(__name__)
 
 
+def open_pool(
+    bundle: str | Path | None,
+    pool: str | Path | None,
+    *,
+    candidates: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    licenses: Sequence[str] = (),
+) -> Pool:
+    """The pool at `pool`, or the bundle at `bundle` or the shipped one as a pool, with the candidates that these options allow.
+
+    Their files are not hashed. Raises BundleError, ConfigError.
+    """
+    if bundle is not None and pool is not None:
+        raise ConfigError("bundle and pool", f"{bundle} and {pool}", "one of them")
+    opened = (
+        Pool.open(pool) if pool is not None else Pool.of_bundle(Bundle.open(shipped_bundle() if bundle is None else bundle, verify=False))
+    )
+    return opened.select(candidates=candidates, exclude=exclude, licenses=licenses)
+
+
 def open_resources(
-    path: str | Path | None,
+    pool: Pool,
     clock: Clock,
     *,
     home: str | Path | None,
@@ -60,6 +85,7 @@ def open_resources(
     build: bool,
     background_build: bool,
     preload: bool,
+    max_memory_bytes: int | None,
     tracker: Tracker,
 ) -> Resources:
     """The resources of a runtime, with no engine opened yet; the other arguments and the errors are those of `Runtime.open`.
@@ -71,129 +97,121 @@ def open_resources(
         check_flag(name, flag)
     if build and background_build:
         raise ConfigError("build and background_build", (build, background_build), "one of them")
-    bundle = Bundle.open(shipped_bundle() if path is None else path, verify=False)
+    if max_memory_bytes is not None and check_whole("max_memory_bytes", max_memory_bytes) < 1:
+        raise ConfigError("max_memory_bytes", max_memory_bytes, "a number of bytes above 0")
+    if max_memory_bytes is not None and background_build:
+        raise ConfigError("max_memory_bytes and background_build", (max_memory_bytes, background_build), "one of them")
     store = Store.open(home, extra_stores)
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
-    bundle.check_hashes(hash_files=store.hash_files)
+    holders = pool.holders
+    for holder in holders.values():
+        holder.check_hashes(hash_files=store.hash_files)
     tracker.check()
-    family = Family.open(bundle)
-    source = EngineSource(bundle, store, wanted)
-    names = engine_names(bundle)
+    families = {bundle.name: Family.open(bundle) for bundle in _states_first(pool)}
+    source = EngineSource(holders, store, wanted)
+    own = {name: engine_names(family.bundle) for name, family in families.items()}
+    routers = [call.engine for call in _router_calls(pool)]
+    names = list(dict.fromkeys([*(name for each in own.values() for name in each), *routers]))
     if preload and tracker.poll is not None:
         for stage in (Stage.LOAD, Stage.WARM_UP):
-            tracker.plan(stage, [Step(stage=stage, engine=name, size=work_size(bundle, name, stage)) for name in names])
-    if background_build:
+            tracker.plan(stage, [Step(stage=stage, engine=name, size=work_size(source.bundle(name), name, stage)) for name in names])
+    if names and background_build:
         source = choose_start(source, names, tracker)
     elif build:
-        source.build(names_to_build(bundle, names, wanted), tracker)
-    family = family.with_sizes(find_sizes(source, names))
-    engines = EngineSet(source.open)
-    quality: QualityEstimator = AverageQuality.from_bundle(bundle, family.pool)
-    if bundle.router is not None:
-        quality = open_router(bundle, engines.of_family(family.name))
-    calls = router_calls(bundle) if quality.engines else ()
-    costs = source.costs(family.sizes, names)
+        source.build([name for bundle, each in source.by_bundle(names) for name in names_to_build(bundle, each, wanted)], tracker)
+    sizes = {name: find_sizes(source, family.bundle, own[name]) for name, family in families.items()}
+    every = [*(name for key, each in own.items() for name in names_of_sizes(families[key].bundle, sizes[key], each)), *routers]
+    twins = find_twins(holders, every, source.setup) if len(holders) > 1 else {}
+    families = {name: family.with_sizes(sizes[name], twins) for name, family in families.items()}
+    costs = source.costs(every)
+    engines = EngineSet(source.open, None if max_memory_bytes is None else _limit_memory(source, costs, max_memory_bytes))
+    quality = _open_quality(pool, engines)
+    calls = tuple(_router_calls(pool)) if quality.engines else ()
     assumes = describe_assumption(source.setup.condition(), (cost.condition for cost in costs.values()))
     if assumes is not None:
         _log.warning("%s", assumes)
+    upgraded = [name for name in names if name not in twins and EngineName.parse(name).family in families]
     return Resources(
-        families={family.name: family},
-        pool=family.pool,
+        families=families,
+        router_bundle=pool.router,
+        pool=tuple(_candidates(pool, families)),
+        stated_ms={each.name: each.cost_ms for each in pool.candidates if each.bundle is None},
         engines=engines,
         costs=CostModel(costs, clock, routing_ms=sum(costs[call.engine].call.median_ms for call in calls)),
         quality=quality,
         router_calls=calls,
-        states_source=StatesSource.open(bundle) if quality.needs_states else None,
+        states_source=_states_source(families, twins) if quality.needs_states else None,
         clock=clock,
-        setup=describe_setup(engine_key(bundle, names[0], source.setup), source.setup.threads),
+        setup=_describe_setup(source, names),
         fallback=wanted.fallback,
         assumes=assumes,
         store=store.root,
         versions={"costroute-rt": read_version(), **_versions(source.setup, wanted), "numpy": np.__version__},
-        upgrade=start_upgrade(source, wanted, names) if source.setup != wanted else None,
+        upgrade=start_upgrade(source, wanted, upgraded) if source.setup != wanted and upgraded else None,
     )
 
 
-class EngineSource:
-    """Engines of one bundle and one setup in one store."""
-
-    def __init__(self, bundle: Bundle, store: Store, setup: Setup) -> None:
-        self.bundle, self.store, self.setup = bundle, store, setup
-
-    def build(self, names: Sequence[str], tracker: Tracker) -> None:
-        """Build and measure the engines that are missing."""
-        reports = build_each(self.bundle, self.store, names, self.setup, tracker=tracker)
-        raise_quarantined(self.bundle, self.store, reports, self.setup.threads)
-
-    def open(self, name: str) -> Engine:
-        """The engine of that name; raises EngineError."""
-        return open_engine(self.bundle, self.store, name, self.setup)
-
-    def cost(self, name: str, condition: Condition) -> EngineCost:
-        """Cost of the engine on this device, under this condition or else the nearest.
-
-        Raises EngineError, which says how the nearest stored engine differs.
-        """
-        try:
-            return read_cost(self.bundle, self.store, name, self.setup, condition=condition)
-        except EngineError:
-            self.open(name).close()  # if the engine itself is missing, this reports what differs
-            raise
-
-    def image_ms(self, names: Iterable[str], condition: Condition) -> float:
-        """Sum of the times of these engines, with the threads of this setup and otherwise under this condition or else the nearest."""
-        wanted = replace(condition, threads=self.setup.condition().threads)
-        return sum(self.cost(name, wanted).call.median_ms for name in names)
-
-    def costs(self, sizes: EngineSizes, names: Sequence[str]) -> dict[str, EngineCost]:
-        """Costs by engine name: of the usual engines, and of the engines built for single sizes."""
-        wanted = [*(names if sizes.has_usual else ()), *(name for size in sizes.sizes for name in with_size(self.bundle, names, size))]
-        now = self.setup.condition()
-        return {name: self.cost(name, now) for name in dict.fromkeys(wanted)}
-
-    def is_ready(self, names: Iterable[str]) -> bool:
-        """Whether all these engines exist, are measured, and can run."""
-        return is_ready(self.bundle, self.store, names, self.setup)
+def _states_first(pool: Pool) -> list[Bundle]:
+    """The bundles; that whose text encoder the router reads comes first."""
+    return sorted(pool.bundles.values(), key=lambda bundle: bundle.name != pool.states_bundle)
 
 
-def find_sizes(source: EngineSource, names: Sequence[str]) -> EngineSizes:
-    """Image sizes whose engines exist and are measured; the usual engines count as existing if no size has its own."""
-    bundle = source.bundle
-    built = {known_size(bundle, stored.key.shapes) for stored in source.store.engines()} if not has_one_size(bundle) else set()
-    sizes = {size for size in built if size is not None and source.is_ready(with_size(bundle, names, size))}
-    return EngineSizes(frozenset(sizes), has_usual=not sizes or source.is_ready(names))
+def _router_calls(pool: Pool) -> tuple[Call, ...]:
+    return () if pool.router is None else router_calls(pool.router)
 
 
-def choose_start(wanted: EngineSource, names: Sequence[str], tracker: Tracker) -> EngineSource:
-    """The engines to run until those of `wanted` are built.
+def _limit_memory(source: EngineSource, costs: Mapping[str, EngineCost], max_bytes: int) -> MemoryLimit:
+    """The limit, with what the process needs without engines: with the library that runs them. Raises ConfigError for other devices."""
+    setup = source.setup
+    if setup.condition().threads is None:
+        raise ConfigError("max_memory_bytes", max_bytes, f"None with {setup}: the limit is for engines on the processor")
+    precision = setup.precision
 
-    If all engines of `wanted` are ready, these, unless some of them lost their race against another setup that is ready, or have yet to
-    run it: then that setup. Otherwise the fastest setup that is ready, or ONNX Runtime on the CPU, which is built here within seconds.
-    """
-    bundle, store, threads = wanted.bundle, wanted.store, wanted.setup.threads
-    engine_key(bundle, names[0], wanted.setup)  # raises if the backend or provider is missing, before anything is built
-    stored = {(each.key.backend, each.key.provider, each.key.precision) for each in store.engines()}
-    setups = [
-        Setup(backend=backend, provider=provider, precision=precision, threads=threads) for backend, provider, precision in sorted(stored)
-    ]
-    ready = [source for setup in setups if setup != wanted.setup and (source := EngineSource(bundle, store, setup)).is_ready(names)]
-    now = wanted.setup.condition()
-    # The condition measured last may not be known of every setup: compared are times under one that is, if there are any.
-    shared = max((source.cost(name, now).condition for source in ready for name in names), key=now.distance, default=now)
-    ready.sort(key=lambda source: source.image_ms(names, shared))
-    if wanted.is_ready(names):
-        return next((each for each in ready if not _may_replace(wanted, each, names)), wanted)
-    if ready:
-        return ready[0]
-    base = EngineSource(bundle, store, Setup(backend="onnxruntime", threads=threads))
-    base.build(names, tracker)
-    return base
+    def size_of(name: str) -> int:
+        measured = costs[name].memory_bytes if name in costs else None
+        return estimate_bytes(source.bundle(name), name, precision) if measured is None else measured
+
+    def peak_of(name: str) -> int:
+        measured = costs[name].peak_bytes if name in costs else None
+        return 2 * size_of(name) if measured is None else measured
+
+    if costs:
+        source.open(min(costs, key=size_of)).close()  # loads the library
+    give_back_memory()
+    return MemoryLimit(
+        max_bytes=max_bytes, base_bytes=resident_bytes() or _TYPICAL_BASE_BYTES, size_of=size_of, peak_of=peak_of, used=resident_bytes
+    )
 
 
-def _may_replace(wanted: EngineSource, replaced: EngineSource, names: Sequence[str]) -> bool:
-    return all(may_replace(wanted.bundle, wanted.store, name, wanted.setup, replaced.setup) for name in names)
+def _open_quality(pool: Pool, engines: EngineSet) -> QualityEstimator:
+    """The pool's router, else its means, for the candidates that may be used."""
+    if pool.router is None:
+        return AverageQuality([each.mean for each in pool.candidates], [each.standard_error for each in pool.candidates], pool.metric)
+    router = open_pool_router(pool, engines.of_family(pool.router.name))
+    columns = [pool.judged.index(each) for each in pool.candidates]
+    return router if columns == list(range(len(pool.judged))) else Selected(router, columns)
+
+
+def _candidates(pool: Pool, families: Mapping[str, Family]) -> Iterator[Candidate]:
+    known = {candidate.name: candidate for family in families.values() for candidate in family.pool}
+    for each in pool.candidates:
+        yield known[each.name] if each.bundle is not None else Candidate.without_bundle(each.name)
+
+
+def _states_source(families: Mapping[str, Family], twins: Mapping[str, str]) -> StatesSource:
+    """Where the router's text states come from: a text encoder of the first family."""
+    source = StatesSource.open(next(iter(families.values())).bundle)
+    return replace(source, call=replace(source.call, engine=twins.get(source.call.engine, source.call.engine)))
+
+
+def _describe_setup(source: EngineSource, names: Sequence[str]) -> dict[str, str]:
+    """As errors carry it; names: of the engines, none if no candidate has a bundle."""
+    setup = source.setup
+    if not names:
+        return {"backend": setup.backend, "provider": setup.provider, "precision": setup.precision, "target": ""}
+    return describe_setup(engine_key(source.bundle(names[0]), names[0], setup), setup.threads)
 
 
 def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> Upgrade:
@@ -202,33 +220,39 @@ def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> 
     from costroute_rt.engines.building.plan import plan_builds
     from costroute_rt.engines.building.profile import example_call
 
-    bundle, store = source.bundle, source.store
-    planned = plan_builds(bundle, store, names, wanted)
+    store, bundle_of, groups = source.store, source.bundle, source.by_bundle(names)
+    planned = [each for bundle, own in groups for each in plan_builds(bundle, store, own, wanted)]
     complete = [each.engine for each in planned if not each.builds]
-    rejected = {name: why for name in complete if (why := find_rejection(bundle, store, name, wanted, source.setup)) is not None}
-    remaining = [name for name in names if name not in rejected]
-    recorded = {name: cost for name in names if (cost := find_recorded_cost(bundle, store, name, wanted)) is not None}
+    rejected = {name: why for name in complete if (why := find_rejection(bundle_of(name), store, name, wanted, source.setup)) is not None}
+    recorded = {name: cost for name in names if (cost := find_recorded_cost(bundle_of(name), store, name, wanted)) is not None}
 
     def open_ready(name: str) -> Engine:
-        engine = open_engine(bundle, store, name, wanted)
+        engine = open_engine(bundle_of(name), store, name, wanted)
         try:
-            example_call(engine, bundle, name, wanted)()
+            example_call(engine, bundle_of(name), name, wanted)()
         except BaseException:
             engine.close()
             raise
         return engine
 
-    builder = start_builder(bundle, store, remaining, wanted, source.setup, image_calls(bundle)) if remaining else None
+    def read(name: str) -> EngineCost:
+        return read_cost(bundle_of(name), store, name, wanted)
+
+    def start(bundle: Bundle, own: Sequence[str]) -> Builder:
+        return start_builder(bundle, store, own, wanted, source.setup, image_calls(bundle))
+
+    remaining = [(bundle, left) for bundle, own in groups if (left := [name for name in own if name not in rejected])]
+    builder: Any = None
+    if remaining:
+        starts = [partial(start, bundle, left) for bundle, left in remaining]
+        builder = starts[0]() if len(starts) == 1 else Builders(starts)
     try:
         return Upgrade(
             builder,
             open_ready,
-            lambda name: read_cost(bundle, store, name, wanted),
+            read,
             setup=wanted,
-            steps=[
-                Step(stage=Stage.BUILD, engine=each.engine, expected_s=each.build_s, size=work_size(bundle, each.engine, Stage.BUILD))
-                for each in planned
-            ],
+            steps=[_build_step(source, each.engine, each.build_s) for each in planned],
             recorded=recorded,
             rejected=rejected,
         )
@@ -237,6 +261,10 @@ def start_upgrade(source: EngineSource, wanted: Setup, names: Sequence[str]) -> 
             builder.close()
             builder.release()
         raise
+
+
+def _build_step(source: EngineSource, name: str, expected_s: float | None) -> Step:
+    return Step(stage=Stage.BUILD, engine=name, expected_s=expected_s, size=work_size(source.bundle(name), name, Stage.BUILD))
 
 
 def _versions(*setups: Setup) -> dict[str, str]:

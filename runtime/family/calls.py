@@ -12,8 +12,9 @@ from typing import Any
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import CARRIED, LOOP_INPUTS, ROUTER_GRAPHS
+from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, IMAGE_SIZE, LOOP_INPUTS, LOOP_OPTIONS, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.name import EngineName
+from costroute_rt.engines.bundle.pool import Pool
 
 
 def read_pool(bundle: Bundle) -> tuple[Candidate, ...]:
@@ -27,16 +28,27 @@ def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = 
     rows: denoiser calls of the whole run; None means one per step.
     """
     component = bundle.components[candidate.denoiser]
-    passes = 2 if candidate.is_guided else 1
+    guidance = candidate.guidance(rows)
+    steps = {"step": guidance.count(1.0)} if takes_plain_steps(bundle, candidate) else {"step": 0}
+    steps[component.step_graph(candidate.guidance_scale)] = len(guidance) - steps["step"]
     calls = [encoder_call(bundle, name) for name in _encoders(bundle, candidate)]
     if "condition" in component.graphs:
-        calls.append(Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=passes))
-    step = component.step_graph(candidate.guidance_scale)
+        passes = ([2] if candidate.is_guided else []) + ([1] if steps["step"] else [])
+        calls += [Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=each) for each in passes]
     return (
         *calls,
-        Call(_name(bundle, candidate.denoiser, step), Stage.DENOISE, times=candidate.num_inference_steps if rows is None else rows),
+        *(Call(_name(bundle, candidate.denoiser, use), Stage.DENOISE, times=times) for use, times in steps.items() if times),
         Call(_name(bundle, candidate.decoder, "decode"), Stage.DECODE),
     )
+
+
+def takes_plain_steps(bundle: Bundle, candidate: Candidate) -> bool:
+    """Whether a guided candidate runs `step` in rows without guidance: it must have that graph, and a condition graph for one text."""
+    graphs = bundle.components[candidate.denoiser].graphs
+    if not candidate.is_guided or "step" not in graphs:
+        return False
+    condition = bundle.graphs[graphs["condition"]].inputs if "condition" in graphs else {}
+    return all(isinstance(spec.shape[0], str) for name, spec in condition.items() if name != IMAGE_SIZE)
 
 
 def router_calls(bundle: Bundle) -> tuple[Call, ...]:
@@ -68,10 +80,26 @@ def engine_names(bundle: Bundle) -> list[str]:
     return list(dict.fromkeys(call.engine for call in (*ordered, *states_calls(bundle), *router_calls(bundle))))
 
 
+def pool_names(pool: Pool) -> dict[str, list[str]]:
+    """`engine_names` of each bundle of a pool, and the engines of the pool's own router, by the first part of their names."""
+    found = {name: engine_names(bundle) for name, bundle in pool.bundles.items()}
+    if pool.router is not None and pool.router.name not in found and (calls := router_calls(pool.router)):
+        found[pool.router.name] = [call.engine for call in calls]
+    return found
+
+
 def candidate_names(bundle: Bundle) -> dict[str, list[str]]:
     """The engines that each candidate needs, by candidate, in the order of their calls, the router's first."""
     calls = {each.name: (*states_calls(bundle), *router_calls(bundle), *candidate_calls(bundle, each)) for each in read_pool(bundle)}
     return {name: list(dict.fromkeys(call.engine for call in each)) for name, each in calls.items()}
+
+
+def pool_candidate_names(pool: Pool) -> dict[str, list[str]]:
+    """`candidate_names` of a pool; the engines of its router, and those that read the prompt for it, are needed by every candidate."""
+    states = states_calls(pool.bundles[pool.states_bundle]) if pool.router is not None and pool.states_bundle is not None else ()
+    shared = [call.engine for call in (*states, *(router_calls(pool.router) if pool.router is not None else ()))]
+    own = {name: names for bundle in pool.bundles.values() for name, names in candidate_names(bundle).items()}
+    return {name: list(dict.fromkeys([*shared, *own[name]])) for name in pool.names() if name in own}
 
 
 def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:
@@ -86,11 +114,12 @@ def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:
 def sources_of(bundle: Bundle, candidate: Candidate) -> tuple[str, ...]:
     """Names of the conditioning tensors that the candidate's graphs take (see `engines.bundle.manifest`)."""
     component = bundle.components[candidate.denoiser]
-    uses = [use for use in ("condition", component.step_graph(candidate.guidance_scale)) if use in component.graphs]
+    plain = ["step"] if takes_plain_steps(bundle, candidate) else []
+    uses = [use for use in ("condition", component.step_graph(candidate.guidance_scale), *plain) if use in component.graphs]
     graphs = {use: bundle.graphs[component.graphs[use]] for use in uses}
     made = graphs["condition"].outputs if "condition" in graphs else {}
     taken = [name for graph in graphs.values() for name in graph.inputs]
-    return tuple(dict.fromkeys(name for name in taken if name not in (*LOOP_INPUTS, CARRIED, *made)))
+    return tuple(dict.fromkeys(name for name in taken if name not in (*LOOP_INPUTS, *LOOP_OPTIONS, *made)))
 
 
 def _encoders(bundle: Bundle, candidate: Candidate) -> list[str]:
@@ -107,9 +136,10 @@ def _encoder_outputs(bundle: Bundle) -> dict[str, set[str]]:
 
 def _candidate(bundle: Bundle, row: Mapping[str, Any]) -> Candidate:
     step = bundle.components[row["denoiser"]].step_graph(row["guidance_scale"])
-    names = ("name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder")
-    return Candidate(family=bundle.family, is_guided=step == "guided_step", **{name: row[name] for name in names})
+    names = ["name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder"]
+    names += [name for name in (*GUIDANCE_DEFAULTS, "guidance_scale_last") if name in row]
+    return Candidate(family=bundle.name, is_guided=step == "guided_step", **{name: row[name] for name in names})
 
 
 def _name(bundle: Bundle, component: str, graph: str) -> str:
-    return str(EngineName(bundle.family, component, graph))
+    return str(EngineName(bundle.name, component, graph))

@@ -30,8 +30,8 @@ RunEncoder = Callable[[Tensors], Mapping[str, Array]]
 
 _KEPT = 32
 """Capacity of the cache, in chunks times text encoders; applications use a few negative prompts again and again."""
-Key = tuple[str, str, Hashable]
-"""Family, text encoder, and what it read."""
+Key = tuple[str, Hashable]
+"""Engine of the text encoder, and what it read."""
 
 
 class Encodings:
@@ -44,10 +44,10 @@ class Encodings:
     def __contains__(self, key: Key) -> bool:
         return key in self._kept
 
-    def forget(self, family: str, encoder: str) -> None:
+    def forget(self, engine: str) -> None:
         """Drop what a text encoder computed: its engine was replaced."""
         with self._lock:
-            for key in [key for key in self._kept if key[:2] == (family, encoder)]:
+            for key in [key for key in self._kept if key[0] == engine]:
                 del self._kept[key]
 
     def get(self, key: Key, make: Callable[[], Tensors]) -> Tensors:

@@ -6,16 +6,29 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from costroute_rt.error import make_closed_error
+from costroute_rt.engines.machine.memory import give_back_memory
+from costroute_rt.error import EngineError, Reason, make_closed_error
+from costroute_rt.family.memory import MemoryLimit, choose_victim
 
 if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Engines that a request uses together now, and those that it needs later, in order."""
+
+    keep: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+    extra_bytes: int = 0
+    """Memory that the request needs beside its engines."""
 
 
 class EngineSet:
@@ -24,9 +37,12 @@ class EngineSet:
     An engine itself must not be run by two threads at once.
     """
 
-    def __init__(self, open_engine: Callable[[str], Engine]) -> None:
-        """open_engine: opens the engine of a name; raises EngineError if it does not exist."""
-        self._open_engine = open_engine
+    def __init__(self, open_engine: Callable[[str], Engine], limit: MemoryLimit | None = None) -> None:
+        """open_engine: opens the engine of a name; raises EngineError if it does not exist.
+
+        limit: of the memory; with one, engines must be opened and run by one thread at a time, as others may leave for each.
+        """
+        self._open_engine, self.limit = open_engine, limit
         self._lock = threading.RLock()
         self._opening: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         """Held while the engine of a name is opened: others are used meanwhile."""
@@ -39,8 +55,11 @@ class EngineSet:
         """Engines that replaced others, perhaps of another backend."""
         self._is_closed = False
 
-    def get(self, name: str) -> Engine:
-        """The engine, opened if it is not resident; raises EngineError, and StateError after `close`."""
+    def get(self, name: str, phase: Phase | None = None) -> Engine:
+        """The engine, opened if it is not resident; raises EngineError, and StateError after `close`.
+
+        phase: what the request needs beside it, if there is a limit of memory.
+        """
         with self._lock:
             engine, opening = self._find_open(name), self._opening[name]
         if engine is not None:
@@ -48,12 +67,48 @@ class EngineSet:
         with opening:
             with self._lock:
                 engine = self._find_open(name)  # another thread may have opened it meanwhile
-            return engine if engine is not None else self._keep(name, self._open_engine(name))
+            if engine is None:
+                if self.limit is not None:
+                    self._make_room(self.limit, name, phase or Phase())
+                engine = self._keep(name, self._open_engine(name))
+            return engine
+
+    def resident(self) -> list[str]:
+        """Names of the open engines, the one not used for longest first."""
+        with self._lock:
+            return list(self._resident)
+
+    def _make_room(self, limit: MemoryLimit, name: str, phase: Phase) -> None:
+        """Close engines until this one can be loaded; raises EngineError if it cannot."""
+        trimmed = False
+        while not limit.has_room(self.resident(), name, phase.extra_bytes) or limit.is_short(name, phase.extra_bytes):
+            victim = choose_victim(self.resident(), phase.keep, phase.later)
+            if victim is not None:
+                self._evict(victim)
+            elif trimmed:
+                problem = f"loading it takes {limit.peak_of(name) >> 20} MB, which do not fit the limit of {limit.max_bytes >> 20} MB"
+                raise EngineError(problem, reason=Reason.NO_MEMORY, engine=name)
+            trimmed = victim is None
+            give_back_memory()
+
+    def _evict(self, name: str) -> None:
+        """Close an engine, also if a request that does not run now still needs it: it is opened again for that."""
+        with self._lock:
+            engine = self._resident.pop(name, None)
+            for lease in list(self._leases):
+                lease.forget(name)
+        if engine is not None:
+            _log.info("closed engine %s to make room", name)
+            _close(name, engine)
 
     def _find_open(self, name: str) -> Engine | None:
         if self._is_closed:
             raise make_closed_error()
-        return self._resident.get(name)
+        engine = self._resident.get(name)
+        if engine is not None and self.limit is not None:  # in the order of use
+            del self._resident[name]
+            self._resident[name] = engine
+        return engine
 
     def _keep(self, name: str, engine: Engine) -> Engine:
         with self._lock:
@@ -81,7 +136,7 @@ class EngineSet:
     def hold(self, name: str, lease: Lease, held: dict[str, Engine]) -> Engine:
         """`get`, and add the engine to those that the lease holds before it can be replaced."""
         while True:
-            engine = self.get(name)
+            engine = self.get(name, lease.phase)
             with self._lock:
                 if self._is_closed or self._resident.get(name) is engine:
                     self._leases.add(lease)
@@ -148,10 +203,22 @@ class Lease:
     def __init__(self, engines: EngineSet) -> None:
         self._engines = engines
         self._held: dict[str, Engine] = {}
+        self.phase = Phase()
+        """What the request needs now and later; only a limit of memory makes a difference."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether engines may leave while the request runs."""
+        return self._engines.limit is not None
 
     def get(self, name: str) -> Engine:
         """The engine, opened if it is not resident."""
-        return self._held.get(name) or self._engines.hold(name, self, self._held)
+        held = None if self.is_limited else self._held.get(name)  # with a limit, the order of use counts
+        return held or self._engines.hold(name, self, self._held)
+
+    def forget(self, name: str) -> None:
+        """Called when the engine left."""
+        self._held.pop(name, None)
 
     def find(self, name: str) -> Engine | None:
         """The engine if it is resident, else None."""
@@ -168,6 +235,8 @@ class Lease:
 
     def move(self, value: Any, source: str, target: str) -> Any:
         """An output of engine `source`, moved to where engine `target` can read it; both are in use."""
+        if self.is_limited:  # all engines run on the processor, and one of these may have left
+            return value
         giver, taker = self._held[source], self._held[target]
         if self._engines.is_upgraded(giver) == self._engines.is_upgraded(taker):
             return value

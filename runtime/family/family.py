@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST, MOST_CHUNKS
+from costroute_rt.engines.bundle.manifest import CARRIED, MANIFEST, MOST_CHUNKS, ImageSpec
 from costroute_rt.engines.bundle.name import EngineName, Size
 from costroute_rt.engines.bundle.size import check_bundle_size, depends_on_size, takes_chunks, with_size
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
@@ -72,8 +74,10 @@ class Family:
     tokenizers: Mapping[str, Tokenizer]
     tables: Tables
     sizes: EngineSizes = field(default_factory=EngineSizes)
-    _plans: dict[tuple[str, Size], Plan] = field(default_factory=dict, init=False, repr=False)
-    _calls: dict[tuple[str, Size, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
+    twins: Mapping[str, str] = field(default_factory=dict)
+    """Engines that another family of the pool has too: the name of that one, which runs for both."""
+    _plans: dict[tuple[str, Size, str | None], Plan] = field(default_factory=dict, init=False, repr=False)
+    _calls: dict[tuple[str, Size, str | None, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[tuple[str, str, bool], Tokens] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -95,8 +99,8 @@ class Family:
 
     @property
     def name(self) -> str:
-        """Name of the family, such as `postcard`."""
-        return self.bundle.family
+        """Name of the family, such as `postcard`, or the alias of its bundle in a pool."""
+        return self.bundle.name
 
     @property
     def uses_zeros(self) -> bool:
@@ -105,29 +109,30 @@ class Family:
 
     def size(self, request: Request) -> Size:
         """Height and width of a request's images in pixels; raises ConfigError for a size that the family cannot make."""
-        image = self.bundle.image
-        height, width = request.height, request.width
-        if height is None and width is None:
-            return image.height, image.width
-        return check_bundle_size(image, image.height if height is None else height, image.width if width is None else width)
+        return request_size(self.bundle.image, request)
 
-    def plan(self, candidate: Candidate, size: Size) -> Plan:
-        """The candidate's plan for images of that size, compiled once; raises EngineError if no engine makes that size."""
-        key = candidate.name, size
+    def plan(self, candidate: Candidate, size: Size, scheduler: str | None = None) -> Plan:
+        """The candidate's plan for images of that size, compiled once; scheduler: name of one that replaces the candidate's.
+
+        Raises EngineError if no engine makes that size, ConfigError if the candidate cannot run with that scheduler.
+        """
+        key = candidate.name, size, scheduler
         found = self._plans.get(key)
         if found is None:
-            found = _keep(self._plans, key, self._compile(candidate, size))
+            found = _keep(self._plans, key, self._compile(candidate, size, scheduler))
         return found
 
-    def calls(self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1, chunks: int = 1) -> tuple[Call, ...]:
+    def calls(
+        self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1, chunks: int = 1, scheduler: str | None = None
+    ) -> tuple[Call, ...]:
         """Every engine run for `count` images, in order, cached.
 
         texts: runs of each text encoder, one for each chunk that is not kept. chunks: those of the longer text.
         """
-        key = candidate.name, size, count, texts, chunks
+        key = candidate.name, size, scheduler, count, texts, chunks
         found = self._calls.get(key)
         if found is None:
-            found = _keep(self._calls, key, self.plan(candidate, size).calls(count, texts, chunks))
+            found = _keep(self._calls, key, self.plan(candidate, size, scheduler).calls(count, texts, chunks))
         return found
 
     def tokenize(self, text: str, names: Iterable[str], *, is_plain: bool = False) -> dict[str, Tokens]:
@@ -160,12 +165,20 @@ class Family:
         """Outputs of a text encoder for one chunk, by the names that denoisers use; engine: its own. Records no time."""
         return encode_text(self.bundle, self.tokenizers, encoder, tokens, partial(run_on_host, engine))
 
-    def _compile(self, candidate: Candidate, size: Size) -> Plan:
+    def _compile(self, candidate: Candidate, size: Size, scheduler: str | None) -> Plan:
         bundle, image = self.bundle, self.bundle.image
-        table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size))
-        calls = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
-        by_name = {EngineName.parse(call.engine): call for call in calls}
-        encoders = {name.component: call for name, call in by_name.items() if name.graph == "encode"}
+        named = self.tables.named(candidate.scheduler, scheduler)
+        table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size), instead=scheduler)
+        if scheduler is not None and table.has_memory and not _takes_memory(bundle, candidate):
+            why = f"the graphs of {candidate.name} have no input for the latent that it carries from row to row; export the bundle again"
+            raise ConfigError("scheduler", scheduler, f"another one, such as DPM++ 2M: {why}")
+        sized = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
+        named_calls = [(EngineName.parse(call.engine), self._shared(call)) for call in sized]
+        calls = [call for _, call in named_calls]
+        encoders = {name.component: call for name, call in named_calls if name.graph == "encode"}
+        conditions = [call for name, call in named_calls if name.graph == "condition"]
+        steps = {name.graph: call for name, call in named_calls if call.stage is Stage.DENOISE}
+        main = bundle.components[candidate.denoiser].step_graph(candidate.guidance_scale)
         sources = sources_of(bundle, candidate)
         return Plan(
             candidate=candidate,
@@ -175,11 +188,14 @@ class Family:
             tokenizers=tuple(name for name in self.tokenizers if self._reads(name, encoders, sources)),
             image_calls=tuple(calls),
             encoders=encoders,
-            condition=next((call for name, call in by_name.items() if name.graph == "condition"), None),
-            step=next(call for call in calls if call.stage is Stage.DENOISE),
+            condition=conditions[0] if conditions else None,
+            step=steps[main],
             decode=next(call for call in calls if call.stage is Stage.DECODE),
-            table=table.with_guidance(candidate.guidance_scale),
-            scheduler=self.tables.config(candidate.scheduler),
+            table=table.with_guidance(np.array(candidate.guidance(len(table)))),
+            scheduler=named.config,
+            scheduler_note=named.note,
+            plain_step=steps.get("step") if main != "step" else None,
+            plain_condition=conditions[1] if len(conditions) > 1 else None,
         )
 
     def _at_size(self, call: Call, size: Size) -> Call:
@@ -194,9 +210,21 @@ class Family:
         own = (f"{tokenizer}.attention_mask", f"{tokenizer}.length")
         return any(self.bundle.components[name].tokenizer == tokenizer for name in encoders) or any(name in own for name in sources)
 
-    def with_sizes(self, sizes: EngineSizes) -> Family:
-        """The same family with engines for these sizes."""
-        return replace(self, sizes=sizes)
+    def _shared(self, call: Call) -> Call:
+        """The call with the engine that runs for several families."""
+        return replace(call, engine=self.twins[call.engine]) if call.engine in self.twins else call
+
+    def with_sizes(self, sizes: EngineSizes, twins: Mapping[str, str] | None = None) -> Family:
+        """The same family with engines for these sizes; twins: see the field."""
+        return replace(self, sizes=sizes, twins=self.twins if twins is None else twins)
+
+
+def request_size(image: ImageSpec, request: Request) -> Size:
+    """Height and width of a request's images in pixels, those of the bundle where it has none; raises ConfigError for a wrong size."""
+    height, width = request.height, request.width
+    if height is None and width is None:
+        return image.height, image.width
+    return check_bundle_size(image, image.height if height is None else height, image.width if width is None else width)
 
 
 def _keep(cache: dict[Key, Value], key: Key, value: Value) -> Value:
@@ -227,8 +255,16 @@ def open_tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
 
 
 def _check_memory(bundle: Bundle, candidate: Candidate, table: StepTable) -> None:
-    denoiser = bundle.components[candidate.denoiser]
-    path = denoiser.graphs[denoiser.step_graph(candidate.guidance_scale)]
-    if table.has_memory and CARRIED not in bundle.graphs[path].inputs:
+    if table.has_memory and not _takes_memory(bundle, candidate):
+        path = _step_path(bundle, candidate)
         problem = f"{candidate.name} has the scheduler {candidate.scheduler}, which carries one more latent, and {path} has no input for it"
         raise BundleError(bundle.root / MANIFEST, problem, "export the bundle again with this scheduler")
+
+
+def _takes_memory(bundle: Bundle, candidate: Candidate) -> bool:
+    return CARRIED in bundle.graphs[_step_path(bundle, candidate)].inputs
+
+
+def _step_path(bundle: Bundle, candidate: Candidate) -> str:
+    denoiser = bundle.components[candidate.denoiser]
+    return denoiser.graphs[denoiser.step_graph(candidate.guidance_scale)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +10,13 @@ from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states
 from costroute_rt.family.engine_set import EngineSet, Lease
 from costroute_rt.family.family import Family
+from costroute_rt.family.memory import estimate_bytes, find_phases
 from costroute_rt.family.reading import Reading
 from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.family.upgrade import Upgrade
@@ -28,9 +31,13 @@ class Resources:
     """The resources of one runtime; `Runtime.open` assembles them, and tests pass fakes."""
 
     families: Mapping[str, Family]
-    """Families by name."""
+    """Families by name; the router reads text states of the first. None if no candidate has a bundle."""
+    router_bundle: Bundle | None = None
+    """Holds the engines of the router: one of the families' bundles, or a pool; None without a router."""
     pool: tuple[Candidate, ...]
-    """Candidates of all families, in the order of the quality estimate."""
+    """Candidates of all families, and those without a bundle, in the order of the quality estimate."""
+    stated_ms: Mapping[str, float | None] = field(default_factory=dict)
+    """Milliseconds of an image of the candidates without a bundle, as far as known."""
     engines: EngineSet
     costs: CostModel
     quality: QualityEstimator
@@ -64,6 +71,23 @@ class Resources:
         """The first family, whose text states the router reads."""
         return next(iter(self.families.values()))
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether prompts are judged one at a time and beside nothing else: engines may have to leave for those of the router."""
+        return self.engines.limit is not None and (self.states_source is not None or bool(self.router_calls))
+
+    @property
+    def runnable(self) -> tuple[Candidate, ...]:
+        """The candidates that have a bundle."""
+        return tuple(each for each in self.pool if each.has_bundle)
+
+    def bundle(self, engine: str) -> Bundle:
+        """The bundle, or the pool's folder, that holds the graph of an engine."""
+        family = self.families.get(EngineName.parse(engine).family)
+        if family is None and self.router_bundle is not None:
+            return self.router_bundle
+        return self.main_family.bundle if family is None else family.bundle
+
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
         """The candidates that a request allows; raises ConfigError for an unknown name."""
         return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
@@ -73,18 +97,20 @@ class Resources:
 
         Raises PromptError for a text that is far too long, or has a wrong syntax.
         """
+        if not candidate.has_bundle:
+            return ()
         family = self.family(candidate)
         size = family.size(request)
-        plan = family.plan(candidate, size)
+        plan = family.plan(candidate, size, request.scheduler)
         texts = family.texts(request, plan)
-        runs = max((self._encoder_runs(family, encoder, texts) for encoder in plan.encoders), default=1)
-        calls = family.calls(candidate, size, request.count, runs, texts.chunks)
+        runs = max((self._encoder_runs(family, encoder, call, texts) for encoder, call in plan.encoders.items()), default=1)
+        calls = family.calls(candidate, size, request.count, runs, texts.chunks, request.scheduler)
         return (*self.routing_calls(calls), *calls)
 
-    def _encoder_runs(self, family: Family, encoder: str, texts: Texts) -> int:
+    def _encoder_runs(self, family: Family, encoder: str, call: Call, texts: Texts) -> int:
         """Chunks that the text encoder has to read: the prompt's, and those others that are not kept."""
         tokenizer = str(family.bundle.components[encoder].tokenizer)
-        keys = {(family.name, encoder, chunk_key(chunk)) for chunk in texts.kept_chunks(tokenizer)}
+        keys = {(call.engine, chunk_key(chunk)) for chunk in texts.kept_chunks(tokenizer)}
         return len(texts.prompt[tokenizer]) + sum(key not in self.negatives for key in keys)
 
     def routing_calls(self, calls: Iterable[Call] = ()) -> tuple[Call, ...]:
@@ -98,9 +124,42 @@ class Resources:
         """Names of the engines in `calls` that are not resident, in order."""
         return tuple(dict.fromkeys(call.engine for call in calls if self.engines.find(call.engine) is None))
 
+    def scheduler_title(self, candidate: Candidate, scheduler: str | None) -> str:
+        """What the candidate's images are sampled with; empty if it has no bundle. scheduler: the request's."""
+        return self.family(candidate).tables.config(candidate.scheduler, scheduler).title if candidate.has_bundle else ""
+
+    def loads(self, calls: Sequence[Call], count: int) -> tuple[str, ...]:
+        """Names of the engines that will be loaded for `count` images, in order; with a limit of memory, some of them perhaps twice."""
+        limit = self.engines.limit
+        if limit is None:
+            return self.missing(calls)
+        return tuple(limit.plan_loads(self.engines.resident(), find_phases(calls, count), self.extra_bytes(calls)))
+
+    def find_larger_limit(self, calls: Sequence[Call], count: int) -> int | None:
+        """The limit of memory in bytes with which these engines could be loaded; None if the present one is enough."""
+        limit = self.engines.limit
+        least = 0 if limit is None else limit.least_bytes(find_phases(calls, count), self.extra_bytes(calls))
+        return None if limit is None or least <= limit.max_bytes else least
+
+    def extra_bytes(self, calls: Sequence[Call]) -> int:
+        """Memory that images larger than usual need beside their engines, if there is a limit."""
+        limit, precision = self.engines.limit, self.setup["precision"]
+        return 0 if limit is None else limit.extra_bytes(calls, lambda name: estimate_bytes(self.bundle(name), name, precision))
+
+    def memory_bytes(self, engine: str) -> int:
+        """Memory of an engine: as measured, else what it says of itself if it is resident, else estimated by its weights."""
+        measured, found = self.costs.memory_bytes(engine)[0], self.engines.find(engine)
+        if measured is not None:
+            return measured
+        return estimate_bytes(self.bundle(engine), engine, self.setup["precision"]) if found is None else int(found.resident_bytes)
+
+    def words(self, request: Request) -> str:
+        """What the router reads of the prompt: without its syntax, as the first family has it."""
+        return self.main_family.words(request) if self.families else request.prompt
+
     def judge(self, request: Request, engines: Lease) -> Judgement:
         """The expected quality of each candidate. The caller holds `reading`. Raises PromptError as `calls`."""
-        return self.quality.judge(self.main_family.words(request), self.text_states(request, engines))
+        return self.quality.judge(self.words(request), self.text_states(request, engines))
 
     def text_states(self, request: Request, engines: Lease) -> TextStates | None:
         """The prompt's states for the router, from one run of the text encoder; None if the router reads none."""
@@ -115,9 +174,10 @@ class Resources:
     def located(self, error: EngineError) -> EngineError:
         """The error with the bundle and setup of its engine filled in."""
         name = error.engine or ""
-        family, engine = self.families.get(name.partition("/")[0], self.main_family), self.engines.find(name)
+        engine = self.engines.find(name)
         setup = {**self.setup, **({} if engine is None or engine.key is None else engine.key.setup)}
-        return error.located(setup=setup, bundle=family.bundle.root)
+        is_known = self.families and name.count("/") > 1
+        return error.located(setup=setup, bundle=self.bundle(name).root if is_known else self.main_family.bundle.root)
 
     def swap_in(self) -> None:
         """Use the engines that the background build finished, if there are any, for requests that start from now on."""
@@ -130,4 +190,4 @@ class Resources:
             self.engines.replace({name: engine for name, (engine, _) in finished.items()})
             for name, (_, cost) in finished.items():
                 self.costs.replace(name, cost)
-                self.negatives.forget(*name.split("/")[:2])
+                self.negatives.forget(name)

@@ -28,6 +28,43 @@ class Builder(Protocol):
     def release(self) -> None: ...
 
 
+class Builders:
+    """Builders of several bundles, one after the other, as one builder: a later one starts when the one before is done."""
+
+    def __init__(self, starts: Sequence[Callable[[], Builder]]) -> None:
+        """starts: start the builders; the first is started at once, and raises EngineError if it cannot be."""
+        self._starts, self._lock = list(starts[1:]), threading.Lock()
+        self._current, self._is_closed = starts[0](), False
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The events of all of them; `done` comes once, at the end, and the first failure ends them."""
+        while True:
+            last = {"state": "failed", "reason": "it ended without a reason"}
+            for event in self._current.events():
+                last = event
+                if event["state"] not in ("done", "failed"):
+                    yield event
+            if last["state"] == "failed" or not self._starts:
+                yield last
+                return
+            self._start_next()
+
+    def _start_next(self) -> None:
+        with self._lock:
+            self._current.release()
+            self._current = self._starts.pop(0)()
+            if self._is_closed:
+                self._current.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed, self._starts = True, []
+            self._current.close()
+
+    def release(self) -> None:
+        self._current.release()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Building:
     """State of a background build."""

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.call import Call
+from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.cost.allocation import Allocation, FloatArray, allocate
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.error import BudgetError, Reason
+from costroute_rt.error import BudgetError, ConfigError, EngineError, PromptError, Reason
 from costroute_rt.family.resources import Resources
 from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.judgement import Judgement
@@ -21,19 +21,57 @@ from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
 from costroute_rt.routing.choice import FASTEST, choose, explain
 
-_GROWTH = {"float32": 2.0}
-"""Memory of weights divided by their size on disk, by precision, 1 if not listed: they are stored in 16 bits."""
+NO_BUNDLE = "it has no bundle here"
 
 _GUIDED_FIRST = 1000.0
 """What guidance counts for a prompt that has a negative prompt, relative to all differences of quality."""
 
-Plans = Mapping[str, Sequence[Call]]
-"""Calls by name of the candidate."""
+
+class Plans(dict[str, Sequence[Call]]):
+    """Calls by name of the candidate, in the pool's order."""
+
+    def __init__(self, calls: Mapping[str, Sequence[Call]], unfit: Mapping[str, str] | None = None) -> None:
+        """unfit: why other candidates cannot serve the request."""
+        super().__init__(calls)
+        self.unfit = dict(unfit or {})
 
 
-def plan_calls(resources: Resources, request: Request) -> dict[str, tuple[Call, ...]]:
-    """The calls of each candidate that the request allows; raises ConfigError for an unknown candidate."""
-    return {candidate.name: resources.calls(candidate, request) for candidate in resources.candidates(request)}
+def plan_calls(resources: Resources, request: Request) -> Plans:
+    """The calls of each candidate that the request allows, and why some of these cannot serve it.
+
+    Candidates without a bundle count only if none has one. Raises ConfigError for an unknown candidate, and where none is left the error
+    of the first.
+    """
+    allowed = resources.candidates(request)
+    wanted = [each for each in allowed if each.has_bundle] or allowed
+    plans, unfit = dict[str, Sequence[Call]](), {each.name: NO_BUNDLE for each in allowed if each not in wanted}
+    problems, limits = list[ConfigError | EngineError | PromptError](), dict[str, int]()
+    for candidate in wanted:
+        try:
+            _check_stated(resources, candidate, request)
+            calls = resources.calls(candidate, request)
+            if (least := resources.find_larger_limit(calls, request.count)) is not None:
+                limits[candidate.name] = least
+                raise _memory_error(resources, least)
+            plans[candidate.name] = calls
+        except (ConfigError, EngineError, PromptError) as error:
+            problems.append(error)
+            unfit[candidate.name] = error.problem if isinstance(error, EngineError) else str(error)
+    if not plans:
+        raise _memory_error(resources, min(limits.values())) if limits else problems[0]
+    return Plans(plans, unfit)
+
+
+def _memory_error(resources: Resources, least_bytes: int) -> ConfigError:
+    limit = resources.engines.limit
+    found = "none" if limit is None else f"{limit.max_bytes / 1e6:.0f} MB"
+    return ConfigError("max_memory", found, f"{math.ceil(least_bytes / 1e6)} MB or more for its engines")
+
+
+def _check_stated(resources: Resources, candidate: Candidate, request: Request) -> None:
+    """Raises ConfigError for a budget that nothing can be compared with."""
+    if not candidate.has_bundle and request.max_ms is not None and resources.stated_ms.get(candidate.name) is None:
+        raise ConfigError("max_ms", request.max_ms, f"no budget: {candidate.name} has no bundle, and how long it takes is unknown")
 
 
 def route_request(resources: Resources, request: Request, plans: Plans, judgement: Judgement, forecast: Forecast) -> Route:
@@ -41,7 +79,7 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
 
     forecast: what the requests in the queue mean for this one: they come first, or must not come too late.
     """
-    return choose(
+    found = choose(
         request.prompt,
         list_options(resources, plans, judgement, queue_ms=forecast.queue_ms),
         max_ms=request.max_ms,
@@ -52,6 +90,8 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
         prefers_guided=request.has_negative_prompt,
         judgement=judgement,
     )
+    unfit = plans.unfit if isinstance(plans, Plans) else {}
+    return replace(found, unfit=unfit, scheduler=resources.scheduler_title(found.chosen, request.scheduler))
 
 
 def route_arrival(
@@ -88,12 +128,14 @@ def route_batch(
     *,
     or_fastest: bool,
     prefers_guided: bool = False,
+    scheduler: str | None = None,
 ) -> list[Route]:
     """A route for each prompt, such that the expected times (medians) together fit `total_ms`.
 
     judged: prompts with their judgements. plans: the calls of each candidate, the same for all prompts.
     or_fastest: if even the cheapest candidates exceed the budget, choose them instead of raising BudgetError.
     prefers_guided: choose guided candidates for as many prompts as possible, because there is a negative prompt.
+    scheduler: the requests' scheduler.
     """
     costs = _batch_costs(resources, plans)
     columns = [index for index, candidate in enumerate(resources.pool) if candidate.name in plans]
@@ -125,8 +167,10 @@ def route_batch(
                 chosen=chosen,
                 reason=why,
                 options=explained[key],
+                scheduler=resources.scheduler_title(chosen, scheduler),
                 lam=allocation.multiplier,
                 judgement=judgement,
+                unfit=plans.unfit,
             )
         )
     return routes
@@ -171,8 +215,8 @@ def _blank_options(resources: Resources, plans: Plans, costs: Mapping[str, Cost]
                 quality=0.0,
                 quality_error=0.0,
                 cost=costs[candidate.name],
-                memory_bytes=_memory_bytes(resources, candidate, plans[candidate.name]),
-                resident=not resources.missing(plans[candidate.name]),
+                memory_bytes=_memory_bytes(resources, plans[candidate.name]),
+                resident=candidate.has_bundle and not resources.missing(plans[candidate.name]),
                 building_ms=_upgraded_ms(resources, plans[candidate.name]),
             ),
         )
@@ -189,8 +233,14 @@ def _judged_options(blank: Sequence[tuple[int, Option]], judgement: Judgement) -
 
 def _batch_costs(resources: Resources, plans: Plans, queue_ms: float = 0.0) -> dict[str, Cost]:
     """The cost of each candidate in `plans`, by name, in the pool's order."""
-    wanted = {each.name: plans[each.name] for each in resources.pool if each.name in plans}
-    return {name: resources.costs.predict(calls, resources.missing(calls), queue_ms=queue_ms) for name, calls in wanted.items()}
+    found = {}
+    for each in resources.pool:
+        if each.name in plans and each.has_bundle:
+            calls = plans[each.name]
+            found[each.name] = resources.costs.predict(calls, resources.loads(calls, _count(calls)), queue_ms=queue_ms)
+        elif each.name in plans:
+            found[each.name] = Cost(denoise_ms=resources.stated_ms.get(each.name) or 0.0, overhead_ms=0, text_ms=0, swap_ms=0, decode_ms=0)
+    return found
 
 
 def _batch_ms(costs: Mapping[str, Cost], prompts: int, total_ms: float) -> dict[str, float]:
@@ -228,11 +278,19 @@ def _reason(allocation: Allocation, total_ms: float, prompts: int) -> str:
     return f"best use of {total_ms:.0f} ms for {prompts} prompts, where a millisecond is worth {allocation.multiplier:.3g} of quality"
 
 
-def _memory_bytes(resources: Resources, candidate: Candidate, calls: Sequence[Call]) -> int:
-    """Memory of the engines: the actual memory of those that are resident, and an estimate from the weights for the others."""
+def _count(calls: Sequence[Call]) -> int:
+    """Images of a request with these calls."""
+    return next((call.times for call in calls if call.stage is Stage.DECODE), 1)
+
+
+def is_measured(resources: Resources, engine: str) -> bool:
+    """Whether the memory of an engine was measured."""
+    return resources.costs.memory_bytes(engine)[0] is not None
+
+
+def _memory_bytes(resources: Resources, calls: Sequence[Call]) -> int:
+    """Memory of the engines: as measured, else the actual memory of those that are resident and an estimate for the others."""
     engines = {call.engine: resources.engines.find(call.engine) for call in calls}
-    absent = {EngineName.parse(name).component for name, engine in engines.items() if engine is None}
-    bundle = resources.family(candidate).bundle
-    stored = sum(bundle.weights_bytes(component) for component in absent if component in bundle.components)
-    resident = sum(int(engine.resident_bytes) for engine in engines.values() if engine is not None)
-    return int(_GROWTH.get(resources.setup["precision"], 1.0) * stored) + resident
+    known = sum(resources.memory_bytes(name) for name, engine in engines.items() if engine is not None or is_measured(resources, name))
+    absent = {EngineName.parse(name)[:2]: name for name, engine in engines.items() if engine is None and not is_measured(resources, name)}
+    return known + sum(map(resources.memory_bytes, absent.values()))  # graphs of one component share its weights

@@ -121,7 +121,12 @@ class Stream:
 
     def _prepare(self) -> None:
         try:
-            self._generation.prepare()
+            if self._resources.takes_turns:
+                with self._device.turn(self.ticket, self._check, polls=self._cancel is not None) as waited_ms:
+                    self._generation.note_wait(waited_ms)
+                    self._generation.prepare()
+            else:
+                self._generation.prepare()
         except BudgetError:
             if self._device.is_alone(self.ticket):  # otherwise the requests that run show how busy the machine is
                 with self._device.turn(self.ticket, self._check):

@@ -10,6 +10,7 @@ from typing import Any
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 from costroute_rt.engines.bundle.graph_spec import to_json
 from costroute_rt.engines.bundle.manifest import MANIFEST, ROUTER_GRAPHS
+from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.machine.durable import replacing_folder
@@ -23,12 +24,18 @@ FOLDER = "router"
 
 
 def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
-    """The bundle's router; raises BundleError if it has none, or one that was fitted for another pool or text encoder.
+    """`open_pool_router` of a bundle by itself."""
+    return open_pool_router(Pool.of_bundle(bundle), open_engine)
+
+
+def open_pool_router(pool: Pool, open_engine: OpenEngine = no_engine) -> Router:
+    """The pool's router; raises BundleError if it has none, or one that was fitted for other candidates or another text encoder.
 
     open_engine: called for the engines of its networks whenever it judges.
     """
-    if bundle.router is None:
-        raise BundleError(bundle.root / MANIFEST, "it has no router", "fit one to it", reason=Reason.ROUTER)
+    bundle = pool.router
+    if bundle is None or bundle.router is None:
+        raise BundleError(pool.root, "it has no router", "fit one to it", reason=Reason.ROUTER)
     path, arrays = bundle.path(bundle.router["file"]), bundle.path(bundle.router["arrays"])
     if path.name != ROUTER_JSON or arrays != path.with_name(ROUTER_ARRAYS):
         raise router_error(path, f"expected {ROUTER_JSON} and {ROUTER_ARRAYS} in one folder")
@@ -37,7 +44,7 @@ def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
         expected = path.with_name(TOKENIZER).relative_to(bundle.root).as_posix()
         raise router_error(path, f"expected {expected} to be the router's tokenizer")
     router = Router.load(path.parent, open_engine=open_engine, read=bundle.read_path, may_have_tokenizer=tokenizer is not None)
-    check_router(router, bundle, path)
+    check_router(router, pool, path)
     for network in router.networks:
         component = bundle.components.get(network.role)
         if component is None or bundle.graphs[component.graphs[network.graph]] != network.spec:
@@ -45,13 +52,14 @@ def open_router(bundle: Bundle, open_engine: OpenEngine = no_engine) -> Router:
     return router
 
 
-def check_router(router: Router, bundle: Bundle, path: Path) -> None:
-    """Raises BundleError, naming the difference, if the router at `path` was fitted for another pool or text encoder."""
-    difference = pool_difference(bundle.pool, router.pool)
-    if difference is None and router.text_encoder is not None and router.text_encoder != text_encoder_sha256(bundle):
+def check_router(router: Router, pool: Pool, path: Path) -> None:
+    """Raises BundleError, naming the difference, if the router at `path` was fitted for other candidates or another text encoder."""
+    difference = pool_difference(pool.rows, router.pool)
+    reads_text = router.text_encoder is not None and (pool.is_bundle or router.needs_states)
+    if difference is None and reads_text and router.text_encoder != _pool_encoder_sha256(pool):
         difference = "it was fitted on the states of another text encoder"
     if difference is not None:
-        problem = f"the router does not belong to this bundle: {difference}"
+        problem = f"the router does not belong to this {'bundle' if pool.is_bundle else 'pool'}: {difference}"
         raise BundleError(path, problem, "fit one to it", reason=Reason.ROUTER)
 
 
@@ -71,6 +79,10 @@ def states_source(bundle: Bundle) -> tuple[str, str]:
     raise BundleError(bundle.root / MANIFEST, problem, "fit its router again")
 
 
+def _pool_encoder_sha256(pool: Pool) -> str | None:
+    return None if pool.states_bundle is None else text_encoder_sha256(pool.bundles[pool.states_bundle])
+
+
 def text_encoder_sha256(bundle: Bundle) -> str:
     """Hash of the weights of the text encoder that a router reads, or of its graph if the weights are inside."""
     encoder, _ = states_source(bundle)
@@ -86,13 +98,8 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
     Raises BundleError for a router of another pool, OutputError if `target` exists, is not a mere bundle, or cannot be written.
     """
     router = Router.load(router_folder)
-    check_router(router, bundle, router_folder / ROUTER_JSON)
-    files = _router_files(router)
-    for name in files:
-        if (router_folder / name).is_symlink() or not (router_folder / name).is_file():
-            raise router_error(router_folder / name, "the router needs this file, which must not be a link")
-    for network in router.networks:
-        read_stored_tensors(router_folder / network.weights)
+    check_router(router, Pool.of_bundle(bundle), router_folder / ROUTER_JSON)
+    files = check_files(router, router_folder)
     check_target(target, force=force)
     try:
         with replacing_folder(target) as new:
@@ -104,10 +111,26 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
     return Bundle.open(target, verify=False)
 
 
-def _router_files(router: Router) -> list[str]:
-    """Names of all files in a router's folder."""
+def check_files(router: Router, folder: Path) -> list[str]:
+    """Names of all files of the router in `folder`; raises BundleError if one is missing, a link, or damaged."""
     own = [TOKENIZER] if isinstance(router.encoder, EngineEncoder) else []
-    return [ROUTER_JSON, ROUTER_ARRAYS, *own, *(name for network in router.networks for name in (network.file, network.weights))]
+    files = [ROUTER_JSON, ROUTER_ARRAYS, *own, *(name for network in router.networks for name in (network.file, network.weights))]
+    for name in files:
+        if (folder / name).is_symlink() or not (folder / name).is_file():
+            raise router_error(folder / name, "the router needs this file, which must not be a link")
+    for network in router.networks:
+        read_stored_tensors(folder / network.weights)
+    return files
+
+
+def router_section(router: Router, states: Bundle | None) -> dict[str, Any]:
+    """The entry `router` of a manifest; states: the bundle whose text encoder it reads, if it reads one."""
+    section: dict[str, Any] = {"file": f"{FOLDER}/{ROUTER_JSON}", "arrays": f"{FOLDER}/{ROUTER_ARRAYS}"}
+    if isinstance(router.encoder, EngineEncoder):
+        section |= {"tokenizer": f"{FOLDER}/{TOKENIZER}", "max_length": router.encoder.max_length}
+    if router.needs_states and states is not None:
+        section["states"] = states_source(states)[1]
+    return section
 
 
 def _copy(bundle: Bundle, router_folder: Path, files: list[str], new: Path) -> None:
@@ -144,9 +167,4 @@ def _manifest(bundle: Bundle, router: Router) -> dict[str, Any]:
         file, weights = (f"{FOLDER}/{name}" for name in (network.file, network.weights))
         components[network.role] = {"role": network.role, "graphs": {network.graph: file}, "weights": [weights]}
         graphs[file] = to_json(network.spec)
-    section: dict[str, Any] = {"file": f"{FOLDER}/{ROUTER_JSON}", "arrays": f"{FOLDER}/{ROUTER_ARRAYS}"}
-    if isinstance(router.encoder, EngineEncoder):
-        section |= {"tokenizer": f"{FOLDER}/{TOKENIZER}", "max_length": router.encoder.max_length}
-    if router.needs_states:
-        section["states"] = states_source(bundle)[1]
-    return {**manifest, "components": components, "graphs": graphs, "router": section}
+    return {**manifest, "components": components, "graphs": graphs, "router": router_section(router, bundle)}

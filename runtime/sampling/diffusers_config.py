@@ -121,3 +121,13 @@ _DIFFUSERS = {
 
 SUPPORTED = tuple(_DIFFUSERS)
 """Classes of diffusers that can be compiled."""
+
+
+def class_kind(class_name: str) -> tuple[str, dict[str, object]] | None:
+    """The scheduler of a class of diffusers, with the class's settings that are not the model's; None for another name."""
+    for known, entry in _DIFFUSERS.items():
+        if class_name.casefold() in (known.casefold(), known.removesuffix("Scheduler").casefold()):
+            own = ("solver_type", "lower_order_final", "eta")
+            settings = {key: value for key, value in entry.defaults.items() if key in own}
+            return entry.name, settings | ({"timestep_spacing": "linspace"} if "timestep_spacing" in entry.ignored else {})
+    return None

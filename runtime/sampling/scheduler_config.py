@@ -76,17 +76,17 @@ KINDS: dict[str, Kind] = {
     "dpmpp_sde": Kind(_NOISE, sigma_schedules=_SIGMAS, rows_per_step=2),
     "dpmpp_2m": Kind(features=_ZERO_SNR, sigma_schedules=(*_SIGMAS, "lu")),
     "dpmpp_3m": Kind(features=_ZERO_SNR, sigma_schedules=(*_SIGMAS, "lu"), solver_orders=(3,)),
-    "dpmpp_2s": Kind(sigma_schedules=_SIGMAS),
-    "dpmpp_3s": Kind(sigma_schedules=_SIGMAS, solver_orders=(3,)),
+    "dpmpp_2s": Kind(features=_ZERO_SNR, sigma_schedules=_SIGMAS),
+    "dpmpp_3s": Kind(features=_ZERO_SNR, sigma_schedules=_SIGMAS, solver_orders=(3,)),
     "unipc": Kind(features=_ZERO_SNR, sigma_schedules=_SIGMAS, solver_types=_UNIPC_TYPES),
     "lcm": Kind(features=_ZERO_SNR),
     "tcd": Kind(features=_ZERO_SNR),
-    "flow_match_euler": Kind(_FLOW, ("use_dynamic_shifting",), (*_TIMES, "karras", "exponential", "beta")),
-    "flow_dpmpp_2m": Kind(_FLOW, sigma_schedules=_TIMES),
-    "flow_dpmpp_3m": Kind(_FLOW, sigma_schedules=_TIMES, solver_orders=(3,)),
-    "flow_dpmpp_2s": Kind(_FLOW, sigma_schedules=_TIMES),
-    "flow_dpmpp_3s": Kind(_FLOW, sigma_schedules=_TIMES, solver_orders=(3,)),
-    "flow_unipc": Kind(_FLOW, sigma_schedules=_TIMES, solver_types=_UNIPC_TYPES),
+    "flow_match_euler": Kind(_FLOW, ("use_dynamic_shifting", "shift_terminal"), (*_TIMES, "karras", "exponential", "beta")),
+    "flow_dpmpp_2m": Kind(_FLOW, ("use_dynamic_shifting",), sigma_schedules=_TIMES),
+    "flow_dpmpp_3m": Kind(_FLOW, ("use_dynamic_shifting",), sigma_schedules=_TIMES, solver_orders=(3,)),
+    "flow_dpmpp_2s": Kind(_FLOW, ("use_dynamic_shifting",), sigma_schedules=_TIMES),
+    "flow_dpmpp_3s": Kind(_FLOW, ("use_dynamic_shifting",), sigma_schedules=_TIMES, solver_orders=(3,)),
+    "flow_unipc": Kind(_FLOW, ("use_dynamic_shifting",), sigma_schedules=_TIMES, solver_types=_UNIPC_TYPES),
 }
 """Every scheduler by name; `scheduler.SCHEDULERS` has their functions."""
 
@@ -136,7 +136,7 @@ class SchedulerConfig:
     stochastic_sampling: bool = False
     """flow_match_euler"""
     use_dynamic_shifting: bool = False
-    """flow_match_euler: the shift grows with the number of latent tokens, between the two points that follow."""
+    """flow_*: the shift grows with the number of latent tokens, between the two points that follow."""
     base_image_seq_len: int = 256
     max_image_seq_len: int = 4096
     base_shift: float = 0.5
@@ -145,6 +145,13 @@ class SchedulerConfig:
     """exponential: the shift is e^mu; linear: the shift is mu; with mu between base_shift and max_shift."""
     shift_terminal: float = 0.0
     """flow_match_euler: noise level of the last step, to which the others are stretched; 0 means no stretching."""
+
+    @property
+    def title(self) -> str:
+        """Its name, with the forms that change the image: `dpmpp_2m sde karras`."""
+        words = [self.name, *(["sde"] if self.algorithm_type == "sde-dpmsolver++" else [])]
+        words += [] if self.sigma_schedule == "timesteps" else [self.sigma_schedule]
+        return " ".join(words)
 
     def __post_init__(self) -> None:
         kind = KINDS.get(self.name)
@@ -175,10 +182,11 @@ class SchedulerConfig:
             raise ConfigError("sigma_schedule", self.sigma_schedule, f"one of {', '.join(kind.sigma_schedules)} for {self.name}")
         if self.base_image_seq_len >= self.max_image_seq_len:
             raise ConfigError("max_image_seq_len", self.max_image_seq_len, f"more than base_image_seq_len, {self.base_image_seq_len}")
-        for feature in ("rescale_betas_zero_snr", "use_dynamic_shifting"):
+        for feature in ("rescale_betas_zero_snr", "use_dynamic_shifting", "shift_terminal"):
             if getattr(self, feature) and feature not in kind.features:
                 having = [name for name, other in KINDS.items() if feature in other.features]
-                raise ConfigError(feature, True, f"false for {self.name} (only {', '.join(having)} can)")
+                value = getattr(self, feature)
+                raise ConfigError(feature, value, f"{'false' if value is True else 0} for {self.name} (only {', '.join(having)} can)")
 
 
 def _either(choices: tuple[str, ...]) -> str:

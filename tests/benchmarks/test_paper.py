@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import paper
+from benchmarks.split_bundle import split_bundle
+from tests.pools import write_pool_of
 
 SUBJECTS = ("house", "boat", "tree", "bird")
 COLOURS = ("red", "old", "blue", "green")
@@ -53,6 +55,18 @@ def test_labels_are_split_fitted_judged_and_drawn_and_a_second_run_labels_nothin
     labels = (out / "labels.csv").read_bytes()
     assert paper.main([*options, "--seeds", "2", "--held-out", "0.5"]) == 0
     assert (out / "labels.csv").read_bytes() == labels
+
+
+def test_independent_models_in_a_pool_are_judged_alike(
+    judged_bundle: Path, engine_home: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = write_pool_of(tmp_path / "parts.pool", *split_bundle(judged_bundle, tmp_path / "parts"))
+    files = {"--pool": pool.root, "--home": engine_home, "--prompts": prompts, "--out": tmp_path / "out"}
+    options = ["--json", "--quick", *(str(part) for option in files.items() for part in option)]
+    assert paper.main([*options, "--seeds", "1", "--count", "8", "--held-out", "0.5"]) == 0
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row["notes"]["held out"] == "4 prompts"
+    assert list((tmp_path / "out" / "postcard.pool").rglob("router.json"))
 
 
 def test_the_same_prompts_are_drawn_whatever_the_count(prompts: Path) -> None:

@@ -38,7 +38,7 @@ def test_route_lists_every_candidate_and_marks_the_chosen(run: Run, built: Path,
     lines = done.stdout.splitlines()
     assert [line.startswith("*") for line in lines[1:5]] == [False, False, False, True]
     assert lines[-2].startswith("tiny-base@8: ")
-    assert lines[-1] == "quality by averages: the bundle has no router"
+    assert lines[-1] == "quality by averages: there is no router"
 
 
 def test_route_json(run: Run, built: Path, tiny_bundle: Path) -> None:

@@ -23,7 +23,7 @@ UNSUPPORTED: dict[str, tuple[dict[str, Any], str, str]] = {
     "image projection": ({"encoder_hid_dim_type": "image_proj"}, "takes image embeddings (encoder_hid_dim_type image_proj)", "base"),
     "inpainting": ({"in_channels": 9}, "takes 9 channels (inpainting), the VAE's latents have 4", "base text-to-image checkpoint"),
     "depth": ({"in_channels": 5}, "takes 5 channels (depth to image)", "base text-to-image checkpoint"),
-    "instructions": ({"in_channels": 8}, "takes 8 channels (image editing)", "base text-to-image checkpoint"),
+    "instructions": ({"in_channels": 8}, "takes 8 channels (image editing, such as InstructPix2Pix)", "base text-to-image checkpoint"),
     "odd channels": ({"in_channels": 17}, "takes 17 channels, the VAE's", "not supported"),
     "no number": ({"in_channels": "4"}, "takes 4 channels, the VAE's", "not supported"),
     "variance": ({"out_channels": 8}, "gives 8 channels, the VAE's latents have 4", "predict a variance"),

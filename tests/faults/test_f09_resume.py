@@ -87,7 +87,7 @@ SETTINGS = {
     "prompt": "a lake", "family": "tiny", "revision": "1", "height": 64, "width": 64, "seed": 7, "candidate": "turbo@1",
     "negative_prompt": None, "guidance_scale": 1.0,
 }  # fmt: skip
-WANTED = Wanted(family="tiny", revision="1", height=64, width=64, candidate=None, negative_prompt=None, may_ignore_negative=True)
+WANTED = Wanted(sources={"turbo@1": ("tiny", "1", 64, 64)}, candidate=None, negative_prompt=None, may_ignore_negative=True)
 
 
 @pytest.mark.parametrize(

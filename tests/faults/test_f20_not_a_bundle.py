@@ -12,7 +12,7 @@ from costroute_rt import Bundle
 from costroute_rt.error import BundleError, Reason
 from tests.cli.conftest import Run
 
-EXPORT = "costroute_rt.export.checkpoint.checkpoint.export_bundle"
+EXPORT = "costroute-rt export SOURCE -o NEW.bundle"
 
 
 @pytest.fixture
@@ -93,8 +93,3 @@ def test_f20_a_damaged_bundle_stays_a_bundle(tiny_bundle: Path, tmp_path: Path) 
     (tmp_path / "tiny/manifest.json").unlink()
     with pytest.raises(BundleError, match="a bundle needs this file"):
         Bundle.open(tmp_path / "tiny")
-
-
-def test_f20_the_function_that_the_message_names_exists() -> None:
-    source = Path(__file__).parents[2] / "export" / "checkpoint" / "checkpoint.py"
-    assert "\ndef export_bundle(" in source.read_text(encoding="utf-8")

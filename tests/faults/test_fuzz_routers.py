@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from costroute_rt import Bundle, BundleError
+from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.routing.router import Router
 from costroute_rt.routing.router_bundle import check_router
 from tests.small_router import make_router
@@ -27,4 +28,4 @@ def test_a_pool_with_a_value_of_another_type(tiny_bundle: Path, tmp_path: Path, 
     values["pool"][1][field] = value
     path.write_text(json.dumps(values))
     with pytest.raises(BundleError):
-        check_router(Router.load(tmp_path), bundle, path)
+        check_router(Router.load(tmp_path), Pool.of_bundle(bundle), path)

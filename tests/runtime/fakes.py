@@ -17,6 +17,7 @@ from costroute_rt.engines.store.cost import CallCost, EngineCost
 from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.family import Family
+from costroute_rt.family.memory import MemoryLimit
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.texts import chunk_key
 from costroute_rt.routing.quality import AverageQuality
@@ -170,6 +171,7 @@ def open_fake_runtime(
     profile: Mapping[str, float] = CALL_MS,
     functions: Mapping[str, Function] = FUNCTIONS,
     states: str | None = None,
+    limit: MemoryLimit | None = None,
 ) -> FakeDevice:
     """A runtime whose engines take the milliseconds of `profile`; noise(name) gives a call's factor on that."""
     clock, engines, slowdown, on_call = FakeClock(), {}, {}, []
@@ -194,7 +196,7 @@ def open_fake_runtime(
     resources = Resources(
         families={family.name: family},
         pool=family.pool,
-        engines=EngineSet(open_engine),
+        engines=EngineSet(open_engine, limit),
         costs=CostModel(measured or {name: steady(ms) for name, ms in profile.items()}, clock),
         quality=quality,
         states_source=StatesSource.open(family.bundle) if quality.needs_states else None,
@@ -218,7 +220,7 @@ def is_kept(resources: Resources, encoder: str, text: str) -> bool:
     """Whether what the text encoder makes of a negative prompt is kept."""
     family = resources.main_family
     tokenizer = str(family.bundle.components[encoder].tokenizer)
-    return (family.name, encoder, chunk_key(family.tokenize(text, [tokenizer])[tokenizer])) in resources.negatives
+    return (f"{family.name}/{encoder}/encode", chunk_key(family.tokenize(text, [tokenizer])[tokenizer])) in resources.negatives
 
 
 def call_cost(median_ms: float, p95_ms: float) -> CallCost:

@@ -35,6 +35,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("gen",): ("a lake", "--bundle", "BUNDLE", "-o", "made.png"),
     ("route",): ("a lake", "--bundle", "BUNDLE"),
     ("info",): ("image.png",),
+    ("pool",): ("BUNDLE", "-o", "made"),
     ("build-engines",): ("--bundle", "BUNDLE"),
     ("profile",): ("--bundle", "BUNDLE"),
     ("label",): ("--bundle", "BUNDLE", "--prompts", "prompts.csv", "--labels", "made.csv", "--scorer", "fuzz_scorer:brightness"),
@@ -53,7 +54,7 @@ resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv.pop()),) * 2)
 from costroute_rt.cli.start import main
 sys.exit(main())
 """
-WITHOUT_STORE, REPORTS = {("info",), ("fit-router",)}, {("engines", "list"), ("engines", "explain")}
+WITHOUT_STORE, REPORTS = {("info",), ("pool",), ("fit-router",)}, {("engines", "list"), ("engines", "explain")}
 """Commands that need no store, and those that report the state of engines without running one."""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs owners, modes and limits of processes as Linux has them")
 

@@ -9,6 +9,7 @@ from costroute_rt.engines.bundle.safetensors_file import StoredTensor
 from costroute_rt.engines.bundle.section import shorten
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.embedding.embedding import Embedding, count_vectors
+from costroute_rt.export.checkpoint.lora.layout import read_key
 from costroute_rt.export.checkpoint.tensor.file import check_numbers, read_tensors
 
 _FIRST, _SECOND = "text_encoder", "text_encoder_2"
@@ -31,6 +32,8 @@ def read_embedding(path: Path, name: str | None = None) -> Embedding:
     elif len(tensors) == 1:
         ((key, tensor),) = tensors.items()
         vectors, told = {_FIRST: tensor}, None if key in _UNNAMED else key
+    elif any(map(read_key, tensors)):
+        raise BundleError(path, "it is a LoRA", "add it as one")
     else:
         problem = f"it is no textual inversion: it holds {len(tensors)} tensors, such as {', '.join(map(shorten, sorted(tensors)[:3]))}"
         raise BundleError(path, problem, "give one that holds emb_params, its word alone, or clip_l and clip_g")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from costroute_rt.engines.bundle.finite import has_broken_number
 from costroute_rt.engines.bundle.safetensors_file import ITEM_BYTES
 from costroute_rt.error import BundleError, CancelledError, ConfigError
 from costroute_rt.export.checkpoint.lora.lora import Lora, LoraModule
@@ -27,7 +28,7 @@ from costroute_rt.export.checkpoint.lora.read_lora import read_lora
 from costroute_rt.export.checkpoint.lora.target import find_targets
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
 from costroute_rt.export.checkpoint.tensor.keyed_file import describe_weights, move_weights, write_once
-from costroute_rt.export.checkpoint.tensor.number import from_float32, open_weights, read_bytes, read_tensor, to_float32
+from costroute_rt.export.checkpoint.tensor.number import READABLE, from_float32, open_weights, read_bytes, read_tensor, to_float32
 from costroute_rt.export.checkpoint.tensor.writer import NewTensor
 
 _FORMAT = 1
@@ -156,8 +157,8 @@ def _fused_blocks(parameter: str, region: Region, changes: Sequence[Change]) -> 
             with np.errstate(over="ignore", invalid="ignore"):
                 for left, right in factors:
                     values += left[start : start + count] @ right
-            stored = from_float32(values, region.dtype)
-            if not np.isfinite(to_float32(stored.tobytes(), region.dtype)).all():
+            stored: Any = from_float32(values, region.dtype)
+            if has_broken_number(memoryview(stored).cast("B"), READABLE[region.dtype]):
                 names = ", ".join(dict.fromkeys(change.path.name for change in changes))
                 problem = f"with {names} added, its {parameter} is not finite in {region.dtype}"
                 raise BundleError(region.file, problem, "use a smaller scale, or the model in float32 or bfloat16")

@@ -105,6 +105,11 @@ def is_checkpoint(keys: Sequence[str]) -> bool:
     return any(whole.search(key) and read_key(key) is None for key in keys)
 
 
+def is_embedding(keys: Sequence[str]) -> bool:
+    """Whether these are the names of a textual inversion's vectors."""
+    return any(key in ("emb_params", "clip_l", "clip_g") for key in keys)
+
+
 def _split_network(name: str) -> tuple[str, str]:
     """The network, and the name of the layer in it; without any prefix it is a text encoder's or the denoiser's by its first word."""
     network: str | None = None

@@ -12,7 +12,7 @@ from costroute_rt.engines.bundle.safetensors_file import StoredTensor
 from costroute_rt.engines.bundle.section import shorten
 from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.lora.family import find_family
-from costroute_rt.export.checkpoint.lora.layout import Key, find_method, find_other_family, is_checkpoint, read_key
+from costroute_rt.export.checkpoint.lora.layout import Key, find_method, find_other_family, is_checkpoint, is_embedding, read_key
 from costroute_rt.export.checkpoint.lora.lora import FAMILIES, Lora, LoraModule
 from costroute_rt.export.checkpoint.lora.scaling import find_scaling, read_settings
 from costroute_rt.export.checkpoint.tensor.file import DOWNLOAD_AGAIN, check_numbers, read_tensors
@@ -48,6 +48,8 @@ def _check_kind(path: Path, keys: Sequence[str], metadata: Mapping[str, str]) ->
     """Raises BundleError for what is no plain LoRA, or one for another family."""
     if method := find_method(keys):
         raise BundleError(path, f"it is {method}, not a plain LoRA: it cannot be added to the weights", _PLAIN)
+    if is_embedding(keys):
+        raise BundleError(path, "it is a textual inversion", "add it as one")
     if is_checkpoint(keys):
         raise BundleError(path, "it is a checkpoint or a part of one, not a LoRA", "export it as a model of its own")
     family = find_other_family(keys)

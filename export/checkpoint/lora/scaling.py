@@ -16,6 +16,7 @@ _METADATA = "lora_adapter_metadata"
 """Where diffusers stores peft's settings: in the file's metadata, each under the name of its network and a dot."""
 _ADAPTER, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _MOST_VALUES = 100_000
+_MOST_ALPHA = 1e9
 _REMEDY = "use a plain LoRA"
 
 
@@ -55,6 +56,6 @@ def find_scaling(path: Path, settings: Mapping[str, Any], network: str, name: st
         raise BundleError(path, f"its alpha_pattern {regex!r} is a regular expression, which is not supported", _REMEDY)
     own = next((value for key, value in pattern.items() if f".{name}".endswith(f".{key}")), None)
     alpha = setting("lora_alpha", rank) if own is None else own
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= _MOST_ALPHA:
         raise BundleError(path, f"its lora_alpha is {str(alpha)[:40]}: expected a number", _REMEDY)
     return float(alpha) / (math.sqrt(rank) if setting("use_rslora", False) else rank)

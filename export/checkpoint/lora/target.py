@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from costroute_rt.engines.bundle.section import shorten
 from costroute_rt.error import BundleError
-from costroute_rt.export.checkpoint.lora.block_name import original_name
 from costroute_rt.export.checkpoint.lora.family import guess_family
 from costroute_rt.export.checkpoint.lora.lora import FAMILIES, Lora, LoraModule
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
+from costroute_rt.export.checkpoint.source.single_file.unet import original_name
 
 _WEIGHT = ".weight"
 _DENOISER = "unet"

@@ -13,19 +13,16 @@ from costroute_rt.export.checkpoint.refusal import (
     BASE_MODEL,
     check_tokenizer,
     plain_value,
-    unknown_channels,
-    unknown_input,
-    unknown_width,
 )
+from costroute_rt.export.checkpoint.source.fit import check_configs
 from costroute_rt.export.checkpoint.source.license import find_licenses, license_name
 from costroute_rt.export.checkpoint.source.model_name import name_of_model
 from costroute_rt.export.checkpoint.source.network import Network, Source
-from costroute_rt.export.checkpoint.source.old_name import rename_attention
+from costroute_rt.export.checkpoint.source.old_name import rename_old
+from costroute_rt.export.checkpoint.source.parameter.clip import KNOWN as CLIP_SETTINGS
 from costroute_rt.export.checkpoint.source.parameter.of_class import CLASSES, parameters
-from costroute_rt.export.checkpoint.source.parameter.settings import Settings
 from costroute_rt.export.checkpoint.source.weights import choose_weights, read_all_weights
 from costroute_rt.export.checkpoint.weight_file import (
-    DOWNLOAD_AGAIN,
     WeightFiles,
     check_content,
     check_place,
@@ -53,7 +50,6 @@ PIPELINES: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "StableDiffusionXLPipeline": _XL,
 }
 """Library and class of each part, by pipeline; whoever opens the bundle with diffusers imports what its index names."""
-_SIZES = "projection_class_embeddings_input_dim"
 _NOT_EXPORTED = ("feature_extractor", "image_encoder", "safety_checker")
 _SUPPORTED = "only pipelines of Stable Diffusion 1.x, 2.x and XL, and latent consistency models can be exported"
 _INSTEAD = {
@@ -163,16 +159,15 @@ class _Folder:
     def config(self, name: str) -> dict[str, Any]:
         """The settings of a network; raises BundleError if its class is another one."""
         config = read_config(self.path / name / "config.json")
-        check_network_class(self.path / name, config, self.parts[name][1])
-        return config
+        class_name = self.parts[name][1]
+        check_network_class(self.path / name, config, class_name)
+        return {key: config[key] for key in CLIP_SETTINGS if key in config} if class_name.startswith("CLIP") else config
 
     def network(self, name: str, config: Mapping[str, Any]) -> Network:
         """One network with its weights; raises BundleError if a parameter is missing or has another shape."""
         folder, class_name = self.path / name, self.parts[name][1]
         wanted = parameters(class_name, config, folder / "config.json")
-        found = read_all_weights(self.weight_files(name).files)
-        if class_name == "AutoencoderKL":
-            found = rename_attention(found)
+        found = rename_old(read_all_weights(self.weight_files(name).files), class_name)
         return Network(name=name, class_name=class_name, config=config, weights=choose_weights(found, wanted, name, folder))
 
     def check_variant(self) -> None:
@@ -197,36 +192,6 @@ class _Folder:
         for path in words:
             check_content(path)
         return folder
-
-
-def check_configs(configs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Raises BundleError if the denoiser has an input that the runtime does not feed, or does not fit the other networks.
-
-    configs: settings of each network by its folder.
-    """
-    unet, is_xl = configs["unet"], "text_encoder_2" in configs
-    latents = configs["vae"].get("latent_channels", 4)
-    encoders = [configs[name] for name in ("text_encoder", "text_encoder_2") if name in configs]
-    width = sum(Settings(config, path).whole("hidden_size", 512) for config in encoders)
-    found = unknown_channels(unet, latents) or unknown_input(unet, takes_guidance=True, takes_sizes=is_xl) or unknown_width(unet, width)
-    found = found or (_unknown_sizes(unet, encoders[1]) if is_xl else None)
-    if found is not None:
-        problem, remedy = found
-        raise BundleError(path, f"its denoiser {problem}", remedy)
-
-
-def _unknown_sizes(unet: Mapping[str, Any], encoder: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What an XL denoiser takes beside text, if it is not pooled text and six numbers for the image's sizes, and what to do instead."""
-    if unet.get("addition_embed_type") != "text_time":
-        return "takes no pooled text and image sizes, as those of Stable Diffusion XL do", BASE_MODEL
-    each, pooled, taken = unet.get("addition_time_embed_dim"), encoder.get("projection_dim", 512), unet.get(_SIZES)
-    if type(each) is not int or type(pooled) is not int:
-        return f"has {plain_value(each)} numbers for each size, and {plain_value(pooled)} for pooled text", DOWNLOAD_AGAIN
-    if taken == pooled + 5 * each:
-        return "is that of a refiner, which needs an image and an aesthetic score", BASE_MODEL
-    if taken != pooled + 6 * each:
-        return f"takes {plain_value(taken)} numbers beside text, pooled text and sizes are {pooled + 6 * each}", DOWNLOAD_AGAIN
-    return None
 
 
 def check_network_class(folder: Path, config: Mapping[str, Any], class_name: str) -> None:

@@ -11,6 +11,7 @@ from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.source.diffusers_folder import DIFFUSERS, check_network_class
 from costroute_rt.export.checkpoint.source.latent_space import check_name
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
+from costroute_rt.export.checkpoint.source.opening import check_file
 from costroute_rt.export.checkpoint.source.parameter.of_class import parameters
 from costroute_rt.export.checkpoint.source.parameter.settings import Settings
 from costroute_rt.export.checkpoint.source.parameter.tiny import BLOCKS
@@ -24,15 +25,16 @@ _PREFIXES = ("", "decoder.", "taesd_decoder.")
 _FORMS = "give a folder of an AutoencoderTiny, or a file such as taesd_decoder.safetensors"
 
 
-def open_tiny_decoder(path: Path, source: Source, *, variant: str | None = None) -> Network:
+def open_tiny_decoder(path: Path, source: Source, *, allow_pickle: bool = False, variant: str | None = None) -> Network:
     """The small decoder at `path`, for the latents of `source`; its encoder is left out.
 
     path: a folder as diffusers saves it (`madebyollin/taesd`), or a single file: diffusers' weights, or the makers' layout
         (github.com/madebyollin/taesd), whose first layer has no parameters and is not counted in diffusers.
+    allow_pickle: also reads files in torch's format (.pth); no code in them runs in either case.
     Shapes do not tell latents of Stable Diffusion 1.x and 2.x from those of XL: the name of the file or repository may, else it is taken
     as the caller says. Raises BundleError for what is not such a decoder, or one of other latents.
     """
-    found = _from_folder(path, variant) if path.is_dir() else _from_file(path)
+    found = _from_folder(path, variant) if path.is_dir() else _from_file(path, allow_pickle)
     weights = choose_weights(found.tensors, parameters(_CLASS, found.config, found.settings), "tiny decoder", path)
     _check_fit(found, source)
     check_name(path, source)
@@ -59,7 +61,8 @@ def _from_folder(path: Path, variant: str | None) -> _Found:
     return _Found(config=config, settings=path / "config.json", tensors=tensors)
 
 
-def _from_file(path: Path) -> _Found:
+def _from_file(path: Path, allow_pickle: bool) -> _Found:
+    check_file(path, allow_pickle=allow_pickle)
     stored = read_weights(path).tensors
     if "decoder.layers.0.weight" in stored:
         tensors = dict(stored)
@@ -85,7 +88,7 @@ def _settings(tensors: Mapping[str, Region]) -> dict[str, Any]:
     widths = [width] * len(BLOCKS)
     return {
         "_class_name": _CLASS, "act_fn": "relu", "in_channels": 3, "latent_channels": latent, "out_channels": 3,
-        "encoder_block_out_channels": widths, "decoder_block_out_channels": widths, "block_out_channels": widths,
+        "encoder_block_out_channels": widths, "decoder_block_out_channels": widths,
         "num_encoder_blocks": [*reversed(BLOCKS)], "num_decoder_blocks": [*BLOCKS], "upsampling_scaling_factor": 2,
         "upsample_fn": "nearest", "latent_magnitude": 3, "latent_shift": 0.5, "scaling_factor": 1.0, "shift_factor": 0.0,
     }  # fmt: skip

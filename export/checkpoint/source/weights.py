@@ -10,7 +10,10 @@ from costroute_rt.engines.bundle.safetensors_file import ITEM_BYTES, read_safete
 from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.source.network import Region
 from costroute_rt.export.checkpoint.source.parameter.layer import Parameters
+from costroute_rt.export.checkpoint.source.torch_file import read_torch_file, refuse_old_format
 from costroute_rt.export.checkpoint.weight_file import DOWNLOAD_AGAIN, check_content
+
+_ZIP, _PICKLE = b"PK\x03\x04", (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +26,22 @@ class StoredWeights:
 
 
 def read_weights(path: Path) -> StoredWeights:
-    """The tensors of a safetensors file; raises BundleError that names what the file is instead."""
-    check_content(path)
+    """The tensors of a file of safetensors or torch, as its content says; raises BundleError that names what the file is instead."""
+    head = check_content(path)
+    if not is_pickle(head):
+        return _read_safetensors(path)
+    if not head.startswith(_ZIP):
+        raise refuse_old_format(path)
+    tensors, metadata = read_torch_file(path)
+    return StoredWeights(tensors=tensors, metadata=metadata)
+
+
+def is_pickle(head: bytes) -> bool:
+    """Whether a file that begins so is one of torch's; a header of safetensors of 640 bytes begins like a pickle, but for its brace."""
+    return head.startswith((_ZIP, *_PICKLE)) and head[8:9] != b"{"
+
+
+def _read_safetensors(path: Path) -> StoredWeights:
     try:
         tensors, metadata = read_safetensors(path)
     except BundleError as error:

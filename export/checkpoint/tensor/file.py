@@ -33,7 +33,8 @@ def read_tensors(path: Path, what: str) -> dict[str, StoredTensor]:
     try:
         tensors = read_stored_tensors(path)
     except BundleError as error:
-        raise BundleError(path, f"it is incomplete, or no safetensors file: {error.problem}", DOWNLOAD_AGAIN) from error
+        problem = error.problem.removeprefix("it is not a safetensors file: ")
+        raise BundleError(path, f"it is incomplete, or no safetensors file: {problem}", DOWNLOAD_AGAIN) from error
     if not tensors:
         raise BundleError(path, "it holds no tensors", DOWNLOAD_AGAIN)
     other = sorted({tensor.dtype for tensor in tensors.values()} - READABLE.keys())

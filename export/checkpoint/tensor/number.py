@@ -13,9 +13,9 @@ from costroute_rt.engines.bundle.safetensors_file import StoredTensor
 from costroute_rt.error import BundleError
 from costroute_rt.regular_file import open_regular
 
-READABLE = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
-"""NumPy's names of the dtypes that can be read."""
-_KINDS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+READABLE = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32"}
+"""Usual names of the dtypes that can be read. Whole numbers are those of kohya's alpha where it was not given."""
+_KINDS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4"}
 _BLOCK_BYTES = 4 << 20
 _CHANGED = "leave the file as it is during the export"
 

@@ -16,8 +16,8 @@ from costroute_rt.engines.building.lookup import engine_key, find_rejection, may
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.store.store import Store, StoredEngine
-from costroute_rt.family.assembly import EngineSource, choose_start
 from costroute_rt.family.calls import engine_names
+from costroute_rt.family.engine_source import EngineSource, choose_start
 from tests.engines.conftest import build
 from tests.gated_backend import GATE, GatedBackend
 

@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
+from costroute_rt.engines.bundle import digest
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.error import BundleError
 from tests.engines.conftest import flip_byte, relist, rewrite_manifest
 
@@ -110,6 +112,23 @@ def test_a_linked_directory_out_of_the_bundle_is_refused(bundle_copy: Path, tmp_
         Bundle.open(bundle_copy)
 
 
+def test_a_file_of_several_names_is_hashed_once(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, hashed = bundle_copy / "vae" / "diffusion_pytorch_model.safetensors", list[Path]()
+    (bundle_copy / "vae" / "twin.safetensors").hardlink_to(weights)
+    monkeypatch.setattr(digest, "sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+
+    found = digest.sha256_files(sorted((bundle_copy / "vae").iterdir()))
+    assert len(hashed) == len(found) - 1
+    assert found[weights] == found[weights.with_name("twin.safetensors")] == sha256_file(weights)
+
+
+def test_a_component_may_own_a_part_of_its_weight_files(bundle_copy: Path) -> None:
+    rewrite_manifest(bundle_copy, _set(300, "components", "text_encoder", "weights_bytes"))
+    assert Bundle.open(bundle_copy, verify=False).weights_bytes("text_encoder") == 300
+    with pytest.raises(BundleError, match="uses its weights more than 4 times"):  # 2.8 kB of them
+        Bundle.open(bundle_copy)
+
+
 def _remove(*keys: str) -> Edit:
     def edit(manifest: dict[str, Any]) -> None:
         for key in keys[:-1]:
@@ -188,6 +207,8 @@ BROKEN: list[tuple[Edit, str]] = [
     (_remove("components", "text_encoder", "tokenizer"), "has no components.text_encoder.tokenizer"),
     (_set(["unet/none.safetensors"], "components", "base", "weights"), "not among its files"),
     (_set("model.safetensors", "components", "base", "weights"), "expected a list"),
+    (_set(1 << 30, "components", "base", "weights_bytes"), r"components\.base\.weights_bytes is 1073741824: expected .* or less"),
+    (_set("int4", "components", "base", "weight_precision"), "expected float or int8"),
     (_set("some", "components", "base", "guidance"), "expected none or classifier_free or embedded"),
     (_set("any", "negative_prompt"), "expected empty_text or zeros"),
     (_set(16 * 10**9, "image", "height"), "multiples of 16 up to 4096"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.error import LabelError, OutputError
 from costroute_rt.export.router import job
 from costroute_rt.export.router.evaluate import Estimates
@@ -37,7 +38,7 @@ def test_a_fitted_bundle_holds_the_router_and_its_record(source: Source, tiny_bu
     loaded = open_router(Bundle.open(tmp_path / "routed"))
     assert loaded.prompts == router.prompts
     assert loaded.record["labels"]["file"] == "labels.csv"
-    assert loaded.record["labels"]["sha256"] == source.open(Bundle.open(tiny_bundle)).sha256
+    assert loaded.record["labels"]["sha256"] == source.open(Pool.of_bundle(Bundle.open(tiny_bundle))).sha256
     assert loaded.record["cross_validation"]["leave_category_out"] is not None
     assert Bundle.open(tiny_bundle).router is None
     assert any(line.startswith("fold 1 of") for line in messages)
@@ -55,7 +56,7 @@ def test_the_evaluated_router_is_the_loaded_one(source: Source, tiny_bundle: Pat
     found = evaluate_bundle(Bundle.open(tmp_path / "routed"), Source(labels=heldout, home=source.home))
     router = open_router(Bundle.open(tmp_path / "routed"))
     predicted = {row["name"]: row["predicted"] for row in found.candidates}
-    mean, _, _ = router.estimate(Source(labels=heldout).open(Bundle.open(tiny_bundle)).prompts, None)
+    mean, _, _ = router.estimate(Source(labels=heldout).open(Pool.of_bundle(Bundle.open(tiny_bundle))).prompts, None)
     assert list(predicted.values()) == pytest.approx(mean.mean(0).tolist(), abs=1e-5)
     assert found.facts["router"]["prompts"] == 80
     assert found.router_ms is not None
@@ -77,11 +78,11 @@ def test_time_is_the_median_of_single_judgements(source: Source, tiny_bundle: Pa
 
 
 def test_examples_go_from_the_cheapest_to_the_most_expensive_routes(source: Source, tiny_bundle: Path) -> None:
-    cells = source.open(Bundle.open(tiny_bundle)).cells(NAMES)
+    cells = source.open(Pool.of_bundle(Bundle.open(tiny_bundle))).cells(NAMES)
     estimates = Estimates(
         mean=cells.mean, standard_error=np.zeros_like(cells.mean), trust=np.ones(len(cells)), average=cells.mean.mean(0)
     )  # fmt: skip
-    found = make_examples(Bundle.open(tiny_bundle), source, cells, estimates, lambda _: None)
+    found = make_examples(Pool.of_bundle(Bundle.open(tiny_bundle)), source, cells, estimates, lambda _: None)
     assert len(found) == job.EXAMPLES
     costs = [NAMES.index(each.candidate) for each in found]
     assert costs == sorted(costs)

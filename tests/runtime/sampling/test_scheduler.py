@@ -42,9 +42,13 @@ def known_configs() -> Iterator[SchedulerConfig]:
     """Every scheduler with each prediction type and feature that it supports."""
     for name, scheduler in KINDS.items():
         for prediction_type in scheduler.prediction_types:
-            for feature in (None, *scheduler.features):
+            for feature in (None, *(each for each in scheduler.features if each != "shift_terminal")):
                 if not (feature == "rescale_betas_zero_snr" and prediction_type == "epsilon" and name in PRESERVING):
-                    yield make_config(name, prediction_type=prediction_type, **({feature: True} if feature else {}))
+                    yield make_config(
+                        name,
+                        prediction_type=prediction_type,
+                        **({feature: True} if feature else {}),
+                    )
     for name in ("euler", "dpmpp_2m", "flow_match_euler"):
         yield from (make_config(name, sigma_schedule=schedule) for schedule in KINDS[name].sigma_schedules[1:])
     yield make_config("kdpm2", sigma_schedule="karras")

@@ -105,7 +105,12 @@ def test_sdxl_has_vectors_for_both_text_encoders(tmp_path: Path) -> None:
         ("deep", {"emb_params": random(1, 1, 1, WIDTH)}, "shapes"),
         ("unequal", {"clip_l": random(1, 2, WIDTH), "clip_g": random(1, 3, SECOND)}, r"\(2, 32\), \(3, 64\): expected .* of as many"),
         ("infinite", {"emb_params": np.full((2, WIDTH), np.inf, np.float32)}, "NaN or infinity"),
-        ("lora", {"a.lora_up.weight": random(1, 2, 2), "a.lora_down.weight": random(1, 2, 2)}, "no textual inversion: it holds 2 tensors"),
+        (
+            "lora",
+            {"a.lora_up.weight": random(1, 2, 2), "a.lora_down.weight": random(1, 2, 2)},
+            "it is a LoRA; add it as one",
+        ),
+        ("model", {"a": random(1, 2, 2), "b": random(1, 2, 2)}, "no textual inversion: it holds 2 tensors, such as 'a', 'b'"),
         ("Red", {"emb_params": random(1, WIDTH)}, "'Red' is a word of the model's vocabulary; rename the file"),
         ("a(b", {"emb_params": random(1, WIDTH)}, "cannot stand in a prompt"),
         ("x", {"emb_params": random(1, WIDTH)}, "cannot stand in a prompt"),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from costroute_rt.engines.bundle.tokenizer import Tokenizer
+from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.embedding.add import add_embeddings
 from costroute_rt.export.checkpoint.embedding.read_embedding import read_embedding
+from costroute_rt.export.checkpoint.embedding.word_file import write_words
 from costroute_rt.export.checkpoint.source import open_source
 from costroute_rt.export.checkpoint.source.network import Source
-from tests.checkpoints import write_sd15_folder
+from tests.checkpoints import write_sd15_folder, write_tokenizer
 from tests.export.small_checkpoint import needs_export
 from tests.tensor_file import write_safetensors
 
@@ -84,3 +87,17 @@ def test_the_text_encoder_gives_the_states_that_diffusers_gives(model: Source, o
         found = encoder(torch.from_numpy(ours.encode(prompt).ids))
         wanted = theirs.encode_prompt(prompt.replace("easyn", "EasyN"), "cpu", 1, False)[0]
     torch.testing.assert_close(found.last_hidden_state, wanted)
+
+
+def test_a_table_with_more_rows_than_words_and_words_beyond_the_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from costroute_rt.export.checkpoint.tokenizer import read_clip_tokenizer
+
+    folder = tmp_path / "tokenizer"
+    rows = write_tokenizer(folder)["vocab_size"] + 100
+    write_words(folder, {"red-toy": range(rows, rows + 2)})
+    _, converted, _ = read_clip_tokenizer(folder, max_length=77, vocabulary=rows + 2)
+    assert converted.encode("a Red-Toy", add_special_tokens=False).ids[1:3] == [rows, rows + 1]
+    converted.to_str()
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(BundleError, match=f"learned words beyond the {rows + 1} embeddings"):
+        read_clip_tokenizer(folder, max_length=77, vocabulary=rows + 1)

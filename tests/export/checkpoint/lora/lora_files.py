@@ -51,7 +51,7 @@ LINEAR = {f"unet.{ATTENTION}.attn1.{layer}" for layer in ("to_q", "to_k", "to_v"
 TEXTS = {f"text_encoder.{SELF_ATTENTION}.{layer}" for layer in ("q_proj", "k_proj", "v_proj", "out_proj")}
 KERNELS = {f"unet.{name}" for name in ORIGINAL if "conv" in name or "proj_in" in name}
 
-CONFIG = {"layers_per_block": 1, "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}
+CONFIG = {"layers_per_block": 1, "block_out_channels": [8, 8], "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}
 
 Factors = dict[str, tuple[Any, Any]]
 """`down` and `up` by network and layer."""
@@ -124,7 +124,9 @@ def _renamed(data: bytes) -> bytes:
 
 def value_of(region: Region) -> Any:
     """The parameter's values as the module has them, in float64."""
-    data = region.file.read_bytes()[region.offset : region.offset + region.length]
+    with region.file.open("rb") as file:
+        file.seek(region.offset)
+        data = file.read(region.length)
     values = to_float32(data, region.dtype).reshape(region.shape).astype(np.float64)
     return values.T if region.is_transposed else values
 

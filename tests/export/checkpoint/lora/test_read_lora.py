@@ -14,6 +14,7 @@ from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.lora.fuse import plan_fusion
 from costroute_rt.export.checkpoint.lora.read_lora import read_lora
 from tests.export.checkpoint.lora.lora_files import ATTENTION, LINEAR, kohya, make_factors, random, suffixed, tiny_source, write_numbers
+from tests.tensor_file import write_safetensors
 
 LAYER = f"lora_unet_{ATTENTION.replace('.', '_')}_attn1_to_q"
 PLAIN = {f"{LAYER}.lora_down.weight": random(1, 2, 8), f"{LAYER}.lora_up.weight": random(2, 8, 2)}
@@ -86,6 +87,7 @@ def test_other_families_are_named(tmp_path: Path, layer: str, family: str) -> No
         ({**PLAIN, f"unet.{ATTENTION}.attn1.to_q.lora.up.weight": MATRIX}, "twice, under two names"),
         ({**PLAIN, f"{LAYER}.alpha": np.float32("nan")}, "holds NaN or infinity"),
         ({**PLAIN, f"{LAYER}.lora_up.weight": np.full((8, 2), np.inf, np.float32)}, "holds NaN or infinity"),
+        ({"emb_params": MATRIX}, "it is a textual inversion; add it as one"),
         ({"model.diffusion_model.input_blocks.0.0.weight": MATRIX}, "it is a checkpoint"),
         ({"text_model.encoder.layers.0.mlp.fc1.weight": MATRIX}, "it is a checkpoint"),
     ],
@@ -125,6 +127,7 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
         ({"unet.use_dora": True}, "it is a DoRA"),
         ({"unet.lora_alpha": "4"}, "lora_alpha is 4: expected a number"),
         ({"unet.lora_alpha": 1e999}, "expected a number"),
+        ({"unet.lora_alpha": 10**400}, "expected a number"),
         ({"unet.alpha_pattern": [1]}, "alpha_pattern is not"),
         ({"unet.alpha_pattern": {"(a+)+$": 1}}, "regular expression"),
     ],
@@ -164,3 +167,11 @@ def test_a_lora_for_another_model_says_which(tmp_path: Path) -> None:
 def test_kohya_files_read_the_rank_and_alpha(tmp_path: Path) -> None:
     lora = read_lora(write_numbers(tmp_path / "my style.safetensors", kohya(make_factors(tiny_source(tmp_path), LINEAR), 6.0), "BF16"))
     assert (lora.name, len(lora.modules), {module.scaling for module in lora.modules}) == ("my style", len(LINEAR), {2.0})
+
+
+def test_an_alpha_may_be_a_whole_number(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "a.safetensors", {**PLAIN, f"{LAYER}.alpha": np.array(4)})
+    assert [module.scaling for module in read_lora(path).modules] == [2.0]
+    path = write_safetensors(tmp_path / "b.safetensors", {**PLAIN, f"{LAYER}.alpha": np.array([4], np.uint8)})
+    with pytest.raises(BundleError, match="its numbers are 'U8'; use one in float16"):
+        read_lora(path)

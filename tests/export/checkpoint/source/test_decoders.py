@@ -12,8 +12,19 @@ from costroute_rt.error import BundleError
 from costroute_rt.export.checkpoint.source import open_source
 from costroute_rt.export.checkpoint.source.decoders import with_decoders
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
-from tests.checkpoints import SDXL, make_tensors, write_json, write_sd15_folder, write_sdxl_folder, write_weights
+from tests.checkpoints import (
+    SD15,
+    SDXL,
+    make_tensors,
+    write_json,
+    write_sd15_folder,
+    write_sd15_single_file,
+    write_sdxl_folder,
+    write_weights,
+)
+from tests.ldm_layout import vae_to_ldm
 from tests.tensor_file import Tensors, decode, write_safetensors
+from tests.torch_file import write_torch_file
 
 TINY = {
     "_class_name": "AutoencoderTiny",
@@ -166,6 +177,34 @@ def test_a_vae_is_read_from_its_folder_a_pipeline_or_a_file(sd15: Source, tmp_pa
     assert found.networks["vae"].config == sd15.networks["vae"].config
 
 
+@pytest.mark.parametrize("prefix", ["first_stage_model.", "vae.", ""])
+def test_a_vae_is_read_in_the_layout_of_a1111_and_comfyui(prefix: str, sd15: Source, tmp_path: Path) -> None:
+    expected = make_tensors(SD15["vae"], seed=3)
+    named = {f"{prefix}{name.removeprefix('first_stage_model.')}": tensor for name, tensor in vae_to_ldm(expected).items()}
+    network = with_decoders(sd15, vae=write_safetensors(tmp_path / "vae.safetensors", named)).networks["vae"]
+    found = {name: tensor.reshape(expected[name].shape) for name, tensor in values(network).items()}
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert network.config["scaling_factor"] == 0.18215
+
+
+def test_the_vae_of_a_whole_model_is_taken(sd15: Source, tmp_path: Path) -> None:
+    path = write_sd15_single_file(tmp_path / "model.safetensors")
+    expected = open_source(path).networks["vae"]
+    assert with_decoders(sd15, vae=path).networks["vae"].weights == expected.weights
+
+
+def test_pickles_are_read_where_they_are_allowed(sd15: Source, tmp_path: Path) -> None:
+    tensors, vae = tiny_tensors(), vae_to_ldm(make_tensors(SD15["vae"], seed=3))
+    tiny_file = write_torch_file(tmp_path / "taesd_decoder.pth", original_names(tensors))
+    vae_file = write_torch_file(tmp_path / "vae-ft-mse-840000-ema-pruned.ckpt", vae, inside="state_dict")
+    found = with_decoders(sd15, vae=vae_file, tiny=tiny_file, allow_pickle=True)
+    assert_same(found.networks["tiny"], tensors)
+    for given in ({"vae": vae_file}, {"tiny": tiny_file}):
+        with pytest.raises(BundleError, match="it is a pickle of torch"):
+            with_decoders(sd15, **given)
+
+
 def test_a_vae_of_other_latents_is_refused(sd15: Source, sdxl: Source, tmp_path: Path) -> None:
     with pytest.raises(
         BundleError, match=r"its latents are not those of sd15: scaling_factor is 0\.13025, and 0\.18215 there; use a VAE of"
@@ -178,6 +217,9 @@ def test_a_vae_of_other_latents_is_refused(sd15: Source, sdxl: Source, tmp_path:
         with_decoders(sdxl, vae=tmp_path)
     with pytest.raises(BundleError, match=r"its VAE's encoder\.conv_out\.weight has the shape"):
         with_decoders(sdxl, vae=tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    wide = vae_to_ldm(make_tensors(config))
+    with pytest.raises(BundleError, match="latent_channels is 16, and 4 there"):
+        with_decoders(sdxl, vae=write_safetensors(tmp_path / "wide.safetensors", wide))
     named = (tmp_path / "sdxl_vae.safetensors").resolve()
     named.write_bytes((sd15.path / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
     with pytest.raises(BundleError, match="by its name it is for latents of Stable Diffusion XL"):

@@ -16,7 +16,6 @@ import pytest
 
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.source import open_source
-from costroute_rt.export.checkpoint.source.network import Network
 from tests.checkpoints import (
     SD15,
     SDXL,
@@ -28,6 +27,7 @@ from tests.checkpoints import (
     write_sdxl_folder,
     write_weights,
 )
+from tests.export.checkpoint.source.region import read_parameter
 from tests.tensor_file import decode, encode
 
 WRITERS: dict[str, tuple[Callable[..., Path], str, str]] = {
@@ -37,13 +37,6 @@ WRITERS: dict[str, tuple[Callable[..., Path], str, str]] = {
     "sdxl": (write_sdxl_folder, "sdxl", "StableDiffusionXLPipeline"),
 }
 UNET = "unet/diffusion_pytorch_model.safetensors"
-
-
-def read_region(network: Network, name: str) -> np.ndarray[Any, Any]:
-    region = network.weights[name]
-    with region.file.open("rb") as file:
-        file.seek(region.offset)
-        return decode(file.read(region.length), region.dtype, region.shape)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -58,15 +51,18 @@ def test_families_are_told_apart(tmp_path: Path, kind: str) -> None:
     assert found.scheduler == json.loads((tmp_path / "my model/scheduler/scheduler_config.json").read_text())
 
 
-@pytest.mark.parametrize(("dtype", "variant", "shards"), [("F32", None, 1), ("BF16", "fp16", 3)])
-def test_regions_point_at_the_weights(tmp_path: Path, dtype: str, variant: str | None, shards: int) -> None:
-    found = open_source(write_sd15_folder(tmp_path / "a", dtype=dtype, variant=variant, shards=shards))
+@pytest.mark.parametrize(
+    ("dtype", "variant", "shards", "extension"),
+    [("F32", None, 1, "safetensors"), ("BF16", "fp16", 3, "safetensors"), ("F16", None, 2, "bin")],
+)
+def test_regions_point_at_the_weights(tmp_path: Path, dtype: str, variant: str | None, shards: int, extension: str) -> None:
+    found = open_source(write_sd15_folder(tmp_path / "a", dtype=dtype, variant=variant, shards=shards, extension=extension))
     for name in ("unet", "vae", "text_encoder"):
         network = found.networks[name]
         assert len(network.files()) == shards
         for parameter, tensor in make_tensors(dict(network.config)).items():
             expected = decode(encode(tensor, dtype)[1], dtype, tensor.shape)
-            np.testing.assert_array_equal(read_region(network, parameter), expected)
+            np.testing.assert_array_equal(read_parameter(network, parameter), expected)
 
 
 def test_the_wanted_variant_is_taken_where_it_exists(tmp_path: Path) -> None:
@@ -91,6 +87,21 @@ def test_old_names_of_a_vaes_attention_are_read(tmp_path: Path) -> None:
     assert renamed.keys() != tensors.keys()
     write_weights(path / "vae", renamed)
     assert open_source(path).networks["vae"].weights.keys() == tensors.keys()
+
+
+def test_a_text_encoder_that_a_later_transformers_saved_is_read(tmp_path: Path) -> None:
+    path = write_sd15_folder(tmp_path)
+    tensors = make_tensors(json.loads((path / "text_encoder/config.json").read_text()))
+    write_weights(path / "text_encoder", {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()})
+    assert open_source(path).networks["text_encoder"].weights.keys() == tensors.keys()
+
+
+def test_settings_that_are_orders_to_transformers_are_left_out(tmp_path: Path) -> None:
+    path = write_sd15_folder(tmp_path)
+    edit(path / "text_encoder/config.json", attn_implementation="stranger/kernels", dtype="load", auto_map={"AutoModel": "evil.Model"})
+    config = open_source(path).networks["text_encoder"].config
+    assert not {"attn_implementation", "dtype", "auto_map"} & config.keys()
+    assert config["hidden_size"] == SD15["text_encoder"]["hidden_size"]
 
 
 def test_a_prediction_type_that_is_given_replaces_the_files(tmp_path: Path) -> None:
