@@ -75,6 +75,7 @@ class CandidateChoice:
     kind: str | None
     schedulers: tuple[str, ...]
     clip_skip: int
+    int8: bool
 
     def options(self) -> ExportOptions:
         """The same, checked."""
@@ -90,6 +91,7 @@ class CandidateChoice:
             kind=self.kind,
             schedulers=self.schedulers,
             clip_skip=self.clip_skip,
+            int8=self.int8,
         )
 
 
@@ -131,6 +133,11 @@ def candidate_options() -> tuple[Callable[[Command], Command], ...]:
             multiple=True,
             metavar="NAME",
             help="Scheduler of the candidates, such as 'DPM++ 2M Karras'; may be repeated.  [default: by the kind of the model]",
+        ),
+        click.option(
+            "--int8",
+            is_flag=True,
+            help="Add candidates with int8 weights, unless their images differ too much: a quarter of the memory for matrix products.",
         ),
         click.option("--kind", type=click.Choice(KINDS), help="How the model was distilled, if at all.  [default: by its name and files]"),
         click.option("--steps", type=StepList(), metavar="N,N,...", help="Steps of the candidates.  [default: by the kind of the model]"),

@@ -34,6 +34,8 @@ class ExportOptions:
     model's kind."""
     clip_skip: int = 0
     """Last layers of the text encoders that are left out."""
+    int8: bool = False
+    """Add a denoiser with int8 weights, and candidates with it."""
     kind: str | None = None
     """One of `KINDS`; None means that it is found out."""
 
