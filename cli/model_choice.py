@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from costroute_rt.cli.number import WholeNumber
+from costroute_rt.cli.number import Number, WholeNumber
 
 if TYPE_CHECKING:
     from costroute_rt.cli.progress import ExportLine
@@ -27,6 +27,16 @@ class StepList(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         kind = WholeNumber(1, _MOST_STEPS)
+        return value if isinstance(value, tuple) else tuple(kind.convert(part, param, ctx) for part in str(value).split(","))
+
+
+class ShareList(click.ParamType):  # type: ignore[type-arg]
+    """Shares of the steps, separated by commas."""
+
+    name = "shares"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        kind = Number(min=0, max=1, min_open=True)
         return value if isinstance(value, tuple) else tuple(kind.convert(part, param, ctx) for part in str(value).split(","))
 
 
@@ -72,13 +82,18 @@ class CandidateChoice:
     sizes: tuple[str, ...]
     steps: tuple[int, ...] | None
     kind: str | None
+    guidance_ends: tuple[float, ...] | None = None
+    guidance_rescale: float = 0.0
 
     def options(self) -> ExportOptions:
         """The same, checked."""
         from costroute_rt.export.bundle.options import ExportOptions, parse_size
 
         sizes = tuple(parse_size(size) for size in self.sizes)
-        return ExportOptions(copies=self.copies, overwrite=self.force, sizes=sizes, steps=self.steps or (), kind=self.kind)
+        return ExportOptions(
+            copies=self.copies, overwrite=self.force, sizes=sizes, steps=self.steps or (), kind=self.kind,
+            guidance_ends=self.guidance_ends or (), guidance_rescale=self.guidance_rescale,
+        )  # fmt: skip
 
 
 Command = Callable[..., Any]
@@ -105,6 +120,20 @@ def model_options() -> tuple[Callable[[Command], Command], ...]:
 def candidate_options() -> tuple[Callable[[Command], Command], ...]:
     """The options of `CandidateChoice`, the last of the help first."""
     return (
+        click.option(
+            "--guidance-rescale",
+            type=Number(min=0, max=1),
+            default=0.0,
+            show_default=True,
+            help="Bring guided outputs so far, 0 to 1, to the deviation of the prompt's; 0.7 suits models with zero terminal SNR.",
+        ),
+        click.option(
+            "--guidance-end",
+            "guidance_ends",
+            type=ShareList(),
+            metavar="SHARE,...",
+            help="Shares of the steps after which guidance ends, a candidate for each; later steps cost half.  [default: 1]",
+        ),
         click.option("--kind", type=click.Choice(KINDS), help="How the model was distilled, if at all.  [default: by its name and files]"),
         click.option("--steps", type=StepList(), metavar="N,N,...", help="Steps of the candidates.  [default: by the kind of the model]"),
         click.option(

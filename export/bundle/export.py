@@ -117,7 +117,7 @@ def _make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool) 
     logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)  # it warns of packages that share a name, such as optimum
     from costroute_rt.export.network.graphs import make_graphs
 
-    return make_graphs(source, component.name, component.graphs, has_memory=has_memory)
+    return make_graphs(source, component.name, component.graphs, has_memory=has_memory, rescales=component.rescales)
 
 
 def find_key(target: Path) -> str | None:

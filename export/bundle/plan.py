@@ -32,6 +32,8 @@ class ComponentPlan:
     graphs: tuple[str, ...]
     """Uses of its graphs: encode, condition, step ...; a denoiser may turn out to have nothing to condition."""
     tokenizer: str | None = None
+    rescales: bool = False
+    """Whether `guided_step` takes `guidance_rescale`."""
 
     @property
     def name(self) -> str:
@@ -79,14 +81,24 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
     kind = detect_kind(source, options.kind, additions.loras)
     decoders = tuple(name for name in (DECODER, TINY) if name in source.networks)
     pool = plan_pool(
-        source, family, kind, denoiser=DENOISER, decoders=decoders, steps=options.steps, schedulers=dict(options.schedulers) or None
+        source,
+        family,
+        kind,
+        denoiser=DENOISER,
+        decoders=decoders,
+        steps=options.steps,
+        schedulers=dict(options.schedulers) or None,
+        guidance_ends=options.guidance_ends,
+        guidance_rescale=options.guidance_rescale,
     )
     encoders = [
         ComponentPlan(network=source.networks[name], role="text_encoder", graphs=("encode",), tokenizer=tokenizer)
         for name, tokenizer in family.text_encoders.items()
     ]
     steps = tuple(sorted({graph for row in pool.rows for graph in step_graphs(pool.guidance, row)}))
-    denoiser = ComponentPlan(network=source.networks[DENOISER], role="denoiser", graphs=("condition", *steps))
+    denoiser = ComponentPlan(
+        network=source.networks[DENOISER], role="denoiser", graphs=("condition", *steps), rescales=options.guidance_rescale > 0
+    )
     rest = [ComponentPlan(network=source.networks[name], role="decoder", graphs=_DECODER_GRAPHS[name]) for name in decoders]
     return ExportPlan(
         source=source,
