@@ -82,6 +82,8 @@ class CandidateChoice:
     sizes: tuple[str, ...]
     steps: tuple[int, ...] | None
     kind: str | None
+    schedulers: tuple[str, ...]
+    clip_skip: int
     guidance_ends: tuple[float, ...] | None = None
     guidance_rescale: float = 0.0
 
@@ -91,9 +93,16 @@ class CandidateChoice:
 
         sizes = tuple(parse_size(size) for size in self.sizes)
         return ExportOptions(
-            copies=self.copies, overwrite=self.force, sizes=sizes, steps=self.steps or (), kind=self.kind,
-            guidance_ends=self.guidance_ends or (), guidance_rescale=self.guidance_rescale,
-        )  # fmt: skip
+            copies=self.copies,
+            overwrite=self.force,
+            sizes=sizes,
+            steps=self.steps or (),
+            kind=self.kind,
+            schedulers=self.schedulers,
+            clip_skip=self.clip_skip,
+            guidance_ends=self.guidance_ends or (),
+            guidance_rescale=self.guidance_rescale,
+        )
 
 
 Command = Callable[..., Any]
@@ -133,6 +142,21 @@ def candidate_options() -> tuple[Callable[[Command], Command], ...]:
             type=ShareList(),
             metavar="SHARE,...",
             help="Shares of the steps after which guidance ends, a candidate for each; later steps cost half.  [default: 1]",
+        ),
+        click.option(
+            "--clip-skip",
+            type=WholeNumber(0, 12),
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Last layers of the text encoders to leave out; 1 is what AUTOMATIC1111 calls clip skip 2.",
+        ),
+        click.option(
+            "--scheduler",
+            "schedulers",
+            multiple=True,
+            metavar="NAME",
+            help="Scheduler of the candidates, such as 'DPM++ 2M Karras'; may be repeated.  [default: by the kind of the model]",
         ),
         click.option("--kind", type=click.Choice(KINDS), help="How the model was distilled, if at all.  [default: by its name and files]"),
         click.option("--steps", type=StepList(), metavar="N,N,...", help="Steps of the candidates.  [default: by the kind of the model]"),

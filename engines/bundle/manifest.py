@@ -27,6 +27,9 @@ ROW_LENGTH, MEMORY_ROW_LENGTH = 9, 14
 GUIDANCE_KINDS = ("none", "classifier_free", "embedded")
 """none: the denoiser takes no scale. classifier_free: a scale above 1 runs `guided_step`, with two rows of text. embedded: `step` reads the
 scale from its row."""
+WEIGHT_PRECISIONS = ("float", "int8")
+"""float: weights as they are stored. int8: those of matrix products are whole numbers with a scale per output channel; libraries may then
+round what they are multiplied by to whole numbers too, so that its engines are not as close to the graph."""
 NEGATIVE_RULES = ("empty_text", "zeros")
 """What replaces a missing negative prompt: the encoders' outputs for the empty text, or zeros."""
 PROMPT_SYNTAXES = ("none", "a1111")
@@ -93,13 +96,15 @@ class Component:
     graphs: Mapping[str, str]
     """Path of the ONNX file for each use: encode, condition, step, guided_step, decode, score ..."""
     weights: tuple[str, ...] = ()
-    """Paths of its safetensors files, in float16, bfloat16 or float32."""
+    """Paths of its safetensors files, in float16, bfloat16 or float32, and in int8 with scales."""
     weights_bytes: int | None = None
     """Bytes of its own tensors in these files, where they hold those of other components too; None if it uses whole files."""
     tokenizer: str | None = None
     """For a text encoder, the name of the tokenizer whose tokens it reads."""
     guidance: str = "none"
     """For a denoiser, one of `GUIDANCE_KINDS`."""
+    weight_precision: str = "float"
+    """One of `WEIGHT_PRECISIONS`."""
 
     def step_graph(self, guidance_scale: float) -> str:
         """The graph that a candidate with this guidance scale runs at each row."""

@@ -20,6 +20,7 @@ from costroute_rt.engines.bundle.manifest import (
     NEGATIVE_RULES,
     PROMPT_SYNTAXES,
     ROUTER_GRAPHS,
+    WEIGHT_PRECISIONS,
     Component,
     FileEntry,
     GraphSpec,
@@ -175,6 +176,7 @@ def _component(
         weights_bytes=_weights_bytes(section, sum(files[path].bytes for path in set(weights))),
         tokenizer=_tokenizer_name(section, tokenizers) if role == "text_encoder" else None,
         guidance=_choice(section, "guidance", GUIDANCE_KINDS, "classifier_free" if "guided_step" in paths else "none"),
+        weight_precision=_choice(section, "weight_precision", WEIGHT_PRECISIONS) if "weight_precision" in section.values else "float",
     )
 
 

@@ -87,7 +87,7 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
         denoiser=DENOISER,
         decoders=decoders,
         steps=options.steps,
-        schedulers=dict(options.schedulers) or None,
+        schedulers=options.schedulers,
         guidance_ends=options.guidance_ends,
         guidance_rescale=options.guidance_rescale,
     )

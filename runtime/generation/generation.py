@@ -63,6 +63,8 @@ class Generation:
         self._encoded: dict[str, list[Tensors]] = {}
         """Outputs of text encoders for each chunk of the prompt, by the name of their engine."""
         self._run: Run | None = None
+        self._warm: set[str] = set()
+        """Engines that were loaded for this request and have run."""
         self._left_out: list[int] = []
         """Denoiser calls of each image that were skipped."""
         self._is_truncated = False
@@ -134,7 +136,8 @@ class Generation:
         """From now on these engines are used, with the others of their phase; those of later phases are needed later."""
         index = next((index for index, names in enumerate(phases) if set(engines) & set(names)), 0)
         keep = tuple(dict.fromkeys([*engines, *(phases[index] if phases else ())]))
-        self._engines.phase = Phase(keep, tuple(name for names in phases[index + 1 :] for name in names))
+        later = tuple(name for names in phases[index + 1 :] for name in names)
+        self._engines.phase = Phase(keep, later, self._resources.extra_bytes(self._calls[self._route.chosen.name]))
 
     def _judge(self) -> Judgement:
         """The expected quality of each candidate for the prompt."""
@@ -338,9 +341,13 @@ class Generation:
         return pixels
 
     def _record(self, call: Call, ms: float) -> None:
-        """Record the time of a run, unless its engine was just loaded: first runs are slow and do not predict the next ones."""
+        """Record the time of a run. Of an engine that was just loaded, the first run is slower, which counts as loading."""
+        costs = self._resources.costs
         if call.engine not in self._observed.loads:
-            self._resources.costs.record_call(self._observed, call, ms)
+            costs.record_call(self._observed, call, ms)
+        elif call.engine not in self._warm:
+            self._warm.add(call.engine)
+            costs.record_first_run(self._observed, call, ms)
 
     def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
         watch, max_ms, predicted = self.watch, self._request.max_ms, route.option.cost
