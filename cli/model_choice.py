@@ -80,12 +80,14 @@ class CandidateChoice:
     copies: bool
     force: bool
     sizes: tuple[str, ...]
+    any_size: bool
     steps: tuple[int, ...] | None
     kind: str | None
     schedulers: tuple[str, ...]
     clip_skip: int
+    int8: bool
     guidance_ends: tuple[float, ...] | None = None
-    guidance_rescale: float = 0.0
+    guidance_rescale: float | None = None
 
     def options(self) -> ExportOptions:
         """The same, checked."""
@@ -96,10 +98,12 @@ class CandidateChoice:
             copies=self.copies,
             overwrite=self.force,
             sizes=sizes,
+            any_size=self.any_size,
             steps=self.steps or (),
             kind=self.kind,
             schedulers=self.schedulers,
             clip_skip=self.clip_skip,
+            int8=self.int8,
             guidance_ends=self.guidance_ends or (),
             guidance_rescale=self.guidance_rescale,
         )
@@ -132,9 +136,8 @@ def candidate_options() -> tuple[Callable[[Command], Command], ...]:
         click.option(
             "--guidance-rescale",
             type=Number(min=0, max=1),
-            default=0.0,
-            show_default=True,
-            help="Bring guided outputs so far, 0 to 1, to the deviation of the prompt's; 0.7 suits models with zero terminal SNR.",
+            metavar="SHARE",
+            help="Bring guided outputs so far, 0 to 1, to the deviation of the prompt's.  [default: 0.7 with zero terminal SNR, else 0]",
         ),
         click.option(
             "--guidance-end",
@@ -158,8 +161,14 @@ def candidate_options() -> tuple[Callable[[Command], Command], ...]:
             metavar="NAME",
             help="Scheduler of the candidates, such as 'DPM++ 2M Karras'; may be repeated.  [default: by the kind of the model]",
         ),
+        click.option(
+            "--int8",
+            is_flag=True,
+            help="Add candidates with int8 weights, unless their images differ too much: a quarter of the memory for matrix products.",
+        ),
         click.option("--kind", type=click.Choice(KINDS), help="How the model was distilled, if at all.  [default: by its name and files]"),
         click.option("--steps", type=StepList(), metavar="N,N,...", help="Steps of the candidates.  [default: by the kind of the model]"),
+        click.option("--any-size", is_flag=True, help="Also allow other sizes, up to twice the usual one; the engines are slower."),
         click.option(
             "--size", "sizes", multiple=True, metavar="HEIGHTxWIDTH", help="Image size; may be repeated.  [default: the model's own]"
         ),

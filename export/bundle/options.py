@@ -25,6 +25,8 @@ class ExportOptions:
     """Replace an existing bundle, and nothing else."""
     sizes: tuple[tuple[int, int], ...] = ()
     """(height, width) of the images, the usual one first; empty means the model's own."""
+    any_size: bool = False
+    """Whether images may have other sizes too, up to twice the usual one; engines for any size are slower."""
     steps: tuple[int, ...] = ()
     """Numbers of steps of the candidates; empty means those of the model's kind."""
     schedulers: tuple[str, ...] = ()
@@ -32,12 +34,14 @@ class ExportOptions:
     model's kind."""
     clip_skip: int = 0
     """Last layers of the text encoders that are left out."""
+    int8: bool = False
+    """Add a denoiser with int8 weights, and candidates with it."""
     kind: str | None = None
     """One of `KINDS`; None means that it is found out."""
     guidance_ends: tuple[float, ...] = ()
     """Shares of the steps after which guidance ends, for candidates with each of them; empty means that it never does."""
-    guidance_rescale: float = 0.0
-    """How much guided outputs are brought to the standard deviation of the prompt's, 0 to 1; 0.7 for models with zero terminal SNR."""
+    guidance_rescale: float | None = None
+    """How much guided outputs are brought to the standard deviation of the prompt's, 0 to 1; None means that of the model."""
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
@@ -50,7 +54,7 @@ class ExportOptions:
             raise ConfigError("steps", self.steps, f"whole numbers from 1 to {_MOST_STEPS}")
         if any(not 0 < share <= 1 for share in self.guidance_ends) or len(self.guidance_ends) > _MOST_CANDIDATES:
             raise ConfigError("guidance_ends", self.guidance_ends, "shares of the steps, above 0 and up to 1")
-        if not 0 <= self.guidance_rescale <= 1:
+        if self.guidance_rescale is not None and not 0 <= self.guidance_rescale <= 1:
             raise ConfigError("guidance_rescale", self.guidance_rescale, "a number from 0 to 1")
 
     def to_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from costroute_rt.engines.bundle.manifest import PRIOR
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.source.network import Source
 from costroute_rt.export.families.detect import Detected, takes_guidance
-from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, LIGHTNING
+from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, HYPER, HYPER_FEW, LIGHTNING
 from costroute_rt.export.families.prior import STANDARD_ERROR, expected_quality
 from costroute_rt.export.families.scheduler_name import find_scheduler
 from costroute_rt.export.families.spec import FamilySpec
@@ -26,6 +26,8 @@ _TRAINING = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.0
 """How Stable Diffusion 1, 2 and XL were trained, for schedulers that do not say it."""
 _TRAINED = (*_TRAINING, "prediction_type", "trained_betas")
 _ONE_STEP_TIMESTEP = 399
+_RESCALE = 0.7
+"""Of guidance, for models with zero terminal SNR (Lin et al., arXiv 2305.08891, section 3.4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class PoolPlan:
     """Kind of guidance of the denoiser, as in a manifest."""
     has_memory: bool
     """Whether the step graphs carry one more latent, so that every scheduler can be named at run time."""
+    rescales: bool
+    """Whether candidates rescale guided outputs."""
     notes: tuple[str, ...]
 
 
@@ -52,13 +56,13 @@ def plan_pool(
     steps: Sequence[int] = (),
     schedulers: Sequence[str] = (),
     guidance_ends: Sequence[float] = (),
-    guidance_rescale: float = 0.0,
+    guidance_rescale: float | None = None,
 ) -> PoolPlan:
     """The candidates of a model.
 
     decoders: component names, the best first. steps: instead of those of the kind.
     schedulers: names of those to use instead of the one of the kind; see `scheduler_name`.
-    guidance_ends: shares of the steps after which guidance ends, for a candidate with each of them. guidance_rescale: see `Candidate`.
+    guidance_ends: shares of the steps after which guidance ends, for a candidate with each of them. guidance_rescale: instead of the usual.
     Raises BundleError for a training schedule that cannot be used, ConfigError for what the user chose and the model cannot use.
     """
     chosen, replaced = _compile(source, found, schedulers)
@@ -68,7 +72,9 @@ def plan_pool(
         name = "guidance_ends" if guidance_ends else "guidance_rescale"
         raise ConfigError(name, guidance_ends or guidance_rescale, f"none: {found.kind.title} models run without guidance")
     ends = sorted(set(guidance_ends or (1.0,)))
-    rescaled = {"guidance_rescale": guidance_rescale} if guidance_rescale else {}
+    usual = _RESCALE if has_zero_snr(source) and guidance == "classifier_free" else 0.0
+    share = usual if guidance_rescale is None else guidance_rescale
+    rescale = {"guidance_rescale": share} if share else {}
     rows = [
         {
             "name": _name(source.name, count, _middle(name if len(chosen) > 1 else "", end), decoder, decoders),
@@ -77,8 +83,8 @@ def plan_pool(
             "num_inference_steps": count,
             "guidance_scale": scale,
             **({"guidance_end": end} if end < 1 else {}),
-            **rescaled,
             "decoder": decoder,
+            **rescale,
         }
         for name in chosen
         for count in counts
@@ -94,6 +100,7 @@ def plan_pool(
         quality=_prior(rows, family, found, decoders[0]),
         guidance=guidance,
         has_memory=True,
+        rescales=bool(rescale),
         notes=(f"kind: {found.kind.title} ({found.reason})", *(f"scheduler: {each}" for each in replaced)),
     )
 
@@ -150,7 +157,7 @@ def _guidance(source: Source, family: FamilySpec, found: Detected) -> tuple[str,
 
 def _usual_steps(family: FamilySpec, found: Detected) -> tuple[int, ...]:
     kind, named = found.kind, found.named_steps
-    if kind.keeps_named_steps and named is not None and not (kind.name == "hyper" and named == 1):
+    if kind.keeps_named_steps and named is not None and not (kind is HYPER and named == 1):
         return (named,)
     return kind.num_inference_steps or family.num_inference_steps
 
@@ -168,10 +175,17 @@ def _training(source: Source, found: Detected) -> dict[str, Any]:
     return training
 
 
+def has_zero_snr(source: Source) -> bool:
+    """Whether the model was trained with zero terminal SNR: to begin at pure noise."""
+    return bool(source.scheduler.get("rescale_betas_zero_snr"))
+
+
 def _own_settings(source: Source, found: Detected) -> dict[str, Any]:
     """The scheduler of the kind; for a model with zero terminal SNR, Euler's, which starts at the last timestep."""
-    if found.kind is BASE and source.scheduler.get("rescale_betas_zero_snr"):
+    if found.kind is BASE and has_zero_snr(source):
         return {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    if found.kind is HYPER and found.named_steps not in (None, 1):
+        return dict(HYPER_FEW)
     settings = dict(found.kind.scheduler)
     if (found.kind, found.named_steps) == (DMD2, 1):
         settings["original_inference_steps"] = 1

@@ -86,7 +86,8 @@ def _denoiser(source: Source, network: Network, uses: set[str], *, has_memory: b
     graphs = {}
     if "condition" in uses and crossing:
         graphs["condition"] = compose_condition(model, crossing, names)
-    for use, compose in (("step", compose_step), ("guided_step", partial(compose_guided_step, rescale=rescales))):
+    guided = partial(compose_guided_step, rescale=rescales)
+    for use, compose in (("step", compose_step), ("guided_step", guided)):
         if use in uses:
             graphs[use] = compose(model, names, crossing if "condition" in graphs else {}, memory=has_memory)
     return graphs
