@@ -70,10 +70,12 @@ class CandidateChoice:
     copies: bool
     force: bool
     sizes: tuple[str, ...]
+    any_size: bool
     steps: tuple[int, ...] | None
     kind: str | None
     schedulers: tuple[str, ...]
     clip_skip: int
+    int8: bool
 
     def options(self) -> ExportOptions:
         """The same, checked."""
@@ -84,10 +86,12 @@ class CandidateChoice:
             copies=self.copies,
             overwrite=self.force,
             sizes=sizes,
+            any_size=self.any_size,
             steps=self.steps or (),
             kind=self.kind,
             schedulers=self.schedulers,
             clip_skip=self.clip_skip,
+            int8=self.int8,
         )
 
 
@@ -130,8 +134,14 @@ def candidate_options() -> tuple[Callable[[Command], Command], ...]:
             metavar="NAME",
             help="Scheduler of the candidates, such as 'DPM++ 2M Karras'; may be repeated.  [default: by the kind of the model]",
         ),
+        click.option(
+            "--int8",
+            is_flag=True,
+            help="Add candidates with int8 weights, unless their images differ too much: a quarter of the memory for matrix products.",
+        ),
         click.option("--kind", type=click.Choice(KINDS), help="How the model was distilled, if at all.  [default: by its name and files]"),
         click.option("--steps", type=StepList(), metavar="N,N,...", help="Steps of the candidates.  [default: by the kind of the model]"),
+        click.option("--any-size", is_flag=True, help="Also allow other sizes, up to twice the usual one; the engines are slower."),
         click.option(
             "--size", "sizes", multiple=True, metavar="HEIGHTxWIDTH", help="Image size; may be repeated.  [default: the model's own]"
         ),

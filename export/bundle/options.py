@@ -25,6 +25,8 @@ class ExportOptions:
     """Replace an existing bundle, and nothing else."""
     sizes: tuple[tuple[int, int], ...] = ()
     """(height, width) of the images, the usual one first; empty means the model's own."""
+    any_size: bool = False
+    """Whether images may have other sizes too, up to twice the usual one; engines for any size are slower."""
     steps: tuple[int, ...] = ()
     """Numbers of steps of the candidates; empty means those of the model's kind."""
     schedulers: tuple[str, ...] = ()
@@ -32,6 +34,8 @@ class ExportOptions:
     model's kind."""
     clip_skip: int = 0
     """Last layers of the text encoders that are left out."""
+    int8: bool = False
+    """Add a denoiser with int8 weights, and candidates with it."""
     kind: str | None = None
     """One of `KINDS`; None means that it is found out."""
 

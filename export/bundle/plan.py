@@ -9,6 +9,7 @@ from typing import Any
 from costroute_rt.engines.bundle.manifest import step_graphs
 from costroute_rt.error import BundleError
 from costroute_rt.export.bundle.additions import NOTHING, Additions
+from costroute_rt.export.bundle.int8 import int8_bytes, with_int8
 from costroute_rt.export.bundle.options import ExportOptions, check_size
 from costroute_rt.export.bundle.weights import by_file, can_share, is_linkable, stored_bytes
 from costroute_rt.export.checkpoint.source.network import Network, Source
@@ -53,9 +54,12 @@ class ExportPlan:
     components: tuple[ComponentPlan, ...]
     sizes: tuple[tuple[int, int], ...]
     """(height, width), the usual one first."""
+    any_size: bool
     pool: PoolPlan
     additions: Additions
     """What is added to the source first."""
+    int8: bool
+    """Whether a denoiser with int8 weights is added."""
     notes: tuple[str, ...]
 
     def expected_bytes(self, folder: Path, *, copies: bool) -> tuple[int, int]:
@@ -66,6 +70,7 @@ class ExportPlan:
                 count = stored_bytes(regions.values())
                 is_linked = not copies and is_linkable(file) and can_share(file, folder)
                 written, linked = (written, linked + count) if is_linked else (written + count, linked)
+        written += int8_bytes(self.source.networks[DENOISER]) if self.int8 else 0
         return written + self.additions.output_bytes(self.source), linked
 
 
@@ -92,8 +97,10 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
         kind=kind,
         components=(*encoders, denoiser, *rest),
         sizes=_sizes(source, family, kind, options),
-        pool=pool,
+        any_size=options.any_size,
+        pool=with_int8(pool, DENOISER) if options.int8 else pool,
         additions=additions,
+        int8=options.int8,
         notes=(*source.notes, *pool.notes),
     )
 
