@@ -35,6 +35,7 @@ from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.engine_source import EngineSource, choose_start, find_sizes, names_of_sizes
 from costroute_rt.family.family import Family
+from costroute_rt.family.left_out import leave_out_quarantined
 from costroute_rt.family.memory import MemoryLimit, estimate_bytes
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Builders, Upgrade
@@ -105,6 +106,7 @@ def open_resources(
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
+    pool = leave_out_quarantined(pool, store, wanted)
     holders = pool.holders
     for holder in holders.values():
         holder.check_hashes(hash_files=store.hash_files)
