@@ -47,17 +47,25 @@ class Line:
 
 
 @click.command()
+@option.source
 @option.as_json()
-def doctor(as_json: bool) -> None:
+def doctor(bundle: str | None, pool: str | None, as_json: bool) -> None:
     """Check the installation and this machine: libraries, providers, drivers, engines.
 
-    Providers are tried, not only listed. Each problem comes with its fix, and makes the exit code 1.
+    Providers are tried, not only listed. Each problem comes with its fix, and makes the exit code 1. With --bundle or
+    --pool, these models are checked too, with all their files.
 
     \b
     costroute-rt doctor
+    costroute-rt doctor --pool desk.pool
     costroute-rt doctor --json
     """
-    lines = [line for check in CHECKS for line in _run(check)]
+
+    def check_models() -> Iterator[Line]:
+        yield from _check_models(bundle, pool)
+
+    checks = CHECKS if bundle is None and pool is None else (*CHECKS, check_models)
+    lines = [line for check in checks for line in _run(check)]
     problems = [line for line in lines if line.problem]
     if as_json:
         facts = {line.name: line.shown for line in lines}
@@ -160,6 +168,23 @@ def check_bundle() -> Iterator[Line]:
         yield Line("bundle", "damaged", str(error), "install costroute-rt again", pip_command(["costroute-rt"], again=True))
         return
     yield Line("bundle", f"{bundle.family} {bundle.revision}, {len(bundle.pool)} candidates, all hashes match")
+
+
+def _check_models(bundle: str | None, pool: str | None) -> Iterator[Line]:
+    """The given bundle, or each bundle of the given pool and its router."""
+    from costroute_rt.cli.choice import open_pool
+
+    opened = open_pool(bundle, pool)
+    for name, each in opened.bundles.items():
+        yield Line(f"models: {name}", f"{each.family} {each.revision}, {len(each.pool)} candidates, all hashes match")
+    if opened.router is not None:
+        from costroute_rt.routing.router_bundle import open_pool_router
+
+        router = open_pool_router(opened)
+        yield Line("router", f"of {len(router.pool)} candidates, fitted to {len(router.prompts)} prompts, routes on {router.routes_on}")
+    without = len(opened.candidates) - sum(len(each.pool) for each in opened.bundles.values())
+    if without:
+        yield Line("models without a bundle", f"{without} candidates, which can be routed to and not run")
 
 
 def check_store() -> Iterator[Line]:

@@ -70,7 +70,8 @@ def _caveat(settings: Mapping[str, Any]) -> str | None:
     if settings.get("replanned"):
         return f"{settings['replanned']} steps were left out to keep a deadline; the command runs all of them"
     if settings.get("family") != SHIPPED_FAMILY:
-        return f"add --bundle with the folder of the {settings.get('family')} bundle, revision {settings.get('revision')}"
+        where = f"the folder of the {settings.get('family')} bundle, revision {settings.get('revision')}"
+        return f"add --bundle with {where}, or --pool with its pool"
     return None
 
 

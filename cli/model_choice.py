@@ -72,13 +72,23 @@ class CandidateChoice:
     sizes: tuple[str, ...]
     steps: tuple[int, ...] | None
     kind: str | None
+    schedulers: tuple[str, ...]
+    clip_skip: int
 
     def options(self) -> ExportOptions:
         """The same, checked."""
         from costroute_rt.export.bundle.options import ExportOptions, parse_size
 
         sizes = tuple(parse_size(size) for size in self.sizes)
-        return ExportOptions(copies=self.copies, overwrite=self.force, sizes=sizes, steps=self.steps or (), kind=self.kind)
+        return ExportOptions(
+            copies=self.copies,
+            overwrite=self.force,
+            sizes=sizes,
+            steps=self.steps or (),
+            kind=self.kind,
+            schedulers=self.schedulers,
+            clip_skip=self.clip_skip,
+        )
 
 
 Command = Callable[..., Any]
@@ -105,6 +115,21 @@ def model_options() -> tuple[Callable[[Command], Command], ...]:
 def candidate_options() -> tuple[Callable[[Command], Command], ...]:
     """The options of `CandidateChoice`, the last of the help first."""
     return (
+        click.option(
+            "--clip-skip",
+            type=WholeNumber(0, 12),
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Last layers of the text encoders to leave out; 1 is what AUTOMATIC1111 calls clip skip 2.",
+        ),
+        click.option(
+            "--scheduler",
+            "schedulers",
+            multiple=True,
+            metavar="NAME",
+            help="Scheduler of the candidates, such as 'DPM++ 2M Karras'; may be repeated.  [default: by the kind of the model]",
+        ),
         click.option("--kind", type=click.Choice(KINDS), help="How the model was distilled, if at all.  [default: by its name and files]"),
         click.option("--steps", type=StepList(), metavar="N,N,...", help="Steps of the candidates.  [default: by the kind of the model]"),
         click.option(

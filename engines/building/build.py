@@ -348,7 +348,9 @@ def _check(wanted: _Wanted, source: Path, folder: Path, running: list[Engine]) -
             raise BundleError(bundle.root / weights, f"its numbers make {broken[0]} of {path} {broken[1]}", "export the bundle again")
         with wanted.tool.open(folder, spec) as engine:
             running.append(engine)
-            return check_engine(engine, feeds, lambda: reference.run(feeds), spec.precision)
+            component = bundle.components[EngineName.parse(wanted.name).component]
+            precision = "int8" if component.weight_precision == "int8" else spec.precision
+            return check_engine(engine, feeds, lambda: reference.run(feeds), precision)
 
 
 def _check_interface(bundle: Bundle, path: str, engine: Engine) -> None:

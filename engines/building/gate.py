@@ -16,9 +16,10 @@ from costroute_rt.engines.backends.engine import Engine
 Clock = Callable[[], float]
 """Seconds from some fixed moment."""
 
-_TOLERANCE = {"float32": 2e-3, "float16": 3e-2, "bfloat16": 6e-2}
-"""Largest error, relative to the size of the reference output, by the precision that is computed in."""
-_LEVELS = {"float32": 1.0, "float16": 4.0, "bfloat16": 8.0}
+_TOLERANCE = {"float32": 2e-3, "float16": 3e-2, "bfloat16": 6e-2, "int8": 6e-2}
+"""Largest error, relative to the size of the reference output, by the precision that is computed in. int8: products of int8 weights and of
+values that are rounded to 8 bits in blocks."""
+_LEVELS = {"float32": 1.0, "float16": 4.0, "bfloat16": 8.0, "int8": 8.0}
 """Largest error of integer outputs such as pixels."""
 _SLOWER, _SLOWER_MS = 1.6, 2.0
 """An engine is slow if it takes this many times as long as the unoptimised graph, and this many milliseconds more."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.digest import sha256_files
 from costroute_rt.engines.machine.durable import make_folder_beside, store_errors
+from costroute_rt.engines.store.access import check_file
 from costroute_rt.engines.store.store import Store
+from costroute_rt.error import EngineError
 
 _State = tuple[int, ...]
+_Content = tuple[int, int, int, int]
 
 
 @contextmanager
@@ -25,6 +30,7 @@ def verified_graph(bundle: Bundle, store: Store, component: str, graph: str, dig
     meanwhile, when the block ends.
     """
     names = bundle.graph_files(component, graph)
+    digests = _hash_own(bundle, store, names)
     with store_errors(store.folder):
         store.make_folder()
         folder = make_folder_beside(store.folder / digest, 0o700)
@@ -33,13 +39,44 @@ def verified_graph(bundle: Bundle, store: Store, component: str, graph: str, dig
             for name in names:
                 _link(bundle.path(name).resolve(), folder / name)
         states = _states(folder, names)
-        yield bundle.verify_graph(component, graph, folder)
+        yield bundle.verify_graph(component, graph, folder, hash_files=partial(_hash_files, digests))
         if _states(folder, names) != states:  # another link also changes a time of a file
             bundle.check_hashes(*names, folder=folder)
         known = {bundle.path(name): bundle.files[name].sha256 for name in names if _is_same(folder / name, bundle.path(name))}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     store.remember(known)  # a hard link changes a time of the file, which would be hashed again
+
+
+def _hash_own(bundle: Bundle, store: Store, names: tuple[str, ...]) -> dict[_Content, str]:
+    """Hashes of the files that nobody but this user and root can write, most of them from the record of the store.
+
+    A checkpoint of some gigabytes is then not read again for each graph.
+    """
+    own = dict[Path, _Content]()
+    for name in names:
+        path = bundle.path(name).resolve()
+        with suppress(OSError, EngineError):
+            found = path.stat()
+            check_file(path, found)
+            own[path] = _content(found)
+    try:
+        digests = store.hash_files(own)
+    except OSError:  # it is reported by the check that follows
+        return {}
+    return {state: digests[path] for path, state in own.items()}
+
+
+def _hash_files(known: Mapping[_Content, str], paths: Iterable[Path]) -> dict[Path, str]:
+    """SHA-256 of each file; known: by what a hard link to a file that is hashed already has in common with it."""
+    states = {path: _content(path.stat()) for path in paths}
+    found = {path: known[state] for path, state in states.items() if state in known}
+    return found | sha256_files(path for path in states if path not in found)
+
+
+def _content(state: os.stat_result) -> _Content:
+    """What stays when a file gets another name, which changes a time of the inode."""
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _link(source: Path, target: Path) -> None:

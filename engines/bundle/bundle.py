@@ -199,10 +199,10 @@ class Bundle:
         """What an engine is built from: the graph, and the weights of its component."""
         return self.graph_path(component, graph), *self.components[component].weights
 
-    def verify_graph(self, component: str, graph: str, folder: Path | None = None) -> Path:
+    def verify_graph(self, component: str, graph: str, folder: Path | None = None, *, hash_files: HashFiles = sha256_files) -> Path:
         """Verify one graph and its weights before a build, in the bundle or in `folder`; returns the path of the ONNX file there."""
         names = self.graph_files(component, graph)
-        self.verify(*names, folder=folder)
+        self.verify(*names, folder=folder, hash_files=hash_files)
         return (folder or self.root) / names[0]
 
     def weights_sha256(self, component: str) -> str:

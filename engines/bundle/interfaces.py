@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from costroute_rt.engines.bundle.manifest import (
     BATCH_AXES,
     CARRIED,
+    GUIDANCE_RESCALE,
     IMAGE_SIZE,
     LOOP_INPUTS,
+    LOOP_OPTIONS,
     MEMORY_ROW_LENGTH,
     NEXT_CARRIED,
     ROW_LENGTH,
@@ -93,11 +95,13 @@ class Interfaces:
             if path is None:
                 continue
             graph = self._graphs[path]
-            taken = {name: spec for name, spec in graph.inputs.items() if name not in (*LOOP_INPUTS, CARRIED)}
+            taken = {name: spec for name, spec in graph.inputs.items() if name not in (*LOOP_INPUTS, *LOOP_OPTIONS)}
             self._check_sources(f"{path} inputs", taken, given)
             self._check_rows(f"{path} inputs", taken, 2 if use == "guided_step" else 1)
             self._check_conditions(f"{path} inputs", conditions, taken)
             self._check_memory(path, graph)
+            if (rescale := graph.inputs.get(GUIDANCE_RESCALE)) is not None and (rescale.dtype, rescale.shape) != ("float32", (1,)):
+                self._fail(f"{path} inputs: {GUIDANCE_RESCALE} is {_describe(rescale)}, expected float32 [1]")
 
     def _check_sources(self, where: str, taken: Mapping[str, TensorSpec], given: Mapping[str, int]) -> None:
         for name, spec in taken.items():

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 FORMAT = "costroute-bundle"
 FORMAT_VERSION = 2
@@ -26,6 +27,9 @@ ROW_LENGTH, MEMORY_ROW_LENGTH = 9, 14
 GUIDANCE_KINDS = ("none", "classifier_free", "embedded")
 """none: the denoiser takes no scale. classifier_free: a scale above 1 runs `guided_step`, with two rows of text. embedded: `step` reads the
 scale from its row."""
+WEIGHT_PRECISIONS = ("float", "int8")
+"""float: weights as they are stored. int8: those of matrix products are whole numbers with a scale per output channel; libraries may then
+round what they are multiplied by to whole numbers too, so that its engines are not as close to the graph."""
 NEGATIVE_RULES = ("empty_text", "zeros")
 """What replaces a missing negative prompt: the encoders' outputs for the empty text, or zeros."""
 PROMPT_SYNTAXES = ("none", "a1111")
@@ -49,6 +53,12 @@ LOOP_INPUTS = {"latent": 4, "denoised_before": 4, "noise": 4, "row": 1}
 """Inputs of every step graph besides the conditioning, with their ranks."""
 CARRIED, NEXT_CARRIED = "carried", "next_carried"
 """Input and output of step graphs that carry one more latent."""
+GUIDANCE_RESCALE = "guidance_rescale"
+"""Input of guided step graphs that rescale their result: float32[1], the share of the way to the standard deviation of the prompt's."""
+LOOP_OPTIONS = (CARRIED, GUIDANCE_RESCALE)
+"""Inputs that step graphs may take besides `LOOP_INPUTS` and the conditioning."""
+GUIDANCE_DEFAULTS = {"guidance_start": 0.0, "guidance_end": 1.0, "guidance_rescale": 0.0}
+"""Settings that a candidate in a manifest may leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +96,15 @@ class Component:
     graphs: Mapping[str, str]
     """Path of the ONNX file for each use: encode, condition, step, guided_step, decode, score ..."""
     weights: tuple[str, ...] = ()
-    """Paths of its safetensors files, in float16, bfloat16 or float32."""
+    """Paths of its safetensors files, in float16, bfloat16 or float32, and in int8 with scales."""
     weights_bytes: int | None = None
     """Bytes of its own tensors in these files, where they hold those of other components too; None if it uses whole files."""
     tokenizer: str | None = None
     """For a text encoder, the name of the tokenizer whose tokens it reads."""
     guidance: str = "none"
     """For a denoiser, one of `GUIDANCE_KINDS`."""
+    weight_precision: str = "float"
+    """One of `WEIGHT_PRECISIONS`."""
 
     def step_graph(self, guidance_scale: float) -> str:
         """The graph that a candidate with this guidance scale runs at each row."""
@@ -152,3 +164,10 @@ class PreviewSpec:
 def step_graph(guidance: str, guidance_scale: float) -> str:
     """The graph that a denoiser with this kind of guidance runs at each row; guidance: one of `GUIDANCE_KINDS`."""
     return "guided_step" if guidance == "classifier_free" and guidance_scale > 1 else "step"
+
+
+def step_graphs(guidance: str, candidate: Mapping[str, Any]) -> tuple[str, ...]:
+    """The step graphs that a candidate can use: also `step` where its guidance starts late or ends early; candidate: as in the manifest."""
+    main = step_graph(guidance, candidate.get("guidance_scale", 1.0))
+    is_partial = any(candidate.get(name, GUIDANCE_DEFAULTS[name]) != GUIDANCE_DEFAULTS[name] for name in ("guidance_start", "guidance_end"))
+    return (main, "step") if main == "guided_step" and is_partial else (main,)

@@ -12,12 +12,15 @@ from costroute_rt.engines.bundle.manifest import (
     DTYPES,
     FORMAT,
     FORMAT_VERSION,
+    GUIDANCE_DEFAULTS,
     GUIDANCE_KINDS,
+    GUIDANCE_RESCALE,
     LONGEST_SIDE_PX,
     MOST_ELEMENTS,
     NEGATIVE_RULES,
     PROMPT_SYNTAXES,
     ROUTER_GRAPHS,
+    WEIGHT_PRECISIONS,
     Component,
     FileEntry,
     GraphSpec,
@@ -55,7 +58,7 @@ def parse_manifest(manifest: Section) -> dict[str, Any]:
         manifest.fail("manifest components has no component with the role text_encoder")
     image = _image(manifest.section("image"))
     schedulers = {name: _scheduler(section) for name, section in manifest.sections("schedulers")}
-    pool = _pool(manifest, components, schedulers)
+    pool = _pool(manifest, components, schedulers, graphs)
     Interfaces(components, graphs, image, tokenizers, manifest.fail).check()
     return {
         "family": _checked_name(manifest, "a family", manifest.text("family"), _PLAIN_NAME),
@@ -173,6 +176,7 @@ def _component(
         weights_bytes=_weights_bytes(section, sum(files[path].bytes for path in set(weights))),
         tokenizer=_tokenizer_name(section, tokenizers) if role == "text_encoder" else None,
         guidance=_choice(section, "guidance", GUIDANCE_KINDS, "classifier_free" if "guided_step" in paths else "none"),
+        weight_precision=_choice(section, "weight_precision", WEIGHT_PRECISIONS) if "weight_precision" in section.values else "float",
     )
 
 
@@ -264,7 +268,9 @@ def _scheduler(section: Section) -> Mapping[str, Any]:
     return dict(section.values)
 
 
-def _pool(manifest: Section, components: Mapping[str, Component], schedulers: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+def _pool(
+    manifest: Section, components: Mapping[str, Component], schedulers: Mapping[str, Any], graphs: Mapping[str, GraphSpec]
+) -> tuple[Mapping[str, Any], ...]:
     rows = []
     if (count := len(manifest.items("pool"))) > _MOST_CANDIDATES:
         manifest.fail(f"manifest pool has {count} candidates: expected {_MOST_CANDIDATES} at most")
@@ -278,6 +284,7 @@ def _pool(manifest: Section, components: Mapping[str, Component], schedulers: Ma
             "decoder": section.text("decoder"),
         }
         _check_candidate(section, row, components, schedulers)
+        row |= _guidance(section, components[str(row["denoiser"])], section.number("guidance_scale"), graphs)
         rows.append({**section.values, **row})
     names = [row["name"] for row in rows]
     if not names or len(set(names)) != len(names):
@@ -298,6 +305,25 @@ def _check_candidate(section: Section, row: Mapping[str, Any], components: Mappi
     graph = denoiser.step_graph(scale)
     if graph not in denoiser.graphs:
         section.fail(f"manifest {section.place} has guidance_scale {scale}, for which {denoiser.name!r} would need a {graph} graph")
+
+
+def _guidance(section: Section, denoiser: Component, scale: float, graphs: Mapping[str, GraphSpec]) -> dict[str, float]:
+    """The settings of a candidate's guidance by row, as far as the manifest has them."""
+    found = {name: section.number(name, minimum=0) for name in (*GUIDANCE_DEFAULTS, "guidance_scale_last") if name in section.values}
+    if found and denoiser.step_graph(scale) != "guided_step" and denoiser.guidance != "embedded":
+        section.fail(f"manifest {section.place} has {next(iter(found))}, but guidance_scale {scale:g} means no guidance")
+    start, end = found.get("guidance_start", 0.0), found.get("guidance_end", 1.0)
+    if not start < end <= 1:
+        section.fail(
+            f"manifest {section.place} has guidance from {start:g} to {end:g}: expected shares of the run, the start before the end"
+        )
+    rescale = found.get("guidance_rescale", 0.0)
+    if rescale > 1:
+        section.fail(f"manifest {section.at('guidance_rescale')} is {rescale:g}: expected 0 to 1")
+    path = denoiser.graphs[denoiser.step_graph(scale)]
+    if rescale and GUIDANCE_RESCALE not in graphs[path].inputs:
+        section.fail(f"manifest {section.at('guidance_rescale')} is {rescale:g}, but {path} has no input for it: export it with rescaling")
+    return found
 
 
 def _router(section: Section, files: Mapping[str, FileEntry]) -> Mapping[str, Any]:

@@ -57,7 +57,7 @@ class EngineCost:
     call: CallCost
     """Cost of a call that makes one image."""
     load: CallCost
-    """Cost of opening the engine."""
+    """Cost of opening the engine, and of its first run beyond that of a later one."""
     memory_bytes: int | None = None
     """Memory that the process has more once the engine has run; None where it was not measured."""
     peak_bytes: int | None = None

@@ -1,8 +1,8 @@
 """Hashes of files that were hashed before, so that a start hashes nothing twice.
 
-A file is trusted while its size, times and inode are those it had when it was hashed; anything else is hashed again. The record belongs
-to the store, also for files elsewhere: a bundle often lies where this user cannot write. A record that is damaged, too large or that
-others could have written counts as none.
+A file is trusted while its size, times and inode are those it had when it was hashed, also under another name (a hard link); anything else
+is hashed again. The record belongs to the store, also for files elsewhere: a bundle often lies where this user cannot write. A record that
+is damaged, too large or that others could have written counts as none.
 """
 
 from __future__ import annotations
@@ -36,12 +36,9 @@ class Trust:
 
     def hash_files(self, paths: Iterable[Path]) -> dict[Path, str]:
         """SHA-256 of each file, from the record where it may be trusted; raises OSError."""
-        files, found, states = self._load(), dict[Path, str](), dict[Path, State]()
-        for path in paths:
-            states[path] = _state(path)
-            known = files.get(str(path))
-            if known is not None and known[0] == states[path]:
-                found[path] = known[1]
+        known = dict(self._load().values())
+        states = {path: _state(path) for path in paths}
+        found = {path: known[state] for path, state in states.items() if state in known}
         new = sha256_files(path for path in states if path not in found)
         self.add({path: digest for path, digest in new.items() if _state(path) == states[path]})
         return found | new

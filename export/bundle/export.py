@@ -54,7 +54,7 @@ class MakeGraphs(Protocol):
     Returns the graphs by use; the keys are those of `ComponentPlan.graphs`, `condition` may be missing.
     """
 
-    def __call__(self, source: Source, component: ComponentPlan, *, has_memory: bool) -> Mapping[str, ModelProto]: ...
+    def __call__(self, source: Source, component: ComponentPlan, *, has_memory: bool, clip_skip: int) -> Mapping[str, ModelProto]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +113,11 @@ def export_model(
     )
 
 
-def _make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool) -> Mapping[str, ModelProto]:
+def _make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool, clip_skip: int) -> Mapping[str, ModelProto]:
     logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)  # it warns of packages that share a name, such as optimum
     from costroute_rt.export.network.graphs import make_graphs
 
-    return make_graphs(source, component.name, component.graphs, has_memory=has_memory)
+    return make_graphs(source, component.name, component.graphs, has_memory=has_memory, clip_skip=clip_skip)
 
 
 def find_key(target: Path) -> str | None:
@@ -221,7 +221,9 @@ class _Export:
         folder, own = self._work.bundle / component.name, self._work.root.resolve()
         network, placed = place_weights(network, folder, copies=self._options.copies, own=own, on_bytes=on_bytes)
         source = replace(source, networks={**source.networks, component.name: network})
-        graphs = self._make_graphs(source, replace(component, network=network), has_memory=self._plan.pool.has_memory)
+        placed_component = replace(component, network=network)
+        has_memory, clip_skip = self._plan.pool.has_memory, self._options.clip_skip
+        graphs = self._make_graphs(source, placed_component, has_memory=has_memory, clip_skip=clip_skip)
         paths = {use: f"{component.name}/{use}.onnx" for use in graphs}
         for use, model in graphs.items():
             self._reporter.share(None)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from costroute_rt.engines.bundle.manifest import LONGEST_SIDE_PX
@@ -12,6 +11,7 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.families.kind import KINDS
 
 _MOST_STEPS = 1000
+_MOST_SKIPPED = 12
 _MOST_SIZES, _MOST_CANDIDATES = 16, 100
 
 
@@ -27,14 +27,19 @@ class ExportOptions:
     """(height, width) of the images, the usual one first; empty means the model's own."""
     steps: tuple[int, ...] = ()
     """Numbers of steps of the candidates; empty means those of the model's kind."""
-    schedulers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Settings with _class_name by name, for candidates with each of them; empty means that of the model's kind."""
+    schedulers: tuple[str, ...] = ()
+    """Names of schedulers, as diffusers, AUTOMATIC1111 or ComfyUI have them, for candidates with each of them; empty means that of the
+    model's kind."""
+    clip_skip: int = 0
+    """Last layers of the text encoders that are left out."""
     kind: str | None = None
     """One of `KINDS`; None means that it is found out."""
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
             raise ConfigError("kind", self.kind, f"one of {', '.join(KINDS)}")
+        if not isinstance(self.clip_skip, int) or not 0 <= self.clip_skip <= _MOST_SKIPPED:
+            raise ConfigError("clip_skip", self.clip_skip, f"a whole number from 0 to {_MOST_SKIPPED}")
         if len(self.sizes) > _MOST_SIZES:
             raise ConfigError("sizes", len(self.sizes), f"{_MOST_SIZES} at most")
         if any(not isinstance(count, int) or not 1 <= count <= _MOST_STEPS for count in self.steps) or len(self.steps) > _MOST_CANDIDATES:

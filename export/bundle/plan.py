@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from costroute_rt.engines.bundle.manifest import step_graph
+from costroute_rt.engines.bundle.manifest import step_graphs
 from costroute_rt.error import BundleError
 from costroute_rt.export.bundle.additions import NOTHING, Additions
 from costroute_rt.export.bundle.options import ExportOptions, check_size
@@ -78,14 +78,12 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
     _check_networks(source, family)
     kind = detect_kind(source, options.kind, additions.loras)
     decoders = tuple(name for name in (DECODER, TINY) if name in source.networks)
-    pool = plan_pool(
-        source, family, kind, denoiser=DENOISER, decoders=decoders, steps=options.steps, schedulers=dict(options.schedulers) or None
-    )
+    pool = plan_pool(source, family, kind, denoiser=DENOISER, decoders=decoders, steps=options.steps, schedulers=options.schedulers)
     encoders = [
         ComponentPlan(network=source.networks[name], role="text_encoder", graphs=("encode",), tokenizer=tokenizer)
         for name, tokenizer in family.text_encoders.items()
     ]
-    steps = tuple(sorted({step_graph(pool.guidance, row["guidance_scale"]) for row in pool.rows}))
+    steps = tuple(sorted({graph for row in pool.rows for graph in step_graphs(pool.guidance, row)}))
     denoiser = ComponentPlan(network=source.networks[DENOISER], role="denoiser", graphs=("condition", *steps))
     rest = [ComponentPlan(network=source.networks[name], role="decoder", graphs=_DECODER_GRAPHS[name]) for name in decoders]
     return ExportPlan(

@@ -21,7 +21,7 @@ from costroute_rt.engines.machine.durable import replacing_folder
 from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import BackendError, BundleError, ConfigError, OutputError
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
-from costroute_rt.export.checkpoint.draft import check_recipe, image_section, step_graphs
+from costroute_rt.export.checkpoint.draft import check_recipe, image_section, rescales, step_graphs
 from costroute_rt.export.checkpoint.folder import NOT_EXPORTED, CheckpointFolder, find_denoisers
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
@@ -176,9 +176,11 @@ class _Export:
         crossing = find_crossing(model)
         if crossing:
             graphs["condition"] = self._save(compose_condition(model, crossing, _SOURCES), weights.parent / "condition.onnx")
-        memory = self._needs_memory(name)
+        memory = self._recipe.any_scheduler or self._needs_memory(name)
         for graph in step_graphs(self._recipe, name):
-            compose = compose_guided_step if graph == "guided_step" else compose_step
+            compose = compose_step
+            if graph == "guided_step":
+                compose = partial(compose_guided_step, rescale=rescales(self._recipe, name))
             graphs[graph] = self._save(compose(model, _SOURCES, crossing, memory=memory), weights.parent / f"{graph}.onnx")
         self._add_component(name, "denoiser", weights, graphs, guidance="classifier_free" if "guided_step" in graphs else "none")
 

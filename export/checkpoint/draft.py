@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from costroute_rt.engines.bundle.graph_spec import to_json
-from costroute_rt.engines.bundle.manifest import FORMAT, FORMAT_VERSION, GraphSpec, TensorSpec, step_graph
+from costroute_rt.engines.bundle.manifest import FORMAT, FORMAT_VERSION, GUIDANCE_RESCALE, GraphSpec, TensorSpec
+from costroute_rt.engines.bundle.manifest import step_graphs as graphs_of
 from costroute_rt.engines.bundle.manifest_reader import parse_manifest
 from costroute_rt.engines.bundle.section import canonical_json, parse_section
 from costroute_rt.error import BundleError, ConfigError
@@ -39,8 +40,13 @@ def image_section(folder: CheckpointFolder, recipe: BundleRecipe) -> dict[str, A
 def step_graphs(recipe: BundleRecipe, denoiser: str) -> list[str]:
     """The step graphs that candidates of the pool run; both for a denoiser that no candidate uses."""
     rows = [row for row in recipe.pool if row.get("denoiser") == denoiser]
-    used = {step_graph("classifier_free", row.get("guidance_scale", 1.0)) for row in rows}
+    used = {graph for row in rows for graph in graphs_of("classifier_free", row)}
     return sorted(used) or ["guided_step", "step"]
+
+
+def rescales(recipe: BundleRecipe, denoiser: str) -> bool:
+    """Whether a candidate with this denoiser rescales its guided outputs."""
+    return any(row.get("guidance_rescale") for row in recipe.pool if row.get("denoiser") == denoiser)
 
 
 def check_recipe(folder: CheckpointFolder, recipe: BundleRecipe, schedulers: Mapping[str, Mapping[str, Any]]) -> None:
@@ -90,7 +96,8 @@ def _draft(folder: CheckpointFolder, recipe: BundleRecipe, schedulers: Mapping[s
         for graph in step_graphs(recipe, name):
             states = TensorSpec("float32", (2 if graph == "guided_step" else 1, "tokens", width))
             own[graph] = f"{name}/{graph}.onnx"
-            graphs[own[graph]] = GraphSpec({**loop, _STATES: states}, stepped)
+            option = {GUIDANCE_RESCALE: TensorSpec("float32", (1,))} if graph == "guided_step" and rescales(recipe, name) else {}
+            graphs[own[graph]] = GraphSpec({**loop, **option, _STATES: states}, stepped)
         components[name] = {"role": "denoiser", "graphs": own, "guidance": "classifier_free" if "guided_step" in own else "none"}
     return {
         "format": FORMAT,

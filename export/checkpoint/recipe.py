@@ -18,7 +18,7 @@ class BundleRecipe:
     license: str
     """SPDX identifier of the weights' licence."""
     pool: tuple[Mapping[str, Any], ...]
-    """Candidates, cheapest first: name, denoiser, scheduler, num_inference_steps, guidance_scale, decoder."""
+    """Candidates, cheapest first: name, denoiser, scheduler, num_inference_steps, guidance_scale, decoder; see also `GUIDANCE_DEFAULTS`."""
     quality: Mapping[str, Any]
     """{"metric": name, "candidates": {candidate: {"mean": score, "standard_error": score}}}"""
     schedulers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -26,6 +26,8 @@ class BundleRecipe:
     sizes: tuple[tuple[int, int], ...] = ()
     """(height, width) pairs the denoisers were trained for, the default first; empty means the UNet's sample_size."""
     any_size: bool = False
+    any_scheduler: bool = True
+    """Whether every scheduler can be named at run time, also those that carry a latent: it costs a few sums in each step."""
     preview: Mapping[str, Any] | None = None
     """{"matrix": 3 floats per latent channel, "bias": 3 floats}; None means that it is fitted to the VAE."""
 

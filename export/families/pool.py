@@ -14,13 +14,14 @@ from costroute_rt.export.checkpoint.source.network import Source
 from costroute_rt.export.families.detect import Detected, takes_guidance
 from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, LIGHTNING
 from costroute_rt.export.families.prior import STANDARD_ERROR, expected_quality
+from costroute_rt.export.families.scheduler_name import find_scheduler
 from costroute_rt.export.families.spec import FamilySpec
 from costroute_rt.sampling.diffusers_config import from_diffusers
 from costroute_rt.sampling.replacement import choose_scheduler
 from costroute_rt.sampling.scheduler import build_table
 
 DEFAULT = "default"
-"""Name of the scheduler of the kind; others have the name of their class."""
+"""Name of the scheduler of the kind."""
 _TRAINING = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 """How Stable Diffusion 1, 2 and XL were trained, for schedulers that do not say it."""
 _TRAINED = (*_TRAINING, "prediction_type", "trained_betas")
@@ -37,7 +38,7 @@ class PoolPlan:
     guidance: str
     """Kind of guidance of the denoiser, as in a manifest."""
     has_memory: bool
-    """Whether a scheduler carries one more latent from step to step."""
+    """Whether the step graphs carry one more latent, so that every scheduler can be named at run time."""
     notes: tuple[str, ...]
 
 
@@ -49,12 +50,12 @@ def plan_pool(
     denoiser: str,
     decoders: Sequence[str],
     steps: Sequence[int] = (),
-    schedulers: Mapping[str, Mapping[str, Any]] | None = None,
+    schedulers: Sequence[str] = (),
 ) -> PoolPlan:
     """The candidates of a model.
 
     decoders: component names, the best first. steps: instead of those of the kind.
-    schedulers: settings besides the training schedule, by name, instead of the one of the kind.
+    schedulers: names of those to use instead of the one of the kind; see `scheduler_name`.
     Raises BundleError for a training schedule that cannot be used, ConfigError for a scheduler or a number of steps that the user chose.
     """
     chosen, replaced = _compile(source, found, schedulers)
@@ -62,7 +63,7 @@ def plan_pool(
     guidance, scale = _guidance(source, family, found)
     rows = [
         {
-            "name": _name(source.name, count, f"-{slug(name.removesuffix('Scheduler'))}" if len(chosen) > 1 else "", decoder, decoders),
+            "name": _name(source.name, count, f"-{name}" if len(chosen) > 1 else "", decoder, decoders),
             "denoiser": denoiser,
             "scheduler": name,
             "num_inference_steps": count,
@@ -73,32 +74,30 @@ def plan_pool(
         for count in counts
         for decoder in reversed(decoders)
     ]
-    tables = [build_table(from_diffusers(config), count) for config in chosen.values() for count in counts]
+    for config in chosen.values():
+        for count in counts:
+            build_table(from_diffusers(config), count)  # raises ConfigError for a number of steps that it cannot take
     return PoolPlan(
         schedulers=chosen,
         rows=tuple(rows),
         quality=_prior(rows, family, found, decoders[0]),
         guidance=guidance,
-        has_memory=any(table.has_memory for table in tables),
+        has_memory=True,
         notes=(f"kind: {found.kind.title} ({found.reason})", *(f"scheduler: {each}" for each in replaced)),
     )
 
 
-def _compile(
-    source: Source, found: Detected, schedulers: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Settings by name that step tables can hold, and what replaces what, in words."""
-    chosen, replaced = dict[str, dict[str, Any]](), list[str]()
-    for name, settings in (schedulers or {DEFAULT: _own_settings(source, found)}).items():
-        try:
-            chosen[name], instead = choose_scheduler({**_training(source, found), **settings})
-        except ConfigError as error:
-            if schedulers:
-                raise
-            remedy = "correct its scheduler_config.json"
-            raise BundleError(source.path, f"its noise schedule cannot be used: {error}", remedy) from error
-        replaced += [instead] if instead is not None else []
-    return chosen, replaced
+def _compile(source: Source, found: Detected, names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Settings of schedulers by their names in the manifest, and what replaces what, in words."""
+    try:
+        own, instead = choose_scheduler({**_training(source, found), **_own_settings(source, found)})
+    except ConfigError as error:
+        remedy = "correct its scheduler_config.json"
+        raise BundleError(source.path, f"its noise schedule cannot be used: {error}", remedy) from error
+    if not names:
+        return {DEFAULT: own}, [instead] if instead is not None else []
+    chosen = {slug(name.removesuffix("Scheduler")): find_scheduler(name, own) for name in names}
+    return {name: settings for name, (settings, _) in chosen.items()}, [note for _, note in chosen.values() if note is not None]
 
 
 def slug(name: str) -> str:

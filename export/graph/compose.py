@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.bundle.manifest import CARRIED, IMAGE_SIZE, NEXT_CARRIED, GraphSpec, TensorSpec
+from costroute_rt.engines.bundle.manifest import CARRIED, GUIDANCE_RESCALE, IMAGE_SIZE, NEXT_CARRIED, GraphSpec, TensorSpec
 from costroute_rt.engines.bundle.onnx_model import graph_spec
 from costroute_rt.error import BundleError
 from costroute_rt.sampling.step_table import COLUMNS, MEMORY
@@ -67,13 +67,19 @@ def compose_step(
 
 
 def compose_guided_step(
-    denoiser: ModelProto, sources: Mapping[str, str], crossing: Mapping[str, TensorSpec] = _NOTHING, *, memory: bool = False
+    denoiser: ModelProto,
+    sources: Mapping[str, str],
+    crossing: Mapping[str, TensorSpec] = _NOTHING,
+    *,
+    memory: bool = False,
+    rescale: bool = False,
 ) -> ModelProto:
     """The graph of one row of a step table with classifier-free guidance (Ho & Salimans 2022): one run at twice the latent's batch.
 
     As `compose_step`, with the row's guidance scale and two rows in each conditioning input: negative, positive.
+    rescale: the graph also takes `guidance_rescale`: float32[1], see `_rescale`.
     """
-    return _compose_denoising(denoiser, sources, crossing, is_guided=True, memory=memory)
+    return _compose_denoising(denoiser, sources, crossing, is_guided=True, memory=memory, rescale=rescale)
 
 
 def compose_decode(decoder: ModelProto, *, scale: npt.ArrayLike, shift: npt.ArrayLike) -> ModelProto:
@@ -162,7 +168,13 @@ def _pool(graph: _Composition, states: str, mask: str, pooling: str) -> str:
 
 
 def _compose_denoising(
-    denoiser: ModelProto, sources: Mapping[str, str], crossing: Mapping[str, TensorSpec], *, is_guided: bool, memory: bool
+    denoiser: ModelProto,
+    sources: Mapping[str, str],
+    crossing: Mapping[str, TensorSpec],
+    *,
+    is_guided: bool,
+    memory: bool,
+    rescale: bool = False,
 ) -> ModelProto:
     spec = graph_spec(denoiser)
     source = _latent_input(spec)
@@ -182,11 +194,13 @@ def _compose_denoising(
         conditions[names[name]] = _with_rows(name, port, texts)
         feeds[name] = names[name] if name == IMAGE_SIZE else graph.op("Gather", names[name], rows, axis=0)
     result = graph.call(feeds)
-    _advance(graph, row, _guide(graph, row["guidance"], result) if is_guided else result, memory=memory)
+    _advance(graph, row, _guide(graph, row["guidance"], result, rescale=rescale) if is_guided else result, memory=memory)
 
     latent = TensorSpec("float32", ("batch", spec.inputs[source].shape[1], "height", "width"))
     inputs = dict.fromkeys(("latent", "denoised_before", "noise", *([CARRIED] if memory else [])), latent)
     inputs["row"] = TensorSpec("float32", (len(columns),))
+    if rescale:
+        inputs[GUIDANCE_RESCALE] = TensorSpec("float32", (1,))
     outputs = dict.fromkeys(("next_latent", "denoised", *([NEXT_CARRIED] if memory else [])), latent)
     return graph.finish("guided_step" if is_guided else "step", GraphSpec(inputs | conditions, outputs))
 
@@ -238,10 +252,28 @@ def _repeated_rows(graph: _Composition, rows: int, batch: str) -> str:
     return graph.op("Div", numbers, count)
 
 
-def _guide(graph: _Composition, scale: str, both: str) -> str:
+def _guide(graph: _Composition, scale: str, both: str, *, rescale: bool = False) -> str:
     """m = m_neg + scale * (m_pos - m_neg)"""
     negative, positive = graph.split(both)
-    return graph.op("Add", negative, graph.op("Mul", scale, graph.op("Sub", positive, negative)))
+    guided = graph.op("Add", negative, graph.op("Mul", scale, graph.op("Sub", positive, negative)))
+    return _rescale(graph, guided, positive) if rescale else guided
+
+
+def _rescale(graph: _Composition, guided: str, positive: str) -> str:
+    """m * (1 + phi * (std(m_pos) / std(m) - 1)), per image (Lin et al. 2024, equations 15 and 16; diffusers' rescale_noise_cfg)."""
+    change = graph.op("Sub", graph.op("Div", _deviation(graph, positive), _deviation(graph, guided)), graph.constant(np.float32(1)))
+    factor = graph.op("Add", graph.op("Mul", GUIDANCE_RESCALE, change), graph.constant(np.float32(1)))
+    return graph.op("Mul", guided, factor)
+
+
+def _deviation(graph: _Composition, value: str) -> str:
+    """Standard deviation of each image: float32[batch, 1, 1, 1]; its sums stay near 1, within the range of half precision."""
+    rest = graph.constant(np.array([1, 2, 3]))
+    sizes = [graph.dimension(value, axis) for axis in (1, 2, 3)]
+    count = graph.op("Cast", graph.op("Mul", graph.op("Mul", sizes[0], sizes[1]), sizes[2]), to=_dtype("float32"))
+    mean = graph.op("ReduceSum", graph.op("Div", value, count), rest, keepdims=1)
+    difference = graph.op("Div", graph.op("Sub", value, mean), graph.op("Sqrt", count))
+    return graph.op("Sqrt", graph.op("ReduceSum", graph.op("Mul", difference, difference), rest, keepdims=1))
 
 
 def _advance(graph: _Composition, row: Mapping[str, str], guided: str, *, memory: bool) -> None:

@@ -115,6 +115,11 @@ class CostModel:
         if actual_ms >= _SHARED * measured_ms:
             observed.loads[engine] = (measured_ms, actual_ms)
 
+    def record_first_run(self, observed: Observed, call: Call, actual_ms: float) -> None:
+        """Add what the first run of an engine that was loaded took longer than later ones to the time of its loading."""
+        measured_ms, loaded_ms = observed.loads[call.engine]
+        observed.loads[call.engine] = measured_ms, loaded_ms + max(actual_ms - self.expected_ms(call), 0.0)
+
     def observe(self, predicted: Cost, observed: Observed, *, actual_ms: float) -> None:
         """Learn from a finished request.
 

@@ -121,7 +121,7 @@ def open_resources(
         source.build([name for bundle, each in source.by_bundle(names) for name in names_to_build(bundle, each, wanted)], tracker)
     sizes = {name: find_sizes(source, family.bundle, own[name]) for name, family in families.items()}
     every = [*(name for key, each in own.items() for name in names_of_sizes(families[key].bundle, sizes[key], each)), *routers]
-    twins = find_twins(holders, every, source.setup)
+    twins = find_twins(holders, every, source.setup) if len(holders) > 1 else {}
     families = {name: family.with_sizes(sizes[name], twins) for name, family in families.items()}
     costs = source.costs(every)
     engines = EngineSet(source.open, None if max_memory_bytes is None else _limit_memory(source, costs, max_memory_bytes))

@@ -12,7 +12,7 @@ from typing import Any
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.engines.bundle.manifest import CARRIED, LOOP_INPUTS, ROUTER_GRAPHS
+from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, IMAGE_SIZE, LOOP_INPUTS, LOOP_OPTIONS, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.bundle.pool import Pool
 
@@ -28,16 +28,27 @@ def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = 
     rows: denoiser calls of the whole run; None means one per step.
     """
     component = bundle.components[candidate.denoiser]
-    passes = 2 if candidate.is_guided else 1
+    guidance = candidate.guidance(rows)
+    steps = {"step": guidance.count(1.0)} if takes_plain_steps(bundle, candidate) else {"step": 0}
+    steps[component.step_graph(candidate.guidance_scale)] = len(guidance) - steps["step"]
     calls = [encoder_call(bundle, name) for name in _encoders(bundle, candidate)]
     if "condition" in component.graphs:
-        calls.append(Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=passes))
-    step = component.step_graph(candidate.guidance_scale)
+        passes = ([2] if candidate.is_guided else []) + ([1] if steps["step"] else [])
+        calls += [Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=each) for each in passes]
     return (
         *calls,
-        Call(_name(bundle, candidate.denoiser, step), Stage.DENOISE, times=candidate.num_inference_steps if rows is None else rows),
+        *(Call(_name(bundle, candidate.denoiser, use), Stage.DENOISE, times=times) for use, times in steps.items() if times),
         Call(_name(bundle, candidate.decoder, "decode"), Stage.DECODE),
     )
+
+
+def takes_plain_steps(bundle: Bundle, candidate: Candidate) -> bool:
+    """Whether a guided candidate runs `step` in rows without guidance: it must have that graph, and a condition graph for one text."""
+    graphs = bundle.components[candidate.denoiser].graphs
+    if not candidate.is_guided or "step" not in graphs:
+        return False
+    condition = bundle.graphs[graphs["condition"]].inputs if "condition" in graphs else {}
+    return all(isinstance(spec.shape[0], str) for name, spec in condition.items() if name != IMAGE_SIZE)
 
 
 def router_calls(bundle: Bundle) -> tuple[Call, ...]:
@@ -103,11 +114,12 @@ def image_calls(bundle: Bundle) -> dict[str, list[tuple[str, int]]]:
 def sources_of(bundle: Bundle, candidate: Candidate) -> tuple[str, ...]:
     """Names of the conditioning tensors that the candidate's graphs take (see `engines.bundle.manifest`)."""
     component = bundle.components[candidate.denoiser]
-    uses = [use for use in ("condition", component.step_graph(candidate.guidance_scale)) if use in component.graphs]
+    plain = ["step"] if takes_plain_steps(bundle, candidate) else []
+    uses = [use for use in ("condition", component.step_graph(candidate.guidance_scale), *plain) if use in component.graphs]
     graphs = {use: bundle.graphs[component.graphs[use]] for use in uses}
     made = graphs["condition"].outputs if "condition" in graphs else {}
     taken = [name for graph in graphs.values() for name in graph.inputs]
-    return tuple(dict.fromkeys(name for name in taken if name not in (*LOOP_INPUTS, CARRIED, *made)))
+    return tuple(dict.fromkeys(name for name in taken if name not in (*LOOP_INPUTS, *LOOP_OPTIONS, *made)))
 
 
 def _encoders(bundle: Bundle, candidate: Candidate) -> list[str]:
@@ -124,7 +136,8 @@ def _encoder_outputs(bundle: Bundle) -> dict[str, set[str]]:
 
 def _candidate(bundle: Bundle, row: Mapping[str, Any]) -> Candidate:
     step = bundle.components[row["denoiser"]].step_graph(row["guidance_scale"])
-    names = ("name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder")
+    names = ["name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder"]
+    names += [name for name in (*GUIDANCE_DEFAULTS, "guidance_scale_last") if name in row]
     return Candidate(family=bundle.name, is_guided=step == "guided_step", **{name: row[name] for name in names})
 
 

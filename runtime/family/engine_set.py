@@ -27,6 +27,8 @@ class Phase:
 
     keep: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
+    extra_bytes: int = 0
+    """Memory that the request needs beside its engines."""
 
 
 class EngineSet:
@@ -79,7 +81,7 @@ class EngineSet:
     def _make_room(self, limit: MemoryLimit, name: str, phase: Phase) -> None:
         """Close engines until this one can be loaded; raises EngineError if it cannot."""
         trimmed = False
-        while not limit.has_room(self.resident(), name) or limit.is_short(name):
+        while not limit.has_room(self.resident(), name, phase.extra_bytes) or limit.is_short(name, phase.extra_bytes):
             victim = choose_victim(self.resident(), phase.keep, phase.later)
             if victim is not None:
                 self._evict(victim)

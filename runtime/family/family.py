@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.bundle import Bundle
@@ -170,10 +172,13 @@ class Family:
         if scheduler is not None and table.has_memory and not _takes_memory(bundle, candidate):
             why = f"the graphs of {candidate.name} have no input for the latent that it carries from row to row; export the bundle again"
             raise ConfigError("scheduler", scheduler, f"another one, such as DPM++ 2M: {why}")
-        calls = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
-        by_name = {EngineName.parse(call.engine): self._shared(call) for call in calls}
-        calls = list(by_name.values())
-        encoders = {name.component: call for name, call in by_name.items() if name.graph == "encode"}
+        sized = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
+        named_calls = [(EngineName.parse(call.engine), self._shared(call)) for call in sized]
+        calls = [call for _, call in named_calls]
+        encoders = {name.component: call for name, call in named_calls if name.graph == "encode"}
+        conditions = [call for name, call in named_calls if name.graph == "condition"]
+        steps = {name.graph: call for name, call in named_calls if call.stage is Stage.DENOISE}
+        main = bundle.components[candidate.denoiser].step_graph(candidate.guidance_scale)
         sources = sources_of(bundle, candidate)
         return Plan(
             candidate=candidate,
@@ -183,12 +188,14 @@ class Family:
             tokenizers=tuple(name for name in self.tokenizers if self._reads(name, encoders, sources)),
             image_calls=tuple(calls),
             encoders=encoders,
-            condition=next((call for name, call in by_name.items() if name.graph == "condition"), None),
-            step=next(call for call in calls if call.stage is Stage.DENOISE),
+            condition=conditions[0] if conditions else None,
+            step=steps[main],
             decode=next(call for call in calls if call.stage is Stage.DECODE),
-            table=table.with_guidance(candidate.guidance_scale),
+            table=table.with_guidance(np.array(candidate.guidance(len(table)))),
             scheduler=named.config,
             scheduler_note=named.note,
+            plain_step=steps.get("step") if main != "step" else None,
+            plain_condition=conditions[1] if len(conditions) > 1 else None,
         )
 
     def _at_size(self, call: Call, size: Size) -> Call:

@@ -41,9 +41,12 @@ class MemoryLimit:
         """What is left for engines."""
         return self.max_bytes - self.base_bytes - RESERVE_BYTES
 
-    def least_bytes(self, phases: Phases) -> int:
-        """The least limit with which these phases can run: each with its engines alone, of which the last is being loaded."""
-        return self.base_bytes + RESERVE_BYTES + max((self._phase_bytes(names) for names in phases), default=0)
+    def least_bytes(self, phases: Phases, extra_bytes: int = 0) -> int:
+        """The least limit with which these phases can run: each with its engines alone, of which the last is being loaded.
+
+        extra_bytes: what images larger than usual need beside them.
+        """
+        return self.base_bytes + RESERVE_BYTES + extra_bytes + max((self._phase_bytes(names) for names in phases), default=0)
 
     def _phase_bytes(self, names: Sequence[str]) -> int:
         """The most bytes while the engines are loaded one after the other."""
@@ -53,7 +56,7 @@ class MemoryLimit:
             loaded += self.size_of(name)
         return max(most, loaded)
 
-    def plan_loads(self, resident: Iterable[str], phases: Phases) -> list[str]:
+    def plan_loads(self, resident: Iterable[str], phases: Phases, extra_bytes: int = 0) -> list[str]:
         """The engines that will be loaded, in order, an engine twice if it has to leave in between.
 
         resident: the engines that are open now, the one not used for longest first. The phases must fit (`least_bytes`).
@@ -65,26 +68,34 @@ class MemoryLimit:
                 if name in state:
                     state.remove(name)
                 else:
-                    self._leave(state, name, names, later)
+                    self._leave(state, name, names, later, extra_bytes)
                     loads.append(name)
                 state.append(name)
         return loads
 
-    def _leave(self, state: list[str], name: str, keep: Collection[str], later: Sequence[str]) -> None:
-        while not self.has_room(state, name):
+    def _leave(self, state: list[str], name: str, keep: Collection[str], later: Sequence[str], extra_bytes: int) -> None:
+        while not self.has_room(state, name, extra_bytes):
             victim = choose_victim(state, keep, later)
             if victim is None:
                 return
             state.remove(victim)
 
-    def has_room(self, resident: Iterable[str], name: str) -> bool:
+    def has_room(self, resident: Iterable[str], name: str, extra_bytes: int = 0) -> bool:
         """Whether an engine can be loaded beside these, by what is known of their sizes."""
-        return sum(map(self.size_of, resident)) + self.peak_of(name) <= self.budget_bytes
+        return sum(map(self.size_of, resident)) + self.peak_of(name) + extra_bytes <= self.budget_bytes
 
-    def is_short(self, name: str) -> bool:
+    def is_short(self, name: str, extra_bytes: int = 0) -> bool:
         """Whether loading an engine would exceed the limit, by what the process really has now."""
         used = self.used()
-        return used is not None and used + self.peak_of(name) > self.max_bytes
+        return used is not None and used + self.peak_of(name) + extra_bytes > self.max_bytes
+
+    def extra_bytes(self, calls: Iterable[Call], weights_of: Callable[[str], int]) -> int:
+        """What images larger than usual need more than was measured: what is not weights grows with their area.
+
+        weights_of: bytes of an engine's weights by name.
+        """
+        larger = [call for call in calls if call.area > 1]
+        return max((int((call.area - 1) * max(self.size_of(call.engine) - weights_of(call.engine), 0)) for call in larger), default=0)
 
 
 def choose_victim(resident: Sequence[str], keep: Collection[str], later: Sequence[str]) -> str | None:

@@ -32,22 +32,22 @@ class Plan:
     condition: Call | None
     """The call of the denoiser's `condition` graph; None if it has none."""
     step: Call
-    """One call for each row of the table."""
+    """One call for each row of the table that `plain_step` does not take."""
     decode: Call
     table: StepTable
     """The rows of a whole run, with the candidate's guidance scale."""
     scheduler: SchedulerConfig
     scheduler_note: str | None = None
     """What the scheduler replaces, if it is not what the request's name says."""
-
-    def condition_call(self, chunks: int) -> Call | None:
-        """The call of the `condition` graph for prompts of so many chunks, whose work grows with them."""
-        return self.condition and replace(self.condition, area=chunks * self.condition.area)
+    plain_step: Call | None = None
+    """For a guided candidate, the call of its rows without guidance, if they run another graph."""
+    plain_condition: Call | None = None
+    """The call of the `condition` graph for these rows, which has one text."""
 
     def calls(self, count: int, texts: int, chunks: int) -> tuple[Call, ...]:
         """Every engine run for `count` images, in order; the arguments are those of `Family.calls`."""
         encoders = set(self.encoders.values())
-        conditions = {self.condition: self.condition_call(chunks)}
+        conditions = {each: grown(each, chunks) for each in (self.condition, self.plain_condition) if each is not None}
 
         def times(call: Call) -> int:
             if call.stage in (Stage.DENOISE, Stage.DECODE):
@@ -55,3 +55,8 @@ class Plan:
             return texts if call in encoders else 1
 
         return tuple(replace(conditions.get(call) or call, times=times(call)) for call in self.image_calls)
+
+
+def grown(condition: Call, chunks: int) -> Call:
+    """The call of a `condition` graph for prompts of so many chunks, whose work grows with them."""
+    return replace(condition, area=chunks * condition.area)

@@ -131,13 +131,20 @@ class Resources:
     def loads(self, calls: Sequence[Call], count: int) -> tuple[str, ...]:
         """Names of the engines that will be loaded for `count` images, in order; with a limit of memory, some of them perhaps twice."""
         limit = self.engines.limit
-        return self.missing(calls) if limit is None else tuple(limit.plan_loads(self.engines.resident(), find_phases(calls, count)))
+        if limit is None:
+            return self.missing(calls)
+        return tuple(limit.plan_loads(self.engines.resident(), find_phases(calls, count), self.extra_bytes(calls)))
 
     def check_memory(self, calls: Sequence[Call], count: int) -> None:
         """Raises ConfigError if the engines cannot be loaded within the limit of memory."""
         limit = self.engines.limit
-        if limit is not None and (least := limit.least_bytes(find_phases(calls, count))) > limit.max_bytes:
+        if limit is not None and (least := limit.least_bytes(find_phases(calls, count), self.extra_bytes(calls))) > limit.max_bytes:
             raise ConfigError("max_memory", f"{limit.max_bytes >> 20} MB", f"{-(-least >> 20)} MB or more")
+
+    def extra_bytes(self, calls: Sequence[Call]) -> int:
+        """Memory that images larger than usual need beside their engines, if there is a limit."""
+        limit, precision = self.engines.limit, self.setup["precision"]
+        return 0 if limit is None else limit.extra_bytes(calls, lambda name: estimate_bytes(self.bundle(name), name, precision))
 
     def memory_bytes(self, engine: str) -> int:
         """Memory of an engine: as measured, else what it says of itself if it is resident, else estimated by its weights."""

@@ -14,18 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.call import Call
+from costroute_rt.candidate import Candidate
 from costroute_rt.cost.cost_model import Observed
-from costroute_rt.engines.bundle.manifest import PreviewSpec
+from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, GUIDANCE_RESCALE, PreviewSpec
 from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import BudgetError, EngineError, Reason
 from costroute_rt.family.conditioning import StatesSource, Tensors, join_chunks, stack_rows, text_states, token_tensors
 from costroute_rt.family.engine_set import Phase
 from costroute_rt.family.family import Family
 from costroute_rt.family.memory import Phases, find_phases
-from costroute_rt.family.plan import Plan
+from costroute_rt.family.plan import Plan, grown
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.texts import Texts, chunk_key
-from costroute_rt.generation.loop import Denoiser, Pace, Run
+from costroute_rt.generation.loop import Denoiser, Pace, Plain, Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
 from costroute_rt.generation.queue import Device, Ticket
 from costroute_rt.generation.stopwatch import Stopwatch
@@ -62,6 +63,8 @@ class Generation:
         self._encoded: dict[str, list[Tensors]] = {}
         """Outputs of text encoders for each chunk of the prompt, by the name of their engine."""
         self._run: Run | None = None
+        self._warm: set[str] = set()
+        """Engines that were loaded for this request and have run."""
         self._left_out: list[int] = []
         """Denoiser calls of each image that were skipped."""
         self._is_truncated = False
@@ -111,16 +114,15 @@ class Generation:
             if not is_resident:
                 yield None
         self._enter_phase(phases, tuple(call.engine for call in plan.encoders.values()))
-        conditions = self._condition(family, plan, phases)
-        denoiser = Denoiser(self._engine(plan.step.engine), conditions)
+        denoiser, plain = self._denoisers(family, plan, phases)
         self._step_key, self._step_provider = denoiser.engine.key, denoiser.engine.provider
         pixels = []
         for index in range(self._request.count):
             later = self._request.count - index - 1
             pace = self._make_pace(plan, route, later)
             noise = NoiseStream([self._seed + index], plan.latent_shape)
-            run = self._run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=self._resources.clock)
-            self._note_left(pace.remaining_ms(run.left), pace.row_ms)
+            run = self._run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=self._resources.clock, plain=plain)
+            self._note_left(pace.remaining_ms(run.work_left), pace.row_ms)
             yield None
             while run.left:
                 yield self._advance(run, pace, family, plan, later)
@@ -134,7 +136,8 @@ class Generation:
         """From now on these engines are used, with the others of their phase; those of later phases are needed later."""
         index = next((index for index, names in enumerate(phases) if set(engines) & set(names)), 0)
         keep = tuple(dict.fromkeys([*engines, *(phases[index] if phases else ())]))
-        self._engines.phase = Phase(keep, tuple(name for names in phases[index + 1 :] for name in names))
+        later = tuple(name for names in phases[index + 1 :] for name in names)
+        self._engines.phase = Phase(keep, later, self._resources.extra_bytes(self._calls[self._route.chosen.name]))
 
     def _judge(self) -> Judgement:
         """The expected quality of each candidate for the prompt."""
@@ -176,12 +179,12 @@ class Generation:
     def _advance(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent:
         """Run one row."""
         if self._engines.is_limited:  # it may have left while another request ran
-            run.use(self._engine(plan.step.engine))
+            run.use(self._engine(plan.step.engine), None if plan.plain_step is None else self._engine(plan.plain_step.engine))
         began_s = self._resources.clock()
         ms = run.advance()
         self.watch.rows_ms.append(ms)
-        self._record(plan.step, ms)
-        left_ms = pace.remaining_ms(run.left)
+        self._record(self._last_step(plan, run), ms)
+        left_ms = pace.remaining_ms(run.work_left)
         self._note_left(left_ms, pace.row_ms if run.left else math.inf)
         event = self._step_event(run, left_ms, family, plan, later)
         self.watch.between_rows_ms += (self._resources.clock() - began_s) * 1000 - ms
@@ -202,8 +205,34 @@ class Generation:
         chunks = self._encode(family, source.call, source.encoder, tokens[source.tokenizer])
         return text_states(family.bundle, source, chunks[0], tokens, family.tokenizers)
 
-    def _condition(self, family: Family, plan: Plan, phases: Phases) -> dict[str, Any]:
-        """The conditioning inputs of the step engine by name, on its device."""
+    @staticmethod
+    def _last_step(plan: Plan, run: Run) -> Call:
+        """The call of the row that ran last."""
+        return plan.plain_step if run.is_plain and plan.plain_step is not None else plan.step
+
+    def _denoisers(self, family: Family, plan: Plan, phases: Phases) -> tuple[Denoiser, Plain | None]:
+        """The denoiser of the plan with its conditioning, and that of its rows without guidance, if they run another graph."""
+        positive, negative, chunks = self._encode_texts(family, plan)
+        self._enter_phase(phases, (plan.step.engine,))
+        tensors = stack_rows(positive, negative, plan.sources, plan.size)
+        main = Denoiser(self._engine(plan.step.engine), self._condition(plan.condition, plan.step, tensors, chunks))
+        main.fix(GUIDANCE_RESCALE, np.array([plan.candidate.guidance_rescale], dtype=np.float32))
+        if plan.plain_step is None:
+            return main, None
+        tensors = stack_rows(positive, None, plan.sources, plan.size)
+        conditions = self._condition(plan.plain_condition, plan.plain_step, tensors, chunks)
+        names, costs = (plan.step.engine, plan.plain_step.engine), self._resources.costs
+        step_ms = costs.expected_ms(plan.step)
+        plain = Plain(
+            Denoiser(self._engine(plan.plain_step.engine), conditions),
+            share=costs.expected_ms(plan.plain_step) / step_ms if step_ms > 0 else 1.0,
+            enter=lambda value: self._engines.move(value, *names),
+            leave=lambda value: self._engines.move(value, *reversed(names)),
+        )
+        return main, plain
+
+    def _encode_texts(self, family: Family, plan: Plan) -> tuple[Tensors, Tensors | None, int]:
+        """The tensors of the prompt and of the negative prompt, if it is used, and the chunks of the longer one."""
         with self.watch.stage("tokenize"):
             texts = family.texts(self._request, plan)
         self._is_truncated = texts.is_truncated
@@ -214,18 +243,19 @@ class Generation:
             chunks = [*self._encode(family, call, encoder, tokens), *self._kept(family, call, encoder, filling)]
             positive |= join_chunks(chunks, tokens)
         negative = None if texts.negative is None else self._negative(family, plan, texts, texts.negative, positive)
-        tensors = stack_rows(positive, negative, plan.sources, plan.size)
-        self._enter_phase(phases, (plan.step.engine,))
-        if plan.condition is None:
-            step = self._engine(plan.step.engine)
-            return {name: step.to_device(array) for name, array in tensors.items()}
-        engine = self._engine(plan.condition.engine)
+        return positive, negative, texts.chunks
+
+    def _condition(self, condition: Call | None, step: Call, tensors: Tensors, chunks: int) -> dict[str, Any]:
+        """The conditioning inputs of a step engine by name, on its device; condition: the call of the graph before it."""
+        if condition is None:
+            target = self._engine(step.engine)
+            return {name: target.to_device(array) for name, array in tensors.items()}
+        engine = self._engine(condition.engine)
         with self.watch.stage("text") as lap:
             given = {name: engine.to_device(array) for name, array in tensors.items()}
             made = engine.run({name: value for name, value in given.items() if name in engine.inputs})
-        self._record(plan.condition_call(texts.chunks) or plan.condition, lap.ms)
-        move = self._engines.move
-        return {name: move(value, plan.condition.engine, plan.step.engine) for name, value in {**given, **made}.items()}
+        self._record(grown(condition, chunks), lap.ms)
+        return {name: self._engines.move(value, condition.engine, step.engine) for name, value in {**given, **made}.items()}
 
     def _negative(self, family: Family, plan: Plan, texts: Texts, negative: Mapping[str, Tokens], positive: Tensors) -> Tensors:
         """The tensors of the negative prompt: encoded text, or zeros if the family uses them for a missing negative prompt."""
@@ -277,10 +307,12 @@ class Generation:
         """The deadline of one image; a route that did not fit the budget has none and runs in full. later: images that follow."""
         costs, max_ms = self._resources.costs, self._request.max_ms
         step_ms, decode_ms = costs.expected_ms(plan.step), costs.expected_ms(plan.decode)
+        plain = plan.plain_step
+        rows_ms = plan.step.times * step_ms + (0.0 if plain is None else plain.times * costs.expected_ms(plain))
         return Pace(
             self._resources.clock,
             row_ms=step_ms,
-            after_ms=decode_ms + later * (len(plan.table) * step_ms + decode_ms),
+            after_ms=decode_ms + later * (rows_ms + decode_ms),
             finish_at_s=self.watch.started_s + max_ms / 1000 if max_ms is not None and route.option.fits else None,
         )
 
@@ -297,21 +329,25 @@ class Generation:
 
     def _check_finite(self, run: Run, plan: Plan) -> None:
         if not run.is_finite():
-            raise EngineError("its output is not finite", reason=Reason.FAILED, engine=plan.step.engine)
+            raise EngineError("its output is not finite", reason=Reason.FAILED, engine=self._last_step(plan, run).engine)
 
     def _decode(self, run: Run, plan: Plan) -> Pixels:
         """Decode the latent of a finished run to uint8[1, height, width, 3] in host memory."""
         engine = self._engine(plan.decode.engine)
         with self.watch.stage("decode") as lap:
-            latent = self._engines.move(run.latent, plan.step.engine, plan.decode.engine)
+            latent = self._engines.move(run.latent, self._last_step(plan, run).engine, plan.decode.engine)
             pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
         self._record(plan.decode, lap.ms)
         return pixels
 
     def _record(self, call: Call, ms: float) -> None:
-        """Record the time of a run, unless its engine was just loaded: first runs are slow and do not predict the next ones."""
+        """Record the time of a run. Of an engine that was just loaded, the first run is slower, which counts as loading."""
+        costs = self._resources.costs
         if call.engine not in self._observed.loads:
-            self._resources.costs.record_call(self._observed, call, ms)
+            costs.record_call(self._observed, call, ms)
+        elif call.engine not in self._warm:
+            self._warm.add(call.engine)
+            costs.record_first_run(self._observed, call, ms)
 
     def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
         watch, max_ms, predicted = self.watch, self._request.max_ms, route.option.cost
@@ -376,6 +412,7 @@ class Generation:
             "num_inference_steps": self._steps(plan)[0],
             "replanned": self._left_out[0],
             "guidance_scale": candidate.guidance_scale if takes_scale else None,
+            **_guidance_settings(candidate),
             "height": plan.size[0],
             "width": plan.size[1],
             "family": family.name,
@@ -389,6 +426,12 @@ class Generation:
             "max_ms": request.max_ms,
             "count": request.count,
         }
+
+
+def _guidance_settings(candidate: Candidate) -> dict[str, float]:
+    """The settings of guidance by row that differ from their defaults."""
+    defaults = {**GUIDANCE_DEFAULTS, "guidance_scale_last": None}
+    return {name: getattr(candidate, name) for name, usual in defaults.items() if getattr(candidate, name) != usual}
 
 
 def draw_preview(latent: npt.NDArray[np.float32], spec: PreviewSpec, height: int, width: int) -> Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,11 @@ class Denoiser:
         """Whether the graph carries one more latent from row to row."""
         self._fixed: dict[str, Value] = {name: value for name, value in conditions.items() if name in engine.inputs}
 
+    def fix(self, name: str, array: Float32Array) -> None:
+        """Use this array for every row as an input, if the engine takes it."""
+        if name in self.engine.inputs:
+            self._fixed[name] = self.engine.to_device(array)
+
     def __call__(
         self, latent: Value, denoised_before: Value, carried: Value, noise: Value, row: Float32Array
     ) -> tuple[Value, Value, Value]:
@@ -47,8 +52,23 @@ class Denoiser:
         return outputs["next_latent"], outputs["denoised"], outputs.get(NEXT_CARRIED, carried)
 
 
+class Plain(NamedTuple):
+    """The denoiser of rows without guidance, which runs once in place of twice."""
+
+    step: Denoiser
+    share: float
+    """Expected time of its rows, relative to guided ones."""
+    enter: Callable[[Value], Value]
+    """Moves a latent to where its engine can read it."""
+    leave: Callable[[Value], Value]
+    """Moves a latent back to the engine of guided rows."""
+
+
 class Pace:
-    """Predicts the remaining time of a run from its last rows, and how many rows fit before the deadline."""
+    """Predicts the remaining time of a run from its last rows, and how many rows fit before the deadline.
+
+    Rows that take another time than usual count as a share of a row.
+    """
 
     def __init__(self, clock: Clock, *, row_ms: float, after_ms: float, finish_at_s: float | None) -> None:
         """row_ms: expected time of one row; after_ms: expected time of everything after the rows.
@@ -58,32 +78,32 @@ class Pace:
         self._clock, self._usual_ms, self._after_ms, self._finish_at_s = clock, row_ms, after_ms, finish_at_s
         self._recent = deque([row_ms] * 3, maxlen=3)  # their median is used: one slow call does not predict the next
 
-    def observe(self, row_ms: float) -> None:
+    def observe(self, row_ms: float, share: float = 1.0) -> None:
         """Add the time of one more row."""
-        self._recent.append(row_ms)
+        self._recent.append(row_ms / share)
 
     @property
     def row_ms(self) -> float:
         """Expected time of the next row."""
         return sorted(self._recent)[1]
 
-    def remaining_ms(self, rows: int) -> float:
+    def remaining_ms(self, rows: float) -> float:
         """Expected time from now on, with `rows` still to run."""
         row_ms = self.row_ms
         slowdown = max(row_ms / self._usual_ms, 1.0) if self._usual_ms > 0 else 1.0
         return rows * row_ms + self._after_ms * slowdown
 
-    def rows_that_fit(self, rows: int) -> int:
-        """How many of the remaining `rows` fit before the deadline, at least 1.
+    def rows_that_fit(self, rows: int, share: float = 1.0) -> int:
+        """How many of the remaining `rows` fit before the deadline, at least 1; share: of a row, that they count on average.
 
         A run that is on time is not shortened; one that is late is shortened until 2 % of its remaining time is in reserve.
         """
         if self._finish_at_s is None:
             return rows
         left_ms = (self._finish_at_s - self._clock()) * 1000
-        if self.remaining_ms(rows) <= left_ms:
+        if self.remaining_ms(rows * share) <= left_ms:
             return rows
-        while rows > 1 and self.remaining_ms(rows) * (1 + _GUARD) > left_ms:
+        while rows > 1 and self.remaining_ms(rows * share) * (1 + _GUARD) > left_ms:
             rows -= 1
         return rows
 
@@ -92,10 +112,22 @@ class Run:
     """The run of one image through a step table; a run that is late continues with the rows that fit before the deadline."""
 
     def __init__(
-        self, step: Denoiser, config: SchedulerConfig, table: StepTable, noise: Callable[[], Float32Array], *, pace: Pace, clock: Clock
+        self,
+        step: Denoiser,
+        config: SchedulerConfig,
+        table: StepTable,
+        noise: Callable[[], Float32Array],
+        *,
+        pace: Pace,
+        clock: Clock,
+        plain: Plain | None = None,
     ) -> None:
-        """noise: returns float32[1, channels, height, width], standard normal; called for the start, then for each row that adds noise."""
-        self._step, self._config, self._table, self._noise, self._pace, self._clock = step, config, table, noise, pace, clock
+        """noise: returns float32[1, channels, height, width], standard normal; called for the start, then for each row that adds noise.
+
+        plain: for rows whose guidance scale is 1; None means that `step` runs these too.
+        """
+        self._guided, self._config, self._table, self._noise, self._pace, self._clock = step, config, table, noise, pace, clock
+        self._plain, self.is_plain = plain, False  # whether the latents lie with the engine of `plain`
         engine, start = step.engine, noise()
         self.latent: Value = engine.to_device(start * np.float32(table.initial_noise_scale))
         self._zeros: Value = engine.to_device(np.zeros_like(start))
@@ -103,31 +135,40 @@ class Run:
         """The predicted clean latent, in the shape of the latent."""
         self._carried: Value = self._zeros
         self.done, self._index, self._ended = 0, 0, clock()
-        self._rows = self._float32_rows()
+        self._rows = dict[bool, Float32Array]()
 
     @property
     def left(self) -> int:
         """Rows still to run, as planned now."""
         return len(self._table) - self._index
 
+    @property
+    def work_left(self) -> float:
+        """`left`, with rows without guidance counted as what they take of a guided row."""
+        return sum(self._share(row) for row in range(self._index, len(self._table)))
+
     def advance(self) -> float:
         """Run one row, after re-planning if the run is late; returns the milliseconds of its denoiser call."""
-        fitting = self._pace.rows_that_fit(self.left)
+        fitting = self._pace.rows_that_fit(self.left, self.work_left / self.left)
         if fitting < self.left:
             self._table, self._index = replan(self._config, self._table, self._index, fitting), 0
-            self._rows = self._float32_rows()
-        noise = self._step.engine.to_device(self._noise()) if self._table.adds_noise(self._index) else self._zeros
+            self._rows.clear()
+        self._switch(self._is_plain_row(self._index))
+        step = self._step
+        noise = step.engine.to_device(self._noise()) if self._table.adds_noise(self._index) else self._zeros
         started = self._clock()
-        row = self._rows[self._index]
-        self.latent, self.denoised, self._carried = self._step(self.latent, self.denoised, self._carried, noise, row)
+        row = self._float32_rows(step.has_memory)[self._index]
+        self.latent, self.denoised, self._carried = step(self.latent, self.denoised, self._carried, noise, row)
         before, self._ended = self._ended, self._clock()
-        self._pace.observe((self._ended - before) * 1000)  # the caller's time between rows included
+        self._pace.observe((self._ended - before) * 1000, self._share(self._index))  # the caller's time between rows included
         self._index, self.done = self._index + 1, self.done + 1
         return (self._ended - started) * 1000
 
-    def use(self, engine: Engine) -> None:
-        """Go on with another engine of the same graph, which shares the memory of the one before."""
-        self._step.engine = engine
+    def use(self, engine: Engine, plain: Engine | None = None) -> None:
+        """Go on with other engines of the same graphs, which share the memory of those before; plain: that of rows without guidance."""
+        self._guided.engine = engine
+        if self._plain is not None and plain is not None:
+            self._plain.step.engine = plain
 
     def note_wait(self, seconds: float) -> None:
         """Leave time in which other requests ran out of the time of the next row."""
@@ -141,5 +182,27 @@ class Run:
         """Whether every number of the latent is finite."""
         return bool(np.isfinite(self._step.engine.to_host(self.latent)).all())
 
-    def _float32_rows(self) -> Float32Array:
-        return self._table.rows(memory=self._step.has_memory).astype(np.float32)
+    @property
+    def _step(self) -> Denoiser:
+        """The denoiser whose engine the latents lie with."""
+        return self._plain.step if self._plain is not None and self.is_plain else self._guided
+
+    def _is_plain_row(self, row: int) -> bool:
+        return self._plain is not None and bool(np.asarray(self._table.guidance)[row] == 1)
+
+    def _share(self, row: int) -> float:
+        return self._plain.share if self._plain is not None and self._is_plain_row(row) else 1.0
+
+    def _switch(self, is_plain: bool) -> None:
+        """Move the latents to the engine of the next row, if it is the other one."""
+        if self._plain is None or is_plain == self.is_plain:
+            return
+        move = self._plain.enter if is_plain else self._plain.leave
+        self.latent, self.denoised, self._carried, self._zeros = map(move, (self.latent, self.denoised, self._carried, self._zeros))
+        self.is_plain = is_plain
+
+    def _float32_rows(self, memory: bool) -> Float32Array:
+        """The table's rows; memory: whether the graph carries a latent."""
+        if memory not in self._rows:
+            self._rows[memory] = self._table.rows(memory=memory).astype(np.float32)
+        return self._rows[memory]

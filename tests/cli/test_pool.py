@@ -105,6 +105,14 @@ def test_engines_of_all_bundles_are_built_listed_and_explained(run: Run, at_home
     assert run("build-engines", "--pool", pool_folder, "--graph", "base/guided_step", "--dry-run").exit_code == 2
 
 
+def test_doctor_checks_the_models_of_a_pool(run: Run, at_home: Path, pool_folder: Path, tmp_path: Path) -> None:
+    facts = json.loads(run("doctor", "--pool", pool_folder, "--json").stdout)["facts"]
+    assert facts["models: other"] == "other 9, 4 candidates, all hashes match"
+    (tmp_path / "pool.json").write_text("{}")
+    done = run("doctor", "--pool", tmp_path)
+    assert (done.exit_code, "its format is None" in done.stdout) == (1, True)
+
+
 def test_images_of_a_pool_are_made_and_kept(run: Run, at_home: Path, pool_folder: Path) -> None:
     Path("lines.txt").write_text("a lake\na house\n")
     options = ("--pool", pool_folder, "--prompts", "lines.txt", "-o", "out", "--seed", 1)

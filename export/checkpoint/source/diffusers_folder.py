@@ -19,6 +19,7 @@ from costroute_rt.export.checkpoint.source.license import find_licenses, license
 from costroute_rt.export.checkpoint.source.model_name import name_of_model
 from costroute_rt.export.checkpoint.source.network import Network, Source
 from costroute_rt.export.checkpoint.source.old_name import rename_old
+from costroute_rt.export.checkpoint.source.parameter.clip import KNOWN as CLIP_SETTINGS
 from costroute_rt.export.checkpoint.source.parameter.of_class import CLASSES, parameters
 from costroute_rt.export.checkpoint.source.weights import choose_weights, read_all_weights
 from costroute_rt.export.checkpoint.weight_file import (
@@ -158,8 +159,9 @@ class _Folder:
     def config(self, name: str) -> dict[str, Any]:
         """The settings of a network; raises BundleError if its class is another one."""
         config = read_config(self.path / name / "config.json")
-        check_network_class(self.path / name, config, self.parts[name][1])
-        return config
+        class_name = self.parts[name][1]
+        check_network_class(self.path / name, config, class_name)
+        return {key: config[key] for key in CLIP_SETTINGS if key in config} if class_name.startswith("CLIP") else config
 
     def network(self, name: str, config: Mapping[str, Any]) -> Network:
         """One network with its weights; raises BundleError if a parameter is missing or has another shape."""

@@ -21,6 +21,7 @@ from costroute_rt.error import OutputError, Reason
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PARTIAL = ".part"
+_ITEM_BYTES = {**ITEM_BYTES, "I8": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class NewTensor:
     """A tensor to write."""
 
     dtype: str
-    """As safetensors calls it: F32, F16 or BF16."""
+    """As safetensors calls it: F32, F16, BF16 or I8."""
     shape: tuple[int, ...]
     blocks: Callable[[], Iterable[npt.NDArray[Any]]]
     """Makes its numbers, in C order, little-endian, in blocks of any size."""
@@ -36,7 +37,7 @@ class NewTensor:
     @property
     def length(self) -> int:
         """In bytes."""
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NewTensor], begin: Callable[[str], None] = lambda _: None) -> None:

@@ -208,6 +208,7 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set(["unet/none.safetensors"], "components", "base", "weights"), "not among its files"),
     (_set("model.safetensors", "components", "base", "weights"), "expected a list"),
     (_set(1 << 30, "components", "base", "weights_bytes"), r"components\.base\.weights_bytes is 1073741824: expected .* or less"),
+    (_set("int4", "components", "base", "weight_precision"), "expected float or int8"),
     (_set("some", "components", "base", "guidance"), "expected none or classifier_free or embedded"),
     (_set("any", "negative_prompt"), "expected empty_text or zeros"),
     (_set(16 * 10**9, "image", "height"), "multiples of 16 up to 4096"),

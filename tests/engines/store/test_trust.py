@@ -151,6 +151,19 @@ def test_engines_are_hashed_when_they_are_built_and_not_when_they_are_opened(bun
     assert len({path for path in hashed if path.name == "model.onnx"}) == 5  # `verify` hashes all
 
 
+def test_weights_of_several_graphs_are_hashed_once(bundle_copy: Path, tmp_path: Path, hashed: list[Path]) -> None:
+    bundle, weights = Bundle.open(bundle_copy, verify=False), "diffusion_pytorch_model.safetensors"
+    build(bundle, Store.open(tmp_path / "home"), names=[f"tiny/base/{graph}" for graph in ("condition", "step", "guided_step")])
+    assert [path for path in hashed if path.name == weights] == [bundle_copy / "unet" / weights]
+
+
+def test_another_name_of_a_file_is_the_same_file(tmp_path: Path, file: Path, hashed: list[Path]) -> None:
+    link, trust = tmp_path / "link", Trust(tmp_path)
+    link.hardlink_to(file)
+    assert trust.hash_files([file])[file] == trust.hash_files([link])[link]
+    assert hashed == [file]
+
+
 def test_a_changed_file_is_found_by_the_next_start(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     with Runtime.open(bundle, home=tmp_path / "home", build=True) as runtime:

@@ -48,10 +48,10 @@ def export(source: Source, target: Path, **how: Any) -> ExportReport:
 def counted(parts: list[str], then: Callable[[str], object] = lambda _: None) -> Any:
     """`make_graphs` that notes what it makes."""
 
-    def make(source: Source, component: Any, *, has_memory: bool) -> Any:
+    def make(source: Source, component: Any, **how: Any) -> Any:
         then(component.name)
         parts.append(component.name)
-        return make_graphs(source, component, has_memory=has_memory)
+        return make_graphs(source, component, **how)
 
     return make
 

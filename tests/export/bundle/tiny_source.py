@@ -88,7 +88,7 @@ def write_words(folder: Path) -> Path:
     return folder
 
 
-def make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool) -> Mapping[str, onnx.ModelProto]:
+def make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool, clip_skip: int) -> Mapping[str, onnx.ModelProto]:
     """Graphs of the tiny networks; each refers to the regions of its network."""
     network = source.networks[component.name]
     uses = [use for use in component.graphs if (component.role, use) != ("decoder", "encode")]

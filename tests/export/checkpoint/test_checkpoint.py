@@ -39,14 +39,15 @@ def run(bundle: Bundle, component: str, graph: str, **feeds: Any) -> Any:
     return session.run(None, {name: np.asarray(value) for name, value in feeds.items()})
 
 
-def run_step(bundle: Bundle, component: str, graph: str, states: Any, **feeds: Any) -> Any:
-    """Run the condition graph, then the step with its outputs, as a generation does."""
+def run_step(bundle: Bundle, component: str, graph: str, states: Any, *, row: Any, latent: Any, **feeds: Any) -> Any:
+    """Run the condition graph, then the step with its outputs, as a generation does; nothing is carried. Returns the next latent and D."""
     session = open_session(bundle.path(bundle.graph_path(component, "condition")))
     names = [value.name for value in session.get_outputs()]
     conditions = dict(zip(names, session.run(names, {STATES: states}), strict=True))
     taken = bundle.graphs[bundle.graph_path(component, graph)].inputs
     given = {STATES: states, **conditions}
-    return run(bundle, component, graph, **feeds, **{name: value for name, value in given.items() if name in taken})
+    feeds |= {"latent": latent, "row": np.append(row, np.zeros(5, np.float32)), "carried": np.zeros_like(latent)}
+    return run(bundle, component, graph, **feeds, **{name: value for name, value in given.items() if name in taken})[:2]
 
 
 def noise(seed: int, *shape: int) -> Any:

@@ -16,6 +16,7 @@ from costroute_rt.export.families.detect import Detected, detect_kind
 from costroute_rt.export.families.kind import BASE, KINDS
 from costroute_rt.export.families.pool import PoolPlan, plan_pool
 from costroute_rt.sampling.diffusers_config import from_diffusers
+from costroute_rt.sampling.named_scheduler import NAMES
 from costroute_rt.sampling.scheduler import build_table
 
 
@@ -118,15 +119,25 @@ def test_a_model_with_zero_terminal_snr_starts_at_the_last_timestep() -> None:
 
 
 def test_named_schedulers_and_decoders_are_candidates_of_their_own() -> None:
-    named = {
-        "EulerDiscreteScheduler": {"_class_name": "EulerDiscreteScheduler"},
-        "DDIM": {"_class_name": "DDIMScheduler", "clip_sample": False},
-    }
-    pool = plan(make_source("Fox v1"), steps=(20, 4), schedulers=named, decoders=("vae", "tiny"))
+    pool = plan(make_source("Fox v1"), steps=(20, 4), schedulers=("Euler a", "DPM++ 3M SDE Exponential"), decoders=("vae", "tiny"))
     assert [row["name"] for row in pool.rows][:4] == [
-        "fox-v1-eulerdiscrete@4-tiny", "fox-v1-eulerdiscrete@4", "fox-v1-eulerdiscrete@20-tiny", "fox-v1-eulerdiscrete@20",
+        "fox-v1-euler-a@4-tiny", "fox-v1-euler-a@4", "fox-v1-euler-a@20-tiny", "fox-v1-euler-a@20",
     ]  # fmt: skip
     assert len(pool.rows) == 8
+    assert pool.schedulers["euler-a"]["_class_name"] == "EulerAncestralDiscreteScheduler"
+    assert from_diffusers(pool.schedulers["dpm-3m-sde-exponential"]).title == "dpmpp_3m sde exponential"
+
+
+def test_every_named_scheduler_keeps_the_training_of_the_model_or_is_refused() -> None:
+    source, refused = make_source("mine", scheduler={"beta_end": 0.011, "prediction_type": "v_prediction"}), []
+    for name in NAMES:
+        try:
+            settings = from_diffusers(next(iter(plan(source, schedulers=(name,)).schedulers.values())))
+        except ConfigError:
+            refused.append(name)
+        else:
+            assert (settings.beta_end, settings.prediction_type) == (0.011, "v_prediction")
+    assert refused == ["DPM++ 2S a", "dpmpp_2s_ancestral"]
 
 
 def test_what_cannot_be_used_is_refused() -> None:

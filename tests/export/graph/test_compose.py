@@ -140,6 +140,22 @@ def test_a_step_with_memory_carries_a_latent(compose: Any, rows: int, tmp_path: 
     np.testing.assert_allclose(found["next_carried"], kept, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("phi", [0.0, 0.7, 1.0])
+def test_rescaled_guidance_has_the_deviation_of_the_prompt_s_output(phi: float, opset: int, tmp_path: Path) -> None:
+    """As diffusers' rescale_noise_cfg, per image."""
+    row = ROWS["plain"]
+    feeds = latents(3) | {"row": np.float32(row), STATES: texts(2), "guidance_rescale": np.float32([phi])}
+    found = run(compose_guided_step(make_denoiser(opset=opset), SOURCES, rescale=True), tmp_path, feeds)
+    x = feeds["latent"]
+    m_neg, m_pos = denoise(row[0] * x, row[1], texts(2)[:1]), denoise(row[0] * x, row[1], texts(2)[1:])
+    guided = m_neg + SCALE * (m_pos - m_neg)
+    deviations = [each.std(axis=(1, 2, 3), keepdims=True) for each in (m_pos, guided)]
+    rescaled = phi * guided * deviations[0] / deviations[1] + (1 - phi) * guided
+    _, denoised = advance(row, x, feeds["denoised_before"], feeds["noise"], rescaled)
+    np.testing.assert_allclose(found["denoised"], denoised, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("timestep", ["int64[]", "int64[1]", "float[batch_size]", "double[1]"])
 def test_the_timestep_has_the_dtype_and_shape_of_the_denoisers_input(timestep: str, tmp_path: Path) -> None:
     row = ROWS["plain"]

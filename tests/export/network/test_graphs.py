@@ -43,7 +43,7 @@ def run(model: Any, folder: Path, feeds: Mapping[str, Any]) -> Feeds:
     def fail_at(name: str) -> Any:
         return lambda problem: pytest.fail(f"{name}: {problem}")
 
-    check_graph(path.name, path.read_bytes(), weights, folder, fail_at, set())
+    check_graph(path.name, path.read_bytes(), weights, sum(weights.values()), folder, fail_at, set())
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = {value.name for value in session.get_inputs()}
     results = session.run(None, {name: value for name, value in feeds.items() if name in names})

@@ -40,6 +40,15 @@ def test_the_least_limit_is_that_of_the_largest_phase() -> None:
     assert limit(0).least_bytes((("condition", "step", "decode"),)) == 1000 + RESERVE_BYTES + 75
 
 
+def test_larger_images_need_more_than_was_measured() -> None:
+    calls = [Call("text", Stage.TEXT), Call("step", Stage.DENOISE, area=4.0), Call("decode", Stage.DECODE, area=0.5)]
+    found = limit(100).extra_bytes(calls, {"text": 0, "step": 40, "decode": 0}.__getitem__)
+    assert found == 3 * (50 - 40)
+    assert limit(100).plan_loads(["other"], PHASES, found) == ["text", "condition", "step", "decode"]
+    assert limit(85).has_room(["text"], "step")
+    assert not limit(85).has_room(["text"], "step", found)
+
+
 def test_loading_counts_with_its_peak() -> None:
     assert limit(80).has_room(["text"], "step")
     assert not limit(80, peak=1.1).has_room(["text"], "step")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from costroute_rt.generation.loop import Pace, Run
+from costroute_rt.generation.loop import Denoiser, Pace, Plain, Run
 from costroute_rt.sampling.noise import NoiseStream
 from costroute_rt.sampling.scheduler import build_table, replan
 from costroute_rt.sampling.scheduler_config import SchedulerConfig
@@ -190,3 +190,52 @@ def test_noise_of_an_image_depends_on_its_own_seed_alone() -> None:
     for _ in range(3):
         np.testing.assert_array_equal(alone.draw()[0], together.draw()[1])
     assert together.draw().dtype == np.float32
+
+
+def run_guided(scales: list[float], *, max_ms: float | None = None) -> tuple[list[float], list[float]]:
+    """Timesteps of the rows of a guided denoiser, of 20 ms each, and of those without guidance, of 10 ms."""
+    clock = FakeClock()
+    guided, plain = FakeStep(clock, lambda index: 20.0), FakeStep(clock, lambda index: 10.0)
+    pace = Pace(clock, row_ms=20.0, after_ms=0.0, finish_at_s=None if max_ms is None else clock() + max_ms / 1000)
+    table = build_table(FLOW, len(scales)).with_guidance(np.array(scales))
+    moved = Plain(plain, share=0.5, enter=lambda value: value, leave=lambda value: value)  # type: ignore[arg-type]
+    draw = NoiseStream([3], SHAPE[1:]).draw
+    images = Run(guided, FLOW, table, draw, pace=pace, clock=clock, plain=moved)  # type: ignore[arg-type]
+    assert images.work_left == pytest.approx(sum(0.5 if scale == 1 else 1.0 for scale in scales))
+    while images.left:
+        images.advance()
+    return guided.timesteps, plain.timesteps
+
+
+def test_rows_without_guidance_run_the_denoiser_without_it() -> None:
+    times = build_table(FLOW, 4).timestep.tolist()
+    guided, plain = run_guided([1, 3, 3, 1])
+    assert (guided, plain) == (times[1:3], [times[0], times[3]])
+
+
+def test_half_rows_are_not_taken_for_late_or_early_ones() -> None:
+    """8 guided rows and 8 of half the time take 240 ms: with 245 ms nothing is dropped, with 205 ms no more than is needed."""
+    scales = [3.0] * 8 + [1.0] * 8
+    assert [len(each) for each in run_guided(scales, max_ms=245)] == [8, 8]
+    guided, plain = run_guided(scales, max_ms=205)
+    assert 170 <= 20 * len(guided) + 10 * len(plain) <= 205
+
+
+def test_a_fixed_input_is_given_to_engines_that_take_it() -> None:
+    class Engine:
+        inputs: ClassVar = {"latent": None, "guidance_rescale": None}
+        fed: ClassVar[dict[str, Any]] = {}
+
+        def to_device(self, array: Any) -> Any:
+            return array
+
+        def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+            self.fed.update(feeds)
+            return {"next_latent": 0, "denoised": 0}
+
+    step = Denoiser(Engine(), {})  # type: ignore[arg-type]
+    step.fix("guidance_rescale", np.float32([0.7]))
+    step.fix("unknown", np.float32([1.0]))
+    step(0, 0, 0, 0, np.zeros(9, np.float32))
+    assert Engine.fed["guidance_rescale"] == np.float32(0.7)
+    assert "unknown" not in Engine.fed

@@ -6,11 +6,22 @@ from costroute_rt.export.checkpoint.source.parameter.layer import Parameters, li
 from costroute_rt.export.checkpoint.source.parameter.settings import Settings
 
 _MOST_LAYERS = 128
+_NUMBERS = ("attention_dropout", "initializer_factor", "initializer_range", "layer_norm_eps")
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu")
+KNOWN = (
+    "architectures", "hidden_act", "hidden_size", "intermediate_size", "max_position_embeddings", "model_type", "num_attention_heads",
+    "num_hidden_layers", "projection_dim", "vocab_size", *_NUMBERS, *_TOKENS,
+)  # fmt: skip
+"""The settings of the class; transformers reads others as orders of its own, such as kernels to download."""
 
 
 def clip_parameters(settings: Settings, *, has_projection: bool) -> Parameters:
     """The parameters by name; raises BundleError for settings that are wrong."""
+    settings.numbers(*_NUMBERS, *(key for key in _TOKENS if settings.values.get(key) is not None))
+    settings.choice("hidden_act", *_ACTIVATIONS)
     width, inner = settings.whole("hidden_size", 512), settings.whole("intermediate_size", 2048)
+    settings.divisor("num_attention_heads", 8, (width,))
     found: Parameters = {
         "text_model.embeddings.token_embedding.weight": (settings.whole("vocab_size", 49408), width),
         "text_model.embeddings.position_embedding.weight": (settings.whole("max_position_embeddings", 77), width),

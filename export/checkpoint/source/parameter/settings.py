@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from costroute_rt.engines.bundle.section import shorten
 from costroute_rt.error import BundleError
@@ -40,6 +40,31 @@ class Settings:
             self.refuse(key, "true or false")
         return bool(value)
 
+    def numbers(self, *keys: str, most: float = _WIDEST) -> None:
+        """Raises BundleError if a setting that is given is not a number from 0 to `most`."""
+        for key in keys:
+            value = self.values.get(key, 0)
+            if type(value) not in (int, float) or not 0 <= value <= most:
+                self.refuse(key, f"a number from 0 to {most}")
+
+    def choice(self, key: str, *known: object) -> None:
+        """Raises BundleError if a setting that is given is none of these values."""
+        if key in self.values and not any(type(self.values[key]) is type(each) and self.values[key] == each for each in known):
+            self.refuse(key, f"one of {', '.join(map(str, known))}")
+
+    def divisor(self, key: str, default: int, widths: tuple[int, ...]) -> int:
+        """A whole number that divides all the widths."""
+        value = self.whole(key, default)
+        if any(width % value for width in widths):
+            self.refuse(key, f"a divisor of {', '.join(map(str, dict.fromkeys(widths)))}")
+        return value
+
+    def size(self, key: str) -> None:
+        """Raises BundleError if a setting that is given is neither a whole number above 0 nor a list of two."""
+        value = self.values.get(key, 1)
+        if not all(_is_whole(each, _WIDEST) for each in (value if isinstance(value, list) and len(value) == 2 else [value])):
+            self.refuse(key, "a whole number or two")
+
     def widths(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
         """One width for each block."""
         value = self.values.get(key, default)
@@ -65,10 +90,11 @@ class Settings:
     def only(self, **expected: Any) -> None:
         """Raises BundleError if a setting is neither missing nor the expected value, the only one that is supported."""
         for key, value in expected.items():
-            if self.values.get(key, value) != value:
+            found = self.values.get(key, value)
+            if found != value or type(found) is not type(value):
                 raise BundleError(self.path, f"{key} is {shorten(self.values[key])}", f"only networks with {value!r} are supported")
 
-    def refuse(self, key: str, expected: str) -> None:
+    def refuse(self, key: str, expected: str) -> NoReturn:
         raise BundleError(self.path, f"{key} is {shorten(self.values.get(key))}: expected {expected}", _CORRECT)
 
 

@@ -6,33 +6,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from costroute_rt.export.checkpoint.source.parameter.layer import Parameters, convolution, linear, norm, resnet
-from costroute_rt.export.checkpoint.source.parameter.settings import MOST_BLOCKS, MOST_LAYERS, Settings
+from costroute_rt.export.checkpoint.source.parameter.settings import MOST_LAYERS, Settings
 
 _WIDTHS = (320, 640, 1280, 1280)
 _DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
 _UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
 _MIDDLE = "UNetMidBlock2DCrossAttn"
+_DEPTHS, _UP_DEPTHS = "transformer_layers_per_block", "reverse_transformer_layers_per_block"
 _MOST_DEPTH = 64
 _ONLY = {
     "attention_type": "default", "class_embed_type": None, "class_embeddings_concat": False, "cross_attention_norm": None,
     "dual_cross_attention": False, "num_attention_heads": None, "num_class_embeds": None, "only_cross_attention": False,
-    "resnet_time_scale_shift": "default", "time_embedding_type": "positional",
+    "resnet_time_scale_shift": "default", "time_embedding_act_fn": None, "time_embedding_type": "positional", "timestep_post_act": None,
 }  # fmt: skip
-"""Settings that change the parameters, with the only value that is supported."""
+"""Settings that change the parameters or the inputs, with the only value that is supported."""
+_FLAGS = ("center_input_sample", "flip_sin_to_cos", "resnet_skip_time_act", "upcast_attention")
+_NUMBERS = ("freq_shift", "downsample_padding", "mid_block_scale_factor", "norm_eps", "resnet_out_scale_factor")
+ACTIVATIONS = ("silu", "swish", "mish", "gelu", "relu")
+"""Those of diffusers."""
 
 
 def unet_parameters(settings: Settings) -> Parameters:
     """The parameters by name; raises BundleError for settings that are wrong or not supported."""
     settings.only(**_ONLY)
-    return _Unet.read(settings).parameters(settings)
-
-
-def _depth(settings: Settings, key: str, value: object, layers: int) -> tuple[int, ...]:
-    """Transformer blocks of each layer of a block: given as one number for all, or as a list."""
-    depths = value if isinstance(value, list | tuple) else [value] * layers
-    if len(depths) != layers or not all(type(depth) is int and 1 <= depth <= _MOST_DEPTH for depth in depths):
-        settings.refuse(key, f"whole numbers from 1 to {_MOST_DEPTH}, one for each block or layer")
-    return tuple(depths)
+    settings.numbers(*_NUMBERS)
+    settings.numbers("dropout", most=1)
+    settings.choice("act_fn", *ACTIVATIONS)
+    for key in _FLAGS:
+        settings.choice(key, True, False, None)
+    if settings.values.get("sample_size") is not None:
+        settings.size("sample_size")
+    found = _Unet.read(settings)
+    settings.divisor("norm_num_groups", 32, found.widths)
+    return found.parameters(settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +68,10 @@ class _Unet:
         for key, types in (("down_block_types", down), ("up_block_types", up)):
             if len(types) != blocks:
                 settings.refuse(key, f"{blocks} blocks, as block_out_channels has")
-        key, reverse = "transformer_layers_per_block", "reverse_transformer_layers_per_block"
-        each = _per_block(settings, key, settings.values.get(key, 1), blocks)
-        up_each, up_key = (each[::-1], key) if settings.values.get(reverse) is None else (settings.values[reverse], reverse)
-        up_each = _per_block(settings, up_key, up_each, blocks)
-        up_layers = [count + 1 for count in reversed(layers)]
-        if up_key == key and any(isinstance(entry, list | tuple) for entry in each):
-            settings.refuse(key, f"single numbers, as there is no {reverse}")
+        _check_heads(settings, widths)
+        depths, up_depths = _depths(settings, layers, down, up)
         return cls(
-            widths=widths, down=down, up=up, layers=layers,
-            depths=tuple(_depth(settings, key, entry, count) for entry, count in zip(each, layers, strict=True)),
-            up_depths=tuple(_depth(settings, up_key, entry, count) for entry, count in zip(up_each, up_layers, strict=True)),
+            widths=widths, down=down, up=up, layers=layers, depths=depths, up_depths=up_depths,
             text=settings.each("cross_attention_dim", 1280, blocks),
             time=settings.optional("time_embedding_dim") or 4 * widths[0],
             is_linear=settings.flag("use_linear_projection", False),
@@ -148,11 +147,40 @@ class _Unet:
         return found | project(f"{name}.proj_out", width, width)
 
 
-def _per_block(settings: Settings, key: str, value: object, blocks: int) -> Sequence[object]:
-    entries = value if isinstance(value, list | tuple) else [value] * min(blocks, MOST_BLOCKS)
-    if len(entries) != blocks:
-        settings.refuse(key, f"a whole number, or a list of {blocks}")
-    return entries
+def _check_heads(settings: Settings, widths: tuple[int, ...]) -> None:
+    """Raises BundleError if the heads of a block do not divide its width; diffusers calls their number `attention_head_dim`."""
+    key = "attention_head_dim"
+    for heads, width in zip(settings.each(key, 8, len(widths)), widths, strict=True):
+        if width % heads:
+            settings.refuse(key, f"numbers of heads that divide {', '.join(map(str, widths))}")
+
+
+def _depths(
+    settings: Settings, layers: tuple[int, ...], down: tuple[str, ...], up: tuple[str, ...]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Transformer blocks of each layer on the way down, and on the way up."""
+    blocks, each = len(layers), settings.values.get(_DEPTHS, 1)
+    each = each if isinstance(each, list | tuple) else [each] * blocks
+    given = settings.values.get(_UP_DEPTHS)
+    key, up_each = (_DEPTHS, each[::-1]) if given is None else (_UP_DEPTHS, given)
+    if given is None and any(isinstance(entry, list | tuple) for entry in each):
+        settings.refuse(_DEPTHS, f"single numbers, as there is no {_UP_DEPTHS}")
+    up_layers = [count + 1 for count in reversed(layers)]
+    return _depths_of(settings, _DEPTHS, each, layers, down), _depths_of(settings, key, up_each, up_layers, up)
+
+
+def _depths_of(settings: Settings, key: str, each: object, layers: Sequence[int], types: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """each: for each block a number, or a list of one for each layer; what it is does not matter for a block without attention."""
+    if not isinstance(each, list | tuple) or len(each) != len(layers):
+        settings.refuse(key, f"a whole number, or a list of {len(layers)}")
+    found = []
+    for entry, count, kind in zip(each, layers, types, strict=True):
+        depths = entry if isinstance(entry, list | tuple) else [entry] * count
+        least = 1 if kind.startswith("CrossAttn") else 0
+        if len(depths) != count or not all(type(depth) is int and least <= depth <= _MOST_DEPTH for depth in depths):
+            settings.refuse(key, f"whole numbers from 1 to {_MOST_DEPTH}, one for each block or layer")
+        found.append(tuple(depths))
+    return tuple(found)
 
 
 def _transformer_block(name: str, width: int, text: int) -> Parameters:

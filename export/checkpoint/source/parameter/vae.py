@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from costroute_rt.export.checkpoint.source.parameter.layer import Parameters, convolution, linear, norm, resnet
 from costroute_rt.export.checkpoint.source.parameter.settings import MOST_LAYERS, Settings
+from costroute_rt.export.checkpoint.source.parameter.unet import ACTIVATIONS
 
 
 def vae_parameters(settings: Settings) -> Parameters:
@@ -12,6 +13,11 @@ def vae_parameters(settings: Settings) -> Parameters:
     for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
         if len(settings.types(key, (kind,), (kind,))) != len(widths):
             settings.refuse(key, f"{len(widths)} blocks, as block_out_channels has")
+    settings.numbers("scaling_factor")
+    settings.choice("act_fn", *ACTIVATIONS)
+    settings.only(latents_mean=None, latents_std=None)
+    settings.divisor("norm_num_groups", 32, widths)
+    settings.size("sample_size")
     latent = settings.whole("latent_channels", 4)
     has_attention = settings.flag("mid_block_add_attention", True)
     found = _half("encoder", settings.whole("in_channels", 3), 2 * latent, widths, layers, has_attention)

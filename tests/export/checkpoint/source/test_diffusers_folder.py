@@ -96,6 +96,14 @@ def test_a_text_encoder_that_a_later_transformers_saved_is_read(tmp_path: Path) 
     assert open_source(path).networks["text_encoder"].weights.keys() == tensors.keys()
 
 
+def test_settings_that_are_orders_to_transformers_are_left_out(tmp_path: Path) -> None:
+    path = write_sd15_folder(tmp_path)
+    edit(path / "text_encoder/config.json", attn_implementation="stranger/kernels", dtype="load", auto_map={"AutoModel": "evil.Model"})
+    config = open_source(path).networks["text_encoder"].config
+    assert not {"attn_implementation", "dtype", "auto_map"} & config.keys()
+    assert config["hidden_size"] == SD15["text_encoder"]["hidden_size"]
+
+
 def test_a_prediction_type_that_is_given_replaces_the_files(tmp_path: Path) -> None:
     path = write_sd15_folder(tmp_path)
     assert open_source(path, prediction_type="v_prediction").scheduler["prediction_type"] == "v_prediction"

@@ -17,6 +17,7 @@ UNETS: dict[str, dict[str, Any]] = {
         "layers_per_block": 2, "transformer_layers_per_block": [1, [2, 2], [4, 1]], "mid_block_type": "UNetMidBlock2D",
         "reverse_transformer_layers_per_block": [[4, 4, 3], [2, 1, 1], 1],
     },
+    "with no depth where there is no attention": {"transformer_layers_per_block": [0, 2, 3]},
     "without a middle": {"mid_block_type": None},
     "of uneven blocks": {"layers_per_block": [1, 2, 3]},
     "with a guidance scale": {"time_cond_proj_dim": 16},
@@ -41,12 +42,22 @@ VAES: dict[str, dict[str, Any]] = {
         {"addition_embed_type": "image"}, {"time_embedding_type": "fourier"}, {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"},
         {"down_block_types": ["AttnDownBlock2D"] * 3}, {"up_block_types": ["UpBlock2D"]}, {"transformer_layers_per_block": [1, [1], 1]},
         {"transformer_layers_per_block": [1, 0, 1]}, {"norm_num_groups": None, "block_out_channels": []},
+        {"reverse_transformer_layers_per_block": 1}, {"norm_num_groups": 24}, {"attention_head_dim": 5}, {"act_fn": "os.system"},
+        {"norm_eps": float("nan")}, {"dropout": 2}, {"sample_size": "x"}, {"only_cross_attention": 0}, {"flip_sin_to_cos": 1},
     ],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip
 def test_settings_that_change_the_parameters_in_another_way_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(BundleError, match=rf"config\.json: {list(changes)[-1]} is "):
         parameters("UNet2DConditionModel", SDXL["unet"] | changes, Path("config.json"))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hidden_act": "exec"}, {"num_attention_heads": 5}, {"layer_norm_eps": "0"}, {"eos_token_id": -1}, {"vocab_size": 2**60}]
+)
+def test_settings_of_a_text_encoder_that_its_class_cannot_use_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match=rf"config\.json: {next(iter(changes))} is "):
+        parameters("CLIPTextModel", SD15["text_encoder"] | changes, Path("config.json"))
 
 
 class TestWithTorch:
