@@ -55,16 +55,18 @@ def choose_cases(only: str | None, *, quick: bool) -> list[Case]:
 def report_lines(found: Sequence[Comparison], facts: dict[str, Any], seconds: float) -> list[str]:
     """Machine, versions and command, the table, and a summary."""
     machine = facts["device"]
-    rows = [("case", "difference", "spread", "verdict", "note")]
+    rows = [("case", "difference", "spread", "change", "verdict", "note")]
     for each in found:
         numbers = ("-", "-") if each.largest is None else (str(each.largest), f"{each.spread:.0f}")
+        numbers = (*numbers, "-" if each.change is None else f"{each.change:.1f}")
         rows.append((each.case.name, *numbers, each.verdict, each.note))
     counts = {verdict: sum(each.verdict == verdict for each in found) for verdict in dict.fromkeys(each.verdict for each in found)}
     return [
         f"benchmarks.parity on {machine['cpu']}, {machine['usable_cores']} cores, {machine['os']}",
         ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
         facts["command"],
-        "difference: the largest of a pixel, in 1/255, of which 2 are allowed; spread: standard deviation of diffusers' image, in 1/255",
+        "difference: the largest of a pixel, in 1/255, of which 2 are allowed; spread: standard deviation of diffusers' image; change: its mean",
+        "difference from the first image of the model at that size",
         "",
         *align_columns(rows),
         "",
@@ -75,7 +77,7 @@ def report_lines(found: Sequence[Comparison], facts: dict[str, Any], seconds: fl
 def json_line(each: Comparison, facts: dict[str, Any]) -> str:
     """One comparison as a JSON object on one line."""
     values = {"case": each.case.name, "model": each.case.model.name, "scheduler": each.case.scheduler.name, "steps": each.case.steps}
-    numbers = {"difference": each.largest, "spread": round(each.spread, 2), "saturated": round(each.saturated, 4)}
+    numbers = {"difference": each.largest, "spread": round(each.spread, 2), "change": each.change, "saturated": round(each.saturated, 4)}
     return json.dumps({"benchmark": "parity", **values, **numbers, "verdict": each.verdict, "note": each.note, "good": each.is_good, **facts})
 
 

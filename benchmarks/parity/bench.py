@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,8 @@ class Comparison:
     """Largest difference of a pixel, in 1/255."""
     spread: float = 0.0
     """Standard deviation of diffusers' image, in 1/255."""
+    change: float | None = None
+    """Mean difference from diffusers' first image of the model at that size, in 1/255; None for the first one."""
     saturated: float = 0.0
     """Share of its values that are 0 or 255."""
     not_run: str | None = None
@@ -67,8 +68,9 @@ def compare_all(cases: Sequence[Case], folder: Path) -> Iterator[Comparison]:
     for model, group in groupby(cases, lambda case: case.model):
         try:
             with open_model(model, folder) as (runtime, peer):
+                firsts: dict[tuple[int, int], Pixels] = {}
                 for case in group:
-                    yield compare(case, runtime, peer)
+                    yield compare(case, runtime, peer, firsts)
         except Exception as error:
             for case in group:
                 yield Comparison(case=case, error=first_line(error))
@@ -100,25 +102,20 @@ def _export(model: Model, checkpoint: Path, bundle: Path, lora: Path | None, wor
     from costroute_rt.export.bundle.export import export_model
     from costroute_rt.export.bundle.opening import open_additions, open_model
     from costroute_rt.export.bundle.options import ExportOptions
-    from costroute_rt.export.network.graphs import make_graphs
 
     source = open_model(str(checkpoint), tiny_decoder=None if tiny is None else str(tiny), offline=True)
     loras = [] if lora is None else [f"{lora}:{LORA_SCALE}"]
     additions = open_additions(source, loras, [] if word is None else [f"{WORD}={word}"])
-    options = ExportOptions(steps=model.steps, sizes=SIZES, overwrite=False, kind=model.kind)
-
-    def make(source: Any, component: Any, *, has_memory: bool) -> Any:
-        return make_graphs(source, component.name, component.graphs, has_memory=has_memory, clip_skip=model.clip_skip)
-
-    export_model(source, bundle, options, additions=additions, make_graphs=make if model.clip_skip else None)
+    options = ExportOptions(steps=model.steps, sizes=SIZES, overwrite=True, kind=model.kind, clip_skip=model.clip_skip)
+    export_model(source, bundle, options, additions=additions)
     return bundle
 
 
 SIZES = ((128, 128), (96, 192), (192, 128), (64, 64))
 
 
-def compare(case: Case, runtime: Runtime, peer: Peer) -> Comparison:
-    """Both images of one case."""
+def compare(case: Case, runtime: Runtime, peer: Peer, firsts: dict[tuple[int, int], Pixels]) -> Comparison:
+    """Both images of one case; firsts: diffusers' first image of each size."""
     try:
         ours = _run(case, runtime)
     except Exception as error:
@@ -130,8 +127,10 @@ def compare(case: Case, runtime: Runtime, peer: Peer) -> Comparison:
     except Exception as error:
         return Comparison(case=case, error=f"diffusers: {first_line(error)}")
     largest = int(np.abs(ours.astype(int) - theirs.astype(int)).max())
+    first = firsts.setdefault(case.size, theirs)
+    change = None if first is theirs else float(np.abs(first.astype(int) - theirs.astype(int)).mean())
     saturated = float(np.isin(theirs, (0, 255)).mean())
-    return Comparison(case=case, largest=largest, spread=float(theirs.std()), saturated=saturated)
+    return Comparison(case=case, largest=largest, spread=float(theirs.std()), change=change, saturated=saturated)
 
 
 def _run(case: Case, runtime: Runtime) -> Pixels:

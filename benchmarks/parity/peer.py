@@ -150,8 +150,7 @@ def _noise_of(scheduler: Any, case: Case, noise: NoiseStream) -> Iterator[npt.ND
     start = noise.draw()
 
     def draw(*_: Any, **__: Any) -> Any:
-        is_unused = getattr(scheduler, "state_in_first_order", False)  # KDPM2 ancestral draws some for its first order too
-        return torch.zeros(start.shape) if is_unused else torch.from_numpy(noise.draw())
+        return torch.from_numpy(noise.draw())
 
     if isinstance(scheduler, Ancestral2S):
         scheduler.draw = draw
