@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.parity.case import Case
+from benchmarks.parity.case import Case, draw_image, draw_mask
 from benchmarks.parity.checkpoint import LORA_SCALE, WORD, write_checkpoint, write_lora, write_tiny_decoder, write_word
 from benchmarks.parity.model import Model
 from benchmarks.parity.peer import Peer
@@ -59,21 +58,24 @@ class Comparison:
 
     @property
     def note(self) -> str:
-        telling = "" if self.error or self.not_run or self.is_telling else f"the image has no contrast: {100 * self.saturated:.0f} % saturated"
+        telling = (
+            "" if self.error or self.not_run or self.is_telling else f"the image has no contrast: {100 * self.saturated:.0f} % saturated"
+        )
         return ", ".join(filter(None, (self.error, self.not_run, telling, self.case.scheduler.note)))
 
 
 def compare_all(cases: Sequence[Case], folder: Path) -> Iterator[Comparison]:
     """The comparisons of all cases; a model that cannot be exported or opened fails all of its cases."""
     for model, group in groupby(cases, lambda case: case.model):
+        left = list(group)
         try:
             with open_model(model, folder) as (runtime, peer):
                 firsts: dict[tuple[int, int], Pixels] = {}
-                for case in group:
-                    yield compare(case, runtime, peer, firsts)
+                log(f"{model.name}: comparing")
+                while left:
+                    yield compare(left.pop(0), runtime, peer, firsts)
         except Exception as error:
-            for case in group:
-                yield Comparison(case=case, error=first_line(error))
+            yield from (Comparison(case=case, error=first_line(error)) for case in left)
 
 
 def first_line(error: BaseException) -> str:
@@ -136,5 +138,18 @@ def compare(case: Case, runtime: Runtime, peer: Peer, firsts: dict[tuple[int, in
 def _run(case: Case, runtime: Runtime) -> Pixels:
     wanted = "tiny" if case.is_tiny else "vae"
     candidate = next(each for each in runtime.candidates if each.num_inference_steps == case.steps and each.decoder == wanted)
-    generate = partial(runtime.generate, case.prompt.text, negative_prompt=case.prompt.negative, candidate=candidate.name)
-    return generate(scheduler=case.scheduler.name or None, seed=SEED, height=case.size[0], width=case.size[1]).pixels[0]
+    image = draw_image(case.size) if case.has_image else None
+    mask = draw_mask(case.size) if case.has_mask else None
+    result = runtime.generate(
+        case.prompt.text,
+        negative_prompt=case.prompt.negative,
+        candidate=candidate.name,
+        scheduler=case.scheduler.name or None,
+        seed=SEED,
+        height=case.size[0],
+        width=case.size[1],
+        init_image=image,
+        mask=mask,
+        strength=case.strength,
+    )
+    return np.asarray(result.pixels[0])

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from benchmarks.parity.checkpoint import WORD
 from benchmarks.parity.model import MODELS, SIDE_PX, Model
 from benchmarks.parity.prompt_rule import BREAK, Pieces
@@ -16,6 +19,9 @@ LONG = _WORDS * 5
 """Three chunks."""
 LONG_WORD = "fox " * 90
 """Two chunks, without a comma at which the first could end."""
+FEW_FROM_IMAGES = ("Euler", "LCM")
+FROM_IMAGES = ("Euler", "Euler a", "Heun", "DPM2 a", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ 3M", "DPM++ 2S a", "DPM++ SDE", "UniPC", "DDIM")
+"""Schedulers of runs that begin at an image: one of each kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,20 @@ class Case:
         return ", ".join(filter(None, (self.model.name, scheduler, count, self.what, size)))
 
 
+def draw_image(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """uint8[height, width, 3]: the image that runs begin at."""
+    down, right = np.mgrid[: size[0], : size[1]]
+    waves = [np.sin(down / (9 + 4 * channel)) + np.cos(right / (7 + 5 * channel)) for channel in range(3)]
+    return np.asarray(128 + 55 * np.stack(waves, -1), dtype=np.uint8)
+
+
+def draw_mask(size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """bool[height, width]: where it is painted anew; its edges lie within cells of the latent."""
+    mask = np.zeros(size, dtype=np.bool_)
+    mask[size[0] // 4 + 3 : size[0] - 11, size[1] // 3 : size[1] * 3 // 4] = True
+    return mask
+
+
 def all_cases() -> Iterator[Case]:
     """Model by model, so that each is exported once."""
     for model in MODELS:
@@ -96,6 +116,7 @@ def all_cases() -> Iterator[Case]:
             yield from _scheduled(model, tuple(each for each in COMMON if each.name in FEW_STEPS))
         yield from (Case(model=model, steps=4, size=size) for size in ((96, 192), (192, 128), (64, 64)))
         yield from _prompted(model)
+        yield from _from_images(model)
         if model.has_extras:
             yield Case(model=model, steps=4, what="textual inversion", prompt=Prompt(text=f"a {WORD} fox"))
             pieces = (("a ", 1.0), (WORD, 1.3), (" fox", 1.0))
@@ -107,6 +128,19 @@ def _scheduled(model: Model, schedulers: tuple[Scheduler, ...]) -> Iterator[Case
     for scheduler in schedulers:
         if scheduler.only in ("", model.family):
             yield from (Case(model=model, scheduler=scheduler, steps=steps) for steps in model.steps)
+
+
+def _from_images(model: Model) -> Iterator[Case]:
+    """Image to image, inpainting, and inpainting from noise alone."""
+    if model.has_extras or model.clip_skip or model.timesteps:
+        return
+    for scheduler in (OWN, *(each for each in COMMON if each.name in (FROM_IMAGES if model.is_guided else FEW_FROM_IMAGES))):
+        for steps in (4, 20):
+            yield Case(model=model, scheduler=scheduler, steps=steps, what="image to image", strength=0.6)
+            yield Case(model=model, scheduler=scheduler, steps=steps, what="inpainting", strength=0.8, has_mask=True)
+    for size in ((128, 128), (96, 192)):
+        yield Case(model=model, steps=4, what="inpainting from noise", strength=1.0, has_mask=True, size=size)
+        yield Case(model=model, steps=4, what="image to image, nearly all", strength=0.99, size=size)
 
 
 def _prompted(model: Model) -> Iterator[Case]:

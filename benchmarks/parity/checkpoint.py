@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,8 +143,3 @@ def write_tiny_decoder(model: Model, folder: Path) -> Path:
     _randomise(tiny)
     tiny.save_pretrained(folder)
     return folder
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -20,7 +20,9 @@ class Ancestral2S:
 
     def __init__(self, base: Any) -> None:
         """base: an EulerDiscreteScheduler, for its noise levels."""
-        self.base, self.draw = base, Draw
+        self.base = base
+        self.draw: Draw = lambda: 0.0
+        """Replaced by the noise to add."""
         self.config = base.config
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
@@ -82,7 +84,8 @@ class BrownianPath:
     """In place of torchsde's tree: two increments for each step, from its start to its middle and from there to its end."""
 
     def __init__(self, draw: Draw) -> None:
-        self._draw, self._first = draw, None
+        self._draw = draw
+        self._first: Any = None
 
     def __call__(self, start: Any, end: Any) -> Any:
         """The increment from start to end, of unit variance: the first of a step, or both."""

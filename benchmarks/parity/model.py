@@ -133,22 +133,19 @@ _DMD2_STEPS = {1: (999,), 2: (999, 499), 4: (999, 749, 499, 249)}
 
 MODELS = (
     Model(name="sd15", family="sd1", scheduler=_PNDM, spacing="linspace", own=_KARRAS, is_guided=True),
-    Model(
-        name="sd15-more", family="sd1", scheduler=_PNDM, spacing="linspace", own=_KARRAS, is_guided=True, lora="style", has_extras=True
-    ),
+    Model(name="sd15-more", family="sd1", scheduler=_PNDM, spacing="linspace", own=_KARRAS, is_guided=True, lora="style", has_extras=True),
     Model(name="sd15-clip2", family="sd1", scheduler=_PNDM, spacing="linspace", own=_KARRAS, is_guided=True, clip_skip=1),
     Model(name="sd21-v", family="sd2", scheduler=_V, spacing="linspace", own=_KARRAS, is_guided=True),
     Model(name="sd21-zero-snr", family="sd2", scheduler=_ZERO_SNR, spacing="trailing", own=_EULER_TRAILING, is_guided=True),
     Model(name="sdxl", family="sdxl", scheduler=_EULER, spacing="linspace", own=_KARRAS, is_guided=True),
-    Model(name="sdxl-more", family="sdxl", scheduler=_EULER, spacing="linspace", own=_KARRAS, is_guided=True, lora="style", has_extras=True),
+    Model(
+        name="sdxl-more", family="sdxl", scheduler=_EULER, spacing="linspace", own=_KARRAS, is_guided=True, lora="style", has_extras=True
+    ),
     Model(name="sd-turbo", family="sd2", scheduler=_TURBO, spacing="trailing", own=_ANCESTRAL),
     Model(name="sdxl-turbo", family="sdxl", scheduler=_TURBO, spacing="trailing", own=_ANCESTRAL),
-    Model(
-        name="dreamshaper-lcm", family="sd1", scheduler=_LCM, spacing="leading", own=_OWN_LCM, denoiser={"time_cond_proj_dim": 16}
-    ),
+    Model(name="dreamshaper-lcm", family="sd1", scheduler=_LCM, spacing="leading", own=_OWN_LCM, denoiser={"time_cond_proj_dim": 16}),
     Model(name="sd15-lora", family="sd1", scheduler=_PNDM, spacing="leading", own=_OWN_LCM, lora="lcm-lora-sdv1-5"),
     Model(name="sdxl-lightning", family="sdxl", scheduler=_EULER, spacing="trailing", own=_EULER_TRAILING),
     Model(name="sdxl-tcd", family="sdxl", scheduler=_EULER, spacing="leading", own=_OWN_TCD, lora="Hyper-SDXL-1step-lora"),
     Model(name="sdxl-dmd2", family="sdxl", scheduler=_EULER, spacing="leading", own=_OWN_LCM, steps=(1, 2, 4), timesteps=_DMD2_STEPS),
 )
-BY_NAME: Mapping[str, Model] = {model.name: model for model in MODELS}

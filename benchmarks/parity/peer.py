@@ -6,14 +6,14 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.parity.case import Case
+from benchmarks.parity.case import Case, draw_image, draw_mask
 from benchmarks.parity.checkpoint import LORA_SCALE, WORD
 from benchmarks.parity.formula import Ancestral2S, BrownianPath, sde_third_order
 from benchmarks.parity.model import Model, Settings
@@ -27,7 +27,9 @@ _FACTOR = 8
 class Peer:
     """One model in diffusers, float32."""
 
-    def __init__(self, model: Model, checkpoint: Path, *, lora: Path | None = None, word: Path | None = None, tiny: Path | None = None) -> None:
+    def __init__(
+        self, model: Model, checkpoint: Path, *, lora: Path | None = None, word: Path | None = None, tiny: Path | None = None
+    ) -> None:
         import diffusers
         import torch
 
@@ -54,24 +56,35 @@ class Peer:
         """uint8[height, width, 3]; raises what diffusers raises."""
         import torch
 
-        pipeline = self._own if not case.scheduler.name and not case.has_image else self._plain
+        pipeline = self._pipeline(case)
         pipeline.vae = self._tiny if case.is_tiny else self._vae
         noise = NoiseStream([seed], (4, case.size[0] // _FACTOR, case.size[1] // _FACTOR))
+        start = torch.from_numpy(noise.draw())
         pipeline.scheduler = _make_scheduler(case)
         arguments = self._prompt(pipeline, case) | _steps(case, pipeline.scheduler)
+        arguments |= _image(case) if case.has_image else {"latents": start}
+        if not case.has_image or case.has_mask:
+            arguments |= {"height": case.size[0], "width": case.size[1]}
         if case.scheduler.eta is not None:
             arguments["eta"] = case.scheduler.eta
-        with warnings.catch_warnings(), _noise_of(pipeline.scheduler, case, noise) as start:
+        with warnings.catch_warnings(), _noise_of(pipeline, noise, start):
             warnings.simplefilter("ignore")
-            images = pipeline(
-                **arguments,
-                guidance_scale=self._model.guidance_scale,
-                height=case.size[0],
-                width=case.size[1],
-                latents=torch.from_numpy(start),
-                output_type="np",
-            ).images
-        return np.asarray(np.round(images[0] * 255), dtype=np.uint8)
+            images = pipeline(**arguments, guidance_scale=self._model.guidance_scale, output_type="np").images
+        pixels = np.asarray(np.round(images[0] * 255), dtype=np.uint8)
+        return np.where(draw_mask(case.size)[:, :, None], pixels, draw_image(case.size)) if case.has_mask else pixels
+
+    def _pipeline(self, case: Case) -> Any:
+        """The pipeline for the task, with the parts of the model's own."""
+        import diffusers
+
+        if not case.has_image:
+            return self._plain if case.scheduler.name else self._own
+        name = "StableDiffusionXL" if self._model.family == "sdxl" else "StableDiffusion"
+        task = getattr(diffusers, f"{name}{'Inpaint' if case.has_mask else 'Img2Img'}Pipeline")
+        own = {} if self._model.family == "sdxl" else {"requires_safety_checker": False}
+        pipeline = task(**self._plain.components, **own)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
     def _prompt(self, pipeline: Any, case: Case) -> Settings:
         """The texts as they are, or by AUTOMATIC1111's rule as embeddings; and what is left out of the last layers."""
@@ -142,25 +155,41 @@ def _steps(case: Case, scheduler: Any) -> Settings:
     return {"sigmas": list(case.scheduler.levels(np.sqrt((1 - signal) / signal), case.steps))}
 
 
-@contextmanager
-def _noise_of(scheduler: Any, case: Case, noise: NoiseStream) -> Iterator[npt.NDArray[np.float32]]:
-    """The first noise; while the block runs, the scheduler takes the next ones of the stream where it uses them."""
-    import torch
+def _image(case: Case) -> Settings:
+    """The image that the run begins at, and the mask, where the pipeline takes them."""
+    from PIL import Image
 
-    start = noise.draw()
+    found: Settings = {"image": Image.fromarray(draw_image(case.size)), "strength": case.strength}
+    return found | ({"mask_image": Image.fromarray(draw_mask(case.size))} if case.has_mask else {})
+
+
+@contextmanager
+def _noise_of(pipeline: Any, noise: NoiseStream, start: Any) -> Iterator[None]:
+    """While the block runs, pipelines take `start`, schedulers the next noise of the stream, and encoders of images none: their mean."""
+    import torch
+    from diffusers.models.autoencoders import vae
 
     def draw(*_: Any, **__: Any) -> Any:
         return torch.from_numpy(noise.draw())
 
+    scheduler = pipeline.scheduler
     if isinstance(scheduler, Ancestral2S):
         scheduler.draw = draw
     if type(scheduler).__name__ == "DPMSolverSDEScheduler":
         scheduler.noise_sampler = BrownianPath(draw)
-    module = _module_of(scheduler)
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(_module_of(scheduler), draw))
+        stack.enter_context(_replaced(sys.modules[type(pipeline).__module__], lambda *_, **__: start))
+        stack.enter_context(_replaced(vae, lambda shape, **__: torch.zeros(shape)))
+        yield
+
+
+@contextmanager
+def _replaced(module: Any, draw: Callable[..., Any]) -> Iterator[None]:
     former: Callable[..., Any] | None = getattr(module, "randn_tensor", None)
     module.randn_tensor = draw
     try:
-        yield start
+        yield
     finally:
         if former is not None:
             module.randn_tensor = former
