@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--geckonum", type=Path, metavar="FILE", help="table of scores of seven models; that scenario is left out without it"
     )
+    parser.add_argument("--captions", type=int, nargs=2, metavar="N", help="captions to fit to, and to evaluate on (default: 400 200)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="images of each by each candidate (default: 3)")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="where pools and labels are kept, so that a stopped run goes on")
     args = parser.parse_args(argv)
     return run_benchmark("pool", args, argv, partial(run, args))
@@ -52,7 +54,8 @@ def run(args: argparse.Namespace) -> list[Outcome]:
     with tempfile.TemporaryDirectory() as folder:
         work = args.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
-        captions, seeds = (QUICK_CAPTIONS, QUICK_SEEDS) if args.quick else (CAPTIONS, SEEDS)
+        usual = (QUICK_CAPTIONS, QUICK_SEEDS) if args.quick else (CAPTIONS, SEEDS)
+        captions, seeds = tuple(args.captions or usual[0]), args.seeds or usual[1]
         split = Scenario(
             name="one bundle and three", settings={"captions": captions, "seeds": seeds}, targets={"difference of gains": SAME}
         )

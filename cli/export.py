@@ -108,7 +108,7 @@ def _show_report(report: ExportReport, *, as_json: bool) -> None:
 
 def _show_pool(plan: ExportPlan) -> None:
     sizes = ", ".join(f"{height}x{width}" for height, width in plan.sizes)
-    show(f"{plan.family.title}, {sizes} pixels")
+    show(f"{plan.family.title}, {sizes} pixels{' and other sizes' if plan.any_size else ''}")
     for note in plan.notes:
         show(f"note: {note}")
     quality = plan.pool.quality["candidates"]

@@ -70,6 +70,7 @@ class CandidateChoice:
     copies: bool
     force: bool
     sizes: tuple[str, ...]
+    any_size: bool
     steps: tuple[int, ...] | None
     kind: str | None
     schedulers: tuple[str, ...]
@@ -84,6 +85,7 @@ class CandidateChoice:
             copies=self.copies,
             overwrite=self.force,
             sizes=sizes,
+            any_size=self.any_size,
             steps=self.steps or (),
             kind=self.kind,
             schedulers=self.schedulers,
@@ -132,6 +134,7 @@ def candidate_options() -> tuple[Callable[[Command], Command], ...]:
         ),
         click.option("--kind", type=click.Choice(KINDS), help="How the model was distilled, if at all.  [default: by its name and files]"),
         click.option("--steps", type=StepList(), metavar="N,N,...", help="Steps of the candidates.  [default: by the kind of the model]"),
+        click.option("--any-size", is_flag=True, help="Also allow other sizes, up to twice the usual one; the engines are slower."),
         click.option(
             "--size", "sizes", multiple=True, metavar="HEIGHTxWIDTH", help="Image size; may be repeated.  [default: the model's own]"
         ),

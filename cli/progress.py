@@ -152,18 +152,23 @@ class OpeningLine:
 
 
 class ExportLine:
-    """Shows how far an export is, on a terminal in one line with a bar. To be called with each event inside `with`, which clears it."""
+    """Shows how far an export is: on a terminal in one line with a bar, in a pipe one line when it begins.
+
+    To be called with each event inside `with`, which clears the line.
+    """
 
     def __init__(self) -> None:
-        self._is_shown = False
+        self._is_announced = self._is_shown = False
 
     def __call__(self, event: ExportEvent) -> None:
         share = "" if event.share is None else f" {event.share:.0%}"
-        self._draw(event.done + (event.share or 0.0), event.total, f"{event.done}/{event.total} {printable(event.part)}{share}")
+        text = f"{event.done}/{event.total} {event.part}{share}"
+        self._show(event.done + (event.share or 0.0), event.total, text, f"exporting in {event.total} parts")
 
     def show_download(self, done_bytes: int, total_bytes: int, file: str) -> None:
         """Show a download instead."""
-        self._draw(done_bytes, total_bytes, f"{done_bytes / max(total_bytes, 1):.0%} downloading {printable(file)}")
+        share = f"{done_bytes / max(total_bytes, 1):.0%}"
+        self._show(done_bytes, total_bytes, f"{share} downloading {file}", f"downloading {total_bytes >> 20} MiB")
 
     def __enter__(self) -> ExportLine:
         return self
@@ -173,11 +178,14 @@ class ExportLine:
             click.echo("\r\x1b[K", err=True, nl=False)
             self._is_shown = False
 
-    def _draw(self, done: float, total: float, text: str) -> None:
+    def _show(self, done: float, total: float, text: str, announcement: str) -> None:
         if is_on_terminal():
             full = int(_BAR * done / max(total, 1))
-            click.echo(f"\r[{'#' * full}{'-' * (_BAR - full)}] {text}\x1b[K", err=True, nl=False)
+            click.echo(f"\r[{'#' * full}{'-' * (_BAR - full)}] {printable(text)}\x1b[K", err=True, nl=False)
             self._is_shown = True
+        elif not self._is_announced:
+            say(announcement)
+            self._is_announced = True
 
 
 def _describe_left(event: OpenEvent, form: str) -> str:

@@ -20,7 +20,8 @@ _HARD_LINK = re.compile(r"\blink(at)?\(")
 _OPENS_TO_WRITE = re.compile(r"open(at|at2)?\(.*\b(O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND)\b")
 _NETWORK = re.compile(r"(connect|sendto|sendmsg|sendmmsg)\(.*\bAF_INET6?\b|open(at)?\(.*\"/etc/resolv\.conf\"")
 _PATHS = re.compile(r"(?:(AT_FDCWD|\d+)<([^>]*)>, )?\"((?:[^\"\\]|\\.)*)\"")
-_DEVICES = ("/dev/null", "/dev/tty", "/dev/urandom")
+_DEVICES = ("/dev/null", "/dev/tty", "/dev/urandom", "/proc/self/clear_refs")
+"""The last one lets the process's peak of memory begin anew."""
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,15 @@ def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
 def restart_peak(path: Path = Path("/proc/self/clear_refs")) -> bool:
     """Let `peak_bytes` begin anew with the present memory; returns whether the system can (Linux)."""
     try:
-        path.write_text("5")
+        file = os.open(path, os.O_WRONLY)
     except OSError:
         return False
+    try:
+        os.write(file, b"5")
+    except OSError:
+        return False
+    finally:
+        os.close(file)
     return True
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,13 +49,25 @@ _ADDED = "added"
 """Folder of changed weights in the work folder."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphSettings:
+    """What the graphs of a bundle are to do besides running the networks."""
+
+    has_memory: bool
+    """Steps carry one more latent."""
+    rescales: bool
+    """Guided steps can rescale their outputs."""
+    clip_skip: int
+    """Last layers of the text encoders that are left out."""
+
+
 class MakeGraphs(Protocol):
     """Makes the graphs of a component, whose regions lie in the folder that the graphs will be in.
 
     Returns the graphs by use; the keys are those of `ComponentPlan.graphs`, `condition` may be missing.
     """
 
-    def __call__(self, source: Source, component: ComponentPlan, *, has_memory: bool, clip_skip: int) -> Mapping[str, ModelProto]: ...
+    def __call__(self, source: Source, component: ComponentPlan, settings: GraphSettings) -> Mapping[str, ModelProto]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +112,10 @@ def export_model(
     with _output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         check_room_for(plan, target, copies=options.copies)
-        with open_work(target, key) as work:
+        with open_work(Path(os.path.abspath(target)), key) as work:
             export = _Export(plan, work, options, make_graphs or _make_graphs, Reporter(_count_parts(plan), progress, cancel))
             export.run(key, made_with)
-            work.move_to(target)
+            work.move_to(Path(os.path.abspath(target)))
     return ExportReport(
         path=target,
         plan=plan,
@@ -113,11 +126,11 @@ def export_model(
     )
 
 
-def _make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool, clip_skip: int) -> Mapping[str, ModelProto]:
+def _make_graphs(source: Source, component: ComponentPlan, settings: GraphSettings) -> Mapping[str, ModelProto]:
     logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)  # it warns of packages that share a name, such as optimum
     from costroute_rt.export.network.graphs import make_graphs
 
-    return make_graphs(source, component.name, component.graphs, has_memory=has_memory, clip_skip=clip_skip)
+    return make_graphs(source, component.name, component.graphs, **asdict(settings))
 
 
 def find_key(target: Path) -> str | None:
@@ -130,6 +143,10 @@ def find_key(target: Path) -> str | None:
 
 
 def _check_target(target: Path, options: ExportOptions) -> None:
+    try:
+        os.path.abspath(target).encode()
+    except UnicodeEncodeError:
+        raise OutputError(target, "its path holds bytes that are not UTF-8, which libraries that read models cannot open") from None
     try:
         check_target(target, force=options.overwrite)
     except OutputError as error:
@@ -221,9 +238,9 @@ class _Export:
         folder, own = self._work.bundle / component.name, self._work.root.resolve()
         network, placed = place_weights(network, folder, copies=self._options.copies, own=own, on_bytes=on_bytes)
         source = replace(source, networks={**source.networks, component.name: network})
-        placed_component = replace(component, network=network)
-        has_memory, clip_skip = self._plan.pool.has_memory, self._options.clip_skip
-        graphs = self._make_graphs(source, placed_component, has_memory=has_memory, clip_skip=clip_skip)
+        pool = self._plan.pool
+        settings = GraphSettings(has_memory=pool.has_memory, rescales=pool.rescales, clip_skip=self._options.clip_skip)
+        graphs = self._make_graphs(source, replace(component, network=network), settings)
         paths = {use: f"{component.name}/{use}.onnx" for use in graphs}
         for use, model in graphs.items():
             self._reporter.share(None)

@@ -50,7 +50,7 @@ def _image(plan: ExportPlan) -> dict[str, Any]:
         "vae_scale_factor": vae_scale_factor(plan.source),
         "latent_channels": _channels(plan),
         "sizes": [list(size) for size in plan.sizes],
-        "any_size": False,
+        "any_size": plan.any_size,
     }
 
 

@@ -25,6 +25,8 @@ class ExportOptions:
     """Replace an existing bundle, and nothing else."""
     sizes: tuple[tuple[int, int], ...] = ()
     """(height, width) of the images, the usual one first; empty means the model's own."""
+    any_size: bool = False
+    """Whether images may have other sizes too, up to twice the usual one; engines for any size are slower."""
     steps: tuple[int, ...] = ()
     """Numbers of steps of the candidates; empty means those of the model's kind."""
     schedulers: tuple[str, ...] = ()

@@ -53,6 +53,7 @@ class ExportPlan:
     components: tuple[ComponentPlan, ...]
     sizes: tuple[tuple[int, int], ...]
     """(height, width), the usual one first."""
+    any_size: bool
     pool: PoolPlan
     additions: Additions
     """What is added to the source first."""
@@ -92,6 +93,7 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
         kind=kind,
         components=(*encoders, denoiser, *rest),
         sizes=_sizes(source, family, kind, options),
+        any_size=options.any_size,
         pool=pool,
         additions=additions,
         notes=(*source.notes, *pool.notes),

@@ -64,6 +64,8 @@ HYPER = Kind(
     scheduler={"_class_name": "TCDScheduler", "original_inference_steps": 50},
 )
 """Hyper-SD (Ren et al., arXiv 2404.13686); its unified weights, called `1step`, take all of these numbers of steps."""
+HYPER_FEW = {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": False}
+"""The scheduler of its model card for weights that are made for one number of steps above 1."""
 DMD2 = Kind(
     name="dmd2",
     title="distilled (DMD2)",

@@ -12,7 +12,7 @@ from costroute_rt.engines.bundle.manifest import PRIOR
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.export.checkpoint.source.network import Source
 from costroute_rt.export.families.detect import Detected, takes_guidance
-from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, LIGHTNING
+from costroute_rt.export.families.kind import BASE, DMD2, EMBEDDED_GUIDANCE, HYPER, HYPER_FEW, LIGHTNING
 from costroute_rt.export.families.prior import STANDARD_ERROR, expected_quality
 from costroute_rt.export.families.scheduler_name import find_scheduler
 from costroute_rt.export.families.spec import FamilySpec
@@ -26,6 +26,8 @@ _TRAINING = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.0
 """How Stable Diffusion 1, 2 and XL were trained, for schedulers that do not say it."""
 _TRAINED = (*_TRAINING, "prediction_type", "trained_betas")
 _ONE_STEP_TIMESTEP = 399
+_RESCALE = 0.7
+"""Of guidance, for models with zero terminal SNR (Lin et al., arXiv 2305.08891, section 3.4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class PoolPlan:
     """Kind of guidance of the denoiser, as in a manifest."""
     has_memory: bool
     """Whether the step graphs carry one more latent, so that every scheduler can be named at run time."""
+    rescales: bool
+    """Whether candidates rescale guided outputs."""
     notes: tuple[str, ...]
 
 
@@ -61,6 +65,7 @@ def plan_pool(
     chosen, replaced = _compile(source, found, schedulers)
     counts = tuple(sorted(set(steps) or _usual_steps(family, found)))
     guidance, scale = _guidance(source, family, found)
+    rescale = {"guidance_rescale": _RESCALE} if has_zero_snr(source) and found.kind.is_guided else {}
     rows = [
         {
             "name": _name(source.name, count, f"-{name}" if len(chosen) > 1 else "", decoder, decoders),
@@ -69,6 +74,7 @@ def plan_pool(
             "num_inference_steps": count,
             "guidance_scale": scale,
             "decoder": decoder,
+            **rescale,
         }
         for name in chosen
         for count in counts
@@ -83,6 +89,7 @@ def plan_pool(
         quality=_prior(rows, family, found, decoders[0]),
         guidance=guidance,
         has_memory=True,
+        rescales=bool(rescale),
         notes=(f"kind: {found.kind.title} ({found.reason})", *(f"scheduler: {each}" for each in replaced)),
     )
 
@@ -132,7 +139,7 @@ def _guidance(source: Source, family: FamilySpec, found: Detected) -> tuple[str,
 
 def _usual_steps(family: FamilySpec, found: Detected) -> tuple[int, ...]:
     kind, named = found.kind, found.named_steps
-    if kind.keeps_named_steps and named is not None and not (kind.name == "hyper" and named == 1):
+    if kind.keeps_named_steps and named is not None and not (kind is HYPER and named == 1):
         return (named,)
     return kind.num_inference_steps or family.num_inference_steps
 
@@ -150,10 +157,17 @@ def _training(source: Source, found: Detected) -> dict[str, Any]:
     return training
 
 
+def has_zero_snr(source: Source) -> bool:
+    """Whether the model was trained with zero terminal SNR: to begin at pure noise."""
+    return bool(source.scheduler.get("rescale_betas_zero_snr"))
+
+
 def _own_settings(source: Source, found: Detected) -> dict[str, Any]:
     """The scheduler of the kind; for a model with zero terminal SNR, Euler's, which starts at the last timestep."""
-    if found.kind is BASE and source.scheduler.get("rescale_betas_zero_snr"):
+    if found.kind is BASE and has_zero_snr(source):
         return {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    if found.kind is HYPER and found.named_steps not in (None, 1):
+        return dict(HYPER_FEW)
     settings = dict(found.kind.scheduler)
     if (found.kind, found.named_steps) == (DMD2, 1):
         settings["original_inference_steps"] = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from costroute_rt.engines.bundle.manifest import IMAGE_SIZE, GraphSpec
@@ -22,19 +23,27 @@ _JOINT = "text_encoder_2"
 
 
 def make_graphs(
-    source: Source, name: str, uses: Iterable[str], *, has_memory: bool = False, clip_skip: int = 0, checks: bool = True
+    source: Source,
+    name: str,
+    uses: Iterable[str],
+    *,
+    has_memory: bool = False,
+    rescales: bool = False,
+    clip_skip: int = 0,
+    checks: bool = True,
 ) -> dict[str, ModelProto]:
     """The graphs of one network, by use: encode (text encoder or VAE), condition, step, guided_step, decode.
 
     Its weight files lie in the folder in which the graphs will be saved, and in no other: the graphs refer to them by their names.
     source: the model. name: the network's folder. uses: which graphs; `condition` is left out if nothing depends on the text alone.
-    has_memory: whether the steps carry one more latent. clip_skip: last layers of the text encoders that are left out.
+    has_memory: whether the steps carry one more latent. rescales: whether guided steps take `guidance_rescale`.
+    clip_skip: last layers of the text encoders that are left out.
     checks: compare each network's graph with torch (takes seconds, and ten for a full-size SDXL denoiser).
     Raises BundleError for a network that cannot be exported, and for weights that give other values than finite ones.
     """
     network = source.networks[name]
     if network.class_name == "UNet2DConditionModel":
-        return _denoiser(source, network, set(uses), has_memory=has_memory, checks=checks)
+        return _denoiser(source, network, set(uses), has_memory=has_memory, rescales=rescales, checks=checks)
     if network.class_name in ("CLIPTextModel", "CLIPTextModelWithProjection"):
         return _text_encoder(source, network, clip_skip, checks=checks)
     if network.class_name in ("AutoencoderKL", "AutoencoderTiny"):
@@ -61,7 +70,7 @@ def conditioning_sources(source: Source) -> dict[str, str]:
     }
 
 
-def _denoiser(source: Source, network: Network, uses: set[str], *, has_memory: bool, checks: bool) -> dict[str, ModelProto]:
+def _denoiser(source: Source, network: Network, uses: set[str], *, has_memory: bool, rescales: bool, checks: bool) -> dict[str, ModelProto]:
     from diffusers import UNet2DConditionModel
 
     from costroute_rt.export.families import unet
@@ -77,7 +86,8 @@ def _denoiser(source: Source, network: Network, uses: set[str], *, has_memory: b
     graphs = {}
     if "condition" in uses and crossing:
         graphs["condition"] = compose_condition(model, crossing, names)
-    for use, compose in (("step", compose_step), ("guided_step", compose_guided_step)):
+    guided = partial(compose_guided_step, rescale=rescales)
+    for use, compose in (("step", compose_step), ("guided_step", guided)):
         if use in uses:
             graphs[use] = compose(model, names, crossing if "condition" in graphs else {}, memory=has_memory)
     return graphs

@@ -46,6 +46,8 @@ from costroute_rt.version import read_version
 if TYPE_CHECKING:
     from costroute_rt.engines.building.background import Builder
 
+_TYPICAL_BASE_BYTES = 160 << 20
+"""Memory of a process with the libraries, where the system does not report it."""
 _log = logging.getLogger(__name__)
 
 
@@ -178,7 +180,9 @@ def _limit_memory(source: EngineSource, costs: Mapping[str, EngineCost], max_byt
     if costs:
         source.open(min(costs, key=size_of)).close()  # loads the library
     give_back_memory()
-    return MemoryLimit(max_bytes=max_bytes, base_bytes=resident_bytes() or 0, size_of=size_of, peak_of=peak_of, used=resident_bytes)
+    return MemoryLimit(
+        max_bytes=max_bytes, base_bytes=resident_bytes() or _TYPICAL_BASE_BYTES, size_of=size_of, peak_of=peak_of, used=resident_bytes
+    )
 
 
 def _open_quality(pool: Pool, engines: EngineSet) -> QualityEstimator:

@@ -12,7 +12,7 @@ from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.error import ConfigError, EngineError
+from costroute_rt.error import EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states
 from costroute_rt.family.engine_set import EngineSet, Lease
 from costroute_rt.family.family import Family
@@ -135,11 +135,11 @@ class Resources:
             return self.missing(calls)
         return tuple(limit.plan_loads(self.engines.resident(), find_phases(calls, count), self.extra_bytes(calls)))
 
-    def check_memory(self, calls: Sequence[Call], count: int) -> None:
-        """Raises ConfigError if the engines cannot be loaded within the limit of memory."""
+    def find_larger_limit(self, calls: Sequence[Call], count: int) -> int | None:
+        """The limit of memory in bytes with which these engines could be loaded; None if the present one is enough."""
         limit = self.engines.limit
-        if limit is not None and (least := limit.least_bytes(find_phases(calls, count), self.extra_bytes(calls))) > limit.max_bytes:
-            raise ConfigError("max_memory", f"{limit.max_bytes >> 20} MB", f"{-(-least >> 20)} MB or more")
+        least = 0 if limit is None else limit.least_bytes(find_phases(calls, count), self.extra_bytes(calls))
+        return None if limit is None or least <= limit.max_bytes else least
 
     def extra_bytes(self, calls: Sequence[Call]) -> int:
         """Memory that images larger than usual need beside their engines, if there is a limit."""

@@ -45,19 +45,27 @@ def plan_calls(resources: Resources, request: Request) -> Plans:
     allowed = resources.candidates(request)
     wanted = [each for each in allowed if each.has_bundle] or allowed
     plans, unfit = dict[str, Sequence[Call]](), {each.name: NO_BUNDLE for each in allowed if each not in wanted}
-    problems = list[ConfigError | EngineError | PromptError]()
+    problems, limits = list[ConfigError | EngineError | PromptError](), dict[str, int]()
     for candidate in wanted:
         try:
             _check_stated(resources, candidate, request)
             calls = resources.calls(candidate, request)
-            resources.check_memory(calls, request.count)
+            if (least := resources.find_larger_limit(calls, request.count)) is not None:
+                limits[candidate.name] = least
+                raise _memory_error(resources, least)
             plans[candidate.name] = calls
         except (ConfigError, EngineError, PromptError) as error:
             problems.append(error)
             unfit[candidate.name] = error.problem if isinstance(error, EngineError) else str(error)
     if not plans:
-        raise problems[0]
+        raise _memory_error(resources, min(limits.values())) if limits else problems[0]
     return Plans(plans, unfit)
+
+
+def _memory_error(resources: Resources, least_bytes: int) -> ConfigError:
+    limit = resources.engines.limit
+    found = "none" if limit is None else f"{limit.max_bytes / 1e6:.0f} MB"
+    return ConfigError("max_memory", found, f"{math.ceil(least_bytes / 1e6)} MB or more for its engines")
 
 
 def _check_stated(resources: Resources, candidate: Candidate, request: Request) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from costroute_rt.cli import progress
+from costroute_rt.export.bundle.event import ExportEvent
 from tests.checkpoints import write_lcm_folder, write_sd2_folder, write_sd15_folder, write_sdxl_folder, write_sdxl_single_file
 from tests.cli.conftest import Run
 
@@ -88,3 +90,22 @@ def test_what_cannot_be_exported_is_refused_in_one_line_before_any_work(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (models / "out.bundle").exists()
+
+
+def test_a_terminal_shows_a_bar_and_a_pipe_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [ExportEvent(part="unet", done=1, total=4), ExportEvent(part="unet", done=1, total=4, share=0.5)]
+
+    def shown() -> str:
+        with progress.ExportLine() as line:
+            for event in events:
+                line(event)
+            line.show_download(1 << 20, 4 << 20, "a\x1b[31m.bin")
+        return capsys.readouterr().err
+
+    assert shown() == "exporting in 4 parts\n"
+    monkeypatch.setattr(progress, "is_on_terminal", lambda: True)
+    lines = shown().split("\r")
+    assert lines[1].startswith("[#####---------------] 1/4 unet")
+    assert lines[2].startswith("[#######-------------] 1/4 unet 50%")
+    assert lines[3].startswith("[#####---------------] 25% downloading a\\x1b[31m.bin")
+    assert lines[-1] == ""

@@ -19,7 +19,7 @@ from tests.tensor_file import write_safetensors
 
 pytestmark = needs_export
 
-FIRST = ("--steps", "2,3", "--size", "64x128", "--size", "64x64")
+FIRST = ("--steps", "2,3", "--size", "64x128", "--any-size")
 ADDITIONS = ("--lora", "style.safetensors:0.8", "--embedding", "Easy=words.safetensors", "--tiny-decoder", "taesd")
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -36,7 +36,7 @@ def write_additions() -> None:
 @pytest.mark.parametrize(
     ("name", "write", "options", "graphs", "size"),
     [
-        ("model", write_sd15_folder, (*FIRST, *ADDITIONS), {"condition", "guided_step"}, (128, 64)),
+        ("model", write_sd15_folder, (*FIRST, *ADDITIONS), {"condition", "guided_step"}, (72, 96)),
         ("model.safetensors", write_sdxl_single_file, ("--kind", "turbo", "--size", "64x64"), {"condition", "step"}, (64, 64)),
     ],
     ids=["sd1 folder", "sdxl file"],
@@ -58,7 +58,8 @@ def test_a_model_makes_images(
     routed = run("route", "a red fox", "--bundle", "made.bundle")
     assert "not measured: there is no router" in routed.stdout
     prompt = "Easy, a (red:1.3) fox in the snow, " * 12  # more than one chunk
-    made = run("gen", prompt, "--negative-prompt", "blurry", "--bundle", "made.bundle", "-o", "fox.png", "--seed", "3")
+    sides = ("--width", size[0], "--height", size[1])
+    made = run("gen", prompt, "--negative-prompt", "blurry", "--bundle", "made.bundle", "-o", "fox.png", "--seed", "3", *sides)
     assert made.exit_code == 0, made.output
     with Image.open("fox.png") as image:
         assert image.size == size

@@ -36,7 +36,7 @@ def forbid_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("long work has begun")
 
-    for name in ("read_states", "fit_router", "build_engines", "evaluate", "open_router"):
+    for name in ("read_states", "fit_router", "build_engines", "evaluate", "open_pool_router"):
         monkeypatch.setattr(job, name, refuse)
 
 

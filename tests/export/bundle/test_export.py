@@ -48,10 +48,10 @@ def export(source: Source, target: Path, **how: Any) -> ExportReport:
 def counted(parts: list[str], then: Callable[[str], object] = lambda _: None) -> Any:
     """`make_graphs` that notes what it makes."""
 
-    def make(source: Source, component: Any, **how: Any) -> Any:
+    def make(source: Source, component: Any, settings: Any) -> Any:
         then(component.name)
         parts.append(component.name)
-        return make_graphs(source, component, **how)
+        return make_graphs(source, component, settings)
 
     return make
 
@@ -107,10 +107,10 @@ from costroute_rt.export.bundle.export import export_model
 from costroute_rt.export.bundle.options import ExportOptions
 from tests.export.bundle.tiny_source import make_graphs, write_source
 
-def make(source, component, **how):
+def make(source, component, settings):
     if component.name == "vae":
         os.kill(os.getpid(), signal.SIGKILL)
-    return make_graphs(source, component, **how)
+    return make_graphs(source, component, settings)
 
 folder = Path(sys.argv[1])
 export_model(write_source(folder / "source"), folder / "out" / "fox.bundle", ExportOptions(), make_graphs=make)
@@ -205,6 +205,23 @@ def test_only_a_bundle_is_replaced(source: Source, target: Path, there: str) -> 
     with pytest.raises(OutputError, match="so it is not replaced"):
         export(source, target, overwrite=True, steps=(3,))
     assert target.exists()
+
+
+def test_the_working_directory_may_be_the_bundle_to_replace(source: Source, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(source, target)
+    monkeypatch.chdir(target)
+    export(source, Path(), overwrite=True, steps=(3,))
+    assert [row["num_inference_steps"] for row in Bundle.open(target).pool] == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("x" * 300, "File name too long"), ("\udcff", "not UTF-8"), ("fox-v1.safetensors/b", "(Not a directory|File exists)")],
+    ids=["long", "bytes", "below a file"],
+)
+def test_a_place_that_cannot_be_is_one_line_before_any_work(source: Source, name: str, problem: str) -> None:
+    with pytest.raises(OutputError, match=problem):
+        export(source, source.path.parent / name, make_graphs=None)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

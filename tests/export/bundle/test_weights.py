@@ -40,6 +40,14 @@ def network(tmp_path: Path) -> Network:
     return write_source(tmp_path / "source").networks["unet"]
 
 
+def test_a_blob_of_a_hub_is_linked_without_its_extension(network: Network, tmp_path: Path) -> None:
+    blob = network.files()[0].rename(tmp_path / "4f5a")
+    found = replace(network, weights={name: replace(region, file=blob) for name, region in network.weights.items()})
+    moved, placed = place_weights(found, tmp_path / "bundle", copies=False, own=tmp_path / "work")
+    assert placed.linked_bytes == UNET_BYTES
+    assert moved.files() == (tmp_path / "bundle" / "weights.safetensors",)
+
+
 def test_a_file_is_linked_where_the_disk_can(network: Network, tmp_path: Path) -> None:
     moved, placed = place_weights(network, tmp_path / "bundle", copies=False, own=tmp_path / "work")
     assert placed == Placed(written_bytes=0, linked_bytes=UNET_BYTES)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from costroute_rt.export.bundle.export import GraphSettings
 from costroute_rt.export.bundle.plan import ComponentPlan
 from costroute_rt.export.checkpoint.source.network import Network, Region, Source
 from tests import tiny_bundle
@@ -88,7 +89,7 @@ def write_words(folder: Path) -> Path:
     return folder
 
 
-def make_graphs(source: Source, component: ComponentPlan, *, has_memory: bool, clip_skip: int) -> Mapping[str, onnx.ModelProto]:
+def make_graphs(source: Source, component: ComponentPlan, settings: GraphSettings) -> Mapping[str, onnx.ModelProto]:
     """Graphs of the tiny networks; each refers to the regions of its network."""
     network = source.networks[component.name]
     uses = [use for use in component.graphs if (component.role, use) != ("decoder", "encode")]

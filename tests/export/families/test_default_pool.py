@@ -102,6 +102,11 @@ def test_dmd2_runs_at_the_timesteps_of_its_authors() -> None:
     assert build_table(from_diffusers(one.schedulers["default"]), 1).timestep.tolist() == [399]
 
 
+def test_hyper_runs_with_the_schedulers_of_its_authors() -> None:
+    unified, eight = (plan(make_source(f"Hyper-SDXL-{count}")).schedulers["default"]["_class_name"] for count in ("1step", "8steps"))
+    assert (unified, eight) == ("TCDScheduler", "DDIMScheduler")
+
+
 def test_the_truncated_schedule_of_one_step_is_the_first_part_of_the_whole() -> None:
     def levels(name: str, start: int) -> Any:
         config = plan(make_source(name)).schedulers["default"]
@@ -116,6 +121,7 @@ def test_a_model_with_zero_terminal_snr_starts_at_the_last_timestep() -> None:
     pool = plan(make_source("noobai", scheduler=scheduler))
     assert pool.schedulers["default"]["prediction_type"] == "v_prediction"
     assert build_table(from_diffusers(pool.schedulers["default"]), 8).timestep[0] == 999
+    assert {row["guidance_rescale"] for row in pool.rows} == {0.7}
 
 
 def test_named_schedulers_and_decoders_are_candidates_of_their_own() -> None:

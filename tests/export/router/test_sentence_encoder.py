@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from costroute_rt import Runtime
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.error import BackendError, ConfigError
-from costroute_rt.export.router.job import Source, _sentence_encoder, evaluate_bundle, fit_bundle
+from costroute_rt.export.router.job import Source, _sentence_encoder, evaluate_bundle, fit_bundle, fit_pool
 from costroute_rt.export.router.sentence_encoder import export_sentence_encoder, read_layout
 from tests.export.router.test_transformer import route_without_torch, write_labels
 from tests.export.small_checkpoint import needs_export, write_tokenizer
+from tests.pools import write_pool_of
 
 TOKENS = 16
 PROMPTS = ["a red house", "three pine trees in the snow " * 5, "x", "A Lake, at night"]
@@ -194,6 +197,19 @@ class TestExported:
         assert route_without_torch(output, "white red lake house") == pool[0]
         assert route_without_torch(output, "the snow white lake") == pool[-1]
         assert evaluate_bundle(Bundle.open(output), source).to_json()["router_ms"] > 0
+
+    def test_a_pool_fitted_with_it_routes_by_it(self, bert: Path, tiny_bundle: Path, tmp_path: Path, home: Path) -> None:
+        """The encoder is one of the pool's own engines; the pool's bundles are not needed to read a prompt."""
+        pool = write_pool_of(tmp_path / "desk.pool", tiny_bundle, others={"elsewhere": 5.0})
+        write_labels(tmp_path / "labels.csv", [str(row["name"]) for row in pool.rows])
+        source = Source(labels=tmp_path / "labels.csv")
+        fit_pool(pool, source, pool.root, encoder=str(bert), estimators=["linear"], force=True)
+        made = Pool.open(pool.root)
+        assert (made.states_bundle, list(made.holders)) == (None, ["tiny", "router"])
+        with Runtime.open(pool=made.root, build=True) as runtime:
+            assert "router/router_encoder/encode" in runtime._resources.engines.resident()
+            assert runtime.route("white red lake house").chosen.name == pool.names()[0]
+            assert runtime.generate("white red lake house", seed=1).route.judgement.trust is not None
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {
