@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -138,18 +139,10 @@ def compare(case: Case, runtime: Runtime, peer: Peer, firsts: dict[tuple[int, in
 def _run(case: Case, runtime: Runtime) -> Pixels:
     wanted = "tiny" if case.is_tiny else "vae"
     candidate = next(each for each in runtime.candidates if each.num_inference_steps == case.steps and each.decoder == wanted)
-    image = draw_image(case.size) if case.has_image else None
-    mask = draw_mask(case.size) if case.has_mask else None
-    result = runtime.generate(
-        case.prompt.text,
-        negative_prompt=case.prompt.negative,
-        candidate=candidate.name,
-        scheduler=case.scheduler.name or None,
-        seed=SEED,
-        height=case.size[0],
-        width=case.size[1],
-        init_image=image,
-        mask=mask,
-        strength=case.strength,
-    )
+    options: dict[str, Any] = {"scheduler": case.scheduler.name or None, "negative_prompt": case.prompt.negative}
+    if case.has_image:
+        mask = draw_mask(case.size) if case.has_mask else None
+        options |= {"init_image": draw_image(case.size), "mask": mask, "strength": case.strength}
+    height, width = case.size
+    result = runtime.generate(case.prompt.text, candidate=candidate.name, seed=SEED, height=height, width=width, **options)
     return np.asarray(result.pixels[0])

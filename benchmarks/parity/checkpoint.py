@@ -90,7 +90,8 @@ def write_lora(model: Model, checkpoint: Path, path: Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    generator, tensors = torch.Generator().manual_seed(3), {}
+    generator = torch.Generator().manual_seed(3)
+    tensors: dict[str, torch.Tensor] = {}
     for key, shape in _lora_layers(model, checkpoint):
         down = torch.randn((_RANK, *shape[1:]), generator=generator) / (shape[1:].numel() ** 0.5)
         up = torch.randn((shape[0], _RANK, *(1,) * (len(shape) - 2)), generator=generator) * 0.3

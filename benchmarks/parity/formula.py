@@ -21,6 +21,7 @@ class Ancestral2S:
     def __init__(self, base: Any) -> None:
         """base: an EulerDiscreteScheduler, for its noise levels."""
         self.base = base
+        self._start: Any = None
         self.draw: Draw = lambda: 0.0
         """Replaced by the noise to add."""
         self.config = base.config
@@ -49,7 +50,7 @@ class Ancestral2S:
         """Where the step without noise ends."""
         now, after = self._levels[index : index + 2]
         up = min(after, (after**2 * (now**2 - after**2) / now**2) ** 0.5)
-        return (after**2 - up**2) ** 0.5
+        return math.sqrt(after**2 - up**2)
 
     def scale_model_input(self, sample: Any, timestep: Any) -> Any:
         return sample / math.hypot(self._calls[self._row][1], 1)

@@ -51,6 +51,8 @@ def test_a_pattern_that_matches_nothing_is_an_error(capsys: pytest.CaptureFixtur
 
 
 @needs_export[0]
+@needs_export[1]
+@needs_export[2]
 def test_a_sample_of_the_cases_is_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--quick", "--json", "--folder", str(tmp_path)]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
