@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,14 @@ def test_the_training_schedule_is_the_model_s() -> None:
     assert flow == FLUX
     shifted = from_diffusers({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
     assert named_scheduler("dpmpp_2m/simple", shifted).config.shift == 3
+
+
+@pytest.mark.parametrize("own", [{"use_karras_sigmas": True}, {"algorithm_type": "sde-dpmsolver++"}])
+def test_a_name_without_a_schedule_means_none_whatever_the_model_has(own: dict[str, Any]) -> None:
+    base = from_diffusers({"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "trailing"} | own)
+    for name in ("DPM++ 2M", "DPMSolverMultistepScheduler", "PNDM"):
+        found = named_scheduler(name, base).config
+        assert (found.sigma_schedule, found.algorithm_type, found.timestep_spacing) == ("timesteps", "dpmsolver++", "trailing")
 
 
 def test_a_schedule_spans_all_noise_levels_of_the_model() -> None:
