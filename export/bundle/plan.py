@@ -83,7 +83,17 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
     _check_networks(source, family)
     kind = detect_kind(source, options.kind, additions.loras)
     decoders = tuple(name for name in (DECODER, TINY) if name in source.networks)
-    pool = plan_pool(source, family, kind, denoiser=DENOISER, decoders=decoders, steps=options.steps, schedulers=options.schedulers)
+    pool = plan_pool(
+        source,
+        family,
+        kind,
+        denoiser=DENOISER,
+        decoders=decoders,
+        steps=options.steps,
+        schedulers=options.schedulers,
+        guidance_ends=options.guidance_ends,
+        guidance_rescale=options.guidance_rescale,
+    )
     encoders = [
         ComponentPlan(network=source.networks[name], role="text_encoder", graphs=("encode",), tokenizer=tokenizer)
         for name, tokenizer in family.text_encoders.items()
