@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="costroute-rt-") if args.folder is None else nullcontext(str(args.folder)) as folder:
         for comparison in compare_all(cases, Path(folder)):
             found.append(comparison)
-            if not comparison.is_good:
-                log(f"  {comparison.case.name}: {comparison.verdict} {comparison.largest} {comparison.note}")
+            log(f"  {comparison.case.name}: {' '.join(filter(None, (comparison.verdict, comparison.note)))}")
             if args.json:
                 print(json_line(comparison, facts), flush=True)
     if not args.json:

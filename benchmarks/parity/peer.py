@@ -35,6 +35,7 @@ class Peer:
 
         diffusers.utils.logging.disable_progress_bar()
         diffusers.utils.logging.set_verbosity_error()
+        torch.set_num_threads(1)  # networks this small are slower with more
         self._model = model
         pipeline = diffusers.DiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32, local_files_only=True)
         pipeline.set_progress_bar_config(disable=True)
