@@ -15,9 +15,9 @@ import numpy.typing as npt
 from benchmarks.parity.case import Case, draw_image, draw_mask
 from benchmarks.parity.checkpoint import LORA_SCALE, WORD, write_checkpoint, write_lora, write_tiny_decoder, write_word
 from benchmarks.parity.model import Model
-from benchmarks.parity.peer import Peer
+from benchmarks.parity.peer import Peer, explain_refusal
 from benchmarks.scenario import log
-from costroute_rt import Runtime
+from costroute_rt import ConfigError, Runtime
 
 Pixels = npt.NDArray[np.uint8]
 SEED = 11
@@ -119,6 +119,9 @@ SIZES = ((128, 128), (96, 192), (192, 128), (64, 64))
 
 def compare(case: Case, runtime: Runtime, peer: Peer, firsts: dict[tuple[int, int], Pixels]) -> Comparison:
     """Both images of one case; firsts: diffusers' first image of each size."""
+    ignored = explain_refusal(case)
+    if ignored is not None:
+        return Comparison(case=case, not_run=f"{ignored}; {_answer(case, runtime)}")
     try:
         ours = _run(case, runtime)
     except Exception as error:
@@ -134,6 +137,15 @@ def compare(case: Case, runtime: Runtime, peer: Peer, firsts: dict[tuple[int, in
     change = None if first is theirs else float(np.abs(first.astype(int) - theirs.astype(int)).mean())
     saturated = float(np.isin(theirs, (0, 255)).mean())
     return Comparison(case=case, largest=largest, spread=float(theirs.std()), change=change, saturated=saturated)
+
+
+def _answer(case: Case, runtime: Runtime) -> str:
+    """What our runtime does where there is nothing to compare it with."""
+    try:
+        _run(case, runtime)
+    except ConfigError:
+        return "ours refuses it"
+    return "ours runs it"
 
 
 def _run(case: Case, runtime: Runtime) -> Pixels:

@@ -99,6 +99,16 @@ class BrownianPath:
         return found
 
 
+class FiniteUniPC:
+    """UniPC with `bh1`, whose last step to zero noise is infinity times 0 in diffusers: without that product, as with `bh2`."""
+
+    def multistep_uni_p_bh_update(self, *args: Any, **settings: Any) -> Any:
+        scheduler: Any = self
+        is_last = scheduler.step_index == len(scheduler.timesteps) - 1
+        scheduler.register_to_config(solver_type="bh2" if is_last else "bh1")
+        return super().multistep_uni_p_bh_update(*args, **settings)  # type: ignore[misc]
+
+
 def sde_third_order(scheduler: Any, model_outputs: list[Any], *, sample: Any, noise: Any) -> Any:
     """One step of sde-dpmsolver++ of order 3: diffusers' formula with + 0.5 in place of - 0.5 (phi_3 of 2 h, see k-diffusion's 3M SDE)."""
     i = scheduler.step_index

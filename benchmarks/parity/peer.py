@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 import warnings
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from benchmarks.parity.case import Case, draw_image, draw_mask
 from benchmarks.parity.checkpoint import LORA_SCALE, WORD
-from benchmarks.parity.formula import Ancestral2S, BrownianPath, sde_third_order
+from benchmarks.parity.formula import Ancestral2S, BrownianPath, FiniteUniPC, sde_third_order
 from benchmarks.parity.model import Model, Settings
 from benchmarks.parity.prompt_rule import encode_pair
 from costroute_rt.sampling.noise import NoiseStream
@@ -66,6 +67,8 @@ class Peer:
         arguments |= _image(case) if case.has_image else {"latents": start}
         if not case.has_image or case.has_mask:
             arguments |= {"height": case.size[0], "width": case.size[1]}
+        if self._model.guidance_rescale:
+            arguments["guidance_rescale"] = self._model.guidance_rescale
         if case.scheduler.eta is not None:
             arguments["eta"] = case.scheduler.eta
         with warnings.catch_warnings(), _noise_of(pipeline, noise, start):
@@ -143,7 +146,21 @@ def _make_scheduler(case: Case) -> Any:
     if settings.get("solver_order") == 3 and settings.get("algorithm_type") == "sde-dpmsolver++":
         corrected = {"multistep_dpm_solver_third_order_update": sde_third_order}
         scheduler_class = type(scheduler_class.__name__, (scheduler_class,), corrected)
+    if settings.get("solver_type") == "bh1":
+        scheduler_class = type(scheduler_class.__name__, (FiniteUniPC, scheduler_class), {})
     return scheduler_class.from_config(settings)
+
+
+def explain_refusal(case: Case) -> str | None:
+    """Why diffusers does not run this case either, if its class ignores zero terminal SNR; None if it runs it."""
+    import diffusers
+
+    settings = _settings(case)
+    if "_class_name" not in settings or not case.model.scheduler.get("rescale_betas_zero_snr"):
+        return None
+    name = settings["_class_name"]
+    parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
+    return None if "rescale_betas_zero_snr" in parameters else f"diffusers' {name} ignores zero terminal SNR"
 
 
 def _steps(case: Case, scheduler: Any) -> Settings:
@@ -177,12 +194,23 @@ def _noise_of(pipeline: Any, noise: NoiseStream, start: Any) -> Iterator[None]:
     if isinstance(scheduler, Ancestral2S):
         scheduler.draw = draw
     if type(scheduler).__name__ == "DPMSolverSDEScheduler":
-        scheduler.noise_sampler = BrownianPath(draw)
+        _follow(scheduler, BrownianPath(draw))
     with ExitStack() as stack:
         stack.enter_context(_replaced(_module_of(scheduler), draw))
         stack.enter_context(_replaced(sys.modules[type(pipeline).__module__], lambda *_, **__: start))
         stack.enter_context(_replaced(vae, lambda shape, **__: torch.zeros(shape)))
         yield
+
+
+def _follow(scheduler: Any, path: BrownianPath) -> None:
+    """Give the scheduler a path in place of the tree that it makes when its timesteps are set."""
+    original = scheduler.set_timesteps
+
+    def set_timesteps(*args: Any, **settings: Any) -> None:
+        original(*args, **settings)
+        scheduler.noise_sampler = path
+
+    scheduler.set_timesteps = set_timesteps
 
 
 @contextmanager
