@@ -62,7 +62,7 @@ class Comparison:
         telling = (
             "" if self.error or self.not_run or self.is_telling else f"the image has no contrast: {100 * self.saturated:.0f} % saturated"
         )
-        return ", ".join(filter(None, (self.error, self.not_run, telling, self.case.scheduler.note)))
+        return ", ".join(filter(None, (self.error, self.not_run, telling, self.case.note)))
 
 
 def compare_all(cases: Sequence[Case], folder: Path) -> Iterator[Comparison]:

@@ -36,7 +36,7 @@ class Prompt:
 
 _NEGATIVE = "blurry, grey"
 PROMPTS: dict[str, Prompt] = {
-    "negative prompt": Prompt(negative=_NEGATIVE),
+    "negative prompt": Prompt(negative=_NEGATIVE, negative_pieces=((_NEGATIVE, 1.0),)),
     "weights": Prompt(
         text="a (red:1.4) fox in [the snow], (((oil))) painting (dark:0.5)",
         pieces=(
@@ -77,6 +77,13 @@ class Case:
     has_mask: bool = False
     is_tiny: bool = False
     """Whether the tiny decoder decodes."""
+
+    @property
+    def note(self) -> str:
+        """What the row of the table says."""
+        skip = "diffusers' clip_skip leaves the negative prompt whole: compared with AUTOMATIC1111's rule" if self.model.clip_skip else ""
+        paste = "the image's own pixels outside the mask, in both" if self.has_mask else ""
+        return ", ".join(filter(None, (self.scheduler.note, skip, paste)))
 
     @property
     def has_image(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.parity.model import Model
 
-WORD = "frosty"
+WORD = "frostfox"
 """The word of the textual inversion, whose vectors are two for each text encoder."""
 LORA_SCALE = 0.7
 _RANK, _ALPHA = 4, 2.0

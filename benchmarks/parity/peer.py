@@ -93,12 +93,11 @@ class Peer:
     def _prompt(self, pipeline: Any, case: Case) -> Settings:
         """The texts as they are, or by AUTOMATIC1111's rule as embeddings; and what is left out of the last layers."""
         prompt, skip = case.prompt, self._model.clip_skip
-        if prompt.pieces is None:
-            found: Settings = {"prompt": prompt.text} | ({} if prompt.negative is None else {"negative_prompt": prompt.negative})
-            return found | ({"clip_skip": skip} if skip else {})
-        pieces = tuple((_converted(pipeline, text), weight) for text, weight in prompt.pieces)
+        if prompt.pieces is None and not skip:
+            return {"prompt": prompt.text} | ({} if prompt.negative is None else {"negative_prompt": prompt.negative})
+        pieces = tuple((_converted(pipeline, text), weight) for text, weight in prompt.pieces or ((prompt.text, 1.0),))
         positive, negative = encode_pair(pipeline, pieces, prompt.negative_pieces, clip_skip=skip)
-        found = {"prompt_embeds": positive.states}
+        found: Settings = {"prompt_embeds": positive.states}
         is_xl = self._model.family == "sdxl"
         found |= {"pooled_prompt_embeds": positive.pooled} if is_xl else {}
         if self._model.is_guided and not (is_xl and prompt.negative is None):  # where SDXL takes zeros
@@ -156,8 +155,10 @@ def explain_refusal(case: Case) -> str | None:
     import diffusers
 
     settings = _settings(case)
-    if "_class_name" not in settings or not case.model.scheduler.get("rescale_betas_zero_snr"):
+    if not case.model.scheduler.get("rescale_betas_zero_snr"):
         return None
+    if "_class_name" not in settings:
+        return "diffusers has no such scheduler"
     name = settings["_class_name"]
     parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
     return None if "rescale_betas_zero_snr" in parameters else f"diffusers' {name} ignores zero terminal SNR"
