@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--target", default="", metavar="CARDS", help="Build for these cards instead of this machine's, such as ampere+ (TensorRT).")
 @click.option("--force", is_flag=True, help="Build again what exists already or is quarantined.")
 @click.option("--dry-run", is_flag=True, help="Report what would be built, why, how long it takes and the disk it needs; build nothing.")
+@click.option("--init-images", is_flag=True, help="Also build the engines for --init-image.")
 @option.size
 @option.engine
 @option.as_json()
@@ -33,6 +34,7 @@ def build_engines(
     target: str,
     force: bool,
     dry_run: bool,
+    init_images: bool,
     height: int | None,
     width: int | None,
     engine: EngineChoice,
@@ -62,7 +64,7 @@ def build_engines(
     from costroute_rt.engines.store.store import Store
 
     pool, store, setup = engine.open_pool(), Store.open(), engine.setup(target)
-    chosen = choose_names(pool, setup, graphs, option.check_both(height, width))
+    chosen = choose_names(pool, setup, graphs, option.check_both(height, width), init_images=init_images)
     if dry_run:
         planned = [each for bundle, names in chosen for each in plan_builds(bundle, store, names, setup, force=force)]
         _show_plan(planned, setup, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from costroute_rt.cli.number import WholeNumber
+from costroute_rt.cli.number import Number, WholeNumber
 
 if TYPE_CHECKING:
     from costroute_rt.cli.progress import ExportLine
@@ -27,6 +27,16 @@ class StepList(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         kind = WholeNumber(1, _MOST_STEPS)
+        return value if isinstance(value, tuple) else tuple(kind.convert(part, param, ctx) for part in str(value).split(","))
+
+
+class ShareList(click.ParamType):  # type: ignore[type-arg]
+    """Shares of the steps, separated by commas."""
+
+    name = "shares"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        kind = Number(min=0, max=1, min_open=True)
         return value if isinstance(value, tuple) else tuple(kind.convert(part, param, ctx) for part in str(value).split(","))
 
 
@@ -75,6 +85,9 @@ class CandidateChoice:
     kind: str | None
     schedulers: tuple[str, ...]
     clip_skip: int
+    int8: bool
+    guidance_ends: tuple[float, ...] | None = None
+    guidance_rescale: float | None = None
 
     def options(self) -> ExportOptions:
         """The same, checked."""
@@ -90,6 +103,9 @@ class CandidateChoice:
             kind=self.kind,
             schedulers=self.schedulers,
             clip_skip=self.clip_skip,
+            int8=self.int8,
+            guidance_ends=self.guidance_ends or (),
+            guidance_rescale=self.guidance_rescale,
         )
 
 
@@ -118,6 +134,19 @@ def candidate_options() -> tuple[Callable[[Command], Command], ...]:
     """The options of `CandidateChoice`, the last of the help first."""
     return (
         click.option(
+            "--guidance-rescale",
+            type=Number(min=0, max=1),
+            metavar="SHARE",
+            help="Bring guided outputs so far, 0 to 1, to the deviation of the prompt's.  [default: 0.7 with zero terminal SNR, else 0]",
+        ),
+        click.option(
+            "--guidance-end",
+            "guidance_ends",
+            type=ShareList(),
+            metavar="SHARE,...",
+            help="Shares of the steps after which guidance ends, a candidate for each; later steps cost half.  [default: 1]",
+        ),
+        click.option(
             "--clip-skip",
             type=WholeNumber(0, 12),
             default=0,
@@ -131,6 +160,11 @@ def candidate_options() -> tuple[Callable[[Command], Command], ...]:
             multiple=True,
             metavar="NAME",
             help="Scheduler of the candidates, such as 'DPM++ 2M Karras'; may be repeated.  [default: by the kind of the model]",
+        ),
+        click.option(
+            "--int8",
+            is_flag=True,
+            help="Add candidates with int8 weights, unless their images differ too much: a quarter of the memory for matrix products.",
         ),
         click.option("--kind", type=click.Choice(KINDS), help="How the model was distilled, if at all.  [default: by its name and files]"),
         click.option("--steps", type=StepList(), metavar="N,N,...", help="Steps of the candidates.  [default: by the kind of the model]"),

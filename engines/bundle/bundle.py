@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from costroute_rt.engines.bundle.digest import HashFiles, sha256_files
+from costroute_rt.engines.bundle.image_gate import ImageGate
 from costroute_rt.engines.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -67,6 +68,8 @@ class Bundle:
     """Candidates as checked plain data: name, denoiser, scheduler, num_inference_steps, guidance_scale, decoder."""
     quality: Mapping[str, Any]
     """{"metric": name, "candidates": {candidate: {"mean": score, "standard_error": score}}}"""
+    quality_gates: Mapping[str, ImageGate]
+    """How close the images of components of less precision are to those of the exact ones, by component."""
     router: Mapping[str, Any] | None
     """{"file": path of router.json, "arrays": path of router.safetensors}; a router with a tokenizer of its own also has
     {"tokenizer": path of its tokenizer, "max_length": limit of its tokens}.

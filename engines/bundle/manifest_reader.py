@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from costroute_rt.engines.bundle.image_gate import read_image_gates
 from costroute_rt.engines.bundle.interfaces import Interfaces
 from costroute_rt.engines.bundle.manifest import (
     DTYPES,
@@ -75,6 +76,7 @@ def parse_manifest(manifest: Section) -> dict[str, Any]:
         "schedulers": schedulers,
         "pool": pool,
         "quality": _quality(manifest.section("quality"), [str(row["name"]) for row in pool]),
+        "quality_gates": read_image_gates(manifest, components),
         "router": _router(manifest.section("router"), files) if manifest.values.get("router") is not None else None,
     }
 

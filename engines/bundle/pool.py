@@ -219,5 +219,5 @@ def _blank(root: Path) -> Bundle:
     return Bundle(
         root=root, family=ROUTER_NAME, revision="", license="", made_with={}, files={}, components={}, graphs={}, tokenizers={},
         negative_prompt="empty_text", image=ImageSpec(height=8, width=8, vae_scale_factor=8, latent_channels=4, sizes=((8, 8),)),
-        preview=None, schedulers={}, pool=(), quality={"metric": "", "candidates": {}}, router=None, manifest_sha256="",
+        preview=None, schedulers={}, pool=(), quality={"metric": "", "candidates": {}}, quality_gates={}, router=None, manifest_sha256="",
     )  # fmt: skip

@@ -28,11 +28,12 @@ from costroute_rt.error import CostrouteError, OutputError, Reason
 from costroute_rt.export.bundle.additions import NOTHING, Additions
 from costroute_rt.export.bundle.event import Cancel, Progress, Reporter
 from costroute_rt.export.bundle.graph_file import name_text_tokens, write_graph
+from costroute_rt.export.bundle.int8 import INT8, check_int8, remove_int8, without_int8, write_int8
 from costroute_rt.export.bundle.key import export_key, library_versions
 from costroute_rt.export.bundle.manifest import make_manifest
 from costroute_rt.export.bundle.notice import copy_notices
 from costroute_rt.export.bundle.options import ExportOptions
-from costroute_rt.export.bundle.plan import ComponentPlan, ExportPlan, plan_export
+from costroute_rt.export.bundle.plan import DENOISER, ComponentPlan, ExportPlan, plan_export
 from costroute_rt.export.bundle.room import check_room_for
 from costroute_rt.export.bundle.token_file import write_tokenizer
 from costroute_rt.export.bundle.weights import Placed, place_weights, stored_bytes
@@ -118,7 +119,7 @@ def export_model(
             work.move_to(Path(os.path.abspath(target)))
     return ExportReport(
         path=target,
-        plan=plan,
+        plan=export.plan,
         is_new=True,
         continued=tuple(export.continued),
         placed=export.placed,
@@ -169,14 +170,14 @@ def _output_errors(target: Path) -> Iterator[None]:
 
 def _count_parts(plan: ExportPlan) -> int:
     tokenizers = {each.tokenizer for each in plan.components} - {None}
-    return bool(plan.additions) + len(tokenizers) + len(plan.components) + 1
+    return bool(plan.additions) + len(tokenizers) + len(plan.components) + 2 * plan.int8 + 1
 
 
 class _Export:
     """The parts of one export."""
 
     def __init__(self, plan: ExportPlan, work: WorkFolder, options: ExportOptions, make_graphs: MakeGraphs, reporter: Reporter) -> None:
-        self._plan, self._work, self._options, self._make_graphs, self._reporter = plan, work, options, make_graphs, reporter
+        self.plan, self._work, self._options, self._make_graphs, self._reporter = plan, work, options, make_graphs, reporter
         self.continued: list[str] = []
         self.placed = Placed()
 
@@ -184,25 +185,59 @@ class _Export:
         """Make every part that is not finished, then the manifest; the bundle is then checked and opened."""
         source = self._add()
         parts = {name: self._part(name, partial(self._tokenizer, source, name)) for name in self._tokenizers()}
-        for each in self._plan.components:
+        for each in self.plan.components:
             parts[each.name] = self._part(each.name, partial(self._component, source, each))
+        if self.plan.int8:
+            parts[DENOISER + INT8] = self._int8(parts[DENOISER])
+        copy_notices(self.plan.source.licenses, self._work.bundle)
+        if self.plan.int8:
+            self._check_int8(key, made_with, parts)
         self.placed = sum((Placed(*added["placed"]) for added in parts.values() if "placed" in added), Placed())
         self._reporter.begin("checking the bundle")
-        copy_notices(self._plan.source.licenses, self._work.bundle)
-        Family.open(seal_bundle(self._work.bundle, make_manifest(self._plan, key, made_with, parts)))
+        Family.open(seal_bundle(self._work.bundle, make_manifest(self.plan, key, made_with, parts)))
+        self._reporter.end()
+
+    def _int8(self, denoiser: Mapping[str, Any]) -> dict[str, Any]:
+        """What the denoiser with int8 weights adds to the manifest; its files are beside those of the float one."""
+        name = DENOISER + INT8
+        self._reporter.begin(name)
+        added = self._work.find_part(name)
+        if added is None:
+            added = write_int8(self._work.bundle, denoiser["component"], self._reporter.share)
+            self._work.finish_part(name, DENOISER, added)
+        else:
+            self.continued.append(name)
+        self._reporter.end()
+        return added
+
+    def _check_int8(self, key: str, made_with: Mapping[str, str], parts: dict[str, dict[str, Any]]) -> None:
+        """Add the image gate of int8 weights to their part, or leave them out with a note; the manifest is written again afterwards."""
+        self._reporter.begin("comparing images of int8 weights")
+        bundle = seal_bundle(self._work.bundle, make_manifest(self.plan, key, made_with, parts))
+        try:
+            gate = check_int8(bundle, DENOISER, lambda: self._reporter.share(None))
+        finally:
+            (self._work.bundle / MANIFEST).unlink()  # nothing must load what was not checked
+        if gate.problem is None:
+            parts[DENOISER + INT8] = {**parts[DENOISER + INT8], "image_gate": gate.to_json()}
+        else:
+            del parts[DENOISER + INT8]
+            remove_int8(self._work.bundle, DENOISER)
+            pool, note = without_int8(self.plan.pool, DENOISER), f"int8: left out, {gate.problem}"
+            self.plan = replace(self.plan, int8=False, pool=pool, notes=(*self.plan.notes, note))
         self._reporter.end()
 
     def _add(self) -> Source:
         """The source with its additions; what an earlier run has computed is kept."""
-        if not self._plan.additions:
-            return self._plan.source
+        if not self.plan.additions:
+            return self.plan.source
         self._reporter.begin("LoRAs and textual inversions")
-        added = self._plan.additions.apply(self._plan.source, self._work.root / _ADDED, self._reporter.share)
+        added = self.plan.additions.apply(self.plan.source, self._work.root / _ADDED, self._reporter.share)
         self._reporter.end()
         return added
 
     def _tokenizers(self) -> Sequence[str]:
-        return tuple(dict.fromkeys(each.tokenizer for each in self._plan.components if each.tokenizer is not None))
+        return tuple(dict.fromkeys(each.tokenizer for each in self.plan.components if each.tokenizer is not None))
 
     def _part(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What a part adds to the manifest: from an earlier run, or made now. What is unfinished when it fails is removed."""
@@ -222,7 +257,7 @@ class _Export:
         return added
 
     def _tokenizer(self, source: Source, name: str) -> dict[str, Any]:
-        encoder = next(each.name for each in self._plan.components if each.tokenizer == name)
+        encoder = next(each.name for each in self.plan.components if each.tokenizer == name)
         return {"tokenizer": write_tokenizer(source, name, source.networks[encoder], self._work.bundle / name)}
 
     def _component(self, source: Source, component: ComponentPlan) -> dict[str, Any]:
@@ -238,7 +273,7 @@ class _Export:
         folder, own = self._work.bundle / component.name, self._work.root.resolve()
         network, placed = place_weights(network, folder, copies=self._options.copies, own=own, on_bytes=on_bytes)
         source = replace(source, networks={**source.networks, component.name: network})
-        pool = self._plan.pool
+        pool = self.plan.pool
         settings = GraphSettings(has_memory=pool.has_memory, rescales=pool.rescales, clip_skip=self._options.clip_skip)
         graphs = self._make_graphs(source, replace(component, network=network), settings)
         paths = {use: f"{component.name}/{use}.onnx" for use in graphs}
@@ -250,6 +285,6 @@ class _Export:
         weights = [file.relative_to(self._work.bundle).as_posix() for file in network.files()]
         section: dict[str, Any] = {"role": component.role, "graphs": paths, "weights": weights, "weights_bytes": total}
         section |= {"tokenizer": component.tokenizer} if component.tokenizer is not None else {}
-        section |= {"guidance": self._plan.pool.guidance} if component.role == "denoiser" else {}
+        section |= {"guidance": self.plan.pool.guidance} if component.role == "denoiser" else {}
         specs = {paths[use]: to_json(graph_spec(model)) for use, model in graphs.items()}
         return {"component": section, "graphs": specs, "placed": [placed.written_bytes, placed.linked_bytes]}

@@ -14,12 +14,13 @@ _LATENT_CHANNELS = 4
 def make_manifest(plan: ExportPlan, key: str, made_with: Mapping[str, str], parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """All sections but those that `seal_bundle` adds.
 
-    parts: what each part added: `component` and `graphs` of a component, `tokenizer` of a tokenizer.
+    parts: what each part added: `component`, `graphs` and perhaps `image_gate` of a component, `tokenizer` of a tokenizer.
     """
-    components, graphs, tokenizers = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+    components, graphs, tokenizers, gates = dict[str, Any](), dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for name, added in parts.items():
         graphs |= added.get("graphs", {})
         components |= {name: added["component"]} if "component" in added else {}
+        gates |= {name: added["image_gate"]} if "image_gate" in added else {}
         tokenizers |= {name: added["tokenizer"]} if "tokenizer" in added else {}
     source, pool = plan.source, plan.pool
     return {
@@ -38,6 +39,7 @@ def make_manifest(plan: ExportPlan, key: str, made_with: Mapping[str, str], part
         "schedulers": {name: dict(config) for name, config in pool.schedulers.items()},
         "pool": [dict(row) for row in pool.rows],
         "quality": dict(pool.quality),
+        "quality_gates": gates,
         "router": None,
     }
 

@@ -34,8 +34,14 @@ class ExportOptions:
     model's kind."""
     clip_skip: int = 0
     """Last layers of the text encoders that are left out."""
+    int8: bool = False
+    """Add a denoiser with int8 weights, and candidates with it."""
     kind: str | None = None
     """One of `KINDS`; None means that it is found out."""
+    guidance_ends: tuple[float, ...] = ()
+    """Shares of the steps after which guidance ends, for candidates with each of them; empty means that it never does."""
+    guidance_rescale: float | None = None
+    """How much guided outputs are brought to the standard deviation of the prompt's, 0 to 1; None means that of the model."""
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
@@ -46,6 +52,10 @@ class ExportOptions:
             raise ConfigError("sizes", len(self.sizes), f"{_MOST_SIZES} at most")
         if any(not isinstance(count, int) or not 1 <= count <= _MOST_STEPS for count in self.steps) or len(self.steps) > _MOST_CANDIDATES:
             raise ConfigError("steps", self.steps, f"whole numbers from 1 to {_MOST_STEPS}")
+        if any(not 0 < share <= 1 for share in self.guidance_ends) or len(self.guidance_ends) > _MOST_CANDIDATES:
+            raise ConfigError("guidance_ends", self.guidance_ends, "shares of the steps, above 0 and up to 1")
+        if self.guidance_rescale is not None and not 0 <= self.guidance_rescale <= 1:
+            raise ConfigError("guidance_rescale", self.guidance_rescale, "a number from 0 to 1")
 
     def to_json(self) -> dict[str, Any]:
         """What decides the content of the bundle, for its key."""

@@ -9,6 +9,7 @@ from typing import Any
 from costroute_rt.engines.bundle.manifest import step_graphs
 from costroute_rt.error import BundleError
 from costroute_rt.export.bundle.additions import NOTHING, Additions
+from costroute_rt.export.bundle.int8 import int8_bytes, with_int8
 from costroute_rt.export.bundle.options import ExportOptions, check_size
 from costroute_rt.export.bundle.weights import by_file, can_share, is_linkable, stored_bytes
 from costroute_rt.export.checkpoint.source.network import Network, Source
@@ -57,6 +58,8 @@ class ExportPlan:
     pool: PoolPlan
     additions: Additions
     """What is added to the source first."""
+    int8: bool
+    """Whether a denoiser with int8 weights is added."""
     notes: tuple[str, ...]
 
     def expected_bytes(self, folder: Path, *, copies: bool) -> tuple[int, int]:
@@ -67,6 +70,7 @@ class ExportPlan:
                 count = stored_bytes(regions.values())
                 is_linked = not copies and is_linkable(file) and can_share(file, folder)
                 written, linked = (written, linked + count) if is_linked else (written + count, linked)
+        written += int8_bytes(self.source.networks[DENOISER]) if self.int8 else 0
         return written + self.additions.output_bytes(self.source), linked
 
 
@@ -79,7 +83,17 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
     _check_networks(source, family)
     kind = detect_kind(source, options.kind, additions.loras)
     decoders = tuple(name for name in (DECODER, TINY) if name in source.networks)
-    pool = plan_pool(source, family, kind, denoiser=DENOISER, decoders=decoders, steps=options.steps, schedulers=options.schedulers)
+    pool = plan_pool(
+        source,
+        family,
+        kind,
+        denoiser=DENOISER,
+        decoders=decoders,
+        steps=options.steps,
+        schedulers=options.schedulers,
+        guidance_ends=options.guidance_ends,
+        guidance_rescale=options.guidance_rescale,
+    )
     encoders = [
         ComponentPlan(network=source.networks[name], role="text_encoder", graphs=("encode",), tokenizer=tokenizer)
         for name, tokenizer in family.text_encoders.items()
@@ -94,8 +108,9 @@ def plan_export(source: Source, options: ExportOptions, additions: Additions = N
         components=(*encoders, denoiser, *rest),
         sizes=_sizes(source, family, kind, options),
         any_size=options.any_size,
-        pool=pool,
+        pool=with_int8(pool, DENOISER) if options.int8 else pool,
         additions=additions,
+        int8=options.int8,
         notes=(*source.notes, *pool.notes),
     )
 

@@ -55,29 +55,40 @@ def plan_pool(
     decoders: Sequence[str],
     steps: Sequence[int] = (),
     schedulers: Sequence[str] = (),
+    guidance_ends: Sequence[float] = (),
+    guidance_rescale: float | None = None,
 ) -> PoolPlan:
     """The candidates of a model.
 
     decoders: component names, the best first. steps: instead of those of the kind.
     schedulers: names of those to use instead of the one of the kind; see `scheduler_name`.
-    Raises BundleError for a training schedule that cannot be used, ConfigError for a scheduler or a number of steps that the user chose.
+    guidance_ends: shares of the steps after which guidance ends, for a candidate with each of them. guidance_rescale: instead of the usual.
+    Raises BundleError for a training schedule that cannot be used, ConfigError for what the user chose and the model cannot use.
     """
     chosen, replaced = _compile(source, found, schedulers)
     counts = tuple(sorted(set(steps) or _usual_steps(family, found)))
     guidance, scale = _guidance(source, family, found)
-    rescale = {"guidance_rescale": _RESCALE} if has_zero_snr(source) and found.kind.is_guided else {}
+    if guidance != "classifier_free" and (guidance_ends or guidance_rescale):
+        name = "guidance_ends" if guidance_ends else "guidance_rescale"
+        raise ConfigError(name, guidance_ends or guidance_rescale, f"none: {found.kind.title} models run without guidance")
+    ends = sorted(set(guidance_ends or (1.0,)))
+    usual = _RESCALE if has_zero_snr(source) and guidance == "classifier_free" else 0.0
+    share = usual if guidance_rescale is None else guidance_rescale
+    rescale = {"guidance_rescale": share} if share else {}
     rows = [
         {
-            "name": _name(source.name, count, f"-{name}" if len(chosen) > 1 else "", decoder, decoders),
+            "name": _name(source.name, count, _middle(name if len(chosen) > 1 else "", end), decoder, decoders),
             "denoiser": denoiser,
             "scheduler": name,
             "num_inference_steps": count,
             "guidance_scale": scale,
+            **({"guidance_end": end} if end < 1 else {}),
             "decoder": decoder,
             **rescale,
         }
         for name in chosen
         for count in counts
+        for end in ends
         for decoder in reversed(decoders)
     ]
     for config in chosen.values():
@@ -119,6 +130,7 @@ def _prior(rows: Iterable[Mapping[str, Any]], family: FamilySpec, found: Detecte
             row["num_inference_steps"],
             is_distilled=found.kind is not BASE,
             has_tiny_decoder=row["decoder"] != best_decoder,
+            guidance_end=row.get("guidance_end", 1.0),
         )
         for row in rows
     }
@@ -128,6 +140,12 @@ def _prior(rows: Iterable[Mapping[str, Any]], family: FamilySpec, found: Detecte
 def _name(model: str, steps: int, middle: str, decoder: str, decoders: Sequence[str]) -> str:
     """`sd15@8`, `sd15-ddim@8` if there are several schedulers, `sd15@8-tiny` with another decoder than the best."""
     return f"{slug(model)}{middle}@{steps}{'' if decoder == decoders[0] else f'-{decoder}'}"
+
+
+def _middle(scheduler: str, guidance_end: float) -> str:
+    """What tells candidates with the same number of steps apart: the scheduler, and the percentage of steps that are guided."""
+    name = f"-{scheduler}" if scheduler else ""
+    return name if guidance_end == 1 else f"{name}-g{100 * guidance_end:g}"
 
 
 def _guidance(source: Source, family: FamilySpec, found: Detected) -> tuple[str, float]:

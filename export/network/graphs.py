@@ -36,7 +36,7 @@ def make_graphs(
 
     Its weight files lie in the folder in which the graphs will be saved, and in no other: the graphs refer to them by their names.
     source: the model. name: the network's folder. uses: which graphs; `condition` is left out if nothing depends on the text alone.
-    has_memory: whether the steps carry one more latent. rescales: whether guided steps take `guidance_rescale`.
+    has_memory: whether the steps carry one more latent. rescales: whether `guided_step` takes `guidance_rescale`.
     clip_skip: last layers of the text encoders that are left out.
     checks: compare each network's graph with torch (takes seconds, and ten for a full-size SDXL denoiser).
     Raises BundleError for a network that cannot be exported, and for weights that give other values than finite ones.

@@ -29,7 +29,7 @@ def point_weights(model: ModelProto, network: Network, locations: Mapping[Path, 
     from onnx.helper import make_node
 
     stored: list[TensorProto] = []
-    first: list[NodeProto] = []
+    reading: dict[str, list[NodeProto]] = {}
     for tensor in model.graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL:
             stored.append(tensor)
@@ -43,9 +43,10 @@ def point_weights(model: ModelProto, network: Network, locations: Mapping[Path, 
         stored.append(_refer(source, region, _stored_shape(f"{network.name}.{name}", region, tuple(tensor.dims)), locations[region.file]))
         for index, (kind, settings) in enumerate(steps):
             result = name if index == len(steps) - 1 else f"{source}/{kind}"
-            first.append(make_node(kind, [source], [result], **settings))
+            reading.setdefault(name, []).append(make_node(kind, [source], [result], **settings))
             source = result
-    nodes = [*first, *model.graph.node]
+    # Each is read just before it is used first: in an engine that folds nothing, only a few weights are then in memory as float32.
+    nodes = [each for node in model.graph.node for each in (*(step for name in node.input for step in reading.pop(name, ())), node)]
     for field, values in ((model.graph.initializer, stored), (model.graph.node, nodes)):
         del field[:]
         field.extend(values)

@@ -35,6 +35,7 @@ from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.engine_source import EngineSource, choose_start, find_sizes, names_of_sizes
 from costroute_rt.family.family import Family
+from costroute_rt.family.image_encoders import build_image_encoders, check_image_encoders, find_image_encoders
 from costroute_rt.family.memory import MemoryLimit, estimate_bytes
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Builders, Upgrade
@@ -65,9 +66,8 @@ def open_pool(
     """
     if bundle is not None and pool is not None:
         raise ConfigError("bundle and pool", f"{bundle} and {pool}", "one of them")
-    opened = (
-        Pool.open(pool) if pool is not None else Pool.of_bundle(Bundle.open(shipped_bundle() if bundle is None else bundle, verify=False))
-    )
+    path = shipped_bundle() if bundle is None else bundle
+    opened = Pool.of_bundle(Bundle.open(path, verify=False)) if pool is None else Pool.open(pool)
     return opened.select(candidates=candidates, exclude=exclude, licenses=licenses)
 
 
@@ -85,6 +85,7 @@ def open_resources(
     build: bool,
     background_build: bool,
     preload: bool,
+    init_images: bool,
     max_memory_bytes: int | None,
     tracker: Tracker,
 ) -> Resources:
@@ -93,24 +94,17 @@ def open_resources(
     tracker: gets the plan of all that is left to do, warming up included if `preload` is true.
     """
     flags = {"allow_fallback": allow_fallback, "build": build, "background_build": background_build, "preload": preload}
-    for name, flag in flags.items():
-        check_flag(name, flag)
-    if build and background_build:
-        raise ConfigError("build and background_build", (build, background_build), "one of them")
-    if max_memory_bytes is not None and check_whole("max_memory_bytes", max_memory_bytes) < 1:
-        raise ConfigError("max_memory_bytes", max_memory_bytes, "a number of bytes above 0")
-    if max_memory_bytes is not None and background_build:
-        raise ConfigError("max_memory_bytes and background_build", (max_memory_bytes, background_build), "one of them")
+    flags["init_images"] = init_images
+    _check_options(flags, max_memory_bytes)
     store = Store.open(home, extra_stores)
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
-    holders = pool.holders
-    for holder in holders.values():
+    for holder in pool.holders.values():
         holder.check_hashes(hash_files=store.hash_files)
     tracker.check()
     families = {bundle.name: Family.open(bundle) for bundle in _states_first(pool)}
-    source = EngineSource(holders, store, wanted)
+    source = EngineSource(pool.holders, store, wanted)
     own = {name: engine_names(family.bundle) for name, family in families.items()}
     routers = [call.engine for call in _router_calls(pool)]
     names = list(dict.fromkeys([*(name for each in own.values() for name in each), *routers]))
@@ -121,17 +115,19 @@ def open_resources(
         source = choose_start(source, names, tracker)
     elif build:
         source.build([name for bundle, each in source.by_bundle(names) for name in names_to_build(bundle, each, wanted)], tracker)
-    sizes = {name: find_sizes(source, family.bundle, own[name]) for name, family in families.items()}
-    every = [*(name for key, each in own.items() for name in names_of_sizes(families[key].bundle, sizes[key], each)), *routers]
-    twins = find_twins(holders, every, source.setup) if len(holders) > 1 else {}
-    families = {name: family.with_sizes(sizes[name], twins) for name, family in families.items()}
-    costs = source.costs(every)
+    if init_images and (build or background_build):
+        build_image_encoders(families, source, tracker)
+    families, every = _with_engines(families, own, source)
+    if init_images:
+        check_image_encoders(families.values(), _describe_setup(source, names))
+    costs = source.costs([*every, *routers])
     engines = EngineSet(source.open, None if max_memory_bytes is None else _limit_memory(source, costs, max_memory_bytes))
     quality = _open_quality(pool, engines)
     calls = tuple(_router_calls(pool)) if quality.engines else ()
     assumes = describe_assumption(source.setup.condition(), (cost.condition for cost in costs.values()))
     if assumes is not None:
         _log.warning("%s", assumes)
+    twins = next((family.twins for family in families.values()), {})
     upgraded = [name for name in names if name not in twins and EngineName.parse(name).family in families]
     return Resources(
         families=families,
@@ -142,6 +138,7 @@ def open_resources(
         costs=CostModel(costs, clock, routing_ms=sum(costs[call.engine].call.median_ms for call in calls)),
         quality=quality,
         router_calls=calls,
+        init_images=init_images,
         states_source=_states_source(families, twins) if quality.needs_states else None,
         clock=clock,
         setup=_describe_setup(source, names),
@@ -151,6 +148,33 @@ def open_resources(
         versions={"costroute-rt": read_version(), **_versions(source.setup, wanted), "numpy": np.__version__},
         upgrade=start_upgrade(source, wanted, upgraded) if source.setup != wanted and upgraded else None,
     )
+
+
+def _check_options(flags: Mapping[str, object], max_memory_bytes: int | None) -> None:
+    """Raises ConfigError for options that are wrong, or exclude each other."""
+    for name, flag in flags.items():
+        check_flag(name, flag)
+    if flags["build"] and flags["background_build"]:
+        raise ConfigError("build and background_build", (True, True), "one of them")
+    if max_memory_bytes is not None and check_whole("max_memory_bytes", max_memory_bytes) < 1:
+        raise ConfigError("max_memory_bytes", max_memory_bytes, "a number of bytes above 0")
+    if max_memory_bytes is not None and flags["background_build"]:
+        raise ConfigError("max_memory_bytes and background_build", (max_memory_bytes, True), "one of them")
+
+
+def _with_engines(
+    families: Mapping[str, Family], own: Mapping[str, Sequence[str]], source: EngineSource
+) -> tuple[dict[str, Family], list[str]]:
+    """The families with the sizes that engines were built for, and with the engines that they share; and the names of all engines.
+
+    own: names of the usual engines of each family.
+    """
+    sizes = {name: find_sizes(source, family.bundle, own[name]) for name, family in families.items()}
+    every = [name for key, family in families.items() for name in names_of_sizes(family.bundle, sizes[key], own[key])]
+    encoders = {name: find_image_encoders(family.bundle, sizes[name].sizes, source.is_ready) for name, family in families.items()}
+    every += [name for ready in encoders.values() for name in sorted(ready)]
+    twins = find_twins(source.bundles, every, source.setup) if len(families) > 1 else {}
+    return {name: family.with_sizes(sizes[name], twins).with_image_encoders(encoders[name]) for name, family in families.items()}, every
 
 
 def _states_first(pool: Pool) -> list[Bundle]:

@@ -193,7 +193,8 @@ def _parse(name: str) -> tuple[_Sampler, str]:
         rest = words.removeprefix(f"{spelled} ")
         if rest != words and rest in SCHEDULE_NAMES:
             return _BY_NAME[spelled], _SCHEDULES.get(rest, rest)
-    raise ConfigError("scheduler", name, _expected(words))
+    shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    raise ConfigError("scheduler", shown, _expected(words))
 
 
 def _expected(words: str) -> str:

@@ -59,6 +59,15 @@ def test_a_dry_run_in_words_names_files_candidates_and_room(models: Path, run: R
     assert done.stdout.endswith("out.bundle would be written: 0 B of weights linked, 3.3 MB copied\n")
 
 
+def test_int8_weights_are_candidates_of_their_own(models: Path, run: Run) -> None:
+    plain, other = (
+        json.loads(run("export", models / "lcm", "-o", "out.bundle", "--dry-run", "--json", *more).stdout) for more in ((), ("--int8",))
+    )
+    assert [(row["name"], row["denoiser"]) for row in other["pool"][2:]] == [("lcm-int8@4", "unet-int8"), ("lcm-int8@8", "unet-int8")]
+    assert other["pool"][:2] == plain["pool"]
+    assert 0 < other["written_bytes"] < plain["networks"]["unet"]["bytes"] / 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from costroute_rt import ConfigError, Runtime
+from costroute_rt import ConfigError, EngineError, Reason, Runtime
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.family.memory import RESERVE_BYTES, MemoryLimit
 from tests.pools import write_other_bundle, write_pool_of
@@ -149,6 +149,28 @@ def test_requests_of_several_threads_stay_within_the_limit(bundle: Bundle) -> No
     for thread in threads:
         thread.join(60)
     assert (failures, memory.most <= 70) == ([], True)
+
+
+def test_what_the_rest_of_the_process_takes_counts(bundle: Bundle) -> None:
+    device: FakeDevice
+    taken = 0
+
+    def used() -> int:
+        return BASE + taken + sum(SIZES[engine.name] for engine in device.engines.values() if not engine.is_closed)
+
+    limit = MemoryLimit(
+        max_bytes=BASE + RESERVE_BYTES + 200, base_bytes=BASE, size_of=SIZES.__getitem__, peak_of=SIZES.__getitem__, used=used
+    )
+    device = open_fake_runtime(bundle, preload=False, limit=limit)
+    device.runtime.generate(PROMPT, candidate="base@4", seed=1)
+    assert len(device.resources.engines.resident()) == 4
+    taken = RESERVE_BYTES + 130
+    device.runtime.generate(PROMPT, candidate="turbo@2", seed=1)  # what is left does for one engine at a time
+    assert len(device.resources.engines.resident()) <= 2
+    taken = RESERVE_BYTES + 190
+    with pytest.raises(EngineError, match="do not fit the limit") as caught:
+        device.runtime.generate(PROMPT, candidate="base@4", seed=1)
+    assert caught.value.reason is Reason.NO_MEMORY
 
 
 @pytest.mark.parametrize(

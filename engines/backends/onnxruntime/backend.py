@@ -22,6 +22,7 @@ from costroute_rt.engines.backends.half_precision import RULES, to_float16
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.backends.native_path import native_path
 from costroute_rt.engines.backends.onnxruntime.arena import NO_ROOM, is_no_room, limit_arena, shrink_arena
+from costroute_rt.engines.backends.onnxruntime.attention import use_multi_head_attention
 from costroute_rt.engines.backends.onnxruntime.providers import (
     DEVICE_TYPES,
     PROVIDERS,
@@ -35,12 +36,13 @@ from costroute_rt.engines.backends.onnxruntime.providers import (
 from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.bundle.manifest import TensorSpec
-from costroute_rt.engines.bundle.onnx_file import read_graph_spec
+from costroute_rt.engines.bundle.onnx_file import LARGEST_FILE_BYTES, read_graph_spec
 from costroute_rt.engines.bundle.onnx_model import fix_model_axes
 from costroute_rt.engines.machine import device
 from costroute_rt.engines.machine.fix import Fix
 from costroute_rt.engines.machine.installation import explain_import
 from costroute_rt.error import BackendError, ConfigError, EngineError, Reason
+from costroute_rt.regular_file import read_regular
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -119,8 +121,13 @@ class OnnxRuntimeBackend:
         for axis, length in spec.shapes:
             options.add_free_dimension_override_by_name(axis, length)
 
+        data = _with_own_attention(graph) if _is_host(spec) else None
+        if data is not None:
+            folder = native_path(graph.parent, Reason.CANNOT_BUILD)
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+
         def optimise() -> None:
-            self._session(graph, options, ["CPUExecutionProvider"], "the graph cannot be built", Reason.CANNOT_BUILD)
+            self._session(graph, options, ["CPUExecutionProvider"], "the graph cannot be built", Reason.CANNOT_BUILD, data)
 
         flag = getattr(options, "set_load_cancellation_flag", None)  # since ONNX Runtime 1.21
         run_polled(optimise, progress, what="ONNX Runtime", stop=None if flag is None else partial(flag, True))
@@ -149,13 +156,20 @@ class OnnxRuntimeBackend:
             _log.info("%s runs without a CUDA graph: %s", path.parent.name, error.problem)
             return self._session(path, options, _with_options(providers), problem, reason), False
 
-    def open_reference(self, graph: Path) -> OnnxRuntimeEngine:
-        """The graph as it is in the bundle, unoptimised, on the CPU."""
+    def open_reference(self, graph: Path, *, is_frugal: bool = False) -> OnnxRuntimeEngine:
+        """The graph as it is in the bundle, unoptimised, on the CPU.
+
+        is_frugal: what is not needed any more is given back at once, which takes more time; there is no limit of memory then.
+        """
         options = self._session_options(BuildSpec(threads=None))
         options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        limit_arena(self._ort, options)
+        options.execution_order = self._ort.ExecutionOrder.PRIORITY_BASED  # a weight is cast to float32 when it is needed, not at the start
+        if is_frugal:
+            options.enable_cpu_mem_arena = False
+        else:
+            limit_arena(self._ort, options)
         session = self._session(graph, options, ["CPUExecutionProvider"], "the reference graph cannot be opened", Reason.CANNOT_BUILD)
-        return OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None, shrinks_arena=True)
+        return OnnxRuntimeEngine(self._ort, session, "cpu", graph.parent, 0, None, shrinks_arena=not is_frugal)
 
     def _session_options(self, spec: BuildSpec) -> SessionOptions:
         options = self._ort.SessionOptions()
@@ -188,11 +202,18 @@ class OnnxRuntimeBackend:
         return list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
 
     def _session(
-        self, path: Path, options: SessionOptions, providers: Sequence[Provider], problem: str, reason: Reason
+        self,
+        path: Path,
+        options: SessionOptions,
+        providers: Sequence[Provider],
+        problem: str,
+        reason: Reason,
+        data: bytes | None = None,
     ) -> InferenceSession:
-        name = native_path(path, reason)
+        """data: instead of what the file holds."""
+        source = native_path(path, reason) if data is None else data
         try:
-            return self._ort.InferenceSession(name, options, providers=providers, enable_fallback=0)
+            return self._ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
             if is_no_room(error):
                 raise EngineError(f"{problem}: {NO_ROOM}", reason=Reason.NO_MEMORY, path=path) from error
@@ -332,6 +353,14 @@ def _with_options(providers: Sequence[str], **more: str) -> list[Provider]:
     memory = int(_MEMORY_SHARE * device.gpu_memory_bytes())
     limit = {"gpu_mem_limit": str(memory)} if memory else {}
     return [(name, {**_CUDA_OPTIONS, **limit, **more}) if name == PROVIDERS["cuda"] else name for name in providers]
+
+
+def _with_own_attention(graph: Path) -> bytes | None:
+    """The graph with ONNX Runtime's own attention; None if it has no attention, or is not what ONNX Runtime will open either."""
+    try:
+        return use_multi_head_attention(read_regular(graph, LARGEST_FILE_BYTES))
+    except (OSError, ValueError):
+        return None  # opening it reports the reason
 
 
 def _is_static(path: Path) -> bool:

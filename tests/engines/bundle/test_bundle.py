@@ -147,6 +147,12 @@ def _set(value: Any, *keys: str | int) -> Edit:
     return edit
 
 
+def _gate(**changes: Any) -> Edit:
+    """A gate of the component `turbo` that was passed, but for the changes."""
+    passed = {"reference": "base", "latent_psnr_db": 50.0, "ssim": 0.99, "images": 2, "height": 64, "width": 64, "num_inference_steps": 4}
+    return _set({"turbo": {**passed, "min_latent_psnr_db": 25.0, "min_ssim": 0.85, **changes}}, "quality_gates")
+
+
 STEP, TURBO = (("graphs", f"{folder}/step.onnx", "inputs") for folder in ("unet", "unet_turbo"))
 CONDITION, IDS = ("graphs", "unet/condition.onnx", "inputs"), ("graphs", "text_encoder/model.onnx", "inputs", "input_ids")
 STATES = (*CONDITION, "text_encoder.last_hidden_state")
@@ -193,6 +199,8 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set(10**13, *TOKENIZER, "max_length"), "65536 or less"),
     (_set(16, *TOKENIZER, "drop"), "drop is 16: expected less than max_length"),
     (_set("middle", *TOKENIZER, "pad_side"), "expected right or left"),
+    (_set(["batch", 3, "height", "width"], "graphs", "vae/encoder.onnx", "outputs", "latent", "shape"), "latent has 3 channels"),
+    (_set("float32", "graphs", "vae/encoder.onnx", "inputs", "pixels", "dtype"), "encoder.onnx inputs: pixels is float32"),
     (_set("A1111", *TOKENIZER, "prompt_syntax"), "prompt_syntax is 'A1111': expected none or a1111"),
     (_set(None, *TOKENIZER, "prompt_syntax"), "expected text"),
     (
@@ -208,6 +216,11 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set(["unet/none.safetensors"], "components", "base", "weights"), "not among its files"),
     (_set("model.safetensors", "components", "base", "weights"), "expected a list"),
     (_set(1 << 30, "components", "base", "weights_bytes"), r"components\.base\.weights_bytes is 1073741824: expected .* or less"),
+    (_gate(ssim="high"), "quality_gates.turbo.ssim is 'high': expected a number"),
+    (_gate(ssim=0.1), "turbo must not be used: its images differ from those of base"),
+    (_gate(reference="vea"), "names 'vea', which is not a component"),
+    (_gate(psnr=1.0), "quality_gates.turbo.psnr is not known"),
+    (_set({"turbo": {}}, "quality_gates"), "manifest has no quality_gates.turbo.reference"),
     (_set("int4", "components", "base", "weight_precision"), "expected float or int8"),
     (_set("some", "components", "base", "guidance"), "expected none or classifier_free or embedded"),
     (_set("any", "negative_prompt"), "expected empty_text or zeros"),

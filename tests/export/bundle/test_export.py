@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import BundleError, CancelledError, ConfigError, OutputError, Reason
 from costroute_rt.export.bundle.event import ExportEvent
 from costroute_rt.export.bundle.export import ExportReport, export_model
 from costroute_rt.export.bundle.options import ExportOptions
 from costroute_rt.export.bundle.work import work_folder
 from costroute_rt.export.checkpoint.source.network import Source
+from costroute_rt.family.calls import candidate_calls, read_pool
 from tests.export.bundle.tiny_source import TOKENS, make_graphs, write_source
 from tests.export.small_checkpoint import needs_export
 
@@ -249,3 +251,21 @@ def test_wrong_options_and_incomplete_sources_are_refused_before_any_work(source
     with pytest.raises(BundleError, match="it has no vae, which Stable Diffusion"):
         export(replace(source, networks={name: each for name, each in source.networks.items() if name != "vae"}), target)
     assert not target.parent.exists()
+
+
+def test_candidates_whose_guidance_ends_early_have_both_step_graphs(source: Source, target: Path) -> None:
+    export(source, target, steps=(10,), guidance_ends=(0.5, 1.0))
+    bundle = Bundle.open(target)
+    assert [row["name"] for row in bundle.pool] == ["fox-v1-g50@10", "fox-v1@10"]
+    early, whole = read_pool(bundle)
+    times = {
+        name.graph: call.times for call in candidate_calls(bundle, early) if (name := EngineName.parse(call.engine)).component == "unet"
+    }
+    assert {use: times[use] for use in ("step", "guided_step")} == {"step": 5, "guided_step": 5}
+    assert [call.times for call in candidate_calls(bundle, whole) if call.engine.endswith("/guided_step")] == [10]
+
+
+@pytest.mark.parametrize("options", [{"guidance_ends": (0.0,)}, {"guidance_ends": (1.5,)}, {"guidance_rescale": 2.0}])
+def test_impossible_guidance_is_refused(source: Source, target: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        export(source, target, **options)

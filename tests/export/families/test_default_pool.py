@@ -153,3 +153,16 @@ def test_what_cannot_be_used_is_refused() -> None:
         plan(make_source("mine"), steps=(1001,))
     with pytest.raises(ConfigError, match="family is 'flux': expected one of sd1, sd2, sdxl"):
         find_family("flux")
+
+
+def test_guidance_may_end_early_in_candidates_of_their_own() -> None:
+    pool = plan(make_source("mine"), steps=(20,), guidance_ends=(1.0, 0.6), guidance_rescale=0.7)
+    rows = {row["name"]: row for row in pool.rows}
+    assert list(rows) == ["mine-g60@20", "mine@20"]
+    assert rows["mine-g60@20"]["guidance_end"] == 0.6
+    assert "guidance_end" not in rows["mine@20"]
+    assert {row["guidance_rescale"] for row in pool.rows} == {0.7}
+    means = [pool.quality["candidates"][name]["mean"] for name in rows]
+    assert means[0] < means[1]
+    with pytest.raises(ConfigError, match="models run without guidance"):
+        plan(make_source("sd_xl_turbo_1.0_fp16"), guidance_ends=(0.5,))

@@ -85,12 +85,14 @@ def denoise(unet: Any, sample: Any, texts: Feeds, rows: list[int]) -> Any:
 
 @pytest.mark.parametrize("kind", ["sd15", "sd2", "lcm", "sdxl"])
 def test_steps_of_a_denoiser_follow_diffusers(kind: str, tmp_path: Path) -> None:
+    import torch
     from diffusers import UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
     forms = {"sd2": {"dtype": "BF16"}, "sdxl": {"shards": 2}, "lcm": {"dtype": "F32"}}
     source = write(kind, tmp_path, **forms.get(kind, {}))
     folder, uses = source.path / "unet", ["condition", "step" if kind == "lcm" else "guided_step"]
-    graphs = make_graphs(source, "unet", uses)
+    graphs = make_graphs(source, "unet", uses, rescales=kind == "sd2")
     unet = UNet2DConditionModel.from_pretrained(folder)
     rng, (scale, _, guidance, p, q, a, b, c, s) = np.random.default_rng(0), ROW
     for images, height, width, tokens in SHAPES:
@@ -98,9 +100,12 @@ def test_steps_of_a_denoiser_follow_diffusers(kind: str, tmp_path: Path) -> None
         texts = make_texts(source, 1 if kind == "lcm" else 2, tokens)
         conditions = run(graphs["condition"], folder, texts)
         feeds = {"latent": latent, "denoised_before": before, "noise": noise, "row": np.array(ROW, dtype="f4")}
+        feeds |= {"guidance_rescale": np.array([0.7], dtype="f4")} if kind == "sd2" else {}
         found = run(graphs[uses[1]], folder, feeds | texts | conditions)
         outputs = [denoise(unet, scale * latent, texts, [row] * images) for row in range(1 if kind == "lcm" else 2)]
         model = outputs[0] if kind == "lcm" else outputs[0] + guidance * (outputs[1] - outputs[0])
+        if kind == "sd2":
+            model = rescale_noise_cfg(torch.from_numpy(model), torch.from_numpy(outputs[1]), guidance_rescale=0.7).numpy()
         denoised = p * latent + q * model
         for name, wanted in {"denoised": denoised, "next_latent": a * latent + b * denoised + c * before + s * noise}.items():
             assert np.abs(found[name] - wanted).max() < 1e-4 * wanted.std(), (name, height, width)

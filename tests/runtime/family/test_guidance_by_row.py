@@ -152,3 +152,13 @@ def test_costs_and_progress_follow_the_rows(runtimes: tuple[Runtime, Runtime]) -
 def test_a_manifest_with_impossible_guidance_is_refused(tiny_bundle: Path, tmp_path: Path, settings: dict[str, Any], problem: str) -> None:
     with pytest.raises(BundleError, match=problem):
         with_guidance(tiny_bundle, tmp_path / "bundle", **settings)
+
+
+def test_a_limit_on_memory_makes_the_same_image(runtimes: tuple[Runtime, Runtime]) -> None:
+    """With a limit, engines are looked up again before each row."""
+    opened = runtimes[0]
+    bundle, store = opened._resources.main_family.bundle, opened._resources.store
+    with Runtime.open(bundle.root, home=store, threads=1, max_memory_bytes=1 << 36) as limited:
+        assert limited._resources.engines.lease().is_limited
+        images = [each.generate(PROMPT, candidate=NAME, seed=3).pixels for each in (opened, limited)]
+    np.testing.assert_array_equal(*images)
