@@ -97,7 +97,7 @@ def open_model(model: Model, folder: Path) -> Iterator[tuple[Runtime, Peer]]:
     log(f"{model.name}: exporting")
     bundle = _export(model, checkpoint, folder / "bundles" / model.name, lora, word, tiny)
     log(f"{model.name}: building")
-    with Runtime.open(bundle, home=folder / "home", build=True, precision="float32", threads=1) as runtime:
+    with Runtime.open(bundle, home=folder / "home", build=True, precision="float32", threads=1, init_images=True) as runtime:
         yield runtime, Peer(model, checkpoint, lora=lora, word=word, tiny=tiny)
 
 

@@ -123,6 +123,7 @@ def all_cases() -> Iterator[Case]:
             yield from _scheduled(model, tuple(each for each in COMMON if each.name in FEW_STEPS))
         yield from (Case(model=model, steps=4, size=size) for size in ((96, 192), (192, 128), (64, 64)))
         yield from _prompted(model)
+        yield from _from_images(model)
         if model.has_extras:
             yield Case(model=model, steps=4, what="textual inversion", prompt=Prompt(text=f"a {WORD} fox"))
             pieces = (("a ", 1.0), (WORD, 1.3), (" fox", 1.0))

@@ -55,6 +55,14 @@ class Ancestral2S:
     def scale_model_input(self, sample: Any, timestep: Any) -> Any:
         return sample / math.hypot(self._calls[self._row][1], 1)
 
+    def set_begin_index(self, begin_index: int) -> None:
+        """Begin at a later row, as runs from images do."""
+        self._row = begin_index
+
+    def add_noise(self, original_samples: Any, noise: Any, timesteps: Any) -> Any:
+        """An image at the noise level of the next row."""
+        return original_samples + noise * self._calls[self._row][1]
+
     def step(self, model_output: Any, timestep: Any, sample: Any, return_dict: bool = True, **_: Any) -> Any:
         index, level = self._calls[self._row]
         now, after = self._levels[index : index + 2]
