@@ -67,7 +67,7 @@ def report_lines(found: Sequence[Comparison], facts: dict[str, Any], seconds: fl
         ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
         facts["command"],
         "difference: the largest of a pixel, in 1/255, of which 2 are allowed; spread: standard deviation of diffusers' image;",
-        "change: its mean difference from the first image of the model at that size",
+        "change: its mean difference from the first image of the model at that size with as many steps",
         "",
         *align_columns(rows),
         "",

@@ -21,6 +21,8 @@ from costroute_rt import ConfigError, Runtime
 
 Pixels = npt.NDArray[np.uint8]
 SEED = 11
+Firsts = dict[tuple[int, int, int], Pixels]
+"""diffusers' first image of a model by height, width and number of steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Comparison:
     spread: float = 0.0
     """Standard deviation of diffusers' image, in 1/255."""
     change: float | None = None
-    """Mean difference from diffusers' first image of the model at that size, in 1/255; None for the first one."""
+    """Mean difference from diffusers' first image of the model at that size with as many steps, in 1/255; None for the first one."""
     saturated: float = 0.0
     """Share of its values that are 0 or 255."""
     not_run: str | None = None
@@ -71,7 +73,7 @@ def compare_all(cases: Sequence[Case], folder: Path) -> Iterator[Comparison]:
         left = list(group)
         try:
             with open_model(model, folder) as (runtime, peer):
-                firsts: dict[tuple[int, int], Pixels] = {}
+                firsts: Firsts = {}
                 log(f"{model.name}: comparing")
                 while left:
                     yield compare(left.pop(0), runtime, peer, firsts)
@@ -117,8 +119,8 @@ def _export(model: Model, checkpoint: Path, bundle: Path, lora: Path | None, wor
 SIZES = ((128, 128), (96, 192), (192, 128), (64, 64))
 
 
-def compare(case: Case, runtime: Runtime, peer: Peer, firsts: dict[tuple[int, int], Pixels]) -> Comparison:
-    """Both images of one case; firsts: diffusers' first image of each size."""
+def compare(case: Case, runtime: Runtime, peer: Peer, firsts: Firsts) -> Comparison:
+    """Both images of one case; firsts: those to compare with, which grow."""
     ignored = explain_refusal(case)
     if ignored is not None:
         return Comparison(case=case, not_run=f"{ignored}; {_answer(case, runtime)}")
@@ -133,7 +135,7 @@ def compare(case: Case, runtime: Runtime, peer: Peer, firsts: dict[tuple[int, in
     except Exception as error:
         return Comparison(case=case, error=f"diffusers: {first_line(error)}")
     largest = int(np.abs(ours.astype(int) - theirs.astype(int)).max())
-    first = firsts.setdefault(case.size, theirs)
+    first = firsts.setdefault((*case.size, case.steps), theirs)
     change = None if first is theirs else float(np.abs(first.astype(int) - theirs.astype(int)).mean())
     saturated = float(np.isin(theirs, (0, 255)).mean())
     return Comparison(case=case, largest=largest, spread=float(theirs.std()), change=change, saturated=saturated)

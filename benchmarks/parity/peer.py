@@ -41,9 +41,7 @@ class Peer:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32, local_files_only=True)
         pipeline.set_progress_bar_config(disable=True)
         if lora is not None:
-            pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
-            pipeline.fuse_lora(lora_scale=LORA_SCALE)
-            pipeline.unload_lora_weights()
+            _fuse(pipeline, lora)
         if word is not None:
             _load_word(pipeline, model, word)
         self._own, self._vae = pipeline, pipeline.vae
@@ -108,6 +106,17 @@ class Peer:
 def _converted(pipeline: Any, text: str) -> str:
     """The text with all tokens of a learned word."""
     return str(pipeline.maybe_convert_prompt(text, pipeline.tokenizer)) if hasattr(pipeline, "maybe_convert_prompt") else text
+
+
+def _fuse(pipeline: Any, lora: Path) -> None:
+    """Fuse a LoRA; raises ValueError if it leaves the denoiser or a text encoder as it was, which would prove nothing."""
+    networks = [pipeline.unet, pipeline.text_encoder, *([pipeline.text_encoder_2] if hasattr(pipeline, "text_encoder_2") else [])]
+    before = [float(sum(each.abs().sum() for each in network.parameters())) for network in networks]
+    pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
+    pipeline.fuse_lora(lora_scale=LORA_SCALE)
+    pipeline.unload_lora_weights()
+    if any(float(sum(each.abs().sum() for each in network.parameters())) == sum_ for network, sum_ in zip(networks, before, strict=True)):
+        raise ValueError(f"{lora.name} changes nothing")
 
 
 def _load_word(pipeline: Any, model: Model, path: Path) -> None:
