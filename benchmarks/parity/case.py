@@ -83,7 +83,13 @@ class Case:
         """What the row of the table says."""
         skip = "diffusers' clip_skip leaves the negative prompt whole: compared with AUTOMATIC1111's rule" if self.model.clip_skip else ""
         paste = "the image's own pixels outside the mask, in both" if self.has_mask else ""
-        return ", ".join(filter(None, (self.scheduler.note, skip, paste)))
+        is_between = self.has_mask and self.scheduler.name.startswith("DPM++ SDE")
+        middle = (
+            "diffusers puts the image back with the next step's noise in the middle of a step: with that of the middle"
+            if is_between
+            else ""
+        )
+        return ", ".join(filter(None, (self.scheduler.note, skip, paste, middle)))
 
     @property
     def has_image(self) -> bool:

@@ -213,14 +213,21 @@ def _noise_of(pipeline: Any, noise: NoiseStream, start: Any) -> Iterator[None]:
 
 
 def _follow(scheduler: Any, path: BrownianPath) -> None:
-    """Give the scheduler a path in place of the tree that it makes when its timesteps are set."""
-    original = scheduler.set_timesteps
+    """Give the scheduler a path in place of the tree that it makes when its timesteps are set.
+
+    Images that are put back between the two calls of a step get the noise of the latent there, not that of the next step.
+    """
+    set_original, add_original = scheduler.set_timesteps, scheduler.add_noise
 
     def set_timesteps(*args: Any, **settings: Any) -> None:
-        original(*args, **settings)
+        set_original(*args, **settings)
         scheduler.noise_sampler = path
 
-    scheduler.set_timesteps = set_timesteps
+    def add_noise(image: Any, noise: Any, timesteps: Any) -> Any:
+        middle = scheduler.mid_point_sigma
+        return add_original(image, noise, timesteps) if middle is None else image + noise * middle
+
+    scheduler.set_timesteps, scheduler.add_noise = set_timesteps, add_noise
 
 
 @contextmanager
