@@ -160,12 +160,14 @@ def _make_scheduler(case: Case) -> Any:
 
 
 def explain_refusal(case: Case) -> str | None:
-    """Why diffusers does not run this case either, if its class ignores zero terminal SNR; None if it runs it."""
+    """Why diffusers cannot run this case, if a class of it ignores a setting of the model; None if it can."""
     import diffusers
 
     settings = _settings(case)
     if not case.model.scheduler.get("rescale_betas_zero_snr"):
         return None
+    if case.has_image and case.model.guidance_rescale:
+        return "diffusers' pipelines for images and masks have no guidance_rescale"
     if "_class_name" not in settings:
         return "diffusers has no such scheduler"
     name = settings["_class_name"]
