@@ -36,6 +36,7 @@ from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.engine_source import EngineSource, choose_start, find_sizes, names_of_sizes
 from costroute_rt.family.family import Family
 from costroute_rt.family.image_encoders import build_image_encoders, check_image_encoders, find_image_encoders
+from costroute_rt.family.left_out import leave_out_quarantined
 from costroute_rt.family.memory import MemoryLimit, estimate_bytes
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Builders, Upgrade
@@ -100,6 +101,7 @@ def open_resources(
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
+    pool = leave_out_quarantined(pool, store, wanted)
     for holder in pool.holders.values():
         holder.check_hashes(hash_files=store.hash_files)
     tracker.check()

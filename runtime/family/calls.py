@@ -161,7 +161,7 @@ def _encoder_outputs(bundle: Bundle) -> dict[str, set[str]]:
 def _candidate(bundle: Bundle, row: Mapping[str, Any]) -> Candidate:
     step = bundle.components[row["denoiser"]].step_graph(row["guidance_scale"])
     names = ["name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder"]
-    names += [name for name in (*GUIDANCE_DEFAULTS, "guidance_scale_last") if name in row]
+    names += [name for name in GUIDANCE_DEFAULTS if name in row]
     return Candidate(family=bundle.name, is_guided=step == "guided_step", **{name: row[name] for name in names})
 
 

@@ -85,7 +85,7 @@ class MemoryLimit:
         return sum(map(self.size_of, resident)) + self.peak_of(name) + extra_bytes <= self.budget_bytes
 
     def is_short(self, name: str, extra_bytes: int = 0) -> bool:
-        """Whether loading an engine would exceed the limit, by what the process really has now."""
+        """Whether loading an engine, and what is needed beside it, would exceed the limit, by what the process really has now."""
         used = self.used()
         return used is not None and used + self.peak_of(name) + extra_bytes > self.max_bytes
 

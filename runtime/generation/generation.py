@@ -454,8 +454,7 @@ class Generation:
 
 def _guidance_settings(candidate: Candidate) -> dict[str, float]:
     """The settings of guidance by row that differ from their defaults."""
-    defaults = {**GUIDANCE_DEFAULTS, "guidance_scale_last": None}
-    return {name: getattr(candidate, name) for name, usual in defaults.items() if getattr(candidate, name) != usual}
+    return {name: getattr(candidate, name) for name, usual in GUIDANCE_DEFAULTS.items() if getattr(candidate, name) != usual}
 
 
 def draw_preview(latent: npt.NDArray[np.float32], spec: PreviewSpec, height: int, width: int) -> Image:

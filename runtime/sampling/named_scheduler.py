@@ -180,7 +180,7 @@ def _flow_kind(name: str, kind: str) -> str:
         return kind
     found = "flow_match_euler" if kind == "euler" else f"flow_{kind}"
     if found not in KINDS:
-        raise ConfigError("scheduler", name, "Euler, DPM++ 2M, 2M SDE, 3M or 3M SDE, or UniPC: the model is a flow model")
+        raise ConfigError("scheduler", name, "Euler, Heun, DPM++ 2M, 2M SDE, 3M or 3M SDE, or UniPC: the model is a flow model")
     return found
 
 

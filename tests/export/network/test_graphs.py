@@ -83,7 +83,7 @@ def denoise(unet: Any, sample: Any, texts: Feeds, rows: list[int]) -> Any:
         return unet(torch.from_numpy(sample), ROW[1], states, **more).sample.numpy()
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sd2", "lcm", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd2", "lcm", "sdxl"])  # the denoiser of sd15 is that of lcm without its scale
 def test_steps_of_a_denoiser_follow_diffusers(kind: str, tmp_path: Path) -> None:
     import torch
     from diffusers import UNet2DConditionModel
@@ -114,7 +114,7 @@ def test_steps_of_a_denoiser_follow_diffusers(kind: str, tmp_path: Path) -> None
     assert len(conditions) == len(attention) + (kind == "sdxl"), "keys and values of attention to the text; SDXL's sizes and pooled text"
 
 
-@pytest.mark.parametrize(("kind", "clip_skip"), [("sd15", 0), ("sd15", 1), ("sdxl", 0)])
+@pytest.mark.parametrize(("kind", "clip_skip"), [("sd15", 1), ("sdxl", 0)])
 def test_text_encoders_follow_transformers(kind: str, clip_skip: int, tmp_path: Path) -> None:
     import torch
     import transformers

@@ -13,6 +13,7 @@ from costroute_rt.sampling.named_scheduler import NAMES, named_scheduler
 from costroute_rt.sampling.replacement import REPLACEMENTS
 from costroute_rt.sampling.scheduler import build_table
 from costroute_rt.sampling.scheduler_config import KINDS
+from costroute_rt.sampling.tables import Tables
 
 SDXL = from_diffusers({
     "_class_name": "EulerDiscreteScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
@@ -81,6 +82,12 @@ def test_a_schedule_spans_all_noise_levels_of_the_model() -> None:
     assert build_table(named_scheduler("Euler", PLAIN).config, 20).noise_levels[0] < whole[0] * 0.95
 
 
+@pytest.mark.parametrize("name", ["Euler", "Euler Uniform", "Euler a Karras", "Heun", "DPM++ 2M Karras", "DPM++ SDE Exponential", "UniPC"])
+def test_a_single_step_starts_at_the_highest_noise_level(name: str) -> None:
+    tables = Tables({"own": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}})
+    assert tables.table("own", 1, 1024, instead=name).timestep.tolist() == pytest.approx([999])
+
+
 @pytest.mark.parametrize("name", [*NAMES, *SUPPORTED, *REPLACEMENTS, *KINDS])
 def test_every_known_name_builds_a_table(name: str) -> None:
     base = FLUX if "flow" in name.lower() else PLAIN
@@ -122,6 +129,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str, problem: str) ->
 def test_a_scheduler_that_cannot_run_the_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="the model is a flow model"):
         named_scheduler("Euler a", FLUX)
+    assert named_scheduler("Heun", FLUX).config.title == "flow_heun"
     with pytest.raises(ConfigError, match="rescale_betas_zero_snr"):
         named_scheduler("Heun", SDXL)
     with pytest.raises(ConfigError, match=r"shift_terminal is 0\.02: expected 0 for flow_unipc"):
