@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="costroute-rt-") if args.folder is None else nullcontext(str(args.folder)) as folder:
         for comparison in compare_all(cases, Path(folder)):
             found.append(comparison)
-            if not comparison.is_good:
-                log(f"  {comparison.case.name}: {comparison.verdict} {comparison.largest} {comparison.note}")
+            log(f"  {comparison.case.name}: {' '.join(filter(None, (comparison.verdict, comparison.note)))}")
             if args.json:
                 print(json_line(comparison, facts), flush=True)
     if not args.json:
@@ -68,7 +67,7 @@ def report_lines(found: Sequence[Comparison], facts: dict[str, Any], seconds: fl
         ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
         facts["command"],
         "difference: the largest of a pixel, in 1/255, of which 2 are allowed; spread: standard deviation of diffusers' image;",
-        "change: its mean difference from the first image of the model at that size",
+        "change: its mean difference from the first image of the model at that size with as many steps",
         "",
         *align_columns(rows),
         "",

@@ -15,12 +15,14 @@ import numpy.typing as npt
 from benchmarks.parity.case import Case, draw_image, draw_mask
 from benchmarks.parity.checkpoint import LORA_SCALE, WORD, write_checkpoint, write_lora, write_tiny_decoder, write_word
 from benchmarks.parity.model import Model
-from benchmarks.parity.peer import Peer
+from benchmarks.parity.peer import Peer, explain_refusal
 from benchmarks.scenario import log
-from costroute_rt import Runtime
+from costroute_rt import ConfigError, Runtime
 
 Pixels = npt.NDArray[np.uint8]
 SEED = 11
+Firsts = dict[tuple[int, int, int], Pixels]
+"""diffusers' first image of a model by height, width and number of steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Comparison:
     spread: float = 0.0
     """Standard deviation of diffusers' image, in 1/255."""
     change: float | None = None
-    """Mean difference from diffusers' first image of the model at that size, in 1/255; None for the first one."""
+    """Mean difference from diffusers' first image of the model at that size with as many steps, in 1/255; None for the first one."""
     saturated: float = 0.0
     """Share of its values that are 0 or 255."""
     not_run: str | None = None
@@ -62,7 +64,7 @@ class Comparison:
         telling = (
             "" if self.error or self.not_run or self.is_telling else f"the image has no contrast: {100 * self.saturated:.0f} % saturated"
         )
-        return ", ".join(filter(None, (self.error, self.not_run, telling, self.case.scheduler.note)))
+        return ", ".join(filter(None, (self.error, self.not_run, telling, self.case.note)))
 
 
 def compare_all(cases: Sequence[Case], folder: Path) -> Iterator[Comparison]:
@@ -71,7 +73,7 @@ def compare_all(cases: Sequence[Case], folder: Path) -> Iterator[Comparison]:
         left = list(group)
         try:
             with open_model(model, folder) as (runtime, peer):
-                firsts: dict[tuple[int, int], Pixels] = {}
+                firsts: Firsts = {}
                 log(f"{model.name}: comparing")
                 while left:
                     yield compare(left.pop(0), runtime, peer, firsts)
@@ -97,7 +99,7 @@ def open_model(model: Model, folder: Path) -> Iterator[tuple[Runtime, Peer]]:
     log(f"{model.name}: exporting")
     bundle = _export(model, checkpoint, folder / "bundles" / model.name, lora, word, tiny)
     log(f"{model.name}: building")
-    with Runtime.open(bundle, home=folder / "home", build=True, precision="float32") as runtime:
+    with Runtime.open(bundle, home=folder / "home", build=True, precision="float32", threads=1, init_images=True) as runtime:
         yield runtime, Peer(model, checkpoint, lora=lora, word=word, tiny=tiny)
 
 
@@ -117,8 +119,11 @@ def _export(model: Model, checkpoint: Path, bundle: Path, lora: Path | None, wor
 SIZES = ((128, 128), (96, 192), (192, 128), (64, 64))
 
 
-def compare(case: Case, runtime: Runtime, peer: Peer, firsts: dict[tuple[int, int], Pixels]) -> Comparison:
-    """Both images of one case; firsts: diffusers' first image of each size."""
+def compare(case: Case, runtime: Runtime, peer: Peer, firsts: Firsts) -> Comparison:
+    """Both images of one case; firsts: those to compare with, which grow."""
+    ignored = explain_refusal(case)
+    if ignored is not None:
+        return Comparison(case=case, not_run=f"{ignored}; {_answer(case, runtime)}")
     try:
         ours = _run(case, runtime)
     except Exception as error:
@@ -130,10 +135,19 @@ def compare(case: Case, runtime: Runtime, peer: Peer, firsts: dict[tuple[int, in
     except Exception as error:
         return Comparison(case=case, error=f"diffusers: {first_line(error)}")
     largest = int(np.abs(ours.astype(int) - theirs.astype(int)).max())
-    first = firsts.setdefault(case.size, theirs)
+    first = firsts.setdefault((*case.size, case.steps), theirs)
     change = None if first is theirs else float(np.abs(first.astype(int) - theirs.astype(int)).mean())
     saturated = float(np.isin(theirs, (0, 255)).mean())
     return Comparison(case=case, largest=largest, spread=float(theirs.std()), change=change, saturated=saturated)
+
+
+def _answer(case: Case, runtime: Runtime) -> str:
+    """What our runtime does where there is nothing to compare it with."""
+    try:
+        _run(case, runtime)
+    except ConfigError:
+        return "ours refuses it"
+    return "ours runs it"
 
 
 def _run(case: Case, runtime: Runtime) -> Pixels:

@@ -36,7 +36,7 @@ class Prompt:
 
 _NEGATIVE = "blurry, grey"
 PROMPTS: dict[str, Prompt] = {
-    "negative prompt": Prompt(negative=_NEGATIVE),
+    "negative prompt": Prompt(negative=_NEGATIVE, negative_pieces=((_NEGATIVE, 1.0),)),
     "weights": Prompt(
         text="a (red:1.4) fox in [the snow], (((oil))) painting (dark:0.5)",
         pieces=(
@@ -79,6 +79,19 @@ class Case:
     """Whether the tiny decoder decodes."""
 
     @property
+    def note(self) -> str:
+        """What the row of the table says."""
+        skip = "diffusers' clip_skip leaves the negative prompt whole: compared with AUTOMATIC1111's rule" if self.model.clip_skip else ""
+        paste = "the image's own pixels outside the mask, in both" if self.has_mask else ""
+        is_between = self.has_mask and self.scheduler.name.startswith("DPM++ SDE")
+        middle = (
+            "diffusers puts the image back with the next step's noise in the middle of a step: with that of the middle"
+            if is_between
+            else ""
+        )
+        return ", ".join(filter(None, (self.scheduler.note, skip, paste, middle)))
+
+    @property
     def has_image(self) -> bool:
         """Whether the run begins at an image."""
         return self.strength is not None
@@ -116,6 +129,7 @@ def all_cases() -> Iterator[Case]:
             yield from _scheduled(model, tuple(each for each in COMMON if each.name in FEW_STEPS))
         yield from (Case(model=model, steps=4, size=size) for size in ((96, 192), (192, 128), (64, 64)))
         yield from _prompted(model)
+        yield from _from_images(model)
         if model.has_extras:
             yield Case(model=model, steps=4, what="textual inversion", prompt=Prompt(text=f"a {WORD} fox"))
             pieces = (("a ", 1.0), (WORD, 1.3), (" fox", 1.0))

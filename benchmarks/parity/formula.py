@@ -55,6 +55,14 @@ class Ancestral2S:
     def scale_model_input(self, sample: Any, timestep: Any) -> Any:
         return sample / math.hypot(self._calls[self._row][1], 1)
 
+    def set_begin_index(self, begin_index: int) -> None:
+        """Begin at a later row, as runs from images do."""
+        self._row = begin_index
+
+    def add_noise(self, original_samples: Any, noise: Any, timesteps: Any) -> Any:
+        """An image at the noise level of the next row."""
+        return original_samples + noise * self._calls[self._row][1]
+
     def step(self, model_output: Any, timestep: Any, sample: Any, return_dict: bool = True, **_: Any) -> Any:
         index, level = self._calls[self._row]
         now, after = self._levels[index : index + 2]
@@ -97,6 +105,16 @@ class BrownianPath:
         found = share * self._first + math.sqrt(1 - share**2) * self._draw()
         self._first = None
         return found
+
+
+class FiniteUniPC:
+    """UniPC with `bh1`, whose last step to zero noise is infinity times 0 in diffusers: without that product, as with `bh2`."""
+
+    def multistep_uni_p_bh_update(self, *args: Any, **settings: Any) -> Any:
+        scheduler: Any = self
+        is_last = scheduler.step_index == len(scheduler.timesteps) - 1
+        scheduler.register_to_config(solver_type="bh2" if is_last else "bh1")
+        return super().multistep_uni_p_bh_update(*args, **settings)  # type: ignore[misc]
 
 
 def sde_third_order(scheduler: Any, model_outputs: list[Any], *, sample: Any, noise: Any) -> Any:

@@ -104,6 +104,11 @@ class Model:
         return _GUIDANCE[self.family] if self.is_guided else 1.0
 
     @property
+    def guidance_rescale(self) -> float:
+        """Of the candidates: 0.7 for models with zero terminal SNR, as their authors advise (Lin et al. 2024)."""
+        return 0.7 if self.is_guided and self.scheduler.get("rescale_betas_zero_snr") else 0.0
+
+    @property
     def unet(self) -> Settings:
         return _UNETS[self.family] | self.denoiser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 import warnings
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from benchmarks.parity.case import Case, draw_image, draw_mask
 from benchmarks.parity.checkpoint import LORA_SCALE, WORD
-from benchmarks.parity.formula import Ancestral2S, BrownianPath, sde_third_order
+from benchmarks.parity.formula import Ancestral2S, BrownianPath, FiniteUniPC, sde_third_order
 from benchmarks.parity.model import Model, Settings
 from benchmarks.parity.prompt_rule import encode_pair
 from costroute_rt.sampling.noise import NoiseStream
@@ -35,13 +36,12 @@ class Peer:
 
         diffusers.utils.logging.disable_progress_bar()
         diffusers.utils.logging.set_verbosity_error()
+        torch.set_num_threads(1)  # networks this small are slower with more
         self._model = model
         pipeline = diffusers.DiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32, local_files_only=True)
         pipeline.set_progress_bar_config(disable=True)
         if lora is not None:
-            pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
-            pipeline.fuse_lora(lora_scale=LORA_SCALE)
-            pipeline.unload_lora_weights()
+            _fuse(pipeline, lora)
         if word is not None:
             _load_word(pipeline, model, word)
         self._own, self._vae = pipeline, pipeline.vae
@@ -65,6 +65,8 @@ class Peer:
         arguments |= _image(case) if case.has_image else {"latents": start}
         if not case.has_image or case.has_mask:
             arguments |= {"height": case.size[0], "width": case.size[1]}
+        if self._model.guidance_rescale:
+            arguments["guidance_rescale"] = self._model.guidance_rescale
         if case.scheduler.eta is not None:
             arguments["eta"] = case.scheduler.eta
         with warnings.catch_warnings(), _noise_of(pipeline, noise, start):
@@ -89,12 +91,11 @@ class Peer:
     def _prompt(self, pipeline: Any, case: Case) -> Settings:
         """The texts as they are, or by AUTOMATIC1111's rule as embeddings; and what is left out of the last layers."""
         prompt, skip = case.prompt, self._model.clip_skip
-        if prompt.pieces is None:
-            found: Settings = {"prompt": prompt.text} | ({} if prompt.negative is None else {"negative_prompt": prompt.negative})
-            return found | ({"clip_skip": skip} if skip else {})
-        pieces = tuple((_converted(pipeline, text), weight) for text, weight in prompt.pieces)
+        if prompt.pieces is None and not skip:
+            return {"prompt": prompt.text} | ({} if prompt.negative is None else {"negative_prompt": prompt.negative})
+        pieces = tuple((_converted(pipeline, text), weight) for text, weight in prompt.pieces or ((prompt.text, 1.0),))
         positive, negative = encode_pair(pipeline, pieces, prompt.negative_pieces, clip_skip=skip)
-        found = {"prompt_embeds": positive.states}
+        found: Settings = {"prompt_embeds": positive.states}
         is_xl = self._model.family == "sdxl"
         found |= {"pooled_prompt_embeds": positive.pooled} if is_xl else {}
         if self._model.is_guided and not (is_xl and prompt.negative is None):  # where SDXL takes zeros
@@ -105,6 +106,17 @@ class Peer:
 def _converted(pipeline: Any, text: str) -> str:
     """The text with all tokens of a learned word."""
     return str(pipeline.maybe_convert_prompt(text, pipeline.tokenizer)) if hasattr(pipeline, "maybe_convert_prompt") else text
+
+
+def _fuse(pipeline: Any, lora: Path) -> None:
+    """Fuse a LoRA; raises ValueError if it leaves the denoiser or a text encoder as it was, which would prove nothing."""
+    networks = [pipeline.unet, pipeline.text_encoder, *([pipeline.text_encoder_2] if hasattr(pipeline, "text_encoder_2") else [])]
+    before = [float(sum(each.abs().sum() for each in network.parameters())) for network in networks]
+    pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
+    pipeline.fuse_lora(lora_scale=LORA_SCALE)
+    pipeline.unload_lora_weights()
+    if any(float(sum(each.abs().sum() for each in network.parameters())) == sum_ for network, sum_ in zip(networks, before, strict=True)):
+        raise ValueError(f"{lora.name} changes nothing")
 
 
 def _load_word(pipeline: Any, model: Model, path: Path) -> None:
@@ -142,7 +154,25 @@ def _make_scheduler(case: Case) -> Any:
     if settings.get("solver_order") == 3 and settings.get("algorithm_type") == "sde-dpmsolver++":
         corrected = {"multistep_dpm_solver_third_order_update": sde_third_order}
         scheduler_class = type(scheduler_class.__name__, (scheduler_class,), corrected)
+    if settings.get("solver_type") == "bh1":
+        scheduler_class = type(scheduler_class.__name__, (FiniteUniPC, scheduler_class), {})
     return scheduler_class.from_config(settings)
+
+
+def explain_refusal(case: Case) -> str | None:
+    """Why diffusers cannot run this case, if a class of it ignores a setting of the model; None if it can."""
+    import diffusers
+
+    settings = _settings(case)
+    if not case.model.scheduler.get("rescale_betas_zero_snr"):
+        return None
+    if case.has_image and case.model.guidance_rescale:
+        return "diffusers' pipelines for images and masks have no guidance_rescale"
+    if "_class_name" not in settings:
+        return "diffusers has no such scheduler"
+    name = settings["_class_name"]
+    parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
+    return None if "rescale_betas_zero_snr" in parameters else f"diffusers' {name} ignores zero terminal SNR"
 
 
 def _steps(case: Case, scheduler: Any) -> Settings:
@@ -176,12 +206,30 @@ def _noise_of(pipeline: Any, noise: NoiseStream, start: Any) -> Iterator[None]:
     if isinstance(scheduler, Ancestral2S):
         scheduler.draw = draw
     if type(scheduler).__name__ == "DPMSolverSDEScheduler":
-        scheduler.noise_sampler = BrownianPath(draw)
+        _follow(scheduler, BrownianPath(draw))
     with ExitStack() as stack:
         stack.enter_context(_replaced(_module_of(scheduler), draw))
         stack.enter_context(_replaced(sys.modules[type(pipeline).__module__], lambda *_, **__: start))
         stack.enter_context(_replaced(vae, lambda shape, **__: torch.zeros(shape)))
         yield
+
+
+def _follow(scheduler: Any, path: BrownianPath) -> None:
+    """Give the scheduler a path in place of the tree that it makes when its timesteps are set.
+
+    Images that are put back between the two calls of a step get the noise of the latent there, not that of the next step.
+    """
+    set_original, add_original = scheduler.set_timesteps, scheduler.add_noise
+
+    def set_timesteps(*args: Any, **settings: Any) -> None:
+        set_original(*args, **settings)
+        scheduler.noise_sampler = path
+
+    def add_noise(image: Any, noise: Any, timesteps: Any) -> Any:
+        middle = scheduler.mid_point_sigma
+        return add_original(image, noise, timesteps) if middle is None else image + noise * middle
+
+    scheduler.set_timesteps, scheduler.add_noise = set_timesteps, add_noise
 
 
 @contextmanager

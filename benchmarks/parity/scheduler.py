@@ -72,6 +72,7 @@ _BETA: Settings = _LINSPACE | {"use_beta_sigmas": True}
 _DPM, _SDE = "DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++"}
 _SDE_3: Settings = _SDE | {"solver_order": 3, "solver_type": "heun", "lower_order_final": False}
 _SIGN = "diffusers' third order of this solver has a wrong sign: compared with the corrected formula"
+_NOT_A_NUMBER = "order 2; diffusers' last step is not a number, 0 times infinity: taken as 0"
 _PATH = "diffusers' Brownian tree (torchsde) is replaced by a path through our noise"
 
 OWN = Scheduler(name="")
@@ -109,9 +110,9 @@ COMMON: tuple[Scheduler, ...] = (
     Scheduler(name="DPM++ 2S a Karras", theirs=_KARRAS, note="diffusers has no such scheduler: k-diffusion's formula around its denoiser"),
     Scheduler(name="DPM++ SDE", theirs=_of("DPMSolverSDE"), note=_PATH),
     Scheduler(name="DPM++ SDE Karras", theirs=_of("DPMSolverSDE", **_KARRAS), note=_PATH),
-    Scheduler(name="UniPC", theirs=_of("UniPCMultistep", solver_type="bh1"), note="order 2"),
+    Scheduler(name="UniPC", theirs=_of("UniPCMultistep", solver_type="bh1"), note=_NOT_A_NUMBER),
     Scheduler(name="uni_pc_bh2", theirs=_of("UniPCMultistep", solver_type="bh2"), note="order 2"),
-    Scheduler(name="UniPC Karras", theirs=_of("UniPCMultistep", solver_type="bh1", **_KARRAS), note="order 2"),
+    Scheduler(name="UniPC Karras", theirs=_of("UniPCMultistep", solver_type="bh1", **_KARRAS), note=_NOT_A_NUMBER),
     Scheduler(name="DDIM", theirs=_of("DDIM", clip_sample=False), eta=0.0),
     Scheduler(name="DDPM", theirs=_of("DDPM", clip_sample=False)),
     Scheduler(name="LCM", theirs=_of("LCM", clip_sample=False, original_inference_steps=50)),
