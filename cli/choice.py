@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from costroute_rt.cli.command import profile
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.bundle.bundle import Bundle
     from costroute_rt.engines.bundle.pool import Pool
-    from costroute_rt.request import RequestOptions
+    from costroute_rt.request import ImageLike, RequestOptions
     from costroute_rt.result import Result, StepEvent
     from costroute_rt.route import Route
     from costroute_rt.runtime import Runtime
@@ -48,7 +48,7 @@ class EngineChoice:
 
         return Setup.of(self.backend, self.provider, self.precision, self.threads, target=target, allow_fallback=self.allow_fallback)
 
-    def open_runtime(self, line: OpeningLine, *, build: bool = True, preload: bool = True) -> Runtime:
+    def open_runtime(self, line: OpeningLine, *, build: bool = True, preload: bool = True, init_images: bool = False) -> Runtime:
         """The runtime; what it assumes because of how its engines were measured is printed. line: shows how far the opening is."""
         from costroute_rt import Runtime
 
@@ -67,6 +67,7 @@ class EngineChoice:
                 allow_fallback=self.allow_fallback,
                 build=build,
                 preload=preload,
+                init_images=init_images,
                 progress=progress,
             )
         if runtime.assumes is not None:
@@ -97,6 +98,16 @@ class ImageChoice:
     width: int | None
     plain_prompt: bool
     scheduler: str | None = None
+    init_image: ImageLike | None = None
+    strength: float | None = None
+    mask: ImageLike | None = None
+
+    def with_images(self) -> ImageChoice:
+        """The same choices with the images read from their files, once for all; raises ConfigError."""
+        from costroute_rt.request import Request
+
+        checked = Request(prompt="a", init_image=self.init_image, strength=self.strength, mask=self.mask)
+        return replace(self, init_image=checked.init_image, mask=checked.mask)
 
     def options(self, seed: int | None = None) -> RequestOptions:
         """The same choices as the runtime takes them."""
@@ -104,6 +115,7 @@ class ImageChoice:
             "max_ms": self.max_ms, "or_fastest": self.or_fastest, "candidate": self.candidate, "lam": self.lam, "tolerance": self.tolerance,
             "count": self.count, "negative_prompt": self.negative_prompt, "height": self.height, "width": self.width, "seed": seed,
             "plain_prompt": self.plain_prompt, "scheduler": self.scheduler,
+            "init_image": self.init_image, "strength": self.strength, "mask": self.mask,
         }  # fmt: skip
 
     def route(self, runtime: Runtime, prompt: str) -> Route:
@@ -115,6 +127,7 @@ class ImageChoice:
             routes, total_ms=total_ms, or_fastest=or_fastest,
             count=self.count, negative_prompt=self.negative_prompt, height=self.height, width=self.width,
             plain_prompt=self.plain_prompt, scheduler=self.scheduler,
+            init_image=self.init_image, strength=self.strength, mask=self.mask,
         )  # fmt: skip
 
     def generate(self, runtime: Runtime, prompt: str, seed: int, on_step: Callable[[StepEvent], None] | None) -> Result:
@@ -141,19 +154,23 @@ def open_pool(
 
 
 def choose_names(
-    pool: Pool, setup: Setup, graphs: Sequence[str] = (), size: tuple[int, int] | None = None
+    pool: Pool, setup: Setup, graphs: Sequence[str] = (), size: tuple[int, int] | None = None, *, init_images: bool = False
 ) -> list[tuple[Bundle, list[str]]]:
     """Full names of the engines to work on: of these graphs, such as base/guided_step, else all that the candidates need; by bundle.
 
     Engines that several bundles of a pool have are named once. size: height and width that the engines are built for; None means any size,
-    with some backends also engines of the usual size. Raises ConfigError for a graph that no bundle has, or several.
+    with some backends also engines of the usual size. init_images: also the engines that encode initial images.
+    Raises ConfigError for a graph that no bundle has, or several.
     """
     from costroute_rt.engines.building.lookup import names_to_build
     from costroute_rt.engines.building.twin import find_twins
     from costroute_rt.engines.bundle.size import with_size
-    from costroute_rt.family.calls import pool_names
+    from costroute_rt.family.calls import image_encoder_names, pool_names
 
     own = _named(pool, graphs) if graphs else pool_names(pool)
+    if init_images:
+        encoders = {name: image_encoder_names(bundle) for name, bundle in pool.bundles.items()}
+        own = {name: list(dict.fromkeys([*own.get(name, ()), *encoders.get(name, ())])) for name in (*own, *encoders)}
     chosen = []
     for name, names in own.items():
         bundle = pool.holders[name]

@@ -55,6 +55,8 @@ def _after_budget_error(error: BudgetError) -> str:
 def _after_engine_error(error: EngineError) -> str | None:
     from costroute_rt.error import Reason
 
+    if error.reason is Reason.IMAGES_MISSING:
+        return f"{build_engines(error.setup, error.bundle, error.engine)} --init-images"
     if error.reason in (Reason.MISSING, Reason.SIZE_MISSING, Reason.CANNOT_BUILD):
         return build_engines(error.setup, error.bundle, error.engine)
     if error.reason in (Reason.DAMAGED, Reason.QUARANTINED, Reason.CANNOT_OPEN, Reason.FAILED):

@@ -74,12 +74,14 @@ def gen(
     \b
     costroute-rt gen "a red house by a lake at sunset" --max-ms 800 -o postcard.png
     costroute-rt gen "a snowy mountain at night" --count 4 --seed 7 -o night.webp
+    costroute-rt gen "a snowy lake" --init-image lake.jpg --strength 0.6 --mask sky.png
     costroute-rt gen --prompts lines.txt --max-ms 500 -o postcards/
     costroute-rt gen --prompts lines.txt --total-s 60 -o postcards/
     """
     if (prompt is None) == (prompts is None):
         raise click.UsageError("give either PROMPT or --prompts FILE", click.get_current_context())
     check_budget(total_s, mean_ms, has_file=prompts is not None, image=image)
+    image = image.with_images()
     _check_request(prompt, image, seed)
     names = Names.of(output, count=image.count, many=prompts is not None)
     # Without anything that weighs time, only the engines of the chosen candidate are loaded.
@@ -89,7 +91,9 @@ def gen(
         @cache
         def open_runtime() -> Runtime:
             notice = building_notice("first use: building")
-            return stack.enter_context(engine.open_runtime(notice, build=not no_build, preload=preload))
+            return stack.enter_context(
+                engine.open_runtime(notice, build=not no_build, preload=preload, init_images=image.init_image is not None)
+            )
 
         environment = Environment(open_runtime=open_runtime, clock=time.perf_counter, sleep=time.sleep)
         if prompt is not None:

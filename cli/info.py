@@ -56,7 +56,7 @@ def reproduce(settings: Mapping[str, Any]) -> str:
     """The shell command that makes an image with these settings: its candidate is forced, its budget left out."""
     prompt = str(settings.get("prompt", ""))
     words = ["costroute-rt", "gen", *([] if prompt.startswith("-") else [prompt]), "--seed", str(settings.get("seed", 0))]
-    for name in ("candidate", "negative_prompt", "height", "width", "backend", "provider", "precision"):
+    for name in ("candidate", "negative_prompt", "height", "width", "strength", "backend", "provider", "precision"):
         if settings.get(name) not in (None, DEFAULTS.get(name)):
             words += ["--" + name.replace("_", "-"), str(settings[name])]
     words += [] if settings.get("requested_scheduler") is None else ["--scheduler", str(settings["requested_scheduler"])]
@@ -67,6 +67,10 @@ def reproduce(settings: Mapping[str, Any]) -> str:
 
 def _caveat(settings: Mapping[str, Any]) -> str | None:
     """Why the command alone would not make the same image; None if it would."""
+    if settings.get("init_image_sha256") is not None:
+        has_mask = settings.get("mask_sha256") is not None
+        options = f"--init-image{' and --mask' if has_mask else ''}"
+        return f"add {options} with the image{' and the mask' if has_mask else ''} that it was made from, whose pixels are not kept in it"
     if settings.get("replanned"):
         return f"{settings['replanned']} steps were left out to keep a deadline; the command runs all of them"
     if settings.get("family") != SHIPPED_FAMILY:

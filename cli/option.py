@@ -129,6 +129,15 @@ def image(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--height", type=WholeNumber(min=1), metavar="PIXELS", help="Image height.  [default: the bundle's]"),
         click.option("--negative-prompt", metavar="TEXT", help="What to keep out of the image; prefers guided candidates."),
         plain_prompt,
+        click.option("--mask", type=click.Path(), metavar="FILE", help="With --init-image: paint only what is white in this image anew."),
+        click.option(
+            "--strength",
+            type=Number(min=0, max=1, min_open=True),
+            help="With --init-image: the share of the steps that run; 1 changes most.  [default: 0.8; with --mask 1]",
+        ),
+        click.option(
+            "--init-image", type=click.Path(), metavar="FILE", help="PNG, JPEG or WebP image to begin with, scaled and cropped to the size."
+        ),
         click.option("--count", type=WholeNumber(min=1), default=1, show_default=True, help="Images to make of each prompt."),
         click.option(
             "--tolerance",

@@ -26,12 +26,16 @@ class Wanted:
     may_ignore_negative: bool
     """Whether an image without guidance, which ignores negative prompts, is what this run would make."""
     plain_prompt: bool = False
+    start: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the image to begin with; empty without one."""
     scheduler: str | None = None
     """The name requested; None: the candidate's own."""
 
     @classmethod
     def of(cls, pool: Pool, image: ImageChoice, *, is_timed: bool) -> Wanted:
         """What this pool would make for these options. is_timed: whether there is a budget, within which guidance may not fit."""
+        from costroute_rt.request import Request
+
         rows = [(bundle, row) for bundle in pool.bundles.values() for row in bundle.pool]
         has_guided = any(row["guidance_scale"] > 1 for _, row in rows)
         has_negative = bool(image.negative_prompt and image.negative_prompt.strip())
@@ -44,6 +48,7 @@ class Wanted:
             negative_prompt=image.negative_prompt,
             may_ignore_negative=not (has_guided and has_negative) or is_timed or image.candidate is not None,
             plain_prompt=image.plain_prompt,
+            start=Request(prompt="a", init_image=image.init_image, strength=image.strength, mask=image.mask).start,
             scheduler=image.scheduler,
         )
 
@@ -58,6 +63,8 @@ class Wanted:
         expected |= {} if seed is None else {"seed": seed}
         expected |= {} if self.candidate is None else {"candidate": self.candidate}
         if settings.get("plain_prompt", False) != self.plain_prompt or settings.get("requested_scheduler") != self.scheduler:
+            return False
+        if any(settings.get(name) != self.start.get(name) for name in ("strength", "init_image_sha256", "mask_sha256")):
             return False
         return all(settings.get(name) == value for name, value in expected.items()) and self._allows_negative(settings)
 

@@ -31,7 +31,8 @@ def route(prompt: str, image: ImageChoice, engine: EngineChoice, as_json: bool) 
     costroute-rt route "a red house by a lake" --max-ms 300
     costroute-rt route "a red house by a lake" --max-ms 300 --json
     """
-    with engine.open_runtime(building_notice("first use: building")) as runtime:
+    image = image.with_images()
+    with engine.open_runtime(building_notice("first use: building"), init_images=image.init_image is not None) as runtime:
         decision = image.route(runtime, prompt)
     if as_json:
         show_json({"fallback": runtime.fallback, "assumes": runtime.assumes, **decision.to_json()})

@@ -11,6 +11,7 @@ class Stage(str, Enum):
 
     ROUTE = "route"
     TEXT = "text"
+    ENCODE = "encode"
     DENOISE = "denoise"
     DECODE = "decode"
 

@@ -63,12 +63,13 @@ class Candidate:
                 raise ConfigError("guidance_scale_last", last, "a finite number, 0 or more")
             object.__setattr__(self, "guidance_scale_last", last)
 
-    def guidance(self, rows: int | None = None) -> tuple[float, ...]:
+    def guidance(self, rows: int | None = None, steps: int | None = None) -> tuple[float, ...]:
         """The guidance scale of each row of a run; 1 before guidance starts and after it ends. At least one step is guided.
 
         rows: of the step table, one for each step or, but for the last, two; None means one for each step.
+        steps: those that run; None means the candidate's.
         """
-        steps = self.num_inference_steps
+        steps = self.num_inference_steps if steps is None else steps
         first = min(round(self.guidance_start * steps), steps - 1)
         end = max(round(self.guidance_end * steps), first + 1)
         last = self.guidance_scale if self.guidance_scale_last is None else self.guidance_scale_last

@@ -36,6 +36,8 @@ class Reason(str, Enum):
     """The engine does not exist."""
     SIZE_MISSING = "size_missing"
     """No engine makes images of that size."""
+    IMAGES_MISSING = "images_missing"
+    """The engine that encodes initial images does not exist, or was not measured; builds leave it out unless asked for it."""
     DAMAGED = "damaged"
     """Files have changed since they were written or installed."""
     QUARANTINED = "quarantined"
@@ -94,6 +96,7 @@ class Reason(str, Enum):
 _REMEDIES = {
     Reason.MISSING: "build the engines",
     Reason.SIZE_MISSING: "build engines for this size",
+    Reason.IMAGES_MISSING: "build it: Runtime.open(build=True, init_images=True)",
     Reason.DAMAGED: "build the engine again",
     Reason.QUARANTINED: "force a build to try it again; otherwise it waits until something in its key changes",
     Reason.NOT_MEASURED: "profile the engines",

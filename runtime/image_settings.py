@@ -66,8 +66,11 @@ def format_parameters(settings: Mapping[str, Any]) -> str:
         "Seed": settings.get("seed"),
         "Size": f"{settings.get('width')}x{settings.get('height')}",
         "Model": settings.get("candidate"),
+        "Denoising strength": settings.get("strength"),
         "Version": f"costroute-rt {settings.get('version')}",
     }
+    if pairs["Denoising strength"] is None:
+        del pairs["Denoising strength"]
     lines = [str(settings.get("prompt", ""))]
     if settings.get("negative_prompt"):
         lines.append(f"Negative prompt: {settings['negative_prompt']}")

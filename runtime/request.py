@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 import numpy as np
 
 from costroute_rt.error import ConfigError, PromptError
+from costroute_rt.source_image import SourceImage
 from costroute_rt.value import shorten
 
 if TYPE_CHECKING:
+    from os import PathLike
+
+    import numpy.typing as npt
+    from PIL.Image import Image
     from typing_extensions import Unpack
+
+    ImageLike = str | PathLike[str] | Image | npt.NDArray[np.uint8] | npt.NDArray[np.bool_] | SourceImage
 
 T = TypeVar("T")
 LAST_SEED = 2**63 - 1
+DEFAULT_STRENGTH = 0.8
+"""Of diffusers' StableDiffusionImg2ImgPipeline; its inpainting pipeline has 1."""
 MOST_IMAGES = 10_000
 """Of one request: their pixels are kept until its end."""
 _REFUSED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
@@ -41,6 +50,9 @@ class RequestOptions(TypedDict, total=False):
     or_fastest: bool
     preview: bool
     plain_prompt: bool
+    init_image: ImageLike | None
+    strength: float | None
+    mask: ImageLike | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,12 @@ class Request:
     """Whether step events carry a rough preview of the image."""
     plain_prompt: bool = False
     """Take both prompts literally, without weights in brackets, and cut long ones, also with models whose prompts have that syntax."""
+    init_image: ImageLike | None = None
+    """The image to begin with, which becomes a SourceImage: a path, a PIL image or an array. It is scaled to cover the size and cropped."""
+    strength: float | None = None
+    """How much of `init_image` may change, above 0 to 1: the share of the steps that run. None means 0.8, and 1 with a mask."""
+    mask: ImageLike | None = None
+    """White where `init_image` is painted anew; all other pixels stay as they are. It is stretched to the image's size."""
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt)
@@ -98,15 +116,56 @@ class Request:
             check_name("scheduler", self.scheduler)
         for name in ("or_fastest", "preview", "plain_prompt"):
             object.__setattr__(self, name, check_flag(name, getattr(self, name)))
+        self._check_image()
         most = LAST_SEED - (self.count - 1)
         if self.seed is not None and not 0 <= self.seed <= most:
             raise ConfigError("seed", self.seed, f"a whole number from 0 to {most}")
+
+    def _check_image(self) -> None:
+        for name in ("strength", "mask"):
+            if self.init_image is None and getattr(self, name) is not None:
+                raise ConfigError(name, getattr(self, name), "None without an init_image")
+        for name in ("init_image", "mask"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, SourceImage.of(name, getattr(self, name)))
+        if self.strength is not None:
+            expected = "a number above 0, up to 1"
+            object.__setattr__(self, "strength", check_number("strength", self.strength, expected))
+            if not 0 < self.strength <= 1:
+                raise ConfigError("strength", self.strength, expected)
 
     def __repr__(self) -> str:
         """The prompt, and the fields that differ from their defaults."""
         changed = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) != each.default}
         texts = (f"{name}={shorten(value) if isinstance(value, str) else repr(value)}" for name, value in changed.items())
         return f"Request({', '.join(texts)})"
+
+    @property
+    def source(self) -> SourceImage | None:
+        """The image that the run begins with."""
+        return self.init_image if isinstance(self.init_image, SourceImage) else None
+
+    @property
+    def source_mask(self) -> SourceImage | None:
+        """The mask of `source`."""
+        return self.mask if isinstance(self.mask, SourceImage) else None
+
+    @property
+    def used_strength(self) -> float | None:
+        """The strength, or its default; None without an image to begin with."""
+        if self.init_image is None:
+            return None
+        default = DEFAULT_STRENGTH if self.mask is None else 1.0
+        return default if self.strength is None else self.strength
+
+    @property
+    def start(self) -> dict[str, object]:
+        """The image to begin with and how far it may change, for the settings of the result; None for what there is not."""
+        return {
+            "strength": self.used_strength,
+            "init_image_sha256": None if self.source is None else self.source.sha256,
+            "mask_sha256": None if self.source_mask is None else self.source_mask.sha256,
+        }
 
     @property
     def has_negative_prompt(self) -> bool:

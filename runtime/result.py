@@ -75,6 +75,8 @@ class Timings(Value):
     """Wall-clock time from the call to uint8 pixels in host memory, which is compared with the budget."""
     outside_ms: float
     """The runtime's own part of total_ms outside engine calls and loading: tokenizing, routing, and the loop on the host."""
+    encode_ms: float = 0.0
+    """Turning the initial image into a latent."""
     caller_ms: float = 0.0
     """The caller's part of total_ms: its callbacks, or the pauses of a stream and the time before its first event.
 
@@ -84,6 +86,7 @@ class Timings(Value):
     def __repr__(self) -> str:
         denoise = f"denoise {sum(self.denoise_ms):.1f} in {len(self.denoise_ms)} calls"
         before = f"tokenize {self.tokenize_ms:.1f}, route {self.route_ms:.1f}, text {self.text_ms:.1f}, swap {self.swap_ms:.1f}"
+        before += f", encode {self.encode_ms:.1f}" if self.encode_ms else ""
         return f"<Timings {self.total_ms:.0f} ms: {before}, {denoise}, decode {self.decode_ms:.1f}, waited {self.waited_ms:.1f}>"
 
     def to_json(self) -> dict[str, Any]:

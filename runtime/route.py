@@ -29,19 +29,23 @@ class Cost(Value):
     """Distance from the total to its 95th percentile, by the spread of single calls."""
     margin_ms: float = 0.0
     """Safety margin, learned from how far recent images exceeded their estimates."""
+    encode_ms: float = 0.0
+    """Turning the initial image into a latent."""
     recent_factor: float = 1.0
     """How many times longer than usual the request may take now, because recent runs were slow; 1 or more."""
     is_load_stale: bool = False
     """Whether no slow run was seen in the last seconds, so that the load behind `recent_factor` may be over."""
 
     def __repr__(self) -> str:
-        stages = ", ".join(f"{name} {getattr(self, f'{name}_ms'):.1f}" for name in ("overhead", "text", "swap", "denoise", "decode"))
+        stages = ", ".join(
+            f"{name} {getattr(self, f'{name}_ms'):.1f}" for name in ("overhead", "text", "swap", "encode", "denoise", "decode")
+        )
         return f"<Cost {self.total_ms:.0f} ms (p95 {self.p95_ms:.0f}): {stages}>"
 
     @property
     def total_ms(self) -> float:
         """The expected time (median)."""
-        return self.queue_ms + self.overhead_ms + self.text_ms + self.swap_ms + self.denoise_ms + self.decode_ms
+        return self.queue_ms + self.overhead_ms + self.text_ms + self.swap_ms + self.encode_ms + self.denoise_ms + self.decode_ms
 
     @property
     def p95_ms(self) -> float:
@@ -55,7 +59,8 @@ class Cost(Value):
 
     def to_json(self) -> dict[str, float]:
         """Every stage and both estimates, in milliseconds."""
-        stages = {name: getattr(self, name) for name in ("queue_ms", "overhead_ms", "text_ms", "swap_ms", "denoise_ms", "decode_ms")}
+        names = ("queue_ms", "overhead_ms", "text_ms", "swap_ms", "encode_ms", "denoise_ms", "decode_ms")
+        stages = {name: getattr(self, name) for name in names}
         return {name: round(value, 3) for name, value in {**stages, "total_ms": self.total_ms, "p95_ms": self.p95_ms}.items()}
 
 

@@ -39,11 +39,13 @@ from costroute_rt.request import (
 )
 from costroute_rt.result import OnStep, Result, StepEvent
 from costroute_rt.route import Route
+from costroute_rt.source_image import SourceImage
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from costroute_rt.engines.building.progress import OnOpen, Tracker
+    from costroute_rt.request import ImageLike
 
 
 class Runtime:
@@ -90,6 +92,7 @@ class Runtime:
         build: bool = False,
         background_build: bool = False,
         preload: bool = True,
+        init_images: bool = False,
         max_waiting: int | None = None,
         progress: OnOpen | None = None,
         cancel: threading.Event | None = None,
@@ -115,6 +118,7 @@ class Runtime:
             ones between two requests, all at once, if each is correct and no slower than the one it replaces, and whole images are no
             slower with them. `building` reports the state; closing the runtime ends the build. Excludes `build`.
         preload: load every engine now and run it once; otherwise the first request that needs an engine loads it, within its budget.
+        init_images: also build (with `build`) and load the engines that encode initial images; without it they are used if they exist.
         max_waiting: requests that may wait while another one runs; more raise BusyError. None means any number. Those of all runtimes of
             the device count.
         progress: called with an OpenEvent when work on an engine begins, several times a second while it lasts, and when all is done;
@@ -143,6 +147,7 @@ class Runtime:
             build=build,
             background_build=background_build,
             preload=preload,
+            init_images=init_images,
             max_memory_bytes=max_memory_bytes,
             tracker=tracker,
         )
@@ -248,6 +253,9 @@ class Runtime:
         width: int | None = None,
         plain_prompt: bool = False,
         scheduler: str | None = None,
+        init_image: ImageLike | None = None,
+        strength: float | None = None,
+        mask: ImageLike | None = None,
     ) -> list[Route]:
         """Divide one time budget over many prompts; returns the route of each, chosen for the highest total quality.
 
@@ -269,7 +277,8 @@ class Runtime:
         each_ms = total_ms / len(prompts) if total_ms is not None else mean_ms
         shared = RequestOptions(
             max_ms=each_ms, count=count, negative_prompt=negative_prompt, height=height, width=width, plain_prompt=plain_prompt,
-            scheduler=scheduler,
+            scheduler=scheduler, init_image=None if init_image is None else SourceImage.of("init_image", init_image),
+            strength=strength, mask=None if mask is None else SourceImage.of("mask", mask),
         )  # fmt: skip
         requests = [self._check(make_request(each.prompt if isinstance(each, Route) else each, **shared)) for each in prompts]
         budget_ms = len(prompts) * float(requests[0].max_ms or 0.0) if total_ms is None else float(total_ms)

@@ -263,7 +263,7 @@ def _build_one(
                 if old is None or old.quarantined:  # on another device: the files of such an engine are gone
                     make = partial(wanted.tool.build, source, folder, wanted.spec)
                     return _fill(wanted, source, folder, started, lambda: make(watched(f"the build of {wanted.name}")), watched)
-                entries = _fill(wanted, source, folder, started, lambda: _copy_engine(old, folder), watched)
+                entries = _fill(wanted, source, folder, started, lambda: copy_engine(old, folder), watched)
                 return {**entries, "built_at": old.built_at, "build_s": old.build_s}
 
         try:
@@ -310,7 +310,8 @@ def _gate_json(gate: GateResult, wanted: _Wanted) -> dict[str, Any]:
     return gate.to_json() if device_now is None else {**gate.to_json(), "device": device_now}
 
 
-def _copy_engine(stored: StoredEngine, folder: Path) -> None:
+def copy_engine(stored: StoredEngine, folder: Path) -> None:
+    """Put the files of a stored engine into another folder of the store, as links where the disk can."""
     for name in stored.files:
         try:
             os.link(stored.path / name, folder / name)

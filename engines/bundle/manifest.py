@@ -57,7 +57,9 @@ GUIDANCE_RESCALE = "guidance_rescale"
 """Input of guided step graphs that rescale their result: float32[1], the share of the way to the standard deviation of the prompt's."""
 LOOP_OPTIONS = (CARRIED, GUIDANCE_RESCALE)
 """Inputs that step graphs may take besides `LOOP_INPUTS` and the conditioning."""
-GUIDANCE_DEFAULTS = {"guidance_start": 0.0, "guidance_end": 1.0, "guidance_rescale": 0.0}
+GUIDANCE_DEFAULTS: Mapping[str, float | None] = {
+    "guidance_start": 0.0, "guidance_end": 1.0, "guidance_scale_last": None, "guidance_rescale": 0.0,
+}  # fmt: skip
 """Settings that a candidate in a manifest may leave out."""
 
 

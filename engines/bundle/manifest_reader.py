@@ -311,7 +311,7 @@ def _check_candidate(section: Section, row: Mapping[str, Any], components: Mappi
 
 def _guidance(section: Section, denoiser: Component, scale: float, graphs: Mapping[str, GraphSpec]) -> dict[str, float]:
     """The settings of a candidate's guidance by row, as far as the manifest has them."""
-    found = {name: section.number(name, minimum=0) for name in (*GUIDANCE_DEFAULTS, "guidance_scale_last") if name in section.values}
+    found = {name: section.number(name, minimum=0) for name in GUIDANCE_DEFAULTS if name in section.values}
     if found and denoiser.step_graph(scale) != "guided_step" and denoiser.guidance != "embedded":
         section.fail(f"manifest {section.place} has {next(iter(found))}, but guidance_scale {scale:g} means no guidance")
     start, end = found.get("guidance_start", 0.0), found.get("guidance_end", 1.0)

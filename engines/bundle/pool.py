@@ -177,11 +177,15 @@ def pool_view(bundle: Bundle, candidates: Iterable[PoolCandidate], metric: str, 
             problem = f"the pool's candidate {each.name} is its {each.candidate}, but it has only {', '.join(rows)}"
             raise BundleError(bundle.root, problem, REMEDY)
         means[each.name] = {"mean": each.mean, "standard_error": each.standard_error}
+    networks = [part for part in bundle.components.values() if part.role in ROUTER_GRAPHS]
+    left_out = {file for part in networks for file in (*part.graphs.values(), *part.weights)}
     return replace(
         bundle,
         pool=tuple({**rows[each.candidate], "name": each.name} for each in wanted),
         quality={"metric": metric, "candidates": means},
         components={key: part for key, part in bundle.components.items() if part.role not in ROUTER_GRAPHS},
+        files={name: entry for name, entry in bundle.files.items() if name not in left_out},
+        graphs={name: spec for name, spec in bundle.graphs.items() if name not in left_out},
         router=None if states is None else {"states": states},
     )
 

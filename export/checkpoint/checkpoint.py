@@ -31,12 +31,14 @@ from costroute_rt.export.checkpoint.weight_file import check_place, check_places
 from costroute_rt.export.graph.compose import (
     compose_condition,
     compose_decode,
+    compose_encode,
     compose_guided_step,
     compose_step,
     keep_outputs,
     save_graph,
 )
 from costroute_rt.export.graph.condition import find_crossing, fold_quotients
+from costroute_rt.export.graph.distribution import keep_mean
 from costroute_rt.family.family import Family
 from costroute_rt.regular_file import read_regular
 from costroute_rt.sampling.replacement import choose_scheduler
@@ -189,7 +191,8 @@ class _Export:
         weights = self._write_module(vae, "vae", _WEIGHTS)
         encoder, decoder = self._export("vae_encoder", weights), self._export("vae_decoder", weights)
         scale, shift = latent_scaling(vae.config)
-        models = {"decode": compose_decode(decoder, scale=scale, shift=shift), "encode": encoder}
+        keep_mean(encoder, int(vae.config.latent_channels))
+        models = {"decode": compose_decode(decoder, scale=scale, shift=shift), "encode": compose_encode(encoder, scale=scale, shift=shift)}
         graphs = {use: self._save(model, weights.parent / f"{use}.onnx") for use, model in models.items()}
         self._add_component("vae", "decoder", weights, graphs)
 

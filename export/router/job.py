@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.store.store import Store
-from costroute_rt.error import ConfigError, LabelError, OutputError, Reason
+from costroute_rt.error import ConfigError, LabelError, OutputError, PromptError, Reason
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import LEAST_PROMPTS, complete_prompts
@@ -34,6 +34,7 @@ from costroute_rt.export.router.report import Example, write_page
 from costroute_rt.export.router.states import read_states
 from costroute_rt.export.router.transformer import import_torch, save_router
 from costroute_rt.family.engine_set import EngineSet
+from costroute_rt.family.prompt_syntax import strip_syntax
 from costroute_rt.routing.pool_writing import check_pool_target, with_pool_router
 from costroute_rt.routing.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
 from costroute_rt.routing.router import Router
@@ -124,7 +125,7 @@ def fit_pool(
         if reads_states and states is not None:
             reader = StatesEncoder(states.states.shape[2])
         router = fit_router(
-            cells,
+            replace(cells, prompts=read_words(states_bundle or _first_bundle(pool), cells.prompts)),
             reader,
             states,
             pool=pool.rows,
@@ -222,7 +223,8 @@ def evaluate_pool(pool: Pool, source: Source, *, html: Path | None = None, say: 
 
 def _evaluate(pool: Pool, source: Source, router: Router, table: LabelTable, cells: Cells, html: Path | None, say: Say) -> Evaluation:
     states = source.states(pool.bundles[pool.states_bundle], cells.prompts, say) if router.needs_states and pool.states_bundle else None
-    mean, error, trust = router.estimate(cells.prompts, states)
+    words = read_words(pool.bundles.get(pool.states_bundle or "") or _first_bundle(pool), cells.prompts)
+    mean, error, trust = router.estimate(words, states)
     estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean)
     say(f"evaluating on {len(cells)} prompts")
     found = evaluate(
@@ -230,7 +232,7 @@ def _evaluate(pool: Pool, source: Source, router: Router, table: LabelTable, cel
         estimates,
         halves=split_seeds(lambda seeds: table.cells(cells.candidates, seeds=seeds), table.seeds),
         predicted_ms=_predict_ms(pool, source, say) if cells.has_cost and pool.bundles else None,
-        router_ms=time_router(router, cells.prompts, states),
+        router_ms=time_router(router, words, states),
         facts={"router": _facts(router), "labels": {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}},
     )
     if router.record.get("labels", {}).get("sha256") == table.sha256:
@@ -240,6 +242,24 @@ def _evaluate(pool: Pool, source: Source, router: Router, table: LabelTable, cel
         title = f"Router of the {next(iter(pool.bundles))} family" if pool.is_bundle else f"Router of the pool {pool.root.name}"
         write_text(html, write_page(found, title=title, reason=f"Routes on {router.routes_on}: {router.reason}", examples=examples))
     return found
+
+
+def _first_bundle(pool: Pool) -> Bundle | None:
+    return next(iter(pool.bundles.values()), None)
+
+
+def read_words(bundle: Bundle | None, prompts: Sequence[str]) -> tuple[str, ...]:
+    """Prompts as routers read them: without weights and brackets, if prompts of the bundle's models have that syntax."""
+    if bundle is None or all(spec.prompt_syntax == "none" for spec in bundle.tokenizers.values()):
+        return tuple(prompts)
+    return tuple(map(_strip, prompts))
+
+
+def _strip(prompt: str) -> str:
+    try:
+        return strip_syntax(prompt)
+    except PromptError:  # labelled as a plain prompt
+        return prompt
 
 
 def time_router(router: Router, prompts: Sequence[str], states: TextStates | None, clock: Callable[[], float] = time.perf_counter) -> float:

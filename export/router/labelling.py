@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS
 from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.engines.bundle.section import canonical_json
 from costroute_rt.error import ConfigError, LabelError, PromptError, Reason
@@ -171,6 +172,8 @@ def fingerprints(bundle: Bundle) -> dict[str, str]:
 
     def one(row: Mapping[str, Any]) -> str:
         how = [row["num_inference_steps"], row["guidance_scale"], dict(bundle.schedulers[row["scheduler"]])]
+        changed = {name: row[name] for name, usual in GUIDANCE_DEFAULTS.items() if row.get(name, usual) != usual}
+        how += [changed] if changed else []
         text = canonical_json([shared, how, weights(row["denoiser"]), weights(row["decoder"])])
         return hashlib.sha256(text).hexdigest()[:12]
 

@@ -83,7 +83,7 @@ class CostModel:
         runs += [_Run("swap", 1, measured[engine].load, 1.0, correction.load_factor(engine)) for engine in loads]
         rows = sum(call.times for call in timed if call.stage is Stage.DENOISE)
         overhead_ms, margin = correction.overhead_ms(rows), correction.margin()
-        sums = dict.fromkeys(("text", "swap", "denoise", "decode"), 0.0)
+        sums = dict.fromkeys(("text", "swap", "encode", "denoise", "decode"), 0.0)
         for run in runs:
             sums[run.stage] += run.median_ms(run.factor.now)
         total_ms = overhead_ms.now + sum(sums.values())
@@ -95,6 +95,7 @@ class CostModel:
             overhead_ms=overhead_ms.now,
             text_ms=sums["text"],
             swap_ms=sums["swap"],
+            encode_ms=sums["encode"],
             denoise_ms=sums["denoise"],
             decode_ms=sums["decode"],
             spread_ms=spread_ms,

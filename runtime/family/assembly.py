@@ -35,6 +35,8 @@ from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.engine_source import EngineSource, choose_start, find_sizes, names_of_sizes
 from costroute_rt.family.family import Family
+from costroute_rt.family.image_encoders import build_image_encoders, check_image_encoders, find_image_encoders
+from costroute_rt.family.left_out import leave_out_quarantined
 from costroute_rt.family.memory import MemoryLimit, estimate_bytes
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Builders, Upgrade
@@ -84,6 +86,7 @@ def open_resources(
     build: bool,
     background_build: bool,
     preload: bool,
+    init_images: bool,
     max_memory_bytes: int | None,
     tracker: Tracker,
 ) -> Resources:
@@ -92,11 +95,13 @@ def open_resources(
     tracker: gets the plan of all that is left to do, warming up included if `preload` is true.
     """
     flags = {"allow_fallback": allow_fallback, "build": build, "background_build": background_build, "preload": preload}
+    flags["init_images"] = init_images
     _check_options(flags, max_memory_bytes)
     store = Store.open(home, extra_stores)
     wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
+    pool = leave_out_quarantined(pool, store, wanted)
     for holder in pool.holders.values():
         holder.check_hashes(hash_files=store.hash_files)
     tracker.check()
@@ -112,7 +117,11 @@ def open_resources(
         source = choose_start(source, names, tracker)
     elif build:
         source.build([name for bundle, each in source.by_bundle(names) for name in names_to_build(bundle, each, wanted)], tracker)
+    if init_images and (build or background_build):
+        build_image_encoders(families, source, tracker)
     families, every = _with_engines(families, own, source)
+    if init_images:
+        check_image_encoders(families.values(), _describe_setup(source, names))
     costs = source.costs([*every, *routers])
     engines = EngineSet(source.open, None if max_memory_bytes is None else _limit_memory(source, costs, max_memory_bytes))
     quality = _open_quality(pool, engines)
@@ -131,6 +140,7 @@ def open_resources(
         costs=CostModel(costs, clock, routing_ms=sum(costs[call.engine].call.median_ms for call in calls)),
         quality=quality,
         router_calls=calls,
+        init_images=init_images,
         states_source=_states_source(families, twins) if quality.needs_states else None,
         clock=clock,
         setup=_describe_setup(source, names),
@@ -163,8 +173,10 @@ def _with_engines(
     """
     sizes = {name: find_sizes(source, family.bundle, own[name]) for name, family in families.items()}
     every = [name for key, family in families.items() for name in names_of_sizes(family.bundle, sizes[key], own[key])]
+    encoders = {name: find_image_encoders(family.bundle, sizes[name].sizes, source.is_ready) for name, family in families.items()}
+    every += [name for ready in encoders.values() for name in sorted(ready)]
     twins = find_twins(source.bundles, every, source.setup) if len(families) > 1 else {}
-    return {name: family.with_sizes(sizes[name], twins) for name, family in families.items()}, every
+    return {name: family.with_sizes(sizes[name], twins).with_image_encoders(encoders[name]) for name, family in families.items()}, every
 
 
 def _states_first(pool: Pool) -> list[Bundle]:

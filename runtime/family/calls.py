@@ -15,6 +15,7 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, IMAGE_SIZE, LOOP_INPUTS, LOOP_OPTIONS, ROUTER_GRAPHS
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.engines.bundle.pool import Pool
+from costroute_rt.error import EngineError, Reason
 
 
 def read_pool(bundle: Bundle) -> tuple[Candidate, ...]:
@@ -22,22 +23,27 @@ def read_pool(bundle: Bundle) -> tuple[Candidate, ...]:
     return tuple(_candidate(bundle, row) for row in bundle.pool)
 
 
-def candidate_calls(bundle: Bundle, candidate: Candidate, *, rows: int | None = None) -> tuple[Call, ...]:
+def candidate_calls(
+    bundle: Bundle, candidate: Candidate, *, rows: int | None = None, steps: int | None = None, has_image: bool = False
+) -> tuple[Call, ...]:
     """The calls for one image with the bundle's usual engines.
 
-    rows: denoiser calls of the whole run; None means one per step.
+    rows: denoiser calls of the run; None means one per step. steps: of the run; None means the candidate's.
+    has_image: whether it begins with an image.
     """
     component = bundle.components[candidate.denoiser]
-    guidance = candidate.guidance(rows)
-    steps = {"step": guidance.count(1.0)} if takes_plain_steps(bundle, candidate) else {"step": 0}
-    steps[component.step_graph(candidate.guidance_scale)] = len(guidance) - steps["step"]
-    calls = [encoder_call(bundle, name) for name in _encoders(bundle, candidate)]
+    guidance = candidate.guidance(rows, steps)
+    uses = {"step": guidance.count(1.0)} if takes_plain_steps(bundle, candidate) else {"step": 0}
+    uses[component.step_graph(candidate.guidance_scale)] = len(guidance) - uses["step"]
+    encoder = image_encoder(bundle, candidate.decoder) if has_image else None
+    calls = [] if encoder is None else [Call(_name(bundle, encoder, "encode"), Stage.ENCODE)]
+    calls += [encoder_call(bundle, name) for name in _encoders(bundle, candidate)]
     if "condition" in component.graphs:
-        passes = ([2] if candidate.is_guided else []) + ([1] if steps["step"] else [])
+        passes = ([2] if candidate.is_guided else []) + ([1] if uses["step"] else [])
         calls += [Call(_name(bundle, candidate.denoiser, "condition"), Stage.TEXT, rows=each) for each in passes]
     return (
         *calls,
-        *(Call(_name(bundle, candidate.denoiser, use), Stage.DENOISE, times=times) for use, times in steps.items() if times),
+        *(Call(_name(bundle, candidate.denoiser, use), Stage.DENOISE, times=times) for use, times in uses.items() if times),
         Call(_name(bundle, candidate.decoder, "decode"), Stage.DECODE),
     )
 
@@ -57,6 +63,24 @@ def router_calls(bundle: Bundle) -> tuple[Call, ...]:
         return ()
     roles = {name: component.role for name, component in bundle.components.items() if component.role in ROUTER_GRAPHS}
     return tuple(Call(_name(bundle, name, ROUTER_GRAPHS[role]), Stage.ROUTE) for name, role in roles.items())
+
+
+def image_encoder(bundle: Bundle, decoder: str) -> str | None:
+    """The component that turns pixels into latents for this decoder: the decoder itself, or else the first that can; None if none can."""
+    decoders = [bundle.components[decoder], *(each for each in bundle.components.values() if each.role == "decoder")]
+    usable = (each.name for each in decoders if "encode" in each.graphs and "pixels" in bundle.graphs[each.graphs["encode"]].inputs)
+    return next(usable, None)
+
+
+def image_encoder_names(bundle: Bundle) -> list[str]:
+    """The engines that encode initial images, which no candidate needs without one; `engine_names` leaves them out."""
+    encoders = [image_encoder(bundle, candidate.decoder) for candidate in read_pool(bundle)]
+    return list(dict.fromkeys(_name(bundle, encoder, "encode") for encoder in encoders if encoder is not None))
+
+
+def missing_image_encoder(name: str) -> EngineError:
+    """The error for an initial image without the engine that encodes it."""
+    return EngineError("no engine encodes initial images", reason=Reason.IMAGES_MISSING, engine=name)
 
 
 def encoder_call(bundle: Bundle, encoder: str) -> Call:
@@ -137,7 +161,7 @@ def _encoder_outputs(bundle: Bundle) -> dict[str, set[str]]:
 def _candidate(bundle: Bundle, row: Mapping[str, Any]) -> Candidate:
     step = bundle.components[row["denoiser"]].step_graph(row["guidance_scale"])
     names = ["name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder"]
-    names += [name for name in (*GUIDANCE_DEFAULTS, "guidance_scale_last") if name in row]
+    names += [name for name in GUIDANCE_DEFAULTS if name in row]
     return Candidate(family=bundle.name, is_guided=step == "guided_step", **{name: row[name] for name in names})
 
 

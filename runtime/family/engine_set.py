@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from costroute_rt.engines.machine.memory import give_back_memory
 from costroute_rt.error import EngineError, Reason, make_closed_error
-from costroute_rt.family.memory import MemoryLimit, choose_victim
+from costroute_rt.family.memory import RESERVE_BYTES, MemoryLimit, choose_victim
 
 if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
@@ -81,15 +81,21 @@ class EngineSet:
     def _make_room(self, limit: MemoryLimit, name: str, phase: Phase) -> None:
         """Close engines until this one can be loaded; raises EngineError if it cannot."""
         trimmed = False
-        while not limit.has_room(self.resident(), name, phase.extra_bytes) or limit.is_short(name, phase.extra_bytes):
+        while not limit.has_room(self.resident(), name, phase.extra_bytes) or limit.is_short(name, phase.extra_bytes + RESERVE_BYTES):
             victim = choose_victim(self.resident(), phase.keep, phase.later)
             if victim is not None:
                 self._evict(victim)
             elif trimmed:
-                problem = f"loading it takes {limit.peak_of(name) >> 20} MB, which do not fit the limit of {limit.max_bytes >> 20} MB"
-                raise EngineError(problem, reason=Reason.NO_MEMORY, engine=name)
+                self._check_room(limit, name, phase)
+                return
             trimmed = victim is None
             give_back_memory()
+
+    def _check_room(self, limit: MemoryLimit, name: str, phase: Phase) -> None:
+        """Raises EngineError if an engine does not fit although all others left that may."""
+        if not limit.has_room(self.resident(), name, phase.extra_bytes) or limit.is_short(name, phase.extra_bytes):
+            problem = f"loading it takes {limit.peak_of(name) >> 20} MB, which do not fit the limit of {limit.max_bytes >> 20} MB"
+            raise EngineError(problem, reason=Reason.NO_MEMORY, engine=name)
 
     def _evict(self, name: str) -> None:
         """Close an engine, also if a request that does not run now still needs it: it is opened again for that."""

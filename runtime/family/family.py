@@ -17,19 +17,22 @@ from costroute_rt.engines.bundle.name import EngineName, Size
 from costroute_rt.engines.bundle.size import check_bundle_size, depends_on_size, takes_chunks, with_size
 from costroute_rt.engines.bundle.tokenizer import Tokenizer, Tokens
 from costroute_rt.error import BundleError, ConfigError, EngineError, Reason
-from costroute_rt.family.calls import candidate_calls, read_pool, sources_of
+from costroute_rt.family.calls import candidate_calls, image_encoder, missing_image_encoder, read_pool, sources_of
 from costroute_rt.family.conditioning import Tensors, encode_text, tokenize
 from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.prompt_syntax import strip_syntax
 from costroute_rt.family.texts import Texts
 from costroute_rt.request import Request
+from costroute_rt.sampling.image_run import begin_at_image, steps_of
 from costroute_rt.sampling.step_table import StepTable
 from costroute_rt.sampling.tables import Tables
 
 if TYPE_CHECKING:
     from costroute_rt.engines.backends.engine import Engine
 
+Variant = tuple[str, str | None, float | None]
+"""Name of a candidate, of the scheduler that replaces its own, and the strength of an initial image."""
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 _KEPT = 256
@@ -76,8 +79,10 @@ class Family:
     sizes: EngineSizes = field(default_factory=EngineSizes)
     twins: Mapping[str, str] = field(default_factory=dict)
     """Engines that another family of the pool has too: the name of that one, which runs for both."""
-    _plans: dict[tuple[str, Size, str | None], Plan] = field(default_factory=dict, init=False, repr=False)
-    _calls: dict[tuple[str, Size, str | None, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
+    image_encoders: frozenset[str] = frozenset()
+    """Names of the engines for initial images that are ready."""
+    _plans: dict[tuple[Variant, Size], Plan] = field(default_factory=dict, init=False, repr=False)
+    _calls: dict[tuple[Variant, Size, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[tuple[str, str, bool], Tokens] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -111,28 +116,41 @@ class Family:
         """Height and width of a request's images in pixels; raises ConfigError for a size that the family cannot make."""
         return request_size(self.bundle.image, request)
 
-    def plan(self, candidate: Candidate, size: Size, scheduler: str | None = None) -> Plan:
-        """The candidate's plan for images of that size, compiled once; scheduler: name of one that replaces the candidate's.
+    def begins_with_images(self, candidate: Candidate) -> bool:
+        """Whether the bundle has a graph that encodes images for the candidate."""
+        return image_encoder(self.bundle, candidate.decoder) is not None
 
-        Raises EngineError if no engine makes that size, ConfigError if the candidate cannot run with that scheduler.
+    def plan(self, candidate: Candidate, size: Size, scheduler: str | None = None, strength: float | None = None) -> Plan:
+        """The candidate's plan for images of that size, compiled once.
+
+        scheduler: name of one that replaces the candidate's. strength: of an initial image; None without one.
+        Raises EngineError if no engine makes that size, or encodes initial images, ConfigError if the candidate cannot run with that
+        scheduler.
         """
-        key = candidate.name, size, scheduler
+        key = (candidate.name, scheduler, strength), size
         found = self._plans.get(key)
         if found is None:
-            found = _keep(self._plans, key, self._compile(candidate, size, scheduler))
+            found = _keep(self._plans, key, self._compile(candidate, size, scheduler, strength))
         return found
 
     def calls(
-        self, candidate: Candidate, size: Size, count: int = 1, texts: int = 1, chunks: int = 1, scheduler: str | None = None
+        self,
+        candidate: Candidate,
+        size: Size,
+        count: int = 1,
+        texts: int = 1,
+        chunks: int = 1,
+        scheduler: str | None = None,
+        strength: float | None = None,
     ) -> tuple[Call, ...]:
-        """Every engine run for `count` images, in order, cached.
+        """Every engine run for `count` images, in order, cached; raises as `plan`.
 
         texts: runs of each text encoder, one for each chunk that is not kept. chunks: those of the longer text.
         """
-        key = candidate.name, size, scheduler, count, texts, chunks
+        key = (candidate.name, scheduler, strength), size, count, texts, chunks
         found = self._calls.get(key)
         if found is None:
-            found = _keep(self._calls, key, self.plan(candidate, size, scheduler).calls(count, texts, chunks))
+            found = _keep(self._calls, key, self.plan(candidate, size, scheduler, strength).calls(count, texts, chunks))
         return found
 
     def tokenize(self, text: str, names: Iterable[str], *, is_plain: bool = False) -> dict[str, Tokens]:
@@ -165,17 +183,23 @@ class Family:
         """Outputs of a text encoder for one chunk, by the names that denoisers use; engine: its own. Records no time."""
         return encode_text(self.bundle, self.tokenizers, encoder, tokens, partial(run_on_host, engine))
 
-    def _compile(self, candidate: Candidate, size: Size, scheduler: str | None) -> Plan:
+    def _compile(self, candidate: Candidate, size: Size, scheduler: str | None, strength: float | None) -> Plan:
         bundle, image = self.bundle, self.bundle.image
         named = self.tables.named(candidate.scheduler, scheduler)
         table = self.tables.table(candidate.scheduler, candidate.num_inference_steps, image.tokens(*size), instead=scheduler)
         if scheduler is not None and table.has_memory and not _takes_memory(bundle, candidate):
             why = f"the graphs of {candidate.name} have no input for the latent that it carries from row to row; export the bundle again"
             raise ConfigError("scheduler", scheduler, f"another one, such as DPM++ 2M: {why}")
-        sized = [self._at_size(call, size) for call in candidate_calls(bundle, candidate, rows=len(table))]
+        steps_run = candidate.num_inference_steps
+        if strength is not None:
+            if not self.begins_with_images(candidate):
+                raise ConfigError("init_image", strength, f"None: {candidate.name} cannot begin with an image")
+            table, steps_run = begin_at_image(named.config, table, steps_run, strength), steps_of(steps_run, strength)
+        usual = candidate_calls(bundle, candidate, rows=len(table), steps=steps_run, has_image=strength is not None)
+        sized = [self._at_size(call, size) for call in usual]
         named_calls = [(EngineName.parse(call.engine), self._shared(call)) for call in sized]
-        calls = [call for _, call in named_calls]
-        encoders = {name.component: call for name, call in named_calls if name.graph == "encode"}
+        calls = tuple(call for _, call in named_calls)
+        encoders = {name.component: call for name, call in named_calls if call.stage is Stage.TEXT and name.graph == "encode"}
         conditions = [call for name, call in named_calls if name.graph == "condition"]
         steps = {name.graph: call for name, call in named_calls if call.stage is Stage.DENOISE}
         main = bundle.components[candidate.denoiser].step_graph(candidate.guidance_scale)
@@ -186,12 +210,13 @@ class Family:
             latent_shape=(image.latent_channels, size[0] // image.vae_scale_factor, size[1] // image.vae_scale_factor),
             sources=sources,
             tokenizers=tuple(name for name in self.tokenizers if self._reads(name, encoders, sources)),
-            image_calls=tuple(calls),
+            image_calls=calls,
             encoders=encoders,
             condition=conditions[0] if conditions else None,
             step=steps[main],
             decode=next(call for call in calls if call.stage is Stage.DECODE),
-            table=table.with_guidance(np.array(candidate.guidance(len(table)))),
+            encode=next((call for call in calls if call.stage is Stage.ENCODE), None),
+            table=table.with_guidance(np.array(candidate.guidance(len(table), steps_run))),
             scheduler=named.config,
             scheduler_note=named.note,
             plain_step=steps.get("step") if main != "step" else None,
@@ -201,9 +226,17 @@ class Family:
     def _at_size(self, call: Call, size: Size) -> Call:
         """The call with the engine that makes images of that size, and with its area relative to the profiled size."""
         usual = self.bundle.image.height * self.bundle.image.width
-        own = self.sizes.resolve(self.bundle, call.engine, size)
-        grows = call.stage in (Stage.DENOISE, Stage.DECODE) and own == call.engine
+        is_encoder = call.stage is Stage.ENCODE
+        own = self._image_encoder(call.engine, size) if is_encoder else self.sizes.resolve(self.bundle, call.engine, size)
+        grows = call.stage in (Stage.ENCODE, Stage.DENOISE, Stage.DECODE) and own == call.engine
         return replace(call, engine=own, area=size[0] * size[1] / usual if grows else 1.0)
+
+    def _image_encoder(self, usual: str, size: Size) -> str:
+        """The engine that encodes images of that size, which need not exist where those of its other graphs do."""
+        found = next((name for name in (*with_size(self.bundle, [usual], size), usual) if name in self.image_encoders), None)
+        if found is None:
+            raise missing_image_encoder(usual)
+        return found
 
     def _reads(self, tokenizer: str, encoders: Iterable[str], sources: Iterable[str]) -> bool:
         """Whether these text encoders, or a denoiser that takes `sources`, read the tokenizer's tokens."""
@@ -217,6 +250,10 @@ class Family:
     def with_sizes(self, sizes: EngineSizes, twins: Mapping[str, str] | None = None) -> Family:
         """The same family with engines for these sizes; twins: see the field."""
         return replace(self, sizes=sizes, twins=self.twins if twins is None else twins)
+
+    def with_image_encoders(self, names: frozenset[str]) -> Family:
+        """The same family with these engines for initial images."""
+        return replace(self, image_encoders=names)
 
 
 def request_size(image: ImageSpec, request: Request) -> Size:

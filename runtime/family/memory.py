@@ -85,7 +85,7 @@ class MemoryLimit:
         return sum(map(self.size_of, resident)) + self.peak_of(name) + extra_bytes <= self.budget_bytes
 
     def is_short(self, name: str, extra_bytes: int = 0) -> bool:
-        """Whether loading an engine would exceed the limit, by what the process really has now."""
+        """Whether loading an engine, and what is needed beside it, would exceed the limit, by what the process really has now."""
         used = self.used()
         return used is not None and used + self.peak_of(name) + extra_bytes > self.max_bytes
 
@@ -111,11 +111,16 @@ def choose_victim(resident: Sequence[str], keep: Collection[str], later: Sequenc
 
 
 def find_phases(calls: Iterable[Call], count: int) -> Phases:
-    """The phases of a request: routing, text, denoising, decoding; with several images the last two alternate, and are one phase."""
-    routing, text, steps, decode = (dict[str, None]() for _ in range(4))
+    """The phases of a request: routing, the initial image, text, denoising, decoding.
+
+    With several images the last two alternate, and are one phase.
+    """
+    routing, image, text, steps, decode = (dict[str, None]() for _ in range(5))
     for call in calls:
         if call.stage is Stage.ROUTE:
             routing[call.engine] = None
+        elif call.stage is Stage.ENCODE:
+            image[call.engine] = None
         elif call.stage is Stage.DECODE:
             decode[call.engine] = None
         elif call.stage is Stage.DENOISE or call.engine.partition("@")[0].endswith(CONDITION):
@@ -123,7 +128,7 @@ def find_phases(calls: Iterable[Call], count: int) -> Phases:
         else:
             text[call.engine] = None
     last = ((*steps, *decode),) if count > 1 else (tuple(steps), tuple(decode))
-    return tuple(filter(None, (tuple(routing), tuple(text), *last)))
+    return tuple(filter(None, (tuple(routing), tuple(image), tuple(text), *last)))
 
 
 def estimate_bytes(bundle: Bundle, engine: str, precision: str) -> int:

@@ -34,8 +34,10 @@ class Plan:
     step: Call
     """One call for each row of the table that `plain_step` does not take."""
     decode: Call
+    encode: Call | None
+    """The call that turns an initial image into a latent; None without one."""
     table: StepTable
-    """The rows of a whole run, with the candidate's guidance scale."""
+    """The rows of a whole run, or of one that begins with an image, with the candidate's guidance scale."""
     scheduler: SchedulerConfig
     scheduler_note: str | None = None
     """What the scheduler replaces, if it is not what the request's name says."""

@@ -12,7 +12,7 @@ from costroute_rt.cost.correction import Clock
 from costroute_rt.cost.cost_model import CostModel
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.name import EngineName
-from costroute_rt.error import EngineError
+from costroute_rt.error import ConfigError, EngineError
 from costroute_rt.family.conditioning import Encodings, StatesSource, text_states
 from costroute_rt.family.engine_set import EngineSet, Lease
 from costroute_rt.family.family import Family
@@ -24,6 +24,7 @@ from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.quality import QualityEstimator
+from costroute_rt.sampling.image_run import steps_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,8 @@ class Resources:
     quality: QualityEstimator
     router_calls: tuple[Call, ...] = ()
     """Engine runs that the router needs per prompt, besides the text encoder's."""
+    init_images: bool = False
+    """Whether the engines for initial images are loaded before the first request."""
     states_source: StatesSource | None = None
     """Where the router's text states come from; None if it reads none."""
     clock: Clock
@@ -89,8 +92,23 @@ class Resources:
         return self.main_family.bundle if family is None else family.bundle
 
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
-        """The candidates that a request allows; raises ConfigError for an unknown name."""
-        return self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
+        """The candidates that a request allows; some may turn out to be unable to serve it.
+
+        Raises ConfigError for an unknown name, and if none can begin with the request's initial image.
+        """
+        found = self.pool if request.candidate is None else (find_candidate(self.pool, request.candidate),)
+        strength = request.used_strength
+        if strength is None:
+            return found
+        beginning = [each for each in found if each.has_bundle and self.family(each).begins_with_images(each)]
+        if not beginning:
+            names = ", ".join(dict.fromkeys(each.family or each.name for each in found))
+            raise ConfigError("init_image", request.source, f"None: {names} cannot begin with an image")
+        if not any(steps_of(each.num_inference_steps, strength) for each in beginning):
+            most = max(beginning, key=lambda each: each.num_inference_steps)
+            least = 1 / most.num_inference_steps
+            raise ConfigError("strength", strength, f"{least:.3g} or more, for one of {most.num_inference_steps} steps of {most.name}")
+        return found
 
     def calls(self, candidate: Candidate, request: Request) -> tuple[Call, ...]:
         """Every engine run that the request needs with this candidate, in order; it depends on the encodings kept so far.
@@ -101,10 +119,10 @@ class Resources:
             return ()
         family = self.family(candidate)
         size = family.size(request)
-        plan = family.plan(candidate, size, request.scheduler)
+        plan = family.plan(candidate, size, request.scheduler, request.used_strength)
         texts = family.texts(request, plan)
         runs = max((self._encoder_runs(family, encoder, call, texts) for encoder, call in plan.encoders.items()), default=1)
-        calls = family.calls(candidate, size, request.count, runs, texts.chunks, request.scheduler)
+        calls = family.calls(candidate, size, request.count, runs, texts.chunks, request.scheduler, request.used_strength)
         return (*self.routing_calls(calls), *calls)
 
     def _encoder_runs(self, family: Family, encoder: str, call: Call, texts: Texts) -> int:

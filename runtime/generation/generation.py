@@ -29,6 +29,7 @@ from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.generation.loop import Denoiser, Pace, Plain, Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
 from costroute_rt.generation.queue import Device, Ticket
+from costroute_rt.generation.source import Source
 from costroute_rt.generation.stopwatch import Stopwatch
 from costroute_rt.generation.warm_up import probe
 from costroute_rt.judgement import Judgement
@@ -36,6 +37,7 @@ from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Route
 from costroute_rt.routing.prompt_encoder import TextStates
+from costroute_rt.sampling.image_run import steps_of
 from costroute_rt.sampling.noise import NoiseStream
 
 if TYPE_CHECKING:
@@ -106,13 +108,17 @@ class Generation:
         self._choose_again()
         route = self._route
         family = self._resources.family(route.chosen)
-        plan = family.plan(route.chosen, family.size(self._request), self._request.scheduler)
-        phases = find_phases(self._calls[route.chosen.name], self._request.count)
+        request = self._request
+        plan = family.plan(route.chosen, family.size(request), request.scheduler, request.used_strength)
+        phases = find_phases(self._calls[route.chosen.name], request.count)
         for call in () if self._engines.is_limited else self._calls[route.chosen.name]:
             is_resident = self._engines.find(call.engine) is not None
             self._engine(call.engine)
             if not is_resident:
                 yield None
+        source = self._source(plan, phases)
+        if source is not None:
+            yield None
         self._enter_phase(phases, tuple(call.engine for call in plan.encoders.values()))
         denoiser, plain = self._denoisers(family, plan, phases)
         self._step_key, self._step_provider = denoiser.engine.key, denoiser.engine.provider
@@ -121,7 +127,8 @@ class Generation:
             later = self._request.count - index - 1
             pace = self._make_pace(plan, route, later)
             noise = NoiseStream([self._seed + index], plan.latent_shape)
-            run = self._run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=self._resources.clock, plain=plain)
+            clock = self._resources.clock
+            run = self._run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=clock, plain=plain, source=source)
             self._note_left(pace.remaining_ms(run.work_left), pace.row_ms)
             yield None
             while run.left:
@@ -129,7 +136,8 @@ class Generation:
             self._left_out.append(len(plan.table) - run.done)
             self._check_finite(run, plan)
             self._enter_phase(phases, (plan.decode.engine,))
-            pixels.append(self._decode(run, plan))
+            decoded = self._decode(run, plan)
+            pixels.append(decoded if source is None else source.paste(decoded))
         yield self._finish(route, family, plan, np.concatenate(pixels))
 
     def _enter_phase(self, phases: Phases, engines: tuple[str, ...]) -> None:
@@ -327,6 +335,19 @@ class Generation:
             preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
         )
 
+    def _source(self, plan: Plan, phases: Phases) -> Source | None:
+        """The request's initial image at its size, with its latent."""
+        image, mask, strength = self._request.source, self._request.source_mask, self._request.used_strength
+        if image is None or strength is None or plan.encode is None:
+            return None
+        self._enter_phase(phases, (plan.encode.engine,))
+        engine = self._engine(plan.encode.engine)
+        pixels = image.fit(*plan.size)
+        with self.watch.stage("encode") as lap:
+            latent = np.asarray(engine.to_host(engine.run({"pixels": engine.to_device(pixels[None])})["latent"]))
+        self._record(plan.encode, lap.ms)
+        return Source(latent=latent, pixels=pixels, mask=None if mask is None else mask.fit_mask(image, *plan.size), strength=strength)
+
     def _check_finite(self, run: Run, plan: Plan) -> None:
         if not run.is_finite():
             raise EngineError("its output is not finite", reason=Reason.FAILED, engine=self._last_step(plan, run).engine)
@@ -376,6 +397,8 @@ class Generation:
     def _steps(self, plan: Plan) -> list[int]:
         """Steps of each image that ran; a step has one or two rows."""
         rows, steps = len(plan.table), plan.candidate.num_inference_steps
+        if (strength := self._request.used_strength) is not None:
+            steps = steps_of(steps, strength)
         return [math.ceil((rows - left_out) * steps / rows) for left_out in self._left_out]
 
     def _notes(self, route: Route, plan: Plan) -> Iterator[str]:
@@ -403,6 +426,7 @@ class Generation:
             "ignored": {"negative_prompt": request.negative_prompt} if is_ignored else {},
             "truncated": self._is_truncated,
             "plain_prompt": request.plain_prompt,
+            **request.start,
             "seed": self._seed,
             "candidate": candidate.name,
             "denoiser": candidate.denoiser,
@@ -430,8 +454,7 @@ class Generation:
 
 def _guidance_settings(candidate: Candidate) -> dict[str, float]:
     """The settings of guidance by row that differ from their defaults."""
-    defaults = {**GUIDANCE_DEFAULTS, "guidance_scale_last": None}
-    return {name: getattr(candidate, name) for name, usual in defaults.items() if getattr(candidate, name) != usual}
+    return {name: getattr(candidate, name) for name, usual in GUIDANCE_DEFAULTS.items() if getattr(candidate, name) != usual}
 
 
 def draw_preview(latent: npt.NDArray[np.float32], spec: PreviewSpec, height: int, width: int) -> Image:

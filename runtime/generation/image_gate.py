@@ -7,7 +7,7 @@ An error of a graph's outputs says little about images: it is fed back from row 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,8 @@ PROMPTS = ("a red house by a lake with snowy mountains behind", "a white sailboa
 MOST_STEPS = 4
 """More steps take more time, and differ less: later rows correct what earlier ones did."""
 SMALL_SIDE_PX = 128
-"""Images of models whose usual images are larger than `_LARGE_PX` are made in this size where their graphs allow it."""
-_LARGE_PX = 256 * 256
+"""Images of models whose usual images are larger than `LARGE_PX` are made in this size where their graphs allow it."""
+LARGE_PX = 256 * 256
 
 OpenEngine = Callable[[str], "Engine"]
 """Opens the engine of a name; the gate closes it."""
@@ -59,14 +59,17 @@ def compare_images(
     *,
     size: Size,
     reference: str,
+    images: int = len(PROMPTS),
+    most_steps: int = MOST_STEPS,
     on_run: Callable[[], object] = lambda: None,
 ) -> ImageGate:
     """Make the images of both and compare them; on_run is called before each run of an engine, and what it raises ends the work.
 
-    exact: the candidate to compare with, of the same latents. Raises EngineError.
+    exact: the candidate to compare with, of the same latents. images: how many, two at most. Raises EngineError.
     """
-    plans = [_short_plan(family, each, size) for each in (exact, candidate)]
-    wanted, found = (make_images(family, plan, opener, on_run) for plan, opener in zip(plans, (open_exact, open_engine), strict=True))
+    plans = [_short_plan(family, each, size, most_steps) for each in (exact, candidate)]
+    openers, prompts = (open_exact, open_engine), PROMPTS[:images]
+    wanted, found = (make_images(family, plan, opener, prompts, on_run) for plan, opener in zip(plans, openers, strict=True))
     pairs = list(zip(wanted, found, strict=True))
     return ImageGate(
         reference=reference,
@@ -85,26 +88,28 @@ def gate_size(family: Family, candidate: Candidate) -> Size:
     component = bundle.components[candidate.denoiser]
     latent = bundle.graphs[component.graphs[component.step_graph(candidate.guidance_scale)]].inputs["latent"].shape
     is_fixed = any(isinstance(axis, int) for axis in latent[2:])
-    return (image.height, image.width) if is_fixed or image.height * image.width <= _LARGE_PX else (SMALL_SIDE_PX, SMALL_SIDE_PX)
+    return (image.height, image.width) if is_fixed or image.height * image.width <= LARGE_PX else (SMALL_SIDE_PX, SMALL_SIDE_PX)
 
 
-def make_images(family: Family, plan: Plan, open_engine: OpenEngine, on_run: Callable[[], object] = lambda: None) -> list[Image]:
-    """One image for each of `PROMPTS`. Engines are open one at a time, so that the largest decides the memory."""
-    conditions = _conditions(family, plan, open_engine, on_run)
+def make_images(
+    family: Family, plan: Plan, open_engine: OpenEngine, prompts: Sequence[str] = PROMPTS, on_run: Callable[[], object] = lambda: None
+) -> list[Image]:
+    """One image for each prompt, from the seeds 0, 1 and so on. Engines are open one at a time, so that the largest decides the memory."""
+    conditions = _conditions(family, plan, open_engine, prompts, on_run)
     with open_engine(plan.step.engine) as engine:
         latents = [_denoise(engine, plan, tensors, seed, on_run) for seed, tensors in enumerate(conditions)]
     with open_engine(plan.decode.engine) as engine:
         return [Image(latent, np.asarray(run_on_host(engine, {"latent": latent})["pixels"])[0]) for latent in latents]
 
 
-def _short_plan(family: Family, candidate: Candidate, size: Size) -> Plan:
-    steps = min(candidate.num_inference_steps, MOST_STEPS)
+def _short_plan(family: Family, candidate: Candidate, size: Size, most_steps: int) -> Plan:
+    steps = min(candidate.num_inference_steps, most_steps)
     return family.plan(replace(candidate, name=f"{candidate.name} in {steps}", num_inference_steps=steps), size)
 
 
-def _conditions(family: Family, plan: Plan, open_engine: OpenEngine, on_run: Callable[[], object]) -> list[Tensors]:
+def _conditions(family: Family, plan: Plan, open_engine: OpenEngine, prompts: Sequence[str], on_run: Callable[[], object]) -> list[Tensors]:
     """What the steps take besides the latent, for each prompt."""
-    texts = [family.texts(Request(prompt=prompt), plan) for prompt in PROMPTS]
+    texts = [family.texts(Request(prompt=prompt), plan) for prompt in prompts]
     positive = [token_tensors(family.tokenizers, each.prompt) for each in texts]
     negative = [None if each.negative is None else token_tensors(family.tokenizers, each.negative) for each in texts]
     for encoder, call in plan.encoders.items():

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from costroute_rt.cost.correction import Clock
 from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED
+from costroute_rt.generation.source import Source
 from costroute_rt.sampling.scheduler import replan
 from costroute_rt.sampling.scheduler_config import SchedulerConfig
 from costroute_rt.sampling.step_table import StepTable
@@ -121,15 +122,20 @@ class Run:
         pace: Pace,
         clock: Clock,
         plain: Plain | None = None,
+        source: Source | None = None,
     ) -> None:
         """noise: returns float32[1, channels, height, width], standard normal; called for the start, then for each row that adds noise.
 
         plain: for rows whose guidance scale is 1; None means that `step` runs these too.
+        source: the image that the run begins with; None means noise alone.
         """
         self._guided, self._config, self._table, self._noise, self._pace, self._clock = step, config, table, noise, pace, clock
         self._plain, self.is_plain = plain, False  # whether the latents lie with the engine of `plain`
+        self._source = source
         engine, start = step.engine, noise()
-        self.latent: Value = engine.to_device(start * np.float32(table.initial_noise_scale))
+        self._start = start
+        begin = start * np.float32(table.initial_noise_scale) if source is None else source.begin(config, table, start)
+        self.latent: Value = engine.to_device(begin)
         self._zeros: Value = engine.to_device(np.zeros_like(start))
         self.denoised: Value = self._zeros
         """The predicted clean latent, in the shape of the latent."""
@@ -159,10 +165,18 @@ class Run:
         started = self._clock()
         row = self._float32_rows(step.has_memory)[self._index]
         self.latent, self.denoised, self._carried = step(self.latent, self.denoised, self._carried, noise, row)
+        ended = self._clock()
+        self._restore()
         before, self._ended = self._ended, self._clock()
         self._pace.observe((self._ended - before) * 1000, self._share(self._index))  # the caller's time between rows included
         self._index, self.done = self._index + 1, self.done + 1
-        return (self._ended - started) * 1000
+        return (ended - started) * 1000
+
+    def _restore(self) -> None:
+        """Put the initial image back outside its mask."""
+        if self._source is not None and self._source.mask is not None:
+            engine, latent = self._step.engine, self._step.engine.to_host(self.latent)
+            self.latent = engine.to_device(self._source.restore(self._config, self._table, self._index, np.asarray(latent), self._start))
 
     def use(self, engine: Engine, plain: Engine | None = None) -> None:
         """Go on with other engines of the same graphs, which share the memory of those before; plain: that of rows without guidance."""

@@ -40,7 +40,7 @@ def plan_calls(resources: Resources, request: Request) -> Plans:
     """The calls of each candidate that the request allows, and why some of these cannot serve it.
 
     Candidates without a bundle count only if none has one. Raises ConfigError for an unknown candidate, and where none is left the error
-    of the first.
+    of the first, if possible one about its engines: then the request can be served once they are built.
     """
     allowed = resources.candidates(request)
     wanted = [each for each in allowed if each.has_bundle] or allowed
@@ -58,7 +58,9 @@ def plan_calls(resources: Resources, request: Request) -> Plans:
             problems.append(error)
             unfit[candidate.name] = error.problem if isinstance(error, EngineError) else str(error)
     if not plans:
-        raise _memory_error(resources, min(limits.values())) if limits else problems[0]
+        if limits:
+            raise _memory_error(resources, min(limits.values()))
+        raise next((each for each in problems if isinstance(each, EngineError)), problems[0])
     return Plans(plans, unfit)
 
 

@@ -62,7 +62,7 @@ class Stopwatch:
     def timings(self) -> Timings:
         """The timings so far."""
         stages, total_ms = self.stages, self.elapsed_ms()
-        engines_ms = stages["text"] + stages["swap"] + sum(self.rows_ms) + stages["decode"]
+        engines_ms = stages["text"] + stages["swap"] + stages["encode"] + sum(self.rows_ms) + stages["decode"]
         return Timings(
             tokenize_ms=stages["tokenize"],
             route_ms=stages["route"],
@@ -70,6 +70,7 @@ class Stopwatch:
             swap_ms=stages["swap"],
             denoise_ms=tuple(self.rows_ms),
             decode_ms=stages["decode"],
+            encode_ms=stages["encode"],
             waited_ms=self.waited_ms,
             total_ms=total_ms,
             outside_ms=total_ms - engines_ms - self.waited_ms - self.caller_ms,

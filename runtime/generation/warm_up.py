@@ -67,7 +67,8 @@ def _first_calls(resources: Resources) -> list[tuple[Call, Bundle, Size]]:
     for candidate in resources.runnable:
         family = resources.family(candidate)
         size = family.sizes.first(family.bundle)
-        for call in family.calls(candidate, size):
+        strength = 1.0 if resources.init_images and family.begins_with_images(candidate) else None
+        for call in family.calls(candidate, size, strength=strength):
             note(call, size)
     return list(found.values())
 

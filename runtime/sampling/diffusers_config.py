@@ -116,6 +116,7 @@ _DIFFUSERS = {
     ),
     "LCMScheduler": _DiffusersClass("lcm", {"prediction_type": "epsilon", "timestep_spacing": "leading"}, _NOT_LINEAR),
     "TCDScheduler": _DiffusersClass("tcd", {"prediction_type": "epsilon", "timestep_spacing": "leading", "eta": 0.3}, _NOT_LINEAR),
+    "FlowMatchHeunDiscreteScheduler": _DiffusersClass("flow_heun", {"prediction_type": "flow_prediction"}, ()),
     "FlowMatchEulerDiscreteScheduler": _DiffusersClass("flow_match_euler", {"prediction_type": "flow_prediction"}, ("invert_sigmas",)),
 }
 

@@ -141,7 +141,7 @@ def _build(name: str, base: SchedulerConfig, kind: str, settings: Mapping[str, A
         own |= {"sigma_schedule": schedule, "timestep_spacing": "linspace"}  # between the highest and the lowest level of all
     if KINDS[kind].solver_orders == (3,):
         own["solver_order"] = 3
-    if kind == base.name and not (settings or schedule):
+    if kind == base.name and not (settings or schedule) and all(getattr(base, field) == usual for field, usual in _UNNAMED.items()):
         return base
     try:
         return SchedulerConfig(name=kind, **own)
@@ -170,6 +170,8 @@ _TRAINED = (
     "shift_terminal",
 )
 """Fields that belong to the model rather than to a solver."""
+_UNNAMED = {"sigma_schedule": "timesteps", "algorithm_type": "dpmsolver++"}
+"""What is meant where a name does not say otherwise, also for a model whose own scheduler is DPM++ 2M Karras or DPM++ 2M SDE."""
 
 
 def _flow_kind(name: str, kind: str) -> str:
@@ -178,7 +180,7 @@ def _flow_kind(name: str, kind: str) -> str:
         return kind
     found = "flow_match_euler" if kind == "euler" else f"flow_{kind}"
     if found not in KINDS:
-        raise ConfigError("scheduler", name, "Euler, DPM++ 2M, 2M SDE, 3M or 3M SDE, or UniPC: the model is a flow model")
+        raise ConfigError("scheduler", name, "Euler, Heun, DPM++ 2M, 2M SDE, 3M or 3M SDE, or UniPC: the model is a flow model")
     return found
 
 

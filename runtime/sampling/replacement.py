@@ -42,7 +42,6 @@ REPLACEMENTS = {
     "LMSDiscreteScheduler": _Replacement(_DPM, _LINEAR | _LINSPACE, (*_SCHEDULE, *_KARRAS)),
     "DEISMultistepScheduler": _Replacement(_DPM, _LINEAR | _LINSPACE, (*_SCHEDULE, *_KARRAS)),
     "SASolverScheduler": _Replacement(_DPM, _LINEAR | _LINSPACE, (*_SCHEDULE, *_KARRAS), {"algorithm_type": "sde-dpmsolver++"}),
-    "FlowMatchHeunDiscreteScheduler": _Replacement("FlowMatchEulerDiscreteScheduler", {}, ("num_train_timesteps", "shift")),
 }
 """What takes the place of diffusers' classes that step tables cannot hold, by class."""
 _OTHER_SETTINGS: tuple[tuple[str, str, object, object], ...] = (

@@ -181,6 +181,7 @@ SCHEDULERS: dict[str, Scheduler] = {
     "lcm": Scheduler(steps.choose_distilled, _solve_lcm),
     "tcd": Scheduler(steps.choose_distilled, _solve_tcd),
     "flow_match_euler": Scheduler(steps.choose_flow, lambda config, descent: flow.flow_match_euler(descent, config.stochastic_sampling)),
+    "flow_heun": Scheduler(steps.choose_flow, lambda config, descent: unscaled.heun(descent, config.prediction_type)),
     "flow_dpmpp_2m": Scheduler(steps.choose_flow_dpmpp, _solve_multistep),
     "flow_dpmpp_3m": Scheduler(steps.choose_flow_dpmpp, _solve_multistep),
     "flow_dpmpp_2s": Scheduler(steps.choose_flow_dpmpp, _solve_singlestep),

@@ -82,6 +82,7 @@ KINDS: dict[str, Kind] = {
     "lcm": Kind(features=_ZERO_SNR),
     "tcd": Kind(features=_ZERO_SNR),
     "flow_match_euler": Kind(_FLOW, ("use_dynamic_shifting", "shift_terminal"), (*_TIMES, "karras", "exponential", "beta")),
+    "flow_heun": Kind(_FLOW, ("use_dynamic_shifting",), _TIMES, rows_per_step=2),
     "flow_dpmpp_2m": Kind(_FLOW, ("use_dynamic_shifting",), sigma_schedules=_TIMES),
     "flow_dpmpp_3m": Kind(_FLOW, ("use_dynamic_shifting",), sigma_schedules=_TIMES, solver_orders=(3,)),
     "flow_dpmpp_2s": Kind(_FLOW, ("use_dynamic_shifting",), sigma_schedules=_TIMES),

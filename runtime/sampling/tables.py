@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from costroute_rt.sampling.diffusers_config import from_diffusers
@@ -49,6 +50,8 @@ class Tables:
         key = scheduler, instead, num_inference_steps, tokens if config.use_dynamic_shifting else None
         found = self._tables.get(key)
         if found is None:
+            if instead is not None and num_inference_steps == 1 and config.timestep_spacing == "linspace":
+                config = replace(config, timestep_spacing="trailing")  # the only step of linspace is the lowest timestep
             found = build_table(config, num_inference_steps, tokens)
             _keep(self._tables, key, found)
         return found

@@ -11,6 +11,7 @@ from costroute_rt.cli.info import reproduce
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.routing.router_bundle import with_router
 from tests.cli.conftest import Run
+from tests.int8_bundle import write_int8_bundle
 from tests.small_router import make_router
 
 
@@ -69,6 +70,17 @@ def test_build_engines_keeps_valid_engines(run: Run, built: Path, tiny_bundle: P
     report = json.loads(run("build-engines", "--bundle", tiny_bundle, "--json").stdout)
     assert report["engines"]
     assert not any(engine["built"] for engine in report["engines"])
+
+
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_build_engines_reports_how_close_images_are(run: Run, home: Path, tiny_bundle: Path, tmp_path: Path, is_wrong: bool) -> None:
+    bundle = write_int8_bundle(tiny_bundle, tmp_path / "bundle", is_wrong=is_wrong).root
+    done = run("build-engines", "--bundle", bundle)
+    assert done.stdout.splitlines()[-1].split()[-1] == ("quarantined" if is_wrong else "good")
+    assert done.exit_code == (5 if is_wrong else 0)
+    assert ("it is quarantined: its images differ from those of base on onnxruntime" in done.stderr) == is_wrong
+    (images,) = json.loads(run("build-engines", "--bundle", bundle, "--json").stdout)["images"]
+    assert (images["latent_psnr_db"] > 25, images["quarantined"] is None) == (not is_wrong, not is_wrong)
 
 
 def test_engines_list(run: Run, built: Path, tiny_bundle: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ CALL_MS = {
     "tiny/base/guided_step": 50.0,
     "tiny/vae/decode": 10.0,
 }
-LOAD_MS = 30.0
+LOAD_MS, ENCODE_MS = 30.0, 6.0
 Function = Callable[[Mapping[str, Any]], dict[str, Any]]
 """From the inputs of a graph to its outputs."""
 POOL = (
@@ -134,7 +134,15 @@ def decode(feeds: Mapping[str, Any]) -> dict[str, Any]:
     return {"pixels": np.ascontiguousarray(np.clip(image * 40 + 128, 0, 255).astype(np.uint8))}
 
 
-FUNCTIONS: Mapping[str, Function] = {"encode": encode, "condition": condition, "step": step, "guided_step": step, "decode": decode}
+def encode_image(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `decode` for images of even cells: the first three channels of a latent of four."""
+    cells = (feeds["pixels"][:, 8::16, 8::16].transpose(0, 3, 1, 2).astype(np.float32) - 128) / 40
+    return {"latent": np.concatenate([cells, np.zeros_like(cells[:, :1])], axis=1)}
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "encode": encode, "condition": condition, "step": step, "guided_step": step, "decode": decode, "vae/encode": encode_image,
+}  # fmt: skip
 
 
 @dataclass
@@ -171,10 +179,12 @@ def open_fake_runtime(
     profile: Mapping[str, float] = CALL_MS,
     functions: Mapping[str, Function] = FUNCTIONS,
     states: str | None = None,
+    image_encoders: Sequence[str] = (),
     limit: MemoryLimit | None = None,
 ) -> FakeDevice:
     """A runtime whose engines take the milliseconds of `profile`; noise(name) gives a call's factor on that."""
     clock, engines, slowdown, on_call = FakeClock(), {}, {}, []
+    profile = {**profile, **dict.fromkeys(image_encoders, ENCODE_MS)}
 
     def call_ms(name: str) -> float:
         return profile[name] * slowdown.get(name, slowdown.get("", 1.0)) * (noise(name) if noise else 1.0)
@@ -192,6 +202,7 @@ def open_fake_runtime(
 
     bundle = _with_pool(bundle, pool, scheduler)
     family = Family.open(bundle if states is None else replace(bundle, router={"states": states}))
+    family = family.with_image_encoders(frozenset(image_encoders))
     quality = quality or AverageQuality.from_bundle(family.bundle, family.pool)
     resources = Resources(
         families={family.name: family},
@@ -202,6 +213,7 @@ def open_fake_runtime(
         states_source=StatesSource.open(family.bundle) if quality.needs_states else None,
         router_calls=tuple(Call(f"{family.name}/{name}", Stage.ROUTE) for name in quality.engines),
         clock=clock,
+        init_images=bool(image_encoders),
         setup={"backend": "fake", "provider": "cpu", "precision": "float32", "target": ""},
         versions={"costroute-rt": "0.0.test"},
     )

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from costroute_rt.cli.main import cli
+from tests.checkpoints import write_sd15_folder
 from tests.fuzz.case import EXIT_CODES
 from tests.fuzz.place import Place, fingerprint, make_template
 
@@ -36,6 +37,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("route",): ("a lake", "--bundle", "BUNDLE"),
     ("info",): ("image.png",),
     ("pool",): ("BUNDLE", "-o", "made"),
+    ("export",): ("MODEL", "-o", "made", "--dry-run"),
     ("build-engines",): ("--bundle", "BUNDLE"),
     ("profile",): ("--bundle", "BUNDLE"),
     ("label",): ("--bundle", "BUNDLE", "--prompts", "prompts.csv", "--labels", "made.csv", "--scorer", "fuzz_scorer:brightness"),
@@ -54,7 +56,7 @@ resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv.pop()),) * 2)
 from costroute_rt.cli.start import main
 sys.exit(main())
 """
-WITHOUT_STORE, REPORTS = {("info",), ("pool",), ("fit-router",)}, {("engines", "list"), ("engines", "explain")}
+WITHOUT_STORE, REPORTS = {("info",), ("pool",), ("export",), ("fit-router",)}, {("engines", "list"), ("engines", "explain")}
 """Commands that need no store, and those that report the state of engines without running one."""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs owners, modes and limits of processes as Linux has them")
 
@@ -81,7 +83,9 @@ def leaves(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
 def run(place: Path, names: tuple[str, ...], **more: str) -> subprocess.CompletedProcess[str]:
     """The command as its script starts it, in the folder `cwd`."""
     engine = min(path.name for path in (place / "home/engines").iterdir())
-    paths = {"BUNDLE": str(place / "bundle"), "ROUTED": str(place / "routed"), "ENGINE": engine}
+    paths = {name: str(place / name.lower()) for name in ("BUNDLE", "ROUTED", "MODEL")} | {"ENGINE": engine}
+    if "MODEL" in COMMANDS[names]:
+        write_sd15_folder(place / "model")
     (place / "bin").mkdir(exist_ok=True)
     (place / "bin/costroute-rt").write_text(RUN)
     command = [sys.executable, str(place / "bin/costroute-rt"), *names, *(paths.get(each, each) for each in COMMANDS[names]), str(MOST_S)]

@@ -36,7 +36,12 @@ def denoise(prediction_type: str, alpha: FloatArray, sigma: FloatArray) -> tuple
 
 
 def read_unscaled(descent: Descent, prediction_type: str) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(input_scale, p, q) for unscaled levels: the denoiser sees x scaled to unit variance, and its output refers to the scaled x."""
+    """(input_scale, p, q) for unscaled levels: the denoiser sees x scaled to unit variance, and its output refers to the scaled x.
+
+    With flow_prediction, the levels are flow levels, x is not scaled, and slopes in sigma are the same.
+    """
+    if prediction_type == "flow_prediction":
+        return np.ones_like(descent.entry), *denoise(prediction_type, *flow(descent.entry))
     alpha, sigma = preserve_sigma(descent.entry)
     p, q = denoise(prediction_type, alpha, sigma)
     return alpha, alpha * p, q

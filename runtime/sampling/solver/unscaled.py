@@ -30,7 +30,7 @@ def heun(descent: Descent, prediction_type: str) -> StepTable:
     The predictor is an Euler row to x' at the next level, where the corrector calls the denoiser again. Both slopes can be computed at
     x': the predictor moved straight towards D_prev, so its slope is still (x' - D_prev) / after, and the corrector,
     x' + (after - now) / 2 * (slope at x' - predictor's slope), does not need the x before. The last step has no corrector, because it
-    ends at 0, where the slope is undefined. Returns 2 * steps - 1 rows.
+    ends at 0, where the slope is undefined. Returns 2 * steps - 1 rows. With flow_prediction, for flow levels.
     """
     now, after = descent.entry, descent.exit
     rows = 2 * len(now) - 1

@@ -199,6 +199,8 @@ BROKEN: list[tuple[Edit, str]] = [
     (_set(10**13, *TOKENIZER, "max_length"), "65536 or less"),
     (_set(16, *TOKENIZER, "drop"), "drop is 16: expected less than max_length"),
     (_set("middle", *TOKENIZER, "pad_side"), "expected right or left"),
+    (_set(["batch", 3, "height", "width"], "graphs", "vae/encoder.onnx", "outputs", "latent", "shape"), "latent has 3 channels"),
+    (_set("float32", "graphs", "vae/encoder.onnx", "inputs", "pixels", "dtype"), "encoder.onnx inputs: pixels is float32"),
     (_set("A1111", *TOKENIZER, "prompt_syntax"), "prompt_syntax is 'A1111': expected none or a1111"),
     (_set(None, *TOKENIZER, "prompt_syntax"), "expected text"),
     (

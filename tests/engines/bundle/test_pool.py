@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,34 @@ def test_a_wrong_file_is_refused_with_the_reason(copy: Path, what: str) -> None:
     with pytest.raises(BundleError) as caught:
         Pool.open(rewrite(copy, WRONG[what]))
     assert what in str(caught.value) or (what == "letters, digits" and "plain text" in str(caught.value))
+
+
+def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where every value of the file is."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield (*before, key)
+        yield from places(each, (*before, key))
+
+
+def test_values_of_other_types_are_refused_or_make_no_difference(copy: Path) -> None:
+    file = copy / "pool.json"
+    whole = json.loads(file.read_text())
+    every, rng = list(places(whole)), random.Random(0)
+    refused = []
+    for _ in range(200):
+        content = json.loads(json.dumps(whole))
+        *path, last = rng.choice(every)
+        reduce(lambda inner, key: inner[key], path, content)[last] = rng.choice(
+            (None, -1, 1.5, True, [], ["x"], {}, "", "../x", 1e308, 2**70)
+        )
+        file.write_text(json.dumps(content))
+        try:
+            Pool.open(copy)
+        except BundleError as error:
+            refused.append(str(error))
+    assert len(refused) > 100
+    assert not any("\n" in each for each in refused)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": NaN}', b"[" * 100_000])

@@ -120,14 +120,16 @@ def test_decode_equals_the_vae_and_diffusers_postprocessing(exported: Exported) 
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-def test_encode_equals_the_vae_encoder(exported: Exported) -> None:
+def test_encode_gives_the_mean_of_the_vae_encoder_scaled_as_the_pipeline_does(exported: Exported) -> None:
     import torch
 
-    image = noise(8, 1, 3, 64, 64).clip(-1, 1)
-    (found,) = run(exported.bundle, "vae", "encode", sample=image)
+    vae = exported.pipeline.vae
+    pixels = np.random.default_rng(8).integers(0, 256, (1, 128, 96, 3), dtype=np.uint8)
+    (found,) = run(exported.bundle, "vae", "encode", pixels=pixels)
     with torch.no_grad():
-        expected = exported.pipeline.vae.encode(torch.from_numpy(image)).latent_dist.parameters.numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+        image = exported.pipeline.image_processor.preprocess(pixels.astype(np.float32) / 255)
+        expected = vae.encode(image).latent_dist.mode() * vae.config.scaling_factor
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
 
 
 def test_the_text_encoder_outputs_the_states_of_the_pipeline(exported: Exported) -> None:

@@ -313,6 +313,10 @@ def test_fingerprints_depend_on_everything_that_changes_images(tiny_bundle: Path
     assert list(marks) == [row["name"] for row in bundle.pool]
     assert len(set(marks.values())) == len(marks)
     assert all(len(mark) == 12 for mark in marks.values())
+    pool = tuple({**row, "guidance_end": 0.5} if row["name"] == "tiny-base@8" else dict(row) for row in bundle.pool)
+    changed = fingerprints(replace(bundle, pool=pool))
+    assert [name for name in marks if marks[name] != changed[name]] == ["tiny-base@8"]
+    assert fingerprints(replace(bundle, pool=tuple({**row, "guidance_end": 1.0} for row in bundle.pool))) == marks
     (weights,) = bundle.components["base"].weights
     changed = fingerprints(replace(bundle, files={**bundle.files, weights: replace(bundle.files[weights], sha256="0" * 64)}))
     assert [name for name in marks if marks[name] != changed[name]] == ["tiny-base@4", "tiny-base@8"]

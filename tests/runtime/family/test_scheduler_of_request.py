@@ -87,10 +87,10 @@ def test_candidates_that_cannot_run_with_the_scheduler_are_left_out(runtime: Run
     assert len(plans) == len(runtime.candidates)
     original = Family._compile
 
-    def compile_(self: Family, candidate: Any, size: Any, scheduler: str | None) -> Any:
+    def compile_(self: Family, candidate: Any, size: Any, scheduler: str | None, strength: float | None) -> Any:
         if candidate.name == "patchwork@4" and scheduler is not None:
             raise ConfigError("scheduler", scheduler, "another one")
-        return original(self, candidate, size, scheduler)
+        return original(self, candidate, size, scheduler, strength)
 
     monkeypatch.setattr(Family, "_compile", compile_)
     plans = plan_calls(runtime._resources, Request(prompt=PROMPT, scheduler="DPM++ 2M SDE"))

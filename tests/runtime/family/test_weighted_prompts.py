@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.size import axis_lengths, fixed_axes, free_axes, known_size, size_axes, takes_chunks
 from costroute_rt.error import BundleError, PromptError
+from costroute_rt.export.router.job import read_words
 from costroute_rt.family.conditioning import weigh
 from costroute_rt.family.family import Family, open_tokenizers
 from costroute_rt.judgement import Judgement
@@ -226,3 +227,9 @@ def test_text_without_syntax_has_the_tokens_it_always_had(bundle: Bundle, text: 
     else:
         assert len(tokens) > 1
         np.testing.assert_array_equal(tokens.ids[0, :-1], old.ids[0, :-1])
+
+
+def test_routers_are_fitted_to_the_words_that_they_read(bundle: Bundle) -> None:
+    prompts = ("a (red:1.5) house", "[a|b]")
+    assert read_words(make_weighted_bundle(bundle), prompts) == ("a red house", "[a|b]")
+    assert read_words(bundle, prompts) == read_words(None, prompts) == prompts

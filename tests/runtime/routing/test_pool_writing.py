@@ -15,6 +15,7 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.export.router.states import read_states
 from costroute_rt.family.calls import pool_candidate_names
 from costroute_rt.routing.pool_writing import with_pool_router
+from costroute_rt.routing.router_bundle import with_router
 from tests.pools import write_pool_of
 from tests.runtime.routing.routers import write_network_router
 from tests.small_network import expect
@@ -60,6 +61,17 @@ def test_the_files_of_a_router_must_be_whole_and_of_these_candidates(pool: Pool,
     with pytest.raises(BundleError, match="it was not fitted for"):
         with_pool_router(pool, tmp_path / "fewer", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_bundle_s_own_router_is_left_out_of_a_pool(tiny_bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    write_network_router(bundle, tmp_path / "fitted")
+    routed = with_router(bundle, tmp_path / "fitted", tmp_path / "routed")
+    pool = write_pool_of(tmp_path / "pool", routed.root, other_bundle)
+    view = pool.bundles["tiny"]
+    view.verify()
+    assert (pool.router, view.router) == (None, None)
+    assert not {"router_encoder", "router_estimator"} & set(view.components)
 
 
 def test_a_pool_of_one_bundle_decides_as_the_bundle(tiny_bundle: Path) -> None:

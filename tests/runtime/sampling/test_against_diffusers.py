@@ -104,6 +104,7 @@ def cases() -> Iterator[Case]:
         yield from (Case(name, stable(timestep_spacing="leading", steps_offset=1, **{flag: True})) for flag in FLAGS[1:])
     yield Case("DPMSolverMultistepScheduler", stable(use_lu_lambdas=True))
     yield from (Case("FlowMatchEulerDiscreteScheduler", {"shift": 3.0, flag: True}) for flag in FLAGS[1:])
+    yield Case("FlowMatchHeunDiscreteScheduler", {"shift": 3.0})
 
 
 @compared_with_diffusers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from costroute_rt.sampling.named_scheduler import NAMES, named_scheduler
 from costroute_rt.sampling.replacement import REPLACEMENTS
 from costroute_rt.sampling.scheduler import build_table
 from costroute_rt.sampling.scheduler_config import KINDS
+from costroute_rt.sampling.tables import Tables
 
 SDXL = from_diffusers({
     "_class_name": "EulerDiscreteScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
@@ -64,12 +66,26 @@ def test_the_training_schedule_is_the_model_s() -> None:
     assert named_scheduler("dpmpp_2m/simple", shifted).config.shift == 3
 
 
+@pytest.mark.parametrize("own", [{"use_karras_sigmas": True}, {"algorithm_type": "sde-dpmsolver++"}])
+def test_a_name_without_a_schedule_means_none_whatever_the_model_has(own: dict[str, Any]) -> None:
+    base = from_diffusers({"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "trailing"} | own)
+    for name in ("DPM++ 2M", "DPMSolverMultistepScheduler", "PNDM"):
+        found = named_scheduler(name, base).config
+        assert (found.sigma_schedule, found.algorithm_type, found.timestep_spacing) == ("timesteps", "dpmsolver++", "trailing")
+
+
 def test_a_schedule_spans_all_noise_levels_of_the_model() -> None:
     """A model's own spacing may leave out the highest; A1111's and ComfyUI's schedules start there."""
     table = build_table(named_scheduler("Euler Karras", PLAIN).config, 20)
     whole = build_table(named_scheduler("Euler Uniform", PLAIN).config, 1000).noise_levels
     assert (table.noise_levels[0], table.noise_levels[-2]) == pytest.approx((whole[0], whole[-2]))
     assert build_table(named_scheduler("Euler", PLAIN).config, 20).noise_levels[0] < whole[0] * 0.95
+
+
+@pytest.mark.parametrize("name", ["Euler", "Euler Uniform", "Euler a Karras", "Heun", "DPM++ 2M Karras", "DPM++ SDE Exponential", "UniPC"])
+def test_a_single_step_starts_at_the_highest_noise_level(name: str) -> None:
+    tables = Tables({"own": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}})
+    assert tables.table("own", 1, 1024, instead=name).timestep.tolist() == pytest.approx([999])
 
 
 @pytest.mark.parametrize("name", [*NAMES, *SUPPORTED, *REPLACEMENTS, *KINDS])
@@ -113,6 +129,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str, problem: str) ->
 def test_a_scheduler_that_cannot_run_the_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="the model is a flow model"):
         named_scheduler("Euler a", FLUX)
+    assert named_scheduler("Heun", FLUX).config.title == "flow_heun"
     with pytest.raises(ConfigError, match="rescale_betas_zero_snr"):
         named_scheduler("Heun", SDXL)
     with pytest.raises(ConfigError, match=r"shift_terminal is 0\.02: expected 0 for flow_unipc"):
