@@ -40,7 +40,7 @@ from costroute_rt.family.left_out import leave_out_quarantined
 from costroute_rt.family.memory import MemoryLimit, estimate_bytes
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Builders, Upgrade
-from costroute_rt.request import check_flag, check_whole
+from costroute_rt.request import check_flag, check_list, check_name, check_whole
 from costroute_rt.routing.quality import AverageQuality, QualityEstimator, Selected
 from costroute_rt.routing.router_bundle import open_pool_router
 from costroute_rt.version import read_version
@@ -67,9 +67,11 @@ def open_pool(
     """
     if bundle is not None and pool is not None:
         raise ConfigError("bundle and pool", f"{bundle} and {pool}", "one of them")
+    choice = {"candidates": candidates, "exclude": exclude, "licenses": licenses}
+    names = {option: [check_name(option, name) for name in check_list(option, given)] for option, given in choice.items()}
     path = shipped_bundle() if bundle is None else bundle
     opened = Pool.of_bundle(Bundle.open(path, verify=False)) if pool is None else Pool.open(pool)
-    return opened.select(candidates=candidates, exclude=exclude, licenses=licenses)
+    return opened.select(**names)
 
 
 def open_resources(

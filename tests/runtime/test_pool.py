@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,3 +139,10 @@ def test_what_is_given_is_a_bundle_or_a_pool(tiny_bundle: Path, pool_folder: Pat
         Runtime.open(tiny_bundle, pool=pool_folder)
     with pytest.raises(BundleError, match="not a pool"):
         Runtime.open(pool=tiny_bundle)
+
+
+@pytest.mark.parametrize("option", ["candidates", "exclude", "licenses"])
+@pytest.mark.parametrize("value", [NotImplemented, "tiny-base@4", 3, [3], {"tiny-base@4"}])
+def test_a_choice_that_is_no_list_of_names_is_refused(option: str, value: Any, tiny_bundle: Path, home: Path) -> None:
+    with pytest.raises(ConfigError, match=option):
+        Runtime.open(tiny_bundle, home=home, **{option: value})

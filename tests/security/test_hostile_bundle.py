@@ -24,7 +24,7 @@ from tests.security.hostile_graph import LOOP_CONSTANTS, adds, copy_bundle, deco
 WEIGHTS, TOKENIZER = "vae/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"
 ENDLESS = decoder([loop("turns")], [*LOOP_CONSTANTS, ("turns", np.array(1 << 62))])
 REFUSED = (2, 4, 5)
-NO_TOKENIZER = ("build-engines", "profile")
+NO_TOKENIZER = ("profile",)
 """Commands that read no tokenizer."""
 
 

@@ -28,7 +28,7 @@ def asked() -> list[str]:
 
 def requirements() -> list[tuple[str, tuple[int, ...]]]:
     """Name and lowest version of everything that this project asks for, without its own extras."""
-    pattern = re.compile(r"([\w-]+)(?:>=|==)([\d.]+?)(?:\.\*)?(?:;.*)?")  # a marker may follow
+    pattern = re.compile(r"([\w-]+)(?:>=|==)([\d.]+?)(?:\.\*)?(?:,<[\d.]+)?(?:;.*)?")  # an upper bound and a marker may follow
     found = [pattern.fullmatch(each) for each in asked() if not each.startswith("costroute-rt[")]
     assert all(found), asked()
     return [(each[1], parse(each[2])) for each in found if each]
