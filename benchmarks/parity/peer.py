@@ -139,7 +139,8 @@ def _settings(case: Case) -> Settings:
     """Of the scheduler in diffusers."""
     model, scheduler = case.model, case.scheduler
     own = scheduler.theirs if scheduler.name else model.own
-    return {"timestep_spacing": "linspace" if scheduler.levels else model.spacing} | own | model.training
+    spacing = {"timestep_spacing": "trailing"} if case.begins_at_the_top else {}
+    return {"timestep_spacing": "linspace" if scheduler.levels else model.spacing} | own | spacing | model.training
 
 
 def _make_scheduler(case: Case) -> Any:
