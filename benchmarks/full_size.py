@@ -77,6 +77,8 @@ def write_model(name: str, folder: Path) -> Path:
         if is_text:
             tokenizer = network.replace("text_encoder", "tokenizer")
             shutil.copytree(costroute_rt.shipped_bundle() / "tokenizer", folder / tokenizer, dirs_exist_ok=True)
+            settings = json.loads((folder / tokenizer / "tokenizer_config.json").read_text(encoding="utf-8"))
+            _write_json(folder / tokenizer / "tokenizer_config.json", settings | {"model_max_length": config["max_position_embeddings"]})
             index[tokenizer] = ["transformers", "CLIPTokenizer"]
     _write_json(folder / "model_index.json", index)
     return folder

@@ -100,7 +100,7 @@ def check_int8(bundle: Bundle, denoiser: str, on_run: Callable[[], object] = lam
 
     def open_graph(name: str) -> Any:
         _, component, graph, _ = EngineName.parse(name)
-        return backend.open_reference(bundle.path(bundle.graph_path(component, graph)))
+        return backend.open_reference(bundle.path(bundle.graph_path(component, graph)), is_frugal=True)
 
     size = gate_size(family, other)
     return compare_images(family, other, open_graph, exact, open_graph, size=size, reference=denoiser, on_run=on_run)
