@@ -68,8 +68,9 @@ class Peer:
             arguments |= {"height": case.size[0], "width": case.size[1]}
         if self._model.guidance_rescale:
             arguments["guidance_rescale"] = self._model.guidance_rescale
-        if case.scheduler.eta is not None:
-            arguments["eta"] = case.scheduler.eta
+        eta = case.scheduler.eta if case.scheduler.name else case.model.eta
+        if eta is not None:
+            arguments["eta"] = eta
         with _noise_of(pipeline, noise, start):
             images = pipeline(**arguments, guidance_scale=self._model.guidance_scale, output_type="np").images
         pixels = np.asarray(np.round(images[0] * 255), dtype=np.uint8)
