@@ -10,6 +10,7 @@ import shlex
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "benchmarks.parity", *(sys.argv[1:] if argv is None else argv)])
     os.environ["HF_HUB_OFFLINE"] = "1"
     facts, started, found = run_facts(command, quick=args.quick), time.monotonic(), []
-    with tempfile.TemporaryDirectory(prefix="costroute-rt-") if args.folder is None else nullcontext(str(args.folder)) as folder:
+    place = tempfile.TemporaryDirectory(prefix="costroute-rt-") if args.folder is None else nullcontext(str(args.folder))
+    with place as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # diffusers and transformers warn of settings that these cases need
         for comparison in compare_all(cases, Path(folder)):
             found.append(comparison)
             log(f"  {comparison.case.name}: {' '.join(filter(None, (comparison.verdict, comparison.note)))}")

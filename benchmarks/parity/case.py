@@ -89,7 +89,14 @@ class Case:
             if is_between
             else ""
         )
-        return ", ".join(filter(None, (self.scheduler.note, skip, paste, middle)))
+        top = "one step of linspace would be timestep 0, which leaves the noise: trailing in both" if self.begins_at_the_top else ""
+        return ", ".join(filter(None, (self.scheduler.note, skip, paste, middle, top)))
+
+    @property
+    def begins_at_the_top(self) -> bool:
+        """Whether it is a single step of a scheduler by name with evenly spaced timesteps, from the highest noise level in ours."""
+        spacing = self.scheduler.theirs.get("timestep_spacing", self.model.spacing)
+        return bool(self.scheduler.name) and self.steps == 1 and spacing == "linspace" and self.scheduler.levels is None
 
     @property
     def has_image(self) -> bool:

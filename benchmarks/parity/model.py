@@ -84,6 +84,8 @@ class Model:
     is_guided: bool = False
     denoiser: Settings = field(default_factory=dict)
     """Settings that differ from those of the family."""
+    eta: float | None = None
+    """Argument of diffusers' pipelines for its own scheduler, where theirs is another than the scheduler's."""
     lora: str | None = None
     """Name of a LoRA file that is fused."""
     clip_skip: int = 0
@@ -151,6 +153,6 @@ MODELS = (
     Model(name="dreamshaper-lcm", family="sd1", scheduler=_LCM, spacing="leading", own=_OWN_LCM, denoiser={"time_cond_proj_dim": 16}),
     Model(name="sd15-lora", family="sd1", scheduler=_PNDM, spacing="leading", own=_OWN_LCM, lora="lcm-lora-sdv1-5"),
     Model(name="sdxl-lightning", family="sdxl", scheduler=_EULER, spacing="trailing", own=_EULER_TRAILING),
-    Model(name="sdxl-tcd", family="sdxl", scheduler=_EULER, spacing="leading", own=_OWN_TCD, lora="Hyper-SDXL-1step-lora"),
+    Model(name="sdxl-tcd", family="sdxl", scheduler=_EULER, spacing="leading", own=_OWN_TCD, eta=0.3, lora="Hyper-SDXL-1step-lora"),
     Model(name="sdxl-dmd2", family="sdxl", scheduler=_EULER, spacing="leading", own=_OWN_LCM, steps=(1, 2, 4), timesteps=_DMD2_STEPS),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,9 +32,11 @@ class Peer:
     ) -> None:
         import diffusers
         import torch
+        import transformers
 
         diffusers.utils.logging.disable_progress_bar()
         diffusers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.set_verbosity_error()
         torch.set_num_threads(1)  # networks this small are slower with more
         self._model = model
         pipeline = diffusers.DiffusionPipeline.from_pretrained(checkpoint, torch_dtype=torch.float32, local_files_only=True)
@@ -67,10 +68,10 @@ class Peer:
             arguments |= {"height": case.size[0], "width": case.size[1]}
         if self._model.guidance_rescale:
             arguments["guidance_rescale"] = self._model.guidance_rescale
-        if case.scheduler.eta is not None:
-            arguments["eta"] = case.scheduler.eta
-        with warnings.catch_warnings(), _noise_of(pipeline, noise, start):
-            warnings.simplefilter("ignore")
+        eta = case.scheduler.eta if case.scheduler.name else case.model.eta
+        if eta is not None:
+            arguments["eta"] = eta
+        with _noise_of(pipeline, noise, start):
             images = pipeline(**arguments, guidance_scale=self._model.guidance_scale, output_type="np").images
         pixels = np.asarray(np.round(images[0] * 255), dtype=np.uint8)
         return np.where(draw_mask(case.size)[:, :, None], pixels, draw_image(case.size)) if case.has_mask else pixels
@@ -111,12 +112,16 @@ def _converted(pipeline: Any, text: str) -> str:
 def _fuse(pipeline: Any, lora: Path) -> None:
     """Fuse a LoRA; raises ValueError if it leaves the denoiser or a text encoder as it was, which would prove nothing."""
     networks = [pipeline.unet, pipeline.text_encoder, *([pipeline.text_encoder_2] if hasattr(pipeline, "text_encoder_2") else [])]
-    before = [float(sum(each.abs().sum() for each in network.parameters())) for network in networks]
+    before = [_magnitude(network) for network in networks]
     pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
     pipeline.fuse_lora(lora_scale=LORA_SCALE)
     pipeline.unload_lora_weights()
-    if any(float(sum(each.abs().sum() for each in network.parameters())) == sum_ for network, sum_ in zip(networks, before, strict=True)):
+    if any(_magnitude(network) == former for network, former in zip(networks, before, strict=True)):
         raise ValueError(f"{lora.name} changes nothing")
+
+
+def _magnitude(network: Any) -> float:
+    return sum(float(parameter.detach().abs().sum()) for parameter in network.parameters())
 
 
 def _load_word(pipeline: Any, model: Model, path: Path) -> None:
@@ -135,7 +140,8 @@ def _settings(case: Case) -> Settings:
     """Of the scheduler in diffusers."""
     model, scheduler = case.model, case.scheduler
     own = scheduler.theirs if scheduler.name else model.own
-    return {"timestep_spacing": "linspace" if scheduler.levels else model.spacing} | own | model.training
+    spacing = {"timestep_spacing": "trailing"} if case.begins_at_the_top else {}
+    return {"timestep_spacing": "linspace" if scheduler.levels else model.spacing} | own | spacing | model.training
 
 
 def _make_scheduler(case: Case) -> Any:
