@@ -223,9 +223,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         limits = self.hub.cut.get(name)
         ends = limits.pop(0) if limits else self.hub.hold.get(name, len(rest))
+        self.hub.sent[name] = self.hub.sent.get(name, 0) + len(
+            rest[:ends]
+        )  # before: a client may hang up, and a test go on, while it writes
         self.wfile.write(rest[:ends])
         self.wfile.flush()
-        self.hub.sent[name] = self.hub.sent.get(name, 0) + len(rest[:ends])
         if name in self.hub.hold:
             self.hub.wait()
 

@@ -154,7 +154,7 @@ def test_images_of_a_pool_are_made_and_kept(run: Run, at_home: Path, pool_folder
 
 
 def test_independent_bundles_get_the_router_of_the_one_bundle(run: Run, built: Path, tiny_bundle: Path, parts: list[Path]) -> None:
-    """Same labels, same decisions, exactly."""
+    """Same labels, same decisions."""
     Path("labels.csv").write_text(write_labels(NAMES, count=48))
     assert run("pool", *parts, "-o", "parts.pool").exit_code == 0
     for encoder in ("hashed", "states"):
@@ -168,7 +168,7 @@ def test_independent_bundles_get_the_router_of_the_one_bundle(run: Run, built: P
         order = [NAMES.index(name) for name in pool.names()]
         (mean, error, trust), found = one.estimate(prompts, states), several.estimate(prompts, states)
         for expected, value in zip((mean[:, order], error[:, order], trust), found, strict=True):
-            np.testing.assert_array_equal(value, expected)
+            np.testing.assert_allclose(value, expected, rtol=1e-12)  # the columns are added up in another order
         assert one.record["cross_validation"]["gain"] == several.record["cross_validation"]["gain"]
         shown = [
             json.loads(run("route", "a blue boat number 1 at night with snow and a moon", *source, "--json").stdout)
