@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -22,7 +23,7 @@ from costroute_rt.engines.backends.shared import share_engine
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building.duration import expected_build_s, stored_bytes, work_size
 from costroute_rt.engines.building.example import example_feeds
-from costroute_rt.engines.building.gate import Clock, GateResult, check_engine, unusable_output
+from costroute_rt.engines.building.gate import Clock, GateResult, Reference, check_engine, unusable_output
 from costroute_rt.engines.building.limit import Limits, watch
 from costroute_rt.engines.building.lookup import describe_miss, locate, make_key
 from costroute_rt.engines.building.profile import find_unmeasured, measure_missing, measuring_steps
@@ -156,10 +157,11 @@ def build_each(
         stored = _build_one(store, wanted, force=force, poll=tracker.poll, clock=clock)
         if stored is not None:
             built[wanted.name] = stored
+            give_back_memory()
     found = {wanted.name: built.get(wanted.name) or store.peek(wanted.key) for wanted in all_wanted}
     good = [name for name, stored in found.items() if stored is not None and not stored.quarantined]
     costs = measure_missing(bundle, store, good, setup, tracker) if measures else {}
-    if built:
+    if costs:
         give_back_memory()
     return [_report(name, found[name], name in built, costs) for name in names]
 
@@ -339,19 +341,23 @@ def _check(wanted: _Wanted, source: Path, folder: Path, running: list[Engine]) -
     from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     bundle, path, spec = wanted.bundle, wanted.path, wanted.spec
-    feeds = example_feeds(bundle, path, dict(spec.shapes))
-    with OnnxRuntimeBackend().open_reference(source) as reference:
-        running.append(reference)
-        _check_interface(bundle, path, reference)
-        broken = unusable_output(reference.run(feeds))
+    feeds, component = example_feeds(bundle, path, dict(spec.shapes)), bundle.components[EngineName.parse(wanted.name).component]
+    give_back_memory()  # what the build left
+    with ExitStack() as stack:
+        graph = stack.enter_context(OnnxRuntimeBackend().open_reference(source))
+        running.append(graph)
+        _check_interface(bundle, path, graph)
+        reference = Reference.run(lambda: graph.run(feeds))
+        broken = unusable_output(reference.outputs)
         if broken is not None:
-            weights = next(iter(bundle.components[EngineName.parse(wanted.name).component].weights), path)
+            weights = next(iter(component.weights), path)
             raise BundleError(bundle.root / weights, f"its numbers make {broken[0]} of {path} {broken[1]}", "export the bundle again")
-        with wanted.tool.open(folder, spec) as engine:
-            running.append(engine)
-            component = bundle.components[EngineName.parse(wanted.name).component]
-            precision = "int8" if component.weight_precision == "int8" else spec.precision
-            return check_engine(engine, feeds, lambda: reference.run(feeds), precision)
+        if reference.is_long:  # a large graph, most of the time
+            graph.close()
+            give_back_memory()
+        engine = stack.enter_context(wanted.tool.open(folder, spec))
+        running.append(engine)
+        return check_engine(engine, feeds, reference, "int8" if component.weight_precision == "int8" else spec.precision)
 
 
 def _check_interface(bundle: Bundle, path: str, engine: Engine) -> None:

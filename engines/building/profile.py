@@ -30,9 +30,13 @@ from costroute_rt.error import EngineError, Reason
 _log = logging.getLogger(__name__)
 
 _WARM_UP, _CALLS, _LEAST_CALLS = 3, 40, 20
+_WARM_UP_SHARE, _FEWEST_CALLS, _OWN_LIMIT_S = 0.25, 2, 6.0
+"""An engine that has the fewest calls is not called again once they have taken this long; the warm-up is at most this share of them."""
 _LIMIT_S, _FIRST_LIMIT_S = 20.0, 0.8
 """Measuring stops after this long once every engine has its least number of calls: for `profile`, and within a build."""
 _LOADS, _FIRST_LOADS = 3, 2
+_LARGE_BYTES = 1 << 30
+"""An engine beyond this size is loaded once, called while no other large one is open, and closed: two may not fit into the memory."""
 _MEASURING = "measuring"
 """The lock of the process that measures in a store: two at once would disturb each other."""
 
@@ -125,30 +129,46 @@ def _measure(
     repeats: int = _LOADS,
 ) -> list[EngineCost]:
     tool, stored, condition = setup.tool(), {name: _stored(bundle, store, name, setup) for name in names}, setup.condition()
+    opened: dict[str, _Opened] = {}
+    times: dict[str, list[float]] = {}
     with ExitStack() as stack:
-        calls: dict[str, Callable[[], object]] = {}
-        loads: dict[str, list[float]] = {}
-        memory: dict[str, tuple[int | None, int | None]] = {}
-        first: dict[str, float] = {}
         for name, entry in stored.items():
             tracker.start(Stage.MEASURE, name)
-            spec = setup.spec(bundle, name)
-            loads[name] = _time_loads(tool, store, entry, spec, clock, repeats - 1)
+            is_large, spec = entry.size_bytes > _LARGE_BYTES, setup.spec(bundle, name)
+            loads = _time_loads(tool, store, entry, spec, clock, 0 if is_large else repeats - 1)
             give_back_memory()
-            with _watched_memory() as found:
-                engine, load_ms = _load(tool, store, entry, spec, clock)
-                calls[name] = example_call(stack.enter_context(engine), bundle, name, setup)
-                start = clock()
-                calls[name]()
-                first[name] = (clock() - start) * 1e3
-            loads[name].append(load_ms)
-            memory[name] = found.describe(engine.resident_bytes)
+            with ExitStack() as own:
+                with _watched_memory() as found:
+                    engine, load_ms = _load(tool, store, entry, spec, clock)
+                    call = example_call(own.enter_context(engine), bundle, name, setup)
+                    start = clock()
+                    call()
+                    first_ms = (clock() - start) * 1e3
+                opened[name] = _Opened(call, first_ms, [*loads, load_ms], found.describe(engine.resident_bytes))
+                if is_large:
+                    times |= _time_in_turns({name: call}, clock, limit_s)
+                else:
+                    stack.push(own.pop_all())
         tracker.start(Stage.MEASURE, None)
-        times = _time_in_turns(calls, clock, limit_s, tracker.tick)
-    # A first run is slower: it touches all weights. That is part of what loading costs.
-    slower = {name: max(first[name] - float(np.median(times[name])), 0.0) for name in stored}
-    added = {name: [ms + slower[name] for ms in loads[name]] for name in stored}
-    return [_keep(store, name, stored[name], condition, times[name], added[name], memory[name]) for name in stored]
+        times |= _time_in_turns({name: each.call for name, each in opened.items() if name not in times}, clock, limit_s, tracker.tick)
+    return [
+        _keep(store, name, stored[name], condition, times[name], each.added_ms(times[name]), each.memory) for name, each in opened.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An engine that was loaded, and called once."""
+
+    call: Callable[[], object]
+    first_ms: float
+    loads_ms: list[float]
+    memory: tuple[int | None, int | None]
+
+    def added_ms(self, times_ms: list[float]) -> list[float]:
+        """What loading costs: a first call, which touches all weights, takes longer than those of `times_ms`."""
+        slower_ms = max(self.first_ms - float(np.median(times_ms)), 0.0)
+        return [ms + slower_ms for ms in self.loads_ms]
 
 
 def summarize(times_ms: list[float]) -> CallCost:
@@ -162,16 +182,18 @@ def _time_in_turns(
 ) -> dict[str, list[float]]:
     """Milliseconds of each call by engine; tick: called before each turn with the share of all turns that are done."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    begin = clock()
+    begin, most_ms = clock(), 1e3 * max(limit_s, _OWN_LIMIT_S)
     for turn in range(_WARM_UP + _CALLS):
         if turn >= _WARM_UP + _LEAST_CALLS and clock() - begin > limit_s:
             break
         tick(turn / (_WARM_UP + _CALLS))
         for name, call in calls.items():
+            if turn >= _FEWEST_CALLS and sum(times[name]) > most_ms:
+                continue
             start = clock()
             call()
             times[name].append((clock() - start) * 1e3)
-    return {name: found[_WARM_UP:] for name, found in times.items()}
+    return {name: found[min(_WARM_UP, int(_WARM_UP_SHARE * len(found))) :] for name, found in times.items()}
 
 
 def _load(tool: Backend, store: Store, stored: StoredEngine, spec: BuildSpec, clock: Clock) -> tuple[Engine, float]:

@@ -12,11 +12,12 @@ import numpy as np
 import onnx
 import pytest
 
+from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend, OnnxRuntimeEngine
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building import build as build_module
 from costroute_rt.engines.building import gate
 from costroute_rt.engines.building.build import open_engine
-from costroute_rt.engines.building.gate import check_engine, compare
+from costroute_rt.engines.building.gate import Reference, check_engine, compare
 from costroute_rt.engines.building.lookup import explain_engines
 from costroute_rt.engines.building.progress import OpenEvent
 from costroute_rt.engines.bundle.bundle import Bundle
@@ -144,11 +145,16 @@ class StubEngine:
     """Gives fixed outputs and takes a given time, by a clock of its own."""
 
     def __init__(self, call_s: float) -> None:
-        self.now, self.call_s = 0.0, call_s
+        self.now, self.call_s, self.calls = 0.0, call_s, 0
+        self.delays_s: list[float] = []
 
     def run(self, feeds: object) -> dict[str, np.ndarray]:
-        self.now += self.call_s
+        self.calls += 1
+        self.now += self.call_s + (self.delays_s.pop() if self.delays_s else 0.0)
         return {"y": np.zeros(3, np.float32)}
+
+    def fail(self) -> None:
+        raise AssertionError("called again")
 
     def to_device(self, array: np.ndarray) -> np.ndarray:
         return array
@@ -156,17 +162,59 @@ class StubEngine:
     to_host = to_device
 
 
-@pytest.mark.parametrize(("call_s", "slow"), [(0.010, False), (0.015, False), (0.030, True)])
-def test_a_slow_engine_is_distinguished_from_a_fast_one(call_s: float, slow: bool) -> None:
-    stub = StubEngine(call_s)
+@pytest.mark.parametrize(
+    ("call_s", "reference_s", "slow", "calls", "reference_calls"),
+    [
+        (0.010, 0.010, False, 4, 4),
+        (0.015, 0.010, False, 4, 4),
+        (0.030, 0.010, True, 21, 21),
+        (8.0, 0.5, True, 4, 4),
+        (8.0, 10.0, False, 1, 1),
+        (20.0, 10.0, True, 3, 1),
+    ],
+)
+def test_a_slow_engine_is_distinguished_from_a_fast_one(
+    call_s: float, reference_s: float, slow: bool, calls: int, reference_calls: int
+) -> None:
+    stub, made = StubEngine(call_s), [0]
 
     def reference() -> dict[str, np.ndarray]:
-        stub.now += 0.010
+        made[0] += 1
+        stub.now += reference_s
         return {"y": np.zeros(3, np.float32)}
 
-    result = check_engine(stub, {}, reference, "float32", clock=lambda: stub.now)  # type: ignore[arg-type]
+    result = check_engine(stub, {}, Reference.run(reference, lambda: stub.now), "float32", clock=lambda: stub.now)  # type: ignore[arg-type]
     assert (result.problem is not None) is slow
-    assert result.engine_ms == pytest.approx(call_s * 1e3)
+    assert (result.engine_ms, result.reference_ms) == pytest.approx((call_s * 1e3, reference_s * 1e3))
+    assert (stub.calls, made[0]) == (calls, reference_calls)
+
+
+def test_an_engine_whose_first_call_was_disturbed_is_called_again() -> None:
+    stub = StubEngine(5.0)
+    reference = Reference({"y": np.zeros(3, np.float32)}, 5000.0, stub.fail)
+    stub.delays_s = [15.0]
+    result = check_engine(stub, {}, reference, "float32", clock=lambda: stub.now)  # type: ignore[arg-type]
+    assert (result.problem, result.engine_ms, stub.calls) == (None, pytest.approx(5000.0), 2)
+
+
+def test_the_graph_is_closed_before_the_engine_opens_where_calls_are_long(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_LONG_MS", 0.0)
+    happened, real_open, real_close = list[str](), OnnxRuntimeBackend.open, OnnxRuntimeEngine.close
+
+    def note_open(self: OnnxRuntimeBackend, *args: Any) -> OnnxRuntimeEngine:
+        happened.append("engine opens")
+        return real_open(self, *args)
+
+    def note_close(self: OnnxRuntimeEngine) -> None:
+        happened.append("graph closes" if self._shrinks_arena else "engine closes")
+        real_close(self)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "open", note_open)
+    monkeypatch.setattr(OnnxRuntimeEngine, "close", note_close)
+    build(Bundle.open(tiny_bundle), Store.open(tmp_path), Setup(threads=1), names=["tiny/vae/decode"], measure=False)
+    assert happened[:2] == ["graph closes", "engine opens"]
 
 
 def race(*pairs: tuple[float, float]) -> gate.Race:

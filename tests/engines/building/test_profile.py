@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from costroute_rt.engines.backends.key import EngineKey
+from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend, OnnxRuntimeEngine
 from costroute_rt.engines.backends.setup import Setup
+from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building import profile
 from costroute_rt.engines.building.lookup import read_cost
 from costroute_rt.engines.building.profile import profile_engines, summarize
@@ -120,13 +123,44 @@ def test_calls_are_timed_in_turns_without_the_first_ones() -> None:
     assert summarize(times["fast"]).median_ms == pytest.approx(10.0)
 
 
-def test_slow_engines_are_measured_fewer_times() -> None:
-    now = [0.0]
+@pytest.mark.parametrize(("call_s", "limit_s", "calls"), [(0.2, 0.8, 20), (1.0, 0.8, 6), (8.0, 0.8, 2), (8.0, 20.0, 3)])
+def test_slow_engines_are_measured_fewer_times(call_s: float, limit_s: float, calls: int) -> None:
+    now, made = [0.0], {"slow": 0, "fast": 0}
 
-    def call() -> None:
-        now[0] += 5.0
+    def call(name: str, seconds: float) -> None:
+        made[name] += 1
+        now[0] += seconds
 
-    assert len(profile._time_in_turns({"a": call}, lambda: now[0])["a"]) == 20
+    engines = {"slow": lambda: call("slow", call_s), "fast": lambda: call("fast", 0.01)}
+    times = profile._time_in_turns(engines, lambda: now[0], limit_s)
+    assert times["slow"] == pytest.approx([1e3 * call_s] * calls)
+    assert made["slow"] <= calls + 3
+    assert len(times["fast"]) == 20
+
+
+def test_large_engines_are_loaded_once_and_one_at_a_time(tiny_bundle: Path, store_copy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "_LARGE_BYTES", 0)
+    bundle, setup, is_open, most = Bundle.open(tiny_bundle), Setup(threads=1), list[str](), [0]
+    real_open, real_close = OnnxRuntimeBackend.open, OnnxRuntimeEngine.close
+
+    def note_open(self: OnnxRuntimeBackend, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OnnxRuntimeEngine:
+        is_open.append(folder.name)
+        most[0] = max(most[0], len(is_open))
+        opened.append(folder.name)
+        return real_open(self, folder, spec, key)
+
+    def note_close(self: OnnxRuntimeEngine) -> None:
+        is_open.remove(self._folder.name)
+        real_close(self)
+
+    opened = list[str]()
+    monkeypatch.setattr(OnnxRuntimeBackend, "open", note_open)
+    monkeypatch.setattr(OnnxRuntimeEngine, "close", note_close)
+    names = ["tiny/turbo/step", "tiny/vae/decode"]
+    costs = profile_engines(bundle, store_copy, names, setup)
+    assert (len(opened), most) == (2, [1])
+    assert [cost.engine for cost in costs] == names
+    assert all(cost.call.calls >= 20 and cost.load.calls == 1 for cost in costs)
 
 
 def test_measuring_ends_early_where_somebody_waits_for_a_build() -> None:
