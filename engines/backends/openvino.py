@@ -102,7 +102,7 @@ class OpenVinoBackend:
             )
         except (RuntimeError, ValueError, OSError) as error:
             raise EngineError(f"the graph cannot be built: {_reason(error)}", reason=Reason.CANNOT_BUILD, path=graph) from error
-        (target / BLOB).write_bytes(blob.getvalue())
+        (target / BLOB).write_bytes(blob.getbuffer())
         (target / INTERFACE).write_bytes(canonical_json(to_json(interface)))
 
     def open(self, folder: Path, spec: BuildSpec, key: EngineKey | None = None) -> OpenVinoEngine:

@@ -115,6 +115,7 @@ class OnnxRuntimeBackend:
         options.graph_optimization_level = level.ORT_ENABLE_ALL if _is_host(spec) else level.ORT_ENABLE_BASIC
         options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", _LARGEST_CONSTANT_BYTES)
         options.add_session_config_entry("session.qdq_matmulnbits_block_size", _INT8_BLOCK)
+        options.add_session_config_entry("session.disable_prepacking", "1")  # it does not run, and a second copy of the weights may not fit
         options.optimized_model_filepath = native_path(target / MODEL, Reason.CANNOT_BUILD)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", DATA)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _SMALLEST_EXTERNAL_BYTES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,22 @@ def test_threads_of_onnxruntime_spin_during_a_run_and_stop_when_it_ends(bundle: 
             options = each._session.get_session_options()  # type: ignore[attr-defined]
             entries = [options.get_session_config_entry(f"session.{name}") for name in ("intra_op.allow_spinning", "force_spinning_stop")]
             assert entries == ["1", "1"]
+
+
+def test_weights_are_laid_out_for_the_processor_where_the_engine_runs_not_where_it_is_built(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = [""], OnnxRuntimeBackend._session
+
+    def note_session(self: OnnxRuntimeBackend, path: Path, options: Any, *rest: Any) -> Any:
+        seen[0] = "unset"
+        with suppress(RuntimeError):
+            seen[0] = options.get_session_config_entry("session.disable_prepacking")
+        return real(self, path, options, *rest)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "_session", note_session)
+    tool, spec = OnnxRuntimeBackend(), make_spec(threads=1)
+    tool.build(bundle.path(bundle.graph_path("vae", "decode")), tmp_path, spec)
+    assert seen == ["1"]
+    tool.open(tmp_path, spec).close()
+    assert seen == ["unset"]
