@@ -111,8 +111,8 @@ class OpenVinoBackend:
         try:
             interface = _read_interface(folder / INTERFACE)
             # A blob does not keep the precision it was exported with: left out here, the device would choose its own.
-            compiled = self._core.import_model((folder / BLOB).read_bytes(), name, self._config(name, spec))
-        except (RuntimeError, OSError) as error:
+            compiled, mapped = self._import(folder / BLOB, name, self._config(name, spec))
+        except (RuntimeError, ValueError, OSError) as error:  # ValueError: an empty file
             raise EngineError(f"the engine cannot be opened: {_reason(error)}", reason=Reason.CANNOT_OPEN, path=folder) from error
         _check_precision(compiled, spec)
         provider = _real_provider(compiled, spec)
@@ -120,7 +120,21 @@ class OpenVinoBackend:
         if strangers:
             problem = f"the engine cannot be opened: it has no port named {', '.join(sorted(strangers))}"
             raise EngineError(problem, reason=Reason.CANNOT_OPEN, path=folder)
-        return OpenVinoEngine(compiled, interface, provider, folder, (folder / BLOB).stat().st_size, key)
+        return OpenVinoEngine(compiled, interface, provider, folder, (folder / BLOB).stat().st_size, key, mapped)
+
+    def _import(self, blob: Path, name: str, config: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The compiled model, and the mapped file that it may read weights from as long as it exists.
+
+        A file of some GB that is read first takes time, and memory beside that of the model.
+        """
+        mapped = self._ov.Tensor(np.memmap(blob, np.uint8, "c"), shared_memory=True)  # "c": OpenVINO wants an array that can be written
+        try:
+            return self._core.import_model(mapped, name, config), mapped
+        except TypeError:  # OpenVINO 2025.1 takes bytes only
+            return self._core.import_model(blob.read_bytes(), name, config), None
+        except RuntimeError:
+            del mapped  # the error would keep the file open
+            raise
 
     def _device(self, spec: BuildSpec) -> str:
         """OpenVINO's name of the device to use; raises ConfigError, or BackendError if it is missing."""
@@ -151,7 +165,11 @@ class OpenVinoBackend:
 class OpenVinoEngine:
     """A compiled model with its one request. Values are arrays in host memory: read where they lie, and made anew by each call."""
 
-    def __init__(self, compiled: Any, interface: GraphSpec, provider: str, folder: Path, size: int, key: EngineKey | None) -> None:
+    def __init__(
+        self, compiled: Any, interface: GraphSpec, provider: str, folder: Path, size: int, key: EngineKey | None, mapped: object = None
+    ) -> None:
+        """mapped: memory that the model reads weights from."""
+        self._mapped = mapped
         self.key, self.provider, self.resident_bytes = key, provider, size
         self.inputs, self.outputs = interface.inputs, interface.outputs
         self._folder = folder
@@ -179,6 +197,7 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         self._request = None
+        self._mapped = None  # after the model, which the request keeps
 
     def __enter__(self) -> OpenVinoEngine:
         return self
