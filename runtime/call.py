@@ -27,4 +27,6 @@ class Call:
     rows: int = 1
     """Texts in each run: 2 with a negative prompt, else 1."""
     area: float = 1.0
-    """Pixels of the image, divided by the pixels of the size at which the engine was measured."""
+    """Pixels of the image, divided by the pixels of the size at which the engine was measured; of a tile, if the image has several."""
+    tiles: int = 1
+    """Tiles of each image; each takes a run, which `times` counts."""

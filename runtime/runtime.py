@@ -103,6 +103,7 @@ class Runtime:
         candidates, exclude, licenses: names of the only candidates to use, names of those not to use, and the only licences to use.
         max_memory_bytes: limit of this process's memory, for engines on the processor, without `background_build`. Engines are closed and
             loaded as requests need them, which is part of the predicted times; candidates that cannot fit at all are `Route.unfit`.
+            Images larger than usual are decoded in tiles (without a limit only those of more than twice the usual area).
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory, else a temporary one of this user.
         extra_stores: directories of stores to read beside it, such as one that ships with an application, before those in
             $COSTROUTE_EXTRA_STORES; nothing is written to them.

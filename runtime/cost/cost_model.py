@@ -139,14 +139,18 @@ class CostModel:
     def find_probe(self, plans: Iterable[Sequence[Call]], max_ms: float) -> Call | None:
         """The call to measure after a refusal, if a plan may fit and nothing was observed just now; else None.
 
-        It is the one that takes the most time of the fastest plan, as it shows best how busy the device is. Run it `times` times, and give
-        `record_probe` the total time. plans: the calls of each candidate.
+        It is the one that takes the most time of the fastest plan, as it shows best how busy the device is, but no decoder of tiles, whose
+        inputs are not those of the image size. Run it `times` times, and give `record_probe` the total time.
+        plans: the calls of each candidate.
         """
         if not self._correction.wants_probe():
             return None
         timed = [[call for call in plan if call.stage != Stage.ROUTE and self._profiled_ms(call) > 0] for plan in plans]
         fastest = min(filter(None, timed), key=self._plan_ms, default=[])
-        if not fastest or self._plan_ms(fastest) > SLOWEST * max_ms:
+        if self._plan_ms(fastest) > SLOWEST * max_ms:
+            return None
+        fastest = [call for call in fastest if call.tiles == 1]
+        if not fastest:
             return None
         short = [call for call in fastest if self._profiled_ms(call) <= LONGEST_PROBE_MS]
         found = max(short, key=lambda call: self._plan_ms([call])) if short else min(fastest, key=self._profiled_ms)

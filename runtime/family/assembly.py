@@ -122,6 +122,8 @@ def open_resources(
     if init_images and (build or background_build):
         build_image_encoders(families, source, tracker)
     families, every = _with_engines(families, own, source)
+    if max_memory_bytes is not None:
+        families = {name: replace(family, whole_area=1.0) for name, family in families.items()}
     if init_images:
         check_image_encoders(families.values(), _describe_setup(source, names))
     costs = source.costs([*every, *routers])

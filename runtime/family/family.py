@@ -23,6 +23,7 @@ from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.prompt_syntax import strip_syntax
 from costroute_rt.family.texts import Texts
+from costroute_rt.family.tiling import Tiling, find_tiling
 from costroute_rt.request import Request
 from costroute_rt.sampling.image_run import begin_at_image, steps_of
 from costroute_rt.sampling.step_table import StepTable
@@ -35,6 +36,8 @@ Variant = tuple[str, str | None, float | None]
 """Name of a candidate, of the scheduler that replaces its own, and the strength of an initial image."""
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+WHOLE_AREA = 2.0
+"""Largest area of an image, relative to that of the default size, that is decoded in one; larger ones are decoded in tiles."""
 _KEPT = 256
 """Capacity of a family's caches of plans, calls and tokens, which grow with what is requested."""
 
@@ -81,6 +84,8 @@ class Family:
     """Engines that another family of the pool has too: the name of that one, which runs for both."""
     image_encoders: frozenset[str] = frozenset()
     """Names of the engines for initial images that are ready."""
+    whole_area: float = WHOLE_AREA
+    """Largest area, relative to that of the default size, that is decoded in one."""
     _plans: dict[tuple[Variant, Size], Plan] = field(default_factory=dict, init=False, repr=False)
     _calls: dict[tuple[Variant, Size, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[tuple[str, str, bool], Tokens] = field(default_factory=dict, init=False, repr=False)
@@ -196,7 +201,9 @@ class Family:
                 raise ConfigError("init_image", strength, f"None: {candidate.name} cannot begin with an image")
             table, steps_run = begin_at_image(named.config, table, steps_run, strength), steps_of(steps_run, strength)
         usual = candidate_calls(bundle, candidate, rows=len(table), steps=steps_run, has_image=strength is not None)
-        sized = [self._at_size(call, size) for call in usual]
+        whole = [self._at_size(call, size) for call in usual]
+        tiling = self._tiling(size) if whole[-1].engine == usual[-1].engine else None  # else one is built for just that size
+        sized = [self._in_tiles(call, tiling) for call in whole]
         named_calls = [(EngineName.parse(call.engine), self._shared(call)) for call in sized]
         calls = tuple(call for _, call in named_calls)
         encoders = {name.component: call for name, call in named_calls if call.stage is Stage.TEXT and name.graph == "encode"}
@@ -215,6 +222,7 @@ class Family:
             condition=conditions[0] if conditions else None,
             step=steps[main],
             decode=next(call for call in calls if call.stage is Stage.DECODE),
+            tiling=tiling,
             encode=next((call for call in calls if call.stage is Stage.ENCODE), None),
             table=table.with_guidance(np.array(candidate.guidance(len(table), steps_run))),
             scheduler=named.config,
@@ -230,6 +238,27 @@ class Family:
         own = self._image_encoder(call.engine, size) if is_encoder else self.sizes.resolve(self.bundle, call.engine, size)
         grows = call.stage in (Stage.ENCODE, Stage.DENOISE, Stage.DECODE) and own == call.engine
         return replace(call, engine=own, area=size[0] * size[1] / usual if grows else 1.0)
+
+    def _tiling(self, size: Size) -> Tiling | None:
+        """How the latent of a large image is cut; None if it is not.
+
+        Engines for a list of sizes take what lies between the least and the largest.
+        """
+        image = self.bundle.image
+        usual, least = (image.height, image.width), (image.patch_size * image.vae_scale_factor,) * 2
+        if not image.any_size:
+            heights, widths = zip(*image.sizes, strict=True)
+            least = min(*heights, image.height), min(*widths, image.width)
+        height, width, *sides = (side // image.vae_scale_factor for side in (*size, *usual, *least))
+        return find_tiling(height, width, (sides[0], sides[1]), self.whole_area, (sides[2], sides[3]))
+
+    def _in_tiles(self, call: Call, tiling: Tiling | None) -> Call:
+        """The call of a decoder with one run for each tile; other calls as they are."""
+        if tiling is None or call.stage is not Stage.DECODE:
+            return call
+        image = self.bundle.image
+        tile = tiling.height * tiling.width * image.vae_scale_factor**2
+        return replace(call, times=len(tiling), tiles=len(tiling), area=tile / (image.height * image.width))
 
     def _image_encoder(self, usual: str, size: Size) -> str:
         """The engine that encodes images of that size, which need not exist where those of its other graphs do."""

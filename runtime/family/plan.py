@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from costroute_rt.call import Call, Stage
 from costroute_rt.candidate import Candidate
 from costroute_rt.engines.bundle.name import Size
+from costroute_rt.family.tiling import Tiling
 from costroute_rt.sampling.scheduler_config import SchedulerConfig
 from costroute_rt.sampling.step_table import StepTable
 
@@ -34,6 +35,7 @@ class Plan:
     step: Call
     """One call for each row of the table that `plain_step` does not take."""
     decode: Call
+    """One call for each tile of the image."""
     encode: Call | None
     """The call that turns an initial image into a latent; None without one."""
     table: StepTable
@@ -41,6 +43,8 @@ class Plan:
     scheduler: SchedulerConfig
     scheduler_note: str | None = None
     """What the scheduler replaces, if it is not what the request's name says."""
+    tiling: Tiling | None = None
+    """How the latent is cut for `decode`; None if it is decoded in one."""
     plain_step: Call | None = None
     """For a guided candidate, the call of its rows without guidance, if they run another graph."""
     plain_condition: Call | None = None

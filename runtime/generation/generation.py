@@ -26,6 +26,7 @@ from costroute_rt.family.memory import Phases, find_phases
 from costroute_rt.family.plan import Plan, grown
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.texts import Texts, chunk_key
+from costroute_rt.family.tiling import decode_tiles
 from costroute_rt.generation.loop import Denoiser, Pace, Plain, Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
 from costroute_rt.generation.queue import Device, Ticket
@@ -314,7 +315,7 @@ class Generation:
     def _make_pace(self, plan: Plan, route: Route, later: int) -> Pace:
         """The deadline of one image; a route that did not fit the budget has none and runs in full. later: images that follow."""
         costs, max_ms = self._resources.costs, self._request.max_ms
-        step_ms, decode_ms = costs.expected_ms(plan.step), costs.expected_ms(plan.decode)
+        step_ms, decode_ms = costs.expected_ms(plan.step), plan.decode.times * costs.expected_ms(plan.decode)
         plain = plan.plain_step
         rows_ms = plan.step.times * step_ms + (0.0 if plain is None else plain.times * costs.expected_ms(plain))
         return Pace(
@@ -357,8 +358,17 @@ class Generation:
         engine = self._engine(plan.decode.engine)
         with self.watch.stage("decode") as lap:
             latent = self._engines.move(run.latent, self._last_step(plan, run).engine, plan.decode.engine)
+            if plan.tiling is not None:
+                cells = np.asarray(engine.to_host(latent))
+                return decode_tiles(cells, plan.tiling, plan.size[0] // cells.shape[2], partial(self._decode_tile, engine, plan))
             pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
         self._record(plan.decode, lap.ms)
+        return pixels
+
+    def _decode_tile(self, engine: Engine, plan: Plan, latent: npt.NDArray[Any]) -> Pixels:
+        started_s = self._resources.clock()
+        pixels = np.asarray(engine.to_host(engine.run({"latent": engine.to_device(latent)})["pixels"]))
+        self._record(plan.decode, (self._resources.clock() - started_s) * 1000)
         return pixels
 
     def _record(self, call: Call, ms: float) -> None:
@@ -407,6 +417,9 @@ class Generation:
             yield plan.scheduler_note
         if self._request.has_negative_prompt and not route.chosen.is_guided:
             yield f"the negative prompt was not used: {route.chosen.name} has no classifier-free guidance"
+        if plan.tiling is not None:
+            tile = (f"{length * plan.size[0] // plan.latent_shape[1]}" for length in (plan.tiling.height, plan.tiling.width))
+            yield f"decoded in {len(plan.tiling)} tiles of {'x'.join(tile)} pixels, because the image is larger than usual"
         if self._is_truncated:
             yield "the prompt is longer than the text encoder reads; its end was left out"
         if route.judgement is not None and route.judgement.note and len(route.options) > 1:

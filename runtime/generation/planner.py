@@ -282,7 +282,7 @@ def _reason(allocation: Allocation, total_ms: float, prompts: int) -> str:
 
 def _count(calls: Sequence[Call]) -> int:
     """Images of a request with these calls."""
-    return next((call.times for call in calls if call.stage is Stage.DECODE), 1)
+    return next((call.times // call.tiles for call in calls if call.stage is Stage.DECODE), 1)
 
 
 def is_measured(resources: Resources, engine: str) -> bool:

@@ -119,7 +119,8 @@ def test_ctrl_c_ends_a_build_and_a_second_run_continues(home: Path, tiny_bundle:
     gate = tmp_path / "gate"
     gate.mkdir()
     (gate / "model.onnx").touch()  # the first build goes on, the second waits until it is interrupted
-    code = "from tests import gated_backend; gated_backend.install(setattr); from costroute_rt.cli.main import main; main()"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell starts background jobs without it
+    code += "from tests import gated_backend; gated_backend.install(setattr); from costroute_rt.cli.main import main; main()"
     command = [sys.executable, "-W", "error", "-c", code, "build-engines", "--backend", "gated", "--bundle", str(tiny_bundle)]
     environment = {**os.environ, "COSTROUTE_TEST_GATE": str(gate), "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)

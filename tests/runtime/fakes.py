@@ -203,6 +203,7 @@ def open_fake_runtime(
     bundle = _with_pool(bundle, pool, scheduler)
     family = Family.open(bundle if states is None else replace(bundle, router={"states": states}))
     family = family.with_image_encoders(frozenset(image_encoders))
+    family = family if limit is None else replace(family, whole_area=1.0)
     quality = quality or AverageQuality.from_bundle(family.bundle, family.pool)
     resources = Resources(
         families={family.name: family},
