@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -40,7 +41,7 @@ needs_hub = [
         find_spec("huggingface_hub") is None, reason="downloads by huggingface_hub, which is missing (pip install costroute-rt[export])"
     ),
     pytest.mark.skipif(not has_loopback(), reason="talks to a server on loopback, which is down here"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", "ignore::ResourceWarning"),
 ]
 """Marks of a test module that uses the server."""
 
@@ -133,6 +134,7 @@ class HubServer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self._closing.is_set():
             self.close()
+        gc.collect()  # connections that huggingface_hub leaves open end here, not in a later test
 
     def wait(self) -> None:
         self.held.set()
