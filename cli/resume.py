@@ -29,7 +29,7 @@ class Wanted:
     start: Mapping[str, object] = field(default_factory=dict)
     """Settings of the image to begin with; empty without one."""
     scheduler: str | None = None
-    """The name requested; None: the candidate's own."""
+    """The requested name; None for the candidate's own scheduler."""
 
     @classmethod
     def of(cls, pool: Pool, image: ImageChoice, *, is_timed: bool) -> Wanted:

@@ -201,7 +201,7 @@ def _image(case: Case) -> Settings:
 
 @contextmanager
 def _noise_of(pipeline: Any, noise: NoiseStream, start: Any) -> Iterator[None]:
-    """While the block runs, pipelines take `start`, schedulers the next noise of the stream, and encoders of images none: their mean."""
+    """While the block runs, pipelines start from `start`, schedulers draw the stream's next noise, and VAE encoders return their mean."""
     import torch
     from diffusers.models.autoencoders import vae
 

@@ -33,7 +33,7 @@ round what they are multiplied by to whole numbers too, so that its engines are 
 NEGATIVE_RULES = ("empty_text", "zeros")
 """What replaces a missing negative prompt: the encoders' outputs for the empty text, or zeros."""
 PROMPT_SYNTAXES = ("none", "a1111")
-"""none: prompts are read literally. a1111: weights in brackets, BREAK, and long prompts in chunks (see `family.prompt_syntax`)."""
+"""`none` reads prompts literally; `a1111` reads weights in brackets and BREAK, and splits long prompts (see `family.prompt_syntax`)."""
 MOST_CHUNKS = 8
 """Chunks of one prompt: with 75 tokens each, 600 tokens."""
 TEXT_TOKENS = "text_tokens"

@@ -9,7 +9,7 @@ from costroute_rt.error import ConfigError
 
 
 def parse_embedding(text: str) -> tuple[Path, str | None]:
-    """The file, and the word that stands for it in prompts (None: the file's own); raises ConfigError.
+    """The file, and the word that stands for it in prompts (None if the file's own name is used); raises ConfigError.
 
     The word ends at the first equals sign. A path with one of its own is taken as it is if such a file exists.
     """

@@ -172,7 +172,7 @@ def _factors(change: Change, *, is_transposed: bool) -> tuple[npt.NDArray[np.flo
     with np.errstate(over="ignore"):
         up = up.reshape(module.up.shape[0], module.rank) * np.float32(change.factor)
     down = down.reshape(module.rank, -1)
-    if module.mid is not None:  # [rank, rank, height, width]: first 1x1 with `down`, then the kernel, then 1x1 with `up`
+    if module.mid is not None:  # a kernel [rank, rank, height, width] between the 1x1 convolutions `down` and `up`
         mid = read_tensor(change.path, module.mid)
         down = np.einsum("rskl,si->rikl", mid, down).reshape(module.rank, -1)
     return (np.ascontiguousarray(down.T), np.ascontiguousarray(up.T)) if is_transposed else (up, down)

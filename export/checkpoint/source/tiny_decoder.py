@@ -82,7 +82,7 @@ def _new_name(name: str) -> str:
 
 
 def _settings(tensors: Mapping[str, Region]) -> dict[str, Any]:
-    """The settings of a file that has none: TAESD's, with the widths that its first layer tells."""
+    """Settings for a file without a configuration: those of TAESD, with widths read from the shape of the first layer."""
     shape = tensors["decoder.layers.0.weight"].shape
     width, latent = shape[:2] if len(shape) == 4 else (0, 0)
     widths = [width] * len(BLOCKS)

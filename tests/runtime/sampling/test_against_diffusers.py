@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.parity.formula import sde_third_order
 from costroute_rt.error import ConfigError
 from costroute_rt.sampling.diffusers_config import from_diffusers
 from costroute_rt.sampling.scheduler import build_table
@@ -147,22 +148,6 @@ def test_dpmpp_sde_follows_diffusers_along_one_brownian_path(flag: str | None, m
             expected.append(x.numpy())
         for i, (ours, theirs) in enumerate(zip(run_table(config, count)[1:], expected, strict=True)):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max(), err_msg=f"{count} steps, row {i}")
-
-
-def sde_third_order(scheduler: Any, model_outputs: list[Any], *, sample: Any, noise: Any) -> Any:
-    """One row of sde-dpmsolver++ of order 3: diffusers' formula with + 0.5 in place of - 0.5 (phi_3 of 2 h, see k-diffusion's 3M SDE)."""
-    i = scheduler.step_index
-    pairs = [scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[i + back].double()) for back in (1, 0, -1, -2)]
-    (alpha_t, sigma_t), (_, sigma_0) = pairs[:2]
-    lam = [math.log(alpha) - math.log(sigma) for alpha, sigma in pairs]
-    h, r0, r1 = lam[0] - lam[1], (lam[1] - lam[2]) / (lam[0] - lam[1]), (lam[2] - lam[3]) / (lam[0] - lam[1])
-    d0, d1, d2 = model_outputs[::-1]
-    slope_0, slope_1 = (d0 - d1) / r0, (d1 - d2) / r1
-    first = slope_0 + r0 / (r0 + r1) * (slope_0 - slope_1)
-    second = (slope_0 - slope_1) / (r0 + r1)
-    phi = 1 - math.exp(-2 * h)
-    x = sigma_t / sigma_0 * math.exp(-h) * sample + alpha_t * phi * d0 + alpha_t * (1 - phi / (2 * h)) * first
-    return x + alpha_t * ((phi - 2 * h) / (2 * h) ** 2 + 0.5) * second + sigma_t * math.sqrt(phi) * noise
 
 
 @compared_with_diffusers

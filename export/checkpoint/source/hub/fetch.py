@@ -51,7 +51,7 @@ def fetch_model(
 
     repo_id: OWNER/NAME: a diffusers pipeline, a folder of one network such as a VAE, or a single safetensors file; or
         OWNER/NAME/FILE.safetensors for one file of several.
-    revision: branch, tag or commit; None: main. variant: weights to prefer, such as fp16. token: None: the user's own.
+    revision: branch, tag or commit; None means main. variant: weights to prefer, such as fp16. token: None means the user's own.
     offline: use the cache alone, as with HF_HUB_OFFLINE=1. cancel: an event that ends the download with CancelledError.
     Raises ConfigError, BackendError without huggingface_hub, OutputError where the cache cannot be written, and BundleError for the rest.
     """
