@@ -42,12 +42,12 @@ def unknown_input(config: Mapping[str, Any], *, takes_guidance: bool = False, ta
     """
     if config.get("time_cond_proj_dim") is not None and not takes_guidance:
         problem = "is a latent consistency model, which embeds the guidance scale (timestep_cond)"
-        return problem, f"such denoisers are not supported yet: {FUSE_LCM}"
+        return problem, f"such denoisers are not supported here: {FUSE_LCM}"
     if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
         return "takes class labels (class_labels)", f"such denoisers are not supported; {BASE_MODEL}"
     addition = config.get("addition_embed_type")
     if addition == "text_time" and not takes_sizes:
-        return "takes pooled text and image sizes (text_embeds, time_ids)", "Stable Diffusion XL is not supported yet"
+        return "takes pooled text and image sizes (text_embeds, time_ids)", "only a StableDiffusionXLPipeline gives it these"
     if addition not in (None, "text", "text_time"):
         return f"takes more than text (addition_embed_type {plain_value(addition)})", f"such denoisers are not supported; {BASE_MODEL}"
     hidden = config.get("encoder_hid_dim_type")
