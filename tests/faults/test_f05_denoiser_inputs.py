@@ -17,7 +17,11 @@ UNSUPPORTED: dict[str, tuple[dict[str, Any], str, str]] = {
     "class labels": ({"num_class_embeds": 1000}, "takes class labels (class_labels)", "base text-to-image checkpoint"),
     "upscaler": ({"class_embed_type": "timestep", "in_channels": 7}, "takes class labels (class_labels)", "base text-to-image"),
     "unCLIP": ({"class_embed_type": "projection", "projection_class_embeddings_input_dim": 8}, "takes class labels", "base text-to-image"),
-    "SDXL": ({"addition_embed_type": "text_time"}, "takes pooled text and image sizes (text_embeds, time_ids)", "only a StableDiffusionXLPipeline gives"),
+    "SDXL": (
+        {"addition_embed_type": "text_time"},
+        "takes pooled text and image sizes (text_embeds, time_ids)",
+        "only a StableDiffusionXLPipeline gives",
+    ),
     "Kandinsky": ({"addition_embed_type": "text_image"}, "takes more than text (addition_embed_type text_image)", "base text-to-image"),
     "IP-Adapter": ({"encoder_hid_dim_type": "ip_image_proj"}, "IP-Adapter, which takes an image (image_embeds)", "unload_ip_adapter()"),
     "image projection": ({"encoder_hid_dim_type": "image_proj"}, "takes image embeddings (encoder_hid_dim_type image_proj)", "base"),
