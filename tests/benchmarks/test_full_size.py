@@ -1,14 +1,21 @@
-"""The models of full size that benchmarks write."""
+"""The models of full size that benchmarks write, and what is made of the programs' reports."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks.full_size import MODELS
+from benchmarks.full_size import bench, model
+from benchmarks.full_size.model import MODELS
+from benchmarks.full_size.program import Finished
+from benchmarks.scenario import Scenario
+from costroute_rt.export.checkpoint.source.opening import open_source
 from costroute_rt.export.checkpoint.source.parameter.of_class import parameters
+from tests.full_size import full_size_tensors
 
 COUNTS = {
     ("sd15", "unet"): 859_520_964,
@@ -20,8 +27,70 @@ COUNTS = {
 """Parameters of the published models."""
 
 
-@pytest.mark.parametrize(("model", "network"), COUNTS)
-def test_networks_have_the_published_sizes(model: str, network: str) -> None:
-    config = MODELS[model][network]
+@pytest.mark.parametrize(("name", "network"), COUNTS)
+def test_networks_have_the_published_sizes(name: str, network: str) -> None:
+    config = MODELS[name][network]
     shapes = parameters(config.get("_class_name") or config["architectures"][0], config, Path("config.json"))
-    assert sum(math.prod(shape) for shape in dict(shapes).values()) == COUNTS[model, network]
+    assert sum(math.prod(shape) for shape in dict(shapes).values()) == COUNTS[name, network]
+
+
+@pytest.mark.parametrize(("name", "family"), [("sd15", "sd1"), ("sdxl", "sdxl")])
+def test_single_files_have_the_published_names_and_shapes(name: str, family: str) -> None:
+    stored = {
+        tensor.name: tensor.stored_shape
+        for network, config in MODELS[name].items()
+        for parameter, shape in model._parameters(config).items()
+        for tensor in model._stored(name, network, config, parameter, shape)
+    }
+    assert stored == {key: tensor.shape for key, tensor in full_size_tensors(family).items()}
+
+
+def test_both_forms_of_a_model_have_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = MODELS["sdxl"]["unet"] | {
+        "block_out_channels": [32, 64], "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"], "cross_attention_dim": 96,
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "transformer_layers_per_block": [1, 2], "attention_head_dim": [1, 1],
+        "projection_class_embeddings_input_dim": 6 * 256 + 64,
+    }  # fmt: skip
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    networks = {
+        "unet": unet,
+        "vae": MODELS["sdxl"]["vae"] | {"block_out_channels": [32, 32]}
+        | {f"{way}_block_types": [f"{way.title()}{kind}Block2D"] * 2 for way, kind in (("down", "Encoder"), ("up", "Decoder"))},
+        "text_encoder": MODELS["sdxl"]["text_encoder"] | small,
+        "text_encoder_2": MODELS["sdxl"]["text_encoder_2"] | small | {"hidden_size": 64, "num_hidden_layers": 2, "projection_dim": 64},
+    }  # fmt: skip
+    monkeypatch.setattr(model, "MODELS", {"sdxl": networks})
+    monkeypatch.setattr(model, "_POOL_VALUES", 1 << 12)
+    folder, file = (open_source(model.write_model("sdxl", tmp_path / name)) for name in ("model", "model.safetensors"))
+    for name in networks:
+        ours, theirs = (source.networks[name].weights for source in (folder, file))
+        assert ours.keys() == theirs.keys()
+        for parameter in ours:
+            assert np.array_equal(read(ours[parameter]), read(theirs[parameter])), parameter
+
+
+def read(region: Any) -> Any:
+    shape = region.shape[::-1] if region.is_transposed else region.shape
+    with open(region.file, "rb") as file:
+        file.seek(region.offset)
+        values = np.frombuffer(file.read(region.length), dtype=np.float16).reshape(shape)
+    return (values.T if region.is_transposed else values).ravel()
+
+
+def test_a_program_is_compared_with_the_fastest_peer_of_its_precision() -> None:
+    def runs(*steps: float) -> list[bench.Run]:
+        report = {"step_s": list(steps), "decode_s": 1.0, "first_step_s": 2.0}
+        return [(report, Finished(output="", seconds=1, cpu_s=1, peak_bytes=1))]
+
+    found = {
+        "onnxruntime float32": runs(1.0),
+        "diffusers float32": runs(4.0, 5.0, 6.0),
+        "OpenVINO GenAI float32": runs(2.0, 2.0),
+        "diffusers bfloat16": RuntimeError("no memory"),
+    }
+    fastest = bench._fastest_peers(found)
+    assert fastest == {"float32": 2.0}
+    measured = bench.summarise(found["onnxruntime float32"], fastest["float32"], Scenario(name="x"))
+    assert {each.name: each.value for each in measured.figures}["of the fastest peer"] == 0.5
+    with pytest.raises(RuntimeError, match="no memory"):
+        bench.summarise(found["diffusers bfloat16"], None, Scenario(name="x"))

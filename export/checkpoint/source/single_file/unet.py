@@ -73,7 +73,7 @@ def _common(values: list[int]) -> int | list[int]:
 
 def find_unet(stored: Stored, wanted: Parameters, settings: Mapping[str, Any]) -> dict[str, Region]:
     """The regions of the wanted parameters that the file has; raises BundleError if it has others of a UNet."""
-    names = {name: _key(name, settings) for name in wanted}
+    names = {name: stored_name(name, settings) for name in wanted}
     others = stored.tensors.keys() - set(names.values())
     if others:
         problem = f"tensors of its UNet are unknown ({len(others)}), such as {stored.prefix}{min(others)[:100]}"
@@ -86,10 +86,10 @@ def original_name(layer: str, settings: Mapping[str, Any]) -> str | None:
     if layer in _OUTER:
         return _OUTER[layer]
     is_inner = layer.startswith(("down_blocks.", "mid_block.", "up_blocks."))
-    return _key(f"{layer}.weight", {**_USUAL, **settings}).removesuffix(".weight") if is_inner else None
+    return stored_name(f"{layer}.weight", {**_USUAL, **settings}).removesuffix(".weight") if is_inner else None
 
 
-def _key(name: str, settings: Mapping[str, Any]) -> str:
+def stored_name(name: str, settings: Mapping[str, Any]) -> str:
     """The name in the file of a parameter, without the prefix."""
     outer, _, kind = name.rpartition(".")
     if outer in _OUTER:

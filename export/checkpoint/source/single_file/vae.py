@@ -28,11 +28,11 @@ def vae_settings(stored: Stored) -> dict[str, Any]:
 def find_vae(stored: Stored, wanted: Parameters, settings: Mapping[str, Any]) -> dict[str, Region]:
     """The regions of the wanted parameters that the file has."""
     blocks = len(settings["block_out_channels"])
-    names = {name: _key(name, blocks) for name in wanted}
+    names = {name: stored_name(name, blocks) for name in wanted}
     return {name: stored.tensors[key] for name, key in names.items() if key in stored}
 
 
-def _key(name: str, blocks: int) -> str:
+def stored_name(name: str, blocks: int) -> str:
     """The name in the file of a parameter, without the prefix."""
     side, _, inner = name.partition(".")
     if inner.startswith("mid_block."):
