@@ -58,9 +58,10 @@ def fit_router(
 ) -> None:
     """Learn from labels which candidate a prompt needs.
 
-    Cross-validation chooses the estimator. If it shows no significant gain over choices that ignore the prompt, the
-    router uses averages per candidate, and reports that. The labels may come from elsewhere: columns prompt, candidate
-    and score are enough; prompt_id, seed and cost_ms are used if they exist.
+    Cross-validation chooses the estimator, and measures how much of the predicted differences between candidates comes
+    true: the prompt counts for as much, and averages per candidate for the rest. The labels may come from elsewhere:
+    columns prompt, candidate and score are enough; prompt_id, seed and cost_ms are used if they exist. Not every prompt
+    needs labels of every candidate.
 
     \b
     costroute-rt fit-router --labels labels.csv -o my-bundle
