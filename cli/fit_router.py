@@ -30,10 +30,11 @@ KINDS = ("knn", "linear", "mean")
     help="Bundle or pool to write: the given one with the new router.  [default: with --pool, that pool]",
 )
 @click.option(
-    "--encoder", metavar="states|states:BUNDLE|hashed|FOLDER",
+    "--encoder", metavar="(states|states:BUNDLE|hashed|FOLDER)[+tags]",
     help="How prompts are read: by the text encoder's states (of a pool's first bundle, or of the one named), by their words alone, or by "
     "the sentence encoder in FOLDER (as transformers or sentence-transformers saved it, or CLIP's; fitting with one needs the export "
-    "extra).  [default: states; hashed if no candidate has a bundle]",
+    "extra). With +tags, by tags such as counts, colours, relations and style as well.  "
+    "[default: states; hashed if no candidate has a bundle]",
 )  # fmt: skip
 @click.option(
     "--estimator", "estimators", multiple=True, type=click.Choice([*KINDS, "transformer"]),

@@ -33,6 +33,7 @@ from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.missing import completed
 from costroute_rt.export.router.report import Example, write_page
 from costroute_rt.export.router.states import read_states
+from costroute_rt.export.router.tagging import add_tags, split_tags
 from costroute_rt.export.router.transformer import import_torch, save_router
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.prompt_syntax import strip_syntax
@@ -97,13 +98,14 @@ def fit_pool(
     """Fits a router for the candidates of a pool and writes the pool, or the bundle that it is, with this router to `output`.
 
     encoder: `states` (of the first bundle), `states:NAME` (of that bundle of the pool), `hashed`, or a folder with a sentence encoder as
-    transformers saves it. Raises LabelError, ConfigError, PromptError, BackendError (torch is needed but missing), OutputError (before any
-    work: `output` exists, or with `force` is not a mere bundle or pool).
+    transformers saves it; with `+tags` after it, tags of the prompt are read as well. Raises LabelError, ConfigError, PromptError,
+    BackendError (torch is needed but missing), OutputError (before any work: `output` exists, or with `force` is no mere bundle or pool).
     """
     if not pool.is_bundle:
         check_pool_target(output, force=force)
     elif (replaced := check_target(output, force=force)) is not None:
         say(f"{output} will be replaced: {replaced}")
+    encoder, has_tags = split_tags(encoder)
     reads_states = encoder.partition(":")[0] == "states"
     states_bundle = _states_bundle(pool, encoder) if reads_states or "transformer" in estimators else None
     options = FitOptions(estimators=tuple(estimators))
@@ -125,9 +127,10 @@ def fit_pool(
         states = None if states_bundle is None else source.states(states_bundle, cells.prompts, say)
         if reads_states and states is not None:
             reader = StatesEncoder(states.states.shape[2])
+        cells = replace(cells, prompts=read_words(states_bundle or _first_bundle(pool), cells.prompts))
         router = fit_router(
-            replace(cells, prompts=read_words(states_bundle or _first_bundle(pool), cells.prompts)),
-            reader,
+            cells,
+            add_tags(reader, cells.prompts, states) if has_tags else reader,
             states,
             pool=pool.rows,
             labels=about,

@@ -26,11 +26,12 @@ from costroute_rt.routing.estimator.loading import load_estimator
 from costroute_rt.routing.estimator.mean import find_knn
 from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.neighbour import Neighbours
-from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates, load_encoder
+from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON, read_arrays, read_settings, router_error, write_arrays
 from costroute_rt.routing.router_network import Network, OpenEngine, no_engine
 from costroute_rt.routing.shrinkage import NO_SHRINKAGE, Shrinkage
+from costroute_rt.routing.tagged_encoder import load_encoder
 
 FORMAT, FORMAT_VERSION = "costroute-router", 2
 """Files of version 1 have no shrinkage, but a field `routes_on`: `prompt` or `average`."""
