@@ -136,7 +136,6 @@ def make_router(case: Case) -> Router:
         features=features,
         near=0.5,
         far=0.75,
-        routes_on="prompt",
         reason="random labels",
     )
 

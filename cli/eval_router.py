@@ -106,7 +106,7 @@ def _shares(found: Evaluation) -> tuple[list[str], list[list[object]]]:
 
 def _lines(found: Evaluation) -> list[str]:
     about = found.calibration
-    lines = [f"{found.prompts} prompts" + (f", {found.left_out} left out for missing labels" if found.left_out else "")]
+    lines = [f"{found.prompts} prompts" + (f", {found.incomplete} of them with missing labels" if found.incomplete else "")]
     lines.append(f"predicted quality: bias {about['bias']:+.4f}, root mean square error {about['rms_error']:.3f}")
     if found.oracle is not None:
         lines.append(f"oracle by other seeds' labels: gain {found.oracle['gain']:+.4f}")

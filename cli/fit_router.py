@@ -30,10 +30,11 @@ KINDS = ("knn", "linear", "mean")
     help="Bundle or pool to write: the given one with the new router.  [default: with --pool, that pool]",
 )
 @click.option(
-    "--encoder", metavar="states|states:BUNDLE|hashed|FOLDER",
+    "--encoder", metavar="(states|states:BUNDLE|hashed|FOLDER)[+tags]",
     help="How prompts are read: by the text encoder's states (of a pool's first bundle, or of the one named), by their words alone, or by "
     "the sentence encoder in FOLDER (as transformers or sentence-transformers saved it, or CLIP's; fitting with one needs the export "
-    "extra).  [default: states; hashed if no candidate has a bundle]",
+    "extra). With +tags, by tags such as counts, colours, relations and style as well.  "
+    "[default: states; hashed if no candidate has a bundle]",
 )  # fmt: skip
 @click.option(
     "--estimator", "estimators", multiple=True, type=click.Choice([*KINDS, "transformer"]),
@@ -58,9 +59,10 @@ def fit_router(
 ) -> None:
     """Learn from labels which candidate a prompt needs.
 
-    Cross-validation chooses the estimator. If it shows no significant gain over choices that ignore the prompt, the
-    router uses averages per candidate, and reports that. The labels may come from elsewhere: columns prompt, candidate
-    and score are enough; prompt_id, seed and cost_ms are used if they exist.
+    Cross-validation chooses the estimator, and measures how much of the predicted differences between candidates comes
+    true: the prompt counts for as much, and averages per candidate for the rest. The labels may come from elsewhere:
+    columns prompt, candidate and score are enough; prompt_id, seed and cost_ms are used if they exist. Not every prompt
+    needs labels of every candidate.
 
     \b
     costroute-rt fit-router --labels labels.csv -o my-bundle

@@ -34,7 +34,7 @@ class Judgement(Value):
     """float64[candidates]: expected quality."""
     standard_error: npt.NDArray[np.float64]
     trust: float = 1.0
-    """Weight of the prompt's own estimate in `mean`, 0..1; the candidates' averages have the rest. 1 if there are only averages."""
+    """How close the prompt is to the labelled ones, 0..1; far from them averages count for more. 1 if there are only averages."""
     basis: str
     """Where these numbers come from, in one line for users."""
     nearest: tuple[Neighbour, ...] = ()

@@ -32,7 +32,7 @@ def make_router(pool: tuple[Any, ...], kind: str = "mean", **changes: Any) -> Ro
     found: dict[str, Estimator] = {"knn": knn, "linear": linear, "mean": Mean((knn, linear)), "average": Average.fit(mean, variance)}
     arguments: dict[str, Any] = {
         "pool": describe_pool(pool), "encoder": encoder, "reduction": reduction, "estimator": found[kind],
-        "average": Average.fit(mean, variance), "prompts": PROMPTS, "features": features, "near": 0.6, "far": 0.75, "routes_on": "prompt",
+        "average": Average.fit(mean, variance), "prompts": PROMPTS, "features": features, "near": 0.6, "far": 0.75,
         "reason": "it gains", "record": {"labels": {"rows": 60}},
     }  # fmt: skip
     return Router(**{**arguments, **changes})

@@ -14,7 +14,10 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.curve import Interval, best_single, bootstrap_mean, hull_members, route
 from costroute_rt.export.router.grid import USUAL, FitOptions, Setting, grid_of
+from costroute_rt.export.router.missing import unbiased_labels
+from costroute_rt.export.router.shrinkage import Slope, calibration_slope, cell_weights, centre
 from costroute_rt.routing.array import Float32Array, FloatArray, IntArray
+from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.reduction import Reduction
 
@@ -22,7 +25,16 @@ Progress = Callable[[str], None]
 
 _TRADEOFFS = 12
 LEAST_PROMPTS = 20
-"""With fewer prompts labelled for every candidate, only averages are learned."""
+"""With fewer prompts labelled for two candidates or more, only averages are learned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """Predictions for every prompt, float64[prompts, candidates], fitted without the prompt's fold."""
+
+    by_setting: dict[Setting, FloatArray]
+    average: FloatArray
+    """The averages of the other folds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +46,16 @@ class CrossValidation:
     losses: dict[str, float]
     """Mean of `losses` of each setting, by its name, best first."""
     estimate: FloatArray
-    """float64[prompts, candidates]: predictions for each fold, by the setting that the losses of the other folds chose."""
+    """float64[prompts, candidates]: predictions for each fold, by the setting that the losses of the other folds chose; not shrunk."""
+    average: FloatArray
+    """float64[prompts, candidates]: the averages of the other folds."""
     fold: IntArray
+    slope: Slope
+    """How much of the prompt's effect in `estimate` is real."""
     gain: Interval
     """Gain of routing by `estimate` over the best constant choice (see `gains`)."""
     best_single: str
     """The candidate with the best mean label."""
-    complete: npt.NDArray[np.bool_]
-    """bool[prompts]: labelled for every candidate; the gain is measured on these."""
     leave_category_out: Interval | None = None
     """The same gain where each fold is a whole category, with the chosen setting; None without two categories."""
 
@@ -50,9 +64,10 @@ class CrossValidation:
         return {
             "folds": int(self.fold.max()) + 1,
             "chosen": str(self.chosen),
+            "shrinkage": self.slope.to_json(),
             "gain": self.gain.to_json(),
             "gain_over": self.best_single,
-            "prompts": int(self.complete.sum()),
+            "prompts": len(self.fold),
             "leave_category_out": None if self.leave_category_out is None else self.leave_category_out.to_json(),
             "losses": {name: float(f"{loss:.6g}") for name, loss in self.losses.items()},
         }
@@ -73,26 +88,28 @@ def cross_validate(
     of the other folds, so the choice does not inflate the gain. Raises ConfigError for too few prompts (see `can_learn`).
     """
     if not can_learn(cells):
-        raise ConfigError("prompts labelled for every candidate", int(complete_prompts(cells).sum()), f"{LEAST_PROMPTS} or more")
+        labelled = int(comparable_prompts(cells).sum())
+        raise ConfigError("prompts labelled for two candidates or more", labelled, f"{LEAST_PROMPTS} or more")
     fold = split_folds(cells.groups, options.folds, options.seed)
-    predicted = predict_folds(cells, features, states, fold, grid_of(options.estimators), options.dimensions, progress)
+    folds = predict_folds(cells, features, states, fold, grid_of(options.estimators), options.dimensions, progress)
+    predicted = folds.by_setting
     lost = {setting: losses(cells, each) for setting, each in predicted.items()}
     chosen = choose_setting(cells, predicted, lost, options.estimators, np.ones(len(cells), dtype=bool))
     estimate = np.empty_like(cells.mean)
     for number in range(int(fold.max()) + 1):
         test = fold == number
         estimate[test] = combine(predicted, choose_setting(cells, predicted, lost, options.estimators, ~test))[test]
-    complete = complete_prompts(cells)
     found = {str(setting): float(each.mean()) for setting, each in lost.items()}
     found[str(chosen)] = float(losses(cells, combine(predicted, chosen)).mean())
     return CrossValidation(
         chosen=chosen,
         losses=dict(sorted(found.items(), key=lambda row: row[1])),
         estimate=estimate,
+        average=folds.average,
         fold=fold,
-        gain=measure_gain(cells.select(complete), estimate[complete], options.seed),
-        best_single=cells.candidates[best_single(cells.cost_ms, cells.mean[complete].mean(0))],
-        complete=complete,
+        slope=calibration_slope(cells, estimate, folds.average),
+        gain=measure_gain(cells, estimate, options.seed),
+        best_single=cells.candidates[best_single(cells.cost_ms, np.nanmean(cells.mean, axis=0))],
         leave_category_out=_leave_category_out(cells, features, states, chosen, options, progress),
     )
 
@@ -102,10 +119,14 @@ def complete_prompts(cells: Cells) -> npt.NDArray[np.bool_]:
     return np.asarray((cells.count > 0).all(1))
 
 
+def comparable_prompts(cells: Cells) -> npt.NDArray[np.bool_]:
+    """bool[prompts]: whether the prompt is labelled for two candidates or more, so that it says which is better."""
+    return np.asarray((cells.count > 0).sum(1) > 1)
+
+
 def can_learn(cells: Cells) -> bool:
-    """Whether there are two candidates or more, and enough prompts of different text labelled for all of them."""
-    texts = len(np.unique(cells.groups[complete_prompts(cells)]))
-    return len(cells.candidates) > 1 and texts >= LEAST_PROMPTS
+    """Whether enough prompts of different text are labelled for two candidates or more."""
+    return len(np.unique(cells.groups[comparable_prompts(cells)])) >= LEAST_PROMPTS
 
 
 def split_folds(groups: IntArray, folds: int, seed: int) -> IntArray:
@@ -123,13 +144,14 @@ def predict_folds(
     settings: Sequence[Setting],
     dimensions: int,
     progress: Progress,
-) -> dict[Setting, FloatArray]:
-    """Each setting's predictions for every prompt, float64[prompts, candidates], fitted without the prompt's fold."""
-    found = {setting: np.empty_like(cells.mean) for setting in settings}
+) -> Folds:
+    """Each setting's predictions for every prompt, fitted without the prompt's fold."""
+    found, average = {setting: np.empty_like(cells.mean) for setting in settings}, np.empty_like(cells.mean)
     numbers = np.unique(fold)
     for done, number in enumerate(numbers, 1):
         train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         known = cells.select(train).fill()
+        average[test] = Average.fit(known.mean, known.variance).mean
         reduction = Reduction.fit(features[train], dimensions)
         seen, unseen = reduction.apply(features[train]), reduction.apply(features[test])
         read, unread = (None, None) if states is None else (states.select(train), states.select(test))
@@ -137,36 +159,25 @@ def predict_folds(
             estimator = setting.fit(seen, known.mean, known.variance, read, known.groups)
             found[setting][test] = estimator.estimate(unseen, unread)[0]
         progress(f"fold {done} of {len(numbers)}")
-    return found
+    return Folds(found, average)
 
 
 def losses(cells: Cells, predicted: FloatArray) -> FloatArray:
     """float64[prompts]: the measure that settings are compared by, lower is better.
 
-    With costs, the negative gains on prompts labelled for every candidate: squared errors would mostly measure candidates that no
-    trade-off would choose. Without costs there is one choice only, and squared errors are less noisy than its gain.
+    With costs, the negative gains: squared errors would mostly measure candidates that no trade-off would choose. Without costs there is
+    one choice only, and squared errors are less noisy than its gain.
     """
-    if not cells.has_cost:
-        return squared_errors(cells, predicted)
-    complete, found = complete_prompts(cells), np.zeros(len(cells))
-    found[complete] = -gains(cells.select(complete), predicted[complete])
-    return found
+    return -gains(cells, predicted) if cells.has_cost else squared_errors(cells, predicted)
 
 
 def squared_errors(cells: Cells, predicted: FloatArray) -> FloatArray:
     """float64[prompts]: squared errors of the differences between a prompt's candidates, which are all that routing depends on.
 
-    The weight of a cell is 1 / (its noise + the variance that is not noise); a prompt's weighted mean error is subtracted first.
+    Cells are weighted by `cell_weights`; a prompt's weighted mean error is subtracted first.
     """
-    known = cells.count > 0
-    noise = np.where(known, cells.variance, 0)
-    centred = cells.mean - np.nanmean(cells.mean, axis=0)
-    signal = max(float((centred[known] ** 2).mean() - noise[known].mean()), float((centred[known] ** 2).mean()) / 100, 1e-12)
-    weight = np.where(known, 1 / (noise + signal if cells.has_noise else np.ones_like(noise)), 0)
-    wrong = np.where(known, predicted - cells.mean, 0)
-    total = np.maximum(weight.sum(1, keepdims=True), 1e-300)
-    wrong = wrong - (weight * wrong).sum(1, keepdims=True) / total
-    return np.asarray((weight * wrong**2).sum(1) / weight[known].mean(), dtype=np.float64)
+    weight = cell_weights(cells)
+    return np.asarray((weight * centre(np.where(weight > 0, predicted - cells.mean, 0.0), weight) ** 2).sum(1), dtype=np.float64)
 
 
 def combine(predicted: dict[Setting, FloatArray], setting: Setting) -> FloatArray:
@@ -214,17 +225,17 @@ def gains(cells: Cells, estimate: FloatArray) -> FloatArray:
     """float64[prompts]: value of the routed choice minus that of the best constant choice, where value = label - lambda * cost.
 
     The mean over `tradeoffs`; without costs, the gain over the best single candidate. The best constant choice is the best in
-    hindsight, on these same labels.
+    hindsight, on these same labels. Missing labels are replaced as in `unbiased_labels`.
     """
-    rows, total, lams = np.arange(len(cells)), np.zeros(len(cells)), tradeoffs(cells)
+    rows, total, lams, labels = np.arange(len(cells)), np.zeros(len(cells)), tradeoffs(cells), unbiased_labels(cells)
     for lam, choice in zip(lams, route(estimate, cells.cost_ms, lams).choice, strict=True):
-        value = cells.mean - lam * cells.cost_ms
+        value = labels - lam * cells.cost_ms
         total += value[rows, choice] - value[:, int(value.mean(0).argmax())]
     return np.asarray(total / len(lams))
 
 
 def measure_gain(cells: Cells, estimate: FloatArray, seed: int = 0) -> Interval:
-    """The mean gain with its interval; cells: of complete prompts."""
+    """The mean gain with its interval."""
     return bootstrap_mean(gains(cells, estimate), cells.groups, seed=seed)
 
 
@@ -244,7 +255,5 @@ def _leave_category_out(
     singles = [Setting((member,)) for member in setting.members]
     if len(cells) - np.bincount(fold).max() < LEAST_PROMPTS:
         return None
-    predicted = predict_folds(cells, features, states, fold, singles, options.dimensions, lambda text: progress(f"categories, {text}"))
-    estimate = combine(predicted, setting)
-    complete = complete_prompts(cells)
-    return measure_gain(cells.select(complete), estimate[complete], options.seed)
+    folds = predict_folds(cells, features, states, fold, singles, options.dimensions, lambda text: progress(f"categories, {text}"))
+    return measure_gain(cells, combine(folds.by_setting, setting), options.seed)

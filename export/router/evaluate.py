@@ -14,6 +14,8 @@ from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.curve import Curve, Interval, Routed
+from costroute_rt.export.router.missing import completed
+from costroute_rt.export.router.shrinkage import centre
 from costroute_rt.routing.array import FloatArray
 
 LEVELS = 5
@@ -45,8 +47,8 @@ class Evaluation:
     """Result of an evaluation; `to_json` has all of it, the fields are for plots."""
 
     prompts: int
-    left_out: int
-    """Prompts without labels for every candidate."""
+    incomplete: int
+    """Prompts without labels for every candidate; they count too."""
     has_cost: bool
     candidates: list[dict[str, Any]]
     figures: dict[str, dict[str, Interval]]
@@ -70,7 +72,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`."""
-        plain = {name: getattr(self, name) for name in ("prompts", "left_out", "has_cost", "candidates", "shares")}
+        plain = {name: getattr(self, name) for name in ("prompts", "incomplete", "has_cost", "candidates", "shares")}
         return {
             **plain,
             "figures": {router: {name: found.to_json() for name, found in each.items()} for router, each in self.figures.items()},
@@ -98,13 +100,14 @@ def evaluate(
 ) -> Evaluation:
     """Routes the prompts at every multiplier and compares the results with choices that need no router.
 
-    cells: held-out labels; prompts labelled for every candidate are used. estimates: for all prompts of `cells`. halves: the same labels,
-    from two halves of the seeds. predicted_ms: predictions of the cost model by candidate. Raises ConfigError if no prompt is complete.
+    cells: held-out labels; missing ones are replaced as in `unbiased_labels`. estimates: for all prompts of `cells`. halves: the same
+    labels, from two halves of the seeds. predicted_ms: predictions of the cost model by candidate. Raises ConfigError for a candidate
+    without labels.
     """
-    complete = complete_prompts(cells)
-    if not complete.any():
-        raise ConfigError("prompts labelled for every candidate", 0, f"1 or more ({', '.join(cells.candidates)})")
-    kept, judged = cells.select(complete), estimates.select(complete)
+    empty = [name for name, count in zip(cells.candidates, (cells.count > 0).sum(0), strict=True) if not count]
+    if empty:
+        raise ConfigError("labels", f"none of {', '.join(empty)}", "labels of every candidate")
+    kept, judged = completed(cells), estimates
     cost, truth = kept.cost_ms, kept.mean
     routed = _routers(kept, judged)
     figures = {name: _figures(each, kept, resamples) for name, each in routed.items()}
@@ -116,7 +119,7 @@ def evaluate(
         curves["oracle"] = oracle[0]
     return Evaluation(
         prompts=len(kept),
-        left_out=int((~complete).sum()),
+        incomplete=int((~complete_prompts(cells)).sum()),
         has_cost=kept.has_cost,
         candidates=_candidates(kept, judged, routed["router"]),
         figures=figures,
@@ -124,7 +127,7 @@ def evaluate(
         shares=_shares(kept, routed["router"]) if kept.has_cost else [],
         oracle=None if oracle is None else oracle[1],
         reachable_share=_reachable(kept, figures["router"], oracle),
-        calibration=calibrate(kept, judged),
+        calibration=calibrate(cells, judged),
         categories=_categories(kept, judged),
         ms=_compare_ms(kept, predicted_ms or {}),
         router_ms=router_ms,
@@ -148,14 +151,13 @@ def split_seeds(make: Callable[[Sequence[int]], Cells], seeds: Sequence[int]) ->
 
 def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
     """Predicted and actual quality in bins of equally many cells, the slope between them, bias and error."""
-    predicted, found = estimates.mean.ravel(), cells.mean.ravel()
-    noise = cells.variance.ravel() if cells.has_noise else np.zeros(found.shape)
+    known = cells.count > 0
+    predicted, found = estimates.mean[known], cells.mean[known]
+    noise = cells.variance[known] if cells.has_noise else np.zeros(found.shape)
     order = np.array_split(np.argsort(predicted, kind="stable"), min(BINS, len(predicted)))
     spread_of_all = float(predicted.var(ddof=1)) if len(predicted) > 1 else 0.0
     slope = float(np.cov(predicted, found)[0, 1] / spread_of_all) if spread_of_all > 0 else None
-    centred = [array - array.mean(1, keepdims=True) for array in (estimates.mean, cells.mean)]
-    spread = centred[0] - centred[0].mean(0)
-    own = float((spread * (centred[1] - centred[1].mean(0))).sum() / (spread**2).sum()) if (spread**2).sum() > 1e-12 else None
+    own = _own_slope(cells, estimates)
     return {
         "bins": [
             {"predicted": _rounded(predicted[rows].mean()), "found": _rounded(found[rows].mean()), "cells": len(rows)} for rows in order
@@ -166,6 +168,16 @@ def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
         "rms_error": _rounded(float(np.sqrt(((predicted - found) ** 2).mean()))),
         "label_noise": _rounded(float(np.sqrt(noise.mean()))) if cells.has_noise else None,
     }
+
+
+def _own_slope(cells: Cells, estimates: Estimates) -> float | None:
+    """Slope of the labels' differences between a prompt's candidates on the estimated ones; None if no estimate depends on the prompt."""
+    known = (cells.count > 0).astype(np.float64)
+    arrays = [np.where(known > 0, array, 0.0) for array in (estimates.mean, cells.mean)]
+    means = [array.sum(0) / np.maximum(known.sum(0), 1) for array in arrays]
+    effect, found = (centre(known * (array - mean), known) * known for array, mean in zip(arrays, means, strict=True))
+    size = float((effect**2).sum())
+    return float((effect * found).sum()) / size if size > 1e-12 else None
 
 
 def _routers(cells: Cells, estimates: Estimates) -> dict[str, Routed]:

@@ -1,4 +1,4 @@
-"""From labels to a router: by the estimator that cross-validation chooses, or by averages if it shows no sure gain."""
+"""From labels to a router: by the estimator that cross-validation chooses, as far as its prompt effects are real."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from costroute_rt.export.router.cross_validation import (
     CrossValidation,
     Progress,
     can_learn,
-    complete_prompts,
+    comparable_prompts,
     cross_validate,
 )
 from costroute_rt.export.router.grid import USUAL, FitOptions
@@ -26,6 +26,7 @@ from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router import NEAREST_COUNTED, Router, describe_pool
+from costroute_rt.routing.shrinkage import Shrinkage
 
 NEAR_SHARE = 0.95
 """Share of the labelled prompts that counts as near to the others."""
@@ -45,17 +46,21 @@ class Learned:
     """float32[prompts, dimensions]: of the labelled prompts, reduced."""
     near: float
     far: float
-    routes_on: str
-    """`prompt` or `average`."""
+    shrinkage: Shrinkage
     reason: str
-    """Why it routes on that, for users."""
+    """How much it routes on the prompt, and why, for users."""
     validation: CrossValidation | None
     """None if there were too few labels."""
 
+    @property
+    def routes_on(self) -> str:
+        """`prompt`, or `average` if the prompt does not count."""
+        return "prompt" if self.shrinkage else "average"
+
     def estimate(self, features: Float32Array, states: TextStates | None = None) -> FloatArray:
         """float64[prompts, candidates]: the router's estimates for unreduced features, without regard to distance."""
-        reduced = self.reduction.apply(features)
-        return np.asarray((self.estimator if self.routes_on == "prompt" else self.average).estimate(reduced, states)[0])
+        own = self.estimator.estimate(self.reduction.apply(features), states)[0]
+        return np.asarray(self.average.mean + self.shrinkage.near * (own - self.average.mean))
 
 
 def learn(
@@ -66,7 +71,7 @@ def learn(
     options: FitOptions = USUAL,
     progress: Progress = lambda _: None,
 ) -> Learned:
-    """Cross-validates, fits the chosen estimator to all labels, and routes by it only if its gain is surely above zero.
+    """Cross-validates, fits the chosen estimator to all labels, and shrinks its prompt effects by what is real of them.
 
     features: float32[prompts, width]; states: of the same prompts, for a transformer. Raises ConfigError for a candidate without labels.
     """
@@ -77,7 +82,7 @@ def learn(
     reduced = reduction.apply(features).astype(np.float16).astype(np.float32)
     average = Average.fit(known.mean, known.variance)
     validation = cross_validate(cells, features, states=states, options=options, progress=progress) if can_learn(cells) else None
-    routes_on, reason = decide(cells, validation)
+    shrinkage, reason = decide(cells, validation)
     near, far = trust_range(reduced)
     return Learned(
         candidates=cells.candidates,
@@ -87,7 +92,7 @@ def learn(
         features=reduced,
         near=near,
         far=far,
-        routes_on=routes_on,
+        shrinkage=shrinkage,
         reason=reason,
         validation=validation,
     )
@@ -125,25 +130,25 @@ def fit_router(
         features=learned.features,
         near=learned.near,
         far=learned.far,
-        routes_on=learned.routes_on,
+        shrinkage=learned.shrinkage,
         reason=learned.reason,
         text_encoder=text_encoder if encoder.needs_states or learned.estimator.needs_states else None,
         record={**describe(learned, cells, labels), "fit": fit},
     )
 
 
-def decide(cells: Cells, validation: CrossValidation | None) -> tuple[str, str]:
-    """`prompt` or `average`, and why: the prompt decides only if the gain's whole interval is above zero."""
+def decide(cells: Cells, validation: CrossValidation | None) -> tuple[Shrinkage, str]:
+    """How much the prompt counts, and why: by the calibration slope of the cross-validated predictions."""
     if len(cells.candidates) == 1:
-        return "average", f"there is only one candidate, {cells.candidates[0]}"
+        return Shrinkage(0.0), f"there is only one candidate, {cells.candidates[0]}"
     if validation is None:
-        labelled = len(np.unique(cells.groups[complete_prompts(cells)]))
-        return "average", f"{labelled} prompts are labelled for every candidate, but at least {LEAST_PROMPTS} are needed"
-    gain = validation.gain
+        labelled = len(np.unique(cells.groups[comparable_prompts(cells)]))
+        return Shrinkage(0.0), f"{labelled} prompts are labelled for two candidates or more, but at least {LEAST_PROMPTS} are needed"
+    slope, gain = validation.slope, validation.gain
     found = f"{gain.value:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
-    if gain.low > 0:
-        return "prompt", f"{validation.chosen} gains {found} over the best choice that ignores the prompt"
-    return "average", f"no sure gain: {validation.chosen} gains {found} over the best choice that ignores the prompt"
+    effect = f"differences that {validation.chosen} predicts come true at {slope.value:.2f} ± {slope.standard_error:.2f} of their size"
+    counts = f"so the prompt counts at {slope.factor:.0%}" if slope.factor > 0 else "so the prompt does not count"
+    return Shrinkage(slope.factor), f"{effect}, {counts}; unshrunk, the gain over the best choice that ignores the prompt is {found}"
 
 
 def trust_range(reduced: Float32Array, seed: int = 0) -> tuple[float, float]:

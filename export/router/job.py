@@ -23,15 +23,17 @@ from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, LabelError, OutputError, PromptError, Reason
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
-from costroute_rt.export.router.cross_validation import LEAST_PROMPTS, complete_prompts
+from costroute_rt.export.router.cross_validation import LEAST_PROMPTS, comparable_prompts, complete_prompts
 from costroute_rt.export.router.csv_file import suggest
 from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
 from costroute_rt.export.router.fit import fit_router
 from costroute_rt.export.router.grid import ESTIMATORS, FitOptions
 from costroute_rt.export.router.labelling import pool_fingerprints
 from costroute_rt.export.router.labels import LabelTable
+from costroute_rt.export.router.missing import completed
 from costroute_rt.export.router.report import Example, write_page
 from costroute_rt.export.router.states import read_states
+from costroute_rt.export.router.tagging import add_tags, split_tags
 from costroute_rt.export.router.transformer import import_torch, save_router
 from costroute_rt.family.engine_set import EngineSet
 from costroute_rt.family.prompt_syntax import strip_syntax
@@ -96,13 +98,14 @@ def fit_pool(
     """Fits a router for the candidates of a pool and writes the pool, or the bundle that it is, with this router to `output`.
 
     encoder: `states` (of the first bundle), `states:NAME` (of that bundle of the pool), `hashed`, or a folder with a sentence encoder as
-    transformers saves it. Raises LabelError, ConfigError, PromptError, BackendError (torch is needed but missing), OutputError (before any
-    work: `output` exists, or with `force` is not a mere bundle or pool).
+    transformers saves it; with `+tags` after it, tags of the prompt are read as well. Raises LabelError, ConfigError, PromptError,
+    BackendError (torch is needed but missing), OutputError (before any work: `output` exists, or with `force` is no mere bundle or pool).
     """
     if not pool.is_bundle:
         check_pool_target(output, force=force)
     elif (replaced := check_target(output, force=force)) is not None:
         say(f"{output} will be replaced: {replaced}")
+    encoder, has_tags = split_tags(encoder)
     reads_states = encoder.partition(":")[0] == "states"
     states_bundle = _states_bundle(pool, encoder) if reads_states or "transformer" in estimators else None
     options = FitOptions(estimators=tuple(estimators))
@@ -113,7 +116,7 @@ def fit_pool(
     others = [name for name in table.candidates if name not in cells.candidates]
     if others:
         say(f"note: labels of {', '.join(others)} are left out: the {_kind(pool)} has no such candidate{suggest(others, cells.candidates)}")
-    check_complete(table.path, cells, say)
+    check_comparable(table.path, cells, say)
     about = {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -124,9 +127,10 @@ def fit_pool(
         states = None if states_bundle is None else source.states(states_bundle, cells.prompts, say)
         if reads_states and states is not None:
             reader = StatesEncoder(states.states.shape[2])
+        cells = replace(cells, prompts=read_words(states_bundle or _first_bundle(pool), cells.prompts))
         router = fit_router(
-            replace(cells, prompts=read_words(states_bundle or _first_bundle(pool), cells.prompts)),
-            reader,
+            cells,
+            add_tags(reader, cells.prompts, states) if has_tags else reader,
             states,
             pool=pool.rows,
             labels=about,
@@ -155,21 +159,23 @@ def _states_bundle(pool: Pool, encoder: str) -> Bundle:
     return pool.bundles[stated]
 
 
-def check_complete(path: Path, cells: Cells, say: Say) -> None:
-    """Reports how many prompts count, if some are not labelled for every candidate; before any long work.
+def check_comparable(path: Path, cells: Cells, say: Say) -> None:
+    """Reports how many cells are labelled, if some are not; before any long work.
 
-    Only complete prompts show a gain, so raises LabelError for a sparse table that has too few of them although it has enough prompts.
+    Only prompts labelled for two candidates or more show which is better, so raises LabelError for a table that has too few of them
+    although it has enough prompts.
     """
-    complete = complete_prompts(cells)
-    if complete.all() or len(cells.candidates) < 2:
+    comparable = comparable_prompts(cells)
+    if complete_prompts(cells).all() or len(cells.candidates) < 2:
         return
-    texts, all_texts = (len(np.unique(groups)) for groups in (cells.groups[complete], cells.groups))
-    found = f"{texts} of {all_texts} prompts are labelled for every candidate ({int((cells.count > 0).sum())} of {cells.count.size} labels)"
+    texts, all_texts = (len(np.unique(groups)) for groups in (cells.groups[comparable], cells.groups))
     if not texts or texts < LEAST_PROMPTS <= all_texts:
-        fewest = cells.candidates[int((cells.count > 0).sum(0).argmin())]
-        problem = f"only {found}, but only those count and {LEAST_PROMPTS} are needed; {fewest} has the fewest labels"
-        raise LabelError(path, problem, "label the missing ones, or remove prompts and candidates with few labels", reason=Reason.LABELS)
-    say(f"note: {found}; the gain is measured on these prompts alone")
+        found = f"only {texts} of {all_texts} prompts are labelled for two candidates or more"
+        problem = f"{found}, but only those show which candidate is better, and {LEAST_PROMPTS} are needed"
+        raise LabelError(path, problem, "label more candidates for the same prompts", reason=Reason.LABELS)
+    known, complete = int((cells.count > 0).sum()), int(complete_prompts(cells).sum())
+    found = f"{complete} of {len(cells)} prompts are labelled for every candidate ({known} of {cells.count.size} cells)"
+    say(f"note: {found}; the others count too")
 
 
 @contextmanager
@@ -216,7 +222,7 @@ def evaluate_pool(pool: Pool, source: Source, *, html: Path | None = None, say: 
     """
     table = source.open(pool)
     cells = table.cells([row["name"] for row in pool.rows])
-    check_complete(table.path, cells, say)
+    check_comparable(table.path, cells, say)
     with opened_router(pool, source) as router:
         return _evaluate(pool, source, router, table, cells, html, say)
 
@@ -279,9 +285,8 @@ def make_examples(pool: Pool, source: Source, cells: Cells, estimates: Estimates
     """Images of prompts routed to the cheapest and to the most expensive candidates, at the middle of the range of mean costs."""
     from PIL import Image
 
-    complete = complete_prompts(cells)
-    kept = cells.select(complete)
-    routed = curve.route(estimates.mean[complete], kept.cost_ms)
+    kept = completed(cells)
+    routed = curve.route(estimates.mean, kept.cost_ms)
     spent = routed.points(kept.cost_ms, kept.mean).cost
     choice = routed.choice[int(np.argmin(np.abs(spent - (spent.min() + spent.max()) / 2)))]
     order = np.argsort(kept.cost_ms[choice], kind="stable")

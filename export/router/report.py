@@ -135,8 +135,8 @@ def _tiles(found: Evaluation) -> str:
     cells = "".join(
         f'<div class="tile"><b>{escape(value)}</b>{escape(what)}<small>{escape(more)}</small></div>' for value, what, more in tiles
     )
-    left_out = f", {found.left_out} left out for missing labels" if found.left_out else ""
-    return f'<p class="quiet">{found.prompts} prompts{left_out}; mean trust {found.mean_trust:.2f}</p><div class="tiles">{cells}</div>'
+    missing = f", {found.incomplete} of them with missing labels" if found.incomplete else ""
+    return f'<p class="quiet">{found.prompts} prompts{missing}; mean trust {found.mean_trust:.2f}</p><div class="tiles">{cells}</div>'
 
 
 def _ends(found: Interval) -> str:

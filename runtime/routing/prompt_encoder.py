@@ -59,7 +59,7 @@ class PromptEncoder(Protocol):
 
     @property
     def kind(self) -> str:
-        """Its name in a router's settings: hashed, states or engine."""
+        """Its name in a router's settings: hashed, states, engine or tagged."""
 
     @property
     def width(self) -> int:
@@ -77,7 +77,7 @@ class PromptEncoder(Protocol):
         """float32[prompts, width]; states: of the same prompts, if `needs_states` is true."""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything `load_encoder` needs."""
+        """Everything `load_plain_encoder` needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class HashedEncoder:
         return features
 
     def to_json(self) -> dict[str, Any]:
-        """Everything `load_encoder` needs."""
+        """Everything `load_plain_encoder` needs."""
         return {"kind": self.kind, "dimensions": self.dimensions, "orders": list(self.orders)}
 
     def _grams(self, prompt: str) -> list[str]:
@@ -178,7 +178,7 @@ class StatesEncoder:
         return features
 
     def to_json(self) -> dict[str, Any]:
-        """Everything `load_encoder` needs."""
+        """Everything `load_plain_encoder` needs."""
         return {"kind": self.kind, "states_width": self.states_width}
 
 
@@ -245,12 +245,12 @@ class EngineEncoder:
         return features
 
     def to_json(self) -> dict[str, Any]:
-        """Everything `load_encoder` needs."""
+        """Everything `load_plain_encoder` needs."""
         settings = {name: getattr(self, name) for name in ("name", "embedding_width", "max_length", "pad")}
         return {"kind": self.kind, **settings}
 
 
-def load_encoder(
+def load_plain_encoder(
     settings: Mapping[str, Any], folder: Path | None = None, open_engine: OpenEngine = no_engine, read: ReadFile = read_regular
 ) -> PromptEncoder:
     """The encoder whose `to_json` this is; raises ValueError, KeyError, TypeError, ConfigError or BundleError for anything else.
@@ -275,4 +275,4 @@ def load_encoder(
             pad=text(settings["pad"]),
             read=read,
         )
-    raise ValueError(f"the prompt encoder {kind!r}: expected hashed, states or engine")
+    raise ValueError(f"the prompt encoder {kind!r}: expected hashed, states, engine or tagged")

@@ -26,12 +26,15 @@ from costroute_rt.routing.estimator.loading import load_estimator
 from costroute_rt.routing.estimator.mean import find_knn
 from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.neighbour import Neighbours
-from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates, load_encoder
+from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON, read_arrays, read_settings, router_error, write_arrays
 from costroute_rt.routing.router_network import Network, OpenEngine, no_engine
+from costroute_rt.routing.shrinkage import NO_SHRINKAGE, Shrinkage
+from costroute_rt.routing.tagged_encoder import load_encoder
 
-FORMAT, FORMAT_VERSION = "costroute-router", 1
+FORMAT, FORMAT_VERSION = "costroute-router", 2
+"""Files of version 1 have no shrinkage, but a field `routes_on`: `prompt` or `average`."""
 POOL_FIELDS = ("name", "denoiser", "scheduler", "num_inference_steps", "guidance_scale", "decoder")
 """The fields that identify a labelled candidate."""
 NEAREST_COUNTED = 5
@@ -46,8 +49,8 @@ _LIMITING = threading.Lock()
 class Router:
     """Judges prompts for one pool; made by fitting, or by `load`.
 
-    The estimate is trust * estimator + (1 - trust) * average, with trust falling from 1 at distance `near` to 0 at `far`. It is the
-    average alone if routing by the prompt gained nothing when the router was fitted.
+    The estimate is average + s * (estimator - average): s is the shrinkage for near prompts at distance `near` or less, that for far ones
+    from distance `far`, and linear in between. The factors measure how much of the estimator's effect was real when it was fitted.
     """
 
     pool: tuple[Mapping[str, Any], ...]
@@ -65,10 +68,10 @@ class Router:
     """Distance (see `trust`) up to which trust is 1."""
     far: float
     """Distance from which trust is 0."""
-    routes_on: str
-    """`prompt` or `average`."""
     reason: str
-    """Why it routes on that, for users."""
+    """How much it routes on the prompt, and why, for users."""
+    shrinkage: Shrinkage = NO_SHRINKAGE
+    """How much the effect of a prompt counts."""
     text_encoder: str | None = None
     """SHA-256 of the weights of the text encoder whose states it was fitted on; None if it reads no states."""
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -82,8 +85,6 @@ class Router:
         object.__setattr__(self, "_neighbours", knn.neighbours if knn is not None and shared else Neighbours(self.features))
 
     def _check(self) -> None:
-        if self.routes_on not in ("prompt", "average"):
-            raise ConfigError("routes_on", self.routes_on, "prompt or average")
         if not 0 <= self.near <= self.far < float("inf"):
             raise ConfigError("near and far", (self.near, self.far), "two distances, the second not smaller")
         if self.features.ndim != 2 or not self.prompts or len(self.features) != len(self.prompts):
@@ -97,6 +98,11 @@ class Router:
             raise ConfigError("pool", [row["name"] for row in self.pool], f"{len(self.average.mean)} candidates")
         if self.estimator.candidates != len(self.pool):
             raise ConfigError("estimator", f"of {self.estimator.candidates} candidates", f"one of {len(self.pool)}")
+
+    @property
+    def routes_on(self) -> str:
+        """`prompt`, or `average` if the prompt does not count."""
+        return "prompt" if self.shrinkage else "average"
 
     @property
     def needs_states(self) -> bool:
@@ -127,7 +133,7 @@ class Router:
             mean=mean[0],
             standard_error=error[0],
             trust=float(trust[0]),
-            basis=self._basis(float(trust[0])),
+            basis=self._basis(float(self.shrinkage.factor(trust)[0])),
             nearest=tuple(Neighbour(self.prompts[place], similarity) for place, similarity in nearest),
         )
 
@@ -147,8 +153,8 @@ class Router:
         """Mean, standard error and trust of the mixture of estimator and average."""
         own, own_error = self.estimator.estimate(features, states)
         trust = self.trust(features)
-        share = trust[:, None]
-        if (trust == 1).all():
+        share = self.shrinkage.factor(trust)[:, None]
+        if (share == 1).all():
             return own, own_error, trust
         mean = share * own + (1 - share) * self.average.mean
         # The variance of a mixture includes the distance between its two means.
@@ -167,9 +173,9 @@ class Router:
         falling = np.clip((self.far - distance) / max(self.far - self.near, 1e-9), 0, 1)
         return np.where(distance <= self.near, 1.0, falling)
 
-    def _basis(self, trust: float) -> str:
+    def _basis(self, share: float) -> str:
         text = f"{self.estimator.kind} estimator on {len(self.prompts):,} labelled prompts"
-        return text if trust == 1 else f"{text} ({trust:.0%}) and averages ({1 - trust:.0%})"
+        return text if share == 1 else f"{text} ({share:.0%}) and averages ({1 - share:.0%})"
 
     def save(self, folder: Path) -> None:
         """Writes router.json and router.safetensors into `folder`, which is created if it is missing."""
@@ -187,7 +193,7 @@ class Router:
             "estimator": self.estimator.to_json(),
             "near": self.near,
             "far": self.far,
-            "routes_on": self.routes_on,
+            "shrinkage": self.shrinkage.to_json(),
             "reason": self.reason,
             "text_encoder": self.text_encoder,
             "shared": shared,
@@ -250,7 +256,7 @@ def fingerprint(pool: Sequence[Mapping[str, Any]]) -> str:
 
 _OWN = frozenset(
     {"format", "format_version", "arrays_sha256", "pool", "encoder", "is_reduced", "estimator", "average", "near", "far"}
-    | {"routes_on", "reason", "text_encoder", "shared", "prompts"}
+    | {"routes_on", "shrinkage", "reason", "text_encoder", "shared", "prompts"}
 )
 """Fields of a router's JSON that are not part of its record."""
 
@@ -301,11 +307,20 @@ def _build(
         features=arrays["features"],
         near=section.number("near"),
         far=section.number("far"),
-        routes_on=section.text("routes_on"),
+        shrinkage=_read_shrinkage(section),
         reason=section.text("reason"),
         text_encoder=None if section.values.get("text_encoder") is None else section.sha256("text_encoder"),
         record={name: value for name, value in section.values.items() if name not in _OWN},
     )
+
+
+def _read_shrinkage(section: Section) -> Shrinkage:
+    if section.integer("format_version", minimum=1) > 1:
+        return Shrinkage.from_json(section.section("shrinkage").values)
+    routes_on = section.text("routes_on")
+    if routes_on not in ("prompt", "average"):
+        section.fail(f"it routes on {shorten(routes_on)}: expected prompt or average")
+    return Shrinkage(1.0 if routes_on == "prompt" else 0.0)
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.bundle.safetensors_file import read_stored_tensors
 from costroute_rt.engines.machine.durable import replacing_folder
 from costroute_rt.error import BundleError, OutputError, Reason
-from costroute_rt.routing.prompt_encoder import TOKENIZER, EngineEncoder
+from costroute_rt.routing.prompt_encoder import TOKENIZER
 from costroute_rt.routing.router import Router, pool_difference
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON, router_error
 from costroute_rt.routing.router_network import OpenEngine, no_engine
+from costroute_rt.routing.tagged_encoder import find_sentence_encoder
 
 FOLDER = "router"
 
@@ -113,7 +114,7 @@ def with_router(bundle: Bundle, router_folder: Path, target: Path, *, force: boo
 
 def check_files(router: Router, folder: Path) -> list[str]:
     """Names of all files of the router in `folder`; raises BundleError if one is missing, a link, or damaged."""
-    own = [TOKENIZER] if isinstance(router.encoder, EngineEncoder) else []
+    own = [TOKENIZER] if find_sentence_encoder(router.encoder) else []
     files = [ROUTER_JSON, ROUTER_ARRAYS, *own, *(name for network in router.networks for name in (network.file, network.weights))]
     for name in files:
         if (folder / name).is_symlink() or not (folder / name).is_file():
@@ -126,8 +127,9 @@ def check_files(router: Router, folder: Path) -> list[str]:
 def router_section(router: Router, states: Bundle | None) -> dict[str, Any]:
     """The entry `router` of a manifest; states: the bundle whose text encoder it reads, if it reads one."""
     section: dict[str, Any] = {"file": f"{FOLDER}/{ROUTER_JSON}", "arrays": f"{FOLDER}/{ROUTER_ARRAYS}"}
-    if isinstance(router.encoder, EngineEncoder):
-        section |= {"tokenizer": f"{FOLDER}/{TOKENIZER}", "max_length": router.encoder.max_length}
+    sentence_encoder = find_sentence_encoder(router.encoder)
+    if sentence_encoder is not None:
+        section |= {"tokenizer": f"{FOLDER}/{TOKENIZER}", "max_length": sentence_encoder.max_length}
     if router.needs_states and states is not None:
         section["states"] = states_source(states)[1]
     return section

@@ -97,7 +97,7 @@ BAD = {
     "no prompt labelled for all": (
         "prompt,candidate,score\n" + "".join(f"prompt {name},{name},1\n" for name in NAMES),
         2,
-        "only 0 of 4 prompts are labelled for every candidate (4 of 16 labels)",
+        "only 0 of 4 prompts are labelled for two candidates or more",
     ),
     "no such category": (write_labels(NAMES, count=2).replace("category", "kind"), 2, "it has no column category"),
 }

@@ -267,6 +267,6 @@ def test_a_router_of_other_candidates_is_refused(run: Run, routed: Path) -> None
 
 def test_a_changed_router_file_is_refused(run: Run, routed: Path) -> None:
     file = routed / "router" / "router.json"
-    file.write_text(file.read_text().replace('"prompt"', '"Prompt"'))
+    file.write_text(file.read_text().replace('"near"', '"Near"'))
     done = run("route", "a lake", "--pool", routed)
     assert (done.exit_code, "does not match the manifest" in done.stderr) == (4, True)

@@ -115,14 +115,25 @@ def test_everything_is_plain_json() -> None:
     assert set(value["curves"]) == {"router", "hull", "average", "length", "oracle"}
 
 
-def test_prompts_with_a_missing_label_are_counted_and_left_out() -> None:
+def test_prompts_with_a_missing_label_count_too() -> None:
     cells = make()
     count, mean = cells.count.copy(), cells.mean.copy()
     count[:3, 0], mean[:3, 0] = 0, np.nan
     found = ev.evaluate(replace(cells, count=count, mean=mean), estimates(cells), resamples=20)
-    assert (found.prompts, found.left_out) == (197, 3)
-    with pytest.raises(ConfigError, match="labelled for every candidate is 0"):
+    assert (found.prompts, found.incomplete) == (200, 3)
+    with pytest.raises(ConfigError, match="none of"):
         ev.evaluate(replace(cells, count=np.zeros_like(count)), estimates(cells))
+
+
+def test_a_table_of_pairs_gives_about_the_same_figures() -> None:
+    cells = make(2000)
+    hidden = np.argsort(np.random.default_rng(3).random(cells.mean.shape), axis=1) >= 2
+    sparse = replace(cells, mean=np.where(hidden, np.nan, cells.mean), count=np.where(hidden, 0, cells.count))
+    full, part = (ev.evaluate(each, estimates(cells), resamples=20) for each in (cells, sparse))
+    for name in ("gain", "area", "gain_at_mean_cost"):
+        one, other = full.figures["router"][name], part.figures["router"][name]
+        assert other.value == pytest.approx(one.value, abs=0.02), name
+    assert part.calibration["slope_by_prompt"] == pytest.approx(full.calibration["slope_by_prompt"], abs=0.1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -14,7 +14,9 @@ from costroute_rt.error import LabelError, OutputError
 from costroute_rt.export.router import job
 from costroute_rt.export.router.evaluate import Estimates
 from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle, make_examples, time_router
+from costroute_rt.export.router.tagging import split_tags
 from costroute_rt.routing.router_bundle import open_router
+from costroute_rt.routing.tagged_encoder import TaggedEncoder
 from tests.export.router.label_text import write_labels
 
 NAMES = ("tiny-turbo@1", "tiny-turbo@2", "tiny-base@4", "tiny-base@8")
@@ -61,6 +63,21 @@ def test_the_evaluated_router_is_the_loaded_one(source: Source, tiny_bundle: Pat
     assert found.facts["router"]["prompts"] == 80
     assert found.router_ms is not None
     assert found.router_ms > 0
+
+
+@pytest.mark.parametrize("name", ["hashed", "states"])
+def test_tags_are_added_to_an_encoder_by_its_name(source: Source, tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    router = fit_bundle(Bundle.open(tiny_bundle), source, tmp_path / "routed", encoder=f"{name}+tags")
+    assert isinstance(router.encoder, TaggedEncoder)
+    assert router.encoder.inner.kind == name
+    assert router.encoder.weight > 0
+    assert open_router(Bundle.open(tmp_path / "routed")).encoder == router.encoder
+
+
+def test_a_folder_may_be_named_like_tags(tmp_path: Path) -> None:
+    (tmp_path / "model+tags").mkdir()
+    assert split_tags(str(tmp_path / "model+tags")) == (str(tmp_path / "model+tags"), False)
+    assert split_tags("states:sd15+tags") == ("states:sd15", True)
 
 
 def test_labels_made_with_other_weights_are_refused(source: Source, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from costroute_rt.error import BundleError, ConfigError, EngineError
-from costroute_rt.routing.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates, load_encoder
+from costroute_rt.routing.prompt_encoder import EngineEncoder, HashedEncoder, PromptEncoder, StatesEncoder, TextStates
+from costroute_rt.routing.tagged_encoder import load_encoder
 from tests.small_network import EMBEDDING, MOST_TOKENS, TableEngine, open_encoder, write_encoder
 
 

@@ -21,6 +21,7 @@ from costroute_rt.routing.prompt_encoder import HashedEncoder, TextStates
 from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.routing.router import Router, describe_pool, fingerprint, pool_difference
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON
+from costroute_rt.routing.shrinkage import Shrinkage
 from tests.runtime.fakes import LOAD_MS, FakeDevice
 from tests.runtime.routing.routers import cut, states_router
 from tests.small_router import PROMPTS, make_router
@@ -84,7 +85,7 @@ def test_many_prompts_are_estimated_as_one_is_judged(router: Router) -> None:
 
 
 def test_a_router_without_a_gain_returns_averages_and_the_reason(bundle: Bundle) -> None:
-    router = make_router(bundle.pool, routes_on="average", reason="the gain is not above zero")
+    router = make_router(bundle.pool, shrinkage=Shrinkage(0.0), reason="the gain is not above zero")
     judgement = router.judge("a red bird", None)
     np.testing.assert_array_equal(judgement.mean, router.average.mean)
     assert judgement.basis == "averages of 60 labelled prompts: the gain is not above zero"
@@ -159,13 +160,12 @@ def test_a_router_may_read_the_text_states(bundle: Bundle) -> None:
     assert router.judge(PROMPTS[3], states.select([3])).nearest[0].prompt == PROMPTS[3]
     with pytest.raises(ConfigError, match="states"):
         router.judge(PROMPTS[3], None)
-    assert not replace(router, routes_on="average").needs_states
+    assert not replace(router, shrinkage=Shrinkage(0.0)).needs_states
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"routes_on": "luck"}, "routes_on"),
         ({"near": 0.8}, "near"),
         ({"near": -0.1}, "near"),
         ({"far": float("nan")}, "near"),
@@ -193,6 +193,26 @@ def test_a_saved_router_judges_the_same(bundle: Bundle, tmp_path: Path, estimato
         np.testing.assert_allclose(one, other, atol=2e-3)
     again.save(tmp_path / "again")
     assert (tmp_path / "again" / ROUTER_JSON).read_bytes() == (tmp_path / "router" / ROUTER_JSON).read_bytes()
+
+
+@pytest.mark.parametrize(("routes_on", "factor"), [("prompt", 1.0), ("average", 0.0)])
+def test_a_router_of_version_1_judges_as_it_did(router: Router, tmp_path: Path, routes_on: str, factor: float) -> None:
+    router.save(tmp_path)
+    rewrite(format_version=1, shrinkage="drop", routes_on=routes_on)(tmp_path)
+    again = Router.load(tmp_path)
+    assert (again.shrinkage, again.routes_on) == (Shrinkage(factor), routes_on)
+    assert "routes_on" not in again.record
+
+
+def test_the_effect_of_the_prompt_is_shrunk_by_trust_and_evidence(router: Router) -> None:
+    prompts = ["a red bird", "a yellow bird over stones", "tax return"]
+    bent = replace(router, near=0.4, far=0.9, shrinkage=Shrinkage(0.8, 0.3))
+    features = router.encode(prompts, None)
+    factor = 0.3 + 0.5 * bent.trust(features)[:, None]
+    own = router.estimator.estimate(features, None)[0]
+    np.testing.assert_allclose(bent.estimate(prompts, None)[0], router.average.mean + factor * (own - router.average.mean))
+    share = 0.3 + 0.5 * float(bent.trust(features)[0])
+    assert bent.judge("a red bird", None).basis == f"mean estimator on 60 labelled prompts ({share:.0%}) and averages ({1 - share:.0%})"
 
 
 def test_features_are_saved_once_and_as_float16(bundle: Bundle, tmp_path: Path) -> None:
@@ -234,7 +254,10 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a pool without names": rewrite(pool=[{}]),
     "a shared array that is not there": rewrite(shared={"estimator/features": "nothing"}),
     "no distance": rewrite(near="drop"),
-    "an unknown rule": rewrite(routes_on="luck"),
+    "no shrinkage": rewrite(shrinkage="drop"),
+    "shrinkage above 1": rewrite(shrinkage={"near": 1.5, "far": 0.0}),
+    "shrinkage that is NaN": rewrite(shrinkage={"near": float("nan"), "far": 0.0}),
+    "an unknown rule of version 1": rewrite(format_version=1, routes_on="luck"),
 }
 
 
