@@ -1,12 +1,14 @@
 """Several models in one process whose memory is limited to less than they need together.
 
     python -m benchmarks.memory
+    python -m benchmarks.memory --families                           needs the export extra
     python -m benchmarks.memory --pool desk.pool --max-memory 6GiB
 
 Prompts go to the pool's candidates in turns, in an order that makes engines leave and come back. Measured: how far the predicted time of
-each image, loads included, is from the actual one, and the most memory that the process had, watched from outside (Linux). Without --pool,
-the bundle's denoisers are the models; without --max-memory, the limit is half way between the least with which every candidate can run and
-what all of them need.
+each image, loads included, is from the actual one, and the most memory that the process had, watched from outside (Linux). The models are
+those of --pool, or with --families the bundle, Stable Diffusion 1.5 and SDXL Turbo (random weights, few channels, images of 512 px), or the
+bundle's denoisers. Without --max-memory, the limit is half way between the least with which every candidate can run and what all of them
+need.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from typing import Any
 import numpy as np
 
 import costroute_rt
+from benchmarks.full_size.model import NARROW, write_folder
+from benchmarks.process import run_process
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, run_scenario
 from benchmarks.split_bundle import split_bundle
@@ -41,6 +45,7 @@ WATCH_S = 0.005
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("memory", __doc__ or "")
     parser.add_argument("--pool", type=Path, metavar="FOLDER", help="pool of the models")
+    parser.add_argument("--families", action="store_true", help="export models of two other families, and use a pool of all three")
     parser.add_argument("--max-memory", metavar="SIZE", help="limit, such as 6GiB")
     args = parser.parse_args(argv)
     return run_benchmark("memory", args, argv, partial(run, args))
@@ -51,7 +56,8 @@ def run(args: argparse.Namespace) -> list[Outcome]:
 
     stated = None if args.max_memory is None else Size().convert(args.max_memory, None, None)
     with tempfile.TemporaryDirectory() as folder:
-        pool = args.pool or _make_pool(args.bundle or costroute_rt.shipped_bundle(), Path(folder))
+        bundle = args.bundle or costroute_rt.shipped_bundle()
+        pool = args.pool or (make_families(bundle, Path(folder)) if args.families else _make_pool(bundle, Path(folder)))
         log("building and measuring what is missing")
         facts, _ = watch(args, pool, 0, 0)
         limit = stated or (facts["least"] + facts["all"]) // 2
@@ -74,6 +80,22 @@ def _make_pool(bundle: Path, folder: Path) -> Path:
 
     parts = [Bundle.open(path, verify=False) for path in split_bundle(bundle, folder / "parts")]
     return write_pool(combine(parts), folder / "pool", force=False).root
+
+
+def make_families(bundle: Path, folder: Path) -> Path:
+    """A pool of the bundle and of two models that are exported by the commands that users type."""
+    bundles = [bundle]
+    for model, name, options in (("sd15", "sd15", ("--steps", "4,8")), ("sdxl", "sdxl-turbo", ("--steps", "1,4"))):
+        source = write_folder(model, folder / name, NARROW[model])
+        bundles.append(folder / f"{name}.bundle")
+        _costroute("export", source, "-o", bundles[-1], *options)
+    _costroute("pool", *bundles, "-o", folder / "families.pool")
+    return folder / "families.pool"
+
+
+def _costroute(*words: object) -> None:
+    log(f"costroute-rt {' '.join(map(str, words))}")
+    run_process([sys.executable, "-m", "costroute_rt.cli", *map(str, words)])
 
 
 def measure(args: argparse.Namespace, pool: Path, scenario: Scenario) -> Measurement:

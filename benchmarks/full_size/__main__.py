@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", choices=sorted(bench.JOBS), default="sd15", help="what to measure (default: %(default)s)")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="where models, bundles and engines are kept")
     parser.add_argument("--programs", nargs="+", metavar="NAME", choices=PROGRAMS, default=list(PROGRAMS), help="only these")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each program; 0: export and build only (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="processes of each program; 0: export and build only (default: 3)"
+    )
     args = parser.parse_args(argv)
     return run_benchmark("full_size", args, argv, partial(run, args))
 
