@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from costroute_rt.cli import option
-from costroute_rt.cli.choice import EngineChoice
+from costroute_rt.cli.choice import EngineChoice, open_pool
 from costroute_rt.cli.failure import say
 from costroute_rt.cli.table import show, show_json, show_table
 
 if TYPE_CHECKING:
+    from costroute_rt.engines.bundle.pool import Pool
     from costroute_rt.routing.router import Router
 
 KINDS = ("knn", "linear", "mean")
@@ -43,6 +44,11 @@ KINDS = ("knn", "linear", "mean")
 )  # fmt: skip
 @click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to learn.")
 @click.option("--category", metavar="COLUMN", help="Also report the gain on kinds of prompts never seen.")
+@click.option(
+    "--extend", "former", type=click.Path(), metavar="FOLDER",
+    help="Keep the router of this bundle or pool as it is, and add the candidates that it lacks: labels of a new candidate on some 40 "
+    "prompts are enough (`costroute-rt label --anchors 40`).",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle with no other files.")
 @option.engine
 @option.as_json()
@@ -53,6 +59,7 @@ def fit_router(
     estimators: tuple[str, ...],
     score: str,
     category: str | None,
+    former: str | None,
     force: bool,
     engine: EngineChoice,
     as_json: bool,
@@ -68,9 +75,12 @@ def fit_router(
     costroute-rt fit-router --labels labels.csv -o my-bundle
     costroute-rt gen "a red house by a lake" --bundle my-bundle --max-ms 500
     costroute-rt fit-router --labels labels.csv --pool desk.pool
+    costroute-rt fit-router --labels labels.csv --pool larger.pool --extend desk.pool
     """
     if output is None and engine.pool is None:
         raise click.UsageError("give -o FOLDER: the bundle to write", click.get_current_context())
+    if former is not None and (encoder or estimators or category):
+        raise click.UsageError("--extend keeps the router: no --encoder, --estimator or --category", click.get_current_context())
     from pathlib import Path
 
     from costroute_rt.export.router.job import Source, fit_pool
@@ -79,13 +89,25 @@ def fit_router(
     source = Source(labels=labels, score=score, category=category, setup=setup)
     opened = engine.open_pool()
     target, replaces = (opened.root, True) if output is None else (Path(output), force)
-    reader = encoder or ("states" if opened.bundles else "hashed")
-    router = fit_pool(opened, source, target, encoder=reader, estimators=estimators or KINDS, force=replaces, say=say)
+    if former is not None:
+        from costroute_rt.export.router.extending import extend_pool
+
+        router = extend_pool(opened, open_either(former), source, target, force=replaces, say=say)
+    else:
+        reader = encoder or ("states" if opened.bundles else "hashed")
+        router = fit_pool(opened, source, target, encoder=reader, estimators=estimators or KINDS, force=replaces, say=say)
     output = str(target)
     if as_json:
         show_json({"fallback": setup.fallback, ("bundle" if engine.pool is None else "pool"): output, **describe(router)})
     else:
         _show(router, output)
+
+
+def open_either(folder: str) -> Pool:
+    """The pool in this folder, or the bundle as one."""
+    from costroute_rt.engines.bundle.pool_file import is_pool
+
+    return open_pool(None, folder) if is_pool(folder) else open_pool(folder, None)
 
 
 def describe(router: Router) -> dict[str, Any]:
@@ -116,4 +138,6 @@ def _show(router: Router, output: str) -> None:
         if apart is not None:
             ends = f"{apart['low']:+.4f} to {apart['high']:+.4f}"
             show(f"\ngain on kinds of prompts never seen: {apart['value']:+.4f} (95 % interval {ends})")
+    for name, row in router.record.get("added", {}).items():
+        show(f"\nadded {name} by labels of {row['prompts']} prompts; nothing else was fitted again")
     show(f"\nroutes on {router.routes_on}: {router.reason}\nwrote {output}")

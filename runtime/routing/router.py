@@ -22,6 +22,7 @@ from costroute_rt.judgement import Judgement, Neighbour
 from costroute_rt.regular_file import ReadFile, read_regular
 from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray, within
 from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.extended import base_of, describe_added
 from costroute_rt.routing.estimator.loading import load_estimator
 from costroute_rt.routing.estimator.mean import find_knn
 from costroute_rt.routing.estimator.protocol import Estimator
@@ -123,6 +124,7 @@ class Router:
         """The expected quality of each candidate; states: of this prompt, if `needs_states` is true."""
         if self.routes_on == "average":
             basis = f"averages of {len(self.prompts):,} labelled prompts: {self.reason}"
+            basis += describe_added(self.estimator, [row["name"] for row in self.pool])
             return Judgement(mean=self.average.mean, standard_error=self.average.standard_error, basis=basis)
         with _one_thread():
             features = self.encode([prompt], states)
@@ -174,8 +176,9 @@ class Router:
         return np.where(distance <= self.near, 1.0, falling)
 
     def _basis(self, share: float) -> str:
-        text = f"{self.estimator.kind} estimator on {len(self.prompts):,} labelled prompts"
-        return text if share == 1 else f"{text} ({share:.0%}) and averages ({1 - share:.0%})"
+        text = f"{base_of(self.estimator).kind} estimator on {len(self.prompts):,} labelled prompts"
+        mixed = text if share == 1 else f"{text} ({share:.0%}) and averages ({1 - share:.0%})"
+        return mixed + describe_added(self.estimator, [row["name"] for row in self.pool])
 
     def save(self, folder: Path) -> None:
         """Writes router.json and router.safetensors into `folder`, which is created if it is missing."""

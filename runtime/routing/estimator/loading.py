@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from costroute_rt.routing.array import AnyArray, within
+from costroute_rt.routing.estimator.addition import Addition
 from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.extended import Extended
 from costroute_rt.routing.estimator.knn import Knn
 from costroute_rt.routing.estimator.linear import Linear
 from costroute_rt.routing.estimator.mean import Mean
 from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.estimator.transformer import Transformer
 from costroute_rt.routing.router_network import OpenEngine, no_engine
+from costroute_rt.routing.setting import whole_number
 
 _ARRAYS_ONLY: dict[str, type[Average] | type[Knn] | type[Linear]] = {each.kind: each for each in (Average, Knn, Linear)}
 """Estimators without networks or members, by kind."""
@@ -31,4 +34,11 @@ def load_estimator(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], 
     if kind == Mean.kind:
         members = enumerate(settings["members"])
         return Mean(tuple(load_estimator(member, within(arrays, str(index)), open_engine) for index, member in members))
-    raise ValueError(f"the estimator {kind!r}: expected {', '.join(_ARRAYS_ONLY)}, transformer or mean")
+    if kind == Extended.kind:
+        added = enumerate(settings["additions"])
+        return Extended(
+            load_estimator(settings["base"], within(arrays, "base"), open_engine),
+            tuple(Addition.from_saved(each, within(arrays, str(index))) for index, each in added),
+            tuple(whole_number(each) for each in settings["order"]),
+        )
+    raise ValueError(f"the estimator {kind!r}: expected {', '.join(_ARRAYS_ONLY)}, transformer, mean or extended")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray
+from costroute_rt.routing.estimator.extended import Extended
 from costroute_rt.routing.estimator.knn import Knn
 from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.prompt_encoder import TextStates
@@ -52,7 +53,9 @@ class Mean:
 
 
 def find_knn(estimator: Estimator) -> Knn | None:
-    """The estimator itself if it is a `Knn`, otherwise the first of its members that is one."""
+    """The estimator itself if it is a `Knn`, otherwise the first of its members that is one; an extended estimator's base."""
+    if isinstance(estimator, Extended):
+        return find_knn(estimator.base)
     if isinstance(estimator, Knn):
         return estimator
     members = estimator.members if isinstance(estimator, Mean) else ()

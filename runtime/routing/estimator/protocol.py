@@ -17,7 +17,7 @@ class Estimator(Protocol):
 
     @property
     def kind(self) -> str:
-        """Its name in a router's settings: average, knn, linear, transformer or mean."""
+        """Its name in a router's settings: average, knn, linear, transformer, mean or extended."""
 
     @property
     def candidates(self) -> int:

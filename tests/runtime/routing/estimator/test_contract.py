@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from costroute_rt.error import ConfigError
+from costroute_rt.export.router.addition import Known, fit_addition
+from costroute_rt.export.router.likeness import distances
 from costroute_rt.routing.array import Float32Array, FloatArray
 from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.extended import Extended
 from costroute_rt.routing.estimator.knn import Knn
 from costroute_rt.routing.estimator.linear import Linear
 from costroute_rt.routing.estimator.loading import load_estimator
@@ -28,12 +31,15 @@ FITS: dict[str, Fit] = {
     "linear": lambda features, mean, variance: Linear.fit(features, mean, variance, alpha=1.0),
     "transformer": lambda features, mean, variance: stand_in(features, mean, variance),
     "transformer, with torch": lambda features, mean, variance: fit_network(features, mean, variance),
+    "extended": lambda features, mean, variance: extend(features, mean, variance),
     "mean": lambda features, mean, variance: Mean(
         (Knn.fit(features, mean, variance, k=15), Linear.fit(features, mean, variance, alpha=1.0))
     ),
 }
 PARAMETERS = [pytest.param(fit, id=name, marks=needs_export if "torch" in name else ()) for name, fit in FITS.items()]
 each = pytest.mark.parametrize("fit", PARAMETERS)
+each_by_itself = pytest.mark.parametrize("fit", [each for each in PARAMETERS if each.id != "extended"])
+"""Without the one whose added candidate leans on the others."""
 each_reader = pytest.mark.parametrize("fit", PARAMETERS[1:])
 
 
@@ -41,6 +47,20 @@ def fit_network(features: Float32Array, mean: FloatArray, variance: FloatArray) 
     from costroute_rt.export.router.transformer import fit_transformer
 
     return fit_transformer(states_of(features), mean, variance)
+
+
+def extend(features: Float32Array, mean: FloatArray, variance: FloatArray) -> Estimator:
+    """The middle candidate added to the two others."""
+    base, average = Linear.fit(features, mean[:, ::2], variance[:, ::2], alpha=1.0), Average.fit(mean[:, ::2], variance[:, ::2])
+    known = Known(
+        features=features,
+        others=np.where(np.isnan(mean[:, ::2]), base.estimate(features)[0], mean[:, ::2]),
+        is_label=~np.isnan(mean[:, ::2]),
+        spread=average.spread,
+        center=average.mean,
+        between=distances([{}] * 3),
+    )
+    return Extended(base, (fit_addition(known, mean[:, 1], variance[:, 1]),), (0, 2, 1))
 
 
 def error_of(estimator: Estimator, world: World) -> float:
@@ -96,7 +116,7 @@ def test_missing_labels_are_left_out(fit: Fit) -> None:
     assert error_of(fit(world.features, world.mean, world.variance), held_out) < 1.5 * whole
 
 
-@each
+@each_by_itself
 def test_a_candidate_without_a_label_gets_the_average_of_the_others(fit: Fit) -> None:
     world = World()
     world.mean[:, 2] = world.variance[:, 2] = np.nan
@@ -115,7 +135,7 @@ def test_one_to_three_prompts_give_finite_estimates(fit: Fit, prompts: int) -> N
     assert np.abs(mean).max() < 2
 
 
-@each
+@each_by_itself
 def test_a_constant_candidate_stays_constant(fit: Fit) -> None:
     world = World()
     world.mean[:, 1], world.variance[:, 1] = 0.5, 0
