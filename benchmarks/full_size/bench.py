@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -167,6 +168,9 @@ def _process_figures(done: Finished) -> list[Figure]:
 
 
 def _sizes(folder: Path) -> tuple[int, int]:
-    """Bytes of the files that exist here only, and of those that are linked to files elsewhere."""
+    """Bytes of the files that exist here only, and of those that are links to files elsewhere, each file once."""
     found = [path.stat() for path in folder.rglob("*") if path.is_file()]
-    return sum(each.st_size for each in found if each.st_nlink == 1), sum(each.st_size for each in found if each.st_nlink > 1)
+    links = Counter(each.st_ino for each in found)
+    sizes = {each.st_ino: (each.st_size, each.st_nlink > links[each.st_ino]) for each in found}
+    linked = sum(size for size, is_linked in sizes.values() if is_linked)
+    return sum(size for size, _ in sizes.values()) - linked, linked
