@@ -35,19 +35,22 @@ from costroute_rt.routing.estimator.knn import Knn
 from costroute_rt.routing.estimator.linear import Linear
 from costroute_rt.routing.estimator.mean import Mean
 from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.familiarity import Familiarity
 from costroute_rt.routing.prompt_encoder import HashedEncoder, PromptEncoder, StatesEncoder, TextStates
+from costroute_rt.routing.prompt_tag import tag_prompts
 from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router import POOL_FIELDS, Router
+from costroute_rt.routing.shrinkage import Shrinkage
 
 CANDIDATES, TOKENS, STATES_WIDTH = 10, 77, 192
-LABELLED, MANY, WIDTH, MANY_WIDTH = 1500, 100_000, 256, 128
+LABELLED, MORE, MANY, WIDTH, MANY_WIDTH = 1500, 5000, 100_000, 256, 128
 """Numbers of labelled prompts and of features per prompt; 256 features is what `fit-router` keeps."""
 CALLS, MANY_CALLS, QUICK_CALLS, WARM_UP = 300, 100, 20, 10
 NETWORK_PROMPTS = 100
 KINDS = ("average", "knn", "linear", "mean")
 MEANS = {"mean": ("knn", "linear"), "mean of three": ("knn", "linear", "transformer")}
 TARGETS = {"states": Target(high=0.3), "hashed": Target(high=1.0)}
-MANY_TARGET = Target(high=10.0)
+MORE_TARGET, MANY_TARGET = Target(high=0.5), Target(high=10.0)
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "BLIS")} | {"VECLIB_MAXIMUM_THREADS": "1"}
 
 
@@ -69,12 +72,15 @@ class Case:
         """None where there is no target."""
         if self.prompts == LABELLED:
             return TARGETS[self.encoder]
+        if self.prompts == MORE:
+            return MORE_TARGET
         return MANY_TARGET if (self.kind, self.width) == ("knn", MANY_WIDTH) else None
 
 
 CASES = [
     *(Case(kind, encoder) for encoder in TARGETS for kind in KINDS),
     *([Case("transformer", "states"), Case("mean of three", "states")] if find_spec("torch") else []),
+    Case("mean", "hashed", MORE),
     *(Case(kind, "states", MANY, MANY_WIDTH) for kind in ("knn", "mean")),
     Case("knn", "states", MANY, WIDTH),
 ]
@@ -88,7 +94,7 @@ def run(args: argparse.Namespace) -> list[Outcome]:
 
 def make_scenario(case: Case, *, quick: bool) -> Scenario:
     settings = {"candidates": CANDIDATES, "encoder": case.encoder, "labelled": case.prompts, "width": case.width, "threads": 1}
-    calls = QUICK_CALLS if quick else CALLS if case.prompts == LABELLED else MANY_CALLS
+    calls = QUICK_CALLS if quick else MANY_CALLS if case.prompts == MANY else CALLS
     targets = {} if case.target is None else {"time per prompt": case.target}
     return Scenario(name=case.name, settings=settings, warm_up=WARM_UP, repeats=calls, targets=targets)
 
@@ -137,6 +143,8 @@ def make_router(case: Case) -> Router:
         near=0.5,
         far=0.75,
         reason="random labels",
+        shrinkage=Shrinkage(0.9, 0.4),
+        familiarity=Familiarity(tag_prompts(prompts), 2.0, 4.0),
     )
 
 

@@ -14,8 +14,10 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.curve import Interval, best_single, bootstrap_mean, hull_members, route
 from costroute_rt.export.router.grid import USUAL, FitOptions, Setting, grid_of
+from costroute_rt.export.router.kinds import find_categories, find_kinds
 from costroute_rt.export.router.missing import unbiased_labels
 from costroute_rt.export.router.shrinkage import Slope, calibration_slope, cell_weights, centre
+from costroute_rt.export.router.unfamiliar import Apart
 from costroute_rt.routing.array import Float32Array, FloatArray, IntArray
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.prompt_encoder import TextStates
@@ -56,8 +58,10 @@ class CrossValidation:
     """Gain of routing by `estimate` over the best constant choice (see `gains`)."""
     best_single: str
     """The candidate with the best mean label."""
+    apart: Apart | None = None
+    """Predictions by the chosen setting without the prompt's whole kind; None where `find_kinds` finds none."""
     leave_category_out: Interval | None = None
-    """The same gain where each fold is a whole category, with the chosen setting; None without two categories."""
+    """The gain where each fold is a whole category, with the chosen setting; None without two categories."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the router's manifest."""
@@ -99,6 +103,11 @@ def cross_validate(
     for number in range(int(fold.max()) + 1):
         test = fold == number
         estimate[test] = combine(predicted, choose_setting(cells, predicted, lost, options.estimators, ~test))[test]
+    kinds, categories = find_kinds(cells, options.seed), find_categories(cells)
+    apart = _leave_out(kinds, cells, features, states, chosen, options, progress)
+    by_category = apart
+    if kinds is None or not np.array_equal(kinds, categories if categories is not None else ()):
+        by_category = _leave_out(categories, cells, features, states, chosen, options, progress)
     found = {str(setting): float(each.mean()) for setting, each in lost.items()}
     found[str(chosen)] = float(losses(cells, combine(predicted, chosen)).mean())
     return CrossValidation(
@@ -110,7 +119,8 @@ def cross_validate(
         slope=calibration_slope(cells, estimate, folds.average),
         gain=measure_gain(cells, estimate, options.seed),
         best_single=cells.candidates[best_single(cells.cost_ms, np.nanmean(cells.mean, axis=0))],
-        leave_category_out=_leave_category_out(cells, features, states, chosen, options, progress),
+        apart=apart,
+        leave_category_out=None if by_category is None else measure_gain(cells, by_category.estimate, options.seed),
     )
 
 
@@ -239,21 +249,18 @@ def measure_gain(cells: Cells, estimate: FloatArray, seed: int = 0) -> Interval:
     return bootstrap_mean(gains(cells, estimate), cells.groups, seed=seed)
 
 
-def _leave_category_out(
+def _leave_out(
+    kinds: IntArray | None,
     cells: Cells,
     features: Float32Array,
     states: TextStates | None,
     setting: Setting,
     options: FitOptions,
     progress: Progress,
-) -> Interval | None:
-    """The gain where each fold is a whole category; None without two categories, or with too few prompts outside the largest one."""
-    if cells.categories is None or len(set(cells.categories)) < 2:
+) -> Apart | None:
+    """Predictions where each fold is a whole kind of prompts; None without kinds."""
+    if kinds is None:
         return None
-    names = sorted(set(cells.categories))
-    fold = np.array([names.index(name) for name in cells.categories], dtype=np.int64)
     singles = [Setting((member,)) for member in setting.members]
-    if len(cells) - np.bincount(fold).max() < LEAST_PROMPTS:
-        return None
-    folds = predict_folds(cells, features, states, fold, singles, options.dimensions, lambda text: progress(f"categories, {text}"))
-    return measure_gain(cells, combine(folds.by_setting, setting), options.seed)
+    folds = predict_folds(cells, features, states, kinds, singles, options.dimensions, lambda text: progress(f"kinds of prompts, {text}"))
+    return Apart(kinds=kinds, estimate=combine(folds.by_setting, setting), average=folds.average)

@@ -19,6 +19,7 @@ from costroute_rt.export.router.cross_validation import (
     cross_validate,
 )
 from costroute_rt.export.router.grid import USUAL, FitOptions
+from costroute_rt.export.router.unfamiliar import Unfamiliar, measure_unfamiliar
 from costroute_rt.routing.array import Float32Array, FloatArray
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.protocol import Estimator
@@ -49,6 +50,8 @@ class Learned:
     shrinkage: Shrinkage
     reason: str
     """How much it routes on the prompt, and why, for users."""
+    unfamiliar: Unfamiliar | None
+    """What is known of other kinds of prompts; None if nothing."""
     validation: CrossValidation | None
     """None if there were too few labels."""
 
@@ -82,7 +85,8 @@ def learn(
     reduced = reduction.apply(features).astype(np.float16).astype(np.float32)
     average = Average.fit(known.mean, known.variance)
     validation = cross_validate(cells, features, states=states, options=options, progress=progress) if can_learn(cells) else None
-    shrinkage, reason = decide(cells, validation)
+    unfamiliar = None if validation is None else measure_unfamiliar(cells, validation.apart, options.seed)
+    shrinkage, reason = decide(cells, validation, unfamiliar)
     near, far = trust_range(reduced)
     return Learned(
         candidates=cells.candidates,
@@ -94,6 +98,7 @@ def learn(
         far=far,
         shrinkage=shrinkage,
         reason=reason,
+        unfamiliar=unfamiliar,
         validation=validation,
     )
 
@@ -131,13 +136,14 @@ def fit_router(
         near=learned.near,
         far=learned.far,
         shrinkage=learned.shrinkage,
+        familiarity=None if learned.unfamiliar is None else learned.unfamiliar.familiarity,
         reason=learned.reason,
         text_encoder=text_encoder if encoder.needs_states or learned.estimator.needs_states else None,
         record={**describe(learned, cells, labels), "fit": fit},
     )
 
 
-def decide(cells: Cells, validation: CrossValidation | None) -> tuple[Shrinkage, str]:
+def decide(cells: Cells, validation: CrossValidation | None, unfamiliar: Unfamiliar | None = None) -> tuple[Shrinkage, str]:
     """How much the prompt counts, and why: by the calibration slope of the cross-validated predictions."""
     if len(cells.candidates) == 1:
         return Shrinkage(0.0), f"there is only one candidate, {cells.candidates[0]}"
@@ -148,7 +154,10 @@ def decide(cells: Cells, validation: CrossValidation | None) -> tuple[Shrinkage,
     found = f"{gain.value:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
     effect = f"differences that {validation.chosen} predicts come true at {slope.value:.2f} ± {slope.standard_error:.2f} of their size"
     counts = f"so the prompt counts at {slope.factor:.0%}" if slope.factor > 0 else "so the prompt does not count"
-    return Shrinkage(slope.factor), f"{effect}, {counts}; unshrunk, the gain over the best choice that ignores the prompt is {found}"
+    far = 0.0 if unfamiliar is None else min(slope.factor, unfamiliar.slope.factor)
+    if far > 0:
+        counts += f" ({far:.0%} where it is of another kind)"
+    return Shrinkage(slope.factor, far), f"{effect}, {counts}; unshrunk, the gain over the best choice that ignores the prompt is {found}"
 
 
 def trust_range(reduced: Float32Array, seed: int = 0) -> tuple[float, float]:
@@ -184,6 +193,7 @@ def describe(learned: Learned, cells: Cells, labels: Mapping[str, Any]) -> dict[
             },
         },
         "cross_validation": None if learned.validation is None else learned.validation.to_json(),
+        "unfamiliar": None if learned.unfamiliar is None else learned.unfamiliar.to_json(),
     }
 
 

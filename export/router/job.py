@@ -122,7 +122,7 @@ def fit_pool(
         folder = Path(name)
         reader: PromptEncoder = HashedEncoder()
         if not reads_states and encoder != "hashed":
-            reader = stack.enter_context(_sentence_encoder(Path(encoder).expanduser(), folder, source))
+            reader = stack.enter_context(opened_sentence_encoder(Path(encoder).expanduser(), folder, source))
             say(f"reading prompts with {reader.to_json()['name']}")
         states = None if states_bundle is None else source.states(states_bundle, cells.prompts, say)
         if reads_states and states is not None:
@@ -179,7 +179,7 @@ def check_comparable(path: Path, cells: Cells, say: Say) -> None:
 
 
 @contextmanager
-def _sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[EngineEncoder]:
+def opened_sentence_encoder(model: Path, folder: Path, source: Source) -> Iterator[EngineEncoder]:
     """The encoder in the folder `model`, exported to `folder`, on an engine of its own."""
     from costroute_rt.export.router.sentence_encoder import export_sentence_encoder
 

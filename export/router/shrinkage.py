@@ -34,7 +34,13 @@ NO_SLOPE = Slope(0.0, 0.0)
 """That of predictions without any effect of the prompt."""
 
 
-def calibration_slope(cells: Cells, predicted: FloatArray, average: FloatArray, clusters: IntArray | None = None) -> Slope:
+def calibration_slope(
+    cells: Cells,
+    predicted: FloatArray,
+    average: FloatArray,
+    clusters: IntArray | None = None,
+    share: FloatArray | None = None,
+) -> Slope:
     """Slope b of the labels' differences between candidates on the predicted ones (Copas 1983; van Houwelingen and le Cessie 1990).
 
         d = predicted - average
@@ -45,13 +51,14 @@ def calibration_slope(cells: Cells, predicted: FloatArray, average: FloatArray, 
     between candidates only; so no prompt needs labels of every candidate. Weights w are those of `cell_weights`.
 
     predicted, average: float64[prompts, candidates], fitted without these prompts. clusters: int64[prompts], K groups of prompts whose
-    errors belong together (default: equal texts); with the prompts' kinds, the error is that of a kind left out.
+    errors belong together (default: equal texts); with the prompts' kinds, the error is that of a kind left out. share: float64[prompts],
+    how much each prompt counts (default: all alike).
     """
-    weight = cell_weights(cells)
+    weight = cell_weights(cells) if share is None else cell_weights(cells) * share[:, None]
     effect, found = (centre(np.where(weight > 0, each, 0.0), weight) for each in (predicted - average, cells.mean - average))
     scales = [float(np.abs(each).max()) for each in (effect, found)]
     members = np.unique(cells.groups if clusters is None else clusters, return_inverse=True)[1].ravel()
-    count = int(members.max(initial=0)) + 1
+    count = len(np.unique(members[(weight > 0).any(1)]))
     if scales[0] <= 1e-9 * max(scales[1], float(np.abs(average).max())) or count < 2:
         return NO_SLOPE
     effect, found = effect / scales[0], found / (scales[1] or 1.0)  # so that no square is out of range

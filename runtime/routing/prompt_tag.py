@@ -6,6 +6,7 @@ names the tags that it reads, so a tag never changes its meaning: a better one g
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,7 +16,7 @@ import numpy as np
 from costroute_rt.error import ConfigError
 from costroute_rt.routing.array import Float32Array
 
-_TOKEN = re.compile(r"\d+|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s]")
+_TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s]")
 """A number, a word with its apostrophe, or one mark of punctuation."""
 _QUOTED = re.compile(r"\"[^\"]+\"|“[^”]+”|«[^»]+»|(?<!\w)'[^']{2,}'(?!\w)|(?<!\w)‘[^’]+’(?!\w)")
 _MOST_CHARACTERS = 20_000
@@ -36,6 +37,8 @@ _NUMBERS |= {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 10
 _NUMBERS |= {"dozen": 12, "couple": 2, "pair": 2, "twin": 2, "single": 1}
 _UNITS = frozenset(_words("k d mm cm px p th st nd rd s % : / ° - am pm fps ad bc megapixel iso years year old o"))
 """What follows a number that is no count: 8k, 3d, 35 mm, 19th, 16:9."""
+_NUMBERED = frozenset(_words(": / - # number no route highway page chapter room level apollo version mark"))
+"""What a number that is no count follows: number 7, route 66, 1.5."""
 _COLOURS = frozenset(
     _words(
         "red orange yellow green blue purple pink brown black white gray grey golden gold silver violet magenta cyan turquoise teal beige "
@@ -135,9 +138,9 @@ def _tag(prompt: str) -> list[float]:
     number["colours"], number["several_colours"] = len(colours), len(set(colours)) - 1 if colours else 0
     number["quoted"] = len(_QUOTED.findall(prompt))
     number["names"] = sum(_is_name(word, before) for before, word in pairwise(written))
-    values = {name: min(1.0, np.log2(1 + count) / 2) if count else 0.0 for name, count in number.items()}
+    values = {name: min(1.0, math.log2(1 + count) / 2) for name, count in number.items()}
     values |= _tag_counts(find_counts(tokens))
-    values["length"] = min(1.0, np.log2(1 + len(tokens)) / 8)
+    values["length"] = min(1.0, math.log2(1 + len(tokens)) / 8)
     values["other_scripts"] = sum(character > "\u024f" and character.isalpha() for character in prompt) / max(1, len(prompt))
     return list(values.values())
 
@@ -155,7 +158,7 @@ def find_counts(tokens: Sequence[str]) -> list[int]:
         if token in _NUMBERS:
             counts.append(_NUMBERS[token])
         elif token.isdecimal() and len(token) < 5 and after not in _UNITS and not after.isdecimal():
-            is_part = index > 0 and (tokens[index - 1].isdecimal() or tokens[index - 1] in ":/-#")
+            is_part = index > 0 and (tokens[index - 1].isdecimal() or tokens[index - 1] in _NUMBERED)
             if not is_part and 0 < int(token) <= _LARGEST_COUNT:
                 counts.append(int(token))
     return counts
@@ -164,7 +167,7 @@ def find_counts(tokens: Sequence[str]) -> list[int]:
 def _tag_counts(counts: Sequence[int]) -> dict[str, float]:
     largest = max(counts, default=0)
     above = {f"count_over_{limit}": float(largest > limit) for limit in (1, 2, 3, 5, 10)}
-    return {"counted": min(1.0, np.log2(1 + len(counts)) / 2), **above, "total_count": min(1.0, np.log2(1 + sum(counts)) / 5)}
+    return {"counted": min(1.0, math.log2(1 + len(counts)) / 2), **above, "total_count": min(1.0, math.log2(1 + sum(counts)) / 5)}
 
 
 def _is_name(word: str, before: str) -> bool:

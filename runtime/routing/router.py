@@ -26,6 +26,7 @@ from costroute_rt.routing.estimator.extended import base_of, describe_added
 from costroute_rt.routing.estimator.loading import load_estimator
 from costroute_rt.routing.estimator.mean import find_knn
 from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.familiarity import Familiarity, fall
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction
@@ -41,7 +42,7 @@ POOL_FIELDS = ("name", "denoiser", "scheduler", "num_inference_steps", "guidance
 NEAREST_COUNTED = 5
 """A prompt's distance is that to the labelled prompt of this rank."""
 _SHOWN = 3
-_HALVED = frozenset({"features"})
+_HALVED = frozenset({"features", "familiarity/rows"})
 """Arrays saved as float16."""
 _LIMITING = threading.Lock()
 
@@ -50,8 +51,9 @@ _LIMITING = threading.Lock()
 class Router:
     """Judges prompts for one pool; made by fitting, or by `load`.
 
-    The estimate is average + s * (estimator - average): s is the shrinkage for near prompts at distance `near` or less, that for far ones
-    from distance `far`, and linear in between. The factors measure how much of the estimator's effect was real when it was fitted.
+    The estimate is average + s * (estimator - average), s = trust * (familiar * shrinkage.near + (1 - familiar) * shrinkage.far). Trust
+    falls from 1 at distance `near` of the features to 0 at `far`; `familiarity` says whether the kind of prompt was labelled. The two
+    shrinkages measure how much of the estimator's effect was real when it was fitted, on kinds that were labelled and on others.
     """
 
     pool: tuple[Mapping[str, Any], ...]
@@ -73,6 +75,8 @@ class Router:
     """How much it routes on the prompt, and why, for users."""
     shrinkage: Shrinkage = NO_SHRINKAGE
     """How much the effect of a prompt counts."""
+    familiarity: Familiarity | None = None
+    """How familiar the kind of a prompt is; None if every kind counts as familiar."""
     text_encoder: str | None = None
     """SHA-256 of the weights of the text encoder whose states it was fitted on; None if it reads no states."""
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -128,14 +132,14 @@ class Router:
             return Judgement(mean=self.average.mean, standard_error=self.average.standard_error, basis=basis)
         with _one_thread():
             features = self.encode([prompt], states)
-            mean, error, trust = self._mix(features, states)
+            mean, error, trust, share = self._mix([prompt], features, states)
             places, similarities = self._neighbours.search(features, NEAREST_COUNTED)
         nearest = zip(places[0, :_SHOWN].tolist(), similarities[0, :_SHOWN].tolist(), strict=True)
         return Judgement(
             mean=mean[0],
             standard_error=error[0],
             trust=float(trust[0]),
-            basis=self._basis(float(self.shrinkage.factor(trust)[0])),
+            basis=self._basis(float(share[0])),
             nearest=tuple(Neighbour(self.prompts[place], similarity) for place, similarity in nearest),
         )
 
@@ -144,25 +148,30 @@ class Router:
         if self.routes_on == "average":
             mean, error = self.average.estimate(np.empty((len(prompts), 0), dtype=np.float32))
             return mean, error, np.ones(len(prompts))
-        return self._mix(self.encode(prompts, states), states)
+        return self._mix(prompts, self.encode(prompts, states), states)[:3]
 
     def encode(self, prompts: Sequence[str], states: TextStates | None) -> Float32Array:
         """float32[prompts, width]: the features that the estimator reads, whatever the router routes on."""
         features = self.encoder.encode(prompts, states)
         return features if self.reduction is None else self.reduction.apply(features)
 
-    def _mix(self, features: Float32Array, states: TextStates | None) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Mean, standard error and trust of the mixture of estimator and average."""
+    def _mix(
+        self, prompts: Sequence[str], features: Float32Array, states: TextStates | None
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Mean and standard error of the mixture of estimator and average; trust, familiarity included; the estimator's share."""
         own, own_error = self.estimator.estimate(features, states)
-        trust = self.trust(features)
-        share = self.shrinkage.factor(trust)[:, None]
+        trust, familiar = self.trust(features), np.ones(len(prompts))
+        if self.familiarity is not None:
+            familiar = self.familiarity.of_prompts(prompts)
+        factor, trust = self.shrinkage.factor(trust, familiar), trust * familiar
+        share = factor[:, None]
         if (share == 1).all():
-            return own, own_error, trust
+            return own, own_error, trust, factor
         mean = share * own + (1 - share) * self.average.mean
         # The variance of a mixture includes the distance between its two means.
         squares = share * (own_error**2 + (own - mean) ** 2)
         squares += (1 - share) * (self.average.standard_error**2 + (self.average.mean - mean) ** 2)
-        return mean, np.sqrt(squares), trust
+        return mean, np.sqrt(squares), trust, factor
 
     def trust(self, features: Float32Array) -> FloatArray:
         """float64[prompts], 0..1: how close these features, float32[prompts, width], are to the labelled prompts.
@@ -172,8 +181,7 @@ class Router:
         _, similarities = self._neighbours.search(features, NEAREST_COUNTED)
         known = np.minimum(1, np.linalg.norm(features, axis=1))
         distance = 1 - similarities[:, -1].astype(np.float64) * known
-        falling = np.clip((self.far - distance) / max(self.far - self.near, 1e-9), 0, 1)
-        return np.where(distance <= self.near, 1.0, falling)
+        return fall(distance, self.near, self.far)
 
     def _basis(self, share: float) -> str:
         text = f"{base_of(self.estimator).kind} estimator on {len(self.prompts):,} labelled prompts"
@@ -197,6 +205,7 @@ class Router:
             "near": self.near,
             "far": self.far,
             "shrinkage": self.shrinkage.to_json(),
+            "familiarity": None if self.familiarity is None else self.familiarity.to_json(),
             "reason": self.reason,
             "text_encoder": self.text_encoder,
             "shared": shared,
@@ -259,7 +268,7 @@ def fingerprint(pool: Sequence[Mapping[str, Any]]) -> str:
 
 _OWN = frozenset(
     {"format", "format_version", "arrays_sha256", "pool", "encoder", "is_reduced", "estimator", "average", "near", "far"}
-    | {"routes_on", "shrinkage", "reason", "text_encoder", "shared", "prompts"}
+    | {"routes_on", "shrinkage", "familiarity", "reason", "text_encoder", "shared", "prompts"}
 )
 """Fields of a router's JSON that are not part of its record."""
 
@@ -270,6 +279,8 @@ def _gather(router: Router) -> tuple[dict[str, AnyArray], dict[str, str]]:
     parts: dict[str, Mapping[str, AnyArray]] = {"average": router.average.arrays(), "estimator": router.estimator.arrays()}
     if router.reduction is not None:
         parts["reduction"] = router.reduction.arrays()
+    if router.familiarity is not None:
+        parts["familiarity"] = router.familiarity.arrays()
     shared: dict[str, str] = {}
     for part, inner in parts.items():
         for name, array in inner.items():
@@ -311,10 +322,17 @@ def _build(
         near=section.number("near"),
         far=section.number("far"),
         shrinkage=_read_shrinkage(section),
+        familiarity=_read_familiarity(section, arrays),
         reason=section.text("reason"),
         text_encoder=None if section.values.get("text_encoder") is None else section.sha256("text_encoder"),
         record={name: value for name, value in section.values.items() if name not in _OWN},
     )
+
+
+def _read_familiarity(section: Section, arrays: Mapping[str, AnyArray]) -> Familiarity | None:
+    if section.values.get("familiarity") is None:  # also in files from before there was one
+        return None
+    return Familiarity.from_saved(section.section("familiarity").values, within(arrays, "familiarity"))
 
 
 def _read_shrinkage(section: Section) -> Shrinkage:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from costroute_rt.routing.array import FloatArray
 from costroute_rt.routing.setting import number
 
@@ -27,9 +29,12 @@ class Shrinkage:
         """Whether the prompt counts at all."""
         return self.near > 0 or self.far > 0
 
-    def factor(self, trust: FloatArray) -> FloatArray:
-        """float64[prompts], 0..1; trust: float64[prompts], how close each prompt is to the labelled ones."""
-        return trust * self.near + (1 - trust) * self.far
+    def factor(self, trust: FloatArray, familiar: FloatArray | float = 1.0) -> FloatArray:
+        """float64[prompts], 0 to 1: trust * (familiar * near + (1 - familiar) * far).
+
+        trust: float64[prompts], how close each prompt's features are to those of the labelled ones. familiar: whether its kind is theirs.
+        """
+        return np.asarray(trust * (familiar * self.near + (1 - familiar) * self.far), dtype=np.float64)
 
     def to_json(self) -> dict[str, Any]:
         return {"near": self.near, "far": self.far}

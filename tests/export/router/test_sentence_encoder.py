@@ -16,7 +16,7 @@ from costroute_rt import Runtime
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.error import BackendError, ConfigError
-from costroute_rt.export.router.job import Source, _sentence_encoder, evaluate_bundle, fit_bundle, fit_pool
+from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle, fit_pool, opened_sentence_encoder
 from costroute_rt.export.router.sentence_encoder import export_sentence_encoder, read_layout
 from tests.export.router.test_transformer import route_without_torch, write_labels
 from tests.export.small_checkpoint import needs_export, write_tokenizer
@@ -67,7 +67,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def embed(model: Path, folder: Path) -> np.ndarray:
     """Embeddings from an engine, with the runtime's code only."""
     folder.mkdir()
-    with _sentence_encoder(model, folder, Source(labels="none")) as encoder:
+    with opened_sentence_encoder(model, folder, Source(labels="none")) as encoder:
         assert (encoder.max_length, encoder.name) == (TOKENS, model.name)
         return encoder.encode(PROMPTS)
 

@@ -22,6 +22,8 @@ def tags(prompt: str) -> dict[str, float]:
         ("8k, 3d render, 35 mm, 16:9, the 19th street", []),
         ("a 1 9 5 0 s diner, 4 k", []),
         ("a street in 1950", []),
+        ("house number 7 on route 66, 1.5 lanes", []),
+        ("an ant. 3 dogs", [3]),
         ("0 dogs", []),
     ],
 )

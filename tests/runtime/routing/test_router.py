@@ -17,7 +17,9 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.mean import Mean
+from costroute_rt.routing.familiarity import Familiarity
 from costroute_rt.routing.prompt_encoder import HashedEncoder, TextStates
+from costroute_rt.routing.prompt_tag import tag_prompts
 from costroute_rt.routing.quality import AverageQuality
 from costroute_rt.routing.router import Router, describe_pool, fingerprint, pool_difference
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON
@@ -208,11 +210,41 @@ def test_the_effect_of_the_prompt_is_shrunk_by_trust_and_evidence(router: Router
     prompts = ["a red bird", "a yellow bird over stones", "tax return"]
     bent = replace(router, near=0.4, far=0.9, shrinkage=Shrinkage(0.8, 0.3))
     features = router.encode(prompts, None)
-    factor = 0.3 + 0.5 * bent.trust(features)[:, None]
+    factor = 0.8 * bent.trust(features)[:, None]
     own = router.estimator.estimate(features, None)[0]
     np.testing.assert_allclose(bent.estimate(prompts, None)[0], router.average.mean + factor * (own - router.average.mean))
-    share = 0.3 + 0.5 * float(bent.trust(features)[0])
+    share = float(factor[0, 0])
     assert bent.judge("a red bird", None).basis == f"mean estimator on 60 labelled prompts ({share:.0%}) and averages ({1 - share:.0%})"
+
+
+def test_a_prompt_of_an_unfamiliar_kind_counts_by_what_kinds_left_out_show(router: Router, tmp_path: Path) -> None:
+    prompts = ["a red bird", "seven red birds", "no bird without a tree"]
+    bent = replace(router, near=1.0, far=1.5, shrinkage=Shrinkage(0.8, 0.3), familiarity=Familiarity(tag_prompts(PROMPTS), 1.0, 4.0))
+    features = router.encode(prompts, None)
+    assert bent.familiarity is not None
+    familiar = bent.familiarity.of_prompts(prompts)
+    assert familiar[0] == 1 > familiar[1]
+    own, factor = router.estimator.estimate(features, None)[0], bent.trust(features) * (0.3 + 0.5 * familiar)
+    mean, _, trust = bent.estimate(prompts, None)
+    np.testing.assert_allclose(mean, router.average.mean + factor[:, None] * (own - router.average.mean))
+    np.testing.assert_allclose(trust, bent.trust(features) * familiar)
+    judged = bent.judge(prompts[1], None)
+    np.testing.assert_allclose(judged.mean, mean[1], rtol=1e-6)
+    assert judged.trust == pytest.approx(trust[1])
+    bent.save(tmp_path)
+    again = Router.load(tmp_path)
+    np.testing.assert_allclose(again.judge(prompts[1], None).mean, mean[1], atol=2e-3)
+    assert "familiarity" not in again.record
+    rewrite(familiarity="drop")(tmp_path)
+    assert Router.load(tmp_path).familiarity is None
+
+
+@pytest.mark.parametrize("familiarity", [{}, [], {"tags": ["colours"], "near": 1, "far": 2}, {"tags": 1, "near": 1, "far": 2}])
+def test_a_damaged_familiarity_is_refused(router: Router, tmp_path: Path, familiarity: Any) -> None:
+    replace(router, familiarity=Familiarity(tag_prompts(PROMPTS), 1.0, 4.0)).save(tmp_path)
+    rewrite(familiarity=familiarity)(tmp_path)
+    with pytest.raises(BundleError):
+        Router.load(tmp_path)
 
 
 def test_features_are_saved_once_and_as_float16(bundle: Bundle, tmp_path: Path) -> None:
