@@ -130,8 +130,6 @@ class OpenVinoBackend:
         mapped = self._ov.Tensor(np.memmap(blob, np.uint8, "c"), shared_memory=True)  # "c": OpenVINO wants an array that can be written
         try:
             return self._core.import_model(mapped, name, config), mapped
-        except TypeError:  # OpenVINO 2025.1 takes bytes only
-            return self._core.import_model(blob.read_bytes(), name, config), None
         except RuntimeError:
             del mapped  # the error would keep the file open
             raise

@@ -210,21 +210,6 @@ def test_every_listed_device_is_tried(backend: OpenVinoBackend, monkeypatch: pyt
         openvino_backend._found_devices.cache_clear()
 
 
-def test_an_openvino_that_takes_bytes_only_gets_them(folder: Path, backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds, real = list[type](), backend._core
-
-    def import_model(model: object, *rest: Any) -> Any:
-        kinds.append(type(model))
-        if not isinstance(model, bytes):
-            raise TypeError("must be bytes")
-        return real.import_model(model, *rest)
-
-    monkeypatch.setattr(backend, "_core", SimpleNamespace(import_model=import_model, get_property=real.get_property))
-    with backend.open(folder, make_spec(threads=1)) as engine:
-        assert engine.inputs
-    assert [kind.__name__ for kind in kinds] == ["Tensor", "bytes"]
-
-
 def test_an_empty_file_is_an_error(folder: Path, tmp_path: Path, backend: OpenVinoBackend) -> None:
     shutil.copy(folder / INTERFACE, tmp_path)
     (tmp_path / BLOB).write_bytes(b"")
