@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.scenario import Figure, interval_figure
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.curve import Curve, Interval
+from costroute_rt.judgement import LEVELS
 from costroute_rt.routing.array import FloatArray, IntArray
 
+BoolArray = npt.NDArray[np.bool_]
 RESAMPLES = 300
 
 
@@ -31,6 +34,21 @@ class FoldResult:
     estimates: Mapping[str, FloatArray]
     """float64[prompts, candidates] by kind of router."""
     reason: str
+    label_widths: FloatArray | None = None
+    """float64[LEVELS, prompts, candidates]: half-widths of a label's intervals around the shrunk estimates."""
+
+
+def coverages(folds: Sequence[FoldResult], kind: str, labels: Cells) -> dict[float, float]:
+    """By level, the share of the labels of prompts kept aside that are inside their intervals; empty where a fold has no intervals."""
+    inside: dict[float, list[BoolArray]] = {level: [] for level in LEVELS}
+    for fold in folds:
+        if fold.label_widths is None:
+            return {}
+        known = labels.count[fold.rows] > 0
+        missed = np.abs(np.where(known, labels.mean[fold.rows] - fold.estimates[kind], np.nan))[known]
+        for level, width in zip(LEVELS, fold.label_widths, strict=True):
+            inside[level].append(missed <= width[known])
+    return {level: float(np.concatenate(parts).mean()) for level, parts in inside.items()}
 
 
 def assumed_cost(quality: FloatArray) -> FloatArray:

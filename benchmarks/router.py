@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import postcard_router, router_time
-from benchmarks.fold_figures import FoldResult, best_gain, in_errors, kind_figures, show
+from benchmarks.fold_figures import FoldResult, best_gain, coverages, in_errors, kind_figures, show
 from benchmarks.held_out import add_options
 from benchmarks.postcard_router import ORACLE, TITLES
 from benchmarks.report import make_parser, run_benchmark
@@ -44,10 +44,10 @@ from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts, split_folds
 from costroute_rt.export.router.evaluate import split_seeds
-from costroute_rt.export.router.fit import learn
+from costroute_rt.export.router.fit import fit_router
 from costroute_rt.export.router.labels import LabelTable
-from costroute_rt.routing.array import Float32Array
 from costroute_rt.routing.prompt_encoder import HashedEncoder
+from costroute_rt.routing.router import POOL_FIELDS
 
 FOLDS, FOLD_SEEDS = 5, (1, 2)
 QUICK_PROMPTS = 120
@@ -56,6 +56,7 @@ GAIN_OVER_AVERAGES = "gain over averages"
 SHRUNK, UNSHRUNK, FORMER = "shrunk", "unshrunk", "yes or no"
 KEPT, TIMES_FORMER = "area, share of the unshrunk", "gain less 3 x that by yes or no"
 EQUAL = "equal choices after x 100 and a shift"
+COVERED = {0.8: "labels inside 80 % intervals", 0.95: "labels inside 95 % intervals"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,34 +123,45 @@ def measure(args: argparse.Namespace, dataset: Dataset, scenario: Scenario) -> M
         oracle = [] if dataset.change else oracle_figures(table, set(truth.prompt_ids))
     truth = dataset.change(truth) if dataset.change else truth
     labels = dataset.hide(truth) if dataset.hide else truth
-    features = HashedEncoder().encode(truth.prompts, None)
-    folds = [fold for seed in dataset.fold_seeds for fold in route_folds(labels, features, seed, dataset.labelled)]
+    folds = [fold for seed in dataset.fold_seeds for fold in route_folds(labels, seed, dataset.labelled)]
     complete = complete_prompts(truth)
     kept, judged = truth.select(complete), [keep_prompts(fold, complete) for fold in folds]
-    figures = [*routing_figures(kept, judged), *oracle]
+    covered = coverages(folds, SHRUNK, truth)
+    figures = [*routing_figures(kept, judged), *(Figure(name=COVERED[level], value=covered[level], unit="share") for level in COVERED)]
+    figures += oracle
     if dataset.rescaled:
-        figures.append(Figure(name=EQUAL, value=equal_choices(labels, features, dataset), unit="share"))
+        figures.append(Figure(name=EQUAL, value=equal_choices(labels, dataset), unit="share"))
     by_prompt = sum(fold.reason.startswith("prompt") for fold in folds)
     return Measurement(
         figures=figures, notes={"routes on": f"prompts in {by_prompt} of {len(folds)} folds, averages in {len(folds) - by_prompt}"}
     )
 
 
-def route_folds(cells: Cells, features: Float32Array, seed: int, labelled: int | None = None) -> list[FoldResult]:
+def route_folds(cells: Cells, seed: int, labelled: int | None = None) -> list[FoldResult]:
     """Estimates for every fold by a router fitted without it."""
     fold, found = split_folds(cells.groups, FOLDS, seed), []
+    pool = [{**dict.fromkeys(POOL_FIELDS, ""), "name": name} for name in cells.candidates]
     for number in range(FOLDS):
         started = time.monotonic()
         train, test = np.flatnonzero((fold != number) & (cells.count > 0).any(1)), np.flatnonzero(fold == number)
         if labelled is not None:
             train = np.random.default_rng(FOLDS * seed + number).permutation(train)[:labelled]
-        router = learn(cells.select(train), features[train])
-        full = router.estimator.estimate(router.reduction.apply(features[test]), None)[0]
-        level = np.broadcast_to(router.average.mean, full.shape)
-        is_sure = router.validation is not None and router.validation.gain.low > 0
-        estimates = {SHRUNK: router.estimate(features[test]), UNSHRUNK: full, FORMER: full if is_sure else level}
+        router = fit_router(cells.select(train), HashedEncoder(), None, pool=pool, labels={})
+        prompts = [cells.prompts[row] for row in test]
+        shrunk, _, trust = router.estimate(prompts, None)
+        full, level = router.estimator.estimate(router.encode(prompts, None), None)[0], np.broadcast_to(router.average.mean, shrunk.shape)
+        validation = router.record["cross_validation"]
+        is_sure = validation is not None and validation["gain"]["low"] > 0
         reason = f"{router.routes_on}: {router.reason}"
-        found.append(FoldResult(rows=test, average=router.average.mean, estimates=estimates, reason=reason))
+        found.append(
+            FoldResult(
+                rows=test,
+                average=router.average.mean,
+                estimates={SHRUNK: shrunk, UNSHRUNK: full, FORMER: full if is_sure else level},
+                reason=reason,
+                label_widths=None if router.reliability is None else router.reliability.label_widths(trust),
+            )
+        )
         log(f"  fold {number + 1} of {FOLDS}, {time.monotonic() - started:.0f} s; routes on {reason}")
     return found
 
@@ -185,10 +197,10 @@ def routing_figures(truth: Cells, folds: Sequence[FoldResult]) -> list[Figure]:
     ]
 
 
-def equal_choices(cells: Cells, features: Float32Array, dataset: Dataset) -> float:
+def equal_choices(cells: Cells, dataset: Dataset) -> float:
     """Share of the choices, over multipliers, that are the same after `rescale`; one seed of folds."""
     cost, seed = np.arange(1.0, cells.mean.shape[1] + 1), dataset.fold_seeds[0]
-    pairs = zip(route_folds(cells, features, seed), route_folds(rescale(cells), features, seed), strict=True)
+    pairs = zip(route_folds(cells, seed), route_folds(rescale(cells), seed), strict=True)
     equal = []
     for one, other in pairs:
         switching = curve.multipliers(one.estimates[SHRUNK], cost, 16)
@@ -213,27 +225,31 @@ def oracle_figures(table: LabelTable, prompt_ids: set[str]) -> list[Figure]:
 
 OWN: dict[str, Callable[[argparse.Namespace], list[Outcome]]] = {"postcard": postcard_router.run, "time": router_time.run}
 """Benchmarks of this project's own routers."""
-_NO_HARM = {f"{name}, in standard errors": Target(low=-1.0) for name in (GAIN_OVER_AVERAGES, AREA)}
+_COVERED = {COVERED[0.8]: Target(low=0.77, high=0.83), COVERED[0.95]: Target(low=0.94, high=0.97)}
+_NO_HARM = _COVERED | {f"{name}, in standard errors": Target(low=-1.0) for name in (GAIN_OVER_AVERAGES, AREA)}
 _GECKONUM = TABLES["geckonum"]
 DATASETS = {
-    "geckonum": Dataset(table=_GECKONUM, targets={GAIN: Target(low=0.0387), f"{GAIN}, lower bound": ABOVE_ZERO, AREA: Target(low=0.0598)}),
+    "geckonum": Dataset(
+        table=_GECKONUM,
+        targets={GAIN: Target(low=0.0387), f"{GAIN}, lower bound": ABOVE_ZERO, AREA: Target(low=0.0598)} | _COVERED,
+    ),
     "geckonum-raised": Dataset(
         table=_GECKONUM,
         about="0.25 added to the best model",
         change=raise_best,
-        targets={KEPT: Target(low=0.95), GAIN_OVER_AVERAGES: Target(low=-0.002)},
+        targets={KEPT: Target(low=0.95), GAIN_OVER_AVERAGES: Target(low=-0.002)} | _COVERED,
     ),
     "geckonum-sparse": Dataset(
         table=_GECKONUM,
         about="60 % of the cells missing",
         hide=hide_cells,
-        targets={GAIN: Target(low=0.02), AREA: Target(low=0.65 * 0.0608)},
+        targets={GAIN: Target(low=0.02), AREA: Target(low=0.65 * 0.0608)} | _COVERED,
     ),
     "geckonum-shuffled": Dataset(
         table=_GECKONUM,
         about="prompts shuffled against labels",
         change=shuffle_prompts,
-        targets={name: Target(low=-0.001, high=0.001) for name in (GAIN_OVER_AVERAGES, AREA)},
+        targets={name: Target(low=-0.001, high=0.001) for name in (GAIN_OVER_AVERAGES, AREA)} | _COVERED,
     ),
     "geckonum-200": Dataset(table=_GECKONUM, about="200 labelled prompts", labelled=200, targets={TIMES_FORMER: Target(low=0.0)}),
     "geckonum-scaled": Dataset(

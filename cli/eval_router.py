@@ -108,6 +108,9 @@ def _lines(found: Evaluation) -> list[str]:
     about = found.calibration
     lines = [f"{found.prompts} prompts" + (f", {found.incomplete} of them with missing labels" if found.incomplete else "")]
     lines.append(f"predicted quality: bias {about['bias']:+.4f}, root mean square error {about['rms_error']:.3f}")
+    for row in about["coverage"]:
+        if row["level"] in (0.8, 0.95):
+            lines.append(f"{row['level']:.0%} intervals cover {row['covered']:.0%} of the labels, at ± {row['half_width']:.3f}")
     if found.oracle is not None:
         lines.append(f"oracle by other seeds' labels: gain {found.oracle['gain']:+.4f}")
     if found.reachable_share is not None:

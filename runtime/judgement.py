@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ import numpy.typing as npt
 
 from costroute_rt.value import Value, shorten
 
+LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95)
+"""Shares of labels that intervals are meant to cover."""
+EQUAL = 0.8
+"""Level of the interval of a difference within which two candidates are equal within error."""
 LEAST_TRUST = 0.5
 """Below this trust, users are warned that the prompt is unlike the labelled ones."""
 
@@ -33,16 +38,43 @@ class Judgement(Value):
     mean: npt.NDArray[np.float64]
     """float64[candidates]: expected quality."""
     standard_error: npt.NDArray[np.float64]
+    """float64[candidates]: of the expected quality; two thirds of the prompts' are within it."""
     trust: float = 1.0
     """How close the prompt is to the labelled ones, 0..1; far from them averages count for more. 1 if there are only averages."""
     basis: str
     """Where these numbers come from, in one line for users."""
     nearest: tuple[Neighbour, ...] = ()
     """The most similar labelled prompts, nearest first."""
+    label_widths: npt.NDArray[np.float64] | None = None
+    """float64[LEVELS, candidates]: half-widths of the intervals of one label around `mean`; None if they were not measured."""
+    differences: npt.NDArray[np.float64] | None = None
+    """float64[candidates, candidates]: differences of `mean` up to these are within error; None if they were not measured."""
 
     def __repr__(self) -> str:
         best = f", best quality {np.max(self.mean):.3f}" if self.mean.size else ""
         return f"<Judgement of {self.mean.size} candidates{best}, trust {self.trust:.2f}, by {shorten(self.basis, 80)}>"
+
+    def is_equal(self, one: int, other: int) -> bool:
+        """Whether two candidates, by position, are equal within error."""
+        return self.differences is not None and bool(abs(self.mean[one] - self.mean[other]) <= self.differences[one, other])
+
+    def label_interval(self, candidate: int, level: float = 0.8) -> tuple[float, float] | None:
+        """Ends of the interval of one label of a candidate, by position; None if it was not measured. level: one of LEVELS."""
+        if self.label_widths is None or not self.label_widths[:, candidate].any():
+            return None
+        width = float(self.label_widths[LEVELS.index(level), candidate])
+        return float(self.mean[candidate]) - width, float(self.mean[candidate]) + width
+
+    def select(self, columns: Sequence[int]) -> Judgement:
+        """The judgement of these candidates, by position, in this order."""
+        columns = list(columns)
+        return replace(
+            self,
+            mean=self.mean[columns],
+            standard_error=self.standard_error[columns],
+            label_widths=None if self.label_widths is None else self.label_widths[:, columns],
+            differences=None if self.differences is None else self.differences[np.ix_(columns, columns)],
+        )
 
     @property
     def note(self) -> str | None:

@@ -82,6 +82,10 @@ class Option(Value):
     """Whether it may run within the budget: `p95_ms` is within it, or this candidate is tried because recent load may be over."""
     why: str = ""
     """Reason why it was chosen or not."""
+    label_interval: tuple[float, float] | None = None
+    """What the score of one image is within for 80 of 100 prompts; None if that was not measured."""
+    is_equal: bool = False
+    """Whether its quality and the chosen candidate's are equal within error."""
     building_ms: float | None = None
     """Predicted milliseconds with the engines that are being built in the background; None if there are none, or if it is unknown."""
 
@@ -113,6 +117,8 @@ class Option(Value):
             "resident": self.resident,
             "fits": self.fits,
             "why": self.why,
+            "label_interval": None if self.label_interval is None else [round(end, 6) for end in self.label_interval],
+            "equal_within_error": self.is_equal,
             "building_ms": None if self.building_ms is None else round(self.building_ms, 3),
         }
 

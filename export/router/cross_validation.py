@@ -22,6 +22,7 @@ from costroute_rt.routing.array import Float32Array, FloatArray, IntArray
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.reduction import Reduction
+from costroute_rt.routing.shrinkage import Shrinkage
 
 Progress = Callable[[str], None]
 
@@ -62,6 +63,16 @@ class CrossValidation:
     """Predictions by the chosen setting without the prompt's whole kind; None where `find_kinds` finds none."""
     leave_category_out: Interval | None = None
     """The gain where each fold is a whole category, with the chosen setting; None without two categories."""
+
+    def shrunk(self, shrinkage: Shrinkage) -> tuple[FloatArray, FloatArray | None]:
+        """Predictions with effects of the prompt that count as in a router, float64[prompts, candidates].
+
+        The second ones are those without the prompt's whole kind; None without kinds.
+        """
+        near = self.average + shrinkage.near * (self.estimate - self.average)
+        if self.apart is None:
+            return near, None
+        return near, self.apart.average + shrinkage.far * (self.apart.estimate - self.apart.average)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the router's manifest."""

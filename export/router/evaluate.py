@@ -16,6 +16,8 @@ from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.curve import Curve, Interval, Routed
 from costroute_rt.export.router.missing import completed
 from costroute_rt.export.router.shrinkage import centre
+from costroute_rt.judgement import LEAST_TRUST
+from costroute_rt.judgement import LEVELS as INTERVAL_LEVELS
 from costroute_rt.routing.array import FloatArray
 
 LEVELS = 5
@@ -37,9 +39,18 @@ class Estimates:
     """float64[prompts], 0 (far from every labelled prompt) to 1."""
     average: FloatArray
     """float64[candidates]: its estimates without regard to the prompt."""
+    label_widths: FloatArray | None = None
+    """float64[INTERVAL_LEVELS, prompts, candidates]: half-widths of a label's intervals; None if the router has none."""
 
     def select(self, index: Any) -> Estimates:
-        return Estimates(mean=self.mean[index], standard_error=self.standard_error[index], trust=self.trust[index], average=self.average)
+        widths = None if self.label_widths is None else self.label_widths[:, index]
+        return Estimates(
+            mean=self.mean[index],
+            standard_error=self.standard_error[index],
+            trust=self.trust[index],
+            average=self.average,
+            label_widths=widths,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,12 +173,29 @@ def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
         "bins": [
             {"predicted": _rounded(predicted[rows].mean()), "found": _rounded(found[rows].mean()), "cells": len(rows)} for rows in order
         ],
+        "coverage": coverage(cells, estimates),
         "slope": _rounded(slope),
         "slope_by_prompt": _rounded(own),
         "bias": _rounded(float((predicted - found).mean())),
         "rms_error": _rounded(float(np.sqrt(((predicted - found) ** 2).mean()))),
         "label_noise": _rounded(float(np.sqrt(noise.mean()))) if cells.has_noise else None,
     }
+
+
+def coverage(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
+    """For each of INTERVAL_LEVELS the share of the labels inside their intervals, and their mean half-width.
+
+    For all prompts, and the share for those far from the labelled ones. Empty if the router has no intervals.
+    """
+    if estimates.label_widths is None:
+        return []
+    known, rows = cells.count > 0, []
+    far = known & (estimates.trust < LEAST_TRUST)[:, None]
+    for level, width in zip(INTERVAL_LEVELS, estimates.label_widths, strict=True):
+        inside = np.abs(np.where(known, cells.mean - estimates.mean, np.inf)) <= width
+        row = {"level": level, "covered": _rounded(inside[known].mean()), "half_width": _rounded(width[known].mean())}
+        rows.append({**row, "covered_far": _rounded(inside[far].mean()) if far.any() else None, "far": int(far.sum())})
+    return rows
 
 
 def _own_slope(cells: Cells, estimates: Estimates) -> float | None:

@@ -20,12 +20,14 @@ from costroute_rt.export.router.cross_validation import (
 )
 from costroute_rt.export.router.grid import USUAL, FitOptions
 from costroute_rt.export.router.unfamiliar import Unfamiliar, measure_unfamiliar
+from costroute_rt.export.router.residuals import measure_reliability
 from costroute_rt.routing.array import Float32Array, FloatArray
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.protocol import Estimator
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction
+from costroute_rt.routing.reliability import Reliability
 from costroute_rt.routing.router import NEAREST_COUNTED, Router, describe_pool
 from costroute_rt.routing.shrinkage import Shrinkage
 
@@ -52,6 +54,8 @@ class Learned:
     """How much it routes on the prompt, and why, for users."""
     unfamiliar: Unfamiliar | None
     """What is known of other kinds of prompts; None if nothing."""
+    reliability: Reliability | None
+    """How far the estimates are off; None if there were too few labels."""
     validation: CrossValidation | None
     """None if there were too few labels."""
 
@@ -99,6 +103,7 @@ def learn(
         shrinkage=shrinkage,
         reason=reason,
         unfamiliar=unfamiliar,
+        reliability=None if validation is None else measure_reliability(cells, *validation.shrunk(shrinkage)),
         validation=validation,
     )
 
@@ -137,6 +142,7 @@ def fit_router(
         far=learned.far,
         shrinkage=learned.shrinkage,
         familiarity=None if learned.unfamiliar is None else learned.unfamiliar.familiarity,
+        reliability=learned.reliability,
         reason=learned.reason,
         text_encoder=text_encoder if encoder.needs_states or learned.estimator.needs_states else None,
         record={**describe(learned, cells, labels), "fit": fit},

@@ -231,7 +231,8 @@ def _evaluate(pool: Pool, source: Source, router: Router, table: LabelTable, cel
     states = source.states(pool.bundles[pool.states_bundle], cells.prompts, say) if router.needs_states and pool.states_bundle else None
     words = read_words(pool.bundles.get(pool.states_bundle or "") or _first_bundle(pool), cells.prompts)
     mean, error, trust = router.estimate(words, states)
-    estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean)
+    widths = None if router.reliability is None else router.reliability.label_widths(trust)
+    estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean, label_widths=widths)
     say(f"evaluating on {len(cells)} prompts")
     found = evaluate(
         cells,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
-from costroute_rt.routing.choice import FASTEST, choose, explain
+from costroute_rt.routing.choice import FASTEST, Equal, choose, explain
 
 NO_BUNDLE = "it has no bundle here"
 
@@ -91,6 +92,7 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
         or_fastest=request.or_fastest,
         prefers_guided=request.has_negative_prompt,
         judgement=judgement,
+        equal=_equality(resources, judgement),
     )
     unfit = plans.unfit if isinstance(plans, Plans) else {}
     return replace(found, unfit=unfit, scheduler=resources.scheduler_title(found.chosen, request.scheduler))
@@ -145,7 +147,8 @@ def route_batch(
     guided = np.array([resources.pool[column].is_guided for column in columns]) if prefers_guided else None
     try:
         each_ms = np.array(list(_batch_ms(costs, len(judged), total_ms).values()))
-        allocation, reason = _divide(quality, each_ms, total_ms, guided)
+        seed = zlib.crc32("\0".join(prompt for prompt, _ in judged).encode("utf-8", "replace"))
+        allocation, reason = _divide_by_chance(quality, each_ms, total_ms, guided, seed)
     except BudgetError:
         if not or_fastest:
             raise
@@ -161,7 +164,8 @@ def route_batch(
         why = f"{reason}; {chosen.name} cannot use the negative prompt" if ignores else reason
         if key not in explained:
             options = _judged_options(blank, judgement)
-            explained[key] = explain(options, options[choice], why, prefers_guided=prefers_guided)
+            equal = _equality(resources, judgement)
+            explained[key] = explain(options, options[choice], why, prefers_guided=prefers_guided, equal=equal)
         routes.append(
             Route(
                 prompt=prompt,
@@ -176,6 +180,20 @@ def route_batch(
             )
         )
     return routes
+
+
+def _divide_by_chance(
+    quality: FloatArray, cost_ms: FloatArray, total_ms: float, guided: npt.NDArray[np.bool_] | None, seed: int
+) -> tuple[Allocation, str]:
+    """`_divide` with the prompts in random order, so that chance decides between prompts of equal estimates, as all have on averages.
+
+    Then a share of them gets one candidate and the rest its neighbour on the hull of quality by cost, whatever order they came in.
+    """
+    order = np.random.default_rng(seed).permutation(len(quality))
+    found, reason = _divide(quality[order], cost_ms, total_ms, guided)
+    choice = np.empty_like(found.choice)
+    choice[order] = found.choice
+    return replace(found, choice=choice), reason
 
 
 def _divide(quality: FloatArray, cost_ms: FloatArray, total_ms: float, guided: npt.NDArray[np.bool_] | None) -> tuple[Allocation, str]:
@@ -230,7 +248,21 @@ def _blank_options(resources: Resources, plans: Plans, costs: Mapping[str, Cost]
 def _judged_options(blank: Sequence[tuple[int, Option]], judgement: Judgement) -> list[Option]:
     """The options with the expected qualities of one prompt."""
     mean, error = judgement.mean, judgement.standard_error
-    return [replace(option, quality=float(mean[index]), quality_error=float(error[index])) for index, option in blank]
+    return [
+        replace(
+            option,
+            quality=float(mean[index]),
+            quality_error=float(error[index]),
+            label_interval=judgement.label_interval(index),
+        )
+        for index, option in blank
+    ]
+
+
+def _equality(resources: Resources, judgement: Judgement) -> Equal:
+    """Whether two options are equal within error."""
+    place = {candidate.name: index for index, candidate in enumerate(resources.pool)}
+    return lambda one, other: judgement.is_equal(place[one.candidate.name], place[other.candidate.name])
 
 
 def _batch_costs(resources: Resources, plans: Plans, queue_ms: float = 0.0) -> dict[str, Cost]:

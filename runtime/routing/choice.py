@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from costroute_rt.error import BudgetError, ConfigError, Reason
@@ -12,8 +12,11 @@ from costroute_rt.route import Cost, Option, Route
 
 FASTEST = "the fastest candidate, because nothing fits the budget"
 """The reason if no option fits and `or_fastest` is set."""
+Equal = Callable[[Option, Option], bool]
+"""Whether the qualities of two options are equal within error."""
 TRIAL = "a trial: it fits the budget if the load of the last minutes is over"
 """The reason if only recent load, not seen in the last seconds, keeps every option from fitting."""
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ def choose(
     or_fastest: bool = False,
     prefers_guided: bool = False,
     judgement: Judgement | None = None,
+    equal: Equal = lambda one, other: False,
 ) -> Route:
     """Choose the option of highest quality minus lam times milliseconds among those that fit (CATImage, arXiv 2506.14753, eq. 5).
 
@@ -52,7 +56,9 @@ def choose(
     tolerance: how far below the best value the cheapest option may be and still be chosen.
     or_fastest: if nothing fits, choose the fastest instead of raising.
     prefers_guided: choose among the guided candidates if any of them fits, because only they can use a negative prompt.
-    judgement: where the options' quality comes from.
+    judgement: where the options' quality comes from. equal: which options are named as equal within error.
+    That does not change the choice: of options that are equal within error, the one of higher expected value is the better bet over many
+    prompts. Of exactly equal values the cheapest is chosen, and with a tolerance, of those within it.
     If nothing fits because of load that was not seen lately, the fastest of those that fit without it is tried.
     Raises BudgetError if nothing fits, with the fastest option, the budget it needs, and the reason.
     """
@@ -67,7 +73,7 @@ def choose(
         chosen, reason = _best(fitting, lam, tolerance), _reason(options, wanted, len(fitting), max_ms, lam, tolerance)
     else:
         chosen, reason = _without_fitting(options, limit, or_fastest)
-    why = reason
+    why = reason + _equals([option for option in fitting if option is not chosen and equal(option, chosen)])
     if prefers_guided and not chosen.candidate.is_guided:
         why += f"; {'none of them can' if len(fitting) > 1 else f'{chosen.candidate.name} cannot'} use the negative prompt"
     return Route(
@@ -75,7 +81,7 @@ def choose(
         max_ms=max_ms,
         chosen=chosen.candidate,
         reason=why,
-        options=explain(options, chosen, why, limit, prefers_guided=prefers_guided, is_trial=reason == TRIAL),
+        options=explain(options, chosen, why, limit, prefers_guided=prefers_guided, is_trial=reason == TRIAL, equal=equal),
         lam=lam,
         tolerance=tolerance,
         judgement=judgement,
@@ -97,10 +103,12 @@ def explain(
     *,
     prefers_guided: bool = False,
     is_trial: bool = False,
+    equal: Equal = lambda one, other: False,
 ) -> tuple[Option, ...]:
-    """The options with `fits` and `why` filled in.
+    """The options with `fits`, `is_equal` and `why` filled in.
 
     chosen: one of them. prefers_guided: whether there is a negative prompt. is_trial: whether the chosen one counts as fitting.
+    equal: which are equal within error.
     """
 
     def why(option: Option) -> str:
@@ -111,11 +119,26 @@ def explain(
                 return "it would delay requests that were accepted before"
             return f"p95 {math.ceil(option.p95_ms)} ms exceeds the {limit.max_ms:g} ms budget"
         quality, ms = round(option.quality - chosen.quality, 3), round(option.ms - chosen.ms)
-        text = f"{quality + 0.0:+.3f} quality for {ms:+d} ms"
+        text = f"{quality + 0.0:+.3f} quality{' (equal within error)' if equal(option, chosen) else ''} for {ms:+d} ms"
         ignores = prefers_guided and chosen.candidate.is_guided and not option.candidate.is_guided
         return f"{text}, but it cannot use the negative prompt" if ignores else text
 
-    return tuple(replace(each, fits=limit.fits(each) or (each is chosen and is_trial), why=why(each)) for each in options)
+    return tuple(
+        replace(
+            each,
+            fits=limit.fits(each) or (each is chosen and is_trial),
+            is_equal=each is not chosen and equal(each, chosen),
+            why=why(each),
+        )
+        for each in options
+    )
+
+
+def _equals(options: Sequence[Option]) -> str:
+    """Names some options that are equal within error to the chosen one."""
+    names = [option.candidate.name for option in options[:_NAMED]]
+    more = f" and {len(options) - _NAMED} more" if len(options) > _NAMED else ""
+    return f"; equal within error: {', '.join(names)}{more}" if names else ""
 
 
 def _without_fitting(options: Sequence[Option], limit: Limit, or_fastest: bool) -> tuple[Option, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -75,5 +74,4 @@ class Selected:
 
     def judge(self, prompt: str, states: TextStates | None) -> Judgement:
         """The judgement of `inner` about these candidates."""
-        found = self._inner.judge(prompt, states)
-        return replace(found, mean=found.mean[self._columns], standard_error=found.standard_error[self._columns])
+        return self._inner.judge(prompt, states).select(self._columns)

@@ -30,6 +30,7 @@ from costroute_rt.routing.familiarity import Familiarity, fall
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction
+from costroute_rt.routing.reliability import Reliability
 from costroute_rt.routing.router_file import ROUTER_ARRAYS, ROUTER_JSON, read_arrays, read_settings, router_error, write_arrays
 from costroute_rt.routing.router_network import Network, OpenEngine, no_engine
 from costroute_rt.routing.shrinkage import NO_SHRINKAGE, Shrinkage
@@ -77,6 +78,8 @@ class Router:
     """How much the effect of a prompt counts."""
     familiarity: Familiarity | None = None
     """How familiar the kind of a prompt is; None if every kind counts as familiar."""
+    reliability: Reliability | None = None
+    """How far its estimates are off; None if that was not measured, so that the estimator's own errors stand in."""
     text_encoder: str | None = None
     """SHA-256 of the weights of the text encoder whose states it was fitted on; None if it reads no states."""
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +104,8 @@ class Router:
             raise ConfigError("features", f"float32{list(self.features.shape)}", f"{width} finite numbers a prompt")
         if len(self.average.mean) != len(self.pool):
             raise ConfigError("pool", [row["name"] for row in self.pool], f"{len(self.average.mean)} candidates")
+        if self.reliability is not None and len(self.reliability.share) != len(self.pool):
+            raise ConfigError("reliability", f"of {len(self.reliability.share)} candidates", f"that of {len(self.pool)}")
         if self.estimator.candidates != len(self.pool):
             raise ConfigError("estimator", f"of {self.estimator.candidates} candidates", f"one of {len(self.pool)}")
 
@@ -129,7 +134,8 @@ class Router:
         if self.routes_on == "average":
             basis = f"averages of {len(self.prompts):,} labelled prompts: {self.reason}"
             basis += describe_added(self.estimator, [row["name"] for row in self.pool])
-            return Judgement(mean=self.average.mean, standard_error=self.average.standard_error, basis=basis)
+            mean, error, trust = self.estimate([prompt], states)
+            return Judgement(mean=mean[0], standard_error=error[0], basis=basis, **self._widths(trust))
         with _one_thread():
             features = self.encode([prompt], states)
             mean, error, trust, share = self._mix([prompt], features, states)
@@ -141,14 +147,25 @@ class Router:
             trust=float(trust[0]),
             basis=self._basis(float(share[0])),
             nearest=tuple(Neighbour(self.prompts[place], similarity) for place, similarity in nearest),
+            **self._widths(trust),
         )
 
     def estimate(self, prompts: Sequence[str], states: TextStates | None) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Means and standard errors, float64[prompts, candidates], and trust, float64[prompts]: the numbers of `judge` for many prompts."""
         if self.routes_on == "average":
             mean, error = self.average.estimate(np.empty((len(prompts), 0), dtype=np.float32))
-            return mean, error, np.ones(len(prompts))
+            trust = np.ones(len(prompts))
+            return mean, self._errors(trust, error), trust
         return self._mix(prompts, self.encode(prompts, states), states)[:3]
+
+    def _errors(self, trust: FloatArray, own: FloatArray) -> FloatArray:
+        return own if self.reliability is None else self.reliability.errors(trust, own)
+
+    def _widths(self, trust: FloatArray) -> dict[str, Any]:
+        """What a judgement says about its errors; trust: float64[1]."""
+        if self.reliability is None:
+            return {}
+        return {"label_widths": self.reliability.label_widths(trust)[:, 0], "differences": self.reliability.differences(float(trust[0]))}
 
     def encode(self, prompts: Sequence[str], states: TextStates | None) -> Float32Array:
         """float32[prompts, width]: the features that the estimator reads, whatever the router routes on."""
@@ -166,12 +183,12 @@ class Router:
         factor, trust = self.shrinkage.factor(trust, familiar), trust * familiar
         share = factor[:, None]
         if (share == 1).all():
-            return own, own_error, trust, factor
+            return own, self._errors(trust, own_error), trust, factor
         mean = share * own + (1 - share) * self.average.mean
         # The variance of a mixture includes the distance between its two means.
         squares = share * (own_error**2 + (own - mean) ** 2)
         squares += (1 - share) * (self.average.standard_error**2 + (self.average.mean - mean) ** 2)
-        return mean, np.sqrt(squares), trust, factor
+        return mean, self._errors(trust, np.sqrt(squares)), trust, factor
 
     def trust(self, features: Float32Array) -> FloatArray:
         """float64[prompts], 0..1: how close these features, float32[prompts, width], are to the labelled prompts.
@@ -281,6 +298,8 @@ def _gather(router: Router) -> tuple[dict[str, AnyArray], dict[str, str]]:
         parts["reduction"] = router.reduction.arrays()
     if router.familiarity is not None:
         parts["familiarity"] = router.familiarity.arrays()
+    if router.reliability is not None:
+        parts["reliability"] = router.reliability.arrays()
     shared: dict[str, str] = {}
     for part, inner in parts.items():
         for name, array in inner.items():
@@ -323,6 +342,7 @@ def _build(
         far=section.number("far"),
         shrinkage=_read_shrinkage(section),
         familiarity=_read_familiarity(section, arrays),
+        reliability=Reliability.from_saved(found) if (found := within(arrays, "reliability")) else None,
         reason=section.text("reason"),
         text_encoder=None if section.values.get("text_encoder") is None else section.sha256("text_encoder"),
         record={name: value for name, value in section.values.items() if name not in _OWN},

@@ -11,6 +11,7 @@ import pytest
 from costroute_rt.error import BudgetError, ConfigError, PromptError
 from costroute_rt.judgement import Judgement
 from costroute_rt.routing.prompt_encoder import TextStates
+from costroute_rt.routing.quality import AverageQuality
 from tests.runtime.fakes import FakeDevice
 
 PROMPTS = ["a lake"] * 5 + ["a long and winding road to a house behind the hills"] * 5
@@ -117,3 +118,12 @@ def test_the_error_of_an_invalid_budget_names_the_argument(device: FakeDevice, n
 
 def test_the_plan_of_no_prompts_is_empty(device: FakeDevice) -> None:
     assert device.runtime.plan([], total_ms=100) == []
+
+
+def test_on_averages_chance_decides_which_prompts_get_the_better_candidate(open_device: Callable[..., FakeDevice]) -> None:
+    device = open_device(quality=AverageQuality([0.4, 0.5, 0.7, 0.8], [0.0] * 4))
+    prompts = [f"prompt {index}" for index in range(40)]
+    names = [route.chosen.name for route in device.runtime.plan(prompts, mean_ms=130)]
+    assert 1 < len(set(names)) <= 3
+    assert set(names[:20]) == set(names[20:])  # not the first prompts of the list alone
+    assert names == [route.chosen.name for route in device.runtime.plan(prompts, mean_ms=130)]

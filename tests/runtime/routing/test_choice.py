@@ -142,3 +142,17 @@ def test_what_fits_neither_with_load_nor_with_the_wait_is_not_tried(option: Opti
 def test_what_fits_comes_before_what_may_fit() -> None:
     options = [make_loaded("quick", 100, factor=3, stale=True), make_loaded("steady", 190)]
     assert choose("x", options, max_ms=200).chosen.name == "steady"
+
+
+def test_what_is_equal_within_error_is_named_and_the_better_is_chosen() -> None:
+    def near(one: Option, other: Option) -> bool:
+        return abs(one.quality - other.quality) <= 0.15
+
+    route = choose("x", OPTIONS, max_ms=1000, equal=near)
+    assert route.chosen.name == "best"
+    assert route.reason == "best quality among the 3 of 3 candidates within 1000 ms; equal within error: middle"
+    assert [option.is_equal for option in route.options] == [False, True, False]
+    assert route.options[1].why == "-0.100 quality (equal within error) for -200 ms"
+    assert route.options[0].why == "-0.400 quality for -280 ms"
+    assert route.to_json()["options"][1]["equal_within_error"]
+    assert "equal within error" not in choose("x", OPTIONS, max_ms=250, equal=near).reason  # the best does not fit

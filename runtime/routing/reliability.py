@@ -1,0 +1,77 @@
+"""Honest errors of a router's estimates, by what they missed on prompts that took no part in the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from costroute_rt.judgement import LEVELS
+from costroute_rt.routing.array import AnyArray, FloatArray, check_finite
+
+ONE_ERROR = LEVELS.index(0.68)
+"""The level whose half-width is a standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Half-widths of intervals around the estimates; 0 for a candidate whose errors were not measured."""
+
+    near: FloatArray
+    """float64[LEVELS, candidates]: of a label, for prompts like the labelled ones."""
+    far: FloatArray
+    """float64[LEVELS, candidates]: of a label, for prompts unlike them; not below `near`."""
+    share: FloatArray
+    """float64[candidates], 0..1: the part of it that is not the noise of a label, so that `share * near` is of the expected quality."""
+    difference: FloatArray
+    """float64[candidates, candidates]: of the expected difference of two, near the labels, at the level EQUAL."""
+
+    def __post_init__(self) -> None:
+        check_finite(self.arrays(), near=2, far=2, share=1, difference=2)
+        count = len(self.share)
+        shapes = self.near.shape, self.far.shape, self.difference.shape
+        if shapes != ((len(LEVELS), count), (len(LEVELS), count), (count, count)) or not count:
+            raise ValueError(f"half-widths of shapes that do not fit: {shapes} for {count} candidates")
+        if min(float(array.min()) for array in self.arrays().values()) < 0 or self.share.max() > 1:
+            raise ValueError("half-widths below 0, or shares of noise that are not from 0 to 1")
+
+    def label_widths(self, trust: FloatArray) -> FloatArray:
+        """float64[LEVELS, prompts, candidates]: half-widths of a label's intervals; trust: float64[prompts]."""
+        return self._blend(trust, self.near, self.far)
+
+    def errors(self, trust: FloatArray, own: FloatArray) -> FloatArray:
+        """float64[prompts, candidates]: standard errors of the expected quality.
+
+        trust: float64[prompts]. own: what the estimator says, float64[prompts, candidates], for candidates that were not measured.
+        """
+        near, far = self.share * self.near[ONE_ERROR], self.share * self.far[ONE_ERROR]
+        return np.where(self.near[ONE_ERROR] > 0, self._blend(trust, near, far), own)
+
+    def differences(self, trust: float) -> FloatArray:
+        """float64[candidates, candidates]: half-widths of the expected differences, wider where single candidates' are."""
+        wider = self._blend(np.array([trust]), self.near[ONE_ERROR], self.far[ONE_ERROR])[0]
+        factor = np.divide(wider, self.near[ONE_ERROR], out=np.ones_like(wider), where=self.near[ONE_ERROR] > 0)
+        return np.asarray(self.difference * np.maximum(factor[:, None], factor[None, :]), dtype=np.float64)
+
+    @staticmethod
+    def _blend(trust: FloatArray, near: FloatArray, far: FloatArray) -> FloatArray:
+        weight = trust[:, None]
+        return np.asarray(weight * near[..., None, :] + (1 - weight) * far[..., None, :], dtype=np.float64)
+
+    def extended(self, order: npt.ArrayLike) -> Reliability:
+        """For more candidates, whose errors were not measured, in this order: positions here, beyond the last for added ones."""
+        places = np.asarray(order)
+        added = max(int(places.max()) + 1 - len(self.share), 0)
+        wide = {name: np.pad(getattr(self, name), ((0, 0), (0, added)))[:, places] for name in ("near", "far")}
+        difference = np.pad(self.difference, (0, added))[np.ix_(places, places)]
+        return replace(self, **wide, share=np.pad(self.share, (0, added), constant_values=1.0)[places], difference=difference)
+
+    def arrays(self) -> dict[str, AnyArray]:
+        return {"near": self.near, "far": self.far, "share": self.share, "difference": self.difference}
+
+    @classmethod
+    def from_saved(cls, arrays: Mapping[str, AnyArray]) -> Reliability:
+        """The reliability whose `arrays` these are; raises KeyError or ValueError."""
+        return cls(*(arrays[name].astype(np.float64) for name in ("near", "far", "share", "difference")))
