@@ -24,8 +24,9 @@ import numpy as np
 
 import costroute_rt
 from benchmarks.report import make_parser, run_benchmark
-from benchmarks.router import DATA, DATASETS, QUICK_PROMPTS, label_table
+from benchmarks.router import QUICK_PROMPTS
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, interval_figure, log, median_figure, run_scenario
+from benchmarks.score_table import DATA, TABLES, label_table
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import CrossValidation, cross_validate, split_folds
@@ -198,13 +199,13 @@ def _times(encoder: PromptEncoder, cells: Cells, states: TextStates | None) -> l
 
 
 def _read(args: argparse.Namespace, table: str) -> Cells:
-    with label_table(DATASETS[table].rows(args.data)) as labels:
+    with label_table(TABLES[table].rows(args.data)) as labels:
         cells = labels.cells()
     return cells.select(np.random.default_rng(0).permutation(len(cells))[:QUICK_PROMPTS]) if args.quick else cells
 
 
 def _missing(args: argparse.Namespace, table: str) -> Outcome | None:
-    missing = [file for file in DATASETS[table].files if not (args.data / file).is_file()]
+    missing = [file for file in TABLES[table].files if not (args.data / file).is_file()]
     if not missing:
         return None
     scenario = Scenario(name=table, settings={"data": str(args.data)})

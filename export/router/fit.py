@@ -19,8 +19,8 @@ from costroute_rt.export.router.cross_validation import (
     cross_validate,
 )
 from costroute_rt.export.router.grid import USUAL, FitOptions
-from costroute_rt.export.router.unfamiliar import Unfamiliar, measure_unfamiliar
 from costroute_rt.export.router.residuals import measure_reliability
+from costroute_rt.export.router.unfamiliar import Unfamiliar, measure_unfamiliar
 from costroute_rt.routing.array import Float32Array, FloatArray
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.protocol import Estimator
