@@ -65,7 +65,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run_left_out(args: argparse.Namespace) -> list[Outcome]:
     """The scenario on GeckoNum's twelve kinds; marked as skipped where the table is missing."""
-    settings = {"labels": DATASETS["geckonum"].about, "encoder": "hashed+tags" if args.tags else "hashed"}
+    settings = {"labels": TABLES["geckonum"].about, "encoder": "hashed+tags" if args.tags else "hashed"}
     settings["kinds while fitting"] = "clusters of tags" if args.clusters else "categories"
     scenario = Scenario(name="a kind left out, geckonum", settings=settings, targets=LEFT_OUT_TARGETS)
     skipped = _missing(args, "geckonum")
