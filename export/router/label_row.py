@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from costroute_rt.error import LabelError, Reason
-from costroute_rt.export.router.csv_file import MARK, CsvTable, read_number, shorten
+from costroute_rt.export.router.csv_file import MARK, CsvTable, read_number, shorten, show_names
+from costroute_rt.export.router.prompt_index import PromptIndex
 
-KNOWN = ("prompt_id", "prompt", "candidate", "seed", "score", "cost_ms")
+RATER = "rater"
+"""The column with the rater of each label, if the table has it."""
+KNOWN = ("prompt_id", "prompt", "candidate", "seed", "score", "cost_ms", RATER)
 MOST_CANDIDATES = 1000
 REMEDY = "correct the table or label again"
 
@@ -19,17 +22,23 @@ REMEDY = "correct the table or label again"
 class LabelRows:
     """The columns of a table while it is read; repeated texts are kept once."""
 
-    def __init__(self, path: Path, score: str, category: str | None) -> None:
-        self._path, self._score_column, self._category_column = path, score, category
-        self.ids: dict[str, int] = {}
-        self.texts: list[str] = []
-        self.categories: list[str] = []
+    def __init__(self, path: Path, scores: Mapping[str, float], category: str | None, rater: str | None) -> None:
+        """scores: weights of the columns. rater: column of the raters; None: RATER, if the table has it."""
+        self._path, self._category_column, self._rater_column = path, category, rater
+        self._all_scores, self._scores = tuple(scores), tuple(name for name, weight in scores.items() if weight)
+        self.prompts = PromptIndex(category)
         self.candidates: dict[str, int] = {}
         self.line: list[int] = []
         self.prompt: list[int] = []
         self.candidate: list[int] = []
         self.seed: list[int] = []
-        self.score: list[float] = []
+        self.score: list[tuple[float, ...]] = []
+        """Values of the columns whose weight is not 0."""
+        self.rater: list[int] = []
+        """Number of the label's rater; -1 if the field is empty or there is no column."""
+        self.raters: dict[str, int] = {}
+        self.partly: list[int] = []
+        """Lines that are left out because they lack some of the scores."""
         self.cost_ms: list[float] = []
         self.extra: dict[str, list[str]] = {}
         self._numbers: dict[str, int] = {}
@@ -37,24 +46,27 @@ class LabelRows:
 
     def read(self, lines: Iterator[str]) -> None:
         """Reads header and rows; raises LabelError."""
-        needed = ["prompt", "candidate", self._score_column]
-        if self._category_column is not None:
-            needed.append(self._category_column)
+        needed = ["prompt", "candidate", *self._all_scores]
+        needed += [name for name in (self._category_column, self._rater_column) if name is not None]
         table = CsvTable.open(self._path, lines, known={*KNOWN, MARK, *needed}, needed=needed, remedy=REMEDY)
-        self.extra = {name: [] for name in table.columns if name not in (*KNOWN, self._score_column)}
+        self._rater_column = self._rater_column or (RATER if RATER in table.columns else None)
+        self.extra = {name: [] for name in table.columns if name not in (*KNOWN, *self._scores, self._rater_column)}
         for line, row in table.rows():
             self._add(line, row, table.columns)
         if not self.score:
-            problem = f"it has no labels: no row has a value in column {self._score_column}"
-            raise LabelError(self._path, problem, "label some prompts first", reason=Reason.LABELS)
+            where = f"column {self._scores[0]}" if len(self._scores) == 1 else f"all of the columns {show_names(self._scores)}"
+            remedy = "fit to fewer columns" if self.partly else "label some prompts first"
+            raise LabelError(self._path, f"it has no labels: no row has a value in {where}", remedy, reason=Reason.LABELS)
 
     def _add(self, line: int, row: list[str], columns: Mapping[str, int]) -> None:
-        score = row[columns[self._score_column]].strip()
-        if not score:
+        texts = [row[columns[name]].strip() for name in self._scores]
+        if not all(texts):
+            if any(texts):
+                self.partly.append(line)
             return
-        self.score.append(self._number(line, self._score_column, score))
+        self.score.append(tuple(self._number(line, name, text) for name, text in zip(self._scores, texts, strict=True)))
         self.line.append(line)
-        self.prompt.append(self._prompt(line, row, columns))
+        self.prompt.append(self.prompts.find(row, columns, partial(self._fail, line)))
         candidate = row[columns["candidate"]].strip()
         if not candidate:
             self._fail(line, "the candidate is empty")
@@ -62,6 +74,8 @@ class LabelRows:
         if len(self.candidates) > MOST_CANDIDATES:
             self._fail(line, f"it has more than {MOST_CANDIDATES} candidates; does the column candidate hold their names?")
         self.seed.append(self._seed(line, row[columns["seed"]]) if "seed" in columns else 0)
+        rater = "" if self._rater_column is None else row[columns[self._rater_column]].strip()
+        self.rater.append(self.raters.setdefault(rater, len(self.raters)) if rater else -1)
         cost = row[columns["cost_ms"]].strip() if "cost_ms" in columns else ""
         self.cost_ms.append(self._number(line, "cost_ms", cost) if cost else math.nan)
         if self.cost_ms[-1] < 0:
@@ -69,22 +83,6 @@ class LabelRows:
         for name, column in self.extra.items():
             text = row[columns[name]]
             column.append(self._shared.setdefault(text, text) if len(self._shared) < 100_000 else text)
-
-    def _prompt(self, line: int, row: list[str], columns: Mapping[str, int]) -> int:
-        text = row[columns["prompt"]]
-        if not text.strip():
-            self._fail(line, "the prompt is empty")
-        key = row[columns["prompt_id"]] if "prompt_id" in columns else text
-        category = "" if self._category_column is None else row[columns[self._category_column]]
-        index = self.ids.setdefault(key or text, len(self.ids))
-        if index == len(self.texts):
-            self.texts.append(text)
-            self.categories.append(self._shared.setdefault(category, category))
-        elif self.texts[index] != text:
-            self._fail(line, f"prompt_id {key!r} has two texts: {shorten(self.texts[index])} and {shorten(text)}")
-        elif self.categories[index] != category:
-            self._fail(line, f"prompt {key!r} is in two categories: {shorten(self.categories[index])} and {shorten(category)}")
-        return index
 
     def _number(self, line: int, name: str, text: str) -> float:
         return read_number(text, name, partial(self._fail, line))

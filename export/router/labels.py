@@ -14,9 +14,10 @@ from costroute_rt.error import LabelError, Reason
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.csv_file import MARK, opened, suggest
 from costroute_rt.export.router.label_row import REMEDY, LabelRows
+from costroute_rt.export.router.rater_level import remove_levels
+from costroute_rt.export.router.score_mix import Scale, Scores, measure_scales, mix_scores, score_weights, show_scores
 
 __all__ = ["Cells", "Label", "LabelTable"]
-
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,30 +37,64 @@ class Label:
 class LabelTable:
     """A checked table in columns; made by `LabelTable.open`. Rows without a score are left out."""
 
-    def __init__(self, path: Path, sha256: str, score: str, category: str | None, rows: LabelRows) -> None:
-        self.path, self.sha256, self.score, self.category = path, sha256, score, category
-        self.prompt_ids, self.prompts, self.candidates = tuple(rows.ids), tuple(rows.texts), tuple(rows.candidates)
-        self._categories = rows.categories
+    def __init__(
+        self, path: Path, sha256: str, weights: Mapping[str, float], scales: Mapping[str, Scale], category: str | None, rows: LabelRows
+    ) -> None:
+        self.path, self.sha256, self.category = path, sha256, category
+        self.scores = show_scores(weights)
+        """The columns of scores, with their weights if there are several."""
+        self.scales = scales
+        """How each score was standardised; empty for a single score, which keeps its units."""
+        self.raters = len(rows.raters)
+        self.partly = tuple(rows.partly)
+        """Lines that are left out because they lack some of the scores."""
+        self.prompt_ids, self.prompts, self.candidates = tuple(rows.prompts.ids), tuple(rows.prompts.texts), tuple(rows.candidates)
+        self._categories = rows.prompts.categories
         self._prompt = np.array(rows.prompt, dtype=np.int64)
         self._candidate = np.array(rows.candidate, dtype=np.int64)
         self._seed = np.array(rows.seed, dtype=np.int64)
-        self._score = np.array(rows.score, dtype=np.float64)
+        values = np.array(rows.score, dtype=np.float64)
+        self._score = mix_scores(values, weights, scales) if scales else values[:, 0]
+        self._rater = np.array(rows.rater, dtype=np.int64)
+        self.has_levels = bool(self.raters > 1 and np.bincount(self._rater + 1)[1:].max() > 1)
+        """Whether raters' own levels are removed from the scores; only if one of two raters or more rated twice."""
+        if self.has_levels:
+            self._score = remove_levels(self._score, self._prompt, self._candidate, self._rater)
         self._cost_ms = np.array(rows.cost_ms, dtype=np.float64)
         self._extra = rows.extra
 
     @classmethod
-    def open(cls, path: str | Path, *, score: str = "score", category: str | None = None) -> LabelTable:
-        """Reads a .csv or .csv.gz file with the columns prompt, candidate, `score` and, if it is given, `category`.
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        score: Scores = "score",
+        category: str | None = None,
+        rater: str | None = None,
+        scales: Mapping[str, Scale] | None = None,
+    ) -> LabelTable:
+        """Reads a .csv or .csv.gz file with the columns prompt, candidate, `score` and, if they are given, `category` and `rater`.
+
+        score: a column, or the weights of several: the label is the weighted mean of their standardised scores, and rows that lack one are
+        left out. scales: how scores are standardised, such as those of another table; by default by their own mean and spread.
+        rater: the column with the rater of each label; by default `rater`, if the table has it. Levels of raters are removed.
 
         Optional columns: prompt_id (default: the prompt), seed (default: 0) and cost_ms. An empty score is a missing label. Raises
         LabelError for a file that is missing or empty, or has no such columns or no label at all, and for damaged rows, scores that are not
-        finite or too large, a prompt_id with two texts or categories, and repeated labels.
+        finite or too large, a prompt_id with two texts or categories, repeated labels, and for a score of several that never differs
+        between candidates; ConfigError for weights that cannot be used.
         """
-        path = Path(path)
-        rows = LabelRows(path, score, category)
+        path, weights = Path(path), score_weights(score)
+        rows = LabelRows(path, weights, category, rater)
         with opened(path, "label some prompts first", Reason.LABELS) as lines:
             rows.read(lines)
-        table = cls(path, sha256_file(path), score, category, rows)
+        used, scales = {name: weight for name, weight in weights.items() if weight}, dict(scales or {})
+        if len(used) < 2:
+            scales = {}
+        elif set(scales) != set(used):
+            values, prompt = np.array(rows.score, dtype=np.float64), np.array(rows.prompt, dtype=np.int64)
+            scales = measure_scales(path, tuple(used), values, prompt)
+        table = cls(path, sha256_file(path), used, scales, category, rows)
         table._check_repeats(rows)
         return table
 
@@ -123,16 +158,20 @@ class LabelTable:
             candidate=place[self._candidate[keep]],
             score=self._score[keep],
             cost_ms=self._cost_ms[keep],
+            image=self._seed[keep] if self.raters else None,
         )
 
     def _check_repeats(self, rows: LabelRows) -> None:
-        order = np.lexsort((self._seed, self._candidate, self._prompt))  # stable: the earlier of two equal rows comes first
-        columns = [column[order] for column in (self._prompt, self._candidate, self._seed)]
+        order = np.lexsort((self._rater, self._seed, self._candidate, self._prompt))  # stable: the earlier of two equal rows comes first
+        columns = [column[order] for column in (self._prompt, self._candidate, self._seed, self._rater)]
         repeated = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
         if repeated.any():
             first, second = order[int(np.argmax(repeated))], order[int(np.argmax(repeated)) + 1]
             what = f"{self.candidates[self._candidate[first]]}, seed {self._seed[first]}, {self.prompt_ids[self._prompt[first]]!r}"
+            what += f", rater {list(rows.raters)[self._rater[first]]!r}" if self._rater[first] >= 0 else ""
             problem = f"lines {rows.line[first]} and {rows.line[second]} have the same label ({what})"
             raise LabelError(
-                self.path, f"{problem}; {int(repeated.sum())} such rows in all", "keep one of them, or give each image a seed of its own"
+                self.path,
+                f"{problem}; {int(repeated.sum())} such rows in all",
+                "keep one of them, or give each image a seed and each rating a rater",
             )
