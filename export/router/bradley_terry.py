@@ -75,8 +75,9 @@ def fit_slope(difference: FloatArray, result: FloatArray) -> float:
 def vote_cells(votes: Votes, base: FloatArray, slope: float = 1.0) -> tuple[FloatArray, FloatArray, IntArray]:
     """Mean, variance and number of votes of each cell, [prompts, candidates]; NaN and 0 where there is no vote.
 
-    base: float64[prompts, candidates], the scores to start from, in whose units the means are. One step of Fisher scoring for each cell by
-    itself: its variance is the inverse of the information of its votes at `base`.
+    base: float64[prompts, candidates], the scores to start from, in whose units the means are. One step of Fisher scoring, by the
+    information of each cell's own votes. Because a vote moves both of its cells, each prompt's step has the length at which the quadratic
+    model of its votes is best (1/2 for two candidates); variances are scaled alike.
     """
     shape = base.shape
     chance = _sigma(slope * (base[votes.prompt, votes.first] - base[votes.prompt, votes.second]))
@@ -88,7 +89,10 @@ def vote_cells(votes: Votes, base: FloatArray, slope: float = 1.0) -> tuple[Floa
     count = (np.bincount(cells[0], minlength=size) + np.bincount(cells[1], minlength=size)).reshape(shape)
     known = count > 0
     information = np.where(known, np.maximum(information, 1e-300), np.nan)
-    return base + score / information, 1 / information, count.astype(np.int64)
+    step = np.nan_to_num(score / information)
+    curvature = np.bincount(votes.prompt, weight * (step[votes.prompt, votes.first] - step[votes.prompt, votes.second]) ** 2, shape[0])
+    length = np.divide((step * score).sum(1), curvature, out=np.full(shape[0], 0.5), where=curvature > 0)[:, None]
+    return np.where(known, base + length * step, np.nan), length / information, count.astype(np.int64)
 
 
 def connected(votes: Votes, candidates: int) -> IntArray:

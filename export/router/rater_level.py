@@ -21,15 +21,14 @@ def rater_levels(score: FloatArray, prompt: IntArray, candidate: IntArray, rater
     """float64[labels]: the level of each label's rater.
 
     The model is score = candidate + prompt + cell + rater + error, where all but the candidate are random effects. Levels are best linear
-    predictors: those of raters with few labels are shrunk to 0. Effects and variances are found by coordinate ascent on the evidence
-    (variational EM; Bishop 2006, section 10.1). All zeros if no rater has two labels, or if there is one rater only.
+    predictors: those of raters with few labels are shrunk to 0, and raters with one label have none. Effects and variances are found by
+    coordinate ascent on the evidence (variational EM; Bishop 2006, section 10.1). All zeros if no rater has two labels, or if there is one
+    rater only.
     """
-    _, rater = np.unique(np.append(rater, -1), return_inverse=True)
-    rater = np.ravel(rater)[:-1]  # 0 is unknown
-    named = rater > 0
-    labels = np.bincount(rater, minlength=1)[1:]
-    if len(labels) < 2 or labels.max() < 2:
+    named = (rater >= 0) & (np.bincount(rater + 1)[rater + 1] > 1)
+    if len(np.unique(rater[rater >= 0])) < 2 or not named.any():
         return np.zeros(len(score))
+    rater = np.where(named, rater + 1, 0)
     per_candidate = np.bincount(candidate)
     cell = np.unique(prompt * len(per_candidate) + candidate, return_inverse=True)[1].ravel()
     effects = [_Effect(prompt), _Effect(cell), _Effect(rater, known=named)]
