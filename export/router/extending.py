@@ -71,8 +71,9 @@ def check_units(router: Router, table: LabelSet, say: Say) -> None:
     fitted = router.record.get("labels", {})
     if "votes" in fitted and "score" not in fitted:
         raise ConfigError("pool", "a router that was fitted to votes", "a router fitted to scores; with votes, fit all candidates again")
-    if "score" in fitted and fitted["score"] != table.to_json().get("score"):
-        say(f"note: the router was fitted to {fitted['score']}, and these labels are {table.to_json().get('score')}: are the units the same?")
+    now = table.to_json().get("score")
+    if "score" in fitted and fitted["score"] != now:
+        say(f"note: the router was fitted to {fitted['score']}, and these labels are {now}: are the units the same?")
 
 
 def _check_same_weights(pool: Pool, former: Pool) -> None:
