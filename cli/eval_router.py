@@ -9,6 +9,7 @@ import click
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice
 from costroute_rt.cli.failure import say
+from costroute_rt.cli.label_choice import LabelChoice
 from costroute_rt.cli.table import show, show_json, show_table
 from costroute_rt.plain_text import one_line
 
@@ -25,16 +26,12 @@ FIGURES = {
 
 
 @click.command("eval-router")
-@click.option("--labels", required=True, type=click.Path(), metavar="FILE", help="CSV of labels that the router was not fitted to.")
-@click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to judge by.")
-@click.option("--category", metavar="COLUMN", help="Also report each kind of prompts.")
+@option.labels("CSV of labels that the router was not fitted to.", "Also report each kind of prompts.")
 @click.option("--html", type=click.Path(), metavar="FILE", help="Write a page with plots and example images.")
 @option.engine
 @option.as_json()
 def eval_router(
-    labels: str,
-    score: str,
-    category: str | None,
+    labels: LabelChoice,
     html: str | None,
     engine: EngineChoice,
     as_json: bool,
@@ -50,10 +47,10 @@ def eval_router(
     """
     from pathlib import Path
 
-    from costroute_rt.export.router.job import Source, evaluate_pool
+    from costroute_rt.export.router.job import evaluate_pool
 
     setup = engine.setup()
-    source = Source(labels=labels, score=score, category=category, setup=setup)
+    source = labels.source(setup)
     found = evaluate_pool(engine.open_pool(), source, html=Path(html) if html else None, say=say)
     if as_json:
         show_json({"fallback": setup.fallback, **found.to_json()})

@@ -9,6 +9,7 @@ import click
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice, open_pool
 from costroute_rt.cli.failure import say
+from costroute_rt.cli.label_choice import LabelChoice
 from costroute_rt.cli.table import show, show_json, show_table
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ KINDS = ("knn", "linear", "mean")
 
 
 @click.command("fit-router")
-@click.option(
-    "--labels", required=True, type=click.Path(), metavar="FILE", help="CSV of labels, as `costroute-rt label` writes it, or your own."
-)
+@option.labels("CSV of labels, as `costroute-rt label` writes it, or your own.", "Also report the gain on kinds of prompts never seen.")
 @click.option(
     "--output",
     "-o",
@@ -42,8 +41,6 @@ KINDS = ("knn", "linear", "mean")
     help="Choose among these only; may be repeated. With the transformer (fitting it needs the export extra), a mean may include it.  "
     "[default: knn, linear, mean]",
 )  # fmt: skip
-@click.option("--score", default="score", show_default=True, metavar="COLUMN", help="Column of the quality to learn.")
-@click.option("--category", metavar="COLUMN", help="Also report the gain on kinds of prompts never seen.")
 @click.option(
     "--extend", "former", type=click.Path(), metavar="FOLDER",
     help="Keep the router of this bundle or pool as it is, and add the candidates that it lacks: labels of a new candidate on some 40 "
@@ -53,12 +50,10 @@ KINDS = ("knn", "linear", "mean")
 @option.engine
 @option.as_json()
 def fit_router(
-    labels: str,
+    labels: LabelChoice,
     output: str | None,
     encoder: str | None,
     estimators: tuple[str, ...],
-    score: str,
-    category: str | None,
     former: str | None,
     force: bool,
     engine: EngineChoice,
@@ -68,25 +63,30 @@ def fit_router(
 
     Cross-validation chooses the estimator, and measures how much of the predicted differences between candidates comes
     true: the prompt counts for as much, and averages per candidate for the rest. The labels may come from elsewhere:
-    columns prompt, candidate and score are enough; prompt_id, seed and cost_ms are used if they exist. Not every prompt
-    needs labels of every candidate.
+    columns prompt, candidate and score are enough; prompt_id, seed, rater and cost_ms are used if they exist. Not every
+    prompt needs labels of every candidate. Votes between two candidates (columns prompt, candidate_a, candidate_b and
+    winner) may take the place of scores, or be added.
 
     \b
     costroute-rt fit-router --labels labels.csv -o my-bundle
     costroute-rt gen "a red house by a lake" --bundle my-bundle --max-ms 500
     costroute-rt fit-router --labels labels.csv --pool desk.pool
+    costroute-rt fit-router --labels labels.csv --score score=2 --score score_clip -o my-bundle
+    costroute-rt fit-router --votes votes.csv -o my-bundle
     costroute-rt fit-router --labels labels.csv --pool larger.pool --extend desk.pool
     """
     if output is None and engine.pool is None:
         raise click.UsageError("give -o FOLDER: the bundle to write", click.get_current_context())
-    if former is not None and (encoder or estimators or category):
+    if former is not None and (encoder or estimators or labels.category):
         raise click.UsageError("--extend keeps the router: no --encoder, --estimator or --category", click.get_current_context())
+    if former is not None and labels.votes:
+        raise click.UsageError("--extend takes scores alone; to learn from votes, fit all candidates again", click.get_current_context())
     from pathlib import Path
 
-    from costroute_rt.export.router.job import Source, fit_pool
+    from costroute_rt.export.router.job import fit_pool
 
     setup = engine.setup()
-    source = Source(labels=labels, score=score, category=category, setup=setup)
+    source = labels.source(setup)
     opened = engine.open_pool()
     target, replaces = (opened.root, True) if output is None else (Path(output), force)
     if former is not None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
+from costroute_rt.cli.label_choice import LabelChoice
 from costroute_rt.cli.model_choice import CandidateChoice, ModelChoice, candidate_options, model_options
 from costroute_rt.cli.number import Number, Size, WholeNumber
 
@@ -95,6 +96,35 @@ def _check_threads(context: click.Context, option: click.Parameter, threads: int
     from costroute_rt.engines.backends.spec import check_threads
 
     return check_threads(threads)
+
+
+def labels(table: str, category: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--labels, --votes, --score, --rater and --category, as one `labels: LabelChoice`; help of the first and the last."""
+    options = (
+        click.option("--category", metavar="COLUMN", help=category),
+        click.option(
+            "--rater",
+            metavar="COLUMN",
+            help="Column with who gave each score; how much higher or lower than others each of them rates is removed.  "
+            "[default: rater, if the table has it]",
+        ),
+        click.option(
+            "--score",
+            "scores",
+            multiple=True,
+            metavar="COLUMN[=WEIGHT]",
+            help="Column of the quality. May be repeated: the mean of several columns by their weights (1 if left out), each in units "
+            "of its differences between candidates.  [default: score]",
+        ),
+        click.option(
+            "--votes",
+            type=click.Path(),
+            metavar="FILE",
+            help="CSV of votes between two candidates, alone or beside --labels: columns prompt, candidate_a, candidate_b and winner.",
+        ),
+        click.option("--labels", "file", type=click.Path(), metavar="FILE", help=table),
+    )
+    return lambda command: _apply(options, _collected(command, "labels", LabelChoice))
 
 
 def plain_prompt(command: Command) -> Command:

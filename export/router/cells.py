@@ -90,19 +90,36 @@ def make_cells(
     candidate: IntArray,
     score: FloatArray,
     cost_ms: FloatArray,
+    image: IntArray | None = None,
 ) -> Cells:
     """The cells of a list of labels.
 
     prompt, candidate: int64[labels], positions in `prompts` and `candidates`.
     score, cost_ms: float64[labels]; a cost is NaN where unknown.
+    image: int64[labels], such as the seed: labels of a cell with the same number are ratings of one image. By default every label has an
+    image of its own. A cell is the mean of its images, each of which is the mean of its ratings.
     """
     shape = len(prompts), len(candidates)
     cell, cells = prompt * shape[1] + candidate, shape[0] * shape[1]
-    count = np.bincount(cell, minlength=cells)
+    number = np.arange(len(cell)) if image is None else np.unique(np.stack([cell, image]), axis=1, return_inverse=True)[1].ravel()
+    ratings, place = np.bincount(number), np.zeros(number.max(initial=-1) + 1, dtype=np.int64)
+    place[number] = cell  # the cell of each image
+    own = np.bincount(number, score) / ratings
+    count, images = np.bincount(cell, minlength=cells), np.bincount(place, minlength=cells)
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(cell, score, minlength=cells) / count
-    squares: FloatArray = np.bincount(cell, (score - mean[cell]) ** 2, minlength=cells).astype(np.float64)
-    variance, has_noise = mean_variance(count.reshape(shape), squares.reshape(shape))
+        mean = np.bincount(place, own, minlength=cells) / images
+
+    def sums(where: IntArray, value: FloatArray) -> FloatArray:
+        return np.asarray(np.bincount(where, value, minlength=cells), dtype=np.float64).reshape(shape)
+
+    spread = Spread(
+        images=images.reshape(shape),
+        ratings=count.reshape(shape),
+        inverse=sums(place, 1 / ratings),
+        between=sums(place, (own - mean[place]) ** 2),
+        within=sums(cell, (score - own[number]) ** 2),
+    )
+    variance, has_noise = mean_variance(spread)
     timed = np.isfinite(cost_ms)
     times = np.bincount(candidate[timed], minlength=shape[1])
     cost = np.bincount(candidate[timed], cost_ms[timed], minlength=shape[1]) / np.maximum(times, 1)
@@ -121,20 +138,49 @@ def make_cells(
     )
 
 
-def mean_variance(count: IntArray, squares: FloatArray) -> tuple[FloatArray, bool]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How the labels of each cell differ; all arrays are [prompts, candidates]."""
+
+    images: IntArray
+    ratings: IntArray
+    """Of all images together."""
+    inverse: FloatArray
+    """Sum over the images of 1 / ratings."""
+    between: FloatArray
+    """Sum of squared deviations of the images from their mean."""
+    within: FloatArray
+    """Sum of squared deviations of the ratings from their image."""
+
+
+def mean_variance(spread: Spread) -> tuple[FloatArray, bool]:
     """Variance of each cell's mean, float64[prompts, candidates], and whether labels have noise at all.
 
-    count: labels of each cell. squares: sum of squared deviations from the cell's mean.
-    The variance is the candidate's pooled variance over the number of labels. It is not the cell's own: a few labels are too few to
-    estimate that, and for bounded scores it depends on the score itself, so weighting by it would bias every average. A candidate without
-    a cell of two seeds gets the pooled variance of all. If there is none at all, or if seeds never differ, every cell gets 1.
+    Ratings vary around their image, and images around their cell: two variances, each pooled over a candidate's cells (analysis of variance
+    of a nested design, Searle 1971, chapter 11). They are not the cell's own: a few labels are too few to estimate that, and for bounded
+    scores it depends on the score itself, so weighting by it would bias every average. A candidate without repeated images or ratings gets
+    the pooled variance of all. If there is none at all, or if repeated labels never differ, every cell gets 1.
     """
-    freedom = np.maximum(count - 1, 0)
-    if not freedom.sum() or not squares.sum() > 0:
-        return np.where(count > 0, 1.0, np.nan), False
-    overall = squares.sum() / freedom.sum()
-    pooled = np.where(freedom.sum(0) > 0, squares.sum(0) / np.maximum(freedom.sum(0), 1), overall)
-    return np.where(count > 0, pooled / np.maximum(count, 1), np.nan), True
+    images, known = spread.images, spread.images > 0
+    freedom = np.maximum(images - 1, 0)
+    error = _pooled(spread.within, spread.ratings - images)
+    shared = np.divide(freedom, images, out=np.zeros(images.shape), where=known) * spread.inverse * error  # raters' part in `between`
+    image = _pooled(np.maximum(spread.between.sum(0) - shared.sum(0), 0), freedom)
+    found = image / np.maximum(images, 1) + error * spread.inverse / np.maximum(images, 1) ** 2
+    if not found[known].any():
+        return np.where(known, 1.0, np.nan), False
+    return np.where(known, found, np.nan), True
+
+
+def _pooled(squares: FloatArray, freedom: IntArray) -> FloatArray:
+    """float64[candidates]: sums of squares per degree of freedom, over all candidates for one that has none; 0 if none has any.
+
+    squares: float64[prompts, candidates] or float64[candidates]. freedom: int64[prompts, candidates].
+    """
+    own = squares.sum(0) if squares.ndim > 1 else squares
+    total = freedom.sum(0)
+    overall = own.sum() / max(int(total.sum()), 1)
+    return np.asarray(np.where(total > 0, own / np.maximum(total, 1), overall), dtype=np.float64)
 
 
 def group_texts(prompts: tuple[str, ...]) -> IntArray:

@@ -14,7 +14,8 @@ from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.error import BundleError, ConfigError, LabelError, Reason
 from costroute_rt.export.router.csv_file import suggest
 from costroute_rt.export.router.extension import Names, extend_router, useful_prompts
-from costroute_rt.export.router.job import Say, Source, opened_router, read_words
+from costroute_rt.export.router.job import Say, Source, in_units_of, opened_router, read_words
+from costroute_rt.export.router.label_set import LabelSet
 from costroute_rt.export.router.labelling import pool_fingerprints
 from costroute_rt.routing.pool_writing import check_pool_target, with_pool_router
 from costroute_rt.routing.router import Router
@@ -40,6 +41,8 @@ def extend_pool(pool: Pool, former: Pool, source: Source, output: Path, *, force
     _check_same_weights(pool, former)
     table = source.open(pool)
     with opened_router(former, source) as router:
+        check_units(router, table, say)
+        table = in_units_of(router, table, pool, source)
         names = Names.of(router, pool.rows)
         labelled = [name for name in names.all if name in table.candidates]
         unlabelled = [name for name in names.new if name not in labelled]
@@ -53,8 +56,7 @@ def extend_pool(pool: Pool, former: Pool, source: Source, output: Path, *, force
         bundle = _states_bundle(pool, router)
         states = None if bundle is None else source.states(bundle, cells.prompts, say)
         words = read_words(bundle or next(iter(pool.bundles.values()), None), cells.prompts)
-        about = {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}
-        extended = extend_router(router, replace(cells, prompts=words), states, pool=pool.rows, labels=about)
+        extended = extend_router(router, replace(cells, prompts=words), states, pool=pool.rows, labels=table.to_json())
         with tempfile.TemporaryDirectory() as name:
             _save(extended, router, _router_folder(former), Path(name))
             if pool.is_bundle:
@@ -62,6 +64,16 @@ def extend_pool(pool: Pool, former: Pool, source: Source, output: Path, *, force
             else:
                 with_pool_router(pool, Path(name), output, states_bundle=None if bundle is None else bundle.name, force=force)
     return extended
+
+
+def check_units(router: Router, table: LabelSet, say: Say) -> None:
+    """Raises ConfigError if the router was fitted to votes alone, whose logits no score is in; notes another column of scores."""
+    fitted = router.record.get("labels", {})
+    if "votes" in fitted and "score" not in fitted:
+        raise ConfigError("pool", "a router that was fitted to votes", "a router fitted to scores; with votes, fit all candidates again")
+    now = table.to_json().get("score")
+    if "score" in fitted and fitted["score"] != now:
+        say(f"note: the router was fitted to {fitted['score']}, and these labels are {now}: are the units the same?")
 
 
 def _check_same_weights(pool: Pool, former: Pool) -> None:

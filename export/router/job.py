@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +28,11 @@ from costroute_rt.export.router.csv_file import suggest
 from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
 from costroute_rt.export.router.fit import fit_router
 from costroute_rt.export.router.grid import ESTIMATORS, FitOptions
+from costroute_rt.export.router.label_set import LabelSet
 from costroute_rt.export.router.labelling import pool_fingerprints
-from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.export.router.missing import completed
 from costroute_rt.export.router.report import Example, write_page
+from costroute_rt.export.router.score_mix import Scale, Scores
 from costroute_rt.export.router.states import read_states
 from costroute_rt.export.router.tagging import add_tags, split_tags
 from costroute_rt.export.router.transformer import import_torch, save_router
@@ -51,17 +52,20 @@ EXAMPLES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A label table, and the setup of the engines needed to use it."""
+    """Tables of labels, and the setup of the engines needed to use them."""
 
-    labels: str | Path
-    score: str = "score"
+    labels: str | Path | None = None
+    score: Scores = "score"
     category: str | None = None
+    rater: str | None = None
+    votes: str | Path | None = None
     setup: Setup = USUAL
     home: str | Path | None = None
 
-    def open(self, pool: Pool) -> LabelTable:
-        """The table; raises LabelError, also if its images were made with other weights or settings than the pool's."""
-        table = LabelTable.open(self.labels, score=self.score, category=self.category)
+    def open(self, pool: Pool, scales: Mapping[str, Scale] | None = None) -> LabelSet:
+        """The tables (scales: see `LabelTable.open`); raises LabelError, also if images were made with other weights or settings."""
+        options: dict[str, Any] = {"score": self.score, "category": self.category, "rater": self.rater, "scales": scales}
+        table = LabelSet.open(self.labels, self.votes, **options)
         made_with, known = table.fingerprints, pool_fingerprints(pool)
         other = [name for name, mark in known.items() if made_with.get(name, frozenset()) - {mark}]
         if other:
@@ -112,12 +116,13 @@ def fit_pool(
     if "transformer" in estimators:
         import_torch()
     table = source.open(pool)
+    for note in table.notes():
+        say(f"note: {note}")
     cells = table.cells([row["name"] for row in pool.rows])
     others = [name for name in table.candidates if name not in cells.candidates]
     if others:
         say(f"note: labels of {', '.join(others)} are left out: the {_kind(pool)} has no such candidate{suggest(others, cells.candidates)}")
     check_comparable(table.path, cells, say)
-    about = {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         reader: PromptEncoder = HashedEncoder()
@@ -133,7 +138,7 @@ def fit_pool(
             add_tags(reader, cells.prompts, states) if has_tags else reader,
             states,
             pool=pool.rows,
-            labels=about,
+            labels=table.to_json(),
             text_encoder=None if states_bundle is None else text_encoder_sha256(states_bundle),
             options=options,
             progress=say,
@@ -220,14 +225,26 @@ def evaluate_pool(pool: Pool, source: Source, *, html: Path | None = None, say: 
     If the labels have costs, they are compared with the runtime's predictions. Raises BundleError without a router, LabelError,
     OutputError.
     """
-    table = source.open(pool)
-    cells = table.cells([row["name"] for row in pool.rows])
+    table, names = source.open(pool), [row["name"] for row in pool.rows]
+    for note in table.notes():
+        say(f"note: {note}")
+    cells = table.cells(names)
     check_comparable(table.path, cells, say)
     with opened_router(pool, source) as router:
+        table = in_units_of(router, table, pool, source)
+        cells = table.cells(names)
         return _evaluate(pool, source, router, table, cells, html, say)
 
 
-def _evaluate(pool: Pool, source: Source, router: Router, table: LabelTable, cells: Cells, html: Path | None, say: Say) -> Evaluation:
+def in_units_of(router: Router, table: LabelSet, pool: Pool, source: Source) -> LabelSet:
+    """The labels; if they mix the scores that the router was fitted to, standardised as those were."""
+    found = router.record.get("labels", {}).get("scales", {})
+    if not found or table.table is None or found.keys() != table.table.scales.keys():
+        return table
+    return source.open(pool, {name: Scale(*map(float, scale)) for name, scale in found.items()})
+
+
+def _evaluate(pool: Pool, source: Source, router: Router, table: LabelSet, cells: Cells, html: Path | None, say: Say) -> Evaluation:
     states = source.states(pool.bundles[pool.states_bundle], cells.prompts, say) if router.needs_states and pool.states_bundle else None
     words = read_words(pool.bundles.get(pool.states_bundle or "") or _first_bundle(pool), cells.prompts)
     mean, error, trust = router.estimate(words, states)
@@ -240,10 +257,13 @@ def _evaluate(pool: Pool, source: Source, router: Router, table: LabelTable, cel
         halves=split_seeds(lambda seeds: table.cells(cells.candidates, seeds=seeds), table.seeds),
         predicted_ms=_predict_ms(pool, source, say) if cells.has_cost and pool.bundles else None,
         router_ms=time_router(router, words, states),
-        facts={"router": _facts(router), "labels": {"file": Path(source.labels).name, "sha256": table.sha256, "score": source.score}},
+        facts={"router": _facts(router), "labels": table.to_json()},
     )
     if router.record.get("labels", {}).get("sha256") == table.sha256:
         say("note: the router was fitted to these labels, so its gain here means little")
+    fitted, judged = router.record.get("labels", {}).get("score"), table.to_json().get("score")
+    if "labels" in router.record and fitted != judged:
+        say(f"note: the router was fitted to {fitted or 'votes'}, and is judged by {judged or 'votes'}")
     if html is not None:
         examples = make_examples(pool, source, cells, estimates, say) if cells.has_cost and pool.bundles else []
         title = f"Router of the {next(iter(pool.bundles))} family" if pool.is_bundle else f"Router of the pool {pool.root.name}"

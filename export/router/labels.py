@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from costroute_rt.engines.bundle.digest import sha256_file
 from costroute_rt.error import LabelError, Reason
 from costroute_rt.export.router.cells import Cells, make_cells
-from costroute_rt.export.router.csv_file import MARK, CsvTable, opened, read_number, shorten, suggest
+from costroute_rt.export.router.csv_file import MARK, opened, suggest
+from costroute_rt.export.router.label_row import REMEDY, LabelRows
+from costroute_rt.export.router.rater_level import remove_levels
+from costroute_rt.export.router.score_mix import Scale, Scores, measure_scales, mix_scores, score_weights, show_scores
 
 __all__ = ["Cells", "Label", "LabelTable"]
-
-KNOWN = ("prompt_id", "prompt", "candidate", "seed", "score", "cost_ms")
-MOST_CANDIDATES = 1000
-_REMEDY = "correct the table or label again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,30 +37,64 @@ class Label:
 class LabelTable:
     """A checked table in columns; made by `LabelTable.open`. Rows without a score are left out."""
 
-    def __init__(self, path: Path, sha256: str, score: str, category: str | None, rows: _Rows) -> None:
-        self.path, self.sha256, self.score, self.category = path, sha256, score, category
-        self.prompt_ids, self.prompts, self.candidates = tuple(rows.ids), tuple(rows.texts), tuple(rows.candidates)
-        self._categories = rows.categories
+    def __init__(
+        self, path: Path, sha256: str, weights: Mapping[str, float], scales: Mapping[str, Scale], category: str | None, rows: LabelRows
+    ) -> None:
+        self.path, self.sha256, self.category = path, sha256, category
+        self.scores = show_scores(weights)
+        """The columns of scores, with their weights if there are several."""
+        self.scales = scales
+        """How each score was standardised; empty for a single score, which keeps its units."""
+        self.raters = len(rows.raters)
+        self.partly = tuple(rows.partly)
+        """Lines that are left out because they lack some of the scores."""
+        self.prompt_ids, self.prompts, self.candidates = tuple(rows.prompts.ids), tuple(rows.prompts.texts), tuple(rows.candidates)
+        self._categories = rows.prompts.categories
         self._prompt = np.array(rows.prompt, dtype=np.int64)
         self._candidate = np.array(rows.candidate, dtype=np.int64)
         self._seed = np.array(rows.seed, dtype=np.int64)
-        self._score = np.array(rows.score, dtype=np.float64)
+        values = np.array(rows.score, dtype=np.float64)
+        self._score = mix_scores(values, weights, scales) if scales else values[:, 0]
+        self._rater = np.array(rows.rater, dtype=np.int64)
+        self.has_levels = bool(self.raters > 1 and np.bincount(self._rater + 1)[1:].max() > 1)
+        """Whether raters' own levels are removed from the scores; only if one of two raters or more rated twice."""
+        if self.has_levels:
+            self._score = remove_levels(self._score, self._prompt, self._candidate, self._rater)
         self._cost_ms = np.array(rows.cost_ms, dtype=np.float64)
         self._extra = rows.extra
 
     @classmethod
-    def open(cls, path: str | Path, *, score: str = "score", category: str | None = None) -> LabelTable:
-        """Reads a .csv or .csv.gz file with the columns prompt, candidate, `score` and, if it is given, `category`.
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        score: Scores = "score",
+        category: str | None = None,
+        rater: str | None = None,
+        scales: Mapping[str, Scale] | None = None,
+    ) -> LabelTable:
+        """Reads a .csv or .csv.gz file with the columns prompt, candidate, `score` and, if they are given, `category` and `rater`.
+
+        score: a column, or the weights of several: the label is the weighted mean of their standardised scores, and rows that lack one are
+        left out. scales: how scores are standardised, such as those of another table; by default by their own mean and spread.
+        rater: the column with the rater of each label; by default `rater`, if the table has it. Levels of raters are removed.
 
         Optional columns: prompt_id (default: the prompt), seed (default: 0) and cost_ms. An empty score is a missing label. Raises
         LabelError for a file that is missing or empty, or has no such columns or no label at all, and for damaged rows, scores that are not
-        finite or too large, a prompt_id with two texts or categories, and repeated labels.
+        finite or too large, a prompt_id with two texts or categories, repeated labels, and for a score of several that never differs
+        between candidates; ConfigError for weights that cannot be used.
         """
-        path = Path(path)
-        rows = _Rows(path, score, category)
+        path, weights = Path(path), score_weights(score)
+        rows = LabelRows(path, weights, category, rater)
         with opened(path, "label some prompts first", Reason.LABELS) as lines:
             rows.read(lines)
-        table = cls(path, sha256_file(path), score, category, rows)
+        used, scales = {name: weight for name, weight in weights.items() if weight}, dict(scales or {})
+        if len(used) < 2:
+            scales = {}
+        elif set(scales) != set(used):
+            values, prompt = np.array(rows.score, dtype=np.float64), np.array(rows.prompt, dtype=np.int64)
+            scales = measure_scales(path, tuple(used), values, prompt)
+        table = cls(path, sha256_file(path), used, scales, category, rows)
         table._check_repeats(rows)
         return table
 
@@ -116,7 +147,7 @@ class LabelTable:
         if seeds is not None:
             keep &= np.isin(self._seed, np.array(sorted(seeds), dtype=np.int64))
         if not keep.any():
-            raise LabelError(self.path, f"it has no labels of {', '.join(names)} with these seeds", _REMEDY)
+            raise LabelError(self.path, f"it has no labels of {', '.join(names)} with these seeds", REMEDY)
         used, prompt = np.unique(self._prompt[keep], return_inverse=True)
         return make_cells(
             prompt_ids=tuple(self.prompt_ids[index] for index in used),
@@ -127,107 +158,20 @@ class LabelTable:
             candidate=place[self._candidate[keep]],
             score=self._score[keep],
             cost_ms=self._cost_ms[keep],
+            image=self._seed[keep] if self.raters else None,
         )
 
-    def _check_repeats(self, rows: _Rows) -> None:
-        order = np.lexsort((self._seed, self._candidate, self._prompt))  # stable: the earlier of two equal rows comes first
-        columns = [column[order] for column in (self._prompt, self._candidate, self._seed)]
+    def _check_repeats(self, rows: LabelRows) -> None:
+        order = np.lexsort((self._rater, self._seed, self._candidate, self._prompt))  # stable: the earlier of two equal rows comes first
+        columns = [column[order] for column in (self._prompt, self._candidate, self._seed, self._rater)]
         repeated = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
         if repeated.any():
             first, second = order[int(np.argmax(repeated))], order[int(np.argmax(repeated)) + 1]
             what = f"{self.candidates[self._candidate[first]]}, seed {self._seed[first]}, {self.prompt_ids[self._prompt[first]]!r}"
+            what += f", rater {list(rows.raters)[self._rater[first]]!r}" if self._rater[first] >= 0 else ""
             problem = f"lines {rows.line[first]} and {rows.line[second]} have the same label ({what})"
             raise LabelError(
-                self.path, f"{problem}; {int(repeated.sum())} such rows in all", "keep one of them, or give each image a seed of its own"
+                self.path,
+                f"{problem}; {int(repeated.sum())} such rows in all",
+                "keep one of them, or give each image a seed and each rating a rater",
             )
-
-
-class _Rows:
-    """The columns of a table while it is read; repeated texts are kept once."""
-
-    def __init__(self, path: Path, score: str, category: str | None) -> None:
-        self._path, self._score_column, self._category_column = path, score, category
-        self.ids: dict[str, int] = {}
-        self.texts: list[str] = []
-        self.categories: list[str] = []
-        self.candidates: dict[str, int] = {}
-        self.line: list[int] = []
-        self.prompt: list[int] = []
-        self.candidate: list[int] = []
-        self.seed: list[int] = []
-        self.score: list[float] = []
-        self.cost_ms: list[float] = []
-        self.extra: dict[str, list[str]] = {}
-        self._numbers: dict[str, int] = {}
-        self._shared: dict[str, str] = {}
-
-    def read(self, lines: Iterator[str]) -> None:
-        """Reads header and rows; raises LabelError."""
-        needed = ["prompt", "candidate", self._score_column]
-        if self._category_column is not None:
-            needed.append(self._category_column)
-        table = CsvTable.open(self._path, lines, known={*KNOWN, MARK, *needed}, needed=needed, remedy=_REMEDY)
-        self.extra = {name: [] for name in table.columns if name not in (*KNOWN, self._score_column)}
-        for line, row in table.rows():
-            self._add(line, row, table.columns)
-        if not self.score:
-            problem = f"it has no labels: no row has a value in column {self._score_column}"
-            raise LabelError(self._path, problem, "label some prompts first", reason=Reason.LABELS)
-
-    def _add(self, line: int, row: list[str], columns: Mapping[str, int]) -> None:
-        score = row[columns[self._score_column]].strip()
-        if not score:
-            return
-        self.score.append(self._number(line, self._score_column, score))
-        self.line.append(line)
-        self.prompt.append(self._prompt(line, row, columns))
-        candidate = row[columns["candidate"]].strip()
-        if not candidate:
-            self._fail(line, "the candidate is empty")
-        self.candidate.append(self.candidates.setdefault(candidate, len(self.candidates)))
-        if len(self.candidates) > MOST_CANDIDATES:
-            self._fail(line, f"it has more than {MOST_CANDIDATES} candidates; does the column candidate hold their names?")
-        self.seed.append(self._seed(line, row[columns["seed"]]) if "seed" in columns else 0)
-        cost = row[columns["cost_ms"]].strip() if "cost_ms" in columns else ""
-        self.cost_ms.append(self._number(line, "cost_ms", cost) if cost else math.nan)
-        if self.cost_ms[-1] < 0:
-            self._fail(line, f"cost_ms is {cost}, below zero")
-        for name, column in self.extra.items():
-            text = row[columns[name]]
-            column.append(self._shared.setdefault(text, text) if len(self._shared) < 100_000 else text)
-
-    def _prompt(self, line: int, row: list[str], columns: Mapping[str, int]) -> int:
-        text = row[columns["prompt"]]
-        if not text.strip():
-            self._fail(line, "the prompt is empty")
-        key = row[columns["prompt_id"]] if "prompt_id" in columns else text
-        category = "" if self._category_column is None else row[columns[self._category_column]]
-        index = self.ids.setdefault(key or text, len(self.ids))
-        if index == len(self.texts):
-            self.texts.append(text)
-            self.categories.append(self._shared.setdefault(category, category))
-        elif self.texts[index] != text:
-            self._fail(line, f"prompt_id {key!r} has two texts: {shorten(self.texts[index])} and {shorten(text)}")
-        elif self.categories[index] != category:
-            self._fail(line, f"prompt {key!r} is in two categories: {shorten(self.categories[index])} and {shorten(category)}")
-        return index
-
-    def _number(self, line: int, name: str, text: str) -> float:
-        return read_number(text, name, partial(self._fail, line))
-
-    def _seed(self, line: int, text: str) -> int:
-        known = self._numbers.get(text)
-        if known is not None:
-            return known
-        try:
-            value = int(text)
-        except ValueError:
-            self._fail(line, f"seed is {shorten(text)}, which is not a whole number")
-        if not 0 <= value < 2**63:
-            self._fail(line, f"seed is {shorten(text)[1:-1]}, which is not from 0 to {2**63 - 1}")
-        if len(self._numbers) < 100_000:
-            self._numbers[text] = value
-        return value
-
-    def _fail(self, line: int, problem: str) -> NoReturn:
-        raise LabelError(self._path, f"line {line}: {problem}", _REMEDY)

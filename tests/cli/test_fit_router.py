@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from costroute_rt.cli.label_choice import read_weights
 from costroute_rt.engines.bundle.bundle import Bundle, seal_bundle
 from tests.cli.conftest import Run
 from tests.export.router.label_text import write_labels
@@ -161,3 +163,85 @@ def test_what_is_no_bundle_is_not_replaced(fit: Run) -> None:
     assert done.exit_code == 7
     assert "it is not a bundle, so it is not replaced" in done.stderr
     assert Path("routed/letter.txt").read_text() == "dear"
+
+
+def write_votes(texts: Sequence[str]) -> str:
+    """Votes for the first candidate where the prompt is short, and for the last where it is long; a tenth of them the other way."""
+    rows, rng = ["prompt,candidate_a,candidate_b,winner"], np.random.default_rng(0)
+    for text in texts:
+        for _ in range(12):
+            one, other = sorted(rng.permutation(4)[:2])
+            is_last = text.endswith("moon") != (rng.uniform() < 0.1)
+            rows.append(f"{text},{NAMES[one]},{NAMES[other]},{NAMES[other if is_last else one]}")
+    return "\n".join(rows) + "\n"
+
+
+def labelled_texts() -> list[str]:
+    return list(dict.fromkeys(row.split(",")[1] for row in write_labels(NAMES).splitlines()[1:]))
+
+
+def test_votes_alone_make_a_router(run: Run, built: Path, tiny_bundle: Path) -> None:
+    texts = labelled_texts()
+    Path("votes.csv").write_text(write_votes(texts))
+    options = ("--bundle", tiny_bundle, "--votes", "votes.csv", "--output", "routed", "--encoder", "hashed")
+    done = run("fit-router", *options, "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["routes_on"] == "prompt"
+    assert found["labels"]["votes"]["votes"] == 80 * 12
+    assert [json.loads(run("route", text, "--bundle", "routed", "--json").stdout)["chosen"] for text in texts[:2]] == [NAMES[0], NAMES[3]]
+    judged = run("eval-router", "--bundle", "routed", "--votes", "votes.csv")
+    assert judged.exit_code == 0, judged.stderr
+
+
+def test_scores_with_weights_raters_and_votes_together(run: Run, fit: Run) -> None:
+    rows = write_labels(NAMES, seeds=1).splitlines()
+    scored = [f"{rows[0]},score_other,judge"]
+    scored += [f"{row},{3 + 2 * float(row.split(',')[5])},{name}" for row in rows[1:] for name in ("ann", "bob")]
+    Path("labels.csv").write_text("\n".join(scored) + "\n")
+    Path("votes.csv").write_text(write_votes(labelled_texts()))
+    columns = ("--score", "score=2", "--score", "score_other", "--rater", "judge", "--category", "category")
+    done = fit(*columns, "--votes", "votes.csv", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["routes_on"] == "prompt"
+    assert (found["labels"]["score"], found["labels"]["raters"]) == ("score=2, score_other=1", 2)
+    Path("half.csv").write_text("\n".join(scored[: len(scored) // 2]) + "\n")  # has other means and spreads
+    judged = run("eval-router", "--bundle", "routed", "--labels", "half.csv", *columns, "--json")
+    assert judged.exit_code == 0, judged.stderr
+    assert json.loads(judged.stdout)["labels"]["scales"] == found["labels"]["scales"]
+    other = run("eval-router", "--bundle", "routed", "--labels", "labels.csv", "--rater", "judge")
+    assert "note: the router was fitted to score=2, score_other=1, and is judged by score" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--score", "clip"), "it has no column clip"),
+        (("--score", "score=0"), "weights of which one is above 0"),
+        (("--score", "score", "--score", "score=2"), "--score names score twice"),
+        (("--score", "=1"), "--score =1 names no column"),
+        (("--rater", "judge"), "it has no column judge"),
+        (("--votes", "labels.csv"), "it looks like a table of scores: give it as labels"),
+        (("--votes", "none.csv"), "it does not exist"),
+    ],
+)
+def test_columns_and_files_that_do_not_exist_are_named(fit: Run, options: tuple[str, ...], problem: str) -> None:
+    Path("labels.csv").write_text(write_labels(NAMES))
+    done = fit(*options)
+    assert done.exit_code == 2
+    assert problem in done.stderr
+    assert not Path("routed").exists()
+
+
+def test_a_table_of_scores_or_votes_is_needed(run: Run, built: Path, tiny_bundle: Path) -> None:
+    options = ("--bundle", tiny_bundle, "--output", "routed")
+    assert "give --labels FILE, --votes FILE, or both" in run("fit-router", *options).stderr
+    assert "--score and --rater name columns of --labels FILE" in run("fit-router", *options, "--votes", "v.csv", "--score", "x").stderr
+
+
+@pytest.mark.parametrize(
+    ("texts", "weights"), [(("a", "b=0.5"), {"a": 1, "b": 0.5}), (("a=b", "c=d=2"), {"a=b": 1, "c=d": 2}), (("a = 3",), {"a": 3})]
+)
+def test_weights_follow_the_last_equals_sign(texts: tuple[str, ...], weights: dict[str, float]) -> None:
+    assert read_weights(texts) == weights
