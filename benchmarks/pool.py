@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> list[Outcome]:
         usual = (QUICK_CAPTIONS, QUICK_SEEDS) if args.quick else (CAPTIONS, SEEDS)
         captions, seeds = tuple(args.captions or usual[0]), args.seeds or usual[1]
         split = Scenario(
-            name="one bundle and three", settings={"captions": captions, "seeds": seeds}, targets={"difference of gains": SAME}
+            name="one bundle and three",
+            settings={"captions": captions, "seeds": seeds},
+            targets={"difference of gains": SAME, "difference of areas": SAME},
         )
         outcomes = [run_scenario(split, partial(measure_split, args, work))]
         if args.geckonum is not None:
@@ -90,9 +92,11 @@ def measure_split(args: argparse.Namespace, work: Path, scenario: Scenario) -> M
     command(args, "fit-router", "--bundle", whole, *encoder, "-o", work / "one", "--force")
     one = command(args, "eval-router", "--bundle", work / "one", "--labels", labels["heldout"])
     several = command(args, "eval-router", "--pool", pool, "--labels", labels["heldout"])
-    gains = [found["figures"]["router"]["gain"] for found in (one, several)]
-    figures = [_gain("gain of the bundle", gains[0]), _gain("gain of the pool", gains[1])]
-    figures.append(Figure(name="difference of gains", value=round(gains[1]["value"] - gains[0]["value"], 12), unit="score"))
+    figures = []
+    for name, title in (("gain", "gain"), ("area", "area above random mixing")):
+        first, second = (found["figures"]["router"][name] for found in (one, several))
+        figures += [_interval(f"{title} of the bundle", first), _interval(f"{title} of the pool", second)]
+        figures.append(Figure(name=f"difference of {name}s", value=round(second["value"] - first["value"], 12), unit="score"))
     return Measurement(figures=figures, notes={"routes on": several["router"]["routes_on"]})
 
 
@@ -123,7 +127,7 @@ def measure_elsewhere(args: argparse.Namespace, work: Path, _: Scenario) -> Meas
     gain = found["figures"]["router"]["gain"]
     return Measurement(
         figures=[
-            _gain("gain", gain),
+            _interval("gain", gain),
             Figure(name="gain, low end", value=gain["low"], unit="score"),
             Figure(name="models", value=len(route["options"]), unit="count"),
             Figure(name="prompts", value=found["prompts"], unit="count"),
@@ -149,7 +153,7 @@ def read_rows(source: Path) -> Iterator[Mapping[str, str]]:
         yield from csv.DictReader(file)
 
 
-def _gain(name: str, interval: Mapping[str, float]) -> Figure:
+def _interval(name: str, interval: Mapping[str, float]) -> Figure:
     return Figure(name=name, value=interval["value"], unit="score", low=interval["low"], high=interval["high"])
 
 
