@@ -46,6 +46,11 @@ KINDS = ("knn", "linear", "mean")
     help="Keep the router of this bundle or pool as it is, and add the candidates that it lacks: labels of a new candidate on some 40 "
     "prompts are enough (`costroute-rt label --anchors 40`).",
 )  # fmt: skip
+@click.option(
+    "--strict", is_flag=True,
+    help="Route by the prompt only as far as a gain is sure at the trade-off of each request, on this device. It loses less by luck, and "
+    "gains less.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle with no other files.")
 @option.engine
 @option.as_json()
@@ -55,6 +60,7 @@ def fit_router(
     encoder: str | None,
     estimators: tuple[str, ...],
     former: str | None,
+    strict: bool,
     force: bool,
     engine: EngineChoice,
     as_json: bool,
@@ -77,8 +83,8 @@ def fit_router(
     """
     if output is None and engine.pool is None:
         raise click.UsageError("give -o FOLDER: the bundle to write", click.get_current_context())
-    if former is not None and (encoder or estimators or labels.category):
-        raise click.UsageError("--extend keeps the router: no --encoder, --estimator or --category", click.get_current_context())
+    if former is not None and (encoder or estimators or labels.category or strict):
+        raise click.UsageError("--extend keeps the router: no --encoder, --estimator, --category or --strict", click.get_current_context())
     if former is not None and labels.votes:
         raise click.UsageError("--extend takes scores alone; to learn from votes, fit all candidates again", click.get_current_context())
     from pathlib import Path
@@ -95,7 +101,7 @@ def fit_router(
         router = extend_pool(opened, open_either(former), source, target, force=replaces, say=say)
     else:
         reader = encoder or ("states" if opened.bundles else "hashed")
-        router = fit_pool(opened, source, target, encoder=reader, estimators=estimators or KINDS, force=replaces, say=say)
+        router = fit_pool(opened, source, target, encoder=reader, estimators=estimators or KINDS, strict=strict, force=replaces, say=say)
     output = str(target)
     if as_json:
         show_json({"fallback": setup.fallback, ("bundle" if engine.pool is None else "pool"): output, **describe(router)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,16 @@ class Neighbour:
         return f"<Neighbour {shorten(self.prompt)}, similarity {self.similarity:.3f}>"
 
 
+class Evidence(Protocol):
+    """How sure it is that routing by the prompt gains."""
+
+    def share(self, penalty: npt.NDArray[np.float64]) -> float:
+        """How much the effect of a prompt counts, 0..1; penalty: as in `Judgement.at`."""
+
+    def select(self, columns: Sequence[int]) -> Evidence:
+        """The evidence about these candidates, by position."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judgement(Value):
     """Expected quality of each candidate for one prompt, in the pool's order."""
@@ -54,6 +64,22 @@ class Judgement(Value):
         best = f", best quality {np.max(self.mean):.3f}" if self.mean.size else ""
         return f"<Judgement of {self.mean.size} candidates{best}, trust {self.trust:.2f}, by {shorten(self.basis, 80)}>"
 
+    average: npt.NDArray[np.float64] | None = None
+    """float64[candidates]: expected quality without regard to the prompt; given with `evidence`."""
+    evidence: Evidence | None = None
+    """What a strict router asks at each trade-off; None if it is not strict."""
+
+    def at(self, penalty: npt.NDArray[np.float64]) -> Judgement:
+        """The judgement at one trade-off: that of a strict router moves to the averages as far as the gain there is not sure.
+
+        penalty: float64[candidates], lambda * milliseconds; infinite for candidates that cannot be chosen.
+        """
+        if self.evidence is None or self.average is None or not np.isfinite(penalty).any():
+            return self
+        share = self.evidence.share(penalty)
+        basis = f"{self.basis}; strict: {share:.0%} of the prompt's effect counts at this trade-off"
+        return replace(self, mean=self.average + share * (self.mean - self.average), basis=basis, evidence=None)
+
     def is_equal(self, one: int, other: int) -> bool:
         """Whether two candidates, by position, are equal within error."""
         return self.differences is not None and bool(abs(self.mean[one] - self.mean[other]) <= self.differences[one, other])
@@ -74,6 +100,8 @@ class Judgement(Value):
             standard_error=self.standard_error[columns],
             label_widths=None if self.label_widths is None else self.label_widths[:, columns],
             differences=None if self.differences is None else self.differences[np.ix_(columns, columns)],
+            average=None if self.average is None else self.average[columns],
+            evidence=None if self.evidence is None else self.evidence.select(columns),
         )
 
     @property

@@ -98,6 +98,7 @@ def extend_router(
         pool=describe_pool(pool),
         estimator=Extended(base, tuple(additions), tuple(order)),
         average=_join(averages, places),
+        evidence=None,  # of the former candidates; there is none about the new ones
         reliability=None if router.reliability is None else router.reliability.extended(places),
         record=_record(router, cells, names.new, pool, labels),
     )

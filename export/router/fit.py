@@ -19,11 +19,13 @@ from costroute_rt.export.router.cross_validation import (
     cross_validate,
 )
 from costroute_rt.export.router.grid import USUAL, FitOptions
+from costroute_rt.export.router.missing import unbiased_labels
 from costroute_rt.export.router.residuals import measure_reliability
 from costroute_rt.export.router.unfamiliar import Unfamiliar, measure_unfamiliar
 from costroute_rt.routing.array import Float32Array, FloatArray
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.evidence import Evidence
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
 from costroute_rt.routing.reduction import Reduction
@@ -143,10 +145,19 @@ def fit_router(
         shrinkage=learned.shrinkage,
         familiarity=None if learned.unfamiliar is None else learned.unfamiliar.familiarity,
         reliability=learned.reliability,
+        evidence=gather_evidence(cells, learned) if options.strict else None,
         reason=learned.reason,
         text_encoder=text_encoder if encoder.needs_states or learned.estimator.needs_states else None,
         record={**describe(learned, cells, labels), "fit": fit},
     )
+
+
+def gather_evidence(cells: Cells, learned: Learned) -> Evidence | None:
+    """What a strict router asks: honest estimates beside labels; None if the prompt does not count."""
+    if learned.validation is None or not learned.shrinkage:
+        return None
+    estimate = learned.validation.shrunk(learned.shrinkage)[0]
+    return Evidence(estimate.astype(np.float32), unbiased_labels(cells).astype(np.float32))
 
 
 def decide(cells: Cells, validation: CrossValidation | None, unfamiliar: Unfamiliar | None = None) -> tuple[Shrinkage, str]:

@@ -34,6 +34,9 @@ class FitOptions:
     dimensions: int = DIMENSIONS
     """Features per prompt after the reduction."""
 
+    strict: bool = False
+    """Whether the router asks for evidence of a gain at each trade-off, beside the shrinkage."""
+
     def __post_init__(self) -> None:
         unknown = [name for name in self.estimators if name not in ALL_ESTIMATORS]
         if unknown or not self.estimators:

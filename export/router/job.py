@@ -96,14 +96,16 @@ def fit_pool(
     *,
     encoder: str = "states",
     estimators: Sequence[str] = ESTIMATORS,
+    strict: bool = False,
     force: bool = False,
     say: Say = lambda _: None,
 ) -> Router:
     """Fits a router for the candidates of a pool and writes the pool, or the bundle that it is, with this router to `output`.
 
     encoder: `states` (of the first bundle), `states:NAME` (of that bundle of the pool), `hashed`, or a folder with a sentence encoder as
-    transformers saves it; with `+tags` after it, tags of the prompt are read as well. Raises LabelError, ConfigError, PromptError,
-    BackendError (torch is needed but missing), OutputError (before any work: `output` exists, or with `force` is no mere bundle or pool).
+    transformers saves it; with `+tags` after it, tags of the prompt are read as well. strict: see `FitOptions`. Raises LabelError,
+    ConfigError, PromptError, BackendError (torch is needed but missing), OutputError (before any work: `output` exists, or with `force` is
+    no mere bundle or pool).
     """
     if not pool.is_bundle:
         check_pool_target(output, force=force)
@@ -112,7 +114,7 @@ def fit_pool(
     encoder, has_tags = split_tags(encoder)
     reads_states = encoder.partition(":")[0] == "states"
     states_bundle = _states_bundle(pool, encoder) if reads_states or "transformer" in estimators else None
-    options = FitOptions(estimators=tuple(estimators))
+    options = FitOptions(estimators=tuple(estimators), strict=strict)
     if "transformer" in estimators:
         import_torch()
     table = source.open(pool)

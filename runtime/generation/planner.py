@@ -20,7 +20,7 @@ from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
-from costroute_rt.routing.choice import FASTEST, Equal, choose, explain
+from costroute_rt.routing.choice import FASTEST, Equal, Limit, choose, explain
 
 NO_BUNDLE = "it has no bundle here"
 
@@ -82,9 +82,13 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
 
     forecast: what the requests in the queue mean for this one: they come first, or must not come too late.
     """
+    options, limit = list_options(resources, plans, judgement, queue_ms=forecast.queue_ms), Limit(request.max_ms, forecast.slack_ms)
+    strict = judgement.at(_penalty(resources, {each.candidate.name: each.ms for each in options if limit.fits(each)}, request.lam))
+    if strict is not judgement:
+        judgement, options = strict, list_options(resources, plans, strict, queue_ms=forecast.queue_ms)
     found = choose(
         request.prompt,
-        list_options(resources, plans, judgement, queue_ms=forecast.queue_ms),
+        options,
         max_ms=request.max_ms,
         slack_ms=forecast.slack_ms,
         lam=request.lam,
@@ -149,6 +153,11 @@ def route_batch(
         each_ms = np.array(list(_batch_ms(costs, len(judged), total_ms).values()))
         seed = zlib.crc32("\0".join(prompt for prompt, _ in judged).encode("utf-8", "replace"))
         allocation, reason = _divide_by_chance(quality, each_ms, total_ms, guided, seed)
+        if any(judgement.evidence is not None for _, judgement in judged):
+            penalty = _penalty(resources, dict(zip(costs, each_ms.tolist(), strict=True)), allocation.multiplier)
+            judged = [(prompt, judgement.at(penalty)) for prompt, judgement in judged]
+            quality = np.array([judgement.mean for _, judgement in judged])[:, columns]
+            allocation, reason = _divide_by_chance(quality, each_ms, total_ms, guided, seed)
     except BudgetError:
         if not or_fastest:
             raise
@@ -257,6 +266,11 @@ def _judged_options(blank: Sequence[tuple[int, Option]], judgement: Judgement) -
         )
         for index, option in blank
     ]
+
+
+def _penalty(resources: Resources, each_ms: Mapping[str, float], lam: float) -> FloatArray:
+    """float64[pool]: lam times milliseconds; infinite for candidates that are not in `each_ms`."""
+    return np.array([lam * each_ms[each.name] if each.name in each_ms else math.inf for each in resources.pool])
 
 
 def _equality(resources: Resources, judgement: Judgement) -> Equal:

@@ -26,6 +26,7 @@ from costroute_rt.routing.estimator.extended import base_of, describe_added
 from costroute_rt.routing.estimator.loading import load_estimator
 from costroute_rt.routing.estimator.mean import find_knn
 from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.evidence import Evidence
 from costroute_rt.routing.familiarity import Familiarity, fall
 from costroute_rt.routing.neighbour import Neighbours
 from costroute_rt.routing.prompt_encoder import PromptEncoder, TextStates
@@ -80,6 +81,8 @@ class Router:
     """How familiar the kind of a prompt is; None if every kind counts as familiar."""
     reliability: Reliability | None = None
     """How far its estimates are off; None if that was not measured, so that the estimator's own errors stand in."""
+    evidence: Evidence | None = None
+    """What a strict router asks at each trade-off; None if it is not strict."""
     text_encoder: str | None = None
     """SHA-256 of the weights of the text encoder whose states it was fitted on; None if it reads no states."""
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -106,6 +109,8 @@ class Router:
             raise ConfigError("pool", [row["name"] for row in self.pool], f"{len(self.average.mean)} candidates")
         if self.reliability is not None and len(self.reliability.share) != len(self.pool):
             raise ConfigError("reliability", f"of {len(self.reliability.share)} candidates", f"that of {len(self.pool)}")
+        if self.evidence is not None and self.evidence.candidates != len(self.pool):
+            raise ConfigError("evidence", f"of {self.evidence.candidates} candidates", f"that of {len(self.pool)}")
         if self.estimator.candidates != len(self.pool):
             raise ConfigError("estimator", f"of {self.estimator.candidates} candidates", f"one of {len(self.pool)}")
 
@@ -148,6 +153,8 @@ class Router:
             basis=self._basis(float(share[0])),
             nearest=tuple(Neighbour(self.prompts[place], similarity) for place, similarity in nearest),
             **self._widths(trust),
+            average=None if self.evidence is None else self.average.mean,
+            evidence=self.evidence,
         )
 
     def estimate(self, prompts: Sequence[str], states: TextStates | None) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -300,6 +307,8 @@ def _gather(router: Router) -> tuple[dict[str, AnyArray], dict[str, str]]:
         parts["familiarity"] = router.familiarity.arrays()
     if router.reliability is not None:
         parts["reliability"] = router.reliability.arrays()
+    if router.evidence is not None:
+        parts["evidence"] = router.evidence.arrays()
     shared: dict[str, str] = {}
     for part, inner in parts.items():
         for name, array in inner.items():
@@ -342,6 +351,7 @@ def _build(
         far=section.number("far"),
         shrinkage=_read_shrinkage(section),
         familiarity=_read_familiarity(section, arrays),
+        evidence=Evidence.from_saved(asked) if (asked := within(arrays, "evidence")) else None,
         reliability=Reliability.from_saved(found) if (found := within(arrays, "reliability")) else None,
         reason=section.text("reason"),
         text_encoder=None if section.values.get("text_encoder") is None else section.sha256("text_encoder"),

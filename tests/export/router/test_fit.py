@@ -289,3 +289,12 @@ def test_a_judgement_by_averages_has_the_reason() -> None:
 def test_labels_of_another_pool_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"animals, colours, neither.*those of the pool: animals"):
         fit_router(make(30), HashedEncoder(512), None, pool=POOL[:1], labels={})
+
+
+def test_a_strict_router_keeps_honest_estimates_as_evidence() -> None:
+    cells = make(80)
+    router = fit_router(cells, HashedEncoder(512), None, pool=POOL, labels={}, options=FitOptions(strict=True))
+    assert router.evidence is not None
+    assert router.evidence.share(np.zeros(3)) > 0.8
+    assert fit_router(make(3), HashedEncoder(512), None, pool=POOL, labels={}, options=FitOptions(strict=True)).evidence is None
+    assert fit_router(cells, HashedEncoder(512), None, pool=POOL, labels={}).evidence is None
