@@ -51,12 +51,16 @@ class Reliability:
 
     def differences(self, trust: float) -> FloatArray:
         """float64[candidates, candidates]: half-widths of the expected differences, wider where single candidates' are."""
+        if trust == 1:
+            return self.difference
         wider = self._blend(np.array([trust]), self.near[ONE_ERROR], self.far[ONE_ERROR])[0]
         factor = np.divide(wider, self.near[ONE_ERROR], out=np.ones_like(wider), where=self.near[ONE_ERROR] > 0)
         return np.asarray(self.difference * np.maximum(factor[:, None], factor[None, :]), dtype=np.float64)
 
     @staticmethod
     def _blend(trust: FloatArray, near: FloatArray, far: FloatArray) -> FloatArray:
+        if len(trust) == 1 and trust[0] == 1:
+            return near[..., None, :]
         weight = trust[:, None]
         return np.asarray(weight * near[..., None, :] + (1 - weight) * far[..., None, :], dtype=np.float64)
 

@@ -31,9 +31,9 @@ class Linear:
     center: FloatArray
     """float64[1 or candidates, width]: one where a prompt's labels have about the same weight for every candidate."""
     inverse: FloatArray
-    """float64[1 or candidates, width, width]: of the penalised Gram matrix."""
+    """float64[1 or candidates, width, width]: of the penalised Gram matrix; that of the mean weights where weights differ."""
     noise: FloatArray
-    """float64[candidates]: residual variance."""
+    """float64[candidates]: residual variance; where weights differ, in units of the mean weights."""
     least: FloatArray
     """float64[candidates]: variance of the intercept."""
     alpha: float
@@ -45,8 +45,9 @@ class Linear:
     def __post_init__(self) -> None:
         check_finite(self.arrays(), coefficients=2, intercept=1, center=2, inverse=3, noise=1, least=1)
         (width, candidates), (fits, _) = self.coefficients.shape, self.center.shape
-        shapes = self.intercept.shape, self.noise.shape, self.least.shape, self.center.shape, self.inverse.shape
-        if shapes != ((candidates,), (candidates,), (candidates,), (fits, width), (fits, width, width)) or fits not in (1, candidates):
+        shapes = self.intercept.shape, self.noise.shape, self.least.shape, self.center.shape, self.inverse.shape[1:]
+        several = {fits, len(self.inverse)} - {1, candidates}
+        if shapes != ((candidates,), (candidates,), (candidates,), (fits, width), (width, width)) or several:
             raise ValueError(f"a linear estimator of shapes that do not fit: {shapes}")
         if not candidates or (self.noise < 0).any() or (self.least < 0).any():
             raise ValueError("a linear estimator without candidates, or with a variance below 0")
@@ -74,8 +75,12 @@ class Linear:
             fit = fits[index % len(fits)]
             coefficients[:, index], noise[index] = fit.solve(labels[:, index] - average.mean[index])
             least[index] = noise[index] / fit.effective if fit.effective else average.standard_error[index] ** 2
-        center, inverse = np.stack([fit.center for fit in fits]), np.stack([fit.inverse for fit in fits])
-        return cls(coefficients, average.mean, center, inverse, noise, least, float(alpha))
+        center, inverse = np.stack([fit.center for fit in fits]), fits[0].inverse
+        if len(fits) > 1:  # one matrix for the errors of all: as many as candidates would take too long to read for each prompt
+            both = _RidgeFit.of(x, shared[:, 0], alpha)
+            inverse = both.inverse
+            noise = noise * np.array([both.effective / max(fit.effective, 1e-300) for fit in fits]).clip(max=both.effective)
+        return cls(coefficients, average.mean, center, inverse[None], noise, least, float(alpha))
 
     def estimate(self, features: Float32Array, states: TextStates | None = None) -> tuple[FloatArray, FloatArray]:
         """Mean and error for each prompt."""
@@ -88,9 +93,13 @@ class Linear:
         else:
             mean = x @ self.coefficients + (self.intercept - (self.center.T * self.coefficients).sum(0))
             leverage = np.empty_like(mean)
-            for index, (center, inverse) in enumerate(zip(self.center, self.inverse, strict=True)):
-                away = x - center
-                leverage[:, index] = ((away @ inverse) * away).sum(1)
+            if len(self.inverse) == 1:
+                away = x - self.center.mean(0)
+                leverage[:] = ((away @ self.inverse[0]) * away).sum(1, keepdims=True)
+            else:  # files of earlier versions
+                for index, (center, inverse) in enumerate(zip(self.center, self.inverse, strict=True)):
+                    away = x - center
+                    leverage[:, index] = ((away @ inverse) * away).sum(1)
         return mean, np.sqrt(self.least + self.noise * np.maximum(leverage, 0))
 
     def to_json(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def test_candidates_with_similar_label_weights_share_one_fit(noisier: tuple[floa
     world.variance[few] *= noisier
     together = Linear.fit(world.features, world.mean, world.variance)
     alone = [Linear.fit(world.features, world.mean[:, [index]], world.variance[:, [index]]) for index in range(3)]
-    assert len(together.inverse) == fits
+    assert (len(together.center), len(together.inverse)) == (fits, 1)
     for index, each in enumerate(alone):
         np.testing.assert_allclose(together.estimate(world.features)[0][:, index], each.estimate(world.features)[0][:, 0], atol=0.02)
 
