@@ -7,7 +7,7 @@ is therefore measured on its own, and less that of the averages its router would
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.curve import Curve, Interval
 from costroute_rt.judgement import LEVELS
 from costroute_rt.routing.array import FloatArray, IntArray
+from costroute_rt.routing.evidence import Evidence
 
 BoolArray = npt.NDArray[np.bool_]
 RESAMPLES = 300
@@ -36,6 +37,18 @@ class FoldResult:
     reason: str
     label_widths: FloatArray | None = None
     """float64[LEVELS, prompts, candidates]: half-widths of a label's intervals around the shrunk estimates."""
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    """By kind of router: what a strict one asks at each trade-off."""
+
+    def route(self, kind: str, cost: FloatArray) -> IntArray:
+        """int64[settings, prompts]: the candidates at every trade-off, from the best to the cheapest."""
+        estimate, evidence = self.estimates[kind], self.evidence.get(kind)
+        routed = curve.route(estimate, cost)
+        if evidence is None or routed.multiplier is None:
+            return routed.choice
+        shares = [evidence.share(lam * cost) for lam in routed.multiplier]
+        mixed = [self.average + share * (estimate - self.average) for share in shares]
+        return np.concatenate([curve.route(each, cost, lam).choice for each, lam in zip(mixed, routed.multiplier, strict=True)])
 
 
 def coverages(folds: Sequence[FoldResult], kind: str, labels: Cells) -> dict[float, float]:
@@ -116,9 +129,9 @@ class _FoldMeasure:
 
     @classmethod
     def of(cls, fold: FoldResult, kind: str, truth: Cells, cost: FloatArray) -> _FoldMeasure:
-        labels, estimate = truth.mean[fold.rows], fold.estimates[kind]
+        labels = truth.mean[fold.rows]
         each, members = np.arange(len(labels)), curve.hull_members(cost, fold.average)
-        choice = curve.route(estimate, cost).choice
+        choice = fold.route(kind, cost)
         return cls(
             rows=fold.rows,
             gain=labels[each, choice[0]] - labels[:, members[-1]],

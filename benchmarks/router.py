@@ -17,7 +17,8 @@ would when shipped. The encoder is hashed word n-grams. The data is read from --
 the area, costs are assumed to rise in equal steps with mean quality.
 
 The area is that between each fold's curve and the averages of the other folds mixed by chance. `unshrunk` is the same estimator believed in
-full; `yes or no` routes by it only where its cross-validated gain at lambda 0 is surely above 0, as routers before shrinkage did.
+full; `strict` asks for evidence at each trade-off as well (`fit-router --strict`); `yes or no` routes by it only where its cross-validated
+gain at lambda 0 is surely above 0, as routers before shrinkage did.
 Intervals are 95 %, by a paired bootstrap over prompts.
 """
 
@@ -27,7 +28,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +46,7 @@ from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts, split_folds
 from costroute_rt.export.router.evaluate import split_seeds
 from costroute_rt.export.router.fit import fit_router
+from costroute_rt.export.router.grid import FitOptions
 from costroute_rt.export.router.labels import LabelTable
 from costroute_rt.routing.prompt_encoder import HashedEncoder
 from costroute_rt.routing.router import POOL_FIELDS
@@ -53,7 +55,7 @@ FOLDS, FOLD_SEEDS = 5, (1, 2)
 QUICK_PROMPTS = 120
 GAIN, AREA = TITLES["gain"], "area over averages"
 GAIN_OVER_AVERAGES = "gain over averages"
-SHRUNK, UNSHRUNK, FORMER = "shrunk", "unshrunk", "yes or no"
+SHRUNK, UNSHRUNK, STRICT, FORMER = "shrunk", "unshrunk", "strict", "yes or no"
 KEPT, TIMES_FORMER = "area, share of the unshrunk", "gain less 3 x that by yes or no"
 EQUAL = "equal choices after x 100 and a shift"
 COVERED = {0.8: "labels inside 80 % intervals", 0.95: "labels inside 95 % intervals"}
@@ -75,7 +77,6 @@ class Dataset:
     fold_seeds: tuple[int, ...] = FOLD_SEEDS
     rescaled: bool = False
     """Whether choices are compared with those after `rescale`."""
-    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,7 +147,7 @@ def route_folds(cells: Cells, seed: int, labelled: int | None = None) -> list[Fo
         train, test = np.flatnonzero((fold != number) & (cells.count > 0).any(1)), np.flatnonzero(fold == number)
         if labelled is not None:
             train = np.random.default_rng(FOLDS * seed + number).permutation(train)[:labelled]
-        router = fit_router(cells.select(train), HashedEncoder(), None, pool=pool, labels={})
+        router = fit_router(cells.select(train), HashedEncoder(), None, pool=pool, labels={}, options=FitOptions(strict=True))
         prompts = [cells.prompts[row] for row in test]
         shrunk, _, trust = router.estimate(prompts, None)
         full, level = router.estimator.estimate(router.encode(prompts, None), None)[0], np.broadcast_to(router.average.mean, shrunk.shape)
@@ -157,9 +158,10 @@ def route_folds(cells: Cells, seed: int, labelled: int | None = None) -> list[Fo
             FoldResult(
                 rows=test,
                 average=router.average.mean,
-                estimates={SHRUNK: shrunk, UNSHRUNK: full, FORMER: full if is_sure else level},
+                estimates={SHRUNK: shrunk, STRICT: shrunk, UNSHRUNK: full, FORMER: full if is_sure else level},
                 reason=reason,
                 label_widths=None if router.reliability is None else router.reliability.label_widths(trust),
+                evidence={} if router.evidence is None else {STRICT: router.evidence},
             )
         )
         log(f"  fold {number + 1} of {FOLDS}, {time.monotonic() - started:.0f} s; routes on {reason}")
@@ -170,14 +172,14 @@ def keep_prompts(fold: FoldResult, kept: np.ndarray) -> FoldResult:
     """The fold without some prompts; rows count the kept prompts. kept: bool[prompts] of the whole table."""
     own, place = kept[fold.rows], np.cumsum(kept) - 1
     estimates = {kind: estimate[own] for kind, estimate in fold.estimates.items()}
-    return FoldResult(rows=place[fold.rows[own]], average=fold.average, estimates=estimates, reason=fold.reason)
+    return replace(fold, rows=place[fold.rows[own]], estimates=estimates, label_widths=None)
 
 
 def routing_figures(truth: Cells, folds: Sequence[FoldResult]) -> list[Figure]:
     """Gain and area of the router, of the same estimator unshrunk, and by the former rule."""
     best = int(truth.mean.mean(0).argmax())
-    gain, found = best_gain(folds, SHRUNK, truth), {kind: kind_figures(folds, kind, truth) for kind in (SHRUNK, UNSHRUNK, FORMER)}
-    shrunk, unshrunk, former = (found[kind] for kind in (SHRUNK, UNSHRUNK, FORMER))
+    gain, found = best_gain(folds, SHRUNK, truth), {kind: kind_figures(folds, kind, truth) for kind in (SHRUNK, UNSHRUNK, STRICT, FORMER)}
+    shrunk, unshrunk, strict, former = found.values()
     kept = [Figure(name=KEPT, value=shrunk["area"].value / unshrunk["area"].value, unit="share")] if unshrunk["area"].low > 0 else []
     return [
         Figure(name="best single candidate", value=float(truth.mean[:, best].mean()), unit="score"),
@@ -190,6 +192,8 @@ def routing_figures(truth: Cells, folds: Sequence[FoldResult]) -> list[Figure]:
         show(f"{GAIN_OVER_AVERAGES}, {UNSHRUNK}", unshrunk["gain"]),
         show(f"{AREA}, {UNSHRUNK}", unshrunk["area"]),
         *kept,
+        show(f"{GAIN_OVER_AVERAGES}, {STRICT}", strict["gain"]),
+        show(f"{AREA}, {STRICT}", strict["area"]),
         show(f"{GAIN_OVER_AVERAGES}, {FORMER}", former["gain"]),
         show(f"{AREA}, {FORMER}", former["area"]),
         Figure(name=TIMES_FORMER, value=shrunk["gain"].value - 3 * former["gain"].value, unit="score"),
