@@ -15,7 +15,7 @@ fifth fold is routed at lambda 0. Twice, with other folds and other draws. Compa
 - filled in and fitted again: missing labels predicted from the others' by ridge regression, then all candidates fitted anew;
 - no labels at all: the new model by its settings, of which these tables have none.
 
-Estimator, settings and shrinkage are those that cross-validation chooses for all models on the four folds, for every way alike.
+Estimator, settings and shrinkage are those that cross-validation of all models on the four folds gives, for every way alike.
 
 The gain is that over the best single model, chosen in hindsight; the share kept is the gain over that of full labels; the share of the new
 model's own gain leaves out of both what the others alone gain. Intervals are 95 %, by a paired bootstrap over prompts.
@@ -34,20 +34,24 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import make_parser, run_benchmark
-from benchmarks.router import DATA, DATASETS, FOLDS, QUICK_PROMPTS, label_table
+from benchmarks.router import FOLD_SEEDS, FOLDS, QUICK_PROMPTS
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, interval_figure, log, run_scenario
+from benchmarks.score_table import DATA, TABLES, label_table
 from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
-from costroute_rt.export.router.cross_validation import complete_prompts, split_folds
+from costroute_rt.export.router.cross_validation import choose_setting, combine, complete_prompts, losses, predict_folds, split_folds
 from costroute_rt.export.router.extension import extend_router
-from costroute_rt.export.router.fit import Learned, learn
+from costroute_rt.export.router.fit import trust_range
+from costroute_rt.export.router.grid import DIMENSIONS, ESTIMATORS, Setting, grid_of
+from costroute_rt.export.router.shrinkage import calibration_slope
 from costroute_rt.routing.array import Float32Array, FloatArray, IntArray
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.prompt_encoder import HashedEncoder
+from costroute_rt.routing.reduction import Reduction
 from costroute_rt.routing.router import POOL_FIELDS, Router, describe_pool
+from costroute_rt.routing.shrinkage import Shrinkage
 
 ANCHORS = 40
-SEEDS = (1, 2)
 CLUSTERS, PSEUDO = 10, 5.0
 ADDED, FULL, OTHERS, AVERAGE, CLUSTERED, REFITTED, NONE = (
     "added by anchors", "full labels", "the others alone", "the anchors' average", "clusters", "filled in and fitted again", "no labels",
@@ -88,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> list[Outcome]:
     """The scenario of the dataset; marked as skipped where its files are missing."""
     name = next(each for each in TARGETS if each.split(" ")[0] == args.dataset)
-    dataset, seeds = DATASETS[name], SEEDS[:1] if args.quick else SEEDS
+    dataset, seeds = TABLES[name], FOLD_SEEDS[:1] if args.quick else FOLD_SEEDS
     settings = {"labels": dataset.about, "anchors": args.anchors, "encoder": "hashed", "folds": FOLDS, "seeds": len(seeds)}
     scenario = Scenario(name=name, settings=settings, targets=TARGETS[name])
     missing = [file for file in dataset.files if not (args.data / file).is_file()]
@@ -101,7 +105,7 @@ def run(args: argparse.Namespace) -> list[Outcome]:
 
 def read(args: argparse.Namespace, name: str) -> Cells:
     """The prompts with labels of all models."""
-    with label_table(DATASETS[name].rows(args.data)) as table:
+    with label_table(TABLES[name].rows(args.data)) as table:
         cells = table.cells()
     cells = replace(cells.select(complete_prompts(cells)), categories=None)
     return cells.select(np.random.default_rng(0).permutation(len(cells))[:QUICK_PROMPTS]) if args.quick else cells
@@ -151,23 +155,45 @@ def run_trial(
     return Trial(new=new, test=test, estimates=estimates, error=error[:, new], guess=guess, changed=int((own != others).sum()))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What routers of a fold share, so that nothing is cross-validated again for each model and each way."""
+
+    reduction: Reduction
+    features: Float32Array
+    """float32[training prompts, width], reduced."""
+    setting: Setting
+    shrinkage: Shrinkage
+    near: float
+    far: float
+
+
+def learn(cells: Cells, features: Float32Array) -> Learned:
+    """The setting that cross-validation chooses, and the shrinkage by its calibration slope, as in `fit_router`."""
+    folds = predict_folds(cells, features, None, split_folds(cells.groups, FOLDS, 0), grid_of(ESTIMATORS), DIMENSIONS, lambda _: None)
+    lost = {setting: losses(cells, each) for setting, each in folds.by_setting.items()}
+    setting = choose_setting(cells, folds.by_setting, lost, ESTIMATORS, np.ones(len(cells), dtype=bool))
+    slope = calibration_slope(cells, combine(folds.by_setting, setting), folds.average)
+    reduction = Reduction.fit(features, DIMENSIONS)
+    reduced = reduction.apply(features).astype(np.float16).astype(np.float32)
+    near, far = trust_range(reduced)
+    return Learned(reduction=reduction, features=reduced, setting=setting, shrinkage=Shrinkage(slope.factor), near=near, far=far)
+
+
 def fit_like(learned: Learned, cells: Cells) -> Router:
-    """A router for other candidates with the same estimator, settings and shrinkage, so that nothing is cross-validated again."""
-    estimator = (
-        learned.average if learned.validation is None else learned.validation.chosen.fit(learned.features, cells.mean, cells.variance)
-    )
+    """A router for these models and labels."""
     return Router(
         pool=describe_pool(rows_of(cells)),
         encoder=HashedEncoder(),
         reduction=learned.reduction,
-        estimator=estimator,
+        estimator=learned.setting.fit(learned.features, cells.mean, cells.variance),
         average=Average.fit(cells.mean, cells.variance),
         prompts=cells.prompts,
         features=learned.features,
         near=learned.near,
         far=learned.far,
         shrinkage=learned.shrinkage,
-        reason=learned.reason,
+        reason="",
     )
 
 
