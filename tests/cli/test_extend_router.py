@@ -13,6 +13,7 @@ from costroute_rt.routing.router_bundle import open_pool_router
 from tests.cli.conftest import Run
 from tests.export.router.label_text import write_labels
 from tests.pools import write_pool_of
+from tests.tiny_bundle import write_tiny_bundle
 
 NAMES = ("tiny-turbo@1", "tiny-turbo@2", "tiny-base@4", "tiny-base@8")
 NEW = "twin@2"
@@ -92,3 +93,12 @@ def test_what_cannot_be_extended_is_refused_in_one_line(pools: Run, options: tup
     assert "Traceback" not in done.output
     assert not Path("out.pool").exists()
     assert Pool.open("larger.pool").router is None
+
+
+def test_other_weights_under_an_old_name_are_refused(pools: Run, twin_bundle: Path, tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "changed", seed=1)
+    write_pool_of(Path("changed.pool"), tmp_path / "changed", twin_bundle)
+    done = pools("--pool", "changed.pool", "--labels", "new.csv")
+    assert done.exit_code == 2, done.output
+    assert "with other weights or settings than in" in done.stderr
+    assert Pool.open("changed.pool").router is None
