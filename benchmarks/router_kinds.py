@@ -83,7 +83,7 @@ def measure_left_out(args: argparse.Namespace, scenario: Scenario) -> Measuremen
         rows.append((float(own.mean()), standard_error(own, groups)))
         figures.append(replace(interval_figure(str(name), bootstrap_mean(own, groups), "score"), table=BY_KIND))
     means, errors = np.array(rows).T
-    worst = np.where(means < 0, means / np.maximum(errors, 1e-12), np.maximum(means, 0)).min()
+    worst = (means / np.maximum(errors, 1e-12)).min()
     known, _, _ = _route_by(args, cells, split_folds(cells.groups, FOLDS, seed=1))
     summary = [
         Figure(name=MEAN, value=float(means.mean()), unit="score"),

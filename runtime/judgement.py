@@ -107,7 +107,7 @@ class Judgement(Value):
     @property
     def note(self) -> str | None:
         """A warning for users, if there is one."""
-        return "far from every labelled prompt: averages are used" if self.trust < LEAST_TRUST else None
+        return "unlike the labelled prompts: averages count for more" if self.trust < LEAST_TRUST else None
 
     def to_json(self) -> dict[str, Any]:
         """Where the numbers come from, ready for `json.dumps`; the numbers themselves are in the route."""

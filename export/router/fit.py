@@ -180,7 +180,7 @@ def decide(cells: Cells, validation: CrossValidation | None, unfamiliar: Unfamil
 def trust_range(reduced: Float32Array, seed: int = 0) -> tuple[float, float]:
     """The distances at which trust begins to fall, and at which it is 0.
 
-    Distance is that of `Router.trust`. Near is the distance within which nearly all labelled prompts have their neighbours; far is half
+    Distance is that of `Router.distance`. Near is the distance within which nearly all labelled prompts have their neighbours; far is half
     way from there to 1, which means nothing in common.
     """
     count = len(reduced)

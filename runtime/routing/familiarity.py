@@ -44,19 +44,26 @@ class Familiarity:
             raise ValueError(f"near and far {self.near} and {self.far}: expected two distances, the second not smaller")
         unit = np.sqrt(self.rows.var(0, dtype=np.float64) + _LEAST_SPREAD**2).astype(np.float32)
         scaled = self.rows / unit
-        for name, value in {"_unit": unit, "_scaled": scaled, "_squares": (scaled**2).sum(1)}.items():
+        for name, value in {"_unit": unit, "_scaled": np.ascontiguousarray(scaled.T), "_squares": (scaled**2).sum(1)}.items():
             object.__setattr__(self, name, value)
 
     def of_prompts(self, prompts: Sequence[str]) -> FloatArray:
         """float64[prompts], 0 to 1; falls linearly from 1 at `near` to 0 at `far`."""
-        return fall(self.distance(tag_prompts(prompts, self.tags)), self.near, self.far)
+        squares = self._squared(tag_prompts(prompts, self.tags))
+        found = np.ones(len(prompts))
+        unsure = np.count_nonzero(squares <= self.near**2, axis=1) < min(RANK, len(self.rows))
+        if unsure.any():  # else nothing has to be sorted
+            found[unsure] = fall(_of_rank(squares[unsure], RANK), self.near, self.far)
+        return found
 
     def distance(self, rows: Float32Array, rank: int = RANK) -> FloatArray:
         """float64[prompts]: Euclidean distance of these tags, float32[prompts, tags], to the labelled prompt of this rank."""
+        return _of_rank(self._squared(rows), rank)
+
+    def _squared(self, rows: Float32Array) -> Float32Array:
+        """float32[prompts, labelled prompts]: squared distances, apart from rounding."""
         asked = rows / self._unit
-        squares = self._squares - 2 * (asked @ self._scaled.T) + (asked**2).sum(1, keepdims=True)
-        place = min(rank, len(self.rows)) - 1
-        return np.sqrt(np.maximum(np.partition(squares, place, axis=1)[:, place], 0)).astype(np.float64)
+        return np.asarray(self._squares - 2 * (asked @ self._scaled) + (asked**2).sum(1, keepdims=True), dtype=np.float32)
 
     def to_json(self) -> dict[str, Any]:
         return {"tags": list(self.tags), "near": self.near, "far": self.far}
@@ -70,6 +77,12 @@ class Familiarity:
         """What `to_json` and `arrays` gave; raises KeyError, TypeError, ValueError or ConfigError."""
         tags = tuple(text(name) for name in settings["tags"])
         return cls(arrays["rows"].astype(np.float32), number(settings["near"]), number(settings["far"]), tags)
+
+
+def _of_rank(squares: Float32Array, rank: int) -> FloatArray:
+    """float64[prompts]: the distance of this rank in each row, or the largest."""
+    place = min(rank, squares.shape[1]) - 1
+    return np.sqrt(np.maximum(np.partition(squares, place, axis=1)[:, place], 0)).astype(np.float64)
 
 
 def fall(distance: FloatArray, near: float, far: float) -> FloatArray:

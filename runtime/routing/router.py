@@ -53,9 +53,10 @@ _LIMITING = threading.Lock()
 class Router:
     """Judges prompts for one pool; made by fitting, or by `load`.
 
-    The estimate is average + s * (estimator - average), s = trust * (familiar * shrinkage.near + (1 - familiar) * shrinkage.far). Trust
-    falls from 1 at distance `near` of the features to 0 at `far`; `familiarity` says whether the kind of prompt was labelled. The two
-    shrinkages measure how much of the estimator's effect was real when it was fitted, on kinds that were labelled and on others.
+    The estimate is average + s * (estimator - average), s = trust * shrinkage.near + (1 - trust) * shrinkage.far. Trust falls from 1 at
+    distance `near` of the features to 0 at `far`, times how familiar the kind of prompt is. The two shrinkages measure how much of the
+    estimator's effect was real when it was fitted, on kinds that were labelled and on others. From `far` to distance 1, which means nothing
+    in common with any labelled prompt, s falls to 0.
     """
 
     pool: tuple[Mapping[str, Any], ...]
@@ -70,7 +71,7 @@ class Router:
     features: Float32Array
     """float32[prompts, width], reduced; if `Knn.fit` got the same array, one search serves both."""
     near: float
-    """Distance (see `trust`) up to which trust is 1."""
+    """Distance (see `distance`) up to which trust is 1."""
     far: float
     """Distance from which trust is 0."""
     reason: str
@@ -184,10 +185,11 @@ class Router:
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Mean and standard error of the mixture of estimator and average; trust, familiarity included; the estimator's share."""
         own, own_error = self.estimator.estimate(features, states)
-        trust, familiar = self.trust(features), np.ones(len(prompts))
+        distance = self.distance(features)
+        trust = fall(distance, self.near, self.far)
         if self.familiarity is not None:
-            familiar = self.familiarity.of_prompts(prompts)
-        factor, trust = self.shrinkage.factor(trust, familiar), trust * familiar
+            trust = trust * self.familiarity.of_prompts(prompts)
+        factor = self.shrinkage.factor(trust, fall(distance, self.far, max(1.0, self.far)))
         share = factor[:, None]
         if (share == 1).all():
             return own, self._errors(trust, own_error), trust, factor
@@ -197,15 +199,14 @@ class Router:
         squares += (1 - share) * (self.average.standard_error**2 + (self.average.mean - mean) ** 2)
         return mean, self._errors(trust, np.sqrt(squares)), trust, factor
 
-    def trust(self, features: Float32Array) -> FloatArray:
-        """float64[prompts], 0..1: how close these features, float32[prompts, width], are to the labelled prompts.
+    def distance(self, features: Float32Array) -> FloatArray:
+        """float64[prompts], 0 to 2: how far these features, float32[prompts, width], are from the labelled prompts.
 
-        Distance is 1 - cosine to the 5th nearest * min(1, length): features are short if no labelled prompt has the prompt's words.
+        1 - cosine to the 5th nearest * min(1, length): features are short if no labelled prompt has the prompt's words.
         """
         _, similarities = self._neighbours.search(features, NEAREST_COUNTED)
         known = np.minimum(1, np.linalg.norm(features, axis=1))
-        distance = 1 - similarities[:, -1].astype(np.float64) * known
-        return fall(distance, self.near, self.far)
+        return np.asarray(1 - similarities[:, -1].astype(np.float64) * known)
 
     def _basis(self, share: float) -> str:
         text = f"{base_of(self.estimator).kind} estimator on {len(self.prompts):,} labelled prompts"

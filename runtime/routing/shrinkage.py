@@ -29,12 +29,12 @@ class Shrinkage:
         """Whether the prompt counts at all."""
         return self.near > 0 or self.far > 0
 
-    def factor(self, trust: FloatArray, familiar: FloatArray | float = 1.0) -> FloatArray:
-        """float64[prompts], 0 to 1: trust * (familiar * near + (1 - familiar) * far).
+    def factor(self, trust: FloatArray, reach: FloatArray | float = 1.0) -> FloatArray:
+        """float64[prompts], 0 to 1: reach * (trust * near + (1 - trust) * far).
 
-        trust: float64[prompts], how close each prompt's features are to those of the labelled ones. familiar: whether its kind is theirs.
+        trust: float64[prompts], how close each prompt is to the labelled ones. reach: 0 where it has nothing in common with them.
         """
-        return np.asarray(trust * (familiar * self.near + (1 - familiar) * self.far), dtype=np.float64)
+        return np.asarray(reach * (trust * self.near + (1 - trust) * self.far), dtype=np.float64)
 
     def to_json(self) -> dict[str, Any]:
         return {"near": self.near, "far": self.far}

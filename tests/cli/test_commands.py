@@ -58,7 +58,7 @@ def test_a_router_names_the_prompts_it_learned_from_and_says_when_there_are_none
     done = run("route", "a red bird", "--bundle", target)
     assert done.stdout.splitlines()[-4:-2] == ["quality by mean estimator on 60 labelled prompts", "  1.00 like 'a red bird'"]
     assert done.stderr == ""
-    note = "note: far from every labelled prompt: averages are used\n"
+    note = "note: unlike the labelled prompts: averages count for more\n"
     assert run("route", "tax return", "--bundle", target).stderr == note
     assert run("gen", "tax return", "--bundle", target, "-o", "a.png").stderr == note
     assert run("gen", "tax return", "--bundle", target, "-o", "b.png", "--candidate", "tiny-turbo@1").stderr == ""

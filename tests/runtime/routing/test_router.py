@@ -17,7 +17,7 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BundleError, ConfigError
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.mean import Mean
-from costroute_rt.routing.familiarity import Familiarity
+from costroute_rt.routing.familiarity import Familiarity, fall
 from costroute_rt.routing.prompt_encoder import HashedEncoder, TextStates
 from costroute_rt.routing.prompt_tag import tag_prompts
 from costroute_rt.routing.quality import AverageQuality
@@ -50,7 +50,7 @@ def test_a_prompt_unlike_all_labelled_ones_gets_the_averages(router: Router) -> 
     far = router.judge("quarterly tax return spreadsheet", None)
     assert far.trust == 0
     np.testing.assert_allclose(far.mean, router.average.mean)
-    assert far.note == "far from every labelled prompt: averages are used"
+    assert far.note == "unlike the labelled prompts: averages count for more"
 
 
 def test_trust_falls_linearly_between_near_and_far(router: Router) -> None:
@@ -61,7 +61,8 @@ def test_trust_falls_linearly_between_near_and_far(router: Router) -> None:
     distance = 1 - np.sort(cosine)[:, -5] * np.minimum(lengths, 1)
     for near, far in ((0.0, 2.0), (0.4, 0.9)):
         bent = replace(router, near=near, far=far)
-        trust = bent.trust(features)
+        np.testing.assert_allclose(bent.distance(features), distance, atol=1e-5)
+        trust = bent.estimate(prompts, None)[2]
         np.testing.assert_allclose(trust, np.clip((far - distance) / (far - near), 0, 1), atol=1e-5)
         expected = trust[:, None] * router.estimator.estimate(features, None)[0] + (1 - trust[:, None]) * router.average.mean
         np.testing.assert_allclose(bent.estimate(prompts, None)[0], expected)
@@ -208,9 +209,12 @@ def test_a_router_of_version_1_judges_as_it_did(router: Router, tmp_path: Path, 
 
 def test_the_effect_of_the_prompt_is_shrunk_by_trust_and_evidence(router: Router) -> None:
     prompts = ["a red bird", "a yellow bird over stones", "tax return"]
-    bent = replace(router, near=0.4, far=0.9, shrinkage=Shrinkage(0.8, 0.3))
+    bent = replace(router, near=0.2, far=0.5, shrinkage=Shrinkage(0.8, 0.3))
     features = router.encode(prompts, None)
-    factor = 0.8 * bent.trust(features)[:, None]
+    distance = bent.distance(features)
+    trust, reach = np.clip((0.5 - distance) / 0.3, 0, 1), np.clip((1 - distance) / 0.5, 0, 1)
+    assert reach[0] > reach[2] > 0
+    factor = (reach * (0.3 + 0.5 * trust))[:, None]
     own = router.estimator.estimate(features, None)[0]
     np.testing.assert_allclose(bent.estimate(prompts, None)[0], router.average.mean + factor * (own - router.average.mean))
     share = float(factor[0, 0])
@@ -224,10 +228,11 @@ def test_a_prompt_of_an_unfamiliar_kind_counts_by_what_kinds_left_out_show(route
     assert bent.familiarity is not None
     familiar = bent.familiarity.of_prompts(prompts)
     assert familiar[0] == 1 > familiar[1]
-    own, factor = router.estimator.estimate(features, None)[0], bent.trust(features) * (0.3 + 0.5 * familiar)
+    expected = fall(bent.distance(features), 1.0, 1.5) * familiar
+    own, factor = router.estimator.estimate(features, None)[0], 0.3 + 0.5 * expected
     mean, _, trust = bent.estimate(prompts, None)
     np.testing.assert_allclose(mean, router.average.mean + factor[:, None] * (own - router.average.mean))
-    np.testing.assert_allclose(trust, bent.trust(features) * familiar)
+    np.testing.assert_allclose(trust, expected)
     judged = bent.judge(prompts[1], None)
     np.testing.assert_allclose(judged.mean, mean[1], rtol=1e-6)
     assert judged.trust == pytest.approx(trust[1])
