@@ -58,7 +58,7 @@ def test_the_hook_names_every_module_that_a_runtime_may_load() -> None:
     )
     modules = set(found["hiddenimports"])
     assert {f"costroute_rt.{module}" for module in costroute_rt._MODULES.values()} <= modules
-    assert {"costroute_rt.error", "costroute_rt.engines.building.background", "costroute_rt.engines.backends.openvino"} <= modules
+    assert {"costroute_rt.error", "costroute_rt.engines.building.background", "costroute_rt.engines.backends.openvino.backend"} <= modules
     assert not [name for name in modules if "export" in name or "pyinstaller" in name]
     assert all(find_spec(name) for name in modules)
     assert found["datas"] == ["costroute_rt", "costroute-rt"]

@@ -21,7 +21,7 @@ def get_backend(name: str) -> Backend:
 
         return OnnxRuntimeBackend()
     if name == "openvino":
-        from costroute_rt.engines.backends.openvino import OpenVinoBackend
+        from costroute_rt.engines.backends.openvino.backend import OpenVinoBackend
 
         return OpenVinoBackend()
     if name in ("tensorrt", "tensorrt-rtx"):
@@ -50,7 +50,7 @@ def check_backends() -> Iterator[Finding]:
         if obstacle is not None:
             yield Finding(title, f"{backend.version}, builds engines, cannot run them: {obstacle.found}; {obstacle.remedy}")
         elif name == "openvino":
-            from costroute_rt.engines.backends import openvino
+            from costroute_rt.engines.backends.openvino import backend as openvino
 
             yield from openvino.diagnose(title, backend.version)
         else:

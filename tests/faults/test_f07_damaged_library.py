@@ -29,7 +29,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delitem(sys.modules, name)
     folder = tmp_path / "site-packages"
     folder.mkdir()
-    for name in ("PIL.Image", "tokenizers", "costroute_rt.family.assembly", "costroute_rt.engines.backends.openvino"):
+    for name in ("PIL.Image", "tokenizers", "costroute_rt.family.assembly", "costroute_rt.engines.backends.openvino.backend"):
         importlib.import_module(name)  # what they need is in the real directory
     monkeypatch.setattr(sys, "path", [str(folder), *(each for each in sys.path if "site-packages" not in each)])
     importlib.invalidate_caches()

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
-from costroute_rt.engines.backends import openvino as openvino_backend
-from costroute_rt.engines.backends.openvino import BLOB, INTERFACE, OpenVinoBackend
+from costroute_rt.engines.backends.openvino import backend as openvino_backend
+from costroute_rt.engines.backends.openvino.backend import BLOB, INTERFACE, OpenVinoBackend
 from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import BuildSpec, make_spec
@@ -60,7 +61,7 @@ def test_half_the_bits_are_another_engine_that_passes_its_gate(tiny_bundle: Path
         with open_engine(bundle, store, name, setup) as engine:
             found[precision] = engine.run(feeds)["denoised"]
     keys = [engine_key(bundle, name, setup) for setup in setups.values()]
-    assert [difference.field for difference in keys[0].differences(keys[1])] == ["precision"]
+    assert {difference.field for difference in keys[0].differences(keys[1])} == {"precision", "options"}
     difference = np.abs(found["float32"] - found["bfloat16"]).max()
     assert 1e-4 < difference < 0.06 * max(1.0, np.abs(found["float32"]).max())
 
@@ -144,7 +145,7 @@ def test_a_graphics_device_is_known_by_name_architecture_and_driver(backend: Ope
     spec = make_spec("gpu", 1, precision="float16")
     assert backend.device(spec) == ("Arc xe2", "31.0")
     assert backend._config("GPU", spec) == {"INFERENCE_PRECISION_HINT": "f16", "PERFORMANCE_HINT": "LATENCY"}
-    assert backend.options(spec) == "hint=latency"
+    assert backend.options(spec) == "hint=latency, angles=float32"
 
 
 def test_no_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,3 +216,39 @@ def test_an_empty_file_is_an_error(folder: Path, tmp_path: Path, backend: OpenVi
     (tmp_path / BLOB).write_bytes(b"")
     with pytest.raises(EngineError, match="the engine cannot be opened"):
         backend.open(tmp_path, make_spec(threads=1))
+
+
+ANGLES_GRAPH = """
+<ir_version: 8, opset_import: ["" : 18]>
+g (float[1] timestep, float[1, 4] x, int64[2] size) => (float[1, 4] y, float[1, 4] z, float[2] unused)
+<float[4] frequency = {1.0, 0.3, 0.1, 0.01}, float[4, 4] weight = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}>
+{
+  angle = Mul (timestep, frequency)
+  sine = Sin (angle)
+  cosine = Cos (angle)
+  both = Add (sine, cosine)
+  row = Reshape (both, shape)
+  y = MatMul (row, weight)
+  seen = MatMul (x, weight)
+  deep = Sin (seen)
+  z = MatMul (deep, weight)
+  unused = Cast <to = 1> (size)
+}
+"""
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_sines_of_large_inputs_are_those_of_float32(tmp_path: Path, backend: OpenVinoBackend, precision: str) -> None:
+    needs(precision, backend)
+    text = ANGLES_GRAPH.replace("<float[4] frequency", "<int64[2] shape = {1, 4}, float[4] frequency")
+    (tmp_path / "graph.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    backend.build(tmp_path / "graph.onnx", tmp_path, make_spec(threads=1, precision=precision))
+    assert (tmp_path / openvino_backend.ANGLES).exists() == (precision != "float32")
+    x = np.array([[0.5, 0.25, -0.5, 1.0]], np.float32)
+    with backend.open(tmp_path, make_spec(threads=1, precision=precision)) as engine:
+        for timestep in (951.3, 7.0):
+            found = engine.run({"timestep": np.float32([timestep]), "x": x, "size": np.array([5, 6])})
+            angle = np.float32([[1.0, 0.3, 0.1, 0.01]]) * np.float32(timestep)
+            np.testing.assert_allclose(found["y"], np.sin(angle) + np.cos(angle), atol=0.01)
+            np.testing.assert_allclose(found["z"], np.sin(x), atol=0.01)
+            assert found["unused"].tolist() == [5, 6]

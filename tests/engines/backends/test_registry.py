@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from costroute_rt.engines.backends import openvino as openvino_backend
 from costroute_rt.engines.backends import registry
 from costroute_rt.engines.backends.onnxruntime import providers
 from costroute_rt.engines.backends.onnxruntime.providers import ProviderCheck
+from costroute_rt.engines.backends.openvino import backend as openvino_backend
 from costroute_rt.engines.backends.registry import check_backends
 from costroute_rt.engines.machine.diagnosis import Finding
 from costroute_rt.engines.machine.fix import Fix

@@ -1,4 +1,4 @@
-"""OpenVINO: the only file that imports it, inside functions, so that a bundle can be read where it is not installed.
+"""OpenVINO, imported inside functions only, so that a bundle can be read where it is not installed.
 
 An engine is the compiled model as OpenVINO exports it. Such a blob is bound to OpenVINO's version and to the device's instruction set, as
 the key says and OpenVINO checks once more. It loads in about a quarter of the time that compiling the same model takes.
@@ -6,7 +6,7 @@ the key says and OpenVINO checks once more. It loads in about a quarter of the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -19,6 +19,7 @@ from costroute_rt.engines.backends.engine import BuildProgress, Value
 from costroute_rt.engines.backends.feed import check_feeds, describe_array
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.backends.native_path import native_path
+from costroute_rt.engines.backends.openvino.angle import split_angles
 from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.bundle.graph_spec import fix_axes, to_json
@@ -49,6 +50,9 @@ LIBRARY = Library(
     names=("Core", "__version__"),
     packages="openvino(-nightly)?",
 )
+ANGLES = "angles.blob"
+"""The model of sines and cosines that compute in float32, beside one of fewer bits; absent where there are none."""
+_ANGLE_CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 _PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
 """Our name of a precision: OpenVINO's type, and the capability of a device that has it."""
 _LONGEST_REASON = 300
@@ -73,7 +77,7 @@ class OpenVinoBackend:
 
         Its bytes prove nothing, as two builds with the same number differ too.
         """
-        return "hint=latency"
+        return "hint=latency" if spec.precision == "float32" else "hint=latency, angles=float32"
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         """As the protocol has it; raises ConfigError too for a precision that the device does not compute in."""
@@ -97,9 +101,13 @@ class OpenVinoBackend:
             model, interface = self._core.read_model(file), fix_axes(read_graph_spec(graph), dict(spec.shapes))
             if spec.shapes:
                 model.reshape({name: [_dimension(axis) for axis in each.shape] for name, each in interface.inputs.items()})
+            split = None if spec.precision == "float32" else split_angles(self._ov, model)
+            angles, rest = split or (None, model)
             blob = run_polled(
-                lambda: self._core.compile_model(model, name, self._config(name, spec)).export_model(), progress, what="OpenVINO"
+                lambda: self._core.compile_model(rest, name, self._config(name, spec)).export_model(), progress, what="OpenVINO"
             )
+            if angles is not None:
+                (target / ANGLES).write_bytes(self._core.compile_model(angles, name, _ANGLE_CONFIG).export_model().getbuffer())
         except (RuntimeError, ValueError, OSError) as error:
             raise EngineError(f"the graph cannot be built: {_reason(error)}", reason=Reason.CANNOT_BUILD, path=graph) from error
         (target / BLOB).write_bytes(blob.getbuffer())
@@ -112,15 +120,17 @@ class OpenVinoBackend:
             interface = _read_interface(folder / INTERFACE)
             # A blob does not keep the precision it was exported with: left out here, the device would choose its own.
             compiled, mapped = self._import(folder / BLOB, name, self._config(name, spec))
+            angles = self._core.import_model((folder / ANGLES).read_bytes(), name, _ANGLE_CONFIG) if (folder / ANGLES).exists() else None
         except (RuntimeError, ValueError, OSError) as error:  # ValueError: an empty file
             raise EngineError(f"the engine cannot be opened: {_reason(error)}", reason=Reason.CANNOT_OPEN, path=folder) from error
         _check_precision(compiled, spec)
         provider = _real_provider(compiled, spec)
-        strangers = {*interface.inputs, *interface.outputs}.difference(*(port.names for port in (*compiled.inputs, *compiled.outputs)))
+        ports = [port for model in (compiled, angles) if model is not None for port in (*model.inputs, *model.outputs)]
+        strangers = {*interface.inputs, *interface.outputs}.difference(*(port.names for port in ports))
         if strangers:
             problem = f"the engine cannot be opened: it has no port named {', '.join(sorted(strangers))}"
             raise EngineError(problem, reason=Reason.CANNOT_OPEN, path=folder)
-        return OpenVinoEngine(compiled, interface, provider, folder, (folder / BLOB).stat().st_size, key, mapped)
+        return OpenVinoEngine(compiled, angles, interface, provider, folder, (folder / BLOB).stat().st_size, key, mapped)
 
     def _import(self, blob: Path, name: str, config: Mapping[str, Any]) -> tuple[Any, Any]:
         """The compiled model, and the mapped file that it may read weights from as long as it exists.
@@ -164,24 +174,44 @@ class OpenVinoEngine:
     """A compiled model with its one request. Values are arrays in host memory: read where they lie, and made anew by each call."""
 
     def __init__(
-        self, compiled: Any, interface: GraphSpec, provider: str, folder: Path, size: int, key: EngineKey | None, mapped: object = None
+        self,
+        compiled: Any,
+        angles: Any,
+        interface: GraphSpec,
+        provider: str,
+        folder: Path,
+        size: int,
+        key: EngineKey | None,
+        mapped: object = None,
     ) -> None:
-        """mapped: memory that the model reads weights from."""
+        """angles: the compiled model that `split_angles` cut off, or None. mapped: memory that the model reads weights from."""
         self._mapped = mapped
         self.key, self.provider, self.resident_bytes = key, provider, size
         self.inputs, self.outputs = interface.inputs, interface.outputs
         self._folder = folder
         self._request: Any = compiled.create_infer_request()
+        self._angles: Any = None if angles is None else angles.create_infer_request()
+        self._given = None if angles is None else [_names_of(model.inputs, self.inputs) for model in (angles, compiled)]
+        """The inputs of the engine that each of the two models has."""
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         if self._request is None:
             raise make_engine_error("the engine is closed", Reason.CLOSED, self._folder, self.key)
         check_feeds(self.inputs, {name: describe_array(value) for name, value in feeds.items()})
         try:
-            results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=False)
+            results = self._request.infer(self._with_angles(feeds), share_inputs=True, share_outputs=False)
         except RuntimeError as error:
             raise make_engine_error(f"it failed while running: {_reason(error)}", Reason.FAILED, self._folder, self.key) from error
         return {name: results[name] for name in self.outputs}
+
+    def _with_angles(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        """What the model is fed: the inputs that it has, and the sines and cosines of those that it may not have."""
+        if self._given is None:
+            return dict(feeds)
+        of_angles, of_model = self._given
+        waves = self._angles.infer({name: feeds[name] for name in of_angles}, share_inputs=True, share_outputs=False)
+        found = {port.get_any_name(): array for port, array in waves.items()}
+        return {name: feeds[name] for name in of_model} | found
 
     def to_device(self, array: npt.NDArray[Any]) -> Value:
         return np.ascontiguousarray(array).reshape(np.shape(array))
@@ -194,7 +224,7 @@ class OpenVinoEngine:
             self._request.cancel()
 
     def close(self) -> None:
-        self._request = None
+        self._request = self._angles = None
         self._mapped = None  # after the model, which the request keeps
 
     def __enter__(self) -> OpenVinoEngine:
@@ -276,6 +306,12 @@ def _real_provider(compiled: Any, spec: BuildSpec) -> str:
     if real != spec.provider:
         raise FIXES[spec.provider].make_error(f"provider {spec.provider}", f"{real} after opening")
     return real
+
+
+def _names_of(ports: Iterable[Any], names: Iterable[str]) -> list[str]:
+    """Those of the names that the ports have."""
+    known = {name for port in ports for name in port.names}
+    return [name for name in names if name in known]
 
 
 def _dimension(axis: int | str) -> int:

@@ -1,0 +1,1 @@
+"""OpenVINO: its backend, and what it needs to compute in fewer bits."""
