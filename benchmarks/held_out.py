@@ -26,7 +26,8 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.postcard.captions import BANDS, banded, normalise
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
-from costroute_rt.export.router.evaluate import Estimates, split_seeds
+from costroute_rt.export.router.estimates import Estimates
+from costroute_rt.export.router.evaluate import split_seeds
 from costroute_rt.export.router.job import Source, opened_router
 from costroute_rt.export.router.labelling import Progress, Request, fingerprints, label_prompts
 from costroute_rt.export.router.prompts import PromptRow

@@ -32,9 +32,12 @@ from costroute_rt import Bundle
 from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.error import ConfigError
 from costroute_rt.export.router import curve, deferral
+from costroute_rt.export.router.band import interval_band
 from costroute_rt.export.router.cells import Cells
+from costroute_rt.export.router.complexity import shares_by_complexity
 from costroute_rt.export.router.cross_validation import complete_prompts
-from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
+from costroute_rt.export.router.estimates import Estimates
+from costroute_rt.export.router.evaluate import Evaluation, evaluate, split_seeds
 from costroute_rt.export.router.job import Source, fit_pool, opened_router, write_text
 from costroute_rt.export.router.labelling import Request, label_prompts, pool_fingerprints, score_columns
 from costroute_rt.export.router.prompts import PromptRow, read_prompts
@@ -173,9 +176,9 @@ def draw(args: argparse.Namespace, pool: Pool, source: Source, name: str) -> Dra
     evaluation = evaluate(cells, estimates, halves=halves, resamples=resamples, facts=facts)
     routed = curve.route(estimates.mean, cells.cost_ms)
     cost_ms = dict(zip(cells.candidates, map(float, cells.cost_ms), strict=True))
-    reductions, shares = find_reductions(pool.rows, cost_ms), deferral.shares_by_complexity(routed, cells)
+    reductions, shares = find_reductions(pool.rows, cost_ms), shares_by_complexity(routed, cells)
     others = {"upper bound (oracle on other seeds)": evaluation.curves["oracle"]} if "oracle" in evaluation.curves else {}
-    band = deferral.interval_band(routed, cells, resamples=resamples)
+    band = interval_band(routed, cells, resamples=resamples)
     plots = {
         "deferral": deferral.plot_deferral(routed, band, cells, reductions, others),
         "complexity": deferral.plot_complexity(shares, cost_ms),

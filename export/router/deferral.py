@@ -3,68 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from costroute_rt.export.router import curve, plot
+from costroute_rt.export.router import curve, drawing
+from costroute_rt.export.router.band import Band
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.curve import Curve, Routed
 from costroute_rt.export.router.uniform import UniformReduction
-from costroute_rt.routing.array import FloatArray
 
-GRID = 41
-"""Mean costs at which intervals are computed."""
-COMPLEXITIES = ("short", "medium", "long")
 _REDUCTION_COLOURS = ("#0f766e", "#c2410c", "#6d28d9", "#be185d", "#475569", "#a16207")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Band:
-    """95 % interval of a curve's quality at some mean costs."""
-
-    cost: FloatArray
-    low: FloatArray
-    high: FloatArray
-
-
-def interval_band(routed: Routed, cells: Cells, *, resamples: int = curve.RESAMPLES, seed: int = 0) -> Band:
-    """The interval of a router's curve over prompts, by the percentile bootstrap (Efron 1979); prompts of a group are drawn together.
-
-    cells: labels of every candidate, with costs; `routed` chose for their prompts.
-    """
-    cost, grid = cells.cost_ms, np.linspace(cells.cost_ms.min(), cells.cost_ms.max(), GRID)
-    scored, paid = cells.mean[np.arange(len(cells)), routed.choice], cost[routed.choice]
-
-    def measure(weight: FloatArray) -> dict[str, float]:
-        found = Curve(cost=paid @ weight / weight.sum(), quality=scored @ weight / weight.sum())
-        return dict(zip(map(str, range(GRID)), found.at(grid).tolist(), strict=True))
-
-    ends = curve.bootstrap(measure, cells.groups, resamples=resamples, seed=seed)
-    each = [ends[str(index)] for index in range(GRID)]
-    return Band(cost=grid, low=np.array([found.low for found in each]), high=np.array([found.high for found in each]))
-
-
-def complexities(cells: Cells) -> tuple[tuple[str, ...], list[str]]:
-    """Names of the kinds of prompts, and the kind of each: the table's categories, else thirds of the prompts by number of words."""
-    if cells.categories is not None:
-        return tuple(sorted(set(cells.categories))), list(cells.categories)
-    words = np.array([len(prompt.split()) for prompt in cells.prompts])
-    limits = np.quantile(words, [1 / 3, 2 / 3])
-    return COMPLEXITIES, [COMPLEXITIES[int((number > limits).sum())] for number in words]
-
-
-def shares_by_complexity(routed: Routed, cells: Cells) -> dict[str, dict[str, float]]:
-    """The share of each kind's prompts that each candidate gets, where routing costs as much as the mean-cost candidate."""
-    points, middle = routed.points(cells.cost_ms, cells.mean), cells.cost_ms[curve.mean_cost_candidate(cells.cost_ms)]
-    choice = routed.choice[int(np.argmin(np.abs(points.cost - middle)))]
-    names, kinds = complexities(cells)
-    there = {name: np.array([kind == name for kind in kinds]) for name in names}
-    return {
-        name: {candidate: float((choice[mask] == index).mean()) for index, candidate in enumerate(cells.candidates)}
-        for name, mask in there.items()
-        if mask.any()
-    }
 
 
 def plot_deferral(routed: Routed, band: Band, cells: Cells, reductions: Sequence[UniformReduction], others: Mapping[str, Curve]) -> str:
@@ -74,35 +22,37 @@ def plot_deferral(routed: Routed, band: Band, cells: Cells, reductions: Sequence
     """
     quality, at = dict(zip(cells.candidates, cells.mean.mean(0), strict=True)), dict(zip(cells.candidates, cells.cost_ms, strict=True))
     most = float(cells.cost_ms.max())
-    with plot.axes_on("deferral", 7.8, 5.0) as (axes, out):
-        axes.fill_between(band.cost, band.low, band.high, color=plot.ACCENT, alpha=0.14, linewidth=0, label="95 % interval of the router")
+    with drawing.axes_on("deferral", 7.8, 5.0) as (axes, out):
+        axes.fill_between(
+            band.cost, band.low, band.high, color=drawing.ACCENT, alpha=0.14, linewidth=0, label="95 % interval of the router"
+        )
         for label, found in others.items():
-            axes.plot(*plot.in_order(found, most), color=plot.GOLD, linewidth=1.5, linestyle=(0, (1, 1.5)), label=label)
+            axes.plot(*drawing.in_order(found, most), color=drawing.GOLD, linewidth=1.5, linestyle=(0, (1, 1.5)), label=label)
         mixing = curve.hull(cells.cost_ms, cells.mean.mean(0))
-        axes.plot(*plot.in_order(mixing, most), color=plot.QUIET, linewidth=1.4, label="random mixing")
+        axes.plot(*drawing.in_order(mixing, most), color=drawing.QUIET, linewidth=1.4, label="random mixing")
         for reduction, colour in zip(reductions, _REDUCTION_COLOURS * len(reductions), strict=False):
             names = reduction.candidates
             costs, heights = [at[name] for name in names], [quality[name] for name in names]
             axes.plot(costs, heights, color=colour, linewidth=1.2, linestyle=(0, (5, 2)), label=reduction.label)
         points = routed.points(cells.cost_ms, cells.mean)
-        axes.plot(*plot.in_order(points, most), color=plot.ACCENT, linewidth=2.6, label="router")
-        axes.scatter(list(at.values()), list(quality.values()), color=plot.INK, s=22, zorder=5)
+        axes.plot(*drawing.in_order(points, most), color=drawing.ACCENT, linewidth=2.6, label="router")
+        axes.scatter(list(at.values()), list(quality.values()), color=drawing.INK, s=22, zorder=5)
         low, high = _frame(band, list(quality.values()))
         axes.set_ylim(low, high)
         axes.set_xlim(min(at.values()) - 0.05 * (most - min(at.values())), most + 0.12 * (most - min(at.values())))
         axes.set_xlabel("mean milliseconds of an image")
         axes.set_ylabel("mean quality")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=8.5, borderaxespad=0.2)
-        plot.label_points(axes, plot.short_names(cells.candidates), list(at.values()), list(quality.values()))
+        drawing.label_points(axes, drawing.short_names(cells.candidates), list(at.values()), list(quality.values()))
     return out[0]
 
 
 def plot_complexity(shares: Mapping[str, Mapping[str, float]], cost_ms: Mapping[str, float]) -> str:
     """SVG: for each kind of prompts, the share that each candidate gets, the cheapest at the bottom."""
     names = sorted(cost_ms, key=lambda name: cost_ms[name])
-    with plot.axes_on("complexity", 7.8, 3.4) as (axes, out):
+    with drawing.axes_on("complexity", 7.8, 3.4) as (axes, out):
         at, bottom = np.arange(len(shares)), np.zeros(len(shares))
-        for name, short, colour in zip(names, plot.short_names(names), plot.shades(names), strict=True):
+        for name, short, colour in zip(names, drawing.short_names(names), drawing.shades(names), strict=True):
             height = np.array([each[name] for each in shares.values()])
             axes.bar(at, height, 0.7, bottom=bottom, color=colour, label=short, edgecolor="white", linewidth=0.8)
             bottom += height

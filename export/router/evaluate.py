@@ -11,46 +11,20 @@ import numpy as np
 from costroute_rt.cost.allocation import allocate
 from costroute_rt.error import ConfigError
 from costroute_rt.export.router import curve
+from costroute_rt.export.router.calibration import calibrate
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.curve import Curve, Interval, Routed
+from costroute_rt.export.router.estimates import Estimates
 from costroute_rt.export.router.missing import completed
-from costroute_rt.export.router.shrinkage import centre
-from costroute_rt.judgement import LEAST_TRUST
-from costroute_rt.judgement import LEVELS as INTERVAL_LEVELS
+from costroute_rt.export.router.rounding import plain, rounded
 from costroute_rt.routing.array import FloatArray
 
 LEVELS = 5
 """Evenly spaced mean costs at which shares of candidates are reported; fewer if the router has fewer settings."""
-BINS = 10
 FEW_RESAMPLES = 500
 """For figures of a whole curve, which are slower than a mean."""
 LEAST_IN_CATEGORY = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimates:
-    """A router's estimates for the prompts of some cells."""
-
-    mean: FloatArray
-    """float64[prompts, candidates]"""
-    standard_error: FloatArray
-    trust: FloatArray
-    """float64[prompts], 0 (far from every labelled prompt) to 1."""
-    average: FloatArray
-    """float64[candidates]: its estimates without regard to the prompt."""
-    label_widths: FloatArray | None = None
-    """float64[INTERVAL_LEVELS, prompts, candidates]: half-widths of a label's intervals; None if the router has none."""
-
-    def select(self, index: Any) -> Estimates:
-        widths = None if self.label_widths is None else self.label_widths[:, index]
-        return Estimates(
-            mean=self.mean[index],
-            standard_error=self.standard_error[index],
-            trust=self.trust[index],
-            average=self.average,
-            label_widths=widths,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,18 +57,18 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`."""
-        plain = {name: getattr(self, name) for name in ("prompts", "incomplete", "has_cost", "candidates", "shares")}
+        own = {name: getattr(self, name) for name in ("prompts", "incomplete", "has_cost", "candidates", "shares")}
         return {
-            **plain,
+            **own,
             "figures": {router: {name: found.to_json() for name, found in each.items()} for router, each in self.figures.items()},
-            "curves": {name: {"cost_ms": _plain(each.cost), "quality": _plain(each.quality)} for name, each in self.curves.items()},
+            "curves": {name: {"cost_ms": plain(each.cost), "quality": plain(each.quality)} for name, each in self.curves.items()},
             "oracle": None if self.oracle is None else {name: _finite(value) for name, value in self.oracle.items()},
-            "reachable_share": _rounded(self.reachable_share),
+            "reachable_share": rounded(self.reachable_share),
             "calibration": self.calibration,
             "categories": self.categories,
             "ms": self.ms,
-            "router_ms": _rounded(self.router_ms),
-            "mean_trust": _rounded(self.mean_trust),
+            "router_ms": rounded(self.router_ms),
+            "mean_trust": rounded(self.mean_trust),
             **self.facts,
         }
 
@@ -160,54 +134,6 @@ def split_seeds(make: Callable[[Sequence[int]], Cells], seeds: Sequence[int]) ->
     return [half.select([place[key] for key in shared]) for half, place in zip(halves, places, strict=True)] if shared else []
 
 
-def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
-    """Predicted and actual quality in bins of equally many cells, the slope between them, bias and error."""
-    known = cells.count > 0
-    predicted, found = estimates.mean[known], cells.mean[known]
-    noise = cells.variance[known] if cells.has_noise else np.zeros(found.shape)
-    order = np.array_split(np.argsort(predicted, kind="stable"), min(BINS, len(predicted)))
-    spread_of_all = float(predicted.var(ddof=1)) if len(predicted) > 1 else 0.0
-    slope = float(np.cov(predicted, found)[0, 1] / spread_of_all) if spread_of_all > 0 else None
-    own = _own_slope(cells, estimates)
-    return {
-        "bins": [
-            {"predicted": _rounded(predicted[rows].mean()), "found": _rounded(found[rows].mean()), "cells": len(rows)} for rows in order
-        ],
-        "coverage": coverage(cells, estimates),
-        "slope": _rounded(slope),
-        "slope_by_prompt": _rounded(own),
-        "bias": _rounded(float((predicted - found).mean())),
-        "rms_error": _rounded(float(np.sqrt(((predicted - found) ** 2).mean()))),
-        "label_noise": _rounded(float(np.sqrt(noise.mean()))) if cells.has_noise else None,
-    }
-
-
-def coverage(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
-    """For each of INTERVAL_LEVELS the share of the labels inside their intervals, and their mean half-width.
-
-    For all prompts, and the share for those far from the labelled ones. Empty if the router has no intervals.
-    """
-    if estimates.label_widths is None:
-        return []
-    known, rows = cells.count > 0, []
-    far = known & (estimates.trust < LEAST_TRUST)[:, None]
-    for level, width in zip(INTERVAL_LEVELS, estimates.label_widths, strict=True):
-        inside = np.abs(np.where(known, cells.mean - estimates.mean, np.inf)) <= width
-        row = {"level": level, "covered": _rounded(inside[known].mean()), "half_width": _rounded(width[known].mean())}
-        rows.append({**row, "covered_far": _rounded(inside[far].mean()) if far.any() else None, "far": int(far.sum())})
-    return rows
-
-
-def _own_slope(cells: Cells, estimates: Estimates) -> float | None:
-    """Slope of the labels' differences between a prompt's candidates on the estimated ones; None if no estimate depends on the prompt."""
-    known = (cells.count > 0).astype(np.float64)
-    arrays = [np.where(known > 0, array, 0.0) for array in (estimates.mean, cells.mean)]
-    means = [array.sum(0) / np.maximum(known.sum(0), 1) for array in arrays]
-    effect, found = (centre(known * (array - mean), known) * known for array, mean in zip(arrays, means, strict=True))
-    size = float((effect**2).sum())
-    return float((effect * found).sum()) / size if size > 1e-12 else None
-
-
 def _routers(cells: Cells, estimates: Estimates) -> dict[str, Routed]:
     lams = None if cells.has_cost else [0.0]
     level = np.broadcast_to(estimates.average, estimates.mean.shape)
@@ -232,10 +158,10 @@ def _candidates(cells: Cells, estimates: Estimates, routed: Routed) -> list[dict
     return [
         {
             "name": name,
-            "cost_ms": _rounded(cells.cost_ms[index]) if cells.has_cost else None,
-            "quality": _rounded(cells.mean[:, index].mean()),
-            "predicted": _rounded(estimates.mean[:, index].mean()),
-            "best_for": _rounded(share[index]),
+            "cost_ms": rounded(cells.cost_ms[index]) if cells.has_cost else None,
+            "quality": rounded(cells.mean[:, index].mean()),
+            "predicted": rounded(estimates.mean[:, index].mean()),
+            "best_for": rounded(share[index]),
         }
         for index, name in enumerate(cells.candidates)
     ]
@@ -250,12 +176,12 @@ def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
         choice = routed.choice[setting]
         taken = {
             name: {
-                "share": _rounded((choice == index).mean()),
-                "words": _rounded(words[choice == index].mean()) if (choice == index).any() else None,
+                "share": rounded((choice == index).mean()),
+                "words": rounded(words[choice == index].mean()) if (choice == index).any() else None,
             }
             for index, name in enumerate(cells.candidates)
         }
-        rows.append({"cost_ms": _rounded(points.cost[setting]), "quality": _rounded(points.quality[setting]), "candidates": taken})
+        rows.append({"cost_ms": rounded(points.cost[setting]), "quality": rounded(points.quality[setting]), "candidates": taken})
     return rows
 
 
@@ -302,9 +228,9 @@ def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
                 {
                     "name": name,
                     "prompts": int(there.sum()),
-                    "trust": _rounded(estimates.trust[there].mean()),
+                    "trust": rounded(estimates.trust[there].mean()),
                     "gain": found.to_json(),
-                    "mean_ms": None if spent is None else _rounded(spent[there].mean()),
+                    "mean_ms": None if spent is None else rounded(spent[there].mean()),
                 }
             )
     return rows
@@ -322,18 +248,10 @@ def _compare_ms(cells: Cells, predicted: Mapping[str, float]) -> list[dict[str, 
         return []
     pairs = [(name, predicted[name], float(cost)) for name, cost in zip(cells.candidates, cells.cost_ms, strict=True) if name in predicted]
     return [
-        {"name": name, "predicted_ms": _rounded(ms), "labelled_ms": _rounded(cost), "ratio": _rounded(ms / cost) if cost > 0 else None}
+        {"name": name, "predicted_ms": rounded(ms), "labelled_ms": rounded(cost), "ratio": rounded(ms / cost) if cost > 0 else None}
         for name, ms, cost in pairs
     ]
 
 
-def _plain(values: FloatArray) -> list[float]:
-    return [float(f"{value:.6g}") for value in values]
-
-
-def _rounded(value: Any) -> float | None:
-    return None if value is None else float(f"{float(value):.6g}")
-
-
 def _finite(value: float) -> float | None:
-    return _rounded(value) if np.isfinite(value) else None
+    return rounded(value) if np.isfinite(value) else None

@@ -25,7 +25,8 @@ from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import LEAST_PROMPTS, comparable_prompts, complete_prompts
 from costroute_rt.export.router.csv_file import suggest
-from costroute_rt.export.router.evaluate import Estimates, Evaluation, evaluate, split_seeds
+from costroute_rt.export.router.estimates import Estimates
+from costroute_rt.export.router.evaluate import Evaluation, evaluate, split_seeds
 from costroute_rt.export.router.fit import fit_router
 from costroute_rt.export.router.grid import ESTIMATORS, FitOptions
 from costroute_rt.export.router.label_set import LabelSet

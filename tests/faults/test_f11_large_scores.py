@@ -13,7 +13,8 @@ import pytest
 
 from costroute_rt.error import LabelError
 from costroute_rt.export.router.csv_file import LARGEST_NUMBER
-from costroute_rt.export.router.evaluate import Estimates, evaluate
+from costroute_rt.export.router.estimates import Estimates
+from costroute_rt.export.router.evaluate import evaluate
 from costroute_rt.export.router.fit import fit_router
 from costroute_rt.export.router.label_file import open_label_file
 from costroute_rt.export.router.labels import LabelTable

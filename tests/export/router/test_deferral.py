@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from costroute_rt.export.router import curve, deferral
+from costroute_rt.export.router.band import interval_band
 from costroute_rt.export.router.cells import Cells, make_cells
+from costroute_rt.export.router.complexity import shares_by_complexity
 from costroute_rt.export.router.uniform import UniformReduction, find_reductions
 
 NAMES = ("a@1", "a@4", "b@2")
@@ -42,7 +44,7 @@ def test_the_interval_holds_the_curve_and_narrows_with_more_prompts() -> None:
     for count in (30, 300):
         cells = make(count)
         routed = curve.route(cells.mean, cells.cost_ms)
-        band = deferral.interval_band(routed, cells, resamples=200)
+        band = interval_band(routed, cells, resamples=200)
         found = routed.points(cells.cost_ms, cells.mean).at(band.cost)
         assert (band.low <= found + 1e-9).all()
         assert (found <= band.high + 1e-9).all()
@@ -54,7 +56,7 @@ def test_the_interval_holds_the_curve_and_narrows_with_more_prompts() -> None:
 def test_shares_of_each_kind_add_up_and_follow_the_router(categories: bool) -> None:
     cells = make(categories=categories)
     routed = curve.route(cells.mean, cells.cost_ms)
-    shares = deferral.shares_by_complexity(routed, cells)
+    shares = shares_by_complexity(routed, cells)
     assert list(shares) == (["x", "y", "z"] if categories else ["short", "medium", "long"])
     assert all(sum(each.values()) == pytest.approx(1) for each in shares.values())
     first, _, last = shares.values()
@@ -77,8 +79,8 @@ def test_plots_name_every_candidate_and_every_line() -> None:
     cells = make()
     routed = curve.route(cells.mean, cells.cost_ms)
     lines = [UniformReduction("a: fewer steps", ("a@1", "a@4"))]
-    svg = deferral.plot_deferral(routed, deferral.interval_band(routed, cells, resamples=20), cells, lines, {})
+    svg = deferral.plot_deferral(routed, interval_band(routed, cells, resamples=20), cells, lines, {})
     assert all(text in svg for text in (*NAMES, "a: fewer steps", "random mixing", "95 % interval of the router"))
-    shares = deferral.shares_by_complexity(routed, cells)
+    shares = shares_by_complexity(routed, cells)
     svg = deferral.plot_complexity(shares, dict(zip(NAMES, COST.tolist(), strict=True)))
     assert all(text in svg for text in (*NAMES, "short", "medium", "long"))

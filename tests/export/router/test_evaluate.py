@@ -10,7 +10,9 @@ import pytest
 
 from costroute_rt.error import ConfigError
 from costroute_rt.export.router import evaluate as ev
+from costroute_rt.export.router.calibration import calibrate
 from costroute_rt.export.router.cells import Cells, make_cells
+from costroute_rt.export.router.estimates import Estimates
 
 NAMES, COST = ("cheap", "dear"), np.array([10.0, 40.0])
 
@@ -33,13 +35,13 @@ def make(count: int = 200, *, seeds: tuple[int, ...] = (0, 1, 2, 3), noise: floa
     )
 
 
-def estimates(cells: Cells, *, know: bool = True) -> ev.Estimates:
+def estimates(cells: Cells, *, know: bool = True) -> Estimates:
     """A router that knows the kind of prompt, or one that knows averages."""
     average = np.array([0.56, 0.85])
     hard = np.array([name == "hard" for name in cells.categories or ()])
     perfect = np.where(hard[:, None], [0.3, 0.9], [0.82, 0.8])
     mean = perfect if know else np.broadcast_to(average, perfect.shape)
-    return ev.Estimates(mean=mean, standard_error=np.full(mean.shape, 0.05), trust=np.ones(len(cells)), average=average)
+    return Estimates(mean=mean, standard_error=np.full(mean.shape, 0.05), trust=np.ones(len(cells)), average=average)
 
 
 def judge(cells: Cells, **options: object) -> ev.Evaluation:
@@ -74,13 +76,13 @@ def test_calibration_shows_a_bias_and_a_slope() -> None:
     cells = make()
     right, shifted = estimates(cells), estimates(cells)
     shifted = replace(shifted, mean=0.5 * right.mean + 1.0)
-    good, bad = ev.calibrate(cells, right), ev.calibrate(cells, shifted)
+    good, bad = calibrate(cells, right), calibrate(cells, shifted)
     assert good["slope"] == pytest.approx(1, abs=0.05)
     assert good["slope_by_prompt"] == pytest.approx(1, abs=0.05)
     assert abs(good["bias"]) < 0.01
     assert bad["slope"] == pytest.approx(2, abs=0.1)
     assert bad["bias"] > 0.5
-    level = ev.calibrate(cells, estimates(cells, know=False))
+    level = calibrate(cells, estimates(cells, know=False))
     assert level["slope_by_prompt"] is None
     assert good["rms_error"] == pytest.approx(good["label_noise"], rel=0.3)
 

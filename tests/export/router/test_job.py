@@ -12,7 +12,7 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.error import LabelError, OutputError
 from costroute_rt.export.router import job
-from costroute_rt.export.router.evaluate import Estimates
+from costroute_rt.export.router.estimates import Estimates
 from costroute_rt.export.router.job import Source, evaluate_bundle, fit_bundle, make_examples, time_router
 from costroute_rt.export.router.tagging import split_tags
 from costroute_rt.routing.router_bundle import open_router

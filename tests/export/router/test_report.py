@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from costroute_rt.error import BackendError
+from costroute_rt.export.router import drawing
 from costroute_rt.export.router import evaluate as ev
-from costroute_rt.export.router import plot
 from costroute_rt.export.router.curve import Interval
 from costroute_rt.export.router.report import Example, show_interval, write_page
 from tests.export.router.test_evaluate import estimates, judge, make
@@ -103,10 +103,10 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_names_lose_a_shared_first_word_and_colours_differ() -> None:
     pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
     names = [f"postcard-{kind}@{steps}" for kind in ("turbo", "small", "base") for steps in (1, 2, 4, 8)]
-    assert plot.short_names(names)[:2] == ["turbo@1", "turbo@2"]
-    assert plot.short_names(["a-b", "c-d"]) == ["a-b", "c-d"]
-    assert plot.short_names(["postcard-base@8"]) == ["postcard-base@8"]
-    assert len(set(plot.shades(names))) == len(names)
+    assert drawing.short_names(names)[:2] == ["turbo@1", "turbo@2"]
+    assert drawing.short_names(["a-b", "c-d"]) == ["a-b", "c-d"]
+    assert drawing.short_names(["postcard-base@8"]) == ["postcard-base@8"]
+    assert len(set(drawing.shades(names))) == len(names)
 
 
 def test_cheap_and_expensive_routes_are_shown_side_by_side() -> None:
