@@ -43,6 +43,7 @@ from costroute_rt.export.router.labelling import Request, label_prompts, pool_fi
 from costroute_rt.export.router.prompts import PromptRow, read_prompts
 from costroute_rt.export.router.report import write_page
 from costroute_rt.export.router.scorers import open_scorers
+from costroute_rt.export.router.share_plot import plot_complexity
 from costroute_rt.export.router.uniform import UniformReduction, find_reductions
 
 COUNT, QUICK_COUNT = 500, 60
@@ -181,7 +182,7 @@ def draw(args: argparse.Namespace, pool: Pool, source: Source, name: str) -> Dra
     band = interval_band(routed, cells, resamples=resamples)
     plots = {
         "deferral": deferral.plot_deferral(routed, band, cells, reductions, others),
-        "complexity": deferral.plot_complexity(shares, cost_ms),
+        "complexity": plot_complexity(shares, cost_ms),
     }
     files = []
     for kind, svg in plots.items():
@@ -190,7 +191,6 @@ def draw(args: argparse.Namespace, pool: Pool, source: Source, name: str) -> Dra
     about = "The router beside every single candidate, random mixing and uniform reductions, which treat all prompts alike."
     sections = [
         ("Deferral curve", about, plots["deferral"]),
-        ("Candidates by complexity of the prompt", "At the cost of the mean-cost candidate.", plots["complexity"]),
     ]
     reason = f"Routes on {router.routes_on}: {router.reason}"
     page = write_page(evaluation, title=f"Routing by {name}", reason=reason, sections=sections)

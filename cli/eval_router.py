@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -107,7 +108,12 @@ def _lines(found: Evaluation) -> list[str]:
     lines.append(f"predicted quality: bias {about['bias']:+.4f}, root mean square error {about['rms_error']:.3f}")
     for row in about["coverage"]:
         if row["level"] in (0.8, 0.95):
-            lines.append(f"{row['level']:.0%} intervals cover {row['covered']:.0%} of the labels, at ± {row['half_width']:.3f}")
+            lines.append(
+                f"{row['level']:.0%} intervals cover {row['covered']:.0%} of the labels, at ± {row['half_width']:.3f}{_apart(row)}"
+            )
+    if found.has_cost:
+        ranges = ", ".join(f"{low:.0f} to {high:.0f} ms" for low, high in found.sure_ms)
+        lines.append(f"surely above averages at a mean of {ranges}" if ranges else "nowhere surely above averages at the same mean time")
     if found.oracle is not None:
         lines.append(f"oracle by other seeds' labels: gain {found.oracle['gain']:+.4f}")
     if found.reachable_share is not None:
@@ -116,6 +122,12 @@ def _lines(found: Evaluation) -> list[str]:
         lines.append(f"judging a prompt takes {found.router_ms:.3f} ms; mean trust {found.mean_trust:.2f}")
     router = found.facts["router"]
     return [*lines, one_line(f"routes on {router['routes_on']}: {router['reason']}")]
+
+
+def _apart(row: Mapping[str, Any]) -> str:
+    """Coverage near and far from the labels that the router was fitted to, where there are both."""
+    both = row["covered_near"] is not None and row["covered_far"] is not None
+    return f" ({row['covered_near']:.0%} near the fitted labels, {row['covered_far']:.0%} far from them)" if both else ""
 
 
 def _interval(found: object, *, signed: bool) -> str:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from costroute_rt.export.router.cells import Cells
+from costroute_rt.export.router.curve import Interval, bootstrap
 from costroute_rt.export.router.estimates import Estimates
 from costroute_rt.export.router.rounding import rounded
 from costroute_rt.export.router.shrinkage import centre
 from costroute_rt.judgement import LEAST_TRUST, LEVELS
+from costroute_rt.routing.array import IntArray
 
 BINS = 10
+RESAMPLES = 500
+BoolArray = npt.NDArray[np.bool_]
 
 
-def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
+def calibrate(cells: Cells, estimates: Estimates, *, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Predicted and actual quality in bins of equally many cells, the slope between them, bias and error."""
     known = cells.count > 0
     predicted, found = estimates.mean[known], cells.mean[known]
@@ -28,7 +33,7 @@ def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
         "bins": [
             {"predicted": rounded(predicted[rows].mean()), "found": rounded(found[rows].mean()), "cells": len(rows)} for rows in order
         ],
-        "coverage": coverage(cells, estimates),
+        "coverage": coverage(cells, estimates, resamples=resamples),
         "slope": rounded(slope),
         "slope_by_prompt": rounded(own),
         "bias": rounded(float((predicted - found).mean())),
@@ -37,20 +42,33 @@ def calibrate(cells: Cells, estimates: Estimates) -> dict[str, Any]:
     }
 
 
-def coverage(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
-    """For each of LEVELS the share of the labels inside their intervals, and their mean half-width.
+def coverage(cells: Cells, estimates: Estimates, *, resamples: int = RESAMPLES) -> list[dict[str, Any]]:
+    """For each of LEVELS the share of the labels inside their intervals, with its own 95 % interval, and their mean half-width.
 
-    For all prompts, and the share for those far from the labelled ones. Empty if the router has no intervals.
+    For all prompts, for those near the labelled ones (trust of LEAST_TRUST or more), and for those far from them; with the number of labels
+    of each kind. Shares are null where there is no label. Empty if the router has no intervals.
     """
     if estimates.label_widths is None:
         return []
-    known, rows = cells.count > 0, []
-    far = known & (estimates.trust < LEAST_TRUST)[:, None]
+    known, distant = cells.count > 0, (estimates.trust < LEAST_TRUST)[:, None]
+    parts = {"": known, "_near": known & ~distant, "_far": known & distant}
+    miss = np.abs(np.where(known, cells.mean - estimates.mean, np.inf))
+    rows = []
     for level, width in zip(LEVELS, estimates.label_widths, strict=True):
-        inside = np.abs(np.where(known, cells.mean - estimates.mean, np.inf)) <= width
-        row = {"level": level, "covered": rounded(inside[known].mean()), "half_width": rounded(width[known].mean())}
-        rows.append({**row, "covered_far": rounded(inside[far].mean()) if far.any() else None, "far": int(far.sum())})
+        row: dict[str, Any] = {"level": level, "half_width": rounded(width[known].mean())}
+        for part, mask in parts.items():
+            found = _share(miss <= width, mask, cells.groups, resamples) if mask.any() else None
+            row[f"covered{part}"] = None if found is None else rounded(found.value)
+            row[f"covered{part}_interval"] = None if found is None else [rounded(found.low), rounded(found.high)]
+        rows.append({**row, "near": int(parts["_near"].sum()), "far": int(parts["_far"].sum())})
     return rows
+
+
+def _share(inside: BoolArray, among: BoolArray, groups: IntArray, resamples: int) -> Interval:
+    """The share of some cells, with its interval over the prompts that have any."""
+    rows = among.any(1)
+    hits, cells = (inside & among)[rows].sum(1), among[rows].sum(1)
+    return bootstrap(lambda weight: {"": float(weight @ hits / (weight @ cells))}, groups[rows], resamples=resamples)[""]
 
 
 def _own_slope(cells: Cells, estimates: Estimates) -> float | None:

@@ -246,8 +246,13 @@ def oracle(halves: Sequence[tuple[FloatArray, FloatArray]], cost: FloatArray) ->
     halves: two pairs of (estimate from one half of the seeds, mean of the *other* half), float64[prompts, candidates] each.
     Returns the curve, whose points are means of both ways at the same multiplier, and its gain over the best single candidate.
     """
-    grid = multipliers(np.concatenate([estimate for estimate, _ in halves]), cost)
-    curves = [route(estimate, cost, grid).points(cost, truth) for estimate, truth in halves]
+    curves = [routed.points(cost, truth) for routed, (_, truth) in zip(route_halves(halves, cost), halves, strict=True)]
     curve = Curve(cost=np.mean([each.cost for each in curves], axis=0), quality=np.mean([each.quality for each in curves], axis=0))
     gains = [each.quality[0] - truth.mean(0).max() for each, (_, truth) in zip(curves, halves, strict=True)]
     return curve, float(np.mean(gains))
+
+
+def route_halves(halves: Sequence[tuple[FloatArray, FloatArray]], cost: FloatArray) -> list[Routed]:
+    """The choices of `oracle`, both ways."""
+    grid = multipliers(np.concatenate([estimate for estimate, _ in halves]), cost)
+    return [route(estimate, cost, grid) for estimate, _ in halves]

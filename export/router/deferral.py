@@ -1,15 +1,14 @@
-"""The figures of the CATImage paper (arXiv 2506.14753): deferral curve with intervals, uniform reductions, shares by complexity."""
+"""The figures of the CATImage paper (arXiv 2506.14753): deferral curve with intervals and uniform reductions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from costroute_rt.export.router import curve, drawing
 from costroute_rt.export.router.band import Band
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.curve import Curve, Routed
+from costroute_rt.export.router.point_labels import label_points
 from costroute_rt.export.router.uniform import UniformReduction
 
 _REDUCTION_COLOURS = ("#0f766e", "#c2410c", "#6d28d9", "#be185d", "#475569", "#a16207")
@@ -43,24 +42,7 @@ def plot_deferral(routed: Routed, band: Band, cells: Cells, reductions: Sequence
         axes.set_xlabel("mean milliseconds of an image")
         axes.set_ylabel("mean quality")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=8.5, borderaxespad=0.2)
-        drawing.label_points(axes, drawing.short_names(cells.candidates), list(at.values()), list(quality.values()))
-    return out[0]
-
-
-def plot_complexity(shares: Mapping[str, Mapping[str, float]], cost_ms: Mapping[str, float]) -> str:
-    """SVG: for each kind of prompts, the share that each candidate gets, the cheapest at the bottom."""
-    names = sorted(cost_ms, key=lambda name: cost_ms[name])
-    with drawing.axes_on("complexity", 7.8, 3.4) as (axes, out):
-        at, bottom = np.arange(len(shares)), np.zeros(len(shares))
-        for name, short, colour in zip(names, drawing.short_names(names), drawing.shades(names), strict=True):
-            height = np.array([each[name] for each in shares.values()])
-            axes.bar(at, height, 0.7, bottom=bottom, color=colour, label=short, edgecolor="white", linewidth=0.8)
-            bottom += height
-        axes.set_xticks(at, list(shares))
-        axes.set_yticks([0, 0.5, 1], ["none", "half", "all"])
-        axes.set_ylabel("share of prompts")
-        axes.grid(axis="x", visible=False)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, reverse=True)
+        label_points(axes, drawing.short_names(cells.candidates), list(at.values()), list(quality.values()))
     return out[0]
 
 

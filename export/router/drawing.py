@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +19,22 @@ from costroute_rt.plain_text import printable
 
 INK, QUIET, GRID = "#1d2433", "#6b7486", "#e4e8ef"
 ACCENT, GOLD = "#2563eb", "#d97706"
-PALE_BLUE = "#9dc0f0"
+TEAL, VIOLET, ORANGE = "#0f766e", "#7c3aed", "#c2410c"
+PALE_BLUE, PAPER, OTHERS = "#9dc0f0", "#ffffff", "#b6bdca"
+THEMED = {
+    "ink": INK,
+    "quiet": QUIET,
+    "line": GRID,
+    "accent": ACCENT,
+    "gold": GOLD,
+    "teal": TEAL,
+    "violet": VIOLET,
+    "orange": ORANGE,
+    "pale": PALE_BLUE,
+    "paper": PAPER,
+    "others": OTHERS,
+}
+"""Colours that a page replaces by its own, by the name of the page's variable."""
 FAMILIES = (("#a7d8cf", "#0f766e"), ("#fbd9a5", "#c2410c"), ("#bcd3fb", "#1d4ed8"), ("#dccbfb", "#6d28d9"), ("#f9c6d3", "#be185d"))
 """Lightest and darkest colour for the candidates of one denoiser."""
 _LONGEST_NAME = 60
@@ -54,6 +71,13 @@ def axes_on(name: str, width: float, height: float) -> Iterator[tuple[Any, list[
 
     width, height: in inches.
     """
+    with figure_on(name, width, height) as (figure, out):
+        yield figure.add_subplot(), out
+
+
+@contextmanager
+def figure_on(name: str, width: float, height: float) -> Iterator[tuple[Any, list[str]]]:
+    """Like `axes_on`, for a figure without axes."""
     try:
         import matplotlib.style
         from matplotlib.figure import Figure
@@ -65,11 +89,18 @@ def axes_on(name: str, width: float, height: float) -> Iterator[tuple[Any, list[
     with matplotlib.style.context(["default", style]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure.add_subplot(), out
+        yield figure, out
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     out.append(svg[svg.index("<svg") :])
+
+
+def themed(svg: str) -> str:
+    """The SVG for a page whose variables give the colours of THEMED, so that it is readable on any background."""
+    found = {value: name for name, value in THEMED.items()}
+    wanted = re.compile(f'(?<=[:] )({"|".join(found)})(?=[;"])')
+    return re.sub(r'style="[^"<>]*"', lambda style: wanted.sub(lambda colour: f"var(--{found[colour[0]]})", style[0]), svg)
 
 
 def in_order(found: Curve, end: float) -> tuple[Any, Any]:
@@ -95,24 +126,15 @@ def shades(names: Sequence[str]) -> list[str]:
         members.setdefault(name.partition("@")[0], []).append(name)
     colours = {}
     for number, family in enumerate(members.values()):
-        scale = LinearSegmentedColormap.from_list("", FAMILIES[number % len(FAMILIES)])
-        for name, place in zip(family, np.linspace(0, 1, len(family)) if len(family) > 1 else [0.7], strict=True):
+        scale = LinearSegmentedColormap.from_list("", _family_ends(number, len(members)))
+        for name, place in zip(family, np.linspace(0, 1, len(family)) if len(family) > 1 else [0.55], strict=True):
             colours[name] = to_hex(scale(place))
     return [colours[name] for name in names]
 
 
-def label_points(axes: Any, texts: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
-    """Writes each text beside its point, where it covers as few points, texts and axes as possible."""
-    axes.figure.draw_without_rendering()  # lays out
-    scale = axes.figure.dpi / 72
-    points = axes.transData.transform(np.column_stack([x, y])) / scale
-    floor = axes.get_window_extent().y0 / scale
-    taken = [(px - 3, py - 3, px + 3, py + 3) for px, py in points]
-    for text, place, (px, py) in zip(texts, zip(x, y, strict=True), points, strict=True):
-        width, height = 4.9 * len(text), 9.0
-        places = [(right, up) for up in (-11, 5, -20, 14, -3) for right in (6, -6 - width)]
-        boxes = [(px + right, py + up, px + right + width, py + up + height) for right, up in places]
-        clashes = [sum(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in taken) + (a[1] < floor) for a in boxes]
-        best = clashes.index(min(clashes))
-        taken.append(boxes[best])
-        axes.annotate(text, place, places[best], textcoords="offset points", fontsize=8, color=QUIET)
+def _family_ends(number: int, families: int) -> Sequence[Any]:
+    """The lightest and darkest colour of a family; with many families, hues around the circle, every other one lighter."""
+    if families <= len(FAMILIES):
+        return FAMILIES[number]
+    hue, lighter = number / families, 0.12 * (number % 2)
+    return [colorsys.hls_to_rgb(hue, lightness + lighter, 0.55) for lightness in (0.66, 0.34)]

@@ -11,13 +11,17 @@ import numpy as np
 from costroute_rt.cost.allocation import allocate
 from costroute_rt.error import ConfigError
 from costroute_rt.export.router import curve
+from costroute_rt.export.router.band import Band, by_weight, cost_grid, hull_by_weight, interval_bands, mean_by_weight, sure_ranges
 from costroute_rt.export.router.calibration import calibrate
 from costroute_rt.export.router.cells import Cells
+from costroute_rt.export.router.complexity import describe_complexity
 from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.curve import Curve, Interval, Routed
 from costroute_rt.export.router.estimates import Estimates
 from costroute_rt.export.router.missing import completed
+from costroute_rt.export.router.oracle import Oracle, find_oracle
 from costroute_rt.export.router.rounding import plain, rounded
+from costroute_rt.export.router.trend import against_trend, decided_shares, sweep
 from costroute_rt.routing.array import FloatArray
 
 LEVELS = 5
@@ -41,6 +45,16 @@ class Evaluation:
     curves: dict[str, Curve]
     """router, hull, length, average and, with two seeds or more, oracle; empty if costs are unknown."""
     shares: list[dict[str, Any]]
+    bands: dict[str, Band]
+    """The curves with 95 % intervals over prompts, at evenly spaced mean costs; empty if costs are unknown."""
+    above_averages: dict[str, Band]
+    """Their heights above that of `average`, on the same prompts."""
+    decided: list[dict[str, Any]]
+    """At each multiplier, the share of the prompts whose candidate is another one than by averages."""
+    complexity: dict[str, Any]
+    """Shares of the candidates by kind of prompt, where routing costs as much as the mean-cost candidate."""
+    against_trend: list[dict[str, Any]]
+    """For each candidate, choices that averages would not have made, with examples."""
     oracle: dict[str, float] | None
     """Figures of an oracle that chooses by half of the seeds and is scored on the others; None with one seed."""
     reachable_share: float | None
@@ -55,13 +69,24 @@ class Evaluation:
     facts: Mapping[str, Any]
     """Added by the caller: the router's record, files, device."""
 
+    @property
+    def sure_ms(self) -> list[list[float]]:
+        """Ranges of mean cost over which the router is surely above averages."""
+        return sure_ranges(self.above_averages["router"]) if self.above_averages else []
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`."""
-        own = {name: getattr(self, name) for name in ("prompts", "incomplete", "has_cost", "candidates", "shares")}
+        own = {
+            name: getattr(self, name)
+            for name in ("prompts", "incomplete", "has_cost", "candidates", "shares", "complexity", "against_trend")
+        }
         return {
             **own,
             "figures": {router: {name: found.to_json() for name, found in each.items()} for router, each in self.figures.items()},
             "curves": {name: {"cost_ms": plain(each.cost), "quality": plain(each.quality)} for name, each in self.curves.items()},
+            "bands": {name: each.to_json() for name, each in self.bands.items()},
+            "above_averages": {name: each.to_json() for name, each in self.above_averages.items()},
+            "prompt_decides": {"surely_above_averages_ms": self.sure_ms, "settings": self.decided},
             "oracle": None if self.oracle is None else {name: _finite(value) for name, value in self.oracle.items()},
             "reachable_share": rounded(self.reachable_share),
             "calibration": self.calibration,
@@ -94,25 +119,31 @@ def evaluate(
         raise ConfigError("labels", f"none of {', '.join(empty)}", "labels of every candidate")
     kept, judged = completed(cells), estimates
     cost, truth = kept.cost_ms, kept.mean
-    routed = _routers(kept, judged)
+    routed, swept = _routers(kept, judged), sweep(judged, kept)
     figures = {name: _figures(each, kept, resamples) for name, each in routed.items()}
     curves = {name: each.points(cost, truth) for name, each in routed.items()} if kept.has_cost else {}
     if kept.has_cost:
         curves["hull"] = curve.hull(cost, truth.mean(0))
-    oracle = _oracle(halves)
+    oracle = find_oracle(halves)
     if oracle is not None and kept.has_cost:
-        curves["oracle"] = oracle[0]
+        curves["oracle"] = oracle.curve
+    bands, above = _bands(kept, routed, oracle, resamples) if kept.has_cost else ({}, {})
     return Evaluation(
         prompts=len(kept),
         incomplete=int((~complete_prompts(cells)).sum()),
         has_cost=kept.has_cost,
-        candidates=_candidates(kept, judged, routed["router"]),
+        candidates=_candidates(kept, judged, routed["router"], resamples),
         figures=figures,
         curves=curves,
         shares=_shares(kept, routed["router"]) if kept.has_cost else [],
-        oracle=None if oracle is None else oracle[1],
+        bands=bands,
+        above_averages=above,
+        decided=decided_shares(swept, judged.average, kept),
+        complexity=describe_complexity(routed["router"], kept),
+        against_trend=against_trend(swept, judged, cells),
+        oracle=None if oracle is None else oracle.figures,
         reachable_share=_reachable(kept, figures["router"], oracle),
-        calibration=calibrate(cells, judged),
+        calibration=calibrate(cells, judged, resamples=resamples),
         categories=_categories(kept, judged),
         ms=_compare_ms(kept, predicted_ms or {}),
         router_ms=router_ms,
@@ -153,13 +184,19 @@ def _figures(routed: Routed, cells: Cells, resamples: int) -> dict[str, Interval
     return {**curve.bootstrap(measure, cells.groups, resamples=resamples), "gain": gain}
 
 
-def _candidates(cells: Cells, estimates: Estimates, routed: Routed) -> list[dict[str, Any]]:
+def _candidates(cells: Cells, estimates: Estimates, routed: Routed, resamples: int) -> list[dict[str, Any]]:
     share = routed.shares(len(cells.candidates))[0]
+    ends = curve.bootstrap(
+        lambda weight: dict(zip(cells.candidates, (weight @ cells.mean / weight.sum()).tolist(), strict=True)),
+        cells.groups,
+        resamples=resamples,
+    )
     return [
         {
             "name": name,
             "cost_ms": rounded(cells.cost_ms[index]) if cells.has_cost else None,
             "quality": rounded(cells.mean[:, index].mean()),
+            "quality_interval": [rounded(ends[name].low), rounded(ends[name].high)],
             "predicted": rounded(estimates.mean[:, index].mean()),
             "best_for": rounded(share[index]),
         }
@@ -185,27 +222,25 @@ def _shares(cells: Cells, routed: Routed) -> list[dict[str, Any]]:
     return rows
 
 
-def _oracle(halves: Sequence[Cells]) -> tuple[Curve, dict[str, float]] | None:
-    """The oracle's curve and figures; only the gain if costs are unknown.
-
-    Labels are shrunk towards their candidate's average according to their noise, estimated from the difference between the halves.
-    """
-    if not halves:
-        return None
-    first, second = halves
-    cost = (first.cost_ms + second.cost_ms) / 2
-    noise = ((first.mean - second.mean) ** 2 / (1 / first.count + 1 / second.count)).mean(0)
-    found, gain = curve.oracle([(curve.shrink(a.mean, noise / a.count), b.mean) for a, b in ((first, second), (second, first))], cost)
-    if not (first.has_cost and second.has_cost):
-        return found, {"gain": gain}
-    return found, {**curve.curve_figures(found, cost, (first.mean.mean(0) + second.mean.mean(0)) / 2), "gain": gain}
+def _bands(cells: Cells, routed: Mapping[str, Routed], oracle: Oracle | None, resamples: int) -> tuple[dict[str, Band], dict[str, Band]]:
+    """Of every curve, and of their heights above that of averages; the oracle's is over the prompts that it has."""
+    grid, weighted = cost_grid(cells.cost_ms), {name: by_weight(each, cells) for name, each in routed.items()}
+    weighted["hull"] = hull_by_weight(cells)
+    bands, above = interval_bands(weighted, grid, cells.groups, base=weighted["average"], resamples=resamples)
+    if oracle is not None:
+        level = Routed(choice=np.repeat(routed["average"].choice[:, :1], len(oracle.groups), axis=1))
+        own = {"oracle": mean_by_weight(oracle.routed, oracle.truths, cells.cost_ms)}
+        base = mean_by_weight((level, level), oracle.truths, cells.cost_ms)
+        found = interval_bands(own, grid, oracle.groups, base=base, resamples=resamples)
+        bands, above = bands | found[0], above | found[1]
+    return bands, above
 
 
-def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: tuple[Curve, dict[str, float]] | None) -> float | None:
+def _reachable(cells: Cells, figures: Mapping[str, Interval], oracle: Oracle | None) -> float | None:
     name = "area" if cells.has_cost else "gain"
-    if oracle is None or not oracle[1].get(name, 0.0) > 1e-9:
+    if oracle is None or not oracle.figures.get(name, 0.0) > 1e-9:
         return None
-    return figures[name].value / oracle[1][name]
+    return figures[name].value / oracle.figures[name]
 
 
 def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:

@@ -7,73 +7,116 @@ from typing import Any
 
 import numpy as np
 
-from costroute_rt.export.router.curve import Curve
 from costroute_rt.export.router.drawing import (
     ACCENT,
     GOLD,
     INK,
+    ORANGE,
     PALE_BLUE,
     QUIET,
+    TEAL,
+    VIOLET,
     axes_on,
+    figure_on,
     in_order,
-    label_points,
     plain_name,
-    shades,
     short_names,
 )
 from costroute_rt.export.router.evaluate import Evaluation
+from costroute_rt.export.router.point_labels import label_points
 
 MOST_CATEGORIES = 100
-_CURVES = {
+LEAST_FAR = 20
+"""With fewer labels, no coverage is drawn for them."""
+_CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "oracle": ("upper bound (oracle on other seeds)", {"color": GOLD, "linestyle": (0, (1, 1.5)), "linewidth": 1.6}),
-    "length": ("longer prompts get more time", {"color": QUIET, "linestyle": (0, (4, 2)), "linewidth": 1.3}),
+    "length": ("longer prompts get more time", {"color": TEAL, "linestyle": (0, (4, 2)), "linewidth": 1.3}),
     "hull": ("random mixing", {"color": QUIET, "linestyle": "solid", "linewidth": 1.3}),
+    "average": ("averages only", {"color": VIOLET, "linestyle": (0, (5, 1.5, 1, 1.5)), "linewidth": 1.4}),
     "router": ("router", {"color": ACCENT, "linestyle": "solid", "linewidth": 2.6}),
 }
 
 
 def plot_curves(found: Evaluation) -> str:
-    """Mean quality by mean cost: the router and the choices that need none."""
+    """Mean quality by mean cost with 95 % intervals: the router and the choices that need none."""
     names = short_names([row["name"] for row in found.candidates])
-    with axes_on("curves", 7.8, 4.7) as (axes, out):
+    with axes_on("curves", 7.8, 5.2) as (axes, out):
         costs, quality = ([row[key] for row in found.candidates] for key in ("cost_ms", "quality"))
-        for name, (label, style) in _CURVES.items():
-            if name in found.curves:
-                axes.plot(*in_order(found.curves[name], max(costs)), label=label, solid_capstyle="round", **style)
-        base, router = found.curves["hull"], found.curves["router"]
-        grid = np.linspace(min(costs), max(costs), 200)
-        axes.fill_between(grid, base.at(grid), router.at(grid), color=ACCENT, alpha=0.10, linewidth=0)
-        low, high = _frame([found.curves[name] for name in ("hull", "router", "oracle") if name in found.curves])
-        below = [value < low for value in quality]
+        lines = {name: in_order(found.curves[name], max(costs)) for name in _CURVES if name in found.curves}
+        for name, line in lines.items():
+            label, style = _CURVES[name]
+            band, alpha = found.bands[name], 0.20 if name == "router" else 0.07
+            axes.fill_between(band.cost, band.low, band.high, color=style["color"], alpha=alpha, linewidth=0)
+            axes.plot(*line, label=label, solid_capstyle="round", **style)
+        low, high = _frame(found, quality)
         axes.set_xlim(min(costs) - 0.05 * np.ptp(costs), max(costs) + 0.11 * np.ptp(costs))
         axes.set_ylim(low, high)
         heights = [max(value, low + 0.03 * (high - low)) for value in quality]
-        for cost, height, is_below in zip(costs, heights, below, strict=True):
-            axes.scatter(cost, height, color=QUIET if is_below else INK, s=22, marker="v" if is_below else "o", zorder=5)
-        texts = [f"{name} {value:.3f}" if is_below else name for name, value, is_below in zip(names, quality, below, strict=True)]
+        for row, height in zip(found.candidates, heights, strict=True):
+            _single(axes, row, height, is_below=row["quality"] < low)
+        texts = [f"{name} {value:.3f}" if value < low else name for name, value in zip(names, quality, strict=True)]
         axes.set_xlabel("mean milliseconds of an image")
         axes.set_ylabel("mean quality")
-        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=9, borderaxespad=0.2)
-        label_points(axes, texts, costs, heights)
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=9, borderaxespad=0.2)
+        label_points(axes, texts, costs, heights, lines.values())
     return out[0]
 
 
-def plot_shares(found: Evaluation) -> str:
-    """Shares of the candidates, from the least to the greatest mean cost."""
-    order = sorted(range(len(found.candidates)), key=lambda index: found.candidates[index]["cost_ms"])
-    names = [found.candidates[index]["name"] for index in order]
-    with axes_on("shares", 7.8, 3.4) as (axes, out):
-        at, bottom = np.arange(len(found.shares)), np.zeros(len(found.shares))
-        for name, short, colour in zip(names, short_names(names), shades(names), strict=True):
-            height = np.array([level["candidates"][name]["share"] for level in found.shares])
-            axes.bar(at, height, 0.74, bottom=bottom, color=colour, label=short, edgecolor="white", linewidth=0.8)
-            bottom += height
-        axes.set_xticks(at, [f"{level['cost_ms']:.0f} ms\n{level['quality']:.3f}" for level in found.shares])
-        axes.set_yticks([0, 0.5, 1], ["none", "half", "all"])
-        axes.set_ylabel("share of prompts")
-        axes.set_xlabel("mean milliseconds of an image, and mean quality")
-        axes.grid(axis="x", visible=False)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, reverse=True)
+def _single(axes: Any, row: Mapping[str, Any], height: float, *, is_below: bool) -> None:
+    """A single candidate with its interval; at the lower edge, without, if it is below the plot."""
+    if not is_below:
+        axes.vlines(row["cost_ms"], *row["quality_interval"], color=INK, alpha=0.45, linewidth=1.0, zorder=4)
+    axes.scatter(row["cost_ms"], height, color=QUIET if is_below else INK, s=22, marker="v" if is_below else "o", zorder=5)
+
+
+def _frame(found: Evaluation, quality: Sequence[float]) -> tuple[float, float]:
+    """Ends of the quality axis: the curves, the interval of the router, and single candidates that are not far below them."""
+    curves = [found.curves[name].quality for name in ("hull", "router", "oracle") if name in found.curves]
+    curves += [found.bands["router"].low, found.bands["router"].high]
+    low, high = (float(end(np.concatenate(curves))) for end in (np.min, np.max))
+    reach = max(high - low, 1e-3)
+    low = min([low, *(value for value in quality if value > low - 0.5 * reach)])
+    return low - 0.15 * reach, high + 0.12 * reach
+
+
+def plot_decides(found: Evaluation) -> str:
+    """Where the prompt decides: heights above averages at equal mean cost, and how many prompts get another candidate than by averages."""
+    with figure_on("decides", 7.8, 5.4) as (figure, out):
+        upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1.5))
+        for start, end in found.sure_ms:
+            upper.axvspan(start, end, color=ACCENT, alpha=0.06, linewidth=0)
+        upper.axhline(0, color=_CURVES["average"][1]["color"], linewidth=1.3, label="averages only")
+        for name, (label, style) in _CURVES.items():
+            if name in found.above_averages and name != "average":
+                band = found.above_averages[name]
+                if name == "router":
+                    upper.fill_between(band.cost, band.low, band.high, color=ACCENT, alpha=0.20, linewidth=0)
+                upper.plot(band.cost, band.value, label=label, **style)
+        upper.set_ylabel("quality above averages")
+        upper.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=9, borderaxespad=0.2)
+        settings = sorted(found.decided, key=lambda row: row["cost_ms"])
+        lower.plot([row["cost_ms"] for row in settings], [100 * row["share"] for row in settings], color=ACCENT, marker=".", linewidth=1.6)
+        lower.set_ylim(-4, 104)
+        lower.set_ylabel("% decided\nby the prompt")
+        lower.set_xlabel("mean milliseconds of an image")
+    return out[0]
+
+
+def plot_coverage(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Share of the labels inside their intervals by the share that is promised, near and far from the fitted labels where there are any."""
+    parts = [("", "all prompts", ACCENT, "o", 0.0)]
+    if min(rows[0]["near"], rows[0]["far"]) >= LEAST_FAR:
+        parts += [("_near", "near the fitted labels", TEAL, "^", -0.8), ("_far", "far from them", ORANGE, "s", 0.8)]
+    with axes_on("coverage", 3.8, 3.9) as (axes, out):
+        axes.plot([40, 100], [40, 100], color=QUIET, linewidth=1.2)
+        for part, label, colour, marker, aside in parts:
+            level, share = (np.array([100 * row[key] for row in rows]) for key in ("level", f"covered{part}"))
+            ends = 100 * np.array([row[f"covered{part}_interval"] for row in rows]).T
+            axes.vlines(level + aside, *ends, color=colour, linewidth=1.6, alpha=0.6)
+            axes.plot(level + aside, share, color=colour, marker=marker, markersize=5, linewidth=1.2, label=label)
+        axes.set_xlabel("promised, %")
+        axes.set_ylabel("labels inside, %")
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), fontsize=9, borderaxespad=0.2)
     return out[0]
 
 
@@ -107,10 +150,3 @@ def plot_categories(rows: Sequence[Mapping[str, Any]]) -> str:
 def _category(row: Mapping[str, Any]) -> str:
     spent = "" if row["mean_ms"] is None else f", {row['mean_ms']:.0f} ms"
     return f"{plain_name(row['name'])} ({row['prompts']} prompts{spent})"
-
-
-def _frame(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Ends of the quality axis: these curves, with some space around them."""
-    low, high = (float(end(np.concatenate([each.quality for each in curves]))) for end in (np.min, np.max))
-    reach = max(high - low, 1e-3)
-    return low - 0.15 * reach, high + 0.10 * reach

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape as escape_html
+from typing import Any
 
-from costroute_rt.export.router import plot
+from costroute_rt.export.router import plot, share_plot, trend_section
 from costroute_rt.export.router.curve import Interval
+from costroute_rt.export.router.drawing import themed
 from costroute_rt.export.router.evaluate import Evaluation
-from costroute_rt.plain_text import printable
+from costroute_rt.export.router.page import escape, page, section, table
+from costroute_rt.judgement import LEAST_TRUST
 
 _ROUTERS = {"router": "this router", "length": "longer prompts get more time", "average": "averages only"}
 _FIGURES = {
@@ -20,31 +22,6 @@ _FIGURES = {
     "gain_at_mean_cost": ("gain at mean cost", "over the candidate of mean cost, at its cost"),
     "over_hull_at_mean_cost": ("gain over random mixing", "over random mixing at that cost"),
 }
-_CSS = """
-:root{color-scheme:light;--ink:#1d2433;--quiet:#6b7486;--line:#e4e8ef;--accent:#2563eb}
-*{box-sizing:border-box}
-body{margin:0;background:#f5f7fa;color:var(--ink);font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:880px;margin:0 auto;padding:40px 20px 64px}
-h1{font-size:28px;margin:0 0 4px;letter-spacing:-.02em}h2{font-size:17px;margin:0 0 4px}
-p{margin:0 0 12px}.quiet{color:var(--quiet)}
-section{background:#fff;border:1px solid var(--line);border-radius:12px;padding:22px 24px;margin-top:18px;overflow-x:auto}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-top:22px}
-.tile{background:#fff;border:1px solid var(--line);border-radius:12px;padding:16px 18px}
-.tile b{display:block;font-size:26px;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
-.tile small{color:var(--quiet);display:block;line-height:1.35}
-svg{max-width:100%;height:auto;display:block}svg text{font-family:inherit!important}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{text-align:right;padding:6px 0 6px 14px;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}th{color:var(--quiet);font-weight:500;white-space:normal;vertical-align:bottom}
-td small{display:block;color:var(--quiet)}
-.note{margin-top:12px}
-.pair{display:flex;gap:24px;flex-wrap:wrap;align-items:center}.pair>*{flex:1 1 280px}
-.pair.top{align-items:flex-start}
-h3{font-size:14px;font-weight:600;margin:6px 0 12px}
-.images{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:16px}
-figure{margin:0}figure img{width:100%;border-radius:8px;display:block;image-rendering:auto}
-figcaption{font-size:13px;line-height:1.4;margin-top:6px}
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +34,6 @@ class Example:
     png: bytes
 
 
-def escape(text: str) -> str:
-    """Text of anybody for HTML: it makes no element, and no character that is invisible or turns the direction of writing."""
-    return escape_html(printable(text, keep_lines=True))
-
-
 def write_page(
     found: Evaluation, *, title: str, reason: str, examples: Sequence[Example] = (), sections: Sequence[tuple[str, str, str]] = ()
 ) -> str:
@@ -71,24 +43,27 @@ def write_page(
     first: title, sentence and SVG.
     """
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="quiet">{escape(reason)}</p>', _tiles(found)]
-    parts += [_section(*each) for each in sections]
+    parts += [section(name, about, themed(svg)) for name, about, svg in sections]
     if found.curves:
-        about = "Each point of a line is the average over prompts at one trade-off. The blue area is the gain from reading the prompt."
-        parts.append(_section("Quality and time", about, plot.plot_curves(found)))
+        about = "Each point of a line is the average over prompts at one trade-off. Shaded and vertical: 95 % intervals over prompts."
+        parts.append(section("Quality and time", about, themed(plot.plot_curves(found))))
+        parts.append(section("Where the prompt decides", _decides(found), themed(plot.plot_decides(found))))
         about = "Share of the prompts that each candidate gets, from the least to the greatest mean cost."
-        parts.append(_section("Shares of candidates", about, plot.plot_shares(found), _shares_table(found)))
+        parts.append(section("Shares of candidates", about, themed(share_plot.plot_shares(found)), _shares_table(found)))
     else:
-        parts.append(_section("Quality and time", "The labels have no costs, so routes are compared by quality only."))
-    parts.append(_section("Figures", "With 95 % intervals over prompts.", _figures_table(found)))
-    parts.append(_section("Single candidates", "", _candidates_table(found)))
-    parts.append(_section("Calibration", "Predictions on the line are exact.", _calibration(found)))
+        parts.append(section("Quality and time", "The labels have no costs, so routes are compared by quality only."))
+    parts.append(_complexity(found))
+    parts.append(section("Choices against the trend", trend_section.ABOUT, trend_section.write(found.against_trend)))
+    parts.append(section("Figures", "With 95 % intervals over prompts.", _figures_table(found)))
+    parts.append(section("Single candidates", "", _candidates_table(found)))
+    parts.append(section("Calibration", "Predictions on the line are exact.", _calibration(found)))
+    parts.append(_reliability(found))
     if found.categories:
         about = "Gain by kind of prompt, and mean time per kind if all prompts share the time of the mean-cost candidate."
-        parts.append(_section("Kinds of prompt", about, plot.plot_categories(found.categories)))
+        parts.append(section("Kinds of prompt", about, themed(plot.plot_categories(found.categories))))
     if examples:
-        parts.append(_section("Examples", "Prompts and their images at the middle of the range of mean costs.", _images(examples)))
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_CSS}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
+        parts.append(section("Examples", "Prompts and their images at the middle of the range of mean costs.", _images(examples)))
+    return page(title, parts)
 
 
 def show_interval(found: Interval | None, *, signed: bool = True) -> str:
@@ -143,23 +118,6 @@ def _ends(found: Interval) -> str:
     return f"{_number(found.low)} to {_number(found.high)}"
 
 
-def _section(title: str, about: str, *content: str) -> str:
-    intro = f'<p class="quiet">{escape(about)}</p>' if about else ""
-    return f"<section><h2>{escape(title)}</h2>{intro}{''.join(content)}</section>"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(text: str) -> str:
-    """A second line is set in small type."""
-    first, _, second = text.partition("\n")
-    return escape(first) + (f"<small>{escape(second)}</small>" if second else "")
-
-
 def _figures_table(found: Evaluation) -> str:
     routers = [name for name in _ROUTERS if name in found.figures]
     names = [name for name in _FIGURES if any(name in found.figures[router] for router in routers)]
@@ -170,7 +128,7 @@ def _figures_table(found: Evaluation) -> str:
         for row, name in zip(rows, names, strict=True):
             row.append(show_value(found.oracle.get(name), signed=name != "qnc"))
     notes = "; ".join(f"{_FIGURES[name][0]}: {_FIGURES[name][1]}" for name in names)
-    return _table(header, rows) + f'<p class="quiet note">{escape(notes)}.</p>'
+    return table(header, rows) + f'<p class="quiet note">{escape(notes)}.</p>'
 
 
 def _candidates_table(found: Evaluation) -> str:
@@ -180,20 +138,20 @@ def _candidates_table(found: Evaluation) -> str:
             row["name"],
             _plain(row["cost_ms"], 0),
             _plain(times.get(row["name"]), 0),
-            _plain(row["quality"]),
+            f"{_plain(row['quality'])}\n{_plain(row['quality_interval'][0])} to {_plain(row['quality_interval'][1])}",
             _plain(row["predicted"]),
             f"{100 * row['best_for']:.0f} %",
         ]
         for row in sorted(found.candidates, key=lambda row: row["cost_ms"] or 0.0)
     ]
-    return _table(["", "ms", "ms predicted here", "quality", "quality predicted", "share without a cost limit"], rows)
+    return table(["", "ms", "ms predicted here", "quality", "quality predicted", "share without a cost limit"], rows)
 
 
 def _shares_table(found: Evaluation) -> str:
     order = sorted(found.candidates, key=lambda row: row["cost_ms"])
     rows = [[row["name"], *(_words(level["candidates"][row["name"]]["words"]) for level in found.shares)] for row in order]
     header = ["", *(f"{level['cost_ms']:.0f} ms" for level in found.shares)]
-    return '<p class="quiet note">Mean number of words in the prompts of each candidate:</p>' + _table(header, rows)
+    return '<p class="quiet note">Mean number of words in the prompts of each candidate:</p>' + table(header, rows)
 
 
 def _words(count: float | None) -> str:
@@ -209,7 +167,61 @@ def _calibration(found: Evaluation) -> str:
         ["root mean square error", _plain(about["rms_error"])],
         ["part due to noise of labels", _plain(about["label_noise"])],
     ]
-    return f'<div class="pair"><div>{plot.plot_calibration(found)}</div><div>{_table(["", ""], rows)}</div></div>'
+    return f'<div class="pair"><div>{themed(plot.plot_calibration(found))}</div><div>{table(["", ""], rows)}</div></div>'
+
+
+def _decides(found: Evaluation) -> str:
+    ranges = " and ".join(f"{low:.0f} to {high:.0f} ms" if high > low else f"about {low:.0f} ms" for low, high in found.sure_ms)
+    sure = f"surely above averages from {ranges} (shaded)" if ranges else "nowhere surely above averages"
+    most = max(found.decided, key=lambda row: float(row["share"]))
+    share = f"at most {100 * most['share']:.0f} % of the prompts, at {most['cost_ms']:.0f} ms"
+    about = "Above: quality less that of averages mixed by chance at the same mean time, on the same prompts."
+    return f"The router is {sure}. {about} Below: prompts that get another candidate than averages choose at the same trade-off: {share}."
+
+
+def _complexity(found: Evaluation) -> str:
+    kinds, cost_ms = found.complexity["kinds"], {row["name"]: row["cost_ms"] for row in found.candidates}
+    by = "category of the table" if found.complexity["by"] == "category" else "number of words, in thirds"
+    spent = "" if found.complexity["cost_ms"] is None else f", where routing takes {found.complexity['cost_ms']:.0f} ms on average"
+    rows = [
+        [row["name"], str(row["prompts"]), f"{row['words']:.1f}", _plain(row["cost_ms"], 0), *_most_chosen(row["candidates"])]
+        for row in kinds[: share_plot.MOST_KINDS]
+    ]
+    svg = share_plot.plot_complexity({row["name"]: row["candidates"] for row in kinds}, cost_ms)
+    header = ["", "prompts", "mean words", "mean ms", "most often", "share"]
+    return section(
+        "Candidates by complexity",
+        f"Share of the prompts of each kind ({by}) that each candidate gets{spent}.",
+        themed(svg),
+        table(header, rows),
+    )
+
+
+def _most_chosen(shares: Mapping[str, float]) -> tuple[str, str]:
+    name = max(shares, key=lambda each: shares[each])
+    return name, f"{100 * shares[name]:.0f} %"
+
+
+def _reliability(found: Evaluation) -> str:
+    """Whether intervals hold what they promise."""
+    levels = found.calibration["coverage"]
+    if not levels:
+        return section("Intervals", "This router has none that were measured; fit it again to get them.")
+    rows = [
+        [f"{100 * row['level']:.0f} %", *(_covered(row, part) for part in ("", "_near", "_far")), f"± {row['half_width']:.3f}"]
+        for row in levels
+    ]
+    header = ["promised", "labels inside", f"near, {levels[0]['near']:,} labels", f"far, {levels[0]['far']:,} labels", "mean half-width"]
+    about = "Share of the labels inside the intervals of the router. Points on the line are right; below it, intervals are too narrow."
+    about += f" Near: prompts with a trust of {LEAST_TRUST:g} or more."
+    return section(
+        "Intervals", about, f'<div class="pair"><div>{themed(plot.plot_coverage(levels))}</div><div>{table(header, rows)}</div></div>'
+    )
+
+
+def _covered(row: Mapping[str, Any], part: str) -> str:
+    share, ends = row[f"covered{part}"], row[f"covered{part}_interval"]
+    return "–" if share is None else f"{100 * share:.1f} %\n{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
 
 
 def _images(examples: Sequence[Example]) -> str:

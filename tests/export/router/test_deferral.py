@@ -11,6 +11,7 @@ from costroute_rt.export.router import curve, deferral
 from costroute_rt.export.router.band import interval_band
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.complexity import shares_by_complexity
+from costroute_rt.export.router.share_plot import plot_complexity
 from costroute_rt.export.router.uniform import UniformReduction, find_reductions
 
 NAMES = ("a@1", "a@4", "b@2")
@@ -82,5 +83,5 @@ def test_plots_name_every_candidate_and_every_line() -> None:
     svg = deferral.plot_deferral(routed, interval_band(routed, cells, resamples=20), cells, lines, {})
     assert all(text in svg for text in (*NAMES, "a: fewer steps", "random mixing", "95 % interval of the router"))
     shares = shares_by_complexity(routed, cells)
-    svg = deferral.plot_complexity(shares, dict(zip(NAMES, COST.tolist(), strict=True)))
+    svg = plot_complexity(shares, dict(zip(NAMES, COST.tolist(), strict=True)))
     assert all(text in svg for text in (*NAMES, "short", "medium", "long"))

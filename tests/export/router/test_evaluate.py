@@ -106,6 +106,8 @@ def test_labels_without_costs_are_evaluated_by_quality_only() -> None:
     assert set(found.figures["router"]) == {"gain"}
     assert found.curves == {}
     assert found.shares == []
+    assert found.bands == found.above_averages == {}
+    assert [row["prompts"] for row in found.against_trend] == [100, 0]
     assert found.reachable_share is None
 
 
@@ -114,7 +116,10 @@ def test_everything_is_plain_json() -> None:
     value = json.loads(text)
     assert value["router"]["reason"] == "it gains"
     assert value["router_ms"] == 0.25
-    assert set(value["curves"]) == {"router", "hull", "average", "length", "oracle"}
+    assert set(value["curves"]) == set(value["bands"]) == set(value["above_averages"]) == {"router", "hull", "average", "length", "oracle"}
+    assert [row["name"] for row in value["against_trend"]] == list(NAMES)
+    assert value["prompt_decides"]["surely_above_averages_ms"]
+    assert all(row["quality_interval"][0] <= row["quality"] <= row["quality_interval"][1] for row in value["candidates"])
 
 
 def test_prompts_with_a_missing_label_count_too() -> None:

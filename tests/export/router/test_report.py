@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from costroute_rt.error import BackendError
-from costroute_rt.export.router import drawing
+from costroute_rt.export.router import drawing, plot, share_plot
 from costroute_rt.export.router import evaluate as ev
 from costroute_rt.export.router.curve import Interval
+from costroute_rt.export.router.point_labels import label_points
 from costroute_rt.export.router.report import Example, show_interval, write_page
+from costroute_rt.judgement import LEVELS
 from tests.export.router.test_evaluate import estimates, judge, make
 
 PNG = b"\x89PNG\r\n\x1a\nnot much of an image"
@@ -62,7 +66,7 @@ def test_the_page_is_self_contained(page: str) -> None:
 
 def test_all_plots_exist_and_their_ids_differ(page: str) -> None:
     checker = check(page)
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
     clips = [name for name in checker.ids if re.fullmatch(r"p[0-9a-f]{10}", name)]
     assert clips
     assert len(set(clips)) == len(clips)
@@ -107,6 +111,72 @@ def test_names_lose_a_shared_first_word_and_colours_differ() -> None:
     assert drawing.short_names(["a-b", "c-d"]) == ["a-b", "c-d"]
     assert drawing.short_names(["postcard-base@8"]) == ["postcard-base@8"]
     assert len(set(drawing.shades(names))) == len(names)
+
+
+def test_plots_follow_the_colours_of_a_dark_page(page: str) -> None:
+    assert "prefers-color-scheme:dark" in page
+    styles = re.findall(r'style="[^"]*"', page)
+    assert any("var(--ink)" in style for style in styles)
+    assert not any(colour in style for style in styles for colour in drawing.THEMED.values())
+
+
+def test_only_styles_are_themed() -> None:
+    assert drawing.themed(f'<text style="fill: {drawing.INK}; x: 1">fill: {drawing.INK}</text>') == (
+        f'<text style="fill: var(--ink); x: 1">fill: {drawing.INK}</text>'
+    )
+
+
+def test_the_page_says_where_the_prompt_decides_and_shows_choices_against_the_trend(page: str) -> None:
+    assert "surely above averages from" in page
+    assert "Choices against the trend" in page
+    for row in judge(make(), router_ms=0.2, predicted_ms={"dear": 44.0}).against_trend:
+        assert f'<h3 class="name">{row["name"]}</h3>' in page
+        assert all(each["prompt"].strip() in page for each in row["examples"])
+
+
+def test_intervals_near_and_far_are_on_the_page() -> None:
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
+    cells = make(60)
+    widths = np.full((len(LEVELS), *cells.mean.shape), 0.05)
+    judged = replace(estimates(cells), trust=np.where(np.arange(60) < 40, 1.0, 0.1), label_widths=widths)
+    found = ev.evaluate(cells, judged, resamples=20)
+    page = write_page(found, title="t", reason="r")
+    check(page)
+    assert "near, 80 labels" in page
+    assert "far, 40 labels" in page
+    assert "near the fitted labels" in page
+    svg = plot.plot_coverage([{**row, "far": 3} for row in found.calibration["coverage"]])
+    assert "far from them" not in svg
+
+
+@pytest.mark.parametrize("count", [1, 7, 24])
+def test_names_of_many_candidates_do_not_cover_each_other(count: int) -> None:
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    rng = np.random.default_rng(0)
+    with drawing.axes_on("names", 7.8, 5.2) as (axes, _):
+        x, y = rng.random(count) ** 2, rng.random(count)
+        axes.scatter(x, y)
+        label_points(axes, [f"candidate@{number}" for number in range(count)], x.tolist(), y.tolist())
+        renderer = FigureCanvasAgg(axes.figure).get_renderer()
+        boxes = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
+    assert len(boxes) == count
+    covered = sum(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+    assert covered == 0
+
+
+def test_many_candidates_share_a_legend_that_fits() -> None:
+    heights = np.random.default_rng(0).dirichlet(np.ones(24), 5).T
+    named = share_plot.main_candidates(heights)
+    assert len(named) == share_plot.MOST_NAMED
+    assert heights[named].max(1).min() >= np.delete(heights, named, axis=0).max()
+    assert share_plot.main_candidates(heights[:7]) == list(range(7))
+
+
+def test_many_models_have_colours_of_their_own() -> None:
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
+    assert len(set(drawing.shades([f"model {number}" for number in range(24)]))) == 24
 
 
 def test_cheap_and_expensive_routes_are_shown_side_by_side() -> None:
