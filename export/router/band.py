@@ -14,7 +14,9 @@ from costroute_rt.export.router.rounding import plain
 from costroute_rt.routing.array import FloatArray, IntArray
 
 GRID = 41
-"""Mean costs at which intervals are computed."""
+"""Evenly spaced mean costs at which intervals are computed."""
+MOST_BETWEEN, _PER_GAP = 80, 4
+"""Further ones, between the costs of neighbouring candidates."""
 Weighted = Callable[[FloatArray], Curve]
 """A curve by the weight of each prompt, float64[prompts]."""
 
@@ -42,8 +44,14 @@ def interval_band(routed: Routed, cells: Cells, *, resamples: int = curve.RESAMP
 
 
 def cost_grid(cost: FloatArray) -> FloatArray:
-    """float64[GRID]: mean costs from the cheapest candidate's to the most expensive one's."""
-    return np.linspace(cost.min(), cost.max(), GRID)
+    """float64[GRID + MOST_BETWEEN or fewer], rising: mean costs from the cheapest candidate's to the most expensive one's.
+
+    Denser where candidates are close to each other in cost. cost: float64[candidates].
+    """
+    known = np.unique(cost)
+    count = min(_PER_GAP * (len(known) - 1), MOST_BETWEEN)
+    between = np.interp(np.linspace(0, len(known) - 1, count + 1), np.arange(len(known)), known)
+    return np.unique(np.concatenate([np.linspace(known[0], known[-1], GRID), between]))
 
 
 def by_weight(routed: Routed, cells: Cells) -> Weighted:
@@ -96,7 +104,7 @@ def interval_bands(
 
 
 def sure_ranges(band: Band) -> list[list[float]]:
-    """Ranges of mean cost over which the whole interval is above 0."""
+    """Ranges of mean cost, of two neighbouring ones or more, over which the whole interval is above 0 at each."""
     found: list[list[float]] = []
     was_sure = False
     for cost, low in zip(plain(band.cost), band.low.tolist(), strict=True):
@@ -105,4 +113,4 @@ def sure_ranges(band: Band) -> list[list[float]]:
         elif low > 0:
             found.append([cost, cost])
         was_sure = low > 0
-    return found
+    return [[start, end] for start, end in found if end > start]

@@ -37,7 +37,8 @@ figcaption{font-size:13px;line-height:1.4;margin-top:6px}
 h3.name{margin-top:22px}
 .against{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:12px}
 .against>div{border:1px solid var(--line);border-radius:8px;padding:10px 12px;font-size:13px;line-height:1.4;overflow-wrap:anywhere}
-.against table{margin-top:8px;font-size:12px}.against th,.against td{padding:3px 0 3px 8px}.against td:first-child{white-space:normal}
+.against table{margin-top:8px;font-size:12px}.against th{overflow-wrap:normal}
+.against th,.against td{padding:3px 0 3px 8px}.against td:first-child{white-space:normal}
 """
 
 

@@ -58,7 +58,8 @@ def plot_curves(found: Evaluation) -> str:
         axes.set_xlabel("mean milliseconds of an image")
         axes.set_ylabel("mean quality")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=9, borderaxespad=0.2)
-        label_points(axes, texts, costs, heights, lines.values())
+        whiskers = [([row["cost_ms"]] * 2, row["quality_interval"]) for row in found.candidates if row["quality"] >= low]
+        label_points(axes, texts, costs, heights, [*lines.values(), *whiskers])
     return out[0]
 
 

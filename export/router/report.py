@@ -149,7 +149,8 @@ def _candidates_table(found: Evaluation) -> str:
 
 def _shares_table(found: Evaluation) -> str:
     order = sorted(found.candidates, key=lambda row: row["cost_ms"])
-    rows = [[row["name"], *(_words(level["candidates"][row["name"]]["words"]) for level in found.shares)] for row in order]
+    used = [row["name"] for row in order if any(level["candidates"][row["name"]]["share"] for level in found.shares)]
+    rows = [[name, *(_words(level["candidates"][name]["words"]) for level in found.shares)] for name in used]
     header = ["", *(f"{level['cost_ms']:.0f} ms" for level in found.shares)]
     return '<p class="quiet note">Mean number of words in the prompts of each candidate:</p>' + table(header, rows)
 
@@ -171,11 +172,11 @@ def _calibration(found: Evaluation) -> str:
 
 
 def _decides(found: Evaluation) -> str:
-    ranges = " and ".join(f"{low:.0f} to {high:.0f} ms" if high > low else f"about {low:.0f} ms" for low, high in found.sure_ms)
+    ranges = ", ".join(f"{low:.0f} to {high:.0f} ms" for low, high in found.sure_ms)
     sure = f"surely above averages from {ranges} (shaded)" if ranges else "nowhere surely above averages"
     most = max(found.decided, key=lambda row: float(row["share"]))
     share = f"at most {100 * most['share']:.0f} % of the prompts, at {most['cost_ms']:.0f} ms"
-    about = "Above: quality less that of averages mixed by chance at the same mean time, on the same prompts."
+    about = "Above: quality less that of averages mixed by chance at the same mean time, on the same prompts; 95 % intervals at each."
     return f"The router is {sure}. {about} Below: prompts that get another candidate than averages choose at the same trade-off: {share}."
 
 

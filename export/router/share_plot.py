@@ -14,7 +14,6 @@ from costroute_rt.routing.array import FloatArray
 
 MOST_NAMED, MOST_KINDS = 12, 40
 """More candidates are drawn together; more kinds of prompts are left out of the plot."""
-_LEAST_SHARE = 0.005
 
 
 def plot_shares(found: Evaluation) -> str:
@@ -52,8 +51,9 @@ def _stack(axes: Any, shares: Sequence[Mapping[str, float]], cost_ms: Mapping[st
     named = main_candidates(height)
     colours, shorts = shades(names), short_names(names)
     layers = [(shorts[index], colours[index], height[index]) for index in named]
-    if len(named) < len(names):
-        rest = np.delete(height, named, axis=0)
+    rest = np.delete(height, named, axis=0)
+    rest = rest[rest.any(1)]
+    if len(rest):
         layers.append((f"{len(rest)} others", OTHERS, rest.sum(0)))
     draw = partial(_bar, axes, upright=upright)
     at, reached = np.arange(len(shares)), np.zeros(len(shares))
@@ -71,12 +71,9 @@ def _bar(axes: Any, at: FloatArray, length: FloatArray, size: float, start: Floa
 
 
 def main_candidates(height: FloatArray) -> list[int]:
-    """Numbers of the candidates that are drawn by themselves: all, if they are not too many, else those with the greatest shares.
+    """Numbers of the candidates that are drawn by themselves: those with prompts; if they are too many, those with the greatest shares.
 
     height: float64[candidates, bars].
     """
-    if len(height) <= MOST_NAMED:
-        return list(range(len(height)))
     most = height.max(1)
-    order = [index for index in np.argsort(-most, kind="stable")[:MOST_NAMED].tolist() if most[index] >= _LEAST_SHARE]
-    return sorted(order)
+    return sorted(index for index in np.argsort(-most, kind="stable")[:MOST_NAMED].tolist() if most[index] > 0)

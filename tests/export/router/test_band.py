@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from costroute_rt.export.router.band import Band, sure_ranges
+from costroute_rt.export.router.band import GRID, MOST_BETWEEN, Band, cost_grid, sure_ranges
 from tests.export.router.test_evaluate import estimates, judge, make
 
 
@@ -44,7 +44,16 @@ def test_a_router_on_averages_is_nowhere_surely_better() -> None:
     assert found.sure_ms == []
 
 
-def test_ranges_are_runs_of_costs_whose_interval_is_above_zero() -> None:
+def test_costs_are_denser_where_candidates_are_close_to_each_other() -> None:
+    grid = cost_grid(np.array([1000.0, 100.0, 101.0]))
+    assert (grid[0], grid[-1]) == (100, 1000)
+    assert ((grid > 100) & (grid < 101)).sum() == 3
+    assert (np.diff(grid) > 0).all()
+    assert len(cost_grid(np.arange(1000.0))) <= GRID + MOST_BETWEEN
+    assert cost_grid(np.array([5.0, 5.0])).tolist() == [5.0]
+
+
+def test_ranges_are_runs_of_neighbouring_costs_whose_interval_is_above_zero() -> None:
     low = np.array([-1.0, 0.1, 0.2, 0.0, 0.3, -0.1])
     band = Band(cost=np.arange(6.0), value=low + 1, low=low, high=low + 2)
-    assert sure_ranges(band) == [[1.0, 2.0], [4.0, 4.0]]
+    assert sure_ranges(band) == [[1.0, 2.0]]

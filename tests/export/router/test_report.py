@@ -172,6 +172,7 @@ def test_many_candidates_share_a_legend_that_fits() -> None:
     assert len(named) == share_plot.MOST_NAMED
     assert heights[named].max(1).min() >= np.delete(heights, named, axis=0).max()
     assert share_plot.main_candidates(heights[:7]) == list(range(7))
+    assert share_plot.main_candidates(np.array([[0.0, 0.0], [1.0, 0.4], [0.0, 0.6]])) == [1, 2]
 
 
 def test_many_models_have_colours_of_their_own() -> None:
