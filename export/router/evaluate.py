@@ -168,7 +168,7 @@ def split_seeds(make: Callable[[Sequence[int]], Cells], seeds: Sequence[int]) ->
 def _routers(cells: Cells, estimates: Estimates) -> dict[str, Routed]:
     lams = None if cells.has_cost else [0.0]
     level = np.broadcast_to(estimates.average, estimates.mean.shape)
-    routed = {"router": curve.route(estimates.mean, cells.cost_ms, lams), "average": curve.route(level, cells.cost_ms, lams)}
+    routed = {"router": estimates.route(cells.cost_ms, lams), "average": curve.route(level, cells.cost_ms, lams)}
     if cells.has_cost:
         routed["length"] = curve.route_by_length(cells.prompts, cells.cost_ms, cells.mean.mean(0))
     return routed
@@ -252,7 +252,7 @@ def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
         return []
     spent = _spend_mean(cells, estimates) if cells.has_cost else None
     best = curve.best_single(cells.cost_ms, cells.mean.mean(0))
-    choice = curve.route(estimates.mean, cells.cost_ms, [0.0]).choice[0]
+    choice = estimates.route(cells.cost_ms, [0.0]).choice[0]
     gain = cells.mean[np.arange(len(cells)), choice] - cells.mean[:, best]
     names, rows = np.array(cells.categories), []
     for name in sorted(set(cells.categories)):

@@ -21,7 +21,6 @@ from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.engines.bundle.replacing import check_target
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError, LabelError, OutputError, PromptError, Reason
-from costroute_rt.export.router import curve
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.cross_validation import LEAST_PROMPTS, comparable_prompts, complete_prompts
 from costroute_rt.export.router.csv_file import suggest
@@ -252,7 +251,9 @@ def _evaluate(pool: Pool, source: Source, router: Router, table: LabelSet, cells
     words = read_words(pool.bundles.get(pool.states_bundle or "") or _first_bundle(pool), cells.prompts)
     mean, error, trust = router.estimate(words, states)
     widths = None if router.reliability is None else router.reliability.label_widths(trust)
-    estimates = Estimates(mean=mean, standard_error=error, trust=trust, average=router.average.mean, label_widths=widths)
+    estimates = Estimates(
+        mean=mean, standard_error=error, trust=trust, average=router.average.mean, label_widths=widths, evidence=router.evidence
+    )
     say(f"evaluating on {len(cells)} prompts")
     found = evaluate(
         cells,
@@ -310,7 +311,7 @@ def make_examples(pool: Pool, source: Source, cells: Cells, estimates: Estimates
     from PIL import Image
 
     kept = completed(cells)
-    routed = curve.route(estimates.mean, kept.cost_ms)
+    routed = estimates.route(kept.cost_ms)
     spent = routed.points(kept.cost_ms, kept.mean).cost
     choice = routed.choice[int(np.argmin(np.abs(spent - (spent.min() + spent.max()) / 2)))]
     order = np.argsort(kept.cost_ms[choice], kind="stable")

@@ -144,6 +144,7 @@ def plot_categories(rows: Sequence[Mapping[str, Any]]) -> str:
         axes.errorbar(values, np.arange(len(ordered)), xerr=reach, fmt="o", color=ACCENT, ecolor=PALE_BLUE, elinewidth=2.5, markersize=5)
         axes.set_yticks(np.arange(len(ordered)), [_category(row) for row in ordered])
         axes.set_ylim(-0.6, len(ordered) - 0.4)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel("gain over the best single candidate")
     return out[0]
 

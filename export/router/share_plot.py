@@ -56,7 +56,7 @@ def _stack(axes: Any, shares: Sequence[Mapping[str, float]], cost_ms: Mapping[st
     if len(rest):
         layers.append((f"{len(rest)} others", OTHERS, rest.sum(0)))
     draw = partial(_bar, axes, upright=upright)
-    at, reached = np.arange(len(shares)), np.zeros(len(shares))
+    at, reached = np.arange(len(shares), dtype=np.float64), np.zeros(len(shares))
     for label, colour, each in layers:
         draw(at, each, 0.74, reached, color=colour, label=label, edgecolor=PAPER, linewidth=0.8)
         reached = reached + each

@@ -22,10 +22,10 @@ SHOWN = 3
 def sweep(estimates: Estimates, cells: Cells) -> Routed:
     """The router's choices at its own switching points, at those of averages, and between; at multiplier 0 alone without costs."""
     if not cells.has_cost:
-        return curve.route(estimates.mean, cells.cost_ms, [0.0])
+        return estimates.route(cells.cost_ms, [0.0])
     own, usual = (curve.multipliers(mean, cells.cost_ms) for mean in (estimates.mean, estimates.average[None]))
     lams = np.unique(np.concatenate([own, usual]))
-    return curve.route(estimates.mean, cells.cost_ms, np.unique(np.concatenate([lams, (lams[1:] + lams[:-1]) / 2])))
+    return estimates.route(cells.cost_ms, np.unique(np.concatenate([lams, (lams[1:] + lams[:-1]) / 2])))
 
 
 def average_choice(routed: Routed, average: FloatArray, cost: FloatArray) -> IntArray:
@@ -76,9 +76,11 @@ def _multipliers(routed: Routed) -> FloatArray:
 
 def _advantage(routed: Routed, estimates: Estimates, cost: FloatArray) -> FloatArray:
     """float64[settings, prompts]: of the router's candidate over that of averages, as estimated."""
-    usual, lams = average_choice(routed, estimates.average, cost), _multipliers(routed)[:, None]
-    own = estimates.mean[np.arange(len(estimates.mean)), routed.choice] - lams * cost[routed.choice]
-    return np.asarray(own - (estimates.mean[:, usual].T - lams * cost[usual][:, None]))
+    rows, found = np.arange(len(estimates.mean)), []
+    for choice, usual, lam in zip(routed.choice, average_choice(routed, estimates.average, cost), _multipliers(routed), strict=True):
+        net = estimates.at(float(lam), cost) - lam * cost
+        found.append(net[rows, choice] - net[:, usual])
+    return np.stack(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
