@@ -38,7 +38,7 @@ def plot_deferral(routed: Routed, band: Band, cells: Cells, reductions: Sequence
         axes.scatter(list(at.values()), list(quality.values()), color=drawing.INK, s=22, zorder=5)
         low, high = _frame(band, list(quality.values()))
         axes.set_ylim(low, high)
-        axes.set_xlim(min(at.values()) - 0.05 * (most - min(at.values())), most + 0.12 * (most - min(at.values())))
+        axes.set_xlim(*drawing.cost_limits(list(at.values())))
         axes.set_xlabel("mean milliseconds of an image")
         axes.set_ylabel("mean quality")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=8.5, borderaxespad=0.2)

@@ -103,6 +103,13 @@ def themed(svg: str) -> str:
     return re.sub(r'style="[^"<>]*"', lambda style: wanted.sub(lambda colour: f"var(--{found[colour[0]]})", style[0]), svg)
 
 
+def cost_limits(costs: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis of costs: those of the candidates, with space for names at the right."""
+    low, high = min(costs), max(costs)
+    reach = high - low or abs(high) or 1.0
+    return low - 0.05 * reach, high + 0.11 * reach
+
+
 def in_order(found: Curve, end: float) -> tuple[Any, Any]:
     """Its points by rising cost, continued to the cost `end`."""
     order = np.lexsort((found.quality, found.cost))

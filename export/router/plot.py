@@ -17,6 +17,7 @@ from costroute_rt.export.router.drawing import (
     TEAL,
     VIOLET,
     axes_on,
+    cost_limits,
     figure_on,
     in_order,
     plain_name,
@@ -49,12 +50,12 @@ def plot_curves(found: Evaluation) -> str:
             axes.fill_between(band.cost, band.low, band.high, color=style["color"], alpha=alpha, linewidth=0)
             axes.plot(*line, label=label, solid_capstyle="round", **style)
         low, high = _frame(found, quality)
-        axes.set_xlim(min(costs) - 0.05 * np.ptp(costs), max(costs) + 0.11 * np.ptp(costs))
+        axes.set_xlim(*cost_limits(costs))
         axes.set_ylim(low, high)
         heights = [max(value, low + 0.03 * (high - low)) for value in quality]
         for row, height in zip(found.candidates, heights, strict=True):
             _single(axes, row, height, is_below=row["quality"] < low)
-        texts = [f"{name} {value:.3f}" if value < low else name for name, value in zip(names, quality, strict=True)]
+        texts = [f"{name} {value:.4g}" if value < low else name for name, value in zip(names, quality, strict=True)]
         axes.set_xlabel("mean milliseconds of an image")
         axes.set_ylabel("mean quality")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=9, borderaxespad=0.2)
@@ -96,7 +97,14 @@ def plot_decides(found: Evaluation) -> str:
         upper.set_ylabel("quality above averages")
         upper.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=9, borderaxespad=0.2)
         settings = sorted(found.decided, key=lambda row: row["cost_ms"])
-        lower.plot([row["cost_ms"] for row in settings], [100 * row["share"] for row in settings], color=ACCENT, marker=".", linewidth=1.6)
+        lower.plot(
+            [row["cost_ms"] for row in settings],
+            [100 * row["share"] for row in settings],
+            color=ACCENT,
+            marker=".",
+            markersize=3.5,
+            linewidth=1.6,
+        )
         lower.set_ylim(-4, 104)
         lower.set_ylabel("% decided\nby the prompt")
         lower.set_xlabel("mean milliseconds of an image")

@@ -51,7 +51,8 @@ def write_page(
         about = "Share of the prompts that each candidate gets, from the least to the greatest mean cost."
         parts.append(section("Shares of candidates", about, themed(share_plot.plot_shares(found)), _shares_table(found)))
     else:
-        parts.append(section("Quality and time", "The labels have no costs, so routes are compared by quality only."))
+        share = f"{100 * found.decided[0]['share']:.0f} % of the prompts get another candidate than the best one by averages"
+        parts.append(section("Quality and time", f"The labels have no costs, so routes are compared by quality only: {share}."))
     parts.append(_complexity(found))
     parts.append(section("Choices against the trend", trend_section.ABOUT, trend_section.write(found.against_trend)))
     parts.append(section("Figures", "With 95 % intervals over prompts.", _figures_table(found)))

@@ -19,7 +19,7 @@ MOST_NAMED, MOST_KINDS = 12, 40
 def plot_shares(found: Evaluation) -> str:
     """Shares of the candidates, from the least to the greatest mean cost."""
     cost_ms = {row["name"]: row["cost_ms"] for row in found.candidates}
-    texts = [f"{level['cost_ms']:.0f} ms\n{level['quality']:.3f}" for level in found.shares]
+    texts = [f"{level['cost_ms']:.0f} ms\n{level['quality']:.4g}" for level in found.shares]
     shares = [{name: each["share"] for name, each in level["candidates"].items()} for level in found.shares]
     with axes_on("shares", 7.8, 3.6) as (axes, out):
         _stack(axes, shares, cost_ms, upright=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +92,39 @@ def test_labels_without_costs_make_a_page_too() -> None:
     page = write_page(ev.evaluate(cells, estimates(cells), resamples=20), title="t", reason="r")
     check(page)
     assert "have no costs" in page
+    assert "50 % of the prompts get another candidate than the best one by averages" in page
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "equal costs": {"cost_ms": np.array([10.0, 10.0])},
+    "no cost at all": {"cost_ms": np.zeros(2)},
+    "costs of very different size": {"cost_ms": np.array([1e-3, 1e15])},
+    "equal scores": {"mean": np.full((20, 2), 3.0)},
+    "huge scores": {"mean": np.linspace(0, 1e150, 40).reshape(20, 2)},
+    "a kind for each prompt": {"categories": tuple(f"kind {number}" for number in range(20))},
+    "prompts of one word": {"prompts": ("x",) * 20, "categories": None},
+}
+
+
+@pytest.mark.parametrize("change", ODD.values(), ids=ODD.keys())
+def test_odd_tables_make_a_page_too(change: dict[str, Any]) -> None:
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
+    cells = make(20)
+    found = ev.evaluate(replace(cells, **change), estimates(cells), resamples=10)
+    json.dumps(found.to_json(), allow_nan=False)
+    check(write_page(found, title="t", reason="r"))
+
+
+def test_a_pool_of_one_makes_a_page_too() -> None:
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
+    cells, judged = make(20), estimates(make(20))
+    columns = {name: getattr(cells, name)[:, :1] for name in ("mean", "variance", "count")}
+    one = replace(cells, candidates=cells.candidates[:1], cost_ms=cells.cost_ms[:1], **columns)
+    own = replace(judged, mean=judged.mean[:, :1], standard_error=judged.standard_error[:, :1], average=judged.average[:1])
+    page = write_page(ev.evaluate(one, own, resamples=10), title="t", reason="r")
+    check(page)
+    assert "nowhere surely above averages" in page
+    assert "every prompt gets the candidate that averages choose" in page
 
 
 def test_intervals_read_well() -> None:
