@@ -274,7 +274,7 @@ def _categories(cells: Cells, estimates: Estimates) -> list[dict[str, Any]]:
 def _spend_mean(cells: Cells, estimates: Estimates) -> FloatArray:
     """float64[prompts]: cost of each prompt if all together may take as long as with the mean-cost candidate."""
     cost = cells.cost_ms
-    total = len(cells) * float(cost[curve.mean_cost_candidate(cost)])
+    total = len(cells) * float(cost[curve.mean_cost_candidate(cost)]) * (1 + 1e-9)  # else rounding may put the cheapest above it
     return np.asarray(cost[allocate(estimates.mean, cost, total).choice])
 
 
