@@ -16,7 +16,7 @@ from costroute_rt.error import BackendError
 from costroute_rt.export.router import drawing, plot, share_plot
 from costroute_rt.export.router import evaluate as ev
 from costroute_rt.export.router.curve import Interval
-from costroute_rt.export.router.point_labels import label_points
+from costroute_rt.export.router.point_labels import MOST_NAMES, label_points
 from costroute_rt.export.router.report import Example, show_interval, write_page
 from costroute_rt.judgement import LEVELS
 from tests.export.router.test_evaluate import estimates, judge, make
@@ -199,6 +199,15 @@ def test_names_of_many_candidates_do_not_cover_each_other(count: int) -> None:
     assert len(boxes) == count
     covered = sum(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
     assert covered == 0
+
+
+def test_of_very_many_candidates_the_best_are_named() -> None:
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
+    with drawing.axes_on("names", 7.8, 5.2) as (axes, _):
+        axes.scatter(range(100), range(100))
+        label_points(axes, [f"candidate@{number}" for number in range(100)], list(range(100)), list(range(100)))
+        named = {text.get_text() for text in axes.texts} - {""}
+    assert named == {f"candidate@{number}" for number in range(100 - MOST_NAMES, 100)}
 
 
 def test_many_candidates_share_a_legend_that_fits() -> None:
