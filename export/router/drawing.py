@@ -37,7 +37,7 @@ THEMED = {
 """Colours that a page replaces by its own, by the name of the page's variable."""
 FAMILIES = (("#a7d8cf", "#0f766e"), ("#fbd9a5", "#c2410c"), ("#bcd3fb", "#1d4ed8"), ("#dccbfb", "#6d28d9"), ("#f9c6d3", "#be185d"))
 """Lightest and darkest colour for the candidates of one denoiser."""
-_LONGEST_NAME = 60
+LONGEST_CANDIDATE = 32
 _STYLE = {
     "text.parse_math": False,  # names may have dollar signs
     "text.usetex": False,
@@ -60,9 +60,10 @@ _STYLE = {
 }
 
 
-def plain_name(name: str) -> str:
-    """A name from a table, short and without characters that SVG cannot hold."""
-    return printable(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}...")
+def plain_name(name: str, longest: int = 60) -> str:
+    """A name from a table without characters that SVG cannot hold; a long one loses its middle, because names often differ at the end."""
+    head = (longest - 3) // 2
+    return printable(name if len(name) <= longest else f"{name[:head]}...{name[head + 3 - longest :]}")
 
 
 @contextmanager
@@ -121,7 +122,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     """The names without their first word, up to a hyphen, if all share it."""
     first = {name.partition("-")[:2] for name in names}
     is_shared = len(names) > 1 and len(first) == 1 and all(hyphen for _, hyphen in first)
-    return [plain_name(name.partition("-")[2] if is_shared else name) for name in names]
+    return [plain_name(name.partition("-")[2] if is_shared else name, LONGEST_CANDIDATE) for name in names]
 
 
 def shades(names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from costroute_rt.export.router.drawing import OTHERS, PAPER, axes_on, plain_nam
 from costroute_rt.export.router.evaluate import Evaluation
 from costroute_rt.routing.array import FloatArray
 
-MOST_NAMED, MOST_KINDS = 12, 40
+MOST_NAMED, MOST_KINDS, _LONGEST_KIND = 12, 40, 40
 """More candidates are drawn together; more kinds of prompts are left out of the plot."""
 
 
@@ -36,7 +36,7 @@ def plot_complexity(shares: Mapping[str, Mapping[str, float]], cost_ms: Mapping[
     kinds = list(shares)[:MOST_KINDS]
     with axes_on("complexity", 7.8, max(2.9, 1.0 + 0.3 * len(kinds))) as (axes, out):
         _stack(axes, [shares[kind] for kind in kinds], cost_ms, upright=False)
-        axes.set_yticks(np.arange(len(kinds)), [plain_name(kind) for kind in kinds])
+        axes.set_yticks(np.arange(len(kinds)), [plain_name(kind, _LONGEST_KIND) for kind in kinds])
         axes.invert_yaxis()
         axes.set_xticks([0, 0.5, 1], ["none", "half", "all"])
         axes.set_xlabel("share of prompts")
@@ -50,7 +50,7 @@ def _stack(axes: Any, shares: Sequence[Mapping[str, float]], cost_ms: Mapping[st
     height = np.array([[each[name] for each in shares] for name in names])
     named = main_candidates(height)
     colours, shorts = shades(names), short_names(names)
-    layers = [(shorts[index], colours[index], height[index]) for index in named]
+    layers = [(_legible(shorts[index]), colours[index], height[index]) for index in named]
     rest = np.delete(height, named, axis=0)
     rest = rest[rest.any(1)]
     if len(rest):
@@ -61,6 +61,11 @@ def _stack(axes: Any, shares: Sequence[Mapping[str, float]], cost_ms: Mapping[st
         draw(at, each, 0.74, reached, color=colour, label=label, edgecolor=PAPER, linewidth=0.8)
         reached = reached + each
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, reverse=upright)
+
+
+def _legible(name: str) -> str:
+    """The name in a form that legends show: those that start with an underscore, or are empty, would be left out."""
+    return f" {name}" if name.startswith("_") or not name else name
 
 
 def _bar(axes: Any, at: FloatArray, length: FloatArray, size: float, start: FloatArray, *, upright: bool, **style: Any) -> None:

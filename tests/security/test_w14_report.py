@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,8 +11,9 @@ from xml.etree import ElementTree
 import pytest
 
 from costroute_rt.export.router import plot
+from costroute_rt.export.router.evaluate import evaluate
 from costroute_rt.export.router.report import Example, escape, write_page
-from tests.export.router.test_evaluate import judge, make
+from tests.export.router.test_evaluate import estimates, judge, make
 from tests.export.router.test_report import PNG, check
 
 pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
@@ -53,6 +55,19 @@ def test_a_page_shows_any_text_as_text(name: str) -> None:
     assert "<script" not in page
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", page)
     assert escape(name) in page
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_shows_any_candidate_category_and_prompt_as_text(name: str) -> None:
+    cells = make(20)
+    odd = replace(cells, candidates=(name, "plain"), categories=(name, "plain") * 10, prompts=tuple(f"{name} {n}" for n in range(20)))
+    page = write_page(evaluate(odd, estimates(cells), resamples=10), title="t", reason="r")
+    assert all(link.startswith(("#", "data:")) for link in check(page).loaded)
+    assert "<script" not in page
+    plots = re.findall("<svg.*?</svg>", page, re.DOTALL)
+    assert len(plots) == 6
+    for svg in plots:
+        assert_inert(svg)
 
 
 def test_a_matplotlibrc_in_the_working_directory_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

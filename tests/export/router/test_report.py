@@ -210,6 +210,15 @@ def test_of_very_many_candidates_the_best_are_named() -> None:
     assert named == {f"candidate@{number}" for number in range(100 - MOST_NAMES, 100)}
 
 
+def test_long_names_keep_both_ends_and_odd_ones_stay_in_the_legend() -> None:
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
+    assert drawing.plain_name("x" * 70 + "@20", 32).endswith("xx@20")
+    assert len(drawing.plain_name("x" * 70, 32)) == 32
+    assert drawing.plain_name("x" * 32, 32) == "x" * 32
+    svg = share_plot.plot_complexity({"kind": {"_hidden": 0.5, "other": 0.5}}, {"_hidden": 1.0, "other": 2.0})
+    assert "_hidden" in svg
+
+
 def test_many_candidates_share_a_legend_that_fits() -> None:
     heights = np.random.default_rng(0).dirichlet(np.ones(24), 5).T
     named = share_plot.main_candidates(heights)
