@@ -191,12 +191,9 @@ def _complexity(found: Evaluation) -> str:
     ]
     svg = share_plot.plot_complexity({row["name"]: row["candidates"] for row in kinds}, cost_ms)
     header = ["", "prompts", "mean words", "mean ms", "most often", "share"]
-    return section(
-        "Candidates by complexity",
-        f"Share of the prompts of each kind ({by}) that each candidate gets{spent}.",
-        themed(svg),
-        table(header, rows),
-    )
+    about = f"Share of the prompts of each kind ({by}) that each candidate gets{spent}."
+    about += f" The first {share_plot.MOST_KINDS} of {len(kinds)} kinds." if len(kinds) > share_plot.MOST_KINDS else ""
+    return section("Candidates by complexity", about, themed(svg), table(header, rows))
 
 
 def _most_chosen(shares: Mapping[str, float]) -> tuple[str, str]:
@@ -208,7 +205,7 @@ def _reliability(found: Evaluation) -> str:
     """Whether intervals hold what they promise."""
     levels = found.calibration["coverage"]
     if not levels:
-        return section("Intervals", "This router has none that were measured; fit it again to get them.")
+        return section("Intervals", "This router has none: it was fitted to too few labels, or by an older version (fit it again).")
     rows = [
         [f"{100 * row['level']:.0f} %", *(_covered(row, part) for part in ("", "_near", "_far")), f"± {row['half_width']:.3f}"]
         for row in levels

@@ -115,6 +115,16 @@ def test_odd_tables_make_a_page_too(change: dict[str, Any]) -> None:
     check(write_page(found, title="t", reason="r"))
 
 
+def test_of_many_kinds_the_first_are_shown_and_a_router_without_intervals_says_so() -> None:
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
+    cells = replace(make(60), categories=tuple(f"kind {number:02}" for number in range(60)))
+    page = write_page(ev.evaluate(cells, estimates(make(60)), resamples=10), title="t", reason="r")
+    assert "The first 40 of 60 kinds." in page
+    assert "kind 39" in page
+    assert "kind 40" not in page
+    assert "This router has none" in page
+
+
 def test_a_pool_of_one_makes_a_page_too() -> None:
     pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib, which is missing: pip install costroute-rt[report]")
     cells, judged = make(20), estimates(make(20))
