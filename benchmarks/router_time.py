@@ -29,6 +29,7 @@ from costroute_rt.engines.backends.registry import get_backend
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.export.postcard.captions import captions
 from costroute_rt.export.router.transformer import save_router
+from costroute_rt.judgement import LEVELS
 from costroute_rt.routing.array import Float32Array
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.knn import Knn
@@ -39,6 +40,7 @@ from costroute_rt.routing.familiarity import Familiarity
 from costroute_rt.routing.prompt_encoder import HashedEncoder, PromptEncoder, StatesEncoder, TextStates
 from costroute_rt.routing.prompt_tag import tag_prompts
 from costroute_rt.routing.reduction import Reduction
+from costroute_rt.routing.reliability import Reliability
 from costroute_rt.routing.router import POOL_FIELDS, Router
 from costroute_rt.routing.shrinkage import Shrinkage
 
@@ -145,7 +147,14 @@ def make_router(case: Case) -> Router:
         reason="random labels",
         shrinkage=Shrinkage(0.9, 0.4),
         familiarity=Familiarity(tag_prompts(prompts), 2.0, 4.0),
+        reliability=make_reliability(),
     )
+
+
+def make_reliability() -> Reliability:
+    """Intervals of any width."""
+    near = np.tile(np.array([LEVELS]).T, CANDIDATES)
+    return Reliability(near, 2 * near, np.full(CANDIDATES, 0.5), np.ones((CANDIDATES, CANDIDATES)))
 
 
 def fit(kind: str, features: Float32Array, mean: np.ndarray, variance: np.ndarray) -> Estimator:
