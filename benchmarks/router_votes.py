@@ -30,7 +30,6 @@ from costroute_rt.export.router.cross_validation import complete_prompts
 from costroute_rt.export.router.curve import Interval
 from costroute_rt.export.router.label_set import LabelSet
 from costroute_rt.export.router.labels import LabelTable
-from costroute_rt.routing.prompt_encoder import HashedEncoder
 
 TABLE = TABLES["geckonum"]
 SHARE = "area, share of that by all scores"
@@ -108,8 +107,8 @@ def measure(
 
 def fold_figures(labels: Cells, truth: Cells) -> dict[str, Interval]:
     """`gain` and `area` over averages of routers fitted to the labels of four folds, judged by the scores of the fifth."""
-    features, complete = HashedEncoder().encode(truth.prompts, None), complete_prompts(truth)
-    folds = [keep_prompts(fold, complete) for seed in FOLD_SEEDS for fold in route_folds(labels, features, seed)]
+    complete = complete_prompts(truth)
+    folds = [keep_prompts(fold, complete) for seed in FOLD_SEEDS for fold in route_folds(labels, seed)]
     return kind_figures(folds, SHRUNK, truth.select(complete))
 
 
