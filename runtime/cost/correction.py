@@ -57,6 +57,7 @@ class Correction:
         self._images: Recent[Times] = Recent(clock, size=5, max_age_s=SHORT_S)
         self._calls: dict[str, Learned] = {}
         self._loads: dict[str, Learned] = {}
+        self._any_load = Learned(clock, self._prior)
         self._excess = Window(clock, size=64, max_age_s=LONG_S, prior=(0.0,) * 16)
         self._loaded_excess = Window(clock, size=64, max_age_s=LONG_S, prior=())
         self._request_ms = Learned(clock, 1.0 + routing_ms)
@@ -72,9 +73,10 @@ class Correction:
             return self._factor(engine)
 
     def load_factor(self, engine: str) -> Level:
-        """Expected time over measured time, for making `engine` resident."""
+        """Expected time over measured time, for making `engine` resident; that of all engines where it was seldom loaded itself."""
         with self._lock:
-            return self._learned(self._loads, engine).level()
+            found = self._loads.get(engine)
+            return (found if found is not None and found.is_sure() else self._any_load).level()
 
     def overhead_ms(self, rows: int = 0) -> Level:
         """Expected time of a request of so many rows outside engine calls, in milliseconds."""
@@ -115,6 +117,7 @@ class Correction:
             for engine, (measured, actual) in loads.items():
                 if measured > 0:  # loads do not enter the device's factor: the speed of the disk says nothing about it
                     self._learned(self._loads, engine).add(actual / measured)
+                    self._any_load.add(actual / measured)
             self._request_ms.add(request_overhead_ms)
             if rows:
                 self._row_ms.add(row_overhead_ms / rows)
@@ -171,6 +174,7 @@ class Correction:
         self._prior = prior
         self._calls.clear()
         self._loads.clear()
+        self._any_load = Learned(self._clock, prior)
         self._request_ms = Learned(self._clock, 1.0 + prior * self._routing_ms)
 
     def _forget_load(self, factor: float = 0.0) -> None:
@@ -179,7 +183,7 @@ class Correction:
         self._loaded_excess.drop(lambda _: True)
         for each in self._calls.values():
             each.forget_load(factor)
-        for each in (*self._loads.values(), self._request_ms, self._row_ms):
+        for each in (*self._loads.values(), self._any_load, self._request_ms, self._row_ms):
             each.forget_load()
         self._slow_s = -math.inf
         self._factors_until_s = -math.inf

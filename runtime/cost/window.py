@@ -22,6 +22,8 @@ LOADED = 1.1
 """Runs that take longer than this many times the usual time were slowed down by load."""
 USUAL_EVERY_S = 5.0
 """Time between the observations that count for the usual level, so that a short burst of load adds few."""
+_PRIORS = 3
+"""Values that stand for observations before there are any."""
 USUAL_SHARE = 0.25
 """Share of these observations that may be below the usual level: load makes runs slower, never faster."""
 
@@ -102,8 +104,8 @@ class Learned:
     def __init__(self, clock: Clock, prior: float) -> None:
         self._clock = clock
         self._level, self._level_until_s = Level(prior, prior), -math.inf
-        self._recent = Window(clock, size=33, max_age_s=LONG_S, prior=(prior,) * 3)
-        self._usual = Window(clock, size=33, max_age_s=LONG_S, prior=(prior,) * 3, every_s=USUAL_EVERY_S)
+        self._recent = Window(clock, size=33, max_age_s=LONG_S, prior=(prior,) * _PRIORS)
+        self._usual = Window(clock, size=33, max_age_s=LONG_S, prior=(prior,) * _PRIORS, every_s=USUAL_EVERY_S)
 
     def add(self, value: float) -> None:
         """Add an observation made now."""
@@ -114,6 +116,10 @@ class Learned:
     def is_fresh(self) -> bool:
         """Whether any observation still counts."""
         return self._recent.is_fresh()
+
+    def is_sure(self) -> bool:
+        """Whether the observations that still count outnumber the prior ones."""
+        return len(self._recent.values()) > 2 * _PRIORS
 
     def level(self) -> Level:
         """The median, and the lower quartile over a longer time if that is clearly lower; cached until the next observation, or a while."""

@@ -152,6 +152,22 @@ def test_load_times_are_corrected_apart_from_calls(model: CostModel, clock: Fake
     assert cost.denoise_ms == 200
 
 
+def test_loads_of_some_engines_tell_how_long_others_take(model: CostModel) -> None:
+    """A profile taken while other programs ran has loading times that are too long for all engines."""
+    calls, loads = make_calls(), ("tiny/vae/decode",)
+    before_ms = model.predict(calls, loads).swap_ms
+    for _ in range(4):
+        observed = Observed()
+        model.record_load(observed, "tiny/base/step", 0.2 * MEASURED["tiny/base/step"].load.median_ms)
+        model.observe(model.predict(calls, loads), observed, actual_ms=300)
+    assert model.predict(calls, loads).swap_ms == pytest.approx(0.2 * before_ms)
+    for _ in range(4):
+        observed = Observed()
+        model.record_load(observed, "tiny/vae/decode", 0.5 * before_ms)
+        model.observe(model.predict(calls, loads), observed, actual_ms=300)
+    assert model.predict(calls, loads).swap_ms == pytest.approx(0.5 * before_ms)
+
+
 def test_calls_of_the_router_are_overhead_not_text(clock: FakeClock) -> None:
     model = CostModel(MEASURED, clock, routing_ms=3.0)
     with_router = model.predict((Call("tiny/router_encoder/encode", Stage.ROUTE), *make_calls()))
