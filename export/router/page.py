@@ -8,10 +8,10 @@ from html import escape as escape_html
 from costroute_rt.plain_text import printable
 
 _CSS = """
-:root{color-scheme:light dark;--back:#f5f7fa;--paper:#fff;--ink:#1d2433;--quiet:#636c7e;--line:#e4e8ef;--accent:#2563eb;--gold:#b45309;
---teal:#0f766e;--violet:#7c3aed;--orange:#c2410c;--pale:#9dc0f0;--others:#b6bdca}
-@media(prefers-color-scheme:dark){:root{--back:#12161f;--paper:#1a202c;--ink:#e6eaf2;--quiet:#a3adbf;--line:#303949;--accent:#6ea0ff;--gold:#f0a840;
---teal:#3fc1b0;--violet:#b794f6;--orange:#fb8a50;--pale:#3b5b8f;--others:#667085}}
+:root{color-scheme:light dark;--back:#f5f7fa;--paper:#fff;--ink:#1d2433;--quiet:#636c7e;--line:#e4e8ef;--accent:#2563eb;--gold:#b45309
+;--teal:#0f766e;--violet:#7c3aed;--orange:#c2410c;--pale:#9dc0f0;--others:#b6bdca}
+@media(prefers-color-scheme:dark){:root{--back:#12161f;--paper:#1a202c;--ink:#e6eaf2;--quiet:#a3adbf;--line:#303949;--accent:#6ea0ff;--gold:#f0a840
+;--teal:#3fc1b0;--violet:#b794f6;--orange:#fb8a50;--pale:#3b5b8f;--others:#667085}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--back);color:var(--ink);font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:880px;margin:0 auto;padding:40px 20px 64px}
