@@ -53,7 +53,7 @@ from costroute_rt.routing.shrinkage import Shrinkage
 
 ANCHORS = 40
 CLUSTERS, PSEUDO = 10, 5.0
-ADDED, FULL, OTHERS, AVERAGE, CLUSTERED, REFITTED, NONE = (
+ADDED, FULL, OTHERS, AVERAGE, CLUSTERED, REFITTED, UNLABELLED = (
     "added by anchors", "full labels", "the others alone", "the anchors' average", "clusters", "filled in and fitted again", "no labels",
 )  # fmt: skip
 KEPT, OWN, CHANGED = "share of the gain kept", "share of the new model's own gain", "estimates of the others that changed"
@@ -138,7 +138,7 @@ def run_trial(
     before = fit_like(learned, only(train, [place for place in range(len(train.candidates)) if place != new]))
     labelled = hide(train, new, anchors)
     added = extend_router(before, labelled, None, pool=rows_of(train), labels={})
-    none = extend_router(before, hide(train, new, anchors[:0]), None, pool=rows_of(train), labels={})
+    unlabelled = extend_router(before, hide(train, new, anchors[:0]), None, pool=rows_of(train), labels={})
     mean, error, _ = added.estimate(texts, None)
     others = before.estimate(texts, None)[0]
     own = np.delete(mean, new, axis=1)
@@ -150,8 +150,8 @@ def run_trial(
     }
     estimates = {name: np.insert(others, new, column, axis=1) for name, column in columns.items()}
     refitted = fit_like(learned, labelled.fill()).estimate(texts, None)[0]
-    estimates |= {ADDED: mean, NONE: none.estimate(texts, None)[0], FULL: whole, REFITTED: refitted}
-    guess = float(none.average.mean[new]), float(none.average.standard_error[new])
+    estimates |= {ADDED: mean, UNLABELLED: unlabelled.estimate(texts, None)[0], FULL: whole, REFITTED: refitted}
+    guess = float(unlabelled.average.mean[new]), float(unlabelled.average.standard_error[new])
     return Trial(new=new, test=test, estimates=estimates, error=error[:, new], guess=guess, changed=int((own != others).sum()))
 
 
@@ -259,7 +259,9 @@ def gain_figures(cells: Cells, trials: Sequence[Trial]) -> list[Figure]:
 
 def error_figures(cells: Cells, trials: Sequence[Trial]) -> list[Figure]:
     """How far the added model's estimates are from those by full labels, beside their stated errors; and whether the others' changed."""
-    away = {name: [each.estimates[name][:, each.new] - each.estimates[FULL][:, each.new] for each in trials] for name in (ADDED, NONE)}
+    away = {
+        name: [each.estimates[name][:, each.new] - each.estimates[FULL][:, each.new] for each in trials] for name in (ADDED, UNLABELLED)
+    }
     within = np.concatenate([np.abs(one) <= 1.2816 * each.error for one, each in zip(away[ADDED], trials, strict=True)]).mean()
     averages = cells.mean.mean(0)
     guessed = np.array([abs(each.guess[0] - averages[each.new]) / each.guess[1] for each in trials])

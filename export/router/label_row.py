@@ -23,7 +23,7 @@ class LabelRows:
     """The columns of a table while it is read; repeated texts are kept once."""
 
     def __init__(self, path: Path, scores: Mapping[str, float], category: str | None, rater: str | None) -> None:
-        """scores: weights of the columns. rater: column of the raters; None: RATER, if the table has it."""
+        """scores: weights of the columns. rater: column of the raters; by default RATER, if the table has that column."""
         self._path, self._category_column, self._rater_column = path, category, rater
         self._all_scores, self._scores = tuple(scores), tuple(name for name, weight in scores.items() if weight)
         self.prompts = PromptIndex(category)

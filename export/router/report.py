@@ -205,7 +205,9 @@ def _reliability(found: Evaluation) -> str:
     """Whether intervals hold what they promise."""
     levels = found.calibration["coverage"]
     if not levels:
-        return section("Intervals", "This router has none: it was fitted to too few labels, or by an older version (fit it again).")
+        return section(
+            "Intervals", "This router has no intervals: it was fitted to too few labels, or by an older version. Fit it again to get them."
+        )
     rows = [
         [f"{100 * row['level']:.0f} %", *(_covered(row, part) for part in ("", "_near", "_far")), f"± {row['half_width']:.3f}"]
         for row in levels

@@ -361,7 +361,7 @@ def _build(
 
 
 def _read_familiarity(section: Section, arrays: Mapping[str, AnyArray]) -> Familiarity | None:
-    if section.values.get("familiarity") is None:  # also in files from before there was one
+    if section.values.get("familiarity") is None:  # routers of older versions have no such field either
         return None
     return Familiarity.from_saved(section.section("familiarity").values, within(arrays, "familiarity"))
 

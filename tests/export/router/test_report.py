@@ -122,7 +122,7 @@ def test_of_many_kinds_the_first_are_shown_and_a_router_without_intervals_says_s
     assert "The first 40 of 60 kinds." in page
     assert "kind 39" in page
     assert "kind 40" not in page
-    assert "This router has none" in page
+    assert "This router has no intervals" in page
 
 
 def test_a_pool_of_one_makes_a_page_too() -> None:

@@ -18,7 +18,7 @@ from tests.small_router import IS_LONG, make_router
 
 
 def world(count: int = 400, gap: float = 0.2, noise: float = 0.1) -> Evidence:
-    """The first candidate is better by `gap` for half of the prompts and worse for the others, and the estimates say so."""
+    """The first candidate is better by `gap` for half of the prompts and worse for the others; the estimates predict this correctly."""
     rng = np.random.default_rng(0)
     side = np.where(np.arange(count) % 2, 0.5, -0.5)
     estimate = np.stack([0.5 + gap * side, 0.5 - gap * side], axis=1)
