@@ -18,7 +18,7 @@ def write(rows: Sequence[Mapping[str, Any]]) -> str:
     """HTML: a table of all candidates, and the examples of each; rows: as `against_trend` returns them."""
     chosen = [row for row in rows if row["prompts"]]
     if not chosen:
-        return "<p>No prompt gets another candidate than the one that averages choose.</p>"
+        return "<p>In this evaluation, every prompt gets the candidate that averages choose.</p>"
     header = ["", "prompts", "labels of both", "mean gain in quality", "mean ms more", "came true"]
     body = [
         [

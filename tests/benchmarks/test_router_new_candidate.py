@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import router_new_candidate
-from benchmarks.router_new_candidate import ADDED, CHANGED, KEPT, NONE, OWN
+from benchmarks.router_new_candidate import ADDED, CHANGED, KEPT, UNLABELLED, OWN
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any]]:
@@ -38,7 +38,7 @@ def test_what_anchors_keep_is_between_nothing_and_all(tmp_path: Path, capsys: py
     assert (code, row["error"]) == (0, None)
     figures = {figure["name"]: figure["value"] for figure in row["figures"]}
     assert figures[f"{KEPT}, {ADDED}"] == pytest.approx(1.0, abs=0.1)
-    assert figures[f"distance from estimates by full labels, {ADDED}"] < figures[f"distance from estimates by full labels, {NONE}"]
+    assert figures[f"distance from estimates by full labels, {ADDED}"] < figures[f"distance from estimates by full labels, {UNLABELLED}"]
     assert figures[CHANGED] == 0
 
 
