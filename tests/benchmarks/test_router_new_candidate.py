@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import router_new_candidate
-from benchmarks.router_new_candidate import ADDED, CHANGED, KEPT, UNLABELLED, OWN
+from benchmarks.router_new_candidate import ADDED, CHANGED, KEPT, OWN, UNLABELLED
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any]]:
