@@ -144,6 +144,7 @@ def _measure(
                     start = clock()
                     call()
                     first_ms = (clock() - start) * 1e3
+                    call()  # some libraries plan their memory in the first run and allocate it in the second
                 opened[name] = _Opened(call, first_ms, [*loads, load_ms], found.describe(engine.resident_bytes))
                 if is_large:
                     times |= _time_in_turns({name: call}, clock, limit_s)

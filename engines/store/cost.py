@@ -61,7 +61,7 @@ class EngineCost:
     memory_bytes: int | None = None
     """Memory that the process has more once the engine has run; None where it was not measured."""
     peak_bytes: int | None = None
-    """The most that it has more while the engine is opened and runs for the first time; None where it was not measured."""
+    """The most that it has more while the engine is opened and runs for the first times; None where it was not measured."""
     condition: Condition = UNKNOWN_CONDITION
     """Condition under which it was measured."""
     relative_to: str | None = None

@@ -32,7 +32,7 @@ class MemoryLimit:
     size_of: Callable[[str], int]
     """Bytes of an engine by name, once it has run."""
     peak_of: Callable[[str], int]
-    """Bytes that it takes while it is loaded and run for the first time."""
+    """Bytes that it takes while it is loaded and run for the first times."""
     used: Callable[[], int | None] = lambda: None
     """Memory of the process now; None if the system does not report it."""
 
