@@ -8,10 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from onnx import TensorProto
 
 from costroute_rt.engines.backends.openvino import backend as openvino_backend
 from costroute_rt.engines.backends.openvino.backend import BLOB, INTERFACE, OpenVinoBackend
@@ -22,6 +24,7 @@ from costroute_rt.engines.building.build import open_engine
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.building.lookup import engine_key
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.machine.memory import resident_bytes
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, ConfigError, EngineError
 from tests.engines.conftest import build, relist
@@ -145,7 +148,41 @@ def test_a_graphics_device_is_known_by_name_architecture_and_driver(backend: Ope
     spec = make_spec("gpu", 1, precision="float16")
     assert backend.device(spec) == ("Arc xe2", "31.0")
     assert backend._config("GPU", spec) == {"INFERENCE_PRECISION_HINT": "f16", "PERFORMANCE_HINT": "LATENCY"}
-    assert backend.options(spec) == "hint=latency, angles=float32"
+    assert backend.options(spec) == "hint=latency, weights=packed, angles=float32"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_of_16_bits_stay_so(tmp_path: Path, backend: OpenVinoBackend, dtype: str) -> None:
+    weights = np.random.default_rng(0).standard_normal((512, 512)).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float16)
+    graph = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]> agraph (float[1, 512] x) => (float[1, 512] y) {
+             weights = Cast <to = 1> (packed)
+             y = MatMul (x, weights)
+           }"""
+    )
+    stored = TensorProto.BFLOAT16 if dtype == "bfloat16" else TensorProto.FLOAT16
+    graph.graph.initializer.append(onnx.helper.make_tensor("packed", stored, weights.shape, weights.tobytes(), raw=True))
+    onnx.save(graph, tmp_path / "graph.onnx")
+    backend.build(tmp_path / "graph.onnx", tmp_path, make_spec(threads=1))
+    assert (tmp_path / BLOB).stat().st_size < 1.2 * weights.nbytes
+    x = np.random.default_rng(1).standard_normal((1, 512)).astype(np.float32)
+    with backend.open(tmp_path, make_spec(threads=1)) as engine:
+        np.testing.assert_allclose(engine.run({"x": x})["y"], x @ weights.astype(np.float32), atol=1e-3)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems keep the pages")
+def test_pages_of_a_mapped_file_are_given_back_and_read_again(tmp_path: Path) -> None:
+    content = np.arange(8 << 20, dtype=np.uint32).view(np.uint8)
+    content.tofile(tmp_path / "file")
+    mapped = np.memmap(tmp_path / "file", np.uint8, "c")
+    assert np.array_equal(mapped, content)
+    before = resident_bytes()
+    openvino_backend._forget_pages(mapped)
+    after = resident_bytes()
+    assert before is not None
+    assert after is not None
+    assert before - after > content.nbytes / 2
+    assert np.array_equal(mapped, content)
 
 
 def test_no_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
