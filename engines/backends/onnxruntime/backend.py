@@ -7,22 +7,18 @@ laid out for this processor), which it then opens with optimisation switched off
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from costroute_rt.engines.backends.engine import BuildProgress, Value
-from costroute_rt.engines.backends.feed import check_feeds, describe_array
+from costroute_rt.engines.backends.engine import BuildProgress
 from costroute_rt.engines.backends.half_precision import RULES, to_float16
-from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.backends.native_path import native_path
-from costroute_rt.engines.backends.onnxruntime.arena import NO_ROOM, is_no_room, limit_arena, shrink_arena
+from costroute_rt.engines.backends.onnxruntime.arena import NO_ROOM, is_no_room, limit_arena
 from costroute_rt.engines.backends.onnxruntime.attention import use_multi_head_attention
+from costroute_rt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from costroute_rt.engines.backends.onnxruntime.providers import (
     DEVICE_TYPES,
     PROVIDERS,
@@ -35,7 +31,6 @@ from costroute_rt.engines.backends.onnxruntime.providers import (
 )
 from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.spec import BuildSpec
-from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.engines.bundle.onnx_file import LARGEST_FILE_BYTES, read_graph_spec
 from costroute_rt.engines.bundle.onnx_model import fix_model_axes
 from costroute_rt.engines.machine import device
@@ -68,8 +63,6 @@ _INT8_BLOCK = "128"
 choice, and 64 are slower: a product of 512 x 1280 and 1280 x 1280 takes 11 ms with 32, 7 ms with 128, 20 ms in float32 (one core)."""
 _LARGEST_CONSTANT_BYTES = str(4 << 30)
 """Of a tensor that is computed while a graph is built: the largest known embedding has 2.5 GB in float32."""
-_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
-_TYPES |= {"tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(bool)": "bool"}
 
 
 class OnnxRuntimeBackend:
@@ -223,130 +216,6 @@ class OnnxRuntimeBackend:
             raise EngineError(f"{problem}: {shorten_error(error)}", reason=reason, path=path) from error
 
 
-class OnnxRuntimeEngine:
-    """An open session; outputs stay where the provider computes."""
-
-    def __init__(
-        self,
-        ort: ModuleType,
-        session: InferenceSession,
-        provider: str,
-        folder: Path,
-        size: int,
-        key: EngineKey | None,
-        *,
-        is_replayed: bool = False,
-        shrinks_arena: bool = False,
-    ) -> None:
-        """is_replayed: all shapes are fixed, and the addresses of inputs and outputs must be too.
-
-        shrinks_arena: closing gives back the memory that `limit_arena` lends.
-        """
-        self.key, self.provider, self.resident_bytes = key, provider, size
-        self.inputs = {value.name: _tensor_spec(value) for value in session.get_inputs()}
-        self.outputs = {value.name: _tensor_spec(value) for value in session.get_outputs()}
-        self._ort, self._folder = ort, folder
-        self._session: InferenceSession | None = session
-        self._run_options = ort.RunOptions()
-        self._shrinks_arena = shrinks_arena
-        self._names = list(self.outputs)
-        self._device_type = DEVICE_TYPES.get(provider)
-        self._replay = _Replay(ort, session, self._device_type, self.inputs, self.outputs) if is_replayed and self._device_type else None
-
-    def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        if self._session is None:
-            raise self._fail("the engine is closed", Reason.CLOSED)
-        check_feeds(self.inputs, {name: self._describe(value) for name, value in feeds.items()})
-        try:
-            results = self._run_bound(self._session, feeds) if self._device_type else self._run_host(self._session, feeds)
-        except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
-            if is_no_room(error):
-                raise self._fail(NO_ROOM, Reason.NO_MEMORY) from error
-            raise self._fail(f"it failed while running: {shorten_error(error)}", Reason.FAILED) from error
-        return dict(zip(self._names, results, strict=True))
-
-    def to_device(self, array: npt.NDArray[Any]) -> Value:
-        if self._device_type is None:
-            return np.ascontiguousarray(array).reshape(np.shape(array))
-        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array).reshape(np.shape(array)), self._device_type, 0)
-
-    def to_host(self, value: Value) -> npt.NDArray[Any]:
-        return np.asarray(value if self._device_type is None else value.numpy())
-
-    def stop(self) -> None:
-        self._run_options.terminate = True
-
-    def close(self) -> None:
-        was_open, self._session, self._replay = self._session is not None, None, None
-        if was_open and self._shrinks_arena:
-            shrink_arena(self._ort)
-
-    def __enter__(self) -> OnnxRuntimeEngine:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def _fail(self, problem: str, reason: Reason) -> EngineError:
-        return make_engine_error(problem, reason, self._folder, self.key)
-
-    def _describe(self, value: Value) -> tuple[str, tuple[int, ...]]:
-        if self._device_type is None:
-            return describe_array(value)
-        return _TYPES.get(value.data_type(), value.data_type()), tuple(value.shape())
-
-    def _run_host(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
-        return list(session.run(self._names, dict(feeds), self._run_options))
-
-    def _run_bound(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
-        """Outputs that are complete: the CUDA provider waits for its stream at the end of a run, replayed or not, and after each copy."""
-        if self._replay is not None:
-            return self._replay.run(session, feeds)
-        binding = session.io_binding()
-        for name, value in feeds.items():
-            binding.bind_ortvalue_input(name, value)
-        for name in self._names:
-            binding.bind_output(name, self._device_type, 0)
-        session.run_with_iobinding(binding, self._run_options)
-        return list(binding.get_outputs())
-
-
-class _Replay:
-    """Inputs and outputs at fixed addresses on the device, which a recorded CUDA graph reads and writes."""
-
-    def __init__(
-        self,
-        ort: ModuleType,
-        session: InferenceSession,
-        device_type: str,
-        inputs: Mapping[str, TensorSpec],
-        outputs: Mapping[str, TensorSpec],
-    ) -> None:
-        def empty(spec: TensorSpec) -> Value:
-            return ort.OrtValue.ortvalue_from_shape_and_type(list(spec.shape), np.dtype(spec.dtype).type, device_type, 0)
-
-        self._empty, self._specs = empty, outputs
-        self._inputs, self._outputs = ({name: empty(spec) for name, spec in side.items()} for side in (inputs, outputs))
-        self._fed: dict[str, Value] = {}
-        self._binding = session.io_binding()
-        for name, value in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
-        for name, value in self._outputs.items():
-            self._binding.bind_ortvalue_output(name, value)
-
-    def run(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
-        """Copies happen on the device; what is fed again, such as text states, is copied once."""
-        for name, value in feeds.items():
-            if self._fed.get(name) is not value:
-                self._inputs[name].update_inplace(value)
-        self._fed = dict(feeds)
-        session.run_with_iobinding(self._binding)
-        results = {name: self._empty(spec) for name, spec in self._specs.items()}
-        for name, value in results.items():
-            value.update_inplace(self._outputs[name])
-        return list(results.values())
-
-
 def _is_host(spec: BuildSpec) -> bool:
     return spec.provider == "cpu"
 
@@ -404,8 +273,3 @@ def _load_weights(model: ModelProto, folder: Path) -> None:
             tensor.raw_data = file.read(info.length)
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
-
-
-def _tensor_spec(value: Any) -> TensorSpec:
-    shape = [axis if axis is not None else "?" for axis in value.shape]
-    return TensorSpec(_TYPES.get(value.type, value.type), tuple(shape))

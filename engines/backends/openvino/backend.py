@@ -7,20 +7,20 @@ the key says and OpenVINO checks once more. It loads in about a quarter of the t
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from costroute_rt.engines.backends.engine import BuildProgress, Value
-from costroute_rt.engines.backends.feed import check_feeds, describe_array
-from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.engine import BuildProgress
+from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.backends.native_path import native_path
 from costroute_rt.engines.backends.openvino.angle import split_angles
+from costroute_rt.engines.backends.openvino.engine import OpenVinoEngine, short_reason
 from costroute_rt.engines.backends.openvino.weight import keep_weights_packed
 from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.spec import BuildSpec
@@ -57,8 +57,6 @@ ANGLES = "angles.blob"
 _ANGLE_CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 _PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
 """Our name of a precision: OpenVINO's type, and the capability of a device that has it."""
-_LONGEST_REASON = 300
-_SOURCE_POSITIONS = ("Exception from ", "Check '")
 
 
 class OpenVinoBackend:
@@ -113,7 +111,7 @@ class OpenVinoBackend:
             if angles is not None:
                 (target / ANGLES).write_bytes(self._core.compile_model(angles, name, _ANGLE_CONFIG).export_model().getbuffer())
         except (RuntimeError, ValueError, OSError) as error:
-            raise EngineError(f"the graph cannot be built: {_reason(error)}", reason=Reason.CANNOT_BUILD, path=graph) from error
+            raise EngineError(f"the graph cannot be built: {short_reason(error)}", reason=Reason.CANNOT_BUILD, path=graph) from error
         (target / BLOB).write_bytes(blob.getbuffer())
         (target / INTERFACE).write_bytes(canonical_json(to_json(interface)))
 
@@ -126,7 +124,7 @@ class OpenVinoBackend:
             compiled, mapped = self._import(folder / BLOB, name, self._config(name, spec))
             angles = self._core.import_model((folder / ANGLES).read_bytes(), name, _ANGLE_CONFIG) if (folder / ANGLES).exists() else None
         except (RuntimeError, ValueError, OSError) as error:  # ValueError: an empty file
-            raise EngineError(f"the engine cannot be opened: {_reason(error)}", reason=Reason.CANNOT_OPEN, path=folder) from error
+            raise EngineError(f"the engine cannot be opened: {short_reason(error)}", reason=Reason.CANNOT_OPEN, path=folder) from error
         _check_precision(compiled, spec)
         provider = _real_provider(compiled, spec)
         ports = [port for model in (compiled, angles) if model is not None for port in (*model.inputs, *model.outputs)]
@@ -179,70 +177,6 @@ class OpenVinoBackend:
         return {**common, "INFERENCE_NUM_THREADS": spec.thread_count(), "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
 
 
-class OpenVinoEngine:
-    """A compiled model with its one request. Values are arrays in host memory: read where they lie, and made anew by each call."""
-
-    def __init__(
-        self,
-        compiled: Any,
-        angles: Any,
-        interface: GraphSpec,
-        provider: str,
-        folder: Path,
-        size: int,
-        key: EngineKey | None,
-        mapped: object = None,
-    ) -> None:
-        """angles: the compiled model that `split_angles` cut off, or None. mapped: memory that the model reads weights from."""
-        self._mapped = mapped
-        self.key, self.provider, self.resident_bytes = key, provider, size
-        self.inputs, self.outputs = interface.inputs, interface.outputs
-        self._folder = folder
-        self._request: Any = compiled.create_infer_request()
-        self._angles: Any = None if angles is None else angles.create_infer_request()
-        self._given = None if angles is None else [_names_of(model.inputs, self.inputs) for model in (angles, compiled)]
-        """The inputs of the engine that each of the two models has."""
-
-    def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        if self._request is None:
-            raise make_engine_error("the engine is closed", Reason.CLOSED, self._folder, self.key)
-        check_feeds(self.inputs, {name: describe_array(value) for name, value in feeds.items()})
-        try:
-            results = self._request.infer(self._with_angles(feeds), share_inputs=True, share_outputs=False)
-        except RuntimeError as error:
-            raise make_engine_error(f"it failed while running: {_reason(error)}", Reason.FAILED, self._folder, self.key) from error
-        return {name: results[name] for name in self.outputs}
-
-    def _with_angles(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        """What the model is fed: the inputs that it has, and the sines and cosines of those that it may not have."""
-        if self._given is None:
-            return dict(feeds)
-        of_angles, of_model = self._given
-        waves = self._angles.infer({name: feeds[name] for name in of_angles}, share_inputs=True, share_outputs=False)
-        found = {port.get_any_name(): array for port, array in waves.items()}
-        return {name: feeds[name] for name in of_model} | found
-
-    def to_device(self, array: npt.NDArray[Any]) -> Value:
-        return np.ascontiguousarray(array).reshape(np.shape(array))
-
-    def to_host(self, value: Value) -> npt.NDArray[Any]:
-        return np.asarray(value)
-
-    def stop(self) -> None:
-        if self._request is not None:
-            self._request.cancel()
-
-    def close(self) -> None:
-        self._request = self._angles = None
-        self._mapped = None  # after the model, which the request keeps
-
-    def __enter__(self) -> OpenVinoEngine:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-
 def _import_openvino() -> ModuleType:
     """The module, without its usage reports; raises BackendError where it is missing, damaged, hidden or installed twice."""
     return LIBRARY.load(_import)
@@ -275,7 +209,7 @@ def _try_device(name: str) -> str | None:
         request = _core().compile_model(_core().read_model(RELU), name).create_infer_request()
         request.infer({"x": np.ones(1, np.float32)})
     except RuntimeError as error:
-        return _reason(error)
+        return short_reason(error)
     return None
 
 
@@ -296,7 +230,7 @@ def _why_absent(name: str) -> str:
     try:
         _core().get_property(name, "AVAILABLE_DEVICES")
     except RuntimeError as error:
-        return f": {_reason(error)}"
+        return f": {short_reason(error)}"
     return ""
 
 
@@ -324,12 +258,6 @@ def _real_provider(compiled: Any, spec: BuildSpec) -> str:
     return real
 
 
-def _names_of(ports: Iterable[Any], names: Iterable[str]) -> list[str]:
-    """Those of the names that the ports have."""
-    known = {name for port in ports for name in port.names}
-    return [name for name in names if name in known]
-
-
 def _dimension(axis: int | str) -> int:
     """As OpenVINO has it: -1 is a free axis."""
     return axis if isinstance(axis, int) else -1
@@ -342,10 +270,3 @@ def _read_interface(path: Path) -> GraphSpec:
         raise EngineError(f"the engine cannot be opened: {problem}", reason=Reason.CANNOT_OPEN, path=path)
 
     return parse_graph_spec(parse_section(path.read_bytes(), fail))
-
-
-def _reason(error: BaseException) -> str:
-    """The text of an OpenVINO error, without its source positions."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    kept = [line for line in lines if line and not line.startswith(_SOURCE_POSITIONS)]
-    return " ".join(kept)[:_LONGEST_REASON] or type(error).__name__

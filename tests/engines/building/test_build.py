@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 import pytest
 
-from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend, OnnxRuntimeEngine
+from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.building import build as build_module
 from costroute_rt.engines.building import gate

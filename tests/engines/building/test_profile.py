@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from costroute_rt.engines.backends.key import EngineKey
-from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend, OnnxRuntimeEngine
+from costroute_rt.engines.backends.onnxruntime.backend import OnnxRuntimeBackend
+from costroute_rt.engines.backends.onnxruntime.engine import OnnxRuntimeEngine
 from costroute_rt.engines.backends.setup import Setup
 from costroute_rt.engines.backends.spec import BuildSpec
 from costroute_rt.engines.building import profile
