@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.backends.engine import Value
-from costroute_rt.engines.backends.feed import check_feeds, describe_array
+from costroute_rt.engines.backends.feed import Fed, describe_array
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.backends.onnxruntime.arena import NO_ROOM, is_no_room, shrink_arena
 from costroute_rt.engines.backends.onnxruntime.providers import DEVICE_TYPES, shorten_error
@@ -53,19 +53,34 @@ class OnnxRuntimeEngine:
         self._shrinks_arena = shrinks_arena
         self._names = list(self.outputs)
         self._device_type = DEVICE_TYPES.get(provider)
+        self._fed = Fed(self.inputs, self._describe)
+        is_fixed = self._device_type is None and all(isinstance(axis, int) for spec in self.outputs.values() for axis in spec.shape)
+        self._binding = _HostBinding(ort, session, self.outputs) if is_fixed else None
         self._replay = _Replay(ort, session, self._device_type, self.inputs, self.outputs) if is_replayed and self._device_type else None
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         if self._session is None:
             raise self._fail("the engine is closed", Reason.CLOSED)
-        check_feeds(self.inputs, {name: self._describe(value) for name, value in feeds.items()})
+        changed = self._fed.find_changes(feeds)
         try:
-            results = self._run_bound(self._session, feeds) if self._device_type else self._run_host(self._session, feeds)
+            results = self._compute(self._session, feeds, changed)
         except Exception as error:  # ONNX Runtime has a dozen unrelated exception classes
+            self._fed.forget()
             if is_no_room(error):
                 raise self._fail(NO_ROOM, Reason.NO_MEMORY) from error
             raise self._fail(f"it failed while running: {shorten_error(error)}", Reason.FAILED) from error
         return dict(zip(self._names, results, strict=True))
+
+    def _compute(self, session: InferenceSession, feeds: Mapping[str, Value], changed: Mapping[str, Value]) -> list[Value]:
+        """All outputs, in their order; changed: the feeds that differ from those of the last run."""
+        if self._binding is not None:
+            for name, value in changed.items():
+                self._binding.set(name, value)
+                self._fed.note(name, value)
+            return self._binding.run(session, self._run_options)
+        if self._device_type is not None:
+            return self._run_bound(session, feeds)
+        return list(session.run(self._names, dict(feeds), self._run_options))
 
     def to_device(self, array: npt.NDArray[Any]) -> Value:
         if self._device_type is None:
@@ -79,7 +94,8 @@ class OnnxRuntimeEngine:
         self._run_options.terminate = True
 
     def close(self) -> None:
-        was_open, self._session, self._replay = self._session is not None, None, None
+        was_open, self._session, self._replay, self._binding = self._session is not None, None, None, None
+        self._fed.forget()
         if was_open and self._shrinks_arena:
             shrink_arena(self._ort)
 
@@ -97,9 +113,6 @@ class OnnxRuntimeEngine:
             return describe_array(value)
         return _TYPES.get(value.data_type(), value.data_type()), tuple(value.shape())
 
-    def _run_host(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
-        return list(session.run(self._names, dict(feeds), self._run_options))
-
     def _run_bound(self, session: InferenceSession, feeds: Mapping[str, Value]) -> list[Value]:
         """Outputs that are complete: the CUDA provider waits for its stream at the end of a run, replayed or not, and after each copy."""
         if self._replay is not None:
@@ -111,6 +124,28 @@ class OnnxRuntimeEngine:
             binding.bind_output(name, self._device_type, 0)
         session.run_with_iobinding(binding, self._run_options)
         return list(binding.get_outputs())
+
+
+class _HostBinding:
+    """Inputs in host memory that stay bound from run to run, and outputs of known shapes that are computed into new arrays."""
+
+    def __init__(self, ort: ModuleType, session: InferenceSession, outputs: Mapping[str, TensorSpec]) -> None:
+        self._value = ort.OrtValue.ortvalue_from_numpy
+        self._outputs = [(name, [int(axis) for axis in spec.shape], np.dtype(spec.dtype)) for name, spec in outputs.items()]
+        self._binding = session.io_binding()
+
+    def set(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Let the session read the array, where it lies, as the input of that name."""
+        self._binding.bind_cpu_input(name, np.ascontiguousarray(array).reshape(array.shape))
+
+    def run(self, session: InferenceSession, options: Any) -> list[Value]:
+        """All outputs, in their order."""
+        results = []
+        for name, shape, dtype in self._outputs:
+            results.append(np.empty(shape, dtype))
+            self._binding.bind_ortvalue_output(name, self._value(results[-1]))
+        session.run_with_iobinding(self._binding, options)
+        return results
 
 
 class _Replay:

@@ -132,7 +132,7 @@ class OpenVinoBackend:
         if strangers:
             problem = f"the engine cannot be opened: it has no port named {', '.join(sorted(strangers))}"
             raise EngineError(problem, reason=Reason.CANNOT_OPEN, path=folder)
-        return OpenVinoEngine(compiled, angles, interface, provider, folder, (folder / BLOB).stat().st_size, key, mapped)
+        return OpenVinoEngine(self._ov, compiled, angles, interface, provider, folder, (folder / BLOB).stat().st_size, key, mapped)
 
     def _import(self, blob: Path, name: str, config: Mapping[str, Any]) -> tuple[Any, Any]:
         """The compiled model, and the mapped file that it may read weights from as long as it exists.

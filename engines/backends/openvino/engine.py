@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.backends.engine import Value
-from costroute_rt.engines.backends.feed import check_feeds, describe_array
+from costroute_rt.engines.backends.feed import Fed, describe_array
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
+from costroute_rt.engines.backends.openvino.request import BoundRequest
 from costroute_rt.engines.bundle.manifest import GraphSpec
 from costroute_rt.error import Reason
 
@@ -21,10 +22,11 @@ _SOURCE_POSITIONS = ("Exception from ", "Check '")
 
 
 class OpenVinoEngine:
-    """A compiled model with its one request. Values are arrays in host memory: read where they lie, and made anew by each call."""
+    """A compiled model. Values are arrays in host memory: read where they lie, and made anew by each call."""
 
     def __init__(
         self,
+        ov: ModuleType,
         compiled: Any,
         angles: Any,
         interface: GraphSpec,
@@ -34,34 +36,41 @@ class OpenVinoEngine:
         key: EngineKey | None,
         mapped: object = None,
     ) -> None:
-        """angles: the compiled model that `split_angles` cut off, or None. mapped: memory that the model reads weights from."""
+        """ov: the module. angles: the compiled model that `split_angles` cut off, or None.
+
+        mapped: memory that the model reads weights from.
+        """
         self._mapped = mapped
         self.key, self.provider, self.resident_bytes = key, provider, size
         self.inputs, self.outputs = interface.inputs, interface.outputs
-        self._folder = folder
-        self._request: Any = compiled.create_infer_request()
-        self._angles: Any = None if angles is None else angles.create_infer_request()
-        self._given = None if angles is None else [_names_of(model.inputs, self.inputs) for model in (angles, compiled)]
-        """The inputs of the engine that each of the two models has."""
+        self._folder, self._fed = folder, Fed(self.inputs, describe_array)
+        self._request: BoundRequest | None = BoundRequest(ov, compiled)
+        self._angles = None if angles is None else BoundRequest(ov, angles)
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        if self._request is None:
+        request = self._request
+        if request is None:
             raise make_engine_error("the engine is closed", Reason.CLOSED, self._folder, self.key)
-        check_feeds(self.inputs, {name: describe_array(value) for name, value in feeds.items()})
+        changed = self._fed.find_changes(feeds)
         try:
-            results = self._request.infer(self._with_angles(feeds), share_inputs=True, share_outputs=False)
+            for name, value in changed.items():
+                request.set(name, value)
+                self._fed.note(name, value)
+            if self._angles is not None:
+                self._set_angles(request, self._angles, changed)
+            results = request.run()
         except RuntimeError as error:
+            self._fed.forget()
             raise make_engine_error(f"it failed while running: {short_reason(error)}", Reason.FAILED, self._folder, self.key) from error
         return {name: results[name] for name in self.outputs}
 
-    def _with_angles(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        """What the model is fed: the inputs that it has, and the sines and cosines of those that it may not have."""
-        if self._given is None:
-            return dict(feeds)
-        of_angles, of_model = self._given
-        waves = self._angles.infer({name: feeds[name] for name in of_angles}, share_inputs=True, share_outputs=False)
-        found = {port.get_any_name(): array for port, array in waves.items()}
-        return {name: feeds[name] for name in of_model} | found
+    @staticmethod
+    def _set_angles(request: BoundRequest, angles: BoundRequest, changed: Mapping[str, Value]) -> None:
+        """Compute the sines and cosines again, if what they depend on has changed."""
+        taken = [name for name, value in changed.items() if angles.set(name, value)]
+        if taken:
+            for name, wave in angles.run().items():
+                request.set(name, wave)
 
     def to_device(self, array: npt.NDArray[Any]) -> Value:
         return np.ascontiguousarray(array).reshape(np.shape(array))
@@ -71,10 +80,11 @@ class OpenVinoEngine:
 
     def stop(self) -> None:
         if self._request is not None:
-            self._request.cancel()
+            self._request.raw.cancel()
 
     def close(self) -> None:
         self._request = self._angles = None
+        self._fed.forget()
         self._mapped = None  # after the model, which the request keeps
 
     def __enter__(self) -> OpenVinoEngine:
@@ -82,12 +92,6 @@ class OpenVinoEngine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def _names_of(ports: Iterable[Any], names: Iterable[str]) -> list[str]:
-    """Those of the names that the ports have."""
-    known = {name for port in ports for name in port.names}
-    return [name for name in names if name in known]
 
 
 def short_reason(error: BaseException) -> str:
