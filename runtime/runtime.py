@@ -373,6 +373,7 @@ class Runtime:
             cancel=cancel,
             max_waiting=self._max_waiting,
             check=self._check_not_nested,
+            check_running=self._check_usable,
             on_end=self._forget,
         )
         self._tickets.add(stream.ticket)

@@ -66,6 +66,10 @@ class Generation:
         self._encoded: dict[str, list[Tensors]] = {}
         """Outputs of text encoders for each chunk of the prompt, by the name of their engine."""
         self._run: Run | None = None
+        self.reports_steps = True
+        """Whether anybody wants the StepEvents."""
+        self._ran: list[tuple[Call, float, bool]] = []
+        """Engine runs with their milliseconds, and whether the engine had been loaded for this request; recorded at the end."""
         self._warm: set[str] = set()
         """Engines that were loaded for this request and have run."""
         self._left_out: list[int] = []
@@ -105,7 +109,7 @@ class Generation:
             probe(self._resources, self._request, self._calls.values())
 
     def units(self) -> Iterator[StepEvent | Result | None]:
-        """A StepEvent after each denoiser call, the Result at the end, and None after other units. Raises EngineError."""
+        """A StepEvent after each denoiser call, if wanted, the Result at the end, and None after other units. Raises EngineError."""
         self._choose_again()
         route = self._route
         family = self._resources.family(route.chosen)
@@ -185,17 +189,17 @@ class Generation:
         self.ticket.remaining_ms = max(left_ms, 0.0)
         self.ticket.unit_ms = min(unit_ms, self.ticket.remaining_ms)
 
-    def _advance(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent:
+    def _advance(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent | None:
         """Run one row."""
         if self._engines.is_limited:  # it may have left while another request ran
             run.use(self._engine(plan.step.engine), None if plan.plain_step is None else self._engine(plan.plain_step.engine))
         began_s = self._resources.clock()
         ms = run.advance()
         self.watch.rows_ms.append(ms)
-        self._record(self._last_step(plan, run), ms)
+        self._note_run(self._last_step(plan, run), ms)
         left_ms = pace.remaining_ms(run.work_left)
         self._note_left(left_ms, pace.row_ms if run.left else math.inf)
-        event = self._step_event(run, left_ms, family, plan, later)
+        event = self._step_event(run, left_ms, family, plan, later) if self.reports_steps else None
         self.watch.between_rows_ms += (self._resources.clock() - began_s) * 1000 - ms
         return event
 
@@ -263,7 +267,7 @@ class Generation:
         with self.watch.stage("text") as lap:
             given = {name: engine.to_device(array) for name, array in tensors.items()}
             made = engine.run({name: value for name, value in given.items() if name in engine.inputs})
-        self._record(grown(condition, chunks), lap.ms)
+        self._note_run(grown(condition, chunks), lap.ms)
         return {name: self._engines.move(value, condition.engine, step.engine) for name, value in {**given, **made}.items()}
 
     def _negative(self, family: Family, plan: Plan, texts: Texts, negative: Mapping[str, Tokens], positive: Tensors) -> Tensors:
@@ -300,7 +304,7 @@ class Generation:
         engine, tokenizer = self._engine(call.engine), str(family.bundle.components[encoder].tokenizer)
         with self._reading(), self.watch.stage("text") as lap:
             found = family.encode(encoder, {tokenizer: chunk}, engine)
-        self._record(call, lap.ms)
+        self._note_run(call, lap.ms)
         return found
 
     def _engine(self, name: str) -> Engine:
@@ -346,7 +350,7 @@ class Generation:
         pixels = image.fit(*plan.size)
         with self.watch.stage("encode") as lap:
             latent = np.asarray(engine.to_host(engine.run({"pixels": engine.to_device(pixels[None])})["latent"]))
-        self._record(plan.encode, lap.ms)
+        self._note_run(plan.encode, lap.ms)
         return Source(latent=latent, pixels=pixels, mask=None if mask is None else mask.fit_mask(image, *plan.size), strength=strength)
 
     def _check_finite(self, run: Run, plan: Plan) -> None:
@@ -362,19 +366,22 @@ class Generation:
                 cells = np.asarray(engine.to_host(latent))
                 return decode_tiles(cells, plan.tiling, plan.size[0] // cells.shape[2], partial(self._decode_tile, engine, plan))
             pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
-        self._record(plan.decode, lap.ms)
+        self._note_run(plan.decode, lap.ms)
         return pixels
 
     def _decode_tile(self, engine: Engine, plan: Plan, latent: npt.NDArray[Any]) -> Pixels:
         started_s = self._resources.clock()
         pixels = np.asarray(engine.to_host(engine.run({"latent": engine.to_device(latent)})["pixels"]))
-        self._record(plan.decode, (self._resources.clock() - started_s) * 1000)
+        self._note_run(plan.decode, (self._resources.clock() - started_s) * 1000)
         return pixels
 
-    def _record(self, call: Call, ms: float) -> None:
+    def _note_run(self, call: Call, ms: float) -> None:
+        self._ran.append((call, ms, call.engine in self._observed.loads))
+
+    def _record(self, call: Call, ms: float, is_loaded: bool) -> None:
         """Record the time of a run. Of an engine that was just loaded, the first run is slower, which counts as loading."""
         costs = self._resources.costs
-        if call.engine not in self._observed.loads:
+        if not is_loaded:
             costs.record_call(self._observed, call, ms)
         elif call.engine not in self._warm:
             self._warm.add(call.engine)
@@ -384,6 +391,8 @@ class Generation:
         watch, max_ms, predicted = self.watch, self._request.max_ms, route.option.cost
         timings = watch.timings()
         left_out_ms = sum(self._left_out) * sum(watch.rows_ms) / len(watch.rows_ms)
+        for call, ms, is_loaded in self._ran:
+            self._record(call, ms, is_loaded)
         own_ms = timings.total_ms - timings.waited_ms - timings.caller_ms + left_out_ms
         self._observed.rows, self._observed.row_overhead_ms = len(watch.rows_ms), watch.between_rows_ms
         self._observed.request_overhead_ms = timings.outside_ms - watch.between_rows_ms

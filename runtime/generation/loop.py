@@ -35,18 +35,17 @@ class Denoiser:
         self.engine = engine
         self.has_memory = CARRIED in engine.inputs
         """Whether the graph carries one more latent from row to row."""
-        self._fixed: dict[str, Value] = {name: value for name, value in conditions.items() if name in engine.inputs}
+        self._feeds: dict[str, Value] = {name: value for name, value in conditions.items() if name in engine.inputs}
 
     def fix(self, name: str, array: Float32Array) -> None:
         """Use this array for every row as an input, if the engine takes it."""
         if name in self.engine.inputs:
-            self._fixed[name] = self.engine.to_device(array)
+            self._feeds[name] = self.engine.to_device(array)
 
-    def __call__(
-        self, latent: Value, denoised_before: Value, carried: Value, noise: Value, row: Float32Array
-    ) -> tuple[Value, Value, Value]:
+    def __call__(self, latent: Value, denoised_before: Value, carried: Value, noise: Value, row: Value) -> tuple[Value, Value, Value]:
         """Next latent, predicted clean latent and next carried latent; row: float32[9 or 14], one of `StepTable.rows`."""
-        feeds = {"latent": latent, "denoised_before": denoised_before, "noise": noise, "row": self.engine.to_device(row), **self._fixed}
+        feeds = self._feeds
+        feeds["latent"], feeds["denoised_before"], feeds["noise"], feeds["row"] = latent, denoised_before, noise, row
         if self.has_memory:
             feeds[CARRIED] = carried
         outputs = self.engine.run(feeds)
@@ -141,7 +140,8 @@ class Run:
         """The predicted clean latent, in the shape of the latent."""
         self._carried: Value = self._zeros
         self.done, self._index, self._ended = 0, 0, clock()
-        self._rows = dict[bool, Float32Array]()
+        self._rows = dict[bool, list[Value]]()
+        """The table's rows on the device, for the guided denoiser and for the plain one."""
 
     @property
     def left(self) -> int:
@@ -151,19 +151,22 @@ class Run:
     @property
     def work_left(self) -> float:
         """`left`, with rows without guidance counted as what they take of a guided row."""
+        if self._plain is None:
+            return self.left
         return sum(self._share(row) for row in range(self._index, len(self._table)))
 
     def advance(self) -> float:
         """Run one row, after re-planning if the run is late; returns the milliseconds of its denoiser call."""
-        fitting = self._pace.rows_that_fit(self.left, self.work_left / self.left)
-        if fitting < self.left:
+        left = self.left
+        fitting = self._pace.rows_that_fit(left, self.work_left / left)
+        if fitting < left:
             self._table, self._index = replan(self._config, self._table, self._index, fitting), 0
             self._rows.clear()
         self._switch(self._is_plain_row(self._index))
         step = self._step
+        row = self._rows_of(step)[self._index]
         noise = step.engine.to_device(self._noise()) if self._table.adds_noise(self._index) else self._zeros
         started = self._clock()
-        row = self._float32_rows(step.has_memory)[self._index]
         self.latent, self.denoised, self._carried = step(self.latent, self.denoised, self._carried, noise, row)
         ended = self._clock()
         self._restore()
@@ -215,8 +218,10 @@ class Run:
         self.latent, self.denoised, self._carried, self._zeros = map(move, (self.latent, self.denoised, self._carried, self._zeros))
         self.is_plain = is_plain
 
-    def _float32_rows(self, memory: bool) -> Float32Array:
-        """The table's rows; memory: whether the graph carries a latent."""
-        if memory not in self._rows:
-            self._rows[memory] = self._table.rows(memory=memory).astype(np.float32)
-        return self._rows[memory]
+    def _rows_of(self, step: Denoiser) -> list[Value]:
+        """The table's rows where the denoiser can read them."""
+        found = self._rows.get(self.is_plain)
+        if found is None:
+            rows = self._table.rows(memory=step.has_memory).astype(np.float32)
+            found = self._rows[self.is_plain] = [step.engine.to_device(row) for row in rows]
+        return found

@@ -199,9 +199,21 @@ class Device:
         finally:
             self._release(ticket)
 
+    def keep(self, ticket: Ticket) -> bool:
+        """Keep the device for the next unit of the request that has it; False if there are others, which may be more urgent."""
+        with self._lock:
+            if len(self._tickets) > 1:
+                return False
+            ticket.since_s = self._clock()
+            return True
+
     def _acquire(self, ticket: Ticket, check: Callable[[], object], poll_s: float) -> float:
         started_s = self._clock()
         with self._lock:
+            if self._running is None and not self._waiting and len(self._tickets) == 1:  # nobody to wait for
+                check()
+                self._take(ticket)
+                return (self._clock() - started_s) * 1000
             ready = self._waiting[ticket] = threading.Condition(self._lock)
             self.note(ticket, State.WAITING)
             try:
@@ -211,13 +223,16 @@ class Device:
                     if self._running is None and self._first() is ticket:
                         wait_s = self._grace_s(ticket)
                         if wait_s <= 0:
-                            self._running, self._thread = ticket, threading.get_ident()
-                            self.note(ticket, State.RUNNING)
+                            self._take(ticket)
                             return (self._clock() - started_s) * 1000
                     ready.wait(min(wait_s, poll_s))
             finally:
                 self._waiting.pop(ticket, None)
                 self._wake()  # if this one gave up, it may have been woken instead of the next
+
+    def _take(self, ticket: Ticket) -> None:
+        self._running, self._thread = ticket, threading.get_ident()
+        self.note(ticket, State.RUNNING)
 
     def _grace_s(self, ticket: Ticket) -> float:
         """How long the device is still kept for a more urgent request."""

@@ -36,11 +36,15 @@ class Stream:
         cancel: threading.Event | None,
         max_waiting: int | None,
         check: Callable[[], None],
+        check_running: Callable[[], None],
         on_end: Callable[[Ticket], None],
     ) -> None:
-        """check: raises StateError if the runtime cannot be used any more. on_end: called when the request has ended."""
+        """check: raises StateError if the runtime cannot be used any more, or not in this thread now; check_running: only the former.
+
+        on_end: called when the request has ended.
+        """
         self._resources, self._device, self._max_waiting = resources, device, max_waiting
-        self._cancel, self._check_runtime, self._on_end = cancel, check, on_end
+        self._cancel, self._check_runtime, self._check_running, self._on_end = cancel, check, check_running, on_end
         self._advancing = threading.Lock()
         self._is_closed = self._is_queued = False
         self._units: Iterator[StepEvent | Result | None] | None = None
@@ -69,6 +73,7 @@ class Stream:
 
         pauses: whether `on_step` may take its time, during which other requests go on. Raises as `next` does.
         """
+        self._generation.reports_steps = on_step is not None
         with self._advancing:
             try:
                 while isinstance(event := self._next(), StepEvent):
@@ -116,6 +121,10 @@ class Stream:
             with self._device.turn(self.ticket, self._check, polls=self._cancel is not None) as waited_ms:
                 generation.note_wait(waited_ms)
                 event = next(self._units)
+                while event is None and self._device.keep(self.ticket):
+                    self._check_running()
+                    self._check_cancelled()
+                    event = next(self._units)
             if event is not None:
                 return event
 
@@ -141,6 +150,9 @@ class Stream:
 
     def _check(self) -> None:
         self._check_runtime()
+        self._check_cancelled()
+
+    def _check_cancelled(self) -> None:
         if self._is_closed or (self._cancel is not None and self._cancel.is_set()):
             raise CancelledError
 

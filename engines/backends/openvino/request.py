@@ -23,7 +23,9 @@ class BoundRequest:
         self.raw = compiled.create_infer_request()
         self._tensor = ov.Tensor
         self._inputs = {name: index for index, port in enumerate(compiled.inputs) for name in port.names}
-        self._outputs = [_Output(port) for port in compiled.outputs]
+        self._outputs = [(name, index) for index, port in enumerate(compiled.outputs) for name in port.names]
+        self._fixed = [(index, port.element_type, port.shape) for index, port in enumerate(compiled.outputs) if _is_fixed(port)]
+        self._free = [index for index, port in enumerate(compiled.outputs) if not _is_fixed(port)]
 
     def set(self, name: str, array: Array) -> bool:
         """Let the model read the array, where it lies, as the input of that name; False if it has no such input."""
@@ -37,22 +39,17 @@ class BoundRequest:
 
     def run(self) -> dict[str, Array]:
         """Compute all outputs into new memory; returns them by each of their names. Raises RuntimeError."""
-        fixed = {index: self._tensor(each.type, each.shape) for index, each in enumerate(self._outputs) if each.shape is not None}
-        for index, tensor in fixed.items():
-            self.raw.set_output_tensor(index, tensor)
-        self.raw.infer(share_outputs=True)
-        results: dict[str, Array] = {}
-        for index, each in enumerate(self._outputs):
-            data = fixed[index].data if index in fixed else self.raw.get_output_tensor(index).data.copy()
-            results |= dict.fromkeys(each.names, data)
-        return results
+        raw, results = self.raw, dict[int, Array]()
+        for index, kind, shape in self._fixed:
+            tensor = self._tensor(kind, shape)
+            raw.set_output_tensor(index, tensor)
+            results[index] = tensor.data
+        raw.infer(share_outputs=True)
+        for index in self._free:
+            results[index] = raw.get_output_tensor(index).data.copy()
+        return {name: results[index] for name, index in self._outputs}
 
 
-class _Output:
-    """What is known of an output."""
-
-    def __init__(self, port: Any) -> None:
-        self.names: tuple[str, ...] = tuple(port.names)
-        self.type = port.element_type
-        self.shape = port.shape if port.partial_shape.is_static else None
-        """None if it depends on the inputs."""
+def _is_fixed(port: Any) -> bool:
+    """Whether the shape of an output does not depend on the inputs."""
+    return bool(port.partial_shape.is_static)
