@@ -11,6 +11,9 @@ import numpy as np
 from costroute_rt.engines.bundle.manifest import TensorSpec
 from costroute_rt.error import ConfigError
 
+SMALL_BYTES = 1 << 16
+"""A tensor of up to so many bytes is copied faster than a library is told of another address."""
+
 
 class Fed:
     """What an engine was fed last. A value that is fed again need neither be checked nor set again, such as the text from step to step."""

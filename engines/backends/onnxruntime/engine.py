@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.backends.engine import Value
-from costroute_rt.engines.backends.feed import Fed, describe_array
+from costroute_rt.engines.backends.feed import SMALL_BYTES, Fed, describe_array
 from costroute_rt.engines.backends.key import EngineKey, make_engine_error
 from costroute_rt.engines.backends.onnxruntime.arena import NO_ROOM, is_no_room, shrink_arena
 from costroute_rt.engines.backends.onnxruntime.providers import DEVICE_TYPES, shorten_error
@@ -20,6 +21,8 @@ from costroute_rt.error import EngineError, Reason
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+Array = npt.NDArray[Any]
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 _TYPES |= {"tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(bool)": "bool"}
@@ -55,7 +58,7 @@ class OnnxRuntimeEngine:
         self._device_type = DEVICE_TYPES.get(provider)
         self._fed = Fed(self.inputs, self._describe)
         is_fixed = self._device_type is None and all(isinstance(axis, int) for spec in self.outputs.values() for axis in spec.shape)
-        self._binding = _HostBinding(ort, session, self.outputs) if is_fixed else None
+        self._binding = _HostBinding(ort, session, self.inputs, self.outputs) if is_fixed else None
         self._replay = _Replay(ort, session, self._device_type, self.inputs, self.outputs) if is_replayed and self._device_type else None
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
@@ -127,25 +130,51 @@ class OnnxRuntimeEngine:
 
 
 class _HostBinding:
-    """Inputs in host memory that stay bound from run to run, and outputs of known shapes that are computed into new arrays."""
+    """Inputs in host memory that stay bound from run to run, and outputs of known shapes.
 
-    def __init__(self, ort: ModuleType, session: InferenceSession, outputs: Mapping[str, TensorSpec]) -> None:
+    Small tensors are copied, which takes less time than to bind others; large ones are read and written where they lie.
+    """
+
+    def __init__(
+        self, ort: ModuleType, session: InferenceSession, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]
+    ) -> None:
         self._value = ort.OrtValue.ortvalue_from_numpy
-        self._outputs = [(name, [int(axis) for axis in spec.shape], np.dtype(spec.dtype)) for name, spec in outputs.items()]
         self._binding = session.io_binding()
+        self._small_inputs = {name: _empty(spec) for name, spec in inputs.items() if _is_small(spec)}
+        self._outputs = [(name, spec, _empty(spec) if _is_small(spec) else None) for name, spec in outputs.items()]
+        for name, buffer in self._small_inputs.items():
+            self._binding.bind_cpu_input(name, buffer)
+        for name, _, small in self._outputs:
+            if small is not None:
+                self._binding.bind_ortvalue_output(name, self._value(small))
 
-    def set(self, name: str, array: npt.NDArray[Any]) -> None:
-        """Let the session read the array, where it lies, as the input of that name."""
-        self._binding.bind_cpu_input(name, np.ascontiguousarray(array).reshape(array.shape))
+    def set(self, name: str, array: Array) -> None:
+        """Let the session read the array as the input of that name."""
+        buffer = self._small_inputs.get(name)
+        if buffer is not None:
+            buffer[...] = array
+        else:
+            self._binding.bind_cpu_input(name, np.ascontiguousarray(array).reshape(array.shape))
 
     def run(self, session: InferenceSession, options: Any) -> list[Value]:
-        """All outputs, in their order."""
-        results = []
-        for name, shape, dtype in self._outputs:
-            results.append(np.empty(shape, dtype))
-            self._binding.bind_ortvalue_output(name, self._value(results[-1]))
+        """All outputs, in their order, in new memory."""
+        large = dict[str, Array]()
+        for name, spec, small in self._outputs:
+            if small is None:
+                large[name] = _empty(spec)
+                self._binding.bind_ortvalue_output(name, self._value(large[name]))
         session.run_with_iobinding(self._binding, options)
-        return results
+        return [large[name] if small is None else small.copy() for name, _, small in self._outputs]
+
+
+def _empty(spec: TensorSpec) -> Array:
+    return np.empty([int(axis) for axis in spec.shape], spec.dtype)
+
+
+def _is_small(spec: TensorSpec) -> bool:
+    """Whether the tensor has a known shape and little data."""
+    lengths = [axis for axis in spec.shape if isinstance(axis, int)]
+    return len(lengths) == len(spec.shape) and prod(lengths) * np.dtype(spec.dtype).itemsize <= SMALL_BYTES
 
 
 class _Replay:
