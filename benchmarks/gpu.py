@@ -121,7 +121,7 @@ def measure_loop(root: Any, args: argparse.Namespace, engine_options: dict[str, 
         Figure(name="device-to-host copies", value=between["to_host"], unit="count"),
         Figure(name="host-to-device copies per step", value=between["to_device"] / (TIMED_STEPS - 1), unit="count"),
         Figure(name="bytes to device per step", value=between["bytes"] / (TIMED_STEPS - 1), unit="bytes"),
-        median_figure("outside engines", [image.stages["outside engines"] for image in images], "ms"),
+        median_figure("outside engines", [image.stages["outside the stages"] for image in images], "ms"),
     ]
     return Measurement(figures=figures)
 

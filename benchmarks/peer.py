@@ -78,7 +78,7 @@ def open_ours(runtime: Runtime) -> Peer:
             "text": spent.text_ms,
             "denoise": sum(spent.denoise_ms),
             "decode": spent.decode_ms,
-            "outside engines": total_ms - spent.text_ms - sum(spent.denoise_ms) - spent.decode_ms - spent.swap_ms,
+            "outside the stages": total_ms - spent.text_ms - sum(spent.denoise_ms) - spent.decode_ms - spent.swap_ms,
         }
         return TimedImage(pixels=result.pixels[0], total_ms=total_ms, stages=stages)
 

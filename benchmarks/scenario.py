@@ -43,7 +43,7 @@ class Figure:
     name: str
     value: float
     unit: str = ""
-    """ms, s, share, ratio, count, dB, MB, GB or score."""
+    """us, ms, s, share, ratio, count, dB, MB, GB or score."""
     low: float | None = None
     high: float | None = None
     """Quartiles of repeated measurements, or the 95 % interval of a mean; None for a single number."""

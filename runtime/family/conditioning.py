@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,12 +124,17 @@ def weigh(states: Array, weights: Array | None) -> Array:
     return scaled if np.isfinite(scaled).all() else product.astype(np.float32)
 
 
-def token_tensors(tokenizers: Mapping[str, Tokenizer], tokens: Mapping[str, Tokens]) -> Tensors:
-    """TOKENIZER.attention_mask: int64[1, tokens] and TOKENIZER.length: int64[1], without the leading tokens of a template."""
+def token_tensors(tokenizers: Mapping[str, Tokenizer], tokens: Mapping[str, Tokens], names: Collection[str]) -> Tensors:
+    """TOKENIZER.attention_mask: int64[1, tokens] and TOKENIZER.length: int64[1], without the leading tokens of a template.
+
+    names: of the tensors that are taken; others are left out.
+    """
     found: Tensors = {}
     for name, each in tokens.items():
-        mask = each.attention_mask[:, tokenizers[name].drop :]
-        found |= {f"{name}.attention_mask": mask, f"{name}.length": mask.sum(1)}
+        mask, length = f"{name}.attention_mask", f"{name}.length"
+        if mask in names or length in names:
+            found[mask] = each.attention_mask[:, tokenizers[name].drop :]
+            found[length] = found[mask].sum(1)
     return found
 
 

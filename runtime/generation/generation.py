@@ -143,7 +143,7 @@ class Generation:
             self._enter_phase(phases, (plan.decode.engine,))
             decoded = self._decode(run, plan)
             pixels.append(decoded if source is None else source.paste(decoded))
-        yield self._finish(route, family, plan, np.concatenate(pixels))
+        yield self._finish(route, family, plan, pixels[0] if len(pixels) == 1 else np.concatenate(pixels))
 
     def _enter_phase(self, phases: Phases, engines: tuple[str, ...]) -> None:
         """From now on these engines are used, with the others of their phase; those of later phases are needed later."""
@@ -249,7 +249,7 @@ class Generation:
         with self.watch.stage("tokenize"):
             texts = family.texts(self._request, plan)
         self._is_truncated = texts.is_truncated
-        positive = token_tensors(family.tokenizers, texts.prompt)
+        positive = token_tensors(family.tokenizers, texts.prompt, plan.sources)
         for encoder, call in plan.encoders.items():
             tokenizer = str(family.bundle.components[encoder].tokenizer)
             tokens, filling = texts.prompt[tokenizer], texts.filling(texts.prompt, tokenizer)
@@ -272,7 +272,7 @@ class Generation:
 
     def _negative(self, family: Family, plan: Plan, texts: Texts, negative: Mapping[str, Tokens], positive: Tensors) -> Tensors:
         """The tensors of the negative prompt: encoded text, or zeros if the family uses them for a missing negative prompt."""
-        found = token_tensors(family.tokenizers, negative)
+        found = token_tensors(family.tokenizers, negative, plan.sources)
         for encoder, call in plan.encoders.items():
             if texts.has_zeros:
                 found |= {name: np.zeros_like(array) for name, array in positive.items() if name.startswith(f"{encoder}.")}

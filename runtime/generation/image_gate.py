@@ -110,8 +110,8 @@ def _short_plan(family: Family, candidate: Candidate, size: Size, most_steps: in
 def _conditions(family: Family, plan: Plan, open_engine: OpenEngine, prompts: Sequence[str], on_run: Callable[[], object]) -> list[Tensors]:
     """What the steps take besides the latent, for each prompt."""
     texts = [family.texts(Request(prompt=prompt), plan) for prompt in prompts]
-    positive = [token_tensors(family.tokenizers, each.prompt) for each in texts]
-    negative = [None if each.negative is None else token_tensors(family.tokenizers, each.negative) for each in texts]
+    positive = [token_tensors(family.tokenizers, each.prompt, plan.sources) for each in texts]
+    negative = [None if each.negative is None else token_tensors(family.tokenizers, each.negative, plan.sources) for each in texts]
     for encoder, call in plan.encoders.items():
         tokenizer = str(family.bundle.components[encoder].tokenizer)
         with open_engine(call.engine) as engine:

@@ -24,7 +24,7 @@ def test_a_dry_run_runs_every_scenario_on_the_cpu(
     figures = {name: {figure["name"]: figure["value"] for figure in row["figures"]} for name, row in rows.items()}
     assert figures["same image as on the CPU"]["PSNR"] == 99.0
     assert figures["denoising loop"]["device-to-host copies"] == 0
-    assert figures["denoising loop"]["bytes to device per step"] >= 32
+    assert figures["denoising loop"]["bytes to device per step"] == 0  # the rows are there before the first step
     assert figures["4 steps"]["total"] > 0
     assert figures["ours, guided step"]["speedup"] == pytest.approx(5.0 / figures["ours, guided step"]["guided step"], rel=1e-3)
     assert rows["denoising loop"]["scenario"]["settings"]["gpu"]

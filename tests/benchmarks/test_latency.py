@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import latency
+from benchmarks import latency, overhead
 from benchmarks.peer import Job, Peer, TimedImage, psnr_db, with_steps
-from benchmarks.scenario import Target
+from benchmarks.scenario import Scenario, Target
 from costroute_rt import Bundle, Runtime
 
-FAST = TimedImage(pixels=np.zeros((8, 8, 3), np.uint8), total_ms=10.0, stages={"outside engines": 1.0})
+FAST = TimedImage(pixels=np.zeros((8, 8, 3), np.uint8), total_ms=10.0, stages={"outside the stages": 1.0})
 
 
 def test_our_stages_and_targets_are_printed(
     tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "OUTSIDE_TARGET", Target(high=1e6))
+    monkeypatch.setattr(overhead, "TARGETS", {"overhead": Target(high=1e6), "PSNR to the plain loop": Target(low=99.0)})
     assert latency.main(["--quick", "--bundle", str(tiny_bundle), "--home", str(engine_home)]) == 0
     out = capsys.readouterr().out
     assert "costroute-rt, 8 steps" in out
-    for name in ("total", "text", "denoise", "decode", "outside engines", "threads"):
+    for name in ("total", "text", "denoise", "decode", "outside the stages", "threads", "plain loop", "overhead"):
         assert name in out
 
 
@@ -33,7 +33,7 @@ def test_a_slow_program_misses_its_target_and_a_missing_peer_is_reported_as_fail
     def missing(bundle: Bundle, threads: int) -> Peer:
         raise ModuleNotFoundError("No module named 'torch'")
 
-    monkeypatch.setattr(latency, "OUTSIDE_TARGET", Target(high=0.0))
+    monkeypatch.setattr(overhead, "TARGETS", {"overhead": Target(high=-1e6)})
     monkeypatch.setattr(latency, "open_diffusers", missing)
     monkeypatch.setattr(latency, "open_optimum", lambda bundle, threads: lambda job: FAST)
     arguments = ["--quick", "--json", "--peers", "--bundle", str(tiny_bundle), "--home", str(engine_home)]
@@ -41,8 +41,8 @@ def test_a_slow_program_misses_its_target_and_a_missing_peer_is_reported_as_fail
     rows = {row["scenario"]["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert rows["diffusers, 8 steps"]["error"] == "ModuleNotFoundError: No module named 'torch'"
     assert rows["diffusers, 8 steps"]["missing"] == ["PSNR to ours", "time relative to ours"]
-    assert not rows["costroute-rt, 8 steps"]["good"]
-    assert rows["costroute-rt, 8 steps"]["error"] is None
+    assert not rows["overhead, onnxruntime float32, 8 steps"]["good"]
+    assert rows["overhead, onnxruntime float32, 8 steps"]["error"] is None
     assert {row["scenario"]["settings"]["threads"] for row in rows.values()} == {rows["optimum, 1 step"]["scenario"]["settings"]["threads"]}
 
 
@@ -56,6 +56,24 @@ def test_a_peer_is_compared_with_ours() -> None:
         "time relative to ours": 3.0,
         "PSNR to ours": 99.0,
     }
+
+
+@pytest.mark.parametrize("variant", latency.VARIANTS)
+def test_the_plain_loop_makes_the_same_image_and_the_breakdown_counts_its_calls(variant: str, tiny_bundle: Path, engine_home: Path) -> None:
+    if not latency.is_supported(variant):
+        pytest.skip(f"this processor does not compute in {variant}")
+    backend, precision = variant.split()
+    job = Job(prompt="a lake", seed=3, num_inference_steps=2, guidance_scale=3.0)
+    scenario = Scenario(name=variant, warm_up=0, repeats=2)
+    with (
+        with_steps(Bundle.open(tiny_bundle), "base", (2,)) as root,
+        Runtime.open(root, home=engine_home, backend=backend, precision=precision, build=True, preload=False) as runtime,
+    ):
+        found = {figure.name: figure.value for figure in overhead.measure(runtime, job, scenario).figures}
+        assert np.array_equal(overhead.make_image(runtime, job).pixels[0], overhead.make_image(runtime, job).pixels[0])
+    assert found["PSNR to the plain loop"] == 99.0
+    assert found["library calls"] >= 4
+    assert 0 < found["in the library"] < found["total"] * 10
 
 
 def test_psnr_of_equal_and_of_different_images() -> None:

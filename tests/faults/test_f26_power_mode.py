@@ -146,7 +146,7 @@ def test_f26_another_number_of_threads_gives_the_same_engines_with_openvino(tiny
         found = runtime.generate("a lake", seed=1)
         assert abs(found.pixels.astype(int) - want.astype(int)).max() <= 1
         assert "now 2 threads" in (runtime.assumes or "")
-        compiled = [engine._engine._request.get_compiled_model() for engine in runtime._resources.engines._resident.values()]  # type: ignore[attr-defined]
+        compiled = [engine._engine._request.raw.get_compiled_model() for engine in runtime._resources.engines._resident.values()]  # type: ignore[attr-defined]
         assert {each.get_property("INFERENCE_NUM_THREADS") for each in compiled} == {2}
     assert content(tmp_path) == before
 

@@ -29,8 +29,9 @@ class BoundRequest:
         self._inputs = {name: index for index, port in inputs for name in port.names}
         small = {index: raw.get_input_tensor(index).data for index, port in inputs if is_small(port)}
         self._small_inputs = {name: small[index] for name, index in self._inputs.items() if index in small}
-        self._names = [(index, tuple(port.names)) for index, port in outputs]
-        self._small_outputs = {index: raw.get_output_tensor(index).data for index, port in outputs if is_small(port)}
+        self._read = dict[int, Array]()
+        """The arrays that are shared with the model."""
+        self._names = [tuple(port.names) for _, port in outputs]
         self._large_outputs = [(index, port.element_type, port.shape) for index, port in outputs if is_fixed(port) and not is_small(port)]
 
     def set(self, name: str, array: Array) -> bool:
@@ -44,28 +45,23 @@ class BoundRequest:
             return False
         if not (array.flags.c_contiguous and array.flags.writeable):  # OpenVINO shares no other memory
             array = np.array(array, order="C")
+        self._read[index] = array  # OpenVINO does not keep it
         self.raw.set_input_tensor(index, self._tensor(array, shared_memory=True))
         return True
 
     def run(self) -> dict[str, Array]:
         """Compute all outputs into new memory; returns them by each of their names. Raises RuntimeError."""
-        raw, large = self.raw, dict[int, Array]()
+        large = dict[int, Any]()
         for index, kind, shape in self._large_outputs:
-            tensor = self._tensor(kind, shape)
-            raw.set_output_tensor(index, tensor)
-            large[index] = tensor.data
-        raw.infer(share_outputs=True)
+            large[index] = self._tensor(kind, shape)
+            self.raw.set_output_tensor(index, large[index])
+        arrays = self.raw.infer(share_outputs=bool(large)).values()
         results: dict[str, Array] = {}
-        for index, names in self._names:
-            data = large[index] if index in large else self._copy(index)
+        for index, (names, array) in enumerate(zip(self._names, arrays, strict=True)):
+            own = large[index].data if index in large else array.copy() if large else array
             for name in names:
-                results[name] = data
+                results[name] = own
         return results
-
-    def _copy(self, index: int) -> Array:
-        buffer = self._small_outputs.get(index)
-        found: Array = self.raw.get_output_tensor(index).data if buffer is None else buffer
-        return found.copy()
 
 
 def is_small(port: Any) -> bool:

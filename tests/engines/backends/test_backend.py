@@ -123,6 +123,20 @@ def test_outputs_outlive_the_next_call(engine: Engine, bundle: Bundle) -> None:
     np.testing.assert_array_equal(engine.to_host(first["denoised"]), before)
 
 
+def test_only_some_feeds_change_from_run_to_run(engine: Engine, bundle: Bundle) -> None:
+    """Libraries keep what they were fed; a run that was refused, or that other feeds came between, must leave no trace."""
+    feeds = put(engine, example_feeds(bundle, "unet/guided_step.onnx"))
+    first = {name: engine.to_host(value).copy() for name, value in engine.run(feeds).items()}
+    other = {**feeds, "latent": engine.to_device(np.ones((1, 4, 4, 4), np.float32))}
+    between = engine.to_host(engine.run(other)["denoised"]).copy()
+    with pytest.raises(ConfigError):
+        engine.run({**other, "row": engine.to_device(np.zeros(3, np.float32))})
+    again = engine.run(feeds)
+    assert not np.array_equal(between, first["denoised"])
+    for name, want in first.items():
+        np.testing.assert_array_equal(engine.to_host(again[name]), want)
+
+
 def test_outputs_feed_the_next_call(engine: Engine, bundle: Bundle) -> None:
     feeds = put(engine, example_feeds(bundle, "unet/guided_step.onnx"))
     first = engine.run(feeds)

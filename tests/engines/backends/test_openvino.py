@@ -219,7 +219,7 @@ def test_a_call_that_fails_is_an_error(folder: Path, backend: OpenVinoBackend, m
             name: np.zeros([1 if isinstance(axis, str) else axis for axis in spec.shape], spec.dtype)
             for name, spec in engine.inputs.items()
         }
-        monkeypatch.setattr(engine, "_request", SimpleNamespace(infer=fail))
+        monkeypatch.setattr(engine._request.raw, "infer", fail)
         with pytest.raises(EngineError, match="it failed while running: out of memory"):
             engine.run(feeds)
 

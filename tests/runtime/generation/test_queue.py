@@ -83,6 +83,26 @@ def test_a_request_keeps_the_device_from_unit_to_unit(device: Device) -> None:
     assert waiters.order[-1] == "second"
 
 
+def test_a_request_keeps_the_device_without_asking_only_while_it_is_alone(device: Device) -> None:
+    first, second = entered(device, Ticket()), Ticket()
+    with device.turn(first, no_check):
+        assert device.keep(first)
+        device.enter(second, None)
+        assert not device.keep(first)
+        device.leave(second)
+        assert device.keep(first)
+
+
+def test_the_unit_that_runs_counts_from_the_last_time_the_device_was_kept(device: Device, clock: FakeClock) -> None:
+    first, second = entered(device, Ticket(remaining_ms=300.0, unit_ms=100.0)), Ticket(deadline_s=1.0)
+    with device.turn(first, no_check):
+        clock.pass_ms(100)
+        first.remaining_ms = 200.0
+        assert device.keep(first)
+        clock.pass_ms(30)
+        assert device.forecast(second).queue_ms == pytest.approx(70.0)
+
+
 def test_a_paused_request_holds_nothing(device: Device) -> None:
     waiters, paused = Waiters(device), Ticket(deadline_s=101.0)
     device.enter(paused, None)
