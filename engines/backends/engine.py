@@ -36,7 +36,10 @@ class Engine(Protocol):
         """The provider that actually runs it."""
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        """Compute all outputs, and return when that is done: callers time it; raises ConfigError for feeds that do not match `inputs`."""
+        """Compute all outputs, and return when that is done: callers time it; raises ConfigError for feeds that do not match `inputs`.
+
+        An array that is fed again counts as unchanged: whoever changes its content feeds a copy.
+        """
 
     def to_device(self, array: npt.NDArray[Any]) -> Value: ...
     def to_host(self, value: Value) -> npt.NDArray[Any]: ...
