@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -436,6 +435,8 @@ class Runtime:
         self, prompt: str | Request, *, cancel: threading.Event | None = None, **options: Unpack[RequestOptions]
     ) -> AsyncGenerator[StepEvent | Result, None]:
         """`stream` for asyncio. The work goes on while the consumer is busy, and events wait for it; ending the iteration cancels it."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[StepEvent | Job] = asyncio.Queue()
 
@@ -457,6 +458,8 @@ class Runtime:
 
     async def route_async(self, prompt: str | Request, *, latest: str | None = None, **options: Unpack[RequestOptions]) -> Route:
         """`route` for asyncio: the event loop goes on meanwhile. Cancelling the task ends the waiting for other calls."""
+        import asyncio  # slow to load
+
         cancel = threading.Event()
         try:
             return await asyncio.to_thread(lambda: self.route(prompt, cancel=cancel, latest=latest, **options))

@@ -181,7 +181,7 @@ def _read_entries(path: Path, engine: str, digest: str) -> list[_Entry]:
     try:
         check_access(path.parent)
         section = parse_section(read_file(path, _MOST_BYTES), fail)
-        canonical_json(section.values)
+        json.dumps(section.values, ensure_ascii=False, allow_nan=False).encode()
         body = section.section("costs")
         found = _digest(dict(body.values))
     except (FileNotFoundError, NotADirectoryError):

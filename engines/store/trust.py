@@ -77,7 +77,7 @@ def _parse(data: bytes) -> dict[str, tuple[State, str]]:
         raise ValueError("another version")
     files = {}
     for name, (size, changed, touched, device, inode, digest) in values["files"].items():
-        if not all(type(each) is int for each in (size, changed, touched, device, inode)) or not isinstance(digest, str):
+        if {type(size), type(changed), type(touched), type(device), type(inode)} != {int} or type(digest) is not str:
             raise ValueError("not a record")
         files[name] = (size, changed, touched, device, inode), digest
     return files

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from statistics import median
 from threading import Lock
 
-from costroute_rt.cost.window import LOADED, LONG_S, Clock, Learned, Level, Recent, Window, upper
+from costroute_rt.cost.window import LOADED, LONG_S, Clock, Learned, Level, Recent, Window, median, upper
 
 __all__ = ["Clock", "Correction", "Level", "Times"]
 

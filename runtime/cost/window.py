@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from statistics import median
 from typing import Generic, NamedTuple, TypeVar
 
 Clock = Callable[[], float]
@@ -81,6 +80,13 @@ class Window(Recent[float]):
     def upper(self, share: float) -> float:
         """The smallest value that a share `share` of the values does not exceed."""
         return upper(self.values(), share)
+
+
+def median(values: Iterable[float]) -> float:
+    """The middle value, or the mean of the two middle ones; `statistics`, which has it too, takes 4 ms to load."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def upper(values: Iterable[float], share: float) -> float:

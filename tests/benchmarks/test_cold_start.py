@@ -41,7 +41,7 @@ def test_a_process_that_does_not_write_its_file_fails(tmp_path: Path) -> None:
 
 
 def test_stages_add_up_to_the_total() -> None:
-    run = ProcessRun(started_s=100.0, total_s=1.0, stdout=json.dumps([["interpreter", 100.1], ["open", 100.5]]), stderr="")
+    run = ProcessRun(started_s=100.0, total_s=1.0, stdout=json.dumps([[["interpreter", 100.1], ["open", 100.5]], {}]), stderr="")
     stages = cold_start.stages(run)
     assert list(stages) == ["interpreter", "open", "exit"]
     assert sum(stages.values()) == pytest.approx(1.0)
@@ -55,7 +55,7 @@ def test_the_benchmark_runs_on_a_tiny_bundle(
     cold_start.main(["--quick", "--json", "--bundle", str(tiny_bundle), "--home", str(engine_home)])
     rows = {row["scenario"]["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert [row["error"] for row in rows.values()] == [None] * 5
-    assert [figure["name"] for figure in rows["stages"]["figures"]] == [
-        "total", "interpreter", "imports", "open", "generate", "save", "exit",
-    ]  # fmt: skip
-    assert rows["gen"]["figures"][0]["target"] == {"at_most": 1.0}
+    names = [figure["name"] for figure in rows["stages"]["figures"]]
+    assert names[:3] == ["total", "interpreter", "import numpy"]
+    assert names[-8:] == ["load engines", "first image", "save", "close", "exit", "modules", "engines", "files hashed"]
+    assert rows["gen"]["figures"][0]["target"] == {"at_most": 0.5}
