@@ -1,0 +1,115 @@
+"""The application: every address of the server, and what stands before them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from costroute_rt.cli.server.answer import CommonHeaders, answer_problem
+from costroute_rt.cli.server.body import Intake
+from costroute_rt.cli.server.connection import ClientGoneError
+from costroute_rt.cli.server.guard import Guard
+from costroute_rt.cli.server.own import OwnApi
+from costroute_rt.cli.server.page import PAGE, serve_page
+from costroute_rt.cli.server.problem import Problem, problem_of
+from costroute_rt.cli.server.service import Service
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[ASGIApp]]
+"""Answers a request; pure ASGI, because wrappers of requests hide that a client has left."""
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def make_app(service: Service) -> ASGIApp:
+    """Everything that the server answers."""
+    settings, intake = service.settings, Intake(service.settings.limits)
+    router = Router(routes=[*own_routes(OwnApi(service, intake)), *page_routes()])
+    return CommonHeaders(Arrival(Guard(Answering(router, service), settings)))
+
+
+def own_routes(api: OwnApi) -> list[Route]:
+    return [
+        route("/v1/route", api.route, "POST"),
+        route("/v1/jobs", api.submit, "POST"),
+        route("/v1/jobs", api.jobs, "GET"),
+        route("/v1/jobs/{number}", api.job, "GET"),
+        route("/v1/jobs/{number}", api.cancel, "DELETE"),
+        route("/v1/jobs/{number}/events", api.job_events, "GET"),
+        route("/v1/events", api.events, "GET"),
+        route("/v1/pool", api.pool, "GET"),
+        route("/pictures/{name}", api.picture, "GET"),
+        route("/healthz", api.health, "GET"),
+        route("/readyz", api.readiness, "GET"),
+        route("/metrics", api.metrics, "GET"),
+    ]
+
+
+def page_routes() -> list[Route]:
+    return [route(path, serve_page, "GET") for path in PAGE]
+
+
+def route(path: str, endpoint: Endpoint, method: str) -> Route:
+    """One address; its endpoint is an application of its own, which Starlette leaves as it is."""
+    return Route(path, _Adapter(endpoint, path), methods=[method])
+
+
+class _Adapter:
+    """An endpoint as an ASGI application."""
+
+    def __init__(self, endpoint: Endpoint, pattern: str) -> None:
+        self._endpoint, self._pattern = endpoint, pattern
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["pattern"] = self._pattern
+        answer = await self._endpoint(Request(scope, receive, send))
+        await answer(scope, receive, send)
+
+
+class Arrival:
+    """Middleware that notes when a request arrived: budgets count from then."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {**scope.get("state", {}), "arrived_s": time.perf_counter()}
+        await self._app(scope, receive, send)
+
+
+class Answering:
+    """Middleware that turns what endpoints raise into answers, and counts answers. A request that fails ends no other."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._metrics = app, service.metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self  # then the router raises what it would otherwise answer as plain text
+        status = 0
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_status)
+        except ClientGoneError:
+            status = status or 499
+        except Exception as error:
+            problem = _of_router(error) if isinstance(error, HTTPException) else problem_of(error)
+            if status:  # the answer has begun, and can only end here
+                raise
+            await answer_problem(problem)(scope, receive, note_status)
+        finally:
+            self._metrics.count_request(scope["state"].get("pattern", "other"), status)
+
+
+def _of_router(error: HTTPException) -> Problem:
+    message = {404: "there is nothing at this address", 405: "this address has no such method"}.get(error.status_code, error.detail)
+    return Problem(error.status_code, _CODES.get(error.status_code, "invalid_request"), message, headers=dict(error.headers or {}))

@@ -1,0 +1,274 @@
+"""Our own endpoints: routes, jobs with their events, the pool, and the server's state."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from costroute_rt import request as library
+from costroute_rt.cli.server.answer import JsonResponse
+from costroute_rt.cli.server.body import Intake
+from costroute_rt.cli.server.connection import EventStream, answer_while_connected, format_event
+from costroute_rt.cli.server.field import Fields
+from costroute_rt.cli.server.guard import Caller
+from costroute_rt.cli.server.metric import TYPE, memory_bytes
+from costroute_rt.cli.server.order import Order
+from costroute_rt.cli.server.picture import TYPES
+from costroute_rt.cli.server.problem import Problem, problem_of
+from costroute_rt.cli.server.service import Phase, Service
+from costroute_rt.cli.server.work import Bell, Event, State, Work, encode_preview
+from costroute_rt.source_image import SourceImage
+
+MOST_SIDE, MOST_SEED = 1 << 15, 2**63 - 1
+_DECIDED_S = 2.0
+"""How long a new job may take to be accepted or refused before it is answered all the same."""
+_PLACE_S = 0.5
+"""How often a waiting job's place in the queue is looked at."""
+ROUTE_FIELDS = (
+    "prompt", "negative_prompt", "max_ms", "candidate", "scheduler", "seed", "count", "height", "width", "lam", "tolerance", "or_fastest",
+    "plain_prompt", "init_image", "strength", "mask",
+)  # fmt: skip
+JOB_FIELDS = (*ROUTE_FIELDS, "preview", "format", "quality", "client")
+
+
+class OwnApi:
+    """The endpoints under /v1/ that other servers do not have, and those for who runs the server."""
+
+    def __init__(self, service: Service, intake: Intake) -> None:
+        self._service, self._intake = service, intake
+        self._limits = service.settings.limits
+
+    async def route(self, request: Request) -> Response:
+        """POST /v1/route: the decision that a job would get now."""
+        with self._intake.holding(request):
+            fields = (await self._intake.read_json(request)).only((*ROUTE_FIELDS, "latest"))
+            order = await self._read_order(request, fields)
+        latest = fields.text("latest", most=64)
+        try:
+            found = await answer_while_connected(request, self._service.route(order, latest))
+        except Exception as error:
+            problem = problem_of(error)
+            if problem.code == "cancelled":
+                problem = Problem(409, "superseded", "a later request with the same `latest` took its place")
+            raise problem.once(order.request.max_ms) from None
+        runtime = await self._service.opened()
+        return JsonResponse({**found.to_json(), "max_ms": order.request.max_ms, "fallback": runtime.fallback, "assumes": runtime.assumes})
+
+    async def submit(self, request: Request) -> Response:
+        """POST /v1/jobs: begin a job, which goes on when the client leaves."""
+        with self._intake.holding(request):
+            fields = (await self._intake.read_json(request)).only(JOB_FIELDS)
+            order = replace(await self._read_order(request, fields), is_kept=True)
+        work = await answer_while_connected(request, self._service.submit(order))
+        await work.decided(_DECIDED_S)
+        if work.problem is not None and work.route is None:  # it was refused
+            self._service.board.discard(work)
+            raise work.problem
+        return JsonResponse(work.to_json(), 202, headers={"location": f"jobs/{work.number}"})
+
+    async def jobs(self, request: Request) -> Response:
+        """GET /v1/jobs: those of one client, or all."""
+        client = request.query_params.get("client")
+        works: Iterable[Work] = self._service.board if client is None else self._service.board.of_client(client)
+        return JsonResponse({"object": "list", "data": [work.to_json() for work in works]})
+
+    async def job(self, request: Request) -> Response:
+        """GET /v1/jobs/{id}."""
+        return JsonResponse(self._find(request).to_json())
+
+    async def cancel(self, request: Request) -> Response:
+        """DELETE /v1/jobs/{id}: cancel a job, or forget one that has ended, with its images."""
+        work = self._find(request)
+        if not work.cancel():
+            self._service.board.discard(work)
+        return JsonResponse({"id": work.number, "object": "job", "state": work.state.value, "deleted": True})
+
+    async def job_events(self, request: Request) -> EventStream:
+        """GET /v1/jobs/{id}/events: all events of a job from the first on, until its end."""
+        work = self._find(request)
+        return EventStream(self._events_of(work, _last_number(request)), send_s=self._limits.send_s)
+
+    async def events(self, request: Request) -> EventStream:
+        """GET /v1/events: the events of all jobs of one client in one stream, which does not end."""
+        client = request.query_params.get("client", "")
+        return EventStream(self._events_of_client(client, _last_number(request)), send_s=self._limits.send_s)
+
+    async def pool(self, request: Request) -> Response:
+        """GET /v1/pool: what can be used."""
+        runtime = self._service.runtime
+        if runtime is None:
+            return JsonResponse({"state": self._service.phase.value, "candidates": [], "image_sizes": []})
+        candidates = [
+            {
+                "name": each.name,
+                "family": each.family,
+                "denoiser": each.denoiser,
+                "scheduler": each.scheduler,
+                "num_inference_steps": each.num_inference_steps,
+                "guidance_scale": each.guidance_scale,
+                "is_guided": each.is_guided,
+                "decoder": each.decoder,
+                "has_bundle": each.has_bundle,
+            }
+            for each in runtime.candidates
+        ]
+        return JsonResponse(
+            {
+                "state": self._service.phase.value,
+                "family": runtime.family,
+                "candidates": candidates,
+                "image_sizes": [{"height": height, "width": width} for height, width in runtime.image_sizes],
+                "fallback": runtime.fallback,
+                "assumes": runtime.assumes,
+                "formats": list(TYPES),
+                "limits": {"count": self._limits.count, "prompt_characters": self._limits.prompt_characters},
+            }
+        )
+
+    async def picture(self, request: Request) -> Response:
+        """GET /pictures/{name}: the bytes of an image."""
+        picture = self._service.board.gallery.find(request.path_params["name"])
+        if picture is None:
+            raise Problem(404, "picture_not_found", "there is no such image, or it has expired")
+        return Response(picture.data, media_type=picture.media_type, headers={"cross-origin-resource-policy": "cross-origin"})
+
+    async def health(self, request: Request) -> Response:
+        """GET /healthz: the process answers."""
+        return JsonResponse({"status": "ok"})
+
+    async def readiness(self, request: Request) -> Response:
+        """GET /readyz: 200 if requests are served now."""
+        phase, opening = self._service.phase, self._service.opening
+        found: dict[str, Any] = {"status": phase.value}
+        if phase is Phase.OPENING and opening is not None:
+            found |= {"stage": opening.stage, "done": opening.done, "total": opening.total, "fraction": round(opening.fraction, 4)}
+            found["remaining_s"] = opening.remaining_s
+        return JsonResponse(found, 200 if phase is Phase.READY else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics: for Prometheus."""
+        board = self._service.board
+        gauges = (
+            ("queued", "Requests that wait.", float(board.count(State.QUEUED))),
+            ("running", "Requests whose images are being made.", float(board.count(State.RUNNING))),
+            ("kept_bytes", "Finished images in memory.", float(board.gallery.bytes)),
+            ("ready", "Whether requests are served.", float(self._service.phase is Phase.READY)),
+            ("resident_memory_bytes", "Memory of the process.", memory_bytes()),
+        )
+        return Response(self._service.metrics.render(gauges), media_type=TYPE)
+
+    def _find(self, request: Request) -> Work:
+        work = self._service.board.find(request.path_params["number"])
+        if work is None:
+            raise Problem(404, "job_not_found", "there is no such job, or it has expired")
+        return work
+
+    async def _read_order(self, request: Request, fields: Fields) -> Order:
+        init_image, mask = fields.image("init_image"), fields.image("mask")
+        most = self._limits.prompt_characters
+        options: dict[str, Any] = {
+            "negative_prompt": fields.text("negative_prompt", most=most),
+            "max_ms": fields.number("max_ms", above=0) or self._service.settings.max_ms,
+            "candidate": _candidate(fields.text("candidate")),
+            "scheduler": fields.text("scheduler"),
+            "seed": fields.whole("seed", least=0, most=MOST_SEED),
+            "count": fields.whole("count", least=1, most=self._limits.count) or 1,
+            "height": fields.whole("height", least=1, most=MOST_SIDE),
+            "width": fields.whole("width", least=1, most=MOST_SIDE),
+            "lam": fields.number("lam", least=0) or 0.0,
+            "tolerance": fields.number("tolerance", least=0) or 0.0,
+            "or_fastest": fields.flag("or_fastest") or False,
+            "preview": fields.flag("preview") or False,
+            "plain_prompt": fields.flag("plain_prompt") or False,
+            "strength": fields.number("strength", above=0, most=1),
+        }
+        if init_image is not None:
+            options["init_image"] = await self._service.in_thread(lambda: SourceImage.decode("init_image", init_image))
+        if mask is not None:
+            options["mask"] = await self._service.in_thread(lambda: SourceImage.decode("mask", mask))
+        return Order(
+            request=library.Request(prompt=fields.text("prompt", most=most) or "", **options),
+            arrived_s=request.state.arrived_s,
+            format=fields.choice("format", tuple(TYPES)) or "png",
+            quality=fields.whole("quality", least=1, most=100) or 90,
+            client=fields.text("client", most=64) or "",
+            owner=caller_of(request),
+        )
+
+    async def _events_of(self, work: Work, after: int) -> AsyncGenerator[bytes, None]:
+        """The events of one job after a number, until its end."""
+        while True:
+            fresh = list(work.events_after(after))
+            for event in fresh:
+                after = event.number
+                yield await self._format(event)
+            if not fresh and work.state.is_over:
+                return
+            if not fresh:
+                await self._wait(work.bell, [work])
+
+    async def _events_of_client(self, client: str, after: int) -> AsyncGenerator[bytes, None]:
+        """The events of all jobs of a client after a number, in their order; never ends."""
+        bell, board = Bell(), self._service.board
+
+        def listen(work: Work) -> None:
+            if work.order.client == client:
+                work.bells.append(bell)
+                bell.ring()
+
+        known = board.of_client(client)
+        board.on_add.append(listen)
+        for work in known:
+            listen(work)
+        try:
+            yield b": connected\n\n"
+            while True:
+                works = board.of_client(client)
+                fresh = sorted((event for work in works for event in work.events_after(after)), key=lambda event: event.number)
+                for event in fresh:
+                    after = event.number
+                    yield await self._format(event)
+                if not fresh:
+                    await self._wait(bell, works)
+        finally:
+            board.on_add.remove(listen)
+            for work in board.of_client(client):
+                if bell in work.bells:
+                    work.bells.remove(bell)
+
+    async def _wait(self, bell: Bell, works: Iterable[Work]) -> None:
+        """Until something happens; meanwhile, jobs whose place in the queue has changed say so."""
+        queued = [work for work in works if work.state is State.QUEUED and work.job is not None]
+        if await bell.wait(_PLACE_S if queued else None):
+            return
+        for work in queued:
+            last = next((event for event in reversed(work.events) if "ahead" in event.data), None)
+            if work.state is State.QUEUED and last is not None and work.place()["ahead"] != last.data["ahead"]:
+                work.note_queued()
+
+    async def _format(self, event: Event) -> bytes:
+        data = event.data
+        if event.name == "step":
+            preview = None if event.image is None else await self._service.in_thread(lambda: encode_preview(event))
+            data = {**data, "preview": preview}
+        return format_event(event.name, data, event.number)
+
+
+def caller_of(request: Request) -> Caller | None:
+    """Who sent the request."""
+    return getattr(request.state, "caller", None)
+
+
+def _candidate(name: str | None) -> str | None:
+    """None for `auto`."""
+    return None if name in (None, "", "auto") else name
+
+
+def _last_number(request: Request) -> int:
+    """The number of the last event that the client has seen; 0 if it has seen none."""
+    text = request.headers.get("last-event-id") or request.query_params.get("last_event_id") or ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
