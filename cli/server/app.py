@@ -15,6 +15,7 @@ from costroute_rt.cli.server.answer import CommonHeaders, answer_problem
 from costroute_rt.cli.server.body import Intake
 from costroute_rt.cli.server.connection import ClientGoneError
 from costroute_rt.cli.server.guard import Guard
+from costroute_rt.cli.server.openai import OpenAiApi
 from costroute_rt.cli.server.own import OwnApi
 from costroute_rt.cli.server.page import PAGE, serve_page
 from costroute_rt.cli.server.problem import Problem, problem_of
@@ -28,7 +29,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 def make_app(service: Service) -> ASGIApp:
     """Everything that the server answers."""
     settings, intake = service.settings, Intake(service.settings.limits)
-    router = Router(routes=[*own_routes(OwnApi(service, intake)), *page_routes()])
+    router = Router(routes=[*own_routes(OwnApi(service, intake)), *openai_routes(OpenAiApi(service, intake)), *page_routes()])
     return CommonHeaders(Arrival(Guard(Answering(router, service), settings)))
 
 
@@ -46,6 +47,15 @@ def own_routes(api: OwnApi) -> list[Route]:
         route("/healthz", api.health, "GET"),
         route("/readyz", api.readiness, "GET"),
         route("/metrics", api.metrics, "GET"),
+    ]
+
+
+def openai_routes(api: OpenAiApi) -> list[Route]:
+    return [
+        route("/v1/images/generations", api.generate, "POST"),
+        route("/v1/images/edits", api.edit, "POST"),
+        route("/v1/models", api.models, "GET"),
+        route("/v1/models/{name}", api.model, "GET"),
     ]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,6 +42,12 @@ class Caller:
     user: str
     """User name of the Basic authorization; clients choose it freely."""
     agent: str
+
+
+def caller_of(request: Request) -> Caller | None:
+    """Who sent a request."""
+    found = getattr(request.state, "caller", None)
+    return found if isinstance(found, Caller) else None
 
 
 class Guard:

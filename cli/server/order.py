@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from costroute_rt.request import Request
@@ -22,6 +21,8 @@ class Order:
     """1 to 100, of JPEG and WebP."""
     is_kept: bool = False
     """Whether it can be asked for after its end, and goes on when the client leaves."""
+    partial_images: int = 0
+    """Previews that are kept until they are sent, spread over the steps."""
     client: str = ""
     """Name that a client chose, to follow all of its jobs in one stream."""
     owner: object = None
@@ -30,6 +31,9 @@ class Order:
     """Name that an A1111 client chose for it."""
     has_hints: bool = False
     """Whether the size is only a hint, as many clients send the same one always: if no candidate makes it, the default is used."""
+
+    notes: tuple[str, ...] = ()
+    """What was not done as the client asked, known before it begins."""
 
     def left_ms(self, now_s: float) -> float | None:
         """What is left of the budget; None without one."""
@@ -43,6 +47,3 @@ class Order:
     def without_size(self) -> Order:
         """The same for images of the default size."""
         return replace(self, request=replace(self.request, height=None, width=None), has_hints=False)
-
-
-Clock = Callable[[], float]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -14,16 +15,16 @@ from costroute_rt.cli.server.answer import JsonResponse
 from costroute_rt.cli.server.body import Intake
 from costroute_rt.cli.server.connection import EventStream, answer_while_connected, format_event
 from costroute_rt.cli.server.field import Fields
-from costroute_rt.cli.server.guard import Caller
+from costroute_rt.cli.server.guard import caller_of
 from costroute_rt.cli.server.metric import TYPE, memory_bytes
 from costroute_rt.cli.server.order import Order
-from costroute_rt.cli.server.picture import TYPES
+from costroute_rt.cli.server.picture import TYPES, encode_image
 from costroute_rt.cli.server.problem import Problem, problem_of
 from costroute_rt.cli.server.service import Phase, Service
-from costroute_rt.cli.server.work import Bell, Event, State, Work, encode_preview
+from costroute_rt.cli.server.work import Bell, Event, State, Work
 from costroute_rt.source_image import SourceImage
 
-MOST_SIDE, MOST_SEED = 1 << 15, 2**63 - 1
+MOST_SIDE = 1 << 15
 _DECIDED_S = 2.0
 """How long a new job may take to be accepted or refused before it is answered all the same."""
 _PLACE_S = 0.5
@@ -175,7 +176,7 @@ class OwnApi:
             "max_ms": fields.number("max_ms", above=0) or self._service.settings.max_ms,
             "candidate": _candidate(fields.text("candidate")),
             "scheduler": fields.text("scheduler"),
-            "seed": fields.whole("seed", least=0, most=MOST_SEED),
+            "seed": fields.whole("seed", least=0, most=library.LAST_SEED),
             "count": fields.whole("count", least=1, most=self._limits.count) or 1,
             "height": fields.whole("height", least=1, most=MOST_SIDE),
             "width": fields.whole("width", least=1, most=MOST_SIDE),
@@ -201,15 +202,9 @@ class OwnApi:
 
     async def _events_of(self, work: Work, after: int) -> AsyncGenerator[bytes, None]:
         """The events of one job after a number, until its end."""
-        while True:
-            fresh = list(work.events_after(after))
-            for event in fresh:
-                after = event.number
+        async with aclosing(work.follow(after, timeout_s=_PLACE_S)) as events:
+            async for event in events:
                 yield await self._format(event)
-            if not fresh and work.state.is_over:
-                return
-            if not fresh:
-                await self._wait(work.bell, [work])
 
     async def _events_of_client(self, client: str, after: int) -> AsyncGenerator[bytes, None]:
         """The events of all jobs of a client after a number, in their order; never ends."""
@@ -242,25 +237,19 @@ class OwnApi:
 
     async def _wait(self, bell: Bell, works: Iterable[Work]) -> None:
         """Until something happens; meanwhile, jobs whose place in the queue has changed say so."""
-        queued = [work for work in works if work.state is State.QUEUED and work.job is not None]
-        if await bell.wait(_PLACE_S if queued else None):
-            return
-        for work in queued:
-            last = next((event for event in reversed(work.events) if "ahead" in event.data), None)
-            if work.state is State.QUEUED and last is not None and work.place()["ahead"] != last.data["ahead"]:
-                work.note_queued()
+        queued = [work for work in works if work.is_waiting]
+        if not await bell.wait(_PLACE_S if queued else None):
+            for work in queued:
+                work.look_at_place()
 
     async def _format(self, event: Event) -> bytes:
         data = event.data
         if event.name == "step":
-            preview = None if event.image is None else await self._service.in_thread(lambda: encode_preview(event))
+            image, preview = event.image, None
+            if image is not None:
+                preview = await self._service.in_thread(lambda: encode_image(image, "jpeg", quality=75))
             data = {**data, "preview": preview}
         return format_event(event.name, data, event.number)
-
-
-def caller_of(request: Request) -> Caller | None:
-    """Who sent the request."""
-    return getattr(request.state, "caller", None)
 
 
 def _candidate(name: str | None) -> str | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 """Media types by format."""
@@ -31,6 +35,14 @@ class Picture:
     @property
     def base64(self) -> str:
         return base64.b64encode(self.data).decode("ascii")
+
+
+def encode_image(image: Image, format: str, *, quality: int = 90) -> str:
+    """An image as a file in base64."""
+    buffer = io.BytesIO()
+    how: dict[str, Any] = {"compress_level": 1} if format == "png" else {"quality": quality}
+    image.convert("RGB").save(buffer, format.upper(), **how)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 class Gallery:

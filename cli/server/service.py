@@ -152,6 +152,36 @@ class Service:
         work.note_queued()
         return work
 
+    async def begin(self, order: Order) -> Work:
+        """A work for a client that waits: it was accepted. Raises Problem if it is refused; whoever calls this calls `leave` at the end."""
+        work = await self.submit(order)
+        try:
+            while work.route is None and not work.state.is_over:
+                await work.bell.wait()
+            if work.problem is not None and work.route is None:
+                raise work.problem
+        except BaseException:
+            self.leave(work)
+            raise
+        return work
+
+    async def make(self, order: Order) -> Work:
+        """A work that is done. Raises Problem if it ends otherwise; cancelling this cancels the work."""
+        work = await self.submit(order)
+        try:
+            await work.ended()
+        finally:
+            self.leave(work)
+        if work.problem is not None:
+            raise work.problem
+        return work
+
+    def leave(self, work: Work) -> None:
+        """Nobody waits for a work any more: it ends, and is forgotten."""
+        work.is_left = True
+        if not work.cancel():
+            self.board.discard(work)
+
     def _counted(self, work: Work, error: BaseException) -> Problem:
         work.fail(error)
         problem = work.problem
@@ -232,6 +262,8 @@ class Service:
         if work.order.is_kept:
             self.board.keep(work)
         work.tell_end()
+        if work.is_left:
+            self.board.discard(work)
 
     def _save(self, pictures: tuple[Picture, ...]) -> None:
         """Write copies, if the user wants them; their names come from the server alone."""

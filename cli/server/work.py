@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
@@ -51,6 +50,8 @@ class Event:
     data: dict[str, Any]
     image: Image | None = None
     """The preview of a step, until the next one."""
+    partial: int | None = None
+    """Which of the partial images that the order wants this step shows; that one is kept."""
     number: int = field(default_factory=lambda: next(_numbers))
     """Larger than that of any earlier event of the server."""
 
@@ -92,7 +93,7 @@ class Work:
         """In the gallery; empty unless the order asked for it."""
         self.summary: dict[str, Any] = {}
         """The result without its images."""
-        self.notes: list[str] = []
+        self.notes = list(order.notes)
         self.ended_s: float | None = None
         self.bell = Bell()
         self.bells: list[Bell] = []
@@ -100,7 +101,10 @@ class Work:
         self.events: deque[Event] = deque(maxlen=_MOST_EVENTS)
         self.last_step: StepEvent | None = None
         self._stepped_s = 0.0
+        self._partial_images = 0
         self._is_cancelled = False
+        self.is_left = False
+        """Whether nobody waits for it any more."""
 
     @property
     def elapsed_ms(self) -> float:
@@ -175,14 +179,23 @@ class Work:
             data = {"step": step.index, "steps": step.total, "skipped": before.total - step.total, "reason": "to keep the deadline"}
             self._tell("replanned", {**data, "ms_to_go": round(step.remaining_ms, 1)})
         for event in self.events:
-            event.image = None
+            if event.partial is None:
+                event.image = None
         data = {
             "step": step.index,
             "steps": step.total,
             "elapsed_ms": round(self.elapsed_ms, 1),
             "ms_to_go": round(step.remaining_ms, 1),
         }
-        self._tell("step", data, step.preview)
+        self._tell("step", data, step.preview, self._find_partial(step))
+
+    def _find_partial(self, step: StepEvent) -> int | None:
+        """Which partial image is due with this step; they are spread over the steps, and the last step needs none."""
+        found, wanted = self._partial_images, self.order.partial_images
+        if found >= wanted or step.index >= step.total or step.index * (wanted + 1) < step.total * (found + 1):
+            return None
+        self._partial_images += 1
+        return found
 
     def finish(self, result: Result, pictures: tuple[Picture, ...], ended_s: float) -> None:
         """Its images are there; ended_s: when their pixels were, before they were made files."""
@@ -214,14 +227,37 @@ class Work:
         elif self.problem is not None:
             self._tell(self.state.value, {"elapsed_ms": round(self.elapsed_ms, 1), **self.problem.to_json()})
 
-    def _tell(self, name: str, data: dict[str, Any], image: Image | None = None) -> None:
-        self.events.append(Event(name, {"job": self.number, **data}, image))
+    def _tell(self, name: str, data: dict[str, Any], image: Image | None = None, partial: int | None = None) -> None:
+        self.events.append(Event(name, {"job": self.number, **data}, image, partial))
         self.bell.ring()
         for bell in self.bells:
             bell.ring()
 
     def events_after(self, number: int) -> Iterator[Event]:
         return (event for event in list(self.events) if event.number > number)
+
+    async def follow(self, after: int = 0, *, timeout_s: float | None = None) -> AsyncGenerator[Event, None]:
+        """Its events after that of a number, until its end; timeout_s: how often a waiting work looks at its place."""
+        while True:
+            fresh = list(self.events_after(after))
+            for event in fresh:
+                after = event.number
+                yield event
+            if not fresh and self.state.is_over:
+                return
+            if not fresh and not await self.bell.wait(timeout_s if self.is_waiting else None):
+                self.look_at_place()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has a place in the queue."""
+        return self.state is State.QUEUED and self.job is not None
+
+    def look_at_place(self) -> None:
+        """Report its place in the queue, if that has changed."""
+        last = next((event for event in reversed(self.events) if "ahead" in event.data), None)
+        if self.is_waiting and last is not None and self.place()["ahead"] != last.data["ahead"]:
+            self.note_queued()
 
     async def ended(self) -> None:
         """Returns when it is over."""
@@ -237,6 +273,20 @@ class Work:
     def met(self) -> bool | None:
         """Whether the images were there in time; None without a budget."""
         return None if self.order.request.max_ms is None else self.elapsed_ms <= self.order.request.max_ms
+
+    def outcome(self) -> dict[str, Any]:
+        """What became of it, beside the images, for answers in other servers' forms."""
+        names = ("predicted_ms", "replanned", "truncated")
+        return {
+            "candidate": None if self.route is None else self.route.chosen.name,
+            "reason": None if self.route is None else self.route.reason,
+            "seed": self.summary["settings"]["seed"],
+            "max_ms": self.order.request.max_ms,
+            "elapsed_ms": round(self.elapsed_ms, 1),
+            "met": self.met(),
+            **{name: self.summary[name] for name in names},
+            "notes": [*self.notes, *self.summary["notes"]],
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Its state, as `GET /v1/jobs/{id}` answers."""
@@ -277,17 +327,6 @@ def describe(picture: Picture, name: str) -> dict[str, Any]:
         "seed": picture.settings.get("seed"),
         "settings": dict(picture.settings),
     }
-
-
-def encode_preview(event: Event) -> str | None:
-    """The preview of a step as a JPEG in base64; None if it has none, or a later one took its place."""
-    if event.image is None:
-        return None
-    from io import BytesIO
-
-    buffer = BytesIO()
-    event.image.convert("RGB").save(buffer, "JPEG", quality=75)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _rounded(value: float | None) -> float | None:
