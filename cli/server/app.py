@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from costroute_rt.cli.server.a1111 import A1111Api
+from costroute_rt.cli.server.a1111_choice import EMPTY, A1111Choices, ModelChoices
 from costroute_rt.cli.server.answer import CommonHeaders, answer_problem
 from costroute_rt.cli.server.body import Intake
 from costroute_rt.cli.server.connection import ClientGoneError
@@ -29,7 +31,13 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 def make_app(service: Service) -> ASGIApp:
     """Everything that the server answers."""
     settings, intake = service.settings, Intake(service.settings.limits)
-    router = Router(routes=[*own_routes(OwnApi(service, intake)), *openai_routes(OpenAiApi(service, intake)), *page_routes()])
+    routes = [
+        *own_routes(OwnApi(service, intake)),
+        *openai_routes(OpenAiApi(service, intake)),
+        *a1111_routes(service, intake),
+        *page_routes(),
+    ]
+    router = Router(routes=routes)
     return CommonHeaders(Arrival(Guard(Answering(router, service), settings)))
 
 
@@ -56,6 +64,33 @@ def openai_routes(api: OpenAiApi) -> list[Route]:
         route("/v1/images/edits", api.edit, "POST"),
         route("/v1/models", api.models, "GET"),
         route("/v1/models/{name}", api.model, "GET"),
+    ]
+
+
+def a1111_routes(service: Service, intake: Intake) -> list[Route]:
+    choices = ModelChoices(service)
+    api, lists = A1111Api(service, intake, choices), A1111Choices(service, intake, choices)
+    gets = {
+        "progress": api.progress,
+        "options": lists.options,
+        "sd-models": lists.models,
+        "samplers": lists.samplers,
+        "schedulers": lists.schedulers,
+        "memory": lists.memory,
+        **dict.fromkeys(EMPTY, lists.empty),
+    }
+    posts = {
+        "txt2img": api.txt2img,
+        "img2img": api.img2img,
+        "interrupt": api.interrupt,
+        "skip": api.interrupt,
+        "png-info": api.png_info,
+        "options": lists.set_options,
+        "refresh-checkpoints": lists.refresh,
+    }
+    return [
+        *(route(f"/sdapi/v1/{name}", endpoint, "GET") for name, endpoint in gets.items()),
+        *(route(f"/sdapi/v1/{name}", endpoint, "POST") for name, endpoint in posts.items()),
     ]
 
 

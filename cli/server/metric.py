@@ -74,15 +74,3 @@ def _labels(labels: Labels) -> str:
 
 def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def memory_bytes() -> float:
-    """Resident memory of this process; 0 where it cannot be read."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            pages = int(file.read().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    import resource
-
-    return float(pages * resource.getpagesize())

@@ -128,7 +128,7 @@ class OpenAiApi:
             format=fields.choice("output_format", ("png", "jpeg", "webp")) or "png",
             quality=90 if compression is None else max(1, compression),
             owner=caller_of(request),
-            has_hints=True,
+            hints=frozenset({"size"}),
             partial_images=partial_images,
             notes=tuple(notes),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from costroute_rt.request import Request
 
@@ -29,8 +30,8 @@ class Order:
     """Who may ask for its progress without knowing its number."""
     task: str = ""
     """Name that an A1111 client chose for it."""
-    has_hints: bool = False
-    """Whether the size is only a hint, as many clients send the same one always: if no candidate makes it, the default is used."""
+    hints: frozenset[str] = frozenset()
+    """Fields that are only hints, "size" or "scheduler", as many clients send the same value always: left out if no candidate takes it."""
 
     notes: tuple[str, ...] = ()
     """What was not done as the client asked, known before it begins."""
@@ -44,6 +45,9 @@ class Order:
         left_ms = self.left_ms(now_s)
         return self.request if left_ms is None else replace(self.request, max_ms=left_ms)
 
-    def without_size(self) -> Order:
-        """The same for images of the default size."""
-        return replace(self, request=replace(self.request, height=None, width=None), has_hints=False)
+    def without(self, hint: str) -> Order:
+        """The same without a hint, and with a note about it."""
+        request, usual = self.request, dict[str, Any](scheduler=None) if hint == "scheduler" else {"height": None, "width": None}
+        found = request.scheduler if hint == "scheduler" else f"{request.width}x{request.height}"
+        note = f"no candidate takes the {hint} {found}, so the usual one was used"
+        return replace(self, request=replace(request, **usual), hints=self.hints - {hint}, notes=(*self.notes, note))

@@ -16,12 +16,13 @@ from costroute_rt.cli.server.body import Intake
 from costroute_rt.cli.server.connection import EventStream, answer_while_connected, format_event
 from costroute_rt.cli.server.field import Fields
 from costroute_rt.cli.server.guard import caller_of
-from costroute_rt.cli.server.metric import TYPE, memory_bytes
+from costroute_rt.cli.server.metric import TYPE
 from costroute_rt.cli.server.order import Order
 from costroute_rt.cli.server.picture import TYPES, encode_image
 from costroute_rt.cli.server.problem import Problem, problem_of
 from costroute_rt.cli.server.service import Phase, Service
 from costroute_rt.cli.server.work import Bell, Event, State, Work
+from costroute_rt.engines.machine.memory import resident_bytes
 from costroute_rt.source_image import SourceImage
 
 MOST_SIDE = 1 << 15
@@ -158,7 +159,7 @@ class OwnApi:
             ("running", "Requests whose images are being made.", float(board.count(State.RUNNING))),
             ("kept_bytes", "Finished images in memory.", float(board.gallery.bytes)),
             ("ready", "Whether requests are served.", float(self._service.phase is Phase.READY)),
-            ("resident_memory_bytes", "Memory of the process.", memory_bytes()),
+            ("resident_memory_bytes", "Memory of the process.", float(resident_bytes() or 0)),
         )
         return Response(self._service.metrics.render(gauges), media_type=TYPE)
 

@@ -126,9 +126,7 @@ class Service:
         try:
             return await self._loop.run_in_executor(self._routing, ask)
         except (ConfigError, EngineError) as error:
-            if not (order.has_hints and _is_about_size(error)):
-                raise
-            return await self.route(order.without_size(), latest)
+            return await self.route(_without_hint(order, error), latest)
         finally:
             cancel.set()
 
@@ -167,13 +165,18 @@ class Service:
 
     async def make(self, order: Order) -> Work:
         """A work that is done. Raises Problem if it ends otherwise; cancelling this cancels the work."""
+        work = await self.see_through(order)
+        if work.problem is not None:
+            raise work.problem
+        return work
+
+    async def see_through(self, order: Order) -> Work:
+        """A work that has ended, one way or another; cancelling this cancels the work."""
         work = await self.submit(order)
         try:
             await work.ended()
         finally:
             self.leave(work)
-        if work.problem is not None:
-            raise work.problem
         return work
 
     def leave(self, work: Work) -> None:
@@ -190,7 +193,7 @@ class Service:
         return problem
 
     def _start_job(self, work: Work, runtime: Runtime, order: Order) -> None:
-        """Give it to the runtime, at the default size if the wanted one was only a hint."""
+        """Give it to the runtime, without hints that it does not take."""
         try:
             job = runtime.submit(
                 order.at(self.clock()),
@@ -198,11 +201,8 @@ class Service:
                 on_route=partial(self._call_soon, work.note_route),
             )
         except (ConfigError, EngineError) as error:
-            if not (order.has_hints and _is_about_size(error)):
-                raise
-            size = f"{order.request.width}x{order.request.height}"
-            work.notes.append(f"no candidate makes images of {size}, so the default size was used")
-            self._start_job(work, runtime, order.without_size())
+            work.order = _without_hint(order, error)
+            self._start_job(work, runtime, work.order)
             return
         work.took(job)
         job.add_done_callback(partial(self._note_end, work))
@@ -344,5 +344,10 @@ def save_picture(folder: Path, picture: Picture) -> Path:
     return path
 
 
-def _is_about_size(error: ConfigError | EngineError) -> bool:
-    return error.reason is Reason.SIZE_MISSING or (isinstance(error, ConfigError) and error.name in _SIZE_FIELDS)
+def _without_hint(order: Order, error: ConfigError | EngineError) -> Order:
+    """The order without the hint that the error is about; raises the error if it is about something else."""
+    name = error.name if isinstance(error, ConfigError) else ""
+    hint = "size" if error.reason is Reason.SIZE_MISSING or name in _SIZE_FIELDS else name
+    if hint not in order.hints:
+        raise error
+    return order.without(hint)

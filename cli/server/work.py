@@ -93,7 +93,6 @@ class Work:
         """In the gallery; empty unless the order asked for it."""
         self.summary: dict[str, Any] = {}
         """The result without its images."""
-        self.notes = list(order.notes)
         self.ended_s: float | None = None
         self.bell = Bell()
         self.bells: list[Bell] = []
@@ -102,7 +101,7 @@ class Work:
         self.last_step: StepEvent | None = None
         self._stepped_s = 0.0
         self._partial_images = 0
-        self._is_cancelled = False
+        self.is_cancelled = False
         self.is_left = False
         """Whether nobody waits for it any more."""
 
@@ -129,6 +128,11 @@ class Work:
             return 1.0
         return 0.0 if self.last_step is None else self.last_step.index / max(1, self.last_step.total)
 
+    @property
+    def last_image(self) -> Image | None:
+        """The preview of the last step; None without one."""
+        return None if self.last_step is None else self.last_step.preview
+
     def place(self) -> dict[str, Any]:
         """Where it stands in the queue."""
         found = None if self.job is None else self.job.place
@@ -138,7 +142,7 @@ class Work:
         """Whether it had not ended; it ends after the denoiser call that runs now."""
         if self.state.is_over:
             return False
-        self._is_cancelled = True
+        self.is_cancelled = True
         if self.job is not None:
             self.job.cancel()
         return True
@@ -146,7 +150,7 @@ class Work:
     def took(self, job: Job) -> None:
         """The runtime has it in its queue."""
         self.job = job
-        if self._is_cancelled:
+        if self.is_cancelled:
             job.cancel()
 
     def note_queued(self) -> None:
@@ -285,7 +289,7 @@ class Work:
             "elapsed_ms": round(self.elapsed_ms, 1),
             "met": self.met(),
             **{name: self.summary[name] for name in names},
-            "notes": [*self.notes, *self.summary["notes"]],
+            "notes": [*self.order.notes, *self.summary["notes"]],
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -305,14 +309,14 @@ class Work:
             "step": 0 if self.last_step is None else self.last_step.index,
             "steps": None if self.last_step is None else self.last_step.total,
             "images": [],
-            "notes": self.notes,
+            "notes": list(self.order.notes),
             "error": None if self.problem is None else self.problem.to_json()["error"],
         }
         if self.state is State.DONE:
             names = self.picture_names or ("",) * len(self.pictures)
             found["images"] = [describe(picture, name) for picture, name in zip(self.pictures, names, strict=True)]
             found |= {name: self.summary[name] for name in ("route", "timings", "predicted_ms", "replanned", "truncated")}
-            found |= {"met": self.met(), "notes": [*self.notes, *self.summary["notes"]]}
+            found |= {"met": self.met(), "notes": [*self.order.notes, *self.summary["notes"]]}
         return found
 
 
