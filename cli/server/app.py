@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -25,6 +24,8 @@ from costroute_rt.cli.server.service import Service
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[ASGIApp]]
 """Answers a request; pure ASGI, because wrappers of requests hide that a client has left."""
+ARRIVED = "arrived_s"
+"""Where the state of a request has the time of its first byte, by `time.perf_counter`."""
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -38,7 +39,7 @@ def make_app(service: Service) -> ASGIApp:
         *page_routes(),
     ]
     router = Router(routes=routes)
-    return CommonHeaders(Arrival(Guard(Answering(router, service), settings)))
+    return CommonHeaders(Guard(Answering(router, service), settings))
 
 
 def own_routes(api: OwnApi) -> list[Route]:
@@ -113,17 +114,6 @@ class _Adapter:
         scope["state"]["pattern"] = self._pattern
         answer = await self._endpoint(Request(scope, receive, send))
         await answer(scope, receive, send)
-
-
-class Arrival:
-    """Middleware that notes when a request arrived: budgets count from then."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {**scope.get("state", {}), "arrived_s": time.perf_counter()}
-        await self._app(scope, receive, send)
 
 
 class Answering:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -13,7 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from costroute_rt.cli.server.app import make_app
+from costroute_rt.cli.server.app import ARRIVED, make_app
 from costroute_rt.cli.server.service import Service
 from costroute_rt.cli.server.settings import ServerSettings
 from costroute_rt.error import ConfigError
@@ -45,9 +46,11 @@ class Address:
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 connections, closed when the head of a request takes too long."""
+    """HTTP/1.1 connections, closed when the head of a request takes too long. Notes when the first byte of a request arrived."""
 
     header_s = 10.0
+    _has_begun = False
+    """Whether a part of a request has arrived."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -71,12 +74,23 @@ class PatientProtocol(H11Protocol):
         if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
             self.transport.close()
 
+    def data_received(self, data: bytes) -> None:
+        if not self._has_begun and (self.cycle is None or self.cycle.response_complete):
+            self._note_arrival()
+        self._has_begun = True
+        super().data_received(data)
+
+    def _note_arrival(self) -> None:
+        self.app_state = {ARRIVED: time.perf_counter()}
+
     def handle_events(self) -> None:
         super().handle_events()
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
 
     def on_response_complete(self) -> None:
+        self._has_begun = False
+        self._note_arrival()  # of a request that came before this answer was complete
         super().on_response_complete()
         if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
             self._await_head()

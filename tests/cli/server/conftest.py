@@ -122,8 +122,11 @@ def read_events(lines: Any) -> Iterator[tuple[str, dict[str, Any], int]]:
             name, data = "", ""
 
 
+_gates = list["Gate"]()
+
+
 class Gate:
-    """Holds calls of one engine until it is opened."""
+    """Holds calls of one engine until it is opened, at the latest at the end of the test."""
 
     def __init__(self, device: FakeDevice, engine: str, *, after: int = 0) -> None:
         """after: calls that pass first."""
@@ -131,6 +134,7 @@ class Gate:
         self._open = threading.Event()
         self.reached = threading.Event()
         device.on_call.append(self._wait)
+        _gates.append(self)
 
     def _wait(self, name: str) -> None:
         if not name.endswith(self._engine):
@@ -184,6 +188,9 @@ def serve(device: FakeDevice, caplog: pytest.LogCaptureFixture) -> Iterator[Serv
         return running
 
     yield start
+    for gate in _gates:
+        gate.open()
+    _gates.clear()
     for running, thread in started:
         running.stop()
         thread.join(PATIENCE_S)
