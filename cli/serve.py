@@ -47,6 +47,7 @@ _LIBRARIES = ("starlette", "uvicorn", "python_multipart")
 @click.option("--save-to", type=click.Path(), metavar="FOLDER", help="Write a copy of every image.  [default: images stay in memory]")
 @click.option("--init-images", is_flag=True, help="Also build the engines that begin with an image.")
 @click.option("--no-build", is_flag=True, help="Fail if engines are missing instead of building them.")
+@click.option("--stdio", is_flag=True, help="Serve the program that starts this one, by lines of JSON-RPC (also MCP), instead of HTTP.")
 @click.option("--parent-pid", type=WholeNumber(1, 2**31 - 1), metavar="PID", help="End when this process has ended.")
 @option.allowed
 @option.memory
@@ -66,6 +67,7 @@ def serve(
     save_to: str | None,
     init_images: bool,
     no_build: bool,
+    stdio: bool,
     parent_pid: int | None,
     engine: EngineChoice,
     as_json: bool,
@@ -81,9 +83,11 @@ def serve(
     \b
     costroute-rt serve --warm
     costroute-rt serve --port 0 --parent-pid 4711
+    costroute-rt serve --stdio
     costroute-rt serve --host 0.0.0.0 --token-file token.txt --allow-host studio.local
     """
-    _check_libraries()
+    if not stdio:
+        _check_libraries()
     from costroute_rt.cli.server.settings import Limits, ServerSettings
 
     settings = ServerSettings(
@@ -100,7 +104,10 @@ def serve(
         limits=Limits(waiting=max_waiting),
     )
     open_runtime = _opener(engine, settings, build=not no_build, init_images=init_images)
-    _run(settings, open_runtime, parent_pid, as_json=as_json or port == 0)
+    if stdio:
+        _run_lines(settings, open_runtime)
+    else:
+        _run(settings, open_runtime, parent_pid, as_json=as_json or port == 0)
 
 
 class ServingLine(OpeningLine):
@@ -142,6 +149,19 @@ def _run(settings: ServerSettings, open_runtime: OpenRuntime, parent_pid: int | 
         service = Service(open_runtime, settings)
         _announce(address, as_json=as_json)
         serve_until_told(service, listener, parent_pid)
+    failure = service.failure
+    if failure is not None:
+        raise failure
+
+
+def _run_lines(settings: ServerSettings, open_runtime: OpenRuntime) -> None:
+    """Serve standard input until it ends; raises what opening the runtime raised."""
+    from costroute_rt.cli.server.service import Service
+    from costroute_rt.cli.server.stdio import serve_lines, take_streams
+
+    service = Service(open_runtime, settings)
+    with suppress(KeyboardInterrupt):
+        serve_lines(service, *take_streams())
     failure = service.failure
     if failure is not None:
         raise failure

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from costroute_rt import request as library
 from costroute_rt.cli.server.answer import JsonResponse
+from costroute_rt.cli.server.asking import JOB_FIELDS, ROUTE_FIELDS, ask_route, describe_pool, encode_preview, read_order
 from costroute_rt.cli.server.body import Intake
 from costroute_rt.cli.server.connection import EventStream, answer_while_connected, format_event
 from costroute_rt.cli.server.field import Fields
 from costroute_rt.cli.server.guard import caller_of
 from costroute_rt.cli.server.metric import TYPE
 from costroute_rt.cli.server.order import Order
-from costroute_rt.cli.server.picture import TYPES, encode_image
-from costroute_rt.cli.server.problem import Problem, problem_of
+from costroute_rt.cli.server.problem import Problem
 from costroute_rt.cli.server.service import Phase, Service
 from costroute_rt.cli.server.work import Bell, Event, State, Work
 from costroute_rt.engines.machine.memory import resident_bytes
-from costroute_rt.source_image import SourceImage
 
-MOST_SIDE = 1 << 15
-_DECIDED_S = 2.0
-"""How long a new job may take to be accepted or refused before it is answered all the same."""
 _PLACE_S = 0.5
 """How often a waiting job's place in the queue is looked at."""
-ROUTE_FIELDS = (
-    "prompt", "negative_prompt", "max_ms", "candidate", "scheduler", "seed", "count", "height", "width", "lam", "tolerance", "or_fastest",
-    "plain_prompt", "init_image", "strength", "mask",
-)  # fmt: skip
-JOB_FIELDS = (*ROUTE_FIELDS, "preview", "format", "quality", "client")
 
 
 class OwnApi:
@@ -48,29 +37,21 @@ class OwnApi:
         """POST /v1/route: the decision that a job would get now."""
         with self._intake.holding(request):
             fields = (await self._intake.read_json(request)).only((*ROUTE_FIELDS, "latest"))
-            order = await self._read_order(request, fields)
+            order = await self._read(request, fields)
         latest = fields.text("latest", most=64)
-        try:
-            found = await answer_while_connected(request, self._service.route(order, latest))
-        except Exception as error:
-            problem = problem_of(error)
-            if problem.code == "cancelled":
-                problem = Problem(409, "superseded", "a later request with the same `latest` took its place")
-            raise problem.once(order.request.max_ms) from None
-        runtime = await self._service.opened()
-        return JsonResponse({**found.to_json(), "max_ms": order.request.max_ms, "fallback": runtime.fallback, "assumes": runtime.assumes})
+        return JsonResponse(await answer_while_connected(request, ask_route(self._service, order, latest)))
 
     async def submit(self, request: Request) -> Response:
         """POST /v1/jobs: begin a job, which goes on when the client leaves."""
         with self._intake.holding(request):
             fields = (await self._intake.read_json(request)).only(JOB_FIELDS)
-            order = replace(await self._read_order(request, fields), is_kept=True)
+            order = await self._read(request, fields)
         work = await answer_while_connected(request, self._service.submit(order))
-        await work.decided(_DECIDED_S)
-        if work.problem is not None and work.route is None:  # it was refused
-            self._service.board.discard(work)
-            raise work.problem
+        await self._service.check_accepted(work)
         return JsonResponse(work.to_json(), 202, headers={"location": f"jobs/{work.number}"})
+
+    async def _read(self, request: Request, fields: Fields) -> Order:
+        return await read_order(self._service, fields, arrived_s=request.state.arrived_s, owner=caller_of(request))
 
     async def jobs(self, request: Request) -> Response:
         """GET /v1/jobs: those of one client, or all."""
@@ -101,35 +82,7 @@ class OwnApi:
 
     async def pool(self, request: Request) -> Response:
         """GET /v1/pool: what can be used."""
-        runtime = self._service.runtime
-        if runtime is None:
-            return JsonResponse({"state": self._service.phase.value, "candidates": [], "image_sizes": []})
-        candidates = [
-            {
-                "name": each.name,
-                "family": each.family,
-                "denoiser": each.denoiser,
-                "scheduler": each.scheduler,
-                "num_inference_steps": each.num_inference_steps,
-                "guidance_scale": each.guidance_scale,
-                "is_guided": each.is_guided,
-                "decoder": each.decoder,
-                "has_bundle": each.has_bundle,
-            }
-            for each in runtime.candidates
-        ]
-        return JsonResponse(
-            {
-                "state": self._service.phase.value,
-                "family": runtime.family,
-                "candidates": candidates,
-                "image_sizes": [{"height": height, "width": width} for height, width in runtime.image_sizes],
-                "fallback": runtime.fallback,
-                "assumes": runtime.assumes,
-                "formats": list(TYPES),
-                "limits": {"count": self._limits.count, "prompt_characters": self._limits.prompt_characters},
-            }
-        )
+        return JsonResponse(describe_pool(self._service))
 
     async def picture(self, request: Request) -> Response:
         """GET /pictures/{name}: the bytes of an image."""
@@ -168,38 +121,6 @@ class OwnApi:
         if work is None:
             raise Problem(404, "job_not_found", "there is no such job, or it has expired")
         return work
-
-    async def _read_order(self, request: Request, fields: Fields) -> Order:
-        init_image, mask = fields.image("init_image"), fields.image("mask")
-        most = self._limits.prompt_characters
-        options: dict[str, Any] = {
-            "negative_prompt": fields.text("negative_prompt", most=most),
-            "max_ms": fields.number("max_ms", above=0) or self._service.settings.max_ms,
-            "candidate": _candidate(fields.text("candidate")),
-            "scheduler": fields.text("scheduler"),
-            "seed": fields.whole("seed", least=0, most=library.LAST_SEED),
-            "count": fields.whole("count", least=1, most=self._limits.count) or 1,
-            "height": fields.whole("height", least=1, most=MOST_SIDE),
-            "width": fields.whole("width", least=1, most=MOST_SIDE),
-            "lam": fields.number("lam", least=0) or 0.0,
-            "tolerance": fields.number("tolerance", least=0) or 0.0,
-            "or_fastest": fields.flag("or_fastest") or False,
-            "preview": fields.flag("preview") or False,
-            "plain_prompt": fields.flag("plain_prompt") or False,
-            "strength": fields.number("strength", above=0, most=1),
-        }
-        if init_image is not None:
-            options["init_image"] = await self._service.in_thread(lambda: SourceImage.decode("init_image", init_image))
-        if mask is not None:
-            options["mask"] = await self._service.in_thread(lambda: SourceImage.decode("mask", mask))
-        return Order(
-            request=library.Request(prompt=fields.text("prompt", most=most) or "", **options),
-            arrived_s=request.state.arrived_s,
-            format=fields.choice("format", tuple(TYPES)) or "png",
-            quality=fields.whole("quality", least=1, most=100) or 90,
-            client=fields.text("client", most=64) or "",
-            owner=caller_of(request),
-        )
 
     async def _events_of(self, work: Work, after: int) -> AsyncGenerator[bytes, None]:
         """The events of one job after a number, until its end."""
@@ -246,16 +167,8 @@ class OwnApi:
     async def _format(self, event: Event) -> bytes:
         data = event.data
         if event.name == "step":
-            image, preview = event.image, None
-            if image is not None:
-                preview = await self._service.in_thread(lambda: encode_image(image, "jpeg", quality=75))
-            data = {**data, "preview": preview}
+            data = {**data, "preview": await encode_preview(self._service, event)}
         return format_event(event.name, data, event.number)
-
-
-def _candidate(name: str | None) -> str | None:
-    """None for `auto`."""
-    return None if name in (None, "", "auto") else name
 
 
 def _last_number(request: Request) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from functools import partial
@@ -34,6 +34,8 @@ T = TypeVar("T")
 _SIZE_FIELDS = ("height x width", "height", "width")
 _ROUTING_THREADS, _FILE_THREADS = 4, 2
 _TICK_S = 1.0
+_DECIDED_S = 2.0
+"""How long a new job may take to be accepted or refused before it is answered all the same."""
 
 
 class Phase(str, Enum):
@@ -63,6 +65,7 @@ class Service:
         """When an image was made or asked for last."""
         self._is_unloaded = False
         self.started = asyncio.Event()
+        self._beside = set[asyncio.Task[None]]()
 
     async def start(self) -> None:
         """Begin to open the runtime; returns at once."""
@@ -149,6 +152,13 @@ class Service:
             raise
         work.note_queued()
         return work
+
+    async def check_accepted(self, work: Work) -> None:
+        """Raises the problem of a work that is refused, and forgets it; returns soon if that is not decided yet."""
+        await work.decided(_DECIDED_S)
+        if work.problem is not None and work.route is None:
+            self.board.discard(work)
+            raise work.problem
 
     async def begin(self, order: Order) -> Work:
         """A work for a client that waits: it was accepted. Raises Problem if it is refused; whoever calls this calls `leave` at the end."""
@@ -238,7 +248,7 @@ class Service:
             try:
                 result = job.result()
                 pictures = make_pictures(result, work.order)
-                self._save(pictures)
+                work.paths = self._save(pictures)
                 self._call_soon(self._finish, work, result, pictures, ended_s)
                 return
             except Exception as failure:
@@ -265,12 +275,16 @@ class Service:
         if work.is_left:
             self.board.discard(work)
 
-    def _save(self, pictures: tuple[Picture, ...]) -> None:
+    def _save(self, pictures: tuple[Picture, ...]) -> tuple[Path, ...]:
         """Write copies, if the user wants them; their names come from the server alone."""
         folder = self.settings.save_to
-        if folder is not None:
-            for picture in pictures:
-                save_picture(folder, picture)
+        return () if folder is None else tuple(save_picture(folder, picture) for picture in pictures)
+
+    def run_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something until its end, or that of the service."""
+        task = self._loop.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def _call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call it in the thread of the event loop; does nothing if that has ended."""
@@ -311,7 +325,8 @@ class Service:
         """End everything and release the runtime."""
         self.drain()
         await self.drained(0)
-        self._ticking.cancel()
+        for task in (self._ticking, *self._beside):
+            task.cancel()
         if self.runtime is not None:
             await self._loop.run_in_executor(None, self.runtime.close)
         self._routing.shutdown(wait=False, cancel_futures=True)

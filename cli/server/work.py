@@ -16,6 +16,8 @@ from costroute_rt.cli.server.picture import Picture
 from costroute_rt.cli.server.problem import Problem, problem_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
     from costroute_rt.cli.server.order import Order
@@ -91,6 +93,8 @@ class Work:
         self.pictures: tuple[Picture, ...] = ()
         self.picture_names: tuple[str, ...] = ()
         """In the gallery; empty unless the order asked for it."""
+        self.paths: tuple[Path, ...] = ()
+        """Of copies in files, if the user wants them."""
         self.summary: dict[str, Any] = {}
         """The result without its images."""
         self.ended_s: float | None = None
