@@ -10,6 +10,8 @@ from costroute_rt.cli.command import profile
 from costroute_rt.cli.failure import say
 
 if TYPE_CHECKING:
+    import threading
+
     from costroute_rt.cli.progress import OpeningLine
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.bundle.bundle import Bundle
@@ -48,7 +50,16 @@ class EngineChoice:
 
         return Setup.of(self.backend, self.provider, self.precision, self.threads, target=target, allow_fallback=self.allow_fallback)
 
-    def open_runtime(self, line: OpeningLine, *, build: bool = True, preload: bool = True, init_images: bool = False) -> Runtime:
+    def open_runtime(
+        self,
+        line: OpeningLine,
+        *,
+        build: bool = True,
+        preload: bool = True,
+        init_images: bool = False,
+        max_waiting: int | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Runtime:
         """The runtime; what it assumes because of how its engines were measured is printed. line: shows how far the opening is."""
         from costroute_rt import Runtime
 
@@ -68,7 +79,9 @@ class EngineChoice:
                 build=build,
                 preload=preload,
                 init_images=init_images,
+                max_waiting=max_waiting,
                 progress=progress,
+                cancel=cancel,
             )
         if runtime.assumes is not None:
             say(f"note: {runtime.assumes} ({self._profile_command(runtime)} measures again)")

@@ -19,6 +19,7 @@ from costroute_rt.cli.label import label
 from costroute_rt.cli.pool import pool
 from costroute_rt.cli.profile import profile
 from costroute_rt.cli.route import route
+from costroute_rt.cli.serve import serve
 from costroute_rt.cli.text import check_texts
 from costroute_rt.plain_text import one_line, printable
 
@@ -49,7 +50,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (gen, route, export, pool, build_engines, engines, profile, label, fit_router, eval_router, info, doctor):
+for command in (gen, route, serve, export, pool, build_engines, engines, profile, label, fit_router, eval_router, info, doctor):
     cli.add_command(command)
 check_texts(cli)
 

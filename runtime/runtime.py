@@ -172,6 +172,16 @@ class Runtime:
         return self._resources.main_family.name if self._resources.families else ""
 
     @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the images that the (first) family makes, the default first; a family for any size makes others too."""
+        if not self._resources.families:
+            return ()
+        family = self._resources.main_family
+        first, image = family.sizes.first(family.bundle), family.bundle.image
+        made = sorted(image.sizes) if family.sizes.has_usual else sorted(family.sizes.sizes)
+        return tuple(dict.fromkeys([first, *made]))
+
+    @property
     def fallback(self) -> str | None:
         """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
         return self._resources.fallback
@@ -383,14 +393,17 @@ class Runtime:
         prompt: str | Request,
         *,
         on_step: OnStep | None = None,
+        on_route: Callable[[Route], object] | None = None,
         cancel: threading.Event | None = None,
         **options: Unpack[RequestOptions],
     ) -> Job:
         """`generate` in a thread of its own; returns at once. Invalid arguments raise at this call, and so does BusyError.
 
         on_step: called in that thread; returning False cancels the request. It may take its time and use the runtime: others go on.
+        on_route: called in that thread with the route when the request is accepted, and again when after a wait another candidate takes
+            the place of the first. It should return soon.
         """
-        return self._start(prompt, on_step, cancel, **options)
+        return self._start(prompt, on_step, cancel, on_route=on_route, **options)
 
     def _start(
         self,
@@ -398,14 +411,16 @@ class Runtime:
         on_step: OnStep | None,
         cancel: threading.Event | None,
         *,
+        on_route: Callable[[Route], object] | None = None,
         pauses: bool = True,
         **options: Unpack[RequestOptions],
     ) -> Job:
         """A job; pauses: whether `on_step` may take its time."""
         check_callback("on_step", on_step)
+        check_callback("on_route", on_route)
         stream = self._open_stream(self._check_runnable(make_request(prompt, **options)), cancel)
         stream.enter_queue()
-        return Job(stream, on_step, pauses=pauses)
+        return Job(stream, on_step, on_route=on_route, pauses=pauses)
 
     async def generate_async(
         self,
@@ -530,6 +545,23 @@ class Runtime:
             self._forget(ticket)
             if self._is_closed:
                 stop_if_exiting()
+
+    def unload(self) -> tuple[str, ...]:
+        """Close every engine that no request uses, to free its memory; requests load what they need, within their budgets.
+
+        Returns the names of the engines. Waits for the unit of work that runs now.
+        """
+        self._check_call()
+        self._check_not_nested()
+        ticket = Ticket()
+        self._tickets.add(ticket)
+        self._device.enter(ticket, None)
+        try:
+            with self._device.turn(ticket, self._check_usable), self._resources.reading.held(self._check_usable):
+                return self._resources.engines.unload()
+        finally:
+            self._device.leave(ticket)
+            self._forget(ticket)
 
     def close(self) -> None:
         """Release every engine, after the unit of work that runs now, and end the background build. May be called again, and anywhere.

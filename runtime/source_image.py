@@ -7,6 +7,7 @@ import io
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,26 @@ class SourceImage:
         pixels.setflags(write=False)
         height, width = pixels.shape[:2]
         return cls(pixels, hashlib.sha256(f"{height}x{width} ".encode() + pixels.tobytes()).hexdigest())
+
+    @classmethod
+    def decode(cls, name: str, data: bytes) -> SourceImage:
+        """The image in the bytes of a file; limits and errors as for `of`."""
+        return cls._decoded(name, data, _from_file)
+
+    @classmethod
+    def decode_transparency(cls, name: str, data: bytes) -> SourceImage:
+        """A mask of the image in the bytes of a file: white where it is transparent. Limits and errors as for `of`."""
+        return cls._decoded(name, data, lambda given: _from_file(given, _transparency))
+
+    @classmethod
+    def _decoded(cls, name: str, data: bytes, read: Callable[[bytes], Pixels]) -> SourceImage:
+        try:
+            if len(data) > _MOST_BYTES:
+                raise _UnusableError(f"it has more than {_MOST_BYTES >> 20} MiB")
+            pixels = read(data)
+        except _UnusableError as error:
+            raise ConfigError(name, f"{len(data)} bytes", f"{_EXPECTED} ({error})") from error.__cause__
+        return cls.of(name, pixels)
 
     def fit(self, height: int, width: int) -> Pixels:
         """uint8[height, width, 3]: scaled to cover that size and cropped to its middle, as diffusers' resize_mode "crop"."""
@@ -109,7 +130,14 @@ def _from_array(array: npt.NDArray[Any]) -> Pixels:
     return np.array(np.broadcast_to(channels, (*levels.shape[:2], 3)))
 
 
-def _from_file(data: bytes) -> Pixels:
+def _transparency(image: Image) -> Pixels:
+    """255 where a PIL image is transparent, 0 where it is opaque, in three equal channels."""
+    alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
+    return np.array(np.broadcast_to(255 - alpha[:, :, None], (*alpha.shape, 3)))
+
+
+def _from_file(data: bytes, convert: Callable[[Image], Pixels] | None = None) -> Pixels:
+    """Pixels of an image file; convert: makes them of the opened image, None means RGB."""
     from PIL import Image
 
     try:
@@ -119,7 +147,7 @@ def _from_file(data: bytes) -> Pixels:
                 _check_size(*image.size)
                 if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
                     raise _UnusableError("it is animated")
-                return _from_image(image)
+                return (convert or _from_image)(image)
     except _UnusableError:
         raise
     except Exception as error:  # Pillow raises a dozen kinds for damaged files

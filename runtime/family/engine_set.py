@@ -188,6 +188,21 @@ class EngineSet:
                 unused.append((name, engine))
         return unused
 
+    def unload(self) -> tuple[str, ...]:
+        """Close every engine that no request uses, but those that replaced others, which could not be opened again; returns their names."""
+        with self._lock:
+            leases = list(self._leases)
+            unused = [
+                (name, engine)
+                for name, engine in self._resident.items()
+                if not self.is_upgraded(engine) and not any(lease.holds(engine) for lease in leases)
+            ]
+            for name, _ in unused:
+                del self._resident[name]
+        _close_each(unused)
+        give_back_memory()
+        return tuple(name for name, _ in unused)
+
     def close(self) -> None:
         """Close every engine, even if closing another one fails; later calls of `get` raise."""
         with self._lock:

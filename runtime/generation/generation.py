@@ -75,6 +75,8 @@ class Generation:
         self._left_out: list[int] = []
         """Denoiser calls of each image that were skipped."""
         self._is_truncated = False
+        self.route: Route | None = None
+        """The decision; None until the request is accepted."""
 
     def note_wait(self, waited_ms: float) -> None:
         """Count time in which other requests ran."""
@@ -181,7 +183,7 @@ class Generation:
                 _log.info("late: %s", error)
 
     def _reserve(self, route: Route) -> None:
-        self._route = route
+        self._route = self.route = route
         self._note_left(route.option.cost.total_ms - route.option.cost.queue_ms)
 
     def _note_left(self, left_ms: float, unit_ms: float = math.inf) -> None:

@@ -12,8 +12,10 @@ from costroute_rt.generation.queue import WAKE_S
 from costroute_rt.request import check_number
 
 if TYPE_CHECKING:
+    from costroute_rt.generation.queue import Place
     from costroute_rt.generation.stream import Stream
     from costroute_rt.result import OnStep, Result, StepEvent
+    from costroute_rt.route import Route
 
 _log = logging.getLogger(__name__)
 
@@ -21,9 +23,11 @@ _log = logging.getLogger(__name__)
 class Job:
     """A submitted request. It runs by itself; its methods may be called from any thread."""
 
-    def __init__(self, stream: Stream, on_step: OnStep | None, *, pauses: bool = True) -> None:
-        """Starts it. on_step, pauses: as for `Stream.run`, called in the job's thread."""
-        self._stream, self._on_step, self._pauses = stream, on_step, pauses
+    def __init__(
+        self, stream: Stream, on_step: OnStep | None, *, on_route: Callable[[Route], object] | None = None, pauses: bool = True
+    ) -> None:
+        """Starts it. on_step, on_route, pauses: as for `Stream.run`, called in the job's thread."""
+        self._stream, self._on_step, self._on_route, self._pauses = stream, on_step, on_route, pauses
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._callbacks: list[Callable[[Job], object]] = []
@@ -51,6 +55,16 @@ class Job:
     def progress(self) -> StepEvent | None:
         """The last event; None before the first denoiser call has ended."""
         return self._progress
+
+    @property
+    def route(self) -> Route | None:
+        """The decision as it stands; None until the request is accepted."""
+        return self._stream.route
+
+    @property
+    def place(self) -> Place | None:
+        """Where the request stands in the queue; None once its work has begun, and after its end."""
+        return self._stream.place
 
     def cancel(self) -> bool:
         """Cancel the request: at once if it waits, else after the denoiser call that is running. Returns False if it has ended."""
@@ -91,7 +105,7 @@ class Job:
 
     def _run(self) -> None:
         try:
-            self._result = self._stream.run(self._note, pauses=self._pauses and self._on_step is not None)
+            self._result = self._stream.run(self._note, on_route=self._on_route, pauses=self._pauses and self._on_step is not None)
         except BaseException as error:  # it is raised by `result`
             self._error = error
         with self._lock:

@@ -78,6 +78,16 @@ class Forecast:
     """Time that the request may take without making a less urgent one miss its deadline."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request stands in the queue."""
+
+    ahead: int
+    """Requests that are expected to finish before it, or run a unit of work now."""
+    wait_ms: float
+    """Expected time until its first unit of work."""
+
+
 class Device:
     """The queue of requests for one device.
 
@@ -163,6 +173,12 @@ class Device:
             if self._running is not None and self._running is not ticket and self._running not in ahead:
                 queue_ms += self._left_ms(self._running, unit=True)
             return Forecast(queue_ms, self._slack_ms(queue_ms, others[len(ahead) :]))
+
+    def place(self, ticket: Ticket) -> Place:
+        """Where a request that waits stands; requests that are just being judged count with no time yet."""
+        with self._lock:
+            ahead = sum(1 for each in self._active() if each is not ticket and (each.urgency < ticket.urgency or each is self._running))
+            return Place(ahead, self.forecast(ticket).queue_ms)
 
     def _slack_ms(self, queue_ms: float, behind: Iterable[Ticket]) -> float:
         """The time that can be put before these requests, in their order, so that each still meets its deadline if it would now.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from costroute_rt.error import BudgetError, CancelledError, EngineError
 from costroute_rt.generation.generation import Generation
 from costroute_rt.generation.process_exit import stop_if_exiting
-from costroute_rt.generation.queue import Device, State, Ticket
+from costroute_rt.generation.queue import Device, Place, State, Ticket
 from costroute_rt.result import OnStep, Result, StepEvent
+from costroute_rt.route import Route
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,12 +47,24 @@ class Stream:
         self._resources, self._device, self._max_waiting = resources, device, max_waiting
         self._cancel, self._check_runtime, self._check_running, self._on_end = cancel, check, check_running, on_end
         self._advancing = threading.Lock()
-        self._is_closed = self._is_queued = False
+        self._is_closed = self._is_queued = self._has_begun = False
+        self._noted_route: Route | None = None
         self._units: Iterator[StepEvent | Result | None] | None = None
         self._generation = Generation(resources, request, device, seed=seed)
         self.ticket = self._generation.ticket
         self._generation.watch.pause()  # until the first event is asked for
         self._is_over = False
+        self._on_route: Callable[[Route], object] | None = None
+
+    @property
+    def route(self) -> Route | None:
+        """The decision as it stands; None until the request is accepted."""
+        return self._generation.route
+
+    @property
+    def place(self) -> Place | None:
+        """Where the request stands in the queue; None once its work has begun, and after its end."""
+        return None if self._has_begun or self._is_over else self._device.place(self.ticket)
 
     def __iter__(self) -> Stream:
         return self
@@ -68,13 +81,15 @@ class Stream:
             self.close()
         return event
 
-    def run(self, on_step: OnStep | None, *, pauses: bool = True) -> Result:
+    def run(self, on_step: OnStep | None, *, on_route: Callable[[Route], object] | None = None, pauses: bool = True) -> Result:
         """Make every step and return the result; on_step: called after each denoiser call, cancels the request by returning False.
 
+        on_route: called with the route when the request is accepted, and again when another candidate takes its place after a wait.
         pauses: whether `on_step` may take its time, during which other requests go on. Raises as `next` does.
         """
         self._generation.reports_steps = on_step is not None
         with self._advancing:
+            self._on_route = on_route
             try:
                 while isinstance(event := self._next(), StepEvent):
                     if on_step is not None:
@@ -116,17 +131,32 @@ class Stream:
         if self._units is None:
             self.enter_queue()
             self._prepare()
+            self._note_route()
             self._units = generation.units()
         while True:
             with self._device.turn(self.ticket, self._check, polls=self._cancel is not None) as waited_ms:
+                self._has_begun = True
                 generation.note_wait(waited_ms)
                 event = next(self._units)
-                while event is None and self._device.keep(self.ticket):
+                while event is None and not self._route_is_new() and self._device.keep(self.ticket):
                     self._check_running()
                     self._check_cancelled()
                     event = next(self._units)
+            self._note_route()
             if event is not None:
                 return event
+
+    def _route_is_new(self) -> bool:
+        """Whether the route is to be reported, and was not."""
+        route, before = self._generation.route, self._noted_route
+        return self._on_route is not None and route is not None and (before is None or before.chosen != route.chosen)
+
+    def _note_route(self) -> None:
+        """Report the route, if it is not the one that was reported."""
+        route = self._generation.route
+        if self._on_route is not None and route is not None and self._route_is_new():
+            self._noted_route = route
+            self._on_route(route)
 
     def _prepare(self) -> None:
         try:

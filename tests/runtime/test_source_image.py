@@ -196,3 +196,20 @@ def test_requests_hold_images_compare_by_them_and_have_a_strength() -> None:
 def test_what_does_not_fit_together_is_refused(fields: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Request(prompt="a", **fields)
+
+
+def test_bytes_of_a_file_are_decoded_as_the_file_is(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(NOISE))
+    assert SourceImage.decode("init_image", data) == read(tmp_path / "a.png", data)
+    for wrong in (b"", b"/etc/passwd", data[:40], encoded(Image.fromarray(NOISE), "GIF")):
+        with pytest.raises(ConfigError, match=f"init_image is '{len(wrong)} bytes'"):
+            SourceImage.decode("init_image", wrong)
+
+
+def test_a_mask_of_what_is_transparent() -> None:
+    alpha = np.zeros((6, 4), dtype=np.uint8)
+    alpha[2:, 1:] = 255
+    mask = SourceImage.decode_transparency("mask", encoded(Image.fromarray(np.dstack([NOISE, alpha]))))
+    np.testing.assert_array_equal(mask.pixels, np.repeat(255 - alpha[:, :, None], 3, axis=2))
+    opaque = SourceImage.decode_transparency("mask", encoded(Image.fromarray(NOISE)))
+    assert not opaque.pixels.any()

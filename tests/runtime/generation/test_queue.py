@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from costroute_rt.error import BusyError, CancelledError
-from costroute_rt.generation.queue import Device, Forecast, State, Ticket, shared_device
+from costroute_rt.generation.queue import Device, Forecast, Place, State, Ticket, shared_device
 from tests.runtime.fakes import FakeClock
 
 
@@ -259,3 +259,16 @@ def test_waiting_for_requests_ends_when_their_unit_does(device: Device) -> None:
 def test_runtimes_of_a_process_share_the_queue_of_a_device() -> None:
     assert shared_device("cpu") is shared_device("cpu")
     assert shared_device("cpu") is not shared_device("cuda")
+
+
+def test_a_place_counts_who_goes_first_and_what_runs(device: Device) -> None:
+    running, urgent, mine, later = Ticket(), Ticket(50.0), Ticket(90.0), Ticket(95.0)
+    for ticket, left_ms in ((running, 40.0), (urgent, 30.0), (mine, 10.0), (later, 20.0)):
+        entered(device, ticket).remaining_ms = left_ms
+    running.unit_ms = 5.0
+    device._running = running
+    assert device.place(mine) == Place(2, 35.0)
+    assert device.place(later) == Place(3, 45.0)
+    device._running = None
+    device.leave(urgent)
+    assert device.place(mine) == Place(0, 0.0)

@@ -1,0 +1,53 @@
+"""Orders: what a client asks for, read from any of the protocols."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from costroute_rt.request import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One request of a client."""
+
+    request: Request
+    """`max_ms` counts from `arrived_s`."""
+    arrived_s: float
+    """When its first byte was read, by `time.perf_counter`."""
+    format: str = "png"
+    """Of the image files: png, jpeg or webp."""
+    quality: int = 90
+    """1 to 100, of JPEG and WebP."""
+    is_kept: bool = False
+    """Whether it can be asked for after its end, and goes on when the client leaves."""
+    partial_images: int = 0
+    """Previews that are kept until they are sent, spread over the steps."""
+    client: str = ""
+    """Name that a client chose, to follow all of its jobs in one stream."""
+    owner: object = None
+    """Who may ask for its progress without knowing its number."""
+    task: str = ""
+    """Name that an A1111 client chose for it."""
+    hints: frozenset[str] = frozenset()
+    """Fields that are only hints, "size" or "scheduler", as many clients send the same value always: left out if no candidate takes it."""
+
+    notes: tuple[str, ...] = ()
+    """What was not done as the client asked, known before it begins."""
+
+    def left_ms(self, now_s: float) -> float | None:
+        """What is left of the budget; None without one."""
+        return None if self.request.max_ms is None else self.request.max_ms - (now_s - self.arrived_s) * 1000
+
+    def at(self, now_s: float) -> Request:
+        """The request with what is left of its budget, which must not be over."""
+        left_ms = self.left_ms(now_s)
+        return self.request if left_ms is None else replace(self.request, max_ms=left_ms)
+
+    def without(self, hint: str) -> Order:
+        """The same without a hint, and with a note about it."""
+        request, usual = self.request, dict[str, Any](scheduler=None) if hint == "scheduler" else {"height": None, "width": None}
+        found = request.scheduler if hint == "scheduler" else f"{request.width}x{request.height}"
+        note = f"no candidate takes the {hint} {found}, so the usual one was used"
+        return replace(self, request=replace(request, **usual), hints=self.hints - {hint}, notes=(*self.notes, note))
