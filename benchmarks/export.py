@@ -1,6 +1,6 @@
 """Time and memory of exporting a model of full size, network by network, without and with the check against torch.
 
-Each network is exported by a separate process, from random weights that `python -m benchmarks.full_size.model` writes.
+Each network is exported by a separate process, from random weights that `python -m benchmarks.peers.model` writes.
 
     python -m benchmarks.export                  (Stable Diffusion 1.5: 2 GB of disk)
     python -m benchmarks.export --model sdxl     (7 GB of disk)
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.full_size.model import MODELS, write_model
+from benchmarks.peers.model import MODELS, write_model
 from benchmarks.process import run_process
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, run_scenario

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 import costroute_rt
-from benchmarks.full_size.model import NARROW, write_folder
+from benchmarks.peers.model import NARROW, write_folder
 from benchmarks.process import run_process
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, run_scenario

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.full_size.model import write_folder, write_single_file
-from benchmarks.full_size.program import PROGRAMS, Finished, Program, export_for_genai, make_genai_environment, run_program, run_watched
+from benchmarks.peers.model import write_folder, write_single_file
+from benchmarks.peers.program import PROGRAMS, Finished, Program, export_for_genai, make_genai_environment, run_program, run_watched
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, median_figure, run_interleaved, run_scenario
 
 PROMPT, SEED, GUIDANCE = "a red house by a lake at sunset", 7, 7.5

@@ -1,7 +1,7 @@
 """Writes models of full size with random weights: what is needed to measure exports, builds and runs.
 
-    python -m benchmarks.full_size.model sd15 FOLDER            (2.1 GB) as diffusers saves it
-    python -m benchmarks.full_size.model sdxl model.safetensors (6.9 GB) as AUTOMATIC1111 and ComfyUI use it
+    python -m benchmarks.peers.model sd15 FOLDER            (2.1 GB) as diffusers saves it
+    python -m benchmarks.peers.model sdxl model.safetensors (6.9 GB) as AUTOMATIC1111 and ComfyUI use it
 
 Both forms of a model have the same weights. Needs neither torch nor much memory.
 """

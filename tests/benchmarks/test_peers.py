@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.full_size import bench, model
-from benchmarks.full_size.model import MODELS
-from benchmarks.full_size.program import Finished
+from benchmarks.peers import bench, model
+from benchmarks.peers.model import MODELS
+from benchmarks.peers.program import Finished
 from benchmarks.scenario import Scenario
 from costroute_rt.export.checkpoint.source.opening import open_source
 from costroute_rt.export.checkpoint.source.parameter.of_class import parameters

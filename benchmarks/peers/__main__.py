@@ -1,7 +1,7 @@
 """Stable Diffusion of full size, from a single file to images: export, build, and the time of a step beside other programs.
 
-    python -m benchmarks.full_size --work FOLDER                   Stable Diffusion 1.5 at 512 px: 25 GB of disk
-    python -m benchmarks.full_size --model sdxl --work FOLDER      SDXL at 1024 px: 60 GB of disk
+    python -m benchmarks.peers --work FOLDER                   Stable Diffusion 1.5 at 512 px: 25 GB of disk
+    python -m benchmarks.peers --model sdxl --work FOLDER      SDXL at 1024 px: 60 GB of disk
 
 Weights are random; every program has the same ones. Each export, build and image is made by a process of its own; the images by one program
 after the other, in several rounds. OpenVINO GenAI gets an environment of its own (from PyPI), in which optimum-intel exports the model for
@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.full_size import bench
-from benchmarks.full_size.program import PROGRAMS
+from benchmarks.peers import bench
+from benchmarks.peers.program import PROGRAMS
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Outcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser("full_size", (__doc__ or "") + "".join(f"    {name}\n" for name in PROGRAMS))
+    parser = make_parser("peers", (__doc__ or "") + "".join(f"    {name}\n" for name in PROGRAMS))
     parser.add_argument("--model", choices=sorted(bench.JOBS), default="sd15", help="what to measure (default: %(default)s)")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="where models, bundles and engines are kept")
     parser.add_argument("--programs", nargs="+", metavar="NAME", choices=PROGRAMS, default=list(PROGRAMS), help="only these")
