@@ -132,7 +132,7 @@ def export_with_optimum(bundle: Bundle) -> Path:
     with tempfile.TemporaryDirectory(dir=parent) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         main_export(
-            str(_without_graphs(bundle, Path(folder) / "source")),
+            str(link_diffusers_files(bundle, Path(folder) / "source")),
             Path(folder) / "export",
             task="text-to-image",
             library_name="diffusers",
@@ -193,7 +193,7 @@ def _from_pipeline(pipeline: Any, bundle: Bundle) -> Peer:
     return run
 
 
-def _without_graphs(bundle: Bundle, target: Path) -> Path:
+def link_diffusers_files(bundle: Bundle, target: Path) -> Path:
     """Links the bundle's files, without ONNX graphs and scorer, into a plain diffusers directory."""
     for name in bundle.files:
         if not name.endswith(".onnx") and not name.startswith("scorer/"):

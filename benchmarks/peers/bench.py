@@ -7,40 +7,34 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import costroute_rt
+from benchmarks.peer import link_diffusers_files
+from benchmarks.peers.environment import make_environment, make_form
+from benchmarks.peers.job import Image, Job
 from benchmarks.peers.model import write_folder, write_single_file
-from benchmarks.peers.program import PROGRAMS, Finished, Program, export_for_genai, make_genai_environment, run_program, run_watched
-from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, median_figure, run_interleaved, run_scenario
+from benchmarks.peers.program import PROGRAMS, Finished, Program, run_program, run_watched
+from benchmarks.scenario import (
+    Figure,
+    Measurement,
+    Outcome,
+    Scenario,
+    Target,
+    log,
+    median_figure,
+    run_interleaved,
+    run_scenario,
+)
+from costroute_rt import Bundle
 
-PROMPT, SEED, GUIDANCE = "a red house by a lake at sunset", 7, 7.5
-GIB = 1.073741824
-"""GB."""
+PROMPT, SEED = "a red house by a lake at sunset", 7
 Run = tuple[dict[str, Any], Finished]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One model, and what is asked of it."""
-
-    model: str
-    side_px: int
-    steps: int
-    """Of the image that counts; the one before it has a step."""
-    build_targets: Mapping[str, Target]
-    first_step: Target
-
-
-JOBS = {
-    "sd15": Job(
-        model="sd15", side_px=512, steps=3, build_targets={"time": Target(high=150.0), "peak memory": Target(high=8.0)},
-        first_step=Target(high=3.0),
-    ),
-    "sdxl": Job(model="sdxl", side_px=1024, steps=2, build_targets={}, first_step=Target()),
-}  # fmt: skip
+Runs = list[Run] | Exception
+Ceiling = Mapping[str, float]
+"""Operations a second by precision, and those of a `step`."""
 
 
 def run(job: Job, work: Path, names: Sequence[str], rounds: int) -> list[Outcome]:
@@ -48,23 +42,33 @@ def run(job: Job, work: Path, names: Sequence[str], rounds: int) -> list[Outcome
     bench = _Bench(job, work)
     outcomes = []
     if not bench.bundle.exists():
-        scenario = Scenario(name="export", settings={"model": job.model}, targets={"peak memory": Target(high=6 * GIB)})
+        scenario = Scenario(name="export", settings={"model": job.model}, targets=job.export_targets)
         outcomes.append(run_scenario(scenario, lambda _: bench.export()))
     for name in names:
         if PROGRAMS[name].is_ours and not bench.home(PROGRAMS[name]).exists():
             scenario = Scenario(name=f"build {name}", settings={"model": job.model}, targets=job.build_targets)
             outcomes.append(run_scenario(scenario, partial(bench.build, PROGRAMS[name])))
-    if not rounds:
-        return outcomes
-    calls = {name: partial(bench.image, name, PROGRAMS[name]) for name in names}
-    runs = run_interleaved(calls, warm_up=0, repeats=rounds)
-    fastest = _fastest_peers(runs)
+    if rounds:
+        for image in job.images:
+            outcomes += compare(bench, image, names, rounds)
+    return outcomes
+
+
+def compare(bench: _Bench, image: Image, names: Sequence[str], rounds: int) -> list[Outcome]:
+    """One row for each program, from processes that run one after the other, round by round."""
+    job = bench.job
+    ceiling = bench.ceiling(image)
+    runs = run_interleaved({name: partial(bench.image, name, image) for name in names}, warm_up=0, repeats=rounds)
+    fastest = fastest_peers(runs, job.figure)
+    outcomes = []
     for name in names:
         program = PROGRAMS[name]
         targets = {"first step": job.first_step, "of the fastest peer": Target(high=1.0)} if program.is_ours else {}
-        settings = {"model": job.model, "precision": program.precision, "height": job.side_px, "width": job.side_px, "steps": job.steps}
-        scenario = Scenario(name=name, settings=settings, repeats=rounds, targets=targets)
-        outcomes.append(run_scenario(scenario, partial(summarise, runs[name], fastest.get(program.precision))))
+        settings = {"model": job.model, "precision": program.precision, "height": job.side_px, "width": job.side_px}
+        settings |= {"num_inference_steps": image.steps, "guidance_scale": image.guidance_scale}
+        scenario = Scenario(name=", ".join(filter(None, (name, image.name))), settings=settings, repeats=rounds, targets=targets)
+        measure = partial(summarise, runs[name], job.figure, fastest.get(program.precision), ceiling, program.precision)
+        outcomes.append(run_scenario(scenario, measure))
     return outcomes
 
 
@@ -73,7 +77,7 @@ class _Bench:
 
     def __init__(self, job: Job, work: Path) -> None:
         self.job, self.work = job, work
-        self.bundle = work / f"{job.model}.bundle"
+        self.bundle = costroute_rt.shipped_bundle() if job.model == "postcard" else work / f"{job.model}.bundle"
 
     def home(self, program: Program) -> Path:
         return self.work / f"{self.job.model}-{program.settings['backend']}-{program.precision}"
@@ -85,17 +89,21 @@ class _Bench:
             write_single_file(self.job.model, path.with_suffix(".part.safetensors")).rename(path)
         return path
 
-    def folder(self) -> Path:
-        path = self.work / self.job.model
+    def folder(self, image: Image) -> Path:
+        """The image's model as diffusers saves it."""
+        path = self.work / image.model
         if not (path / "model_index.json").exists():
             log(f"writing {path}")
-            write_folder(self.job.model, path)
+            if self.job.model == "postcard":
+                _write_postcard(path)
+            else:
+                write_folder(image.model, path)
         return path
 
     def export(self) -> Measurement:
-        source, side, steps = self.single_file(), self.job.side_px, self.job.steps
-        command = ["export", str(source), "-o", str(self.bundle), "--steps", f"1,{steps}", "--size", f"{side}x{side}"]
-        done = _costroute(command, self.work)
+        source, side = self.single_file(), self.job.side_px
+        steps = ",".join(str(each) for each in sorted({1, *(image.steps for image in self.job.images)}))
+        done = _costroute(["export", str(source), "-o", str(self.bundle), "--steps", steps, "--size", f"{side}x{side}"], self.work)
         written, linked = _sizes(self.bundle)
         return Measurement(
             figures=[*_process_figures(done), Figure(name="written", value=written / 1e9, unit="GB"),
@@ -112,45 +120,74 @@ class _Bench:
             raise
         return Measurement(figures=[*_process_figures(done), Figure(name="store", value=sum(_sizes(home)) / 1e9, unit="GB")])
 
-    def image(self, name: str, program: Program) -> Run:
-        log(f"  {name}")
-        job = self.job
-        settings = {"prompt": PROMPT, "seed": SEED, "output": str(self.work / f"{job.model} {name}.png")}
+    def image(self, name: str, image: Image) -> Run:
+        log(f"  {name} {image.name}".rstrip())
+        program, job = PROGRAMS[name], self.job
+        output = self.work / f"{image.candidate} {name}.png"
+        settings = {**program.settings, "prompt": PROMPT, "seed": SEED, "repeats": job.repeats, "output": str(output)}
         if program.is_ours:
-            names = {"warm_up": f"{job.model}@1", "candidate": f"{job.model}@{job.steps}"}
-            return run_program(sys.executable, program, {**settings, **names, "bundle": str(self.bundle), "home": str(self.home(program))})
-        settings |= {"warm_up_steps": 1, "steps": job.steps, "guidance_scale": GUIDANCE, "height": job.side_px, "width": job.side_px}
-        if program.file == "with_diffusers":
-            return run_program(sys.executable, program, {**settings, "model": str(self.folder())})
-        python = make_genai_environment(self.work / "genai")
-        model = export_for_genai(python, self.folder(), self.work / f"{job.model}-genai")
-        return run_program(python, program, {**settings, "model": str(model)})
+            settings |= {"warm_up": image.warm_up, "candidate": image.candidate}
+            settings |= {"bundle": str(self.bundle), "home": str(self.home(program))}
+            return run_program(sys.executable, program.file, settings)
+        settings |= {"warm_up_steps": image.warm_up_steps, "steps": image.steps, "guidance_scale": image.guidance_scale}
+        python = make_environment(program.environment, self.work)
+        model = make_form(program.environment, python, self.folder(image), self.work)
+        settings |= {"model": str(model), "height": job.side_px, "width": job.side_px}
+        return run_program(python, program.file, settings)
+
+    def ceiling(self, image: Image) -> Ceiling:
+        """Empty if it cannot be measured."""
+        settings = {"model": str(self.folder(image)), "height": self.job.side_px, "width": self.job.side_px}
+        try:
+            python = make_environment("diffusers", self.work)
+            return run_program(python, "ceiling", {**settings, "guided": image.guidance_scale > 1})[0]
+        except RuntimeError as error:
+            log(f"the speed of a matrix product was not measured: {error}")
+            return {}
 
 
-def summarise(runs: list[Run] | Exception, peer_s: float | None, _: Scenario) -> Measurement:
-    """peer_s: a step of the fastest peer of the same precision."""
+def _write_postcard(path: Path) -> None:
+    """The shipped family as diffusers' pipeline reads it, with the denoiser of that name."""
+    link_diffusers_files(Bundle.open(costroute_rt.shipped_bundle()), path)
+    denoiser = path / f"unet_{path.name.removeprefix('postcard-')}"
+    if denoiser.exists():
+        shutil.rmtree(path / "unet")
+        denoiser.rename(path / "unet")
+
+
+def summarise(runs: Runs, figure: str, peer_s: float | None, ceiling: Ceiling, precision: str, _: Scenario) -> Measurement:
+    """figure: what programs are compared by; peer_s: that of the fastest peer of the same precision."""
     if isinstance(runs, Exception):
         raise runs
-    steps = [step for report, _ in runs for step in report["step_s"]]
     figures = [
-        median_figure("step", steps, "s"),
-        median_figure("decode", [report["decode_s"] for report, _ in runs], "s"),
+        median_figure(name, [value for report, _ in runs for value in _values(report, name)], "s") for name in ("image", "step", "decode")
+    ]
+    figures += [
         median_figure("first step", [report["first_step_s"] for report, _ in runs], "s"),
         median_figure("peak memory", [done.peak_bytes / 1e9 for _, done in runs], "GB"),
     ]
+    values = {each.name: each.value for each in figures}
     if peer_s is not None:
-        figures.append(Figure(name="of the fastest peer", value=figures[0].value / peer_s, unit="ratio"))
+        figures.append(Figure(name="of the fastest peer", value=values[figure] / peer_s, unit="ratio"))
+    if precision in ceiling:
+        share = ceiling["step"] / values["step"] / ceiling[precision]
+        figures.append(Figure(name="share of a matrix product's speed", value=share, unit="share"))
     return Measurement(figures=figures)
 
 
-def _fastest_peers(runs: Mapping[str, list[Run] | Exception]) -> dict[str, float]:
-    """Seconds of a step of the fastest other program, by precision."""
+def _values(report: Mapping[str, Any], figure: str) -> list[float]:
+    found = report[f"{figure}_s"]
+    return list(found) if isinstance(found, list) else [found]
+
+
+def fastest_peers(runs: Mapping[str, Runs], figure: str) -> dict[str, float]:
+    """Seconds of that figure of the fastest other program, by precision."""
     found: dict[str, float] = {}
     for name, each in runs.items():
         if PROGRAMS[name].is_ours or isinstance(each, Exception):
             continue
-        step = median_figure("step", [step for report, _ in each for step in report["step_s"]], "s").value
-        found[PROGRAMS[name].precision] = min(step, found.get(PROGRAMS[name].precision, step))
+        seconds = median_figure(figure, [value for report, _ in each for value in _values(report, figure)], "s").value
+        found[PROGRAMS[name].precision] = min(seconds, found.get(PROGRAMS[name].precision, seconds))
     return found
 
 

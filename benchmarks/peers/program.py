@@ -1,4 +1,4 @@
-"""The programs that make the same images, their settings, and what each needs before it can."""
+"""The programs that make the same images, and their settings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process import run_process
-from benchmarks.scenario import log
-
-_FILES = Path(__file__).parent / "programs"
-_GENAI_PACKAGES = ("openvino-genai", "openvino-tokenizers", "optimum-intel[openvino]", "diffusers", "accelerate")
+_ROOT = Path(__file__).parents[2]
+_MODULES = "benchmarks.peers.programs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +24,14 @@ class Program:
     file: str
     """In programs/, without its suffix."""
     precision: str
-    """What it computes in: only programs of equal precision are compared."""
+    """What it computes in: only programs of equal precision are compared. `auto` is compared with all."""
     settings: Mapping[str, Any]
+    environment: str = ""
+    """Name of the environment it runs in; empty: this one."""
 
     @property
     def is_ours(self) -> bool:
-        return self.file == "ours"
+        return not self.environment
 
 
 def _ours(backend: str, precision: str) -> Program:
@@ -40,11 +39,12 @@ def _ours(backend: str, precision: str) -> Program:
 
 
 def _diffusers(precision: str, *, compiled: bool = False) -> Program:
-    return Program(file="with_diffusers", precision=precision, settings={"dtype": precision, "compile": compiled})
+    settings = {"dtype": precision, "compile": compiled}
+    return Program(file="with_diffusers", environment="diffusers", precision=precision, settings=settings)
 
 
 def _genai(precision: str, hint: str) -> Program:
-    return Program(file="with_openvino_genai", precision=precision, settings={"precision": hint})
+    return Program(file="with_openvino_genai", environment="genai", precision=precision, settings={"precision": hint})
 
 
 PROGRAMS: Mapping[str, Program] = {
@@ -55,6 +55,7 @@ PROGRAMS: Mapping[str, Program] = {
     "diffusers float32 compiled": _diffusers("float32", compiled=True),
     "diffusers bfloat16": _diffusers("bfloat16"),
     "diffusers bfloat16 compiled": _diffusers("bfloat16", compiled=True),
+    "optimum-onnx float32": Program(file="with_optimum", environment="optimum", precision="float32", settings={}),
     "OpenVINO GenAI float32": _genai("float32", "f32"),
     "OpenVINO GenAI bfloat16": _genai("bfloat16", "bf16"),
 }
@@ -90,33 +91,9 @@ def run_watched(command: Sequence[str], environment: Mapping[str, str] | None = 
         return Finished(output=output.read(), seconds=seconds, cpu_s=cpu_s, peak_bytes=usage.ru_maxrss * unit)
 
 
-def run_program(python: str, program: Program, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Finished]:
-    """What a program prints after its images, and its process."""
-    asked = {**program.settings, **settings, "started": time.time()}
-    done = run_watched([python, str(_FILES / f"{program.file}.py"), json.dumps(asked)])
+def run_program(python: str, file: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Finished]:
+    """What a program of that file prints on its last line, and its process."""
+    asked = {**settings, "started": time.time()}
+    environment = None if python == sys.executable else {**os.environ, "PYTHONPATH": str(_ROOT)}
+    done = run_watched([python, "-m", f"{_MODULES}.{file}", json.dumps(asked)], environment)
     return json.loads(done.output.splitlines()[-1]), done
-
-
-def make_genai_environment(folder: Path) -> str:
-    """The Python interpreter of an environment with OpenVINO GenAI and optimum-intel, made once."""
-    python, finished = folder / "bin" / "python", folder / "finished"
-    if not finished.exists():
-        log(f"installing OpenVINO GenAI into {folder}")
-        run_process([sys.executable, "-m", "venv", "--clear", str(folder)])
-        torch = next(line for line in _installed() if line.startswith("torch=="))
-        run_process([str(python), "-m", "pip", "install", "--quiet", torch, *_GENAI_PACKAGES])
-        finished.touch()
-    return str(python)
-
-
-def export_for_genai(python: str, model: Path, target: Path) -> Path:
-    """OpenVINO's form of a diffusers folder, made once; weights in float16, as stored."""
-    if not (target / "model_index.json").exists():
-        log("exporting with optimum-intel")
-        command = [str(Path(python).with_name("optimum-cli")), "export", "openvino", "--model", str(model), "--task", "text-to-image"]
-        run_process([*command, "--weight-format", "fp16", str(target)], {**os.environ, "HF_HUB_OFFLINE": "1"})
-    return target
-
-
-def _installed() -> list[str]:
-    return run_process([sys.executable, "-m", "pip", "freeze"]).stdout.splitlines()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import costroute_rt
 from benchmarks.peers import bench, model
 from benchmarks.peers.model import MODELS
 from benchmarks.peers.program import Finished
@@ -77,20 +78,37 @@ def read(region: Any) -> Any:
     return (values.T if region.is_transposed else values).ravel()
 
 
-def test_a_program_is_compared_with_the_fastest_peer_of_its_precision() -> None:
-    def runs(*steps: float) -> list[bench.Run]:
-        report = {"step_s": list(steps), "decode_s": 1.0, "first_step_s": 2.0}
-        return [(report, Finished(output="", seconds=1, cpu_s=1, peak_bytes=1))]
+def runs(*steps: float) -> list[bench.Run]:
+    report = {"image_s": [sum(steps)], "step_s": list(steps), "decode_s": 1.0, "first_step_s": 2.0}
+    return [(report, Finished(output="", seconds=1, cpu_s=1, peak_bytes=1))]
 
+
+def test_a_program_is_compared_with_the_fastest_peer_of_its_precision() -> None:
     found = {
         "onnxruntime float32": runs(1.0),
         "diffusers float32": runs(4.0, 5.0, 6.0),
         "OpenVINO GenAI float32": runs(2.0, 2.0),
         "diffusers bfloat16": RuntimeError("no memory"),
     }
-    fastest = bench._fastest_peers(found)
+    fastest = bench.fastest_peers(found, "step")
     assert fastest == {"float32": 2.0}
-    measured = bench.summarise(found["onnxruntime float32"], fastest["float32"], Scenario(name="x"))
+    assert bench.fastest_peers(found, "image") == {"float32": 4.0}
+    measured = bench.summarise(found["onnxruntime float32"], "step", fastest["float32"], {}, "float32", Scenario(name="x"))
     assert {each.name: each.value for each in measured.figures}["of the fastest peer"] == 0.5
     with pytest.raises(RuntimeError, match="no memory"):
-        bench.summarise(found["diffusers bfloat16"], None, Scenario(name="x"))
+        bench.summarise(found["diffusers bfloat16"], "step", None, {}, "bfloat16", Scenario(name="x"))
+
+
+def test_steps_are_compared_with_a_matrix_product() -> None:
+    ceiling = {"float32": 100.0, "bfloat16": 400.0, "step": 50.0}
+    measured = bench.summarise(runs(1.0), "step", None, ceiling, "float32", Scenario(name="x"))
+    assert {each.name: each.value for each in measured.figures}["share of a matrix product's speed"] == 0.5
+
+
+def test_the_shipped_family_becomes_models_of_other_programs(tmp_path: Path) -> None:
+    bench._write_postcard(tmp_path / "postcard-turbo")
+    bench._write_postcard(tmp_path / "postcard-base")
+    turbo, base = (tmp_path / name / "unet" / "diffusion_pytorch_model.safetensors" for name in ("postcard-turbo", "postcard-base"))
+    shipped = costroute_rt.shipped_bundle()
+    assert turbo.read_bytes() == (shipped / "unet_turbo" / turbo.name).read_bytes()
+    assert base.read_bytes() == (shipped / "unet" / base.name).read_bytes()

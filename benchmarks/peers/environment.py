@@ -1,0 +1,68 @@
+"""Environments of Python in which the other programs run, and their own forms of a model, each made once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.process import run_process
+from benchmarks.scenario import log
+
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "diffusers": ("diffusers", "transformers", "accelerate"),
+    "optimum": ("optimum-onnx[onnxruntime]", "diffusers", "accelerate"),
+    "genai": ("openvino-genai", "openvino-tokenizers", "optimum-intel[openvino]", "diffusers", "accelerate"),
+}
+"""What each environment has beside torch, in the newest versions that go together."""
+_EXPORTS: Mapping[str, tuple[str, ...]] = {"optimum": ("onnx",), "genai": ("openvino", "--weight-format", "fp16")}
+"""Words after `optimum-cli export`; diffusers reads the folder itself."""
+
+
+def make_environment(name: str, work: Path) -> str:
+    """The Python interpreter of an environment in `work`."""
+    folder = work / "environments" / name
+    python, finished = folder / "bin" / "python", folder / "finished"
+    if not finished.exists():
+        log(f"installing {', '.join(PACKAGES[name])} into {folder}")
+        run_process([sys.executable, "-m", "venv", "--clear", str(folder)])
+        install = [str(python), "-m", "pip", "install", "--quiet"]
+        run_process([*install, _torch()])  # first, in the version that is installed here: others may be builds for another device
+        run_process([*install, *PACKAGES[name]])
+        finished.touch()
+    return str(python)
+
+
+def _torch() -> str:
+    try:
+        return f"torch=={version('torch').partition('+')[0]}"
+    except PackageNotFoundError:
+        return "torch"
+
+
+def make_form(name: str, python: str, model: Path, work: Path) -> Path:
+    """The model as the programs of an environment read it. Exports have weights as stored, in float16, where the program takes them so.
+
+    python: of that environment.
+    """
+    if name not in _EXPORTS:
+        return model
+    target = work / f"{model.name}-{name}"
+    if not (target / "model_index.json").exists():
+        log(f"exporting {model.name} for {name}")
+        shutil.rmtree(target, ignore_errors=True)
+        part = target.with_suffix(".part")
+        kind, *options = _EXPORTS[name]
+        command = [str(Path(python).with_name("optimum-cli")), "export", kind, "--model", str(model), "--task", "text-to-image"]
+        run_process([*command, *options, str(part)], {**os.environ, "HF_HUB_OFFLINE": "1"})
+        part.rename(target)
+    return target
+
+
+def versions(python: str) -> dict[str, str]:
+    """Versions of what the environment has, by package."""
+    lines = run_process([python, "-m", "pip", "freeze"]).stdout.splitlines()
+    return dict(line.split("==", 1) for line in lines if "==" in line)
