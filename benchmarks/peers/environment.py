@@ -14,7 +14,7 @@ from benchmarks.scenario import log
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "diffusers": ("diffusers", "transformers", "accelerate"),
-    "optimum": ("optimum-onnx[onnxruntime]", "diffusers", "accelerate"),
+    "optimum": ("optimum-onnx[onnxruntime]", "transformers<5", "diffusers", "accelerate"),
     "genai": ("openvino-genai", "openvino-tokenizers", "optimum-intel[openvino]", "diffusers", "accelerate"),
 }
 """What each environment has beside torch, in the newest versions that go together."""
@@ -32,8 +32,17 @@ def make_environment(name: str, work: Path) -> str:
         install = [str(python), "-m", "pip", "install", "--quiet"]
         run_process([*install, _torch()])  # first, in the version that is installed here: others may be builds for another device
         run_process([*install, *PACKAGES[name]])
+        _remove_broken(python)
         finished.touch()
     return str(python)
+
+
+def _remove_broken(python: Path) -> None:
+    """Remove torchvision, which nothing here uses, where it was built for another torch: transformers fails with it, not without."""
+    try:
+        run_process([str(python), "-c", "import torchvision"])
+    except RuntimeError:
+        run_process([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"])
 
 
 def _torch() -> str:
