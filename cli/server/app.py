@@ -32,14 +32,17 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 def make_app(service: Service) -> ASGIApp:
     """Everything that the server answers."""
     settings, intake = service.settings, Intake(service.settings.limits)
-    routes = [
+    return CommonHeaders(Guard(Answering(Router(routes=make_routes(service, intake)), service), settings))
+
+
+def make_routes(service: Service, intake: Intake) -> list[Route]:
+    """Every address."""
+    return [
         *own_routes(OwnApi(service, intake)),
         *openai_routes(OpenAiApi(service, intake)),
         *a1111_routes(service, intake),
         *page_routes(),
     ]
-    router = Router(routes=routes)
-    return CommonHeaders(Guard(Answering(router, service), settings))
 
 
 def own_routes(api: OwnApi) -> list[Route]:
@@ -56,6 +59,7 @@ def own_routes(api: OwnApi) -> list[Route]:
         route("/healthz", api.health, "GET"),
         route("/readyz", api.readiness, "GET"),
         route("/metrics", api.metrics, "GET"),
+        route("/openapi.json", api.document, "GET"),
     ]
 
 

@@ -18,6 +18,7 @@ from costroute_rt.cli.server.guard import caller_of
 from costroute_rt.cli.server.metric import TYPE
 from costroute_rt.cli.server.order import Order
 from costroute_rt.cli.server.problem import Problem
+from costroute_rt.cli.server.schema import make_document
 from costroute_rt.cli.server.service import Phase, Service
 from costroute_rt.cli.server.work import Bell, Event, State, Work
 from costroute_rt.engines.machine.memory import resident_bytes
@@ -115,6 +116,10 @@ class OwnApi:
             ("resident_memory_bytes", "Memory of the process.", float(resident_bytes() or 0)),
         )
         return Response(self._service.metrics.render(gauges), media_type=TYPE)
+
+    async def document(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return JsonResponse(make_document(self._limits))
 
     def _find(self, request: Request) -> Work:
         work = self._service.board.find(request.path_params["number"])
