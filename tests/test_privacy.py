@@ -36,6 +36,18 @@ from costroute_rt.export.checkpoint.checkpoint import export_bundle
 from tests.export.small_checkpoint import make_recipe
 export_bundle(Path("checkpoint"), Path("bundle"), make_recipe())
 """
+SERVE = """
+import json, subprocess, sys
+command = [sys.executable, "-m", "costroute_rt.cli", "serve", "--stdio", "--bundle", sys.argv[1]]
+server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+call = {"jsonrpc": "2.0", "id": 1, "method": "generate", "params": {"prompt": "a red house by a lake", "preview": True, "events": True}}
+server.stdin.write(json.dumps(call) + "\\n")
+server.stdin.flush()
+while "id" not in (answer := json.loads(server.stdout.readline())):
+    pass
+assert answer["result"]["images"][0]["base64"]
+server.communicate()
+"""
 ROOT = Path(__file__).parent.parent
 LOOK_UP = "import ctypes; ctypes.CDLL(None).getaddrinfo(b'example.invalid', None, None, ctypes.byref(ctypes.c_void_p()))"
 
@@ -63,6 +75,7 @@ def commands(bundle: Path) -> dict[str, list[str]]:
     return {
         "onnxruntime": [python, "-c", OPEN, name, "onnxruntime"],
         "gen": [python, "-m", "costroute_rt.cli", "gen", "a lake", "--bundle", name, "-o", "image.png"],
+        "serve": [python, "-c", SERVE, name],
         "doctor": [python, "-m", "costroute_rt.cli", "doctor"],
         "tensorrt-rtx": [python, "-m", "costroute_rt.cli", "build-engines", "--bundle", name, "--backend", "tensorrt-rtx"],
         "openvino": [python, "-c", OPEN, name, "openvino"],
@@ -70,7 +83,8 @@ def commands(bundle: Path) -> dict[str, list[str]]:
     }
 
 
-NAMES: list[Any] = ["onnxruntime", "gen", "doctor", *(pytest.param(name, marks=needs_openvino) for name in ("openvino", "background"))]
+NAMES: list[Any] = ["onnxruntime", "gen", "serve", "doctor"]
+NAMES += [pytest.param(name, marks=needs_openvino) for name in ("openvino", "background")]
 NAMES += [pytest.param("tensorrt-rtx", marks=needs_tensorrt_rtx)]
 
 

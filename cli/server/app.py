@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -138,7 +138,7 @@ class Answering:
 
         try:
             await self._app(scope, receive, note_status)
-        except ClientGoneError:
+        except (ClientGoneError, ClientDisconnect):
             status = status or 499
         except Exception as error:
             problem = _of_router(error) if isinstance(error, HTTPException) else problem_of(error)

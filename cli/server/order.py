@@ -36,6 +36,18 @@ class Order:
     notes: tuple[str, ...] = ()
     """What was not done as the client asked, known before it begins."""
 
+    @property
+    def source_bytes(self) -> int:
+        """Memory of the images that it begins with."""
+        return sum(each.pixels.nbytes for each in (self.request.source, self.request.source_mask) if each is not None)
+
+    def without_images(self) -> Order:
+        """The same after its end, when nobody needs these images any more."""
+        return replace(self, request=replace(self.request, init_image=None, mask=None, strength=None))
+
+    def with_note(self, note: str) -> Order:
+        return replace(self, notes=(*self.notes, note))
+
     def left_ms(self, now_s: float) -> float | None:
         """What is left of the budget; None without one."""
         return None if self.request.max_ms is None else self.request.max_ms - (now_s - self.arrived_s) * 1000
@@ -49,5 +61,5 @@ class Order:
         """The same without a hint, and with a note about it."""
         request, usual = self.request, dict[str, Any](scheduler=None) if hint == "scheduler" else {"height": None, "width": None}
         found = request.scheduler if hint == "scheduler" else f"{request.width}x{request.height}"
-        note = f"no candidate takes the {hint} {found}, so the usual one was used"
-        return replace(self, request=replace(request, **usual), hints=self.hints - {hint}, notes=(*self.notes, note))
+        kept = replace(self, request=replace(request, **usual), hints=self.hints - {hint})
+        return kept.with_note(f"no candidate takes the {hint} {found}, so the usual one was used")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -16,7 +17,7 @@ from costroute_rt.cli.server.board import Board
 from costroute_rt.cli.server.metric import Metrics
 from costroute_rt.cli.server.order import Order
 from costroute_rt.cli.server.picture import Picture
-from costroute_rt.cli.server.problem import FAILED, Problem, shutting_down
+from costroute_rt.cli.server.problem import FAILED, REFUSED, Problem, shutting_down
 from costroute_rt.cli.server.settings import ServerSettings
 from costroute_rt.cli.server.work import Work
 from costroute_rt.error import BusyError, CancelledError, ConfigError, CostrouteError, EngineError, Reason
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from costroute_rt.route import Route
     from costroute_rt.runtime import Runtime
 
+_log = logging.getLogger(__name__)
 OpenRuntime = Callable[["OnOpen", threading.Event], "Runtime"]
 """Opens the runtime, in a thread; called with a function for its progress and an event that cancels it."""
 T = TypeVar("T")
@@ -137,9 +139,12 @@ class Service:
         """Take an order; the work tells when it is accepted or refused. Raises Problem if it cannot be taken at all."""
         if self._phase is Phase.DRAINING:
             raise shutting_down()
+        active, limits = self.board.active(), self.settings.limits
+        if order.source_bytes + sum(work.order.source_bytes for work in active) > limits.source_bytes:
+            raise Problem(429, "images_too_large", "the images of requests that wait fill the memory", type=REFUSED, retry_after_ms=1000)
         work = Work(order, self.clock)
-        if self.runtime is None and len(self.board.active()) > self.settings.limits.waiting:
-            raise BusyError(len(self.board.active()), self.settings.limits.waiting, 1000.0)
+        if self.runtime is None and len(active) > limits.waiting:
+            raise BusyError(len(active), limits.waiting, 1000.0)
         self.board.add(work)
         try:
             runtime = await self._runtime_for(order)
@@ -248,14 +253,19 @@ class Service:
             try:
                 result = job.result()
                 pictures = make_pictures(result, work.order)
-                work.paths = self._save(pictures)
-                self._call_soon(self._finish, work, result, pictures, ended_s)
+                paths, note = self._save(pictures)
+                self._call_soon(self._finish, work, result, pictures, ended_s, paths, note)
                 return
             except Exception as failure:
                 error = failure
         self._call_soon(self._fail, work, error)
 
-    def _finish(self, work: Work, result: Result, pictures: tuple[Picture, ...], ended_s: float) -> None:
+    def _finish(
+        self, work: Work, result: Result, pictures: tuple[Picture, ...], ended_s: float, paths: tuple[Path, ...], note: str | None
+    ) -> None:
+        work.paths = paths
+        if note is not None:
+            work.order = work.order.with_note(note)
         work.finish(result, pictures, ended_s)
         self.metrics.count_work("done")
         self.metrics.count_images(len(pictures), work.elapsed_ms / 1000, work.met())
@@ -275,10 +285,14 @@ class Service:
         if work.is_left:
             self.board.discard(work)
 
-    def _save(self, pictures: tuple[Picture, ...]) -> tuple[Path, ...]:
-        """Write copies, if the user wants them; their names come from the server alone."""
+    def _save(self, pictures: tuple[Picture, ...]) -> tuple[tuple[Path, ...], str | None]:
+        """Write copies, if the user wants them; their paths, or a note why there are none. Their names come from the server alone."""
         folder = self.settings.save_to
-        return () if folder is None else tuple(save_picture(folder, picture) for picture in pictures)
+        try:
+            return () if folder is None else tuple(save_picture(folder, picture) for picture in pictures), None
+        except OSError as error:
+            _log.warning("cannot write a copy of an image: %s", error)
+            return (), f"no copy was written: {error.strerror or error}"
 
     def run_beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something until its end, or that of the service."""

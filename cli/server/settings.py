@@ -16,6 +16,8 @@ class Limits:
     """Of one request, images included."""
     reading_bytes: int = 192 * MIB
     """Of all requests that are being read or decoded at once."""
+    source_bytes: int = 1 << 30
+    """Of the decoded images that requests begin with, all that run or wait together."""
     prompt_characters: int = 32_000
     """Of the prompt and of the negative prompt; OpenAI's limit."""
     count: int = 10

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -224,6 +224,9 @@ class Work:
 
     def _end(self, state: State, ended_s: float) -> None:
         self.state, self.ended_s, self.job = state, ended_s, None
+        self.order = self.order.without_images()
+        if self.order.is_kept and self.last_step is not None:
+            self.last_step = replace(self.last_step, preview=None)
         self.bell.ring()
         for bell in self.bells:
             bell.ring()
@@ -284,7 +287,7 @@ class Work:
 
     def outcome(self) -> dict[str, Any]:
         """What became of it, beside the images, for answers in other servers' forms."""
-        names = ("predicted_ms", "replanned", "truncated")
+        names = ("predicted_ms", "timings", "replanned", "truncated")
         return {
             "candidate": None if self.route is None else self.route.chosen.name,
             "reason": None if self.route is None else self.route.reason,

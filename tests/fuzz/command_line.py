@@ -85,7 +85,8 @@ def leaves(group: click.Group = cli, path: Path = ()) -> Iterator[tuple[Path, cl
             yield (*path, name), command
 
 
-COMMANDS = dict(leaves())
+COMMANDS = {path: command for path, command in leaves() if path != ("serve",)}
+"""But the server, which does not end by itself; its requests are drawn in tests/cli/server."""
 
 
 def draw_command(random: Random, odd_paths: Sequence[str], digests: Sequence[str], path: Path | None = None) -> list[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from costroute_rt.cli.server.settings import Limits
+from costroute_rt.engines.bundle.bundle import Bundle
 from tests.cli.server.conftest import TOKEN, Gate, Running, Serve
-from tests.cli.server.test_own import collect
-from tests.runtime.fakes import FakeDevice
+from tests.cli.server.test_own import collect, png
+from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 PROMPT = "a red house by a lake"
 
@@ -153,6 +155,30 @@ def test_draining_does_not_wait_for_ever(serve: Serve, device: FakeDevice) -> No
     server.wait_for(lambda: all(work.is_cancelled for work in server.service.board.active()), "the cancellation")
     gate.open()
     server.wait_for(lambda: server.server.should_exit, "the end")
+
+
+def test_images_to_begin_with_are_few_and_forgotten_at_the_end(serve: Serve, bundle: Bundle) -> None:
+    device = open_fake_runtime(bundle, image_encoders=["tiny/vae/encode"])
+    server = serve(device.runtime, limits=Limits(source_bytes=3 * 64 * 64 * 3))
+    gate = Gate(device, "turbo/step")
+    fields = {"prompt": PROMPT, "candidate": "turbo@2", "init_image": png()}
+    jobs = [server.ask("POST", "/v1/jobs", fields).json()["id"] for _ in range(3)]
+    refused = server.ask("POST", "/v1/jobs", fields)
+    assert (refused.status, refused.error["code"]) == (429, "images_too_large")
+    gate.open()
+    assert [collect(server, job)[-1][0] for job in jobs] == ["done"] * 3
+    assert [work.order.source_bytes for work in server.service.board] == [0, 0, 0]
+    assert server.ask("POST", "/v1/jobs", fields).status == 202
+    server.wait_for(lambda: not server.service.board.active(), "the end")
+    device.runtime.close()
+
+
+def test_an_image_is_answered_even_if_its_copy_cannot_be_written(serve: Serve, tmp_path: Path) -> None:
+    server = serve(save_to=tmp_path / "gone")
+    job = server.post("/v1/jobs", prompt=PROMPT, candidate="turbo@1").json()["id"]
+    done = collect(server, job)[-1][1]
+    assert done["notes"][0].startswith("no copy was written: ")
+    assert server.get(f"/{done['images'][0]['url']}").status == 200
 
 
 def test_nothing_is_left_after_many_requests(serve: Serve) -> None:
