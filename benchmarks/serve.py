@@ -85,6 +85,12 @@ class Client:
                     raise
         return answer.status, json.loads(data), (time.perf_counter() - started_s) * 1000
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
+
     def leave(self, path: str, body: dict[str, Any]) -> None:
         """Ask and close the connection at once."""
         headers = {"Authorization": f"Bearer {self._address['token']}", "Content-Type": "application/json"}
@@ -111,8 +117,7 @@ def run(args: argparse.Namespace) -> list[Outcome]:
 
 def measure_alone(args: argparse.Namespace, scenario: Scenario) -> Measurement:
     """The same image again and again, by the fastest candidate."""
-    with server(args) as (_, address):
-        client = Client(address)
+    with server(args) as (_, address), Client(address) as client:
         body = {"prompt": PROMPT, "seed": 7, "model": find_fastest(client)[0]}
         answers = [client.ask("POST", "/v1/images/generations", body) for _ in range(scenario.warm_up + scenario.repeats)]
     measured = answers[scenario.warm_up :]
@@ -135,8 +140,7 @@ def measure_alone(args: argparse.Namespace, scenario: Scenario) -> Measurement:
 def measure_load(args: argparse.Namespace, scenario: Scenario) -> Measurement:
     """Many clients for a while, and the server's memory before and after."""
     tally, settings = Tally(), scenario.settings
-    with server(args) as (process, address):
-        client = Client(address)
+    with server(args) as (process, address), Client(address) as client:
         name, fastest_ms = find_fastest(client)
         max_ms = BUDGET * fastest_ms
         for _ in range(max(1, scenario.warm_up)):
@@ -195,17 +199,17 @@ def memory_of(
 
 def ask_until(until_s: float, address: dict[str, Any], max_ms: float, pause_s: float, tally: Tally, seed: int) -> None:
     """One client that asks at random times."""
-    client, chance = Client(address), random.Random(seed)
-    body = {"prompt": PROMPT, "max_ms": max_ms}
+    chance, body = random.Random(seed), {"prompt": PROMPT, "max_ms": max_ms}
     time.sleep(chance.random() * pause_s)
-    while time.monotonic() < until_s:
-        if chance.random() < LEAVING:
-            client.leave("/v1/images/generations", body)
-            with tally.lock:
-                tally.left += 1
-        else:
-            note(tally, *ask_once(client, body))
-        time.sleep(min(chance.expovariate(1 / pause_s), max(0.0, until_s - time.monotonic())))
+    with Client(address) as client:
+        while time.monotonic() < until_s:
+            if chance.random() < LEAVING:
+                client.leave("/v1/images/generations", body)
+                with tally.lock:
+                    tally.left += 1
+            else:
+                note(tally, *ask_once(client, body))
+            time.sleep(max(0.0, min(chance.expovariate(1 / pause_s), until_s - time.monotonic())))
 
 
 def ask_once(client: Client, body: dict[str, Any]) -> tuple[str, Any, float]:
@@ -253,9 +257,9 @@ def server(args: argparse.Namespace) -> Iterator[tuple[subprocess.Popen[str], di
     try:
         assert process.stdout is not None
         address = json.loads(process.stdout.readline())
-        client = Client(address)
-        while client.ask("GET", "/readyz")[0] != 200:
-            time.sleep(0.1)
+        with Client(address) as client:
+            while client.ask("GET", "/readyz")[0] != 200:
+                time.sleep(0.1)
         yield process, address
     finally:
         with suppress(ProcessLookupError):

@@ -17,6 +17,8 @@ def test_the_benchmark_asks_a_server_of_its_own(
     tiny_bundle: Path, engine_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "LEAVING", 0.2)
+    monkeypatch.setattr(serve, "BUDGET", 1e4)
+    monkeypatch.setattr(serve, "OVERLOAD", 0.1)
     serve.main(["--json", "--quick", "--bundle", str(tiny_bundle), "--home", str(engine_home)])
     alone, load = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (alone["error"], load["error"]) == (None, None)

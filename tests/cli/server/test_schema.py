@@ -41,13 +41,13 @@ def test_every_reference_leads_somewhere(server: Running) -> None:
 @needs_schemathesis
 @pytest.mark.slow
 def test_no_request_gets_an_answer_that_is_not_documented(server: Running, tmp_path: Path) -> None:
-    done = ask_at_random(server, tmp_path, examples=8)
+    done = ask_at_random(server, tmp_path, examples=12)
     assert done.returncode == 0, done.stdout[-6000:]
 
 
 def ask_at_random(server: Running, folder: Path, *, examples: int) -> subprocess.CompletedProcess[str]:
     """Runs schemathesis; examples: of each address."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {TOKEN}"]
-    command += ["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--exclude-path", NEVER_ENDS]
+    command += ["--checks", CHECKS, "--phases", "fuzzing", "--max-examples", str(examples), "--exclude-path", NEVER_ENDS]
     command += ["--seed", "1", "--request-timeout", "60", "--generation-database", "none"]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=900)
