@@ -32,7 +32,7 @@ _PACKAGES = (
     "optimum",
     "optimum-onnx",
 )
-_DECIMALS = {"GB": 2, "score": 4, "share": 3, "ratio": 2, "count": 0, "dB": 1, "s": 3, "ms": 1, "MB": 1}
+_DECIMALS = {"GB": 2, "score": 4, "share": 3, "ratio": 2, "count": 0, "dB": 1, "s": 3, "ms": 1, "µs": 0, "MB": 1}
 _MOST_COLUMNS = 9
 """A table with more figures has one figure per line and one scenario per column."""
 
@@ -153,8 +153,9 @@ def format_value(value: float, unit: str) -> str:
         return f"{100 * value:.1f} %"
     if unit not in _DECIMALS:
         return f"{value:g}"
-    units = {"ratio": "x", "ms": " ms", "s": " s", "dB": " dB", "MB": " MB", "GB": " GB"}
-    return f"{value:.{_DECIMALS[unit]}f}" + units.get(unit, "")
+    units = {"ratio": "x", "ms": " ms", "µs": " µs", "s": " s", "dB": " dB", "MB": " MB", "GB": " GB"}
+    decimals = 2 if unit == "ms" and abs(value) < 1 else _DECIMALS[unit]
+    return f"{value:.{decimals}f}" + units.get(unit, "")
 
 
 def format_target(target: Target, unit: str) -> str:

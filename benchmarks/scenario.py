@@ -43,7 +43,7 @@ class Figure:
     name: str
     value: float
     unit: str = ""
-    """ms, s, share, ratio, count, dB, MB, GB or score."""
+    """ms, µs, s, share, ratio, count, dB, MB, GB or score."""
     low: float | None = None
     high: float | None = None
     """Quartiles of repeated measurements, or the 95 % interval of a mean; None for a single number."""
@@ -145,10 +145,10 @@ def defer_failure(opener: Callable[[], Callable[P, T]]) -> Callable[P, T]:
         return fail
 
 
-def median_figure(name: str, values: Sequence[float], unit: str) -> Figure:
+def median_figure(name: str, values: Sequence[float], unit: str, *, table: str = "") -> Figure:
     """Median and quartiles of repeated measurements."""
     low, middle, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
-    return Figure(name=name, value=middle, unit=unit, low=low, high=high)
+    return Figure(name=name, value=middle, unit=unit, low=low, high=high, table=table)
 
 
 def mean_figure(name: str, values: Sequence[float], unit: str, *, table: str = "", resamples: int = 2000, seed: int = 0) -> Figure:
