@@ -67,8 +67,8 @@ class Knn:
 
     def estimate(self, features: Float32Array, states: TextStates | None = None) -> tuple[FloatArray, FloatArray]:
         """Mean and error by each prompt's own neighbours; the average where none of them has a label."""
-        found = [self._weigh(part) for part in _parts(features)]
-        return _join([each.mean for each in found]), _join([self._error(each) for each in found])
+        found = [(each.mean, self._error(each)) for each in map(self._weigh, _parts(features))]
+        return _join([mean for mean, _ in found]), _join([error for _, error in found])
 
     def predict(self, features: Float32Array, states: TextStates | None = None) -> FloatArray:
         return _join([self._weigh(part).mean for part in _parts(features)])
