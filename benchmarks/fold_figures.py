@@ -104,9 +104,9 @@ def best_gain(folds: Sequence[FoldResult], kind: str, truth: Cells) -> Interval:
 
 
 def in_errors(name: str, found: Interval) -> Figure:
-    """The figure in units of its standard error; 0 where it is exactly 0."""
+    """The figure in units of its standard error; 0 where the error is 0 apart from rounding."""
     error = (found.high - found.low) / (2 * 1.96)
-    return Figure(name=f"{name}, in standard errors", value=found.value / error if error > 0 else 0.0, unit="ratio")
+    return Figure(name=f"{name}, in standard errors", value=found.value / error if error > 1e-12 else 0.0, unit="ratio")
 
 
 def show(name: str, found: Interval) -> Figure:

@@ -154,7 +154,8 @@ def format_value(value: float, unit: str) -> str:
     if unit not in _DECIMALS:
         return f"{value:g}"
     units = {"ratio": "x", "ms": " ms", "us": " us", "s": " s", "dB": " dB", "MB": " MB", "GB": " GB"}
-    return f"{value:.{_DECIMALS[unit]}f}" + units.get(unit, "")
+    decimals = 2 if unit == "ms" and abs(value) < 1 else _DECIMALS[unit]
+    return f"{value:.{decimals}f}" + units.get(unit, "")
 
 
 def format_target(target: Target, unit: str) -> str:

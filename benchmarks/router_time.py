@@ -1,8 +1,9 @@
 """Time and memory of a router for one prompt: `python -m benchmarks.router time`.
 
 Ten candidates and random labels of generated captions. Every router is fitted, saved, and loaded by a separate process with one thread,
-which judges prompts one by one: encoding (text states are given, words are hashed), reduction, estimate, trust and nearest prompts. The
-transformer, alone and in the mean of three estimators that ships, runs on ONNX Runtime; it is included where torch is installed.
+which judges prompts one by one: encoding (text states are given, words are hashed), reduction, estimate, trust and nearest prompts. A
+second table says where the time goes. The transformer, alone and in the mean of three estimators that ships, runs on ONNX Runtime; it is
+included where torch is installed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.process import run_process
+from benchmarks.router_parts import time_parts
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, median_figure, run_scenario
 from costroute_rt.engines.backends.engine import Engine
 from costroute_rt.engines.backends.registry import get_backend
@@ -53,6 +55,7 @@ KINDS = ("average", "knn", "linear", "mean")
 MEANS = {"mean": ("knn", "linear"), "mean of three": ("knn", "linear", "transformer")}
 TARGETS = {"states": Target(high=0.3), "hashed": Target(high=1.0)}
 MORE_TARGET, MANY_TARGET = Target(high=0.5), Target(high=10.0)
+PARTS_TABLE = "where the time of a prompt goes"
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "BLIS")} | {"VECLIB_MAXIMUM_THREADS": "1"}
 
 
@@ -111,6 +114,7 @@ def measure(case: Case, scenario: Scenario) -> Measurement:
     figures = [
         median_figure("time per prompt", report["ms"], "ms"),
         Figure(name="CPU time per prompt", value=float(np.median(report["cpu_ms"])), unit="ms"),
+        *(median_figure(part, [1000 * ms for ms in values], "us", table=PARTS_TABLE) for part, values in report["parts_ms"].items()),
         Figure(name="load time", value=report["load_s"], unit="s"),
         Figure(name="arrays", value=report["array_bytes"] / 1e6, unit="MB"),
         Figure(name="files", value=file_bytes / 1e6, unit="MB"),
@@ -183,24 +187,29 @@ def random_states(rng: np.random.Generator, count: int) -> TextStates:
 
 
 def time_router(folder: Path, calls: int) -> dict[str, object]:
-    """What the separate process does: milliseconds of each call (elapsed and CPU time of the thread), and memory."""
+    """What the separate process does: milliseconds of each call (elapsed and CPU time of the thread) and of its parts, and memory.
+
+    The parts are those of a second judgement of the same prompts, so that the clocks around them are no part of the first.
+    """
     prompts = [each.text for each in islice(captions("router-time-asked"), calls + WARM_UP)]
     rng = np.random.default_rng(1)
-    states = random_states(rng, 1)
+    states = [random_states(rng, 1) for _ in prompts]
     before, started = peak_bytes(), time.perf_counter()
     router = Router.load(folder, open_engine=cache(partial(open_network, folder)))
     load_s = time.perf_counter() - started
+    judgements = [partial(router.judge, prompt, own if router.needs_states else None) for prompt, own in zip(prompts, states, strict=True)]
     times, cpu = [], []
-    for prompt in prompts:
-        text_states = TextStates(rng.normal(size=states.states.shape).astype(np.float32), states.lengths) if router.needs_states else None
+    for judge in judgements:
         started, cpu_started = time.perf_counter(), time.thread_time()
-        router.judge(prompt, text_states)
+        judge()
         times.append(1000 * (time.perf_counter() - started))
         cpu.append(1000 * (time.thread_time() - cpu_started))
     after = peak_bytes()
     growth = None if before is None or after is None else after - before
+    parts = {part: values[WARM_UP:] for part, values in time_parts(judgements).items()}
     times, cpu = times[WARM_UP:], cpu[WARM_UP:]
-    return {"ms": times, "cpu_ms": cpu, "load_s": load_s, "array_bytes": array_bytes(router), "growth_bytes": growth}
+    facts = {"load_s": load_s, "array_bytes": array_bytes(router), "growth_bytes": growth}
+    return {"ms": times, "cpu_ms": cpu, "parts_ms": parts, **facts}
 
 
 def open_network(folder: Path, component: str, graph: str) -> Engine:

@@ -145,10 +145,10 @@ def defer_failure(opener: Callable[[], Callable[P, T]]) -> Callable[P, T]:
         return fail
 
 
-def median_figure(name: str, values: Sequence[float], unit: str) -> Figure:
+def median_figure(name: str, values: Sequence[float], unit: str, *, table: str = "") -> Figure:
     """Median and quartiles of repeated measurements."""
     low, middle, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
-    return Figure(name=name, value=middle, unit=unit, low=low, high=high)
+    return Figure(name=name, value=middle, unit=unit, low=low, high=high, table=table)
 
 
 def mean_figure(name: str, values: Sequence[float], unit: str, *, table: str = "", resamples: int = 2000, seed: int = 0) -> Figure:

@@ -178,7 +178,7 @@ def predict_folds(
         read, unread = (None, None) if states is None else (states.select(train), states.select(test))
         for setting in settings:
             estimator = setting.fit(seen, known.mean, known.variance, read, known.groups)
-            found[setting][test] = estimator.estimate(unseen, unread)[0]
+            found[setting][test] = estimator.predict(unseen, unread)
         progress(f"fold {done} of {len(numbers)}")
     return Folds(found, average)
 

@@ -68,7 +68,7 @@ class Learned:
 
     def estimate(self, features: Float32Array, states: TextStates | None = None) -> FloatArray:
         """float64[prompts, candidates]: the router's estimates for unreduced features, without regard to distance."""
-        own = self.estimator.estimate(self.reduction.apply(features), states)[0]
+        own = self.estimator.predict(self.reduction.apply(features), states)
         return np.asarray(self.average.mean + self.shrinkage.near * (own - self.average.mean))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray, check_finite
+from costroute_rt.routing.largest import find_largest
 from costroute_rt.routing.prompt_tag import TAGS, check_tags, tag_prompts
 from costroute_rt.routing.setting import number, text
 
@@ -33,8 +35,8 @@ class Familiarity:
     """Distance from which it is not familiar at all."""
     tags: tuple[str, ...] = TAGS
     _unit: Float32Array = field(init=False, repr=False, compare=False)
-    _scaled: Float32Array = field(init=False, repr=False, compare=False)
-    _squares: Float32Array = field(init=False, repr=False, compare=False)
+    _table: Float32Array = field(init=False, repr=False, compare=False)
+    """float32[tags + 1, prompts]: twice the tags in these units, and minus the square of their length."""
 
     def __post_init__(self) -> None:
         check_finite({"rows": self.rows}, rows=2)
@@ -44,26 +46,32 @@ class Familiarity:
             raise ValueError(f"near and far {self.near} and {self.far}: expected two distances, the second not smaller")
         unit = np.sqrt(self.rows.var(0, dtype=np.float64) + _LEAST_SPREAD**2).astype(np.float32)
         scaled = self.rows / unit
-        for name, value in {"_unit": unit, "_scaled": np.ascontiguousarray(scaled.T), "_squares": (scaled**2).sum(1)}.items():
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_unit", unit)
+        object.__setattr__(self, "_table", np.concatenate([2 * scaled.T, -(scaled**2).sum(1)[None]]))
 
     def of_prompts(self, prompts: Sequence[str]) -> FloatArray:
         """float64[prompts], 0 to 1; falls linearly from 1 at `near` to 0 at `far`."""
-        squares = self._squared(tag_prompts(prompts, self.tags))
-        found = np.ones(len(prompts))
-        unsure = np.count_nonzero(squares <= self.near**2, axis=1) < min(RANK, len(self.rows))
-        if unsure.any():  # else nothing has to be sorted
-            found[unsure] = fall(_of_rank(squares[unsure], RANK), self.near, self.far)
-        return found
+        closeness, squares = self._compare(tag_prompts(prompts, self.tags))
+        distance, wanted = np.zeros(len(prompts)), min(RANK, len(self.rows))
+        for index, row in enumerate(closeness):
+            if np.count_nonzero(row >= squares[index] - self.near**2) < wanted:  # else it is near, however far exactly
+                distance[index] = _of_rank(row, squares[index], RANK)
+        return fall(distance, self.near, self.far)
 
     def distance(self, rows: Float32Array, rank: int = RANK) -> FloatArray:
         """float64[prompts]: Euclidean distance of these tags, float32[prompts, tags], to the labelled prompt of this rank."""
-        return _of_rank(self._squared(rows), rank)
+        pairs = zip(*self._compare(rows), strict=True)
+        return np.array([_of_rank(row, square, rank) for row, square in pairs], dtype=np.float64)
 
-    def _squared(self, rows: Float32Array) -> Float32Array:
-        """float32[prompts, labelled prompts]: squared distances, apart from rounding."""
-        asked = rows / self._unit
-        return np.asarray(self._squares - 2 * (asked @ self._scaled) + (asked**2).sum(1, keepdims=True), dtype=np.float32)
+    def _compare(self, rows: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """float32[prompts, labelled prompts]: closeness of these tags to each labelled prompt's; float32[prompts]: their squared lengths.
+
+        The squared distance is the squared length minus the closeness, apart from rounding.
+        """
+        asked = np.ones((len(rows), len(self.tags) + 1), dtype=np.float32)
+        np.divide(rows, self._unit, out=asked[:, :-1])
+        closeness = asked @ self._table
+        return closeness, np.add.reduce(asked[:, :-1] ** 2, axis=1)
 
     def to_json(self) -> dict[str, Any]:
         return {"tags": list(self.tags), "near": self.near, "far": self.far}
@@ -79,13 +87,14 @@ class Familiarity:
         return cls(arrays["rows"].astype(np.float32), number(settings["near"]), number(settings["far"]), tags)
 
 
-def _of_rank(squares: Float32Array, rank: int) -> FloatArray:
-    """float64[prompts]: the distance of this rank in each row, or the largest."""
-    place = min(rank, squares.shape[1]) - 1
-    return np.sqrt(np.maximum(np.partition(squares, place, axis=1)[:, place], 0)).astype(np.float64)
+def _of_rank(closeness: Float32Array, square: np.float32, rank: int) -> float:
+    """The distance of this rank, or the largest; closeness, square: of one prompt, by `_compare`."""
+    last = find_largest(closeness, rank)[-1]
+    return math.sqrt(max(square - closeness[last], 0))
 
 
 def fall(distance: FloatArray, near: float, far: float) -> FloatArray:
     """float64[prompts]: 1 up to `near`, 0 from `far`, linear in between."""
-    falling = np.clip((far - distance) / max(far - near, 1e-9), 0, 1)
-    return np.where(distance <= near, 1.0, falling)
+    if far - near < 1e-9:
+        return np.asarray(distance <= near, dtype=np.float64)
+    return np.asarray(np.minimum(np.maximum((far - distance) / (far - near), 0), 1))

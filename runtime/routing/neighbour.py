@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from costroute_rt.routing.array import Float32Array, IntArray
+from costroute_rt.routing.array import Float32Array, IntArray, row_lengths
+from costroute_rt.routing.largest import find_largest
 
 _CHUNK_VALUES = 1 << 24
 """Similarities held at a time, 64 MiB."""
@@ -18,7 +19,7 @@ class Neighbours:
 
     def __init__(self, features: Float32Array) -> None:
         """features: float32[prompts, width], one prompt or more; kept without a copy."""
-        lengths = np.linalg.norm(features, axis=1)
+        lengths = row_lengths(features)
         self.features = features
         self._scale = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
         self._last: tuple[Float32Array, IntArray, Float32Array] | None = None
@@ -46,14 +47,12 @@ class Neighbours:
         return places, similarities
 
     def _search(self, features: Float32Array, k: int) -> tuple[IntArray, Float32Array]:
-        lengths = np.linalg.norm(features, axis=1, keepdims=True)
-        unit = np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
+        lengths = row_lengths(features)[:, None]
+        unit = np.divide(features, lengths, out=np.zeros(features.shape, dtype=np.float32), where=lengths > 0)
         similarities = unit @ self.features.T
         similarities *= self._scale
-        if k < len(self):
-            places = np.argpartition(similarities, len(self) - k, axis=1)[:, len(self) - k :]
-            similarities = np.take_along_axis(similarities, places, axis=1)
-        else:
-            places = np.broadcast_to(np.arange(len(self)), similarities.shape)
-        order = np.argsort(-similarities, axis=1, kind="stable")
-        return np.take_along_axis(places, order, axis=1), np.clip(np.take_along_axis(similarities, order, axis=1), -1, 1)
+        places, found = np.empty((len(features), k), dtype=np.int64), np.empty((len(features), k), dtype=np.float32)
+        for number, row in enumerate(similarities):
+            places[number] = chosen = find_largest(row, k)
+            found[number] = row[chosen]
+        return places, np.minimum(np.maximum(found, -1), 1)

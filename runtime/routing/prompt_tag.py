@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import lru_cache
 
 import numpy as np
 
@@ -74,8 +74,10 @@ _WORDS: dict[str, str] = {
     "table building house garden snow rain space",
     "joins": "and or but while",
 }  # fmt: skip
-_TAG_OF_WORD = {word: name for name, words in _WORDS.items() for word in _words(words)}
 _MARKS = {",": "commas", ".": "sentences", "!": "sentences", "?": "sentences", ";": "sentences"}
+_TAG_OF_TOKEN = {word: name for name, words in _WORDS.items() for word in _words(words)} | _MARKS
+_LEVELS = (0.0, 0.5, math.log2(3) / 2)
+"""log2(1 + n) / 2 of the numbers below 3, from which on it counts as 1."""
 
 TAGS = (
     "counted",
@@ -120,29 +122,47 @@ def tag_prompts(prompts: Sequence[str], names: Sequence[str] = TAGS) -> Float32A
     return rows if tuple(names) == TAGS else rows[:, [_PLACE[name] for name in names]]
 
 
-def _tag(prompt: str) -> list[float]:
-    """The value of each of TAGS."""
+@lru_cache(maxsize=8)
+def _tag(prompt: str) -> tuple[float, ...]:
+    """The value of each of TAGS. Kept for the last prompts: a router may need it twice, for its features and for familiarity."""
     written = split_tokens(prompt)
     tokens = [token.lower() for token in written]
-    number = dict.fromkeys(TAGS, 0.0)
-    for token in tokens:
-        name = _TAG_OF_WORD.get(token) or _MARKS.get(token)
-        if name is not None:
-            number[name] += 1
-        if len(token) > 4:
-            number["actions"] += token.endswith("ing")
-            number["long_words"] += len(token) > 8
-            number["negations"] += token.endswith(("n't", "n’t"))
-        number["plurals"] += len(token) > 3 and token.endswith("s") and not token.endswith("ss")
+    number = _tag_words(tokens)
     colours = [token for token in tokens if token in _COLOURS]
-    number["colours"], number["several_colours"] = len(colours), len(set(colours)) - 1 if colours else 0
+    if colours:
+        number["colours"], number["several_colours"] = len(colours), len(set(colours)) - 1
     number["quoted"] = len(_QUOTED.findall(prompt))
-    number["names"] = sum(_is_name(word, before) for before, word in pairwise(written))
-    values = {name: min(1.0, math.log2(1 + count) / 2) for name, count in number.items()}
+    number["names"] = 0 if prompt.islower() else sum(map(_is_name, written[1:], written))
+    values = {name: _LEVELS[count] if count < len(_LEVELS) else 1.0 for name, count in number.items() if count}
     values |= _tag_counts(find_counts(tokens))
     values["length"] = min(1.0, math.log2(1 + len(tokens)) / 8)
-    values["other_scripts"] = sum(character > "\u024f" and character.isalpha() for character in prompt) / max(1, len(prompt))
-    return list(values.values())
+    if not prompt.isascii():
+        values["other_scripts"] = sum(character > "\u024f" and character.isalpha() for character in prompt) / len(prompt)
+    row = [0.0] * len(TAGS)
+    for name, value in values.items():
+        row[_PLACE[name]] = value
+    return tuple(row)
+
+
+def _tag_words(tokens: Sequence[str]) -> dict[str, int]:
+    """How many tokens have a tag by their own or by how they end; tokens: in lower case."""
+    number = dict.fromkeys(TAGS, 0)
+    tag_of_token = _TAG_OF_TOKEN
+    for token in tokens:
+        if token in tag_of_token:
+            number[tag_of_token[token]] += 1
+        length = len(token)
+        if length > 3:
+            last = token[-1]
+            if last == "s":
+                number["plurals"] += token[-2] != "s"
+            elif length > 4 and last == "g":
+                number["actions"] += token.endswith("ing")
+            elif length > 4 and last == "t":
+                number["negations"] += token.endswith(("n't", "n’t"))
+            if length > 8:
+                number["long_words"] += 1
+    return number
 
 
 def split_tokens(prompt: str) -> list[str]:
@@ -153,11 +173,11 @@ def split_tokens(prompt: str) -> list[str]:
 def find_counts(tokens: Sequence[str]) -> list[int]:
     """Numbers of things that are stated, in words or digits; tokens: in lower case."""
     counts = []
-    for index, token in enumerate(tokens):
-        after = tokens[index + 1] if index + 1 < len(tokens) else ""
+    for index in [place for place, token in enumerate(tokens) if token in _NUMBERS or token.isdecimal()]:
+        token, after = tokens[index], tokens[index + 1] if index + 1 < len(tokens) else ""
         if token in _NUMBERS:
             counts.append(_NUMBERS[token])
-        elif token.isdecimal() and len(token) < 5 and after not in _UNITS and not after.isdecimal():
+        elif len(token) < 5 and after not in _UNITS and not after.isdecimal():
             is_part = index > 0 and (tokens[index - 1].isdecimal() or tokens[index - 1] in _NUMBERED)
             if not is_part and 0 < int(token) <= _LARGEST_COUNT:
                 counts.append(int(token))
@@ -165,7 +185,9 @@ def find_counts(tokens: Sequence[str]) -> list[int]:
 
 
 def _tag_counts(counts: Sequence[int]) -> dict[str, float]:
-    largest = max(counts, default=0)
+    if not counts:
+        return {}
+    largest = max(counts)
     above = {f"count_over_{limit}": float(largest > limit) for limit in (1, 2, 3, 5, 10)}
     return {"counted": min(1.0, math.log2(1 + len(counts)) / 2), **above, "total_count": min(1.0, math.log2(1 + sum(counts)) / 5)}
 

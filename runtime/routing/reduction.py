@@ -61,8 +61,11 @@ class Reduction:
             return np.asarray(features @ self.components - self._offset, dtype=np.float32)
         reduced = np.empty((len(features), self.width), dtype=np.float32)
         for out, row in zip(reduced, features, strict=True):
-            places = np.flatnonzero(row)
-            out[:] = (row[places] @ self.components[places] if 4 * len(places) < len(row) else row @ self.components) - self._offset
+            places = (row != 0).nonzero()[0]
+            if 4 * len(places) < len(row):
+                out[:] = row[places] @ self.components.take(places, axis=0) - self._offset
+            else:
+                out[:] = row @ self.components - self._offset
         return reduced
 
     def arrays(self) -> dict[str, Float32Array]:

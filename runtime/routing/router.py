@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from costroute_rt.engines.bundle.section import Section, canonical_json, shorten
 from costroute_rt.error import ConfigError
 from costroute_rt.judgement import Judgement, Neighbour
 from costroute_rt.regular_file import ReadFile, read_regular
-from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray, within
+from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray, row_lengths, within
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.extended import base_of, describe_added
 from costroute_rt.routing.estimator.loading import load_estimator
@@ -184,20 +184,29 @@ class Router:
         self, prompts: Sequence[str], features: Float32Array, states: TextStates | None
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Mean and standard error of the mixture of estimator and average; trust, familiarity included; the estimator's share."""
+        if self.reliability is not None and self.reliability.is_complete:  # the estimator's own errors are not needed
+            own = self.estimator.predict(features, states)
+            trust, factor = self._weigh(prompts, features)
+            return self._shrink(own, factor), self.reliability.errors(trust), trust, factor
         own, own_error = self.estimator.estimate(features, states)
-        distance = self.distance(features)
-        trust = fall(distance, self.near, self.far)
-        if self.familiarity is not None:
-            trust = trust * self.familiarity.of_prompts(prompts)
-        factor = self.shrinkage.factor(trust, fall(distance, self.far, max(1.0, self.far)))
-        share = factor[:, None]
-        if (share == 1).all():
-            return own, self._errors(trust, own_error), trust, factor
-        mean = share * own + (1 - share) * self.average.mean
+        trust, factor = self._weigh(prompts, features)
+        mean, share = self._shrink(own, factor), factor[:, None]
         # The variance of a mixture includes the distance between its two means.
         squares = share * (own_error**2 + (own - mean) ** 2)
         squares += (1 - share) * (self.average.standard_error**2 + (self.average.mean - mean) ** 2)
         return mean, self._errors(trust, np.sqrt(squares)), trust, factor
+
+    def _shrink(self, own: FloatArray, factor: FloatArray) -> FloatArray:
+        share = factor[:, None]
+        return own if (share == 1).all() else self.average.mean + share * (own - self.average.mean)
+
+    def _weigh(self, prompts: Sequence[str], features: Float32Array) -> tuple[FloatArray, FloatArray]:
+        """Trust, familiarity included, and the estimator's share; both float64[prompts]."""
+        distance = self.distance(features)
+        trust = fall(distance, self.near, self.far)
+        if self.familiarity is not None:
+            trust = trust * self.familiarity.of_prompts(prompts)
+        return trust, self.shrinkage.factor(trust, fall(distance, self.far, max(1.0, self.far)))
 
     def distance(self, features: Float32Array) -> FloatArray:
         """float64[prompts], 0 to 2: how far these features, float32[prompts, width], are from the labelled prompts.
@@ -205,7 +214,7 @@ class Router:
         1 - cosine to the 5th nearest * min(1, length): features are short if no labelled prompt has the prompt's words.
         """
         _, similarities = self._neighbours.search(features, NEAREST_COUNTED)
-        known = np.minimum(1, np.linalg.norm(features, axis=1))
+        known = np.minimum(1, row_lengths(features))
         return np.asarray(1 - similarities[:, -1].astype(np.float64) * known)
 
     def _basis(self, share: float) -> str:
@@ -381,11 +390,14 @@ def _one_thread() -> Iterator[None]:
 
     The limit is process-wide, so only one caller at a time sets it: a second would restore the first one's limit.
     """
-    with _LIMITING, _thread_pools().limit(limits=1, user_api="blas"):
-        yield
+    with _LIMITING:
+        pools = _thread_pools()
+        has_more = any(library.num_threads != 1 for library in pools.lib_controllers)
+        with pools.limit(limits=1) if has_more else nullcontext():
+            yield
 
 
 @cache
 def _thread_pools() -> ThreadpoolController:
-    """The thread pools of libraries loaded by the first prompt, NumPy's among them; finding them takes a millisecond."""
-    return ThreadpoolController()
+    """The thread pools of matrix libraries loaded by the first prompt, NumPy's among them; finding them takes a millisecond."""
+    return ThreadpoolController().select(user_api="blas")

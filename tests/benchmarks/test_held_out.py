@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import batch, held_out, router, router_time
+from benchmarks import batch, held_out, router, router_parts, router_time
 from benchmarks.postcard_router import ORACLE
 from costroute_rt import Bundle
 from costroute_rt.routing.router_bundle import with_router
@@ -144,3 +144,15 @@ def test_a_router_is_timed_in_a_separate_process(monkeypatch: pytest.MonkeyPatch
     assert found["time per prompt"]["target"] == {"at_most": 1.0}
     assert found["arrays"]["value"] == pytest.approx(40 * 8 * 4 / 1e6 + 4096 * 9 * 4 / 1e6, rel=0.1)
     assert row["scenario"]["repeats"] == router_time.QUICK_CALLS
+    parts = {part: found[part]["value"] for part in (*router_parts.PARTS, router_parts.REST)}
+    assert min(parts.values()) > 0
+
+
+def test_the_time_of_a_part_is_without_that_of_the_parts_it_calls() -> None:
+    stopwatch = router_parts.Stopwatch(iter([0.0, 2.0, 3.0, 3.0, 5.0, 9.0]).__next__)
+    search = stopwatch.wrap("nearest prompts", lambda: None)
+    stopwatch.wrap("estimators", lambda: [search(), search()])()
+    spent = stopwatch.take()
+    assert (spent["nearest prompts"], spent["estimators"]) == (3, 6)
+    assert sum(spent.values()) == 9
+    assert sum(stopwatch.take().values()) == 0

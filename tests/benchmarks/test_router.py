@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import fold_figures, router, score_table
+from costroute_rt.export.router import curve
 from tests.export.router.test_fit import make
 
 
@@ -49,6 +50,11 @@ def test_noise_neither_gains_nor_loses(tmp_path: Path, capsys: pytest.CaptureFix
     write_tifa(tmp_path, signal=0.0)
     _, [row] = run(capsys, "tifa160", "--data", tmp_path)
     assert abs(figures(row)[router.AREA]) < 0.02
+
+
+def test_rounding_is_no_loss() -> None:
+    assert fold_figures.in_errors("area", curve.Interval(-3e-17, -4e-17, -2e-17)).value == 0
+    assert fold_figures.in_errors("area", curve.Interval(-3.0, -3.98, -2.02)).value == pytest.approx(-6)
 
 
 def test_missing_data_is_reported_as_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,9 @@ class Average:
         shape = len(features), len(self.mean)
         return np.broadcast_to(self.mean, shape).copy(), np.broadcast_to(self.standard_error, shape).copy()
 
+    def predict(self, features: Float32Array, states: TextStates | None = None) -> FloatArray:
+        return self.estimate(features)[0]
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind}
 

@@ -63,6 +63,9 @@ class Extended:
         order = list(self.order)
         return np.column_stack([mean, *means])[:, order], np.column_stack([error, *errors])[:, order]
 
+    def predict(self, features: Float32Array, states: TextStates | None = None) -> FloatArray:
+        return self.estimate(features, states)[0]
+
     def to_json(self) -> dict[str, Any]:
         additions = [each.to_json() for each in self.additions]
         return {"kind": self.kind, "base": self.base.to_json(), "additions": additions, "order": list(self.order)}

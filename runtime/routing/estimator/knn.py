@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,18 @@ from costroute_rt.routing.setting import number, whole_number
 
 _CHUNK = 1024
 """Prompts estimated at a time."""
+
+
+class _Weighed(NamedTuple):
+    """The labels of some prompts' neighbours, and how much each of them counts."""
+
+    weights: FloatArray
+    """float64[prompts, neighbours, candidates]"""
+    labels: FloatArray
+    total: FloatArray
+    """float64[prompts, candidates]: sums of the weights."""
+    mean: FloatArray
+    """float64[prompts, candidates], shrunk to the average."""
 
 
 class Knn:
@@ -55,21 +67,27 @@ class Knn:
 
     def estimate(self, features: Float32Array, states: TextStates | None = None) -> tuple[FloatArray, FloatArray]:
         """Mean and error by each prompt's own neighbours; the average where none of them has a label."""
-        if len(features) <= _CHUNK:
-            return self._estimate(features)
-        parts = [self._estimate(features[start : start + _CHUNK]) for start in range(0, len(features), _CHUNK)]
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        found = [(each.mean, self._error(each)) for each in map(self._weigh, _parts(features))]
+        return _join([mean for mean, _ in found]), _join([error for _, error in found])
 
-    def _estimate(self, features: Float32Array) -> tuple[FloatArray, FloatArray]:
+    def predict(self, features: Float32Array, states: TextStates | None = None) -> FloatArray:
+        return _join([self._weigh(part).mean for part in _parts(features)])
+
+    def _weigh(self, features: Float32Array) -> _Weighed:
         places, similarities = self.neighbours.search(features, self._k)
-        weights = np.maximum(similarities, 0)[:, :, None] * self._weights[places].astype(np.float64)
-        labels, average, pseudo = self._labels[places].astype(np.float64), self._average, self._pseudo
-        total = weights.sum(1)
-        mean = ((weights * labels).sum(1) + pseudo * average.mean) / (total + pseudo)
-        squares = (weights * (labels - mean[:, None]) ** 2).sum(1) + pseudo * average.spread**2
-        squared = (weights**2).sum(1)
-        effective = np.divide(total**2, squared, out=np.zeros_like(total), where=squared > 0) + pseudo
-        return mean, np.sqrt(squares / (total + pseudo) / effective)
+        weights = self._weights.take(places, axis=0).astype(np.float64)
+        weights *= np.maximum(similarities, 0)[:, :, None]
+        labels = self._labels.take(places, axis=0).astype(np.float64)
+        total = np.add.reduce(weights, axis=1)
+        mean = (np.add.reduce(weights * labels, axis=1) + self._pseudo * self._average.mean) / (total + self._pseudo)
+        return _Weighed(weights, labels, total, mean)
+
+    def _error(self, found: _Weighed) -> FloatArray:
+        weights, labels, total, mean = found
+        squares = np.add.reduce(weights * (labels - mean[:, None]) ** 2, axis=1) + self._pseudo * self._average.spread**2
+        squared = np.add.reduce(weights**2, axis=1)
+        effective = np.divide(total**2, squared, out=np.zeros_like(total), where=squared > 0) + self._pseudo
+        return np.asarray(np.sqrt(squares / (total + self._pseudo) / effective))
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "k": self._k, "pseudo": self._pseudo}
@@ -83,3 +101,13 @@ class Knn:
         features, weights, labels = (np.asarray(arrays[name], dtype=np.float32) for name in ("features", "weights", "labels"))
         average, k, pseudo = Average.from_saved({}, within(arrays, "average")), whole_number(settings["k"]), number(settings["pseudo"])
         return cls(Neighbours(features), weights, labels, average, k=k, pseudo=pseudo)
+
+
+def _parts(features: Float32Array) -> list[Float32Array]:
+    if len(features) <= _CHUNK:
+        return [features]  # itself, so that a repeated search is recognised
+    return [features[start : start + _CHUNK] for start in range(0, len(features), _CHUNK)]
+
+
+def _join(parts: list[FloatArray]) -> FloatArray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

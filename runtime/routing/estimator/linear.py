@@ -84,23 +84,24 @@ class Linear:
 
     def estimate(self, features: Float32Array, states: TextStates | None = None) -> tuple[FloatArray, FloatArray]:
         """Mean and error for each prompt."""
+        return self.predict(features), np.sqrt(self.least + self.noise * np.maximum(self._leverage(features.astype(np.float64)), 0))
+
+    def predict(self, features: Float32Array, states: TextStates | None = None) -> FloatArray:
         x = features.astype(np.float64)
-        shared = len(self.center) == 1
-        if shared:
-            away = x - self.center[0]
-            mean = away @ self.coefficients + self.intercept
-            leverage = ((away @ self.inverse[0]) * away).sum(1, keepdims=True)
-        else:
-            mean = x @ self.coefficients + (self.intercept - (self.center.T * self.coefficients).sum(0))
-            leverage = np.empty_like(mean)
-            if len(self.inverse) == 1:
-                away = x - self.center.mean(0)
-                leverage[:] = ((away @ self.inverse[0]) * away).sum(1, keepdims=True)
-            else:  # files of earlier versions
-                for index, (center, inverse) in enumerate(zip(self.center, self.inverse, strict=True)):
-                    away = x - center
-                    leverage[:, index] = ((away @ inverse) * away).sum(1)
-        return mean, np.sqrt(self.least + self.noise * np.maximum(leverage, 0))
+        if len(self.center) == 1:
+            return np.asarray((x - self.center[0]) @ self.coefficients + self.intercept)
+        return np.asarray(x @ self.coefficients + (self.intercept - (self.center.T * self.coefficients).sum(0)))
+
+    def _leverage(self, x: FloatArray) -> FloatArray:
+        """float64[prompts, 1 or candidates]: how far each prompt is from the labelled ones, by the inverse."""
+        if len(self.inverse) == 1:
+            away = x - (self.center[0] if len(self.center) == 1 else self.center.mean(0))
+            return np.asarray(np.add.reduce((away @ self.inverse[0]) * away, axis=1, keepdims=True))
+        leverage = np.empty((len(x), self.candidates))  # files of earlier versions
+        for index, (center, inverse) in enumerate(zip(self.center, self.inverse, strict=True)):
+            away = x - center
+            leverage[:, index] = ((away @ inverse) * away).sum(1)
+        return leverage
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "alpha": self.alpha}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,7 +44,11 @@ class Mean:
         """The mean of the members' means, and of their errors."""
         estimates = [member.estimate(features, states) for member in self.members]
         means, errors = zip(*estimates, strict=True)
-        return np.add.reduce(means) / len(means), np.add.reduce(errors) / len(errors)
+        return reduce(np.add, means) / len(means), reduce(np.add, errors) / len(errors)
+
+    def predict(self, features: Float32Array, states: TextStates | None = None) -> FloatArray:
+        means = [member.predict(features, states) for member in self.members]
+        return reduce(np.add, means) / len(means)
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "members": [member.to_json() for member in self.members]}

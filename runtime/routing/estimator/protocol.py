@@ -37,6 +37,9 @@ class Estimator(Protocol):
         features: float32[prompts, width]. states: of the same prompts; may be None where `needs_states` is false.
         """
 
+    def predict(self, features: Float32Array, states: TextStates | None) -> FloatArray:
+        """The means of `estimate` alone, bit for bit: faster where nobody reads the errors."""
+
     def to_json(self) -> dict[str, Any]:
         """Its kind and settings."""
 

@@ -57,6 +57,9 @@ class Transformer:
             mean[start : start + step] = self._network.run(engine, feeds)
         return mean, np.broadcast_to(self.standard_error, mean.shape).copy()
 
+    def predict(self, features: Float32Array, states: TextStates | None) -> FloatArray:
+        return self.estimate(features, states)[0]
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "width": self._width, "standard_error": self.standard_error.tolist()}
 

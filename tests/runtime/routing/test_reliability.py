@@ -10,6 +10,7 @@ import pytest
 
 from costroute_rt.error import ConfigError
 from costroute_rt.judgement import LEVELS
+from costroute_rt.routing.estimator.linear import Linear
 from costroute_rt.routing.quality import Selected
 from costroute_rt.routing.reliability import Reliability
 from costroute_rt.routing.router import Router
@@ -30,6 +31,30 @@ def test_a_judgement_has_intervals_that_grow_with_distance(router: Router) -> No
     assert far.differences is not None
     assert far.differences.max() == pytest.approx(0.1)
     np.testing.assert_allclose(honest.estimate(["a red bird"], None)[1][0], near.standard_error)
+
+
+def test_between_near_and_far_the_intervals_are_between(router: Router) -> None:
+    between = replace(MEASURED, far=NEAR * [1.0, 2.0, 3.0, 4.0])
+    trust = np.array([1.0, 0.25, 0.0])
+    factor = 1 + np.outer([0, 0.75, 1], [0, 1, 2, 3])
+    np.testing.assert_allclose(between.label_widths(trust), NEAR[:, None] * factor)
+    np.testing.assert_allclose(between.errors(trust), factor * [0.2, 0.2, 0.6, 0.8])
+    for index in range(3):
+        wider = np.maximum(factor[index][:, None], factor[index][None])
+        np.testing.assert_allclose(between.differences(float(trust[index])), 0.05 * wider)
+
+
+def test_measured_errors_replace_those_of_the_estimator_which_are_not_computed(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = replace(router, reliability=MEASURED, near=0.2, far=0.9, shrinkage=Shrinkage(0.8, 0.1))
+    some = replace(honest, reliability=replace(MEASURED, near=NEAR * [1, 0, 1, 1]))
+    for prompt in ("a red bird", "a yellow bird over stones", "tax return"):
+        one, other = honest.judge(prompt, None), some.judge(prompt, None)
+        np.testing.assert_array_equal(one.mean, other.mean)
+        np.testing.assert_array_equal(one.standard_error[[0, 2, 3]], other.standard_error[[0, 2, 3]])
+    monkeypatch.setattr(Linear, "estimate", None)
+    honest.judge("a red bird", None)
+    with pytest.raises(TypeError):
+        some.judge("a red bird", None)
 
 
 def test_averages_have_intervals_too(router: Router) -> None:

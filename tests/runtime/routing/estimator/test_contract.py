@@ -96,6 +96,16 @@ def test_a_single_prompt_gets_the_same_estimate_as_in_a_batch(fit: Fit) -> None:
 
 
 @each
+@pytest.mark.parametrize("prompts", [0, 1, 60, 1100])
+def test_what_is_predicted_is_the_mean_of_the_estimate(fit: Fit, prompts: int) -> None:
+    world, asked = World(), World(prompts, seed=1).features
+    estimator = fit(world.features, world.mean, world.variance)
+    found = estimator.predict(asked, states_of(asked) if estimator.needs_states else None)
+    np.testing.assert_array_equal(found, estimate(estimator, asked)[0])
+    assert found.shape == (prompts, 3)
+
+
+@each
 def test_noisy_labels_count_less(fit: Fit) -> None:
     world, held_out, rng = World(), World(seed=1), np.random.default_rng(2)
     spoiled = rng.random(len(world.mean)) < 0.4
