@@ -133,6 +133,7 @@ jobs.addEventListener("end", async ({ detail: job }) => {
     return refreshGallery();
   }
   const [first] = await keep(job);
+  if (wasShown && !first) stage.showEnd({ ...job, state: "cancelled" });
   if (wasShown && first) {
     setSelected(first.id);
     await stage.showImage(first);

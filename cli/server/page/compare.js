@@ -1,7 +1,7 @@
 // All candidates side by side for one prompt and one seed; their names stay hidden until one is chosen.
 
 import { announce, byId, make, setText } from "./dom.js";
-import { plural, seconds } from "./format.js";
+import { plural, quality, seconds } from "./format.js";
 import { keep } from "./gallery.js";
 import { randomName } from "./server.js";
 import { votes } from "./store.js";
@@ -55,12 +55,13 @@ export class Comparison {
   }
 
   /** Makes the prompt's image with each candidate, from the same seed and with all the time that it needs. */
-  async begin(fields, candidates) {
-    const names = shuffle(candidates.slice(0, MOST_CARDS)), seed = fields.seed ?? Math.floor(Math.random() * 2 ** 32);
+  async begin(fields, options) {
+    const cards = shuffle(options.slice(0, MOST_CARDS)).map((option) => ({ name: option.candidate, ms: option.ms, quality: option.quality }));
+    const seed = fields.seed ?? Math.floor(Math.random() * 2 ** 32);
     const { max_ms, candidate, count, ...common } = fields;
-    this.#now = { id: randomName(), prompt: fields.prompt, seed, winner: undefined, cards: names.map((name) => ({ name })) };
+    this.#now = { id: randomName(), prompt: fields.prompt, seed, winner: undefined, cards };
     this.#open();
-    announce(`Comparing ${plural(names.length, "candidate")}.`);
+    announce(`Comparing ${plural(cards.length, "candidate")}.`);
     const asked = this.#now;
     await Promise.all(asked.cards.map(async (card) => {
       try {
@@ -173,18 +174,14 @@ export class Comparison {
   #reveal() {
     const { winner, cards } = this.#now;
     setText(byId("comparison-title"), winner === null ? "About the same" : "Your choice is kept");
+    setText(byId("comparison-text"), `“${this.#now.prompt}”, seed ${this.#now.seed}. Another click changes the choice.`);
     for (const card of cards) {
       const tile = this.#cards.get(card.name), job = this.jobs.find(card.job), button = tile.querySelector("button");
       setText(tile.querySelector(".name"), card.name);
       button.setAttribute("aria-pressed", String(card.name === winner));
       button.setAttribute("aria-label", card.name === winner ? `${card.name}, your choice` : `Choose ${card.name} instead`);
-      if (job?.state === "done") setText(tile.querySelector("p"), seconds(this.#own(job)));
+      if (job?.state === "done") setText(tile.querySelector("p"), `≈ ${seconds(card.ms)}, expected quality ${quality(card.quality)}`);
     }
-  }
-
-  /** Milliseconds of the image itself, without waiting for the others. */
-  #own(job) {
-    return job.images[0]?.settings.actual_ms ?? job.elapsed_ms;
   }
 
   #cancel() {

@@ -29,9 +29,11 @@ export class Jobs extends EventTarget {
     }
   }
 
-  /** Ends a job after the step that runs. */
+  /** Ends a job after the step that runs. One that was done just before is forgotten by the server, which then tells no more of it. */
   async cancel(job) {
-    if (!job.isOver) await call("DELETE", `v1/jobs/${job.id}`);
+    if (job.isOver) return;
+    const { state } = await call("DELETE", `v1/jobs/${job.id}`);
+    if (OVER.includes(state) && !job.isOver) this.#tell("end", this.#merge({ id: job.id, state: "cancelled" }));
   }
 
   /** Picks up what was going on before the page was loaded. Jobs that ended meanwhile are told of as well. */

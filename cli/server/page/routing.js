@@ -44,9 +44,9 @@ export class Routing {
     return this.#found?.options ?? [];
   }
 
-  /** Names of those that can make an image for the prompt, in the pool's order. */
+  /** Those that can make an image for the prompt, in the pool's order. */
   get able() {
-    return this.options.map((option) => option.candidate).filter((name) => this.#pool.get(name)?.has_bundle !== false);
+    return this.options.filter((option) => this.#pool.get(option.candidate)?.has_bundle !== false);
   }
 
   get chosen() {
@@ -99,11 +99,16 @@ export class Routing {
     setText(byId("choice-name"), option.candidate);
     setText(byId("choice-ms"), `≈ ${seconds(option.ms)}`);
     const worth = `quality ${quality(option.quality)} ± ${quality(option.quality_error)}`;
-    const reason = isPinned ? "your choice, whatever it takes" : rounded(this.#found.reason);
+    const reason = isPinned ? "your choice, whatever it takes" : this.#reason();
     const tooLittle = `Nothing fits in ${seconds(form.maxMs ?? 0)}; this is the fastest and needs up to ${seconds(option.p95_ms)}.`;
     setText(byId("choice-why"), fits ? `${sentence(reason)}; ${worth}.` : tooLittle);
     showText(byId("choice-notes"), this.#notes(option).join(" "));
     byId("unpin").hidden = !isPinned;
+  }
+
+  /** Why the server chose it, with the time as it was set: the server counts from when the request arrived. */
+  #reason() {
+    return this.form.maxMs === null ? this.#found.reason : this.#found.reason.replace(/within [\d.]+ ms/, `within ${seconds(this.form.maxMs)}`);
   }
 
   #notes(option) {

@@ -10,7 +10,7 @@ export class ServerError extends Error {
 
 /** What the server answers; raises ServerError, and AbortError if `signal` says so. Paths are relative: the page may be under /t/TOKEN/. */
 export const call = async (method, path, body, signal) => {
-  let answer;
+  let answer, found;
   try {
     answer = await fetch(path, {
       method,
@@ -18,11 +18,11 @@ export const call = async (method, path, body, signal) => {
       headers: body && { "content-type": "application/json" },
       body: body && JSON.stringify(body),
     });
+    found = await answer.json(); // may be aborted as well
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError(0, { message: "The server does not answer.", code: "unreachable" });
+    throw new ServerError(answer?.status ?? 0, { message: "The server does not answer.", code: "unreachable" });
   }
-  const found = await answer.json().catch(() => ({}));
   if (answer.ok || found.status) return found; // readiness has a state, whatever its status
   throw new ServerError(answer.status, found.error ?? { message: `The server answered ${answer.status}.`, code: "unknown" });
 };

@@ -43,7 +43,7 @@ export class Stage {
     this.#turn += 1;
     this.#reset();
     this.#job = job;
-    this.#hasSaidHalf = job.step > 0;
+    this.#hasSaidHalf = job.step * 2 >= (job.steps ?? Infinity);
     this.#setBox({ ...this.defaultSize(), ...(job.fields?.width && { width: job.fields.width, height: job.fields.height }) });
     byId("caption").hidden = byId("meter").hidden = false;
     byId("cancel").hidden = false;
@@ -117,7 +117,7 @@ export class Stage {
   }
 
   #setBox({ width, height }) {
-    byId("box").style.setProperty("--ratio", String(width / height));
+    byId("stage").style.setProperty("--ratio", String(width / height));
   }
 
   #tick() {

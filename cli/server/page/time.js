@@ -57,7 +57,7 @@ export class TimeSlider {
     this.#needed = needed;
     const low = Math.min(...needed) * 0.8, high = Math.max(...needed) * 2;
     const isFirst = !byId("quick").children.length;
-    if (isFirst || low < this.#low * 0.8 || high > this.#high * 1.25) {
+    if (isFirst || Math.min(...needed) < this.#low || Math.max(...needed) > this.#high) {
       const given = this.#maxMs ?? low;
       this.#stretch(Math.min(low, given, isFirst ? low : this.#low), Math.max(high, given, isFirst ? high : this.#high));
       this.#place();

@@ -49,7 +49,7 @@ class Tab:
         self.page = self.context.new_page()
         self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", self.asked.append)
+        self.page.on("request", lambda request: self.asked.append(request))
 
     def _note(self, message: Any) -> None:
         refused = _REFUSED.match(message.text)

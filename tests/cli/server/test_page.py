@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.export.router.vote_table import VoteTable
 from costroute_rt.image_settings import read_settings
 from tests.cli.server.browser import PHONE, Tab, open_browser
-from tests.cli.server.conftest import Gate, Running
-from tests.runtime.fakes import FakeDevice
+from tests.cli.server.conftest import Gate, Running, Serve
+from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 pytestmark = pytest.mark.slow
 AXE = pytest.importorskip("axe_playwright_python.sync_playwright", reason='tests of the page: pip install "costroute-rt[browser]"')
@@ -42,6 +43,7 @@ def open_tab(browser: Any, server: Running) -> Iterator[OpenTab]:
     yield start
     for tab in tabs:
         tab.context.close()
+        server.wait_for(lambda: not server.server.server_state.tasks, "the end of all requests")
         assert tab.complaints == []
         assert [request.url for request in tab.asked if not request.url.startswith((server.url, "data:", "blob:"))] == []
 
@@ -101,9 +103,9 @@ def test_the_slider_decides_and_says_seconds_and_candidate(tab: Tab) -> None:
         seen.setdefault(spoken.partition(", ")[2], spoken)
     assert list(seen) == ["base@8, 8 steps", "base@4, 4 steps", "turbo@2, 2 steps", "turbo@1, 1 step", "no candidate is so fast"]
     assert all(re.match(r"(0\.\d\d|\d+(\.\d)?) seconds, ", text) for text in seen.values())
-    tab.page.keyboard.press("End")
+    with tab.page.expect_response(lambda answer: "max_ms" not in (answer.request.post_data_json or {"max_ms": None})):
+        tab.page.keyboard.press("End")
     tab.wait_for_text("#time-shown", "no limit")
-    tab.ready()
     assert tab.page.get_attribute("#time", "aria-valuetext") == "no limit, base@8, 8 steps"
     tab.wait_for_text("#choice-name", "base@8")
     assert budgets(tab)[-1] is None
@@ -124,7 +126,7 @@ def test_the_page_and_the_server_choose_alike(tab: Tab) -> None:
 def test_what_a_faster_point_gives_up_is_one_press_away(tab: Tab) -> None:
     tab.write(PROMPT)
     faster = tab.page.locator("#neighbours button").filter(has_text="Faster")
-    assert re.match(r"Faster ≈ 0\.\d\d s, quality −0\.100", faster.inner_text())
+    assert re.match(r"Faster\s≈ 0\.\d\d s, quality −0\.100", faster.inner_text())
     faster.click()
     tab.wait_for_text("#choice-name", "base@4")
     tab.page.locator("#neighbours button").filter(has_text="Better").click()
@@ -162,7 +164,7 @@ def test_a_budget_that_is_too_small_is_raised_by_one_press(open_tab: OpenTab) ->
 
 
 def test_an_image_with_progress_preview_and_countdown(tab: Tab, device: FakeDevice) -> None:
-    gate = Gate(device, "guided_step", after=5)
+    first, second = Gate(device, "guided_step", after=1), Gate(device, "guided_step", after=5)
     spoken = tab.spoken()
     tab.write(PROMPT)
     tab.page.evaluate(
@@ -185,13 +187,15 @@ def test_an_image_with_progress_preview_and_countdown(tab: Tab, device: FakeDevi
         }"""
     )
     tab.page.click("#generate")
+    tab.wait_for_text("#step", "step 1 of 8")
+    first.open()
     tab.wait_for_text("#step", "step 5 of 8")
     assert re.fullmatch(r"0\.\d\d s to go|any moment", tab.text("#to-go"))
     assert tab.page.is_visible("#preview")
     assert tab.page.evaluate("() => document.getElementById('progress').value") == 5 / 8
     assert tab.page.locator("#tiles li.waiting").count() == 1
     tab.page.wait_for_timeout(100)
-    gate.open()
+    second.open()
     tab.page.wait_for_selector("#download:visible")
     assert tab.page.get_attribute("#image", "alt") == PROMPT
     assert tab.page.is_hidden("#preview")
@@ -216,7 +220,8 @@ def test_cancel_and_generate_again(tab: Tab, device: FakeDevice) -> None:
     assert gate.reached.wait(60)
     tab.page.wait_for_selector("#preview:visible")
     tab.page.focus("#cancel")
-    tab.page.keyboard.press("Enter")
+    with tab.page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        tab.page.keyboard.press("Enter")
     gate.open()
     tab.wait_for_text("#empty-text", "Cancelled")
     assert tab.page.is_hidden("#preview")
@@ -360,7 +365,9 @@ def test_the_settings_of_a_dropped_png_are_used(tab: Tab) -> None:
     assert (body["prompt"], body["seed"], body["candidate"]) == (PROMPT, settings["seed"], settings["candidate"])
 
 
-def test_another_image_is_where_the_next_one_starts(tab: Tab) -> None:
+def test_another_image_is_where_the_next_one_starts(browser: Any, serve: Serve, bundle: Bundle) -> None:
+    device = open_fake_runtime(bundle, image_encoders=["tiny/vae/encode"])
+    tab = Tab(browser, serve(device.runtime)).open()
     tab.write(PROMPT)
     tab.drop("body", make_png(), "photo.png", "image/png")
     tab.page.wait_for_selector("#start-image:visible")
@@ -374,6 +381,19 @@ def test_another_image_is_where_the_next_one_starts(tab: Tab) -> None:
     assert len(tab.bodies("/v1/route")[-1]["init_image"]) < len(body["init_image"])
     tab.page.click("#start-remove")
     tab.page.wait_for_selector("#start", state="hidden")
+    tab.context.close()
+    tab.server.wait_for(lambda: not tab.server.server.server_state.tasks, "the end of all requests")
+    assert (tab.complaints, tab.refused) == ([], [])
+    device.runtime.close()
+
+
+def test_a_start_image_that_the_server_has_no_engines_for_is_refused_with_the_reason(open_tab: OpenTab) -> None:
+    tab = open_tab()
+    tab.drop("body", make_png(), "photo.png", "image/png")
+    tab.wait_for_text("#notice-text", "initial image|init")
+    assert tab.page.is_hidden("#start")
+    tab.wait_for_text("#choice-name", "base@8")
+    assert tab.refused == [400]
 
 
 def test_a_file_that_is_no_image_is_refused(tab: Tab) -> None:
