@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _MOST_EVENTS = 512
 """Of one work that are kept for clients that come back."""
-_numbers = count(1)
+_numbers = count(time.time_ns() // 1_000_000)
+"""Of events. They begin with the time, so that they grow over a restart: a page that comes back names the last one that it has seen."""
 
 
 class State(str, Enum):
