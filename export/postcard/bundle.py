@@ -25,21 +25,24 @@ logger = logging.getLogger(__name__)
 GUIDANCE = 3.0
 STEPS = {"turbo": (1, 2, 3, 4), "small": (4, 8), "base": (4, 6, 8, 16)}
 """Numbers of steps per denoiser; turbo runs without guidance, because it was distilled from guided steps."""
+DECODERS = {"tiny": "-tiny", "vae": ""}
+"""The ending of a candidate's name for each decoder."""
 
 
 def pool() -> tuple[dict[str, Any], ...]:
-    """The family's candidates, roughly from cheap to expensive."""
+    """The family's candidates, roughly from cheap to expensive: each number of steps with both decoders."""
     return tuple(
         {
-            "name": f"postcard-{denoiser}@{steps}",
+            "name": f"postcard-{denoiser}@{steps}{ending}",
             "denoiser": denoiser,
             "scheduler": "default",
             "num_inference_steps": steps,
             "guidance_scale": 1.0 if denoiser == "turbo" else GUIDANCE,
-            "decoder": "vae",
+            "decoder": decoder,
         }
         for denoiser, counts in STEPS.items()
         for steps in counts
+        for decoder, ending in DECODERS.items()
     )
 
 
