@@ -5,7 +5,8 @@
     python -m costroute_rt.export.postcard.bundle ... --quality quality.json --labels export/postcard/labels.csv.gz
 
 The first export has no measured quality: all candidates have 0 and the metric is "unmeasured". The second also fits the router, to labels
-that `costroute-rt label` made with the first bundle for captions of `costroute_rt.export.postcard.captions`.
+that `costroute-rt label` made with the first bundle for captions of `costroute_rt.export.postcard.captions`. With `--extend FORMER` it
+takes the router of another bundle instead, and adds the candidates that this one lacks by their labels.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.export.checkpoint.checkpoint import export_bundle
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
+from costroute_rt.export.router.extending import extend_pool
 from costroute_rt.export.router.grid import ALL_ESTIMATORS
 from costroute_rt.export.router.job import Source, fit_bundle
 
@@ -61,12 +64,19 @@ def main() -> None:
     parser.add_argument("--revision", required=True, help="name of this version of the weights")
     parser.add_argument("--quality", type=Path, help="measured quality per candidate")
     parser.add_argument("--labels", type=Path, help="labels to fit the router to (default: the bundle has no router)")
+    parser.add_argument("--extend", type=Path, help="bundle whose router is extended to new candidates, instead of fitting one")
     args = parser.parse_args()
+    if args.extend and not args.labels:
+        parser.error("--extend needs --labels")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     quality = json.loads(args.quality.read_text()) if args.quality else None
     export_bundle(args.checkpoint, args.out, make_recipe(args.revision, quality), overwrite=True)
-    if args.labels:
-        fit_bundle(Bundle.open(args.out), Source(labels=args.labels), args.out, estimators=ALL_ESTIMATORS, force=True, say=logger.info)
+    source = Source(labels=args.labels)
+    if args.extend:
+        new, former = (Pool.of_bundle(Bundle.open(path)) for path in (args.out, args.extend))
+        extend_pool(new, former, source, args.out, force=True, say=logger.info)
+    elif args.labels:
+        fit_bundle(Bundle.open(args.out), source, args.out, estimators=ALL_ESTIMATORS, force=True, say=logger.info)
 
 
 if __name__ == "__main__":
