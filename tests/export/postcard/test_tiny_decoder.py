@@ -53,7 +53,7 @@ def operations(network: Any, latent: Any) -> int:
 
 def small_decoder() -> TinyDecoder:
     torch.manual_seed(0)
-    return TinyDecoder(widths=(12, 8, 8), blocks=(1, 0, 1))
+    return TinyDecoder(widths=(12, 8, 8, 8), blocks=(1, 0, 1, 0))
 
 
 def write_shard(folder: Path, number: int, *, masks: bool, cells: int = 16) -> Shard:
