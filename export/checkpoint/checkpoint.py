@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from costroute_rt.engines.machine.durable import replacing_folder
 from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.error import BackendError, BundleError, ConfigError, OutputError
 from costroute_rt.export.checkpoint.component import export_graph, remove_paths, write_json, write_weights
-from costroute_rt.export.checkpoint.draft import check_recipe, image_section, rescales, step_graphs
+from costroute_rt.export.checkpoint.draft import TINY, check_recipe, image_section, rescales, step_graphs
 from costroute_rt.export.checkpoint.folder import NOT_EXPORTED, CheckpointFolder, find_denoisers
 from costroute_rt.export.checkpoint.latent import fit_preview, latent_scaling
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
@@ -55,6 +55,8 @@ _TOKENIZER = "tokenizer"
 _NOT_EXPORTED = {"requires_safety_checker": False} | {name: [None, None] for name in NOT_EXPORTED}
 _SCORER = ("config.json", "model.safetensors", "scorer.onnx")
 """Files that `export_scorer` writes."""
+_TINY = ("config.json", _WEIGHTS, "decode.onnx")
+"""Files that `export_decoder` writes."""
 _NOTICES, _MOST_NOTICE_BYTES = ("LICENSE", "NOTICE", "README"), 4 << 20
 Progress = Callable[[str, int, int], None]
 """Called before each part with its name, its index and the number of parts."""
@@ -64,7 +66,8 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
     """Writes the Stable Diffusion checkpoint in `source` as a bundle; returns `target`.
 
     source: directory of a StableDiffusionPipeline as diffusers saves it. Further denoisers are in folders `unet_NAME` next to `unet` and
-        become components NAME; `unet` becomes `base`. A folder `scorer` (see `export_scorer`) is copied.
+        become components NAME; `unet` becomes `base`. The folders `scorer` (see `export_scorer`) and
+        `tiny` (see `export_decoder`), a further decoder, are copied.
     target: written completely or not at all; it must not exist unless `overwrite`, which replaces a bundle and nothing else.
     Raises BundleError for a checkpoint or recipe that cannot become a bundle, OutputError if `target` exists or cannot be written.
     """
@@ -84,7 +87,12 @@ def export_bundle(source: Path, target: Path, recipe: BundleRecipe, *, overwrite
         export = _Export(plan, folder, recipe, made_with)
         parts: dict[str, Callable[[], None]] = {"text encoder": export.text_encoder}
         parts |= {f"denoiser {name}": partial(export.denoiser, name, at) for name, at in plan.checkpoint.denoisers.items()}
-        parts |= {"decoder": export.decoder, "tokenizer": export.tokenizer, "scorer and notices": export.extras, "manifest": export.seal}
+        parts |= {
+            "decoder": export.decoder,
+            "tokenizer": export.tokenizer,
+            "further networks and notices": export.extras,
+            "manifest": export.seal,
+        }
         for index, (name, part) in enumerate(parts.items()):
             _log.info("exporting %s (%d of %d)", name, index + 1, len(parts))
             if progress is not None:
@@ -202,23 +210,29 @@ class _Export:
         self._tokenizer.save(str(folder / "tokenizer.json"))
 
     def extras(self) -> None:
-        """Copies the scorer that `export_scorer` wrote into the checkpoint directory, and the licence files; no link's target."""
-        import onnx
-
-        if (self._source / "scorer").is_dir():
-            check_places(self._source / "scorer", self._source)
-            folder = self._folder / "scorer"
-            folder.mkdir()
-            for name in _SCORER:
-                if (self._source / "scorer" / name).exists():
-                    shutil.copyfile(self._source / "scorer" / name, folder / name)
-            model = onnx.load(folder / "scorer.onnx", load_external_data=False)
-            graphs = {"score": self._save(model, folder / "scorer.onnx")}
-            self._add_component("scorer", "scorer", folder / "model.safetensors", graphs)
+        """Copies the networks that were exported into the checkpoint directory, and the licence files; no link's target."""
+        self._copy_network("scorer", "scorer", _SCORER, "score")
+        self._copy_network(TINY, "decoder", _TINY, "decode")
         for path in sorted(self._source.iterdir()):
             if path.name.upper().startswith(_NOTICES) and not path.is_dir():
                 check_place(path, self._source)
                 (self._folder / path.name).write_bytes(_read_notice(path))
+
+    def _copy_network(self, name: str, role: str, files: Sequence[str], use: str) -> None:
+        """Copies the folder `name`, if there is one, and adds its component; files: configuration, weights and graph."""
+        import onnx
+
+        source, folder = self._source / name, self._folder / name
+        if not source.is_dir():
+            return
+        check_places(source, self._source)
+        folder.mkdir()
+        for each in files:
+            if (source / each).exists():
+                shutil.copyfile(source / each, folder / each)
+        _, weights, graph = files
+        model = onnx.load(folder / graph, load_external_data=False)
+        self._add_component(name, role, folder / weights, {use: self._save(model, folder / graph)})
 
     def seal(self) -> None:
         """Writes the files that diffusers expects and the manifest; the whole bundle is then checked and opened."""

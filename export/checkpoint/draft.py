@@ -21,6 +21,8 @@ from costroute_rt.sampling.tables import Tables
 
 _FILE = {"sha256": "0" * 64, "bytes": 1}
 _STATES = "text_encoder.last_hidden_state"
+TINY = "tiny"
+"""The further decoder of a checkpoint: its folder and its component."""
 
 
 def image_section(folder: CheckpointFolder, recipe: BundleRecipe) -> dict[str, Any]:
@@ -91,6 +93,9 @@ def _draft(folder: CheckpointFolder, recipe: BundleRecipe, schedulers: Mapping[s
         "text_encoder": {"role": "text_encoder", "graphs": {"encode": "text_encoder/encode.onnx"}, "tokenizer": "tokenizer"},
         "vae": {"role": "decoder", "graphs": {"decode": "vae/decode.onnx"}},
     }
+    if (folder.source / TINY).is_dir():
+        graphs[f"{TINY}/decode.onnx"] = graphs["vae/decode.onnx"]
+        components[TINY] = {"role": "decoder", "graphs": {"decode": f"{TINY}/decode.onnx"}}
     for name in folder.denoisers:
         own = {}
         for graph in step_graphs(recipe, name):

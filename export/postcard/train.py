@@ -21,16 +21,26 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 
 from costroute_rt.engines.machine.telemetry import opt_out_hub
+from costroute_rt.export.decoder import export_decoder
 from costroute_rt.export.postcard.autoencoder import psnr, reconstruct, train_decoder, train_together
-from costroute_rt.export.postcard.dataset import IMAGE_SIZE, Shard, render_dataset, shards
+from costroute_rt.export.postcard.bundle import pool
+from costroute_rt.export.postcard.dataset import GRID, IMAGE_SIZE, Shard, render_dataset, shards
 from costroute_rt.export.postcard.denoiser import Latents, encode_dataset, train_denoiser
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, train_latent_scorer
-from costroute_rt.export.postcard.networks import make_denoiser, make_scheduler, make_text_encoder, make_vae
+from costroute_rt.export.postcard.networks import LATENT_CHANNELS, make_denoiser, make_scheduler, make_text_encoder, make_vae
 from costroute_rt.export.postcard.pairs import Teacher, make_pairs
 from costroute_rt.export.postcard.refine import refine_base
 from costroute_rt.export.postcard.scene import ATTRIBUTES
 from costroute_rt.export.postcard.scorer import Scorer, accuracies, train_scorer
 from costroute_rt.export.postcard.text import AttributeHeads, train_text, train_tokenizer
+from costroute_rt.export.postcard.tiny_decoder import (
+    Generator,
+    TinyDecoder,
+    agreement,
+    encode_drawings,
+    make_decodings,
+    train_tiny_decoder,
+)
 from costroute_rt.export.postcard.turbo import train_turbo
 from costroute_rt.export.scorer import export_scorer
 
@@ -55,6 +65,8 @@ class Plan:
     latent_scorer: float = 4
     refined: float = 36
     turbo: float = 50
+    decodings: int = 5_000
+    tiny_decoder: float = 45
     scale: float = 1.0
     processes: int = 2
 
@@ -67,7 +79,7 @@ class Recipe:
 
     STAGES = (
         *("tokenizer", "images", "autoencoder", "decoder", "latents", "text", "base", "small"),
-        *("scorer", "latent_scorer", "refined", "pairs", "turbo"),
+        *("scorer", "latent_scorer", "refined", "pairs", "turbo", "decodings", "tiny_decoder"),
     )
 
     def __init__(self, work: Path, plan: Plan, device: torch.device) -> None:
@@ -210,6 +222,26 @@ class Recipe:
         )
         unet.save_pretrained(self.work / "turbo" / "unet")
 
+    def decodings(self) -> None:
+        vae = self.vae("decoder").eval()
+        encode_drawings(vae, self.image_shards()[0])
+        generator = Generator(
+            denoisers={"base": self.unet("refined").eval(), "small": self.unet("small").eval(), "turbo": self.unet("turbo").eval()},
+            text=self.text_encoder("base").eval(),
+            tokenizer=self.words,
+            candidates=[row for row in pool() if row["decoder"] == "vae"],
+        )
+        make_decodings(generator, vae, self.work / "decodings", self.plan.decodings)
+
+    def tiny_decoder(self) -> None:
+        torch.manual_seed(6)
+        decoder = TinyDecoder().to(self.device, memory_format=torch.channels_last)
+        *generated, held_out = shards(self.work / "decodings", self.plan.decodings)
+        minutes = self.plan.minutes("tiny_decoder")
+        train_tiny_decoder(decoder, self.image_shards()[0], generated, self.checkpoint("tiny_decoder"), minutes)
+        decoder.eval().save_pretrained(self.work / "tiny_decoder")
+        logger.info("tiny decoder: %.2f dB to the full decoder on held-out generated latents", agreement(decoder, held_out))
+
     def latent_scorer(self) -> None:
         torch.manual_seed(5)
         scorer = LatentScorer().to(self.device, memory_format=torch.channels_last)
@@ -244,6 +276,8 @@ class Recipe:
         pipeline.to(dtype=torch.float16).save_pretrained(out)
         for size in ("small", "turbo"):
             self.unet(size).half().save_pretrained(out / f"unet_{size}")
+        tiny = TinyDecoder.from_pretrained(self.work / "tiny_decoder")
+        export_decoder(tiny, out / "tiny", latent_channels=LATENT_CHANNELS, cells=GRID)
         export_scorer(self.trained_scorer(), ATTRIBUTES, out / "scorer", height=IMAGE_SIZE, width=IMAGE_SIZE)
 
 

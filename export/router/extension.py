@@ -13,10 +13,12 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.router.addition import Known, fit_addition
 from costroute_rt.export.router.cells import Cells
 from costroute_rt.export.router.likeness import distances
+from costroute_rt.export.router.twin import find_twin, fit_shift
 from costroute_rt.routing.array import Float32Array, FloatArray
 from costroute_rt.routing.estimator.addition import Addition
 from costroute_rt.routing.estimator.average import Average
 from costroute_rt.routing.estimator.extended import Extended, base_of
+from costroute_rt.routing.estimator.shift import Shift
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.router import Router, describe_pool, pool_difference
 
@@ -72,7 +74,7 @@ def useful_prompts(cells: Cells, new: Sequence[str], seed: int = 0) -> list[int]
 def extend_router(
     router: Router, cells: Cells, states: TextStates | None, *, pool: Sequence[Mapping[str, Any]], labels: Mapping[str, Any]
 ) -> Router:
-    """The router with those candidates of `pool` that it lacks, each estimated from the others (see `fit_addition`).
+    """The router with those candidates of `pool` that it lacks, each estimated from the others (see `fit_addition` and `fit_shift`).
 
     Nothing that it was fitted to is fitted again: the estimates of its own candidates stay bit for bit what they were.
 
@@ -84,11 +86,17 @@ def extend_router(
     base = base_of(router.estimator)
     former = router.estimator.additions if isinstance(router.estimator, Extended) else ()
     others = _Others.read(router, cells, states, names)
-    additions, averages = list(former), [router.average]
+    additions: list[Addition | Shift] = list(former)
+    averages = [router.average]
     for name in names.new:
         labels_of, variance = _column(cells, name)
-        known = others.toward([_row(pool, each) for each in (name, *names.base)], _costs(cells, router, (name, *names.base)))
-        additions.append(fit_addition(known, labels_of, variance))
+        twin = find_twin(pool, name, names.base)
+        shift = None if twin is None else fit_shift(labels_of, np.where(others.is_label, others.quality, np.nan), twin)
+        if shift is None:
+            known = others.toward([_row(pool, each) for each in (name, *names.base)], _costs(cells, router, (name, *names.base)))
+            additions.append(fit_addition(known, labels_of, variance))
+        else:
+            additions.append(shift)
         averages.append(_average(additions[-1], others, router, labels_of))
     order = [names.all.index(row["name"]) for row in pool]
     fitted = [row["name"] for row in router.pool]
@@ -160,10 +168,10 @@ def _costs(cells: Cells, router: Router, names: Sequence[str]) -> FloatArray:
     return np.array([now.get(name) or before.get(name, {}).get("cost_ms") or 0.0 for name in names])
 
 
-def _average(found: Addition, others: _Others, router: Router, labels: FloatArray) -> Average:
+def _average(found: Addition | Shift, others: _Others, router: Router, labels: FloatArray) -> Average:
     """Of one added candidate: its estimate over the prompts that the router was fitted to, not over its anchors."""
     middle = router.features.mean(axis=0, keepdims=True)
-    mean, error = found.estimate(middle, found.center[None], np.zeros((1, len(found.center))))
+    mean, error = found.estimate(middle, others.center[None], np.zeros((1, found.others)))
     own = labels[~np.isnan(labels)]
     spread = own.std() if len(own) > 1 and own.std() > 0 else others.spread.mean()
     return Average(mean, error, np.array([spread]))

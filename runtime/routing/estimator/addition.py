@@ -43,6 +43,11 @@ class Addition:
         if self.prompts < 0:
             raise ValueError("an addition with fewer prompts than 0")
 
+    @property
+    def others(self) -> int:
+        """Number of the others."""
+        return len(self.weights)
+
     def estimate(self, features: Float32Array, mean: FloatArray, error: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard error, float64[prompts].
 

@@ -11,8 +11,11 @@ import numpy as np
 from costroute_rt.routing.array import AnyArray, Float32Array, FloatArray
 from costroute_rt.routing.estimator.addition import Addition
 from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.estimator.shift import Shift
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.router_network import Network
+
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class Extended:
     """Another estimator's candidates, whose estimates stay bit for bit what they were, and added ones."""
 
     base: Estimator
-    additions: tuple[Addition, ...]
+    additions: tuple[Addition | Shift, ...]
     order: tuple[int, ...]
     """For each candidate its number among the base's candidates followed by the additions."""
 
@@ -29,7 +32,7 @@ class Extended:
     def __post_init__(self) -> None:
         if isinstance(self.base, Extended) or not self.additions:
             raise ValueError("an extended estimator without additions, or of an extended one")
-        if any(len(each.weights) != self.base.candidates for each in self.additions):
+        if any(each.others != self.base.candidates for each in self.additions):
             raise ValueError(f"additions to other candidates than the {self.base.candidates} of the estimator")
         if sorted(self.order) != list(range(self.base.candidates + len(self.additions))):
             raise ValueError(f"an order of {len(self.order)} candidates that is no permutation")
@@ -83,5 +86,12 @@ def base_of(estimator: Estimator) -> Estimator:
 def describe_added(estimator: Estimator, names: Sequence[str]) -> str:
     """What the estimates of added candidates rest on: `; new@4 on 40 anchor prompts`; names: of all candidates."""
     added = estimator.added if isinstance(estimator, Extended) else {}
-    rests = {place: f"{count:,} anchor prompts" if count else "its settings alone" for place, count in added.items()}
-    return "".join(f"; {names[place]} on {text}" for place, text in rests.items())
+    named: dict[str, list[str]] = {}
+    for place, count in added.items():
+        named.setdefault(f"{count:,} anchor prompts" if count else "its settings alone", []).append(names[place])
+    return "".join(f"; {_shorten(each)} on {text}" for text, each in named.items())
+
+
+def _shorten(names: Sequence[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -13,6 +13,7 @@ from costroute_rt.routing.estimator.knn import Knn
 from costroute_rt.routing.estimator.linear import Linear
 from costroute_rt.routing.estimator.mean import Mean
 from costroute_rt.routing.estimator.protocol import Estimator
+from costroute_rt.routing.estimator.shift import Shift
 from costroute_rt.routing.estimator.transformer import Transformer
 from costroute_rt.routing.router_network import OpenEngine, no_engine
 from costroute_rt.routing.setting import whole_number
@@ -38,7 +39,7 @@ def load_estimator(settings: Mapping[str, Any], arrays: Mapping[str, AnyArray], 
         added = enumerate(settings["additions"])
         return Extended(
             load_estimator(settings["base"], within(arrays, "base"), open_engine),
-            tuple(Addition.from_saved(each, within(arrays, str(index))) for index, each in added),
+            tuple((Shift if "twin" in each else Addition).from_saved(each, within(arrays, str(index))) for index, each in added),
             tuple(whole_number(each) for each in settings["order"]),
         )
     raise ValueError(f"the estimator {kind!r}: expected {', '.join(_ARRAYS_ONLY)}, transformer, mean or extended")

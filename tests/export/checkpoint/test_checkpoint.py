@@ -245,3 +245,27 @@ def test_directories_that_are_not_checkpoints_are_refused(tmp_path: Path) -> Non
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}', encoding="utf-8")
     with pytest.raises(BundleError, match="holds a FluxPipeline"):
         find_denoisers(tmp_path)
+
+
+def test_a_further_decoder_becomes_a_component_that_candidates_can_use(exported: Exported, tmp_path: Path) -> None:
+    from costroute_rt.export.checkpoint.checkpoint import check_export, export_bundle
+    from costroute_rt.export.decoder import export_decoder
+    from costroute_rt.export.postcard.tiny_decoder import TinyDecoder
+
+    checkpoint, recipe = tmp_path / "checkpoint", make_recipe()
+    shutil.copytree(exported.checkpoint, checkpoint)
+    rows = (*recipe.pool, dict(recipe.pool[0]) | {"name": "turbo@2-tiny", "decoder": "tiny"})
+    quality = {"metric": "none", "candidates": {row["name"]: {"mean": 0.5, "standard_error": 0.1} for row in rows}}
+    with pytest.raises(BundleError, match="tiny"):
+        check_export(checkpoint, make_recipe(pool=rows, quality=quality))
+
+    network = TinyDecoder(widths=(12, 8), blocks=(1, 0), patch=8)
+    export_decoder(network, checkpoint / "tiny", latent_channels=16, cells=16)
+    bundle = Bundle.open(export_bundle(checkpoint, tmp_path / "bundle", make_recipe(pool=rows, quality=quality)))
+    latent = noise(7, 1, 16, 16, 16)
+    (found,) = run(bundle, "tiny", "decode", latent=latent)
+    assert found.shape == (1, 256, 256, 3)
+    assert np.array_equal(found, open_session(checkpoint / "tiny" / "decode.onnx").run(None, {"latent": latent})[0])
+    assert [each["decoder"] for each in bundle.pool] == ["vae", "vae", "vae", "tiny"]
+    kept = exported.bundle.graph_path("vae", "decode")
+    assert bundle.files[kept] == exported.bundle.files[kept]

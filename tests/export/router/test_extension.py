@@ -13,8 +13,12 @@ from costroute_rt.error import ConfigError
 from costroute_rt.export.router.cells import Cells, make_cells
 from costroute_rt.export.router.extension import MOST_PROMPTS, extend_router, useful_prompts
 from costroute_rt.export.router.fit import fit_router
+from costroute_rt.export.router.twin import LEAST_PAIRS
 from costroute_rt.routing.array import FloatArray
-from costroute_rt.routing.estimator.extended import Extended
+from costroute_rt.routing.estimator.average import Average
+from costroute_rt.routing.estimator.extended import Extended, describe_added
+from costroute_rt.routing.estimator.loading import load_estimator
+from costroute_rt.routing.estimator.shift import Shift
 from costroute_rt.routing.prompt_encoder import HashedEncoder
 from costroute_rt.routing.router import Router
 
@@ -180,3 +184,72 @@ def test_all_anchors_are_read_and_some_of_the_rest() -> None:
     rows = useful_prompts(cells, ["new", "unknown"])
     assert set(range(40)) <= set(rows)
     assert len(rows) == MOST_PROMPTS + 40
+
+
+TWIN = {"denoiser": "base", "scheduler": "default", "num_inference_steps": 8, "guidance_scale": 3.0, "decoder": "vae"}
+SETTINGS = {
+    "short": {**TWIN, "num_inference_steps": 1},
+    "middle": {**TWIN, "num_inference_steps": 4},
+    "long": TWIN,
+    "new": {**TWIN, "decoder": "tiny"},
+}
+
+
+def with_decoder(change: float, anchors: int, noise: float = 0.01) -> tuple[Router, Router]:
+    """A router of three candidates, and the same with `new`: the long one's images with another decoder, which changes labels so much."""
+    pool = [{"name": name, **settings} for name, settings in SETTINGS.items()]
+    former = fit_router(make(NAMES), HashedEncoder(), None, pool=pool[:3], labels={"file": "a.csv"})
+    cells, rng = make((*NAMES, "new"), {"new": anchors}), np.random.default_rng(2)
+    changed = cells.mean.copy()
+    changed[:, 3] = np.where(cells.count[:, 3] > 0, cells.mean[:, 2] + change + noise * rng.normal(size=len(cells)), np.nan)
+    return former, extend_router(former, replace(cells, mean=changed), None, pool=pool, labels={"file": "b.csv"})
+
+
+def test_another_decoder_loses_the_same_for_every_prompt() -> None:
+    former, router = with_decoder(-0.05, anchors=60)
+    mean, _ = columns(router, ("long", "new"), PROMPTS + HELD_OUT)
+    np.testing.assert_allclose(mean[:, 1] - mean[:, 0], -0.05, atol=0.005)
+    assert np.ptp(mean[:, 1] - mean[:, 0]) < 1e-12
+    average = dict(zip([row["name"] for row in router.pool], router.average.mean, strict=True))
+    assert average["new"] - average["long"] == pytest.approx(mean[0, 1] - mean[0, 0])
+    assert columns(router, NAMES, PROMPTS)[0].tobytes() == columns(former, NAMES, PROMPTS)[0].tobytes()
+    assert router.judge(HELD_OUT[0], None).basis.endswith("; new on 60 anchor prompts")
+
+
+@pytest.mark.parametrize("change", [0.0, 0.03])
+def test_a_score_that_does_not_see_the_decoder_is_no_reason_to_prefer_it(change: float) -> None:
+    _, router = with_decoder(change, anchors=60)
+    mean, _ = columns(router, ("long", "new"), PROMPTS + HELD_OUT)
+    assert (mean[:, 1] < mean[:, 0]).all()
+    assert (mean[:, 1] > mean[:, 0] - 0.005).all()
+
+
+def test_few_pairs_are_estimated_from_all_candidates() -> None:
+    _, router = with_decoder(-0.05, anchors=LEAST_PAIRS - 1)
+    mean, _ = columns(router, ("long", "new"), PROMPTS)
+    assert np.ptp(mean[:, 1] - mean[:, 0]) > 1e-6
+
+
+def test_a_router_with_another_decoder_is_saved_and_read_again(tmp_path: Path) -> None:
+    _, router = with_decoder(-0.05, anchors=60)
+    router.save(tmp_path)
+    again = Router.load(tmp_path)
+    np.testing.assert_allclose(columns(again, ("new",))[0], columns(router, ("new",))[0], atol=1e-4)
+    assert again.estimator.to_json() == router.estimator.to_json()
+
+
+@pytest.mark.parametrize("change", [{"twin": 3}, {"twin": -1}, {"others": 4}, {"prompts": -1}, {"twin": 0.5}])
+def test_a_saved_shift_that_does_not_fit_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    _, router = with_decoder(-0.05, anchors=60)
+    settings, arrays = router.estimator.to_json(), router.estimator.arrays()
+    settings["additions"][0] |= change
+    with pytest.raises(ValueError, match=r"shift|additions|setting"):
+        load_estimator(settings, arrays)
+
+
+def test_candidates_with_as_many_anchors_are_named_together() -> None:
+    names = [f"new-{number}" for number in range(5)]
+    shift = Shift(np.array([-0.1]), np.array([0.01]), twin=0, others=1, prompts=40)
+    base = Average(np.zeros(1), np.zeros(1), np.ones(1))
+    extended = Extended(base, (*[shift] * 4, replace(shift, prompts=20)), tuple(range(6)))
+    assert describe_added(extended, ["old", *names]) == "; new-0, new-1, new-2 and 1 more on 40 anchor prompts; new-4 on 20 anchor prompts"
