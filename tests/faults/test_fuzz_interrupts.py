@@ -12,6 +12,12 @@ from costroute_rt.cli import start
 MODULE = "costroute_rt.cli.main"
 
 
+@pytest.fixture(autouse=True)
+def stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process outlive the command."""
+    monkeypatch.setattr(start, "leave", lambda code: None)
+
+
 class Failing:
     """Raises an error when the command line is imported."""
 

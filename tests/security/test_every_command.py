@@ -43,6 +43,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("label",): ("--bundle", "BUNDLE", "--prompts", "prompts.csv", "--labels", "made.csv", "--scorer", "fuzz_scorer:brightness"),
     ("fit-router",): ("--bundle", "BUNDLE", "--labels", "labels.csv", "--encoder", "hashed", "-o", "made"),
     ("eval-router",): ("--bundle", "ROUTED", "--labels", "heldout.csv"),
+    ("serve",): ("--stdio", "--bundle", "BUNDLE"),  # until its input ends
     ("doctor",): (),
     ("engines", "list"): ("--bundle", "BUNDLE"),
     ("engines", "verify"): (),
@@ -56,8 +57,10 @@ resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv.pop()),) * 2)
 from costroute_rt.cli.start import main
 sys.exit(main())
 """
-WITHOUT_STORE, REPORTS = {("info",), ("pool",), ("export",), ("fit-router",)}, {("engines", "list"), ("engines", "explain")}
-"""Commands that need no store, and those that report the state of engines without running one."""
+WITHOUT_STORE = {("info",), ("pool",), ("export",), ("fit-router",), ("serve",)}
+"""Commands that need no store; a server opens it beside its first requests, of which there are none here."""
+REPORTS = {("engines", "list"), ("engines", "explain")}
+"""Commands that report the state of engines without running one."""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs owners, modes and limits of processes as Linux has them")
 
 

@@ -87,7 +87,7 @@ def test_backends_keep_int8_and_stay_near_the_graph(tmp_path: Path, name: str) -
     with backend.open(tmp_path / "engine-int8", make_spec(threads=1)) as engine:
         found = {key: engine.to_host(value) for key, value in engine.run(FEEDS).items()}
     assert compare(reference(tmp_path / "other-int8.onnx"), found, "int8")[2] is None
-    assert sizes[1] < 0.5 * sizes[0]  # float32 has four times the bytes
+    assert sizes[1] < 0.7 * sizes[0]  # weights of 16 bits have twice the bytes, and more where the library makes float32 of them
 
 
 def test_one_tensor_at_a_time_is_in_memory(tmp_path: Path) -> None:
