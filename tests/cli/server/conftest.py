@@ -96,13 +96,18 @@ class Running:
 
     def wait_for(self, holds: Callable[[], object], what: str = "it") -> None:
         """Wait until something holds."""
-        until = time.monotonic() + PATIENCE_S
-        while not holds():
-            assert time.monotonic() < until, f"{what} did not happen"
-            threading.Event().wait(0.005)
+        wait_until(holds, what)
 
     def stop(self) -> None:
         self.server.should_exit = self.server.force_exit = True
+
+
+def wait_until(holds: Callable[[], object], what: str = "it") -> None:
+    """Wait until something holds."""
+    until = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < until, f"{what} did not happen"
+        threading.Event().wait(0.005)
 
 
 def read_events(lines: Any) -> Iterator[tuple[str, dict[str, Any], int]]:

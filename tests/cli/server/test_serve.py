@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import invoke
+from tests.cli.server.conftest import wait_until
 
 COMMAND = [sys.executable, "-m", "costroute_rt.cli", "serve"]
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="sends signals, which Windows has not")
@@ -49,14 +49,6 @@ def ask(address: dict[str, Any], method: str, path: str, body: Any = None) -> tu
         return answer.status, json.loads(answer.read())
     finally:
         connection.close()
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    for _ in range(6000):
-        if holds():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 @needs_signals

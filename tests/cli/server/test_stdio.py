@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from costroute_rt.cli.server.service import Service
+from costroute_rt.cli.server.service import Phase, Service
 from costroute_rt.cli.server.settings import Limits, ServerSettings
 from costroute_rt.cli.server.stdio import serve_lines
-from tests.cli.server.conftest import PATIENCE_S, Gate
+from tests.cli.server.conftest import PATIENCE_S, Gate, wait_until
 from tests.runtime.fakes import FakeDevice
 
 PROMPT = "a red house by a lake"
@@ -223,6 +223,7 @@ def test_the_end_of_the_input_ends_everything(lines: Lines, device: FakeDevice) 
     assert gate.reached.wait(60)
     os.close(lines._to)
     lines._is_open = False
+    wait_until(lambda: lines.service is not None and lines.service.phase is Phase.DRAINING)
     gate.open()
     lines.end()
     assert device.engines["tiny/base/guided_step"].calls <= calls + 4
