@@ -269,6 +269,7 @@ def test_a_job_that_ends_while_the_page_is_away_is_there_afterwards(tab: Tab, de
     tab.write(PROMPT)
     tab.page.click("#generate")
     assert gate.reached.wait(60)
+    tab.wait_until("() => sessionStorage.selected")  # the page knows its number
     tab.page.goto("about:blank")
     gate.open()
     tab.server.wait_for(lambda: not tab.server.service.board.active(), "the end")
