@@ -1,7 +1,8 @@
 """Schedulers: diffusers' schedulers, compiled to step tables.
 
     from_diffusers(scheduler_config.json) -> SchedulerConfig -> build_table(config, num_inference_steps, tokens) -> StepTable
-    replan(config, table, row, rows_left) -> StepTable for the rest of a run
+    replan(config, table, row, rows_left) -> StepTable for the rest of a run, with fewer rows
+    refine(config, table, row, finer) -> StepTable for the rest of a run, with more rows
 
 To add a scheduler, add a function to `solver`, one that chooses its steps to `steps`, and a line to `SCHEDULERS` here, to `KINDS` in
 `scheduler_config`, and to `_DIFFUSERS` in `diffusers_config`, so that bundles can name it. A row can use D, the D of the row before, and
@@ -89,11 +90,40 @@ def replan(config: SchedulerConfig, table: StepTable, row: int, rows_left: int) 
     count = min(len(starts), (rows_left + stride - 1) // stride)
     kept = starts[np.ceil(np.arange(count) * len(starts) / count).astype(np.int64)]
     levels = np.append(table.noise_levels[kept], table.noise_levels[-1])
-    descent = replace(Descent.through(table.timestep[kept], levels, table.initial_noise_scale), before=table.descent.before_row(row))
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        shorter = SCHEDULERS[config.name].solve(config, descent)
+    shorter = _go_on(config, table, row, table.timestep[kept], levels)
     sources = kept[(np.arange(len(shorter)) + stride - 1) // stride]
     return shorter.with_guidance(np.asarray(table.guidance)[sources])
+
+
+def refine(config: SchedulerConfig, table: StepTable, row: int, finer: StepTable) -> StepTable:
+    """A table from the noise level at `row` of a running `table` through the lower levels of a finer one to its end.
+
+    finer: the table of a whole run of the same scheduler, with one row per step, as `table` must have. As with `replan`, the denoiser gets
+    only timesteps that were planned, and solvers go on with what earlier rows computed.
+    """
+    below = finer_rows(table, row, finer)
+    timestep = np.concatenate([table.timestep[row : row + 1], finer.timestep[below]])
+    levels = np.concatenate([table.noise_levels[row : row + 1], finer.noise_levels[below], finer.noise_levels[-1:]])
+    guidance = np.concatenate([np.asarray(table.guidance)[row : row + 1], np.asarray(finer.guidance)[below]])
+    return _go_on(config, table, row, timestep, levels).with_guidance(guidance)
+
+
+def finer_rows(table: StepTable, row: int, finer: StepTable) -> npt.NDArray[np.int64]:
+    """The rows of a finer table that follow a first step from the noise level at `row` of a running one.
+
+    A level that is nearer to that one than half of the finer table's step is left out.
+    """
+    here, levels = table.noise_levels[row], finer.noise_levels
+    below = np.flatnonzero(levels[:-1] < here)
+    is_near = len(below) > 0 and below[0] > 0 and here - levels[below[0]] < (levels[below[0] - 1] - levels[below[0]]) / 2
+    return below[1:] if is_near else below
+
+
+def _go_on(config: SchedulerConfig, table: StepTable, row: int, timestep: FloatArray, levels: FloatArray) -> StepTable:
+    """The rows of a run that was at `row` of a table and goes on through these levels."""
+    descent = replace(Descent.through(timestep, levels, table.initial_noise_scale), before=table.descent.before_row(row))
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return SCHEDULERS[config.name].solve(config, descent)
 
 
 def _starts(table: StepTable, row: int, stride: int) -> npt.NDArray[np.int64]:

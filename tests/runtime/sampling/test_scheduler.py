@@ -16,7 +16,7 @@ import pytest
 from costroute_rt.error import ConfigError
 from costroute_rt.sampling.diffusers_config import from_diffusers
 from costroute_rt.sampling.noise_schedule import alphas_cumprod
-from costroute_rt.sampling.scheduler import SCHEDULERS, build_table, replan
+from costroute_rt.sampling.scheduler import SCHEDULERS, build_table, refine, replan
 from costroute_rt.sampling.scheduler_config import KINDS, SchedulerConfig
 from costroute_rt.sampling.solver.unipc import unipc
 from costroute_rt.sampling.step_table import COLUMNS, MEMORY, Descent, FloatArray, StepTable, advance
@@ -239,6 +239,45 @@ def test_replanning_refuses_rows_outside_the_table(row: int, rows_left: int, nam
     with pytest.raises(ConfigError) as caught:
         replan(config, build_table(config, 8), row, rows_left)
     assert caught.value.name == name
+
+
+@CONFIGS
+@pytest.mark.parametrize(("steps", "row", "finer_steps"), [(4, 1, 8), (4, 3, 20), (7, 2, 10), (2, 1, 3), (10, 0, 20)])
+def test_a_refined_run_ends_at_the_clean_latent(
+    config: SchedulerConfig, steps: int, row: int, finer_steps: int, latents: tuple[FloatArray, FloatArray]
+) -> None:
+    if KINDS[config.name].rows_per_step > 1:
+        pytest.skip("runs of two rows per step are not refined")
+    noise, clean = latents
+    table, finer = make_table(config, steps), make_table(config, finer_steps)
+    alpha, sigma = split_noise(config, table.noise_levels[0])
+    start = alpha * clean + sigma * noise
+    x, d, y = walk(config, table, start, clean, range(row)) if row else (start, None, None)
+    refined = refine(config, table, row, finer)
+    assert len(refined) >= steps - row
+    assert refined.noise_levels[0] == table.noise_levels[row]
+    assert refined.noise_levels[-1] == finer.noise_levels[-1]
+    assert (np.diff(refined.noise_levels) < 0).all()
+    assert set(refined.timestep) <= {table.timestep[row], *finer.timestep}
+    end, *_ = walk(config, refined, x, clean, d=d, y=y)
+    alpha, sigma = split_noise(config, finer.noise_levels[-1])
+    assert np.abs(end - alpha * clean).max() <= 6 * sigma + 1e-3
+
+
+def test_a_run_refined_at_its_start_is_the_finer_run() -> None:
+    config = make_config("flow_dpmpp_2m")
+    refined, finer = refine(config, make_table(config, 4), 0, make_table(config, 8)), make_table(config, 8)
+    np.testing.assert_allclose(refined.rows(memory=True), finer.rows(memory=True), rtol=1e-9)
+
+
+def test_a_refined_run_has_the_guidance_of_the_finer_rows_and_leaves_out_a_level_that_is_near() -> None:
+    config = make_config("flow_match_euler")
+    table = make_table(config, 4).with_guidance(3.0)
+    for steps, first in ((10, 4), (9, 4), (8, 3)):  # its own level, a level that is nearer than half a step, and one that is not
+        finer = make_table(config, steps).with_guidance(7.0)
+        refined = refine(config, table, 1, finer)
+        np.testing.assert_array_equal(refined.noise_levels, [table.noise_levels[1], *finer.noise_levels[first:]])
+        assert np.asarray(refined.guidance).tolist() == [3, *[7] * (steps - first)]
 
 
 # Results of diffusers 0.39.0 for unit basis vectors: x after each step as a sum of the start (first column) and each model output.
