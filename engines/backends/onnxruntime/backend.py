@@ -55,9 +55,11 @@ its 23-bit fraction on cards since Ampere."""
 _MEMORY_SHARE = 0.9
 """Share of the card's memory that one engine may take: beyond it some drivers use host memory, which is many times slower."""
 _SMALLEST_EXTERNAL_BYTES = "1024"
-_SPIN_US = "1000"
-"""Longest time that threads spin, longer than the gaps within a run. Without a limit, those of a new session spin for 40 ms before its
-first run: opening the nine engines of the postcard family took 450 ms of processor time instead of 150 ms."""
+_SPIN_US = "30"
+"""Longest time that threads spin while they wait for work: about as long as the gaps within a run. With 1 ms, an image took 1.6 times as
+long beside one busy process and 1.9 times beside two (two cores of an AMD EPYC); with 30 us, 1.1 and 1.6 times, and as long as before
+beside none. Without a limit, those of a new session spin for 40 ms before its first run: opening the nine engines of the postcard family
+took 450 ms of processor time instead of 150 ms."""
 _INT8_BLOCK = "128"
 """Values that share a scale where ONNX Runtime multiplies by int8 weights and rounds the other side to 8 bits, in blocks. 32, its own
 choice, and 64 are slower: a product of 512 x 1280 and 1280 x 1280 takes 11 ms with 32, 7 ms with 128, 20 ms in float32 (one core)."""
@@ -174,8 +176,8 @@ class OnnxRuntimeBackend:
             # Planned memory comes on top of what the first run took: the second run of a decoder at 512 px raised 347 MB to 523 MB on the
             # processor, and was no faster for it. DirectML refuses it.
             options.enable_mem_pattern = False
-        # Threads spin while a graph runs (a guided step took 6.8 ms instead of 9.8 ms on two cores) and stop when it ends: spinning on
-        # would take the cores from the next engine's threads (a decode took 33 ms instead of 19 ms) and from every other program.
+        # Threads spin for a moment while a graph runs (a guided step took 6.8 ms instead of 9.8 ms on some machine) and stop when it ends:
+        # spinning on would take the cores from the next engine's threads (a decode took 33 ms instead of 19 ms) and from other programs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)  # older releases ignore it
