@@ -73,6 +73,10 @@ def _caveat(settings: Mapping[str, Any]) -> str | None:
         return f"add {options} with the image{' and the mask' if has_mask else ''} that it was made from, whose pixels are not kept in it"
     if settings.get("replanned"):
         return f"{settings['replanned']} steps were left out to keep a deadline; the command runs all of them"
+    if settings.get("added"):
+        return (
+            f"{settings['added']} steps were added on the way because time was left; the command runs those of the candidate from the start"
+        )
     if settings.get("family") != SHIPPED_FAMILY:
         where = f"the folder of the {settings.get('family')} bundle, revision {settings.get('revision')}"
         return f"add --bundle with {where}, or --pool with its pool"

@@ -63,9 +63,8 @@ class Made:
     def describe(self) -> str:
         """`postcard.png: postcard-base@8, seed 7, 512 ms (predicted 498), budget 800 ms met`; the budget after the last image."""
         result = self.result
-        text = (
-            f"{self.path}: {result.route.chosen.name}, seed {result.seed}, {result.actual_ms:.0f} ms (predicted {result.predicted_ms:.0f})"
-        )
+        text = f"{self.path}: {result.settings['candidate']}, seed {result.seed}, "
+        text += f"{result.actual_ms:.0f} ms (predicted {result.predicted_ms:.0f})"
         if result.fallback is not None:
             text += f", on {result.settings['backend']} {result.settings['provider']} as a fallback"
         if result.replanned:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from costroute_rt.candidate import Candidate
 from costroute_rt.error import ConfigError
 from costroute_rt.image_file import QUALITY, Writable, check_format, check_quality, contact_sheet, encode_image, save_image, save_jpeg
 from costroute_rt.request import check_whole
@@ -31,7 +32,7 @@ class StepEvent(Value):
     index: int
     """Denoiser calls done."""
     total: int
-    """Denoiser calls of the whole request as planned now; re-planning lowers it."""
+    """Denoiser calls of the whole request as planned now; re-planning changes it."""
     elapsed_ms: float
     remaining_ms: float
     """Expected time until the result, decoding included."""
@@ -113,6 +114,10 @@ class Result(Value):
     """Steps of each image that ran."""
     skipped: tuple[int, ...]
     """Denoiser calls of each image that were skipped to keep the deadline."""
+    added: tuple[int, ...] = ()
+    """Denoiser calls of each image beyond those that were planned, because time was left."""
+    made: tuple[Candidate, ...] = ()
+    """The candidate that each image became: the chosen one, unless it was changed to another number of steps or decoder on the way."""
     truncated: bool
     """Whether the prompt or negative prompt was longer than the text encoder reads."""
     settings: Mapping[str, Any]
@@ -167,8 +172,10 @@ class Result(Value):
     def image_settings(self, index: int = 0) -> dict[str, Any]:
         """The settings of image `index`, as `save` writes them into its file: `settings` with its own seed and steps."""
         index = self._check(index)
-        steps = {"num_inference_steps": self.steps[index], "replanned": self.skipped[index]}
-        return {**self.settings, "seed": self.seed + index, **steps}
+        own: dict[str, Any] = {"num_inference_steps": self.steps[index], "replanned": self.skipped[index]}
+        if self.made:
+            own |= {"candidate": self.made[index].name, "decoder": self.made[index].decoder, "added": self.added[index]}
+        return {**self.settings, "seed": self.seed + index, **own}
 
     @overload
     def save(self, target: str | PathLike[str], index: int = 0, *, format: str | None = None, quality: int = QUALITY) -> Path: ...

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from costroute_rt.candidate import Candidate
+from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.judgement import Judgement
 from costroute_rt.value import Value, shorten
 
@@ -104,6 +104,10 @@ class Option(Value):
         """Predicted milliseconds (95th percentile), which must fit the budget."""
         return self.cost.p95_ms
 
+    def value(self, lam: float) -> float:
+        """Expected quality, less what its time costs; lam: quality that one millisecond is worth."""
+        return self.quality - lam * self.ms
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`."""
         return {
@@ -171,6 +175,11 @@ class Route(Value):
     def option(self) -> Option:
         """The option of the chosen candidate."""
         return next(option for option in self.options if option.candidate == self.chosen)
+
+    def find(self, name: str) -> Option:
+        """The option of the candidate of that name; raises ConfigError."""
+        find_candidate([option.candidate for option in self.options], name)
+        return next(option for option in self.options if option.candidate.name == name)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, ready for `json.dumps`."""

@@ -350,8 +350,9 @@ class Runtime:
     ) -> Result:
         """Generate images of `prompt` with the candidate of the best expected quality that fits `max_ms`.
 
-        The keywords are the fields of `Request`. A run that is late skips steps to keep its budget, and the result reports how many. The
-        same seed, candidate and engine give the same pixels, bit for bit, unless steps were skipped.
+        The keywords are the fields of `Request`. A run that is late skips steps or changes to a faster decoder to keep its budget, one that
+        has time left may become a better candidate of the same denoiser, and the result reports both. The same seed, candidate and engine
+        give the same pixels, bit for bit, unless steps were skipped or added.
         on_step: called after each denoiser call; returning False cancels the request.
         cancel: an event to set from another thread; the request ends after the denoiser call that is running.
         Raises PromptError, ConfigError, BudgetError (nothing fits), BusyError (`max_waiting`), CancelledError, EngineError, and StateError

@@ -184,8 +184,10 @@ class Work:
             return
         before, self.last_step, self._stepped_s = self.last_step, step, self._clock()
         self.state = State.RUNNING
-        if before is not None and step.total < before.total:
-            data = {"step": step.index, "steps": step.total, "skipped": before.total - step.total, "reason": "to keep the deadline"}
+        if before is not None and step.total != before.total:
+            skipped, added = max(before.total - step.total, 0), max(step.total - before.total, 0)
+            reason = "because time is left" if added else "to keep the deadline"
+            data = {"step": step.index, "steps": step.total, "skipped": skipped, "added": added, "reason": reason}
             self._tell("replanned", {**data, "ms_to_go": round(step.remaining_ms, 1)})
         for event in self.events:
             if event.partial is None:

@@ -87,6 +87,7 @@ class Family:
     whole_area: float = WHOLE_AREA
     """Largest area, relative to that of the default size, that is decoded in one."""
     _plans: dict[tuple[Variant, Size], Plan] = field(default_factory=dict, init=False, repr=False)
+    _relatives: dict[str, tuple[Candidate, ...]] = field(default_factory=dict, init=False, repr=False)
     _calls: dict[tuple[Variant, Size, int, int, int], tuple[Call, ...]] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[tuple[str, str, bool], Tokens] = field(default_factory=dict, init=False, repr=False)
 
@@ -120,6 +121,15 @@ class Family:
     def size(self, request: Request) -> Size:
         """Height and width of a request's images in pixels; raises ConfigError for a size that the family cannot make."""
         return request_size(self.bundle.image, request)
+
+    def relatives(self, candidate: Candidate) -> tuple[Candidate, ...]:
+        """The other candidates that differ from this one in nothing but the number of steps and the decoder."""
+        found = self._relatives.get(candidate.name)
+        if found is None:
+            name, steps, decoder = candidate.name, candidate.num_inference_steps, candidate.decoder
+            same = [each for each in self.pool if replace(each, name=name, num_inference_steps=steps, decoder=decoder) == candidate]
+            found = self._relatives[name] = tuple(each for each in same if each.name != name)
+        return found
 
     def begins_with_images(self, candidate: Candidate) -> bool:
         """Whether the bundle has a graph that encodes images for the candidate."""

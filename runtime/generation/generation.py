@@ -27,7 +27,8 @@ from costroute_rt.family.plan import Plan, grown
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.family.tiling import decode_tiles
-from costroute_rt.generation.loop import Denoiser, Pace, Plain, Run
+from costroute_rt.generation.guard import Guard, Pace, Way
+from costroute_rt.generation.loop import Denoiser, Plain, Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
 from costroute_rt.generation.queue import Device, Ticket
 from costroute_rt.generation.source import Source
@@ -72,8 +73,8 @@ class Generation:
         """Engine runs with their milliseconds, and whether the engine had been loaded for this request; recorded at the end."""
         self._warm: set[str] = set()
         """Engines that were loaded for this request and have run."""
-        self._left_out: list[int] = []
-        """Denoiser calls of each image that were skipped."""
+        self._made: list[tuple[Plan, int]] = []
+        """The plan that each image became, and its denoiser calls."""
         self._is_truncated = False
         self.route: Route | None = None
         """The decision; None until the request is accepted."""
@@ -115,9 +116,8 @@ class Generation:
         self._choose_again()
         route = self._route
         family = self._resources.family(route.chosen)
-        request = self._request
-        plan = family.plan(route.chosen, family.size(request), request.scheduler, request.used_strength)
-        phases = find_phases(self._calls[route.chosen.name], request.count)
+        plan = self._plan_of(family, route.chosen)
+        phases = find_phases(self._calls[route.chosen.name], self._request.count)
         for call in () if self._engines.is_limited else self._calls[route.chosen.name]:
             is_resident = self._engines.find(call.engine) is not None
             self._engine(call.engine)
@@ -132,18 +132,20 @@ class Generation:
         pixels = []
         for index in range(self._request.count):
             later = self._request.count - index - 1
-            pace = self._make_pace(plan, route, later)
+            guard = self._make_guard(family, plan, route, later)
             noise = NoiseStream([self._seed + index], plan.latent_shape)
             clock = self._resources.clock
-            run = self._run = Run(denoiser, plan.scheduler, plan.table, noise.draw, pace=pace, clock=clock, plain=plain, source=source)
-            self._note_left(pace.remaining_ms(run.work_left), pace.row_ms)
+            run = self._run = Run(denoiser, plan.scheduler, plan.table, noise.draw, guard=guard, clock=clock, plain=plain, source=source)
+            self._note_left(guard.remaining_ms(run.work_left), guard.pace.row_ms)
             yield None
             while run.left:
-                yield self._advance(run, pace, family, plan, later)
-            self._left_out.append(len(plan.table) - run.done)
+                yield self._advance(run, guard, family, plan, later)
             self._check_finite(run, plan)
-            self._enter_phase(phases, (plan.decode.engine,))
-            decoded = self._decode(run, plan)
+            guard.choose(run.done, 0)
+            made = self._plan_of(family, route.find(guard.way.name).candidate)
+            self._made.append((made, run.done))
+            self._enter_phase(phases, (made.decode.engine,))
+            decoded = self._decode(run, made)
             pixels.append(decoded if source is None else source.paste(decoded))
         yield self._finish(route, family, plan, pixels[0] if len(pixels) == 1 else np.concatenate(pixels))
 
@@ -191,7 +193,11 @@ class Generation:
         self.ticket.remaining_ms = max(left_ms, 0.0)
         self.ticket.unit_ms = min(unit_ms, self.ticket.remaining_ms)
 
-    def _advance(self, run: Run, pace: Pace, family: Family, plan: Plan, later: int) -> StepEvent | None:
+    def _plan_of(self, family: Family, candidate: Candidate) -> Plan:
+        """The plan of a candidate for this request."""
+        return family.plan(candidate, family.size(self._request), self._request.scheduler, self._request.used_strength)
+
+    def _advance(self, run: Run, guard: Guard, family: Family, plan: Plan, later: int) -> StepEvent | None:
         """Run one row."""
         if self._engines.is_limited:  # it may have left while another request ran
             run.use(self._engine(plan.step.engine), None if plan.plain_step is None else self._engine(plan.plain_step.engine))
@@ -199,8 +205,8 @@ class Generation:
         ms = run.advance()
         self.watch.rows_ms.append(ms)
         self._note_run(self._last_step(plan, run), ms)
-        left_ms = pace.remaining_ms(run.work_left)
-        self._note_left(left_ms, pace.row_ms if run.left else math.inf)
+        left_ms = guard.remaining_ms(run.work_left)
+        self._note_left(left_ms, guard.pace.row_ms if run.left else math.inf)
         event = self._step_event(run, left_ms, family, plan, later) if self.reports_steps else None
         self.watch.between_rows_ms += (self._resources.clock() - began_s) * 1000 - ms
         return event
@@ -318,18 +324,40 @@ class Generation:
         self._resources.costs.record_load(self._observed, name, lap.ms)
         return engine
 
-    def _make_pace(self, plan: Plan, route: Route, later: int) -> Pace:
-        """The deadline of one image; a route that did not fit the budget has none and runs in full. later: images that follow."""
-        costs, max_ms = self._resources.costs, self._request.max_ms
-        step_ms, decode_ms = costs.expected_ms(plan.step), plan.decode.times * costs.expected_ms(plan.decode)
-        plain = plan.plain_step
-        rows_ms = plan.step.times * step_ms + (0.0 if plain is None else plain.times * costs.expected_ms(plain))
-        return Pace(
+    def _make_guard(self, family: Family, plan: Plan, route: Route, later: int) -> Guard:
+        """The guard of one image; a route that did not fit the budget has no deadline and runs in full. later: images that follow."""
+        costs, cost, max_ms = self._resources.costs, route.option.cost, self._request.max_ms
+        own_ms, has_deadline = cost.total_ms - cost.queue_ms, max_ms is not None and route.option.fits
+        pace = Pace(
             self._resources.clock,
-            row_ms=step_ms,
-            after_ms=decode_ms + later * (rows_ms + decode_ms),
-            finish_at_s=self.watch.started_s + max_ms / 1000 if max_ms is not None and route.option.fits else None,
+            row_ms=costs.expected_ms(plan.step),
+            finish_at_s=self.watch.started_s + max_ms / 1000 if max_ms is not None and has_deadline else None,
+            spread=(cost.p95_ms - cost.total_ms) / own_ms if own_ms > 0 else 0.0,
         )
+        later_ms = later * (self._rows_ms(plan) + self._decode_ms(plan))
+        plans = [plan, *(self._relatives(family, route) if has_deadline else ())]
+        values = {option.candidate.name: option.value(route.lam) for option in route.options}
+        ways = [
+            Way(name, each.table, each.decode.engine, self._decode_ms(each) + later_ms, values[name])
+            for name, each in ((each.candidate.name, each) for each in plans)
+        ]
+        return Guard(pace, ways, tolerance=route.tolerance, may_gain=lambda: self._device.is_alone(self.ticket))
+
+    def _relatives(self, family: Family, route: Route) -> Iterator[Plan]:
+        """The plans that a run can change to: of the same denoiser, with a decoder that is loaded and stays so."""
+        allowed = {option.candidate.name for option in route.options}
+        for candidate in family.relatives(route.chosen):
+            plan = self._plan_of(family, candidate) if candidate.name in allowed else None
+            if plan is not None and not self._engines.is_limited and self._engines.find(plan.decode.engine) is not None:
+                yield plan
+
+    def _rows_ms(self, plan: Plan) -> float:
+        """Expected time of a plan's rows."""
+        return sum(call.times * self._resources.costs.expected_ms(call) for call in (plan.step, plan.plain_step) if call is not None)
+
+    def _decode_ms(self, plan: Plan) -> float:
+        """Expected time of decoding an image."""
+        return plan.decode.times * self._resources.costs.expected_ms(plan.decode)
 
     def _step_event(self, run: Run, left_ms: float, family: Family, plan: Plan, later: int) -> StepEvent:
         done, spec = len(self.watch.rows_ms), family.bundle.preview
@@ -392,10 +420,10 @@ class Generation:
     def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
         watch, max_ms, predicted = self.watch, self._request.max_ms, route.option.cost
         timings = watch.timings()
-        left_out_ms = sum(self._left_out) * sum(watch.rows_ms) / len(watch.rows_ms)
+        spared_ms = sum(self._spared_ms(plan, made, done) for made, done in self._made)
         for call, ms, is_loaded in self._ran:
             self._record(call, ms, is_loaded)
-        own_ms = timings.total_ms - timings.waited_ms - timings.caller_ms + left_out_ms
+        own_ms = timings.total_ms - timings.waited_ms - timings.caller_ms + spared_ms
         self._observed.rows, self._observed.row_overhead_ms = len(watch.rows_ms), watch.between_rows_ms
         self._observed.request_overhead_ms = timings.outside_ms - watch.between_rows_ms
         if self._engines.is_current:  # otherwise the times are those of engines that were replaced
@@ -408,19 +436,26 @@ class Generation:
             timings=timings,
             predicted_ms=predicted.total_ms,
             met=None if max_ms is None else timings.total_ms <= max_ms,
-            steps=tuple(self._steps(plan)),
-            skipped=tuple(self._left_out),
+            steps=tuple(self._steps(made, done) for made, done in self._made),
+            skipped=tuple(max(len(plan.table) - done, 0) for _, done in self._made),
+            added=tuple(max(done - len(plan.table), 0) for _, done in self._made),
+            made=tuple(made.candidate for made, _ in self._made),
             truncated=self._is_truncated,
             settings={**self._settings(family, plan), **outcome},
             notes=tuple(self._notes(route, plan)),
         )
 
-    def _steps(self, plan: Plan) -> list[int]:
-        """Steps of each image that ran; a step has one or two rows."""
-        rows, steps = len(plan.table), plan.candidate.num_inference_steps
+    def _spared_ms(self, plan: Plan, made: Plan, done: int) -> float:
+        """How much longer an image would have taken as it was planned."""
+        row_ms = sum(self.watch.rows_ms) / len(self.watch.rows_ms)
+        return (len(plan.table) - done) * row_ms + self._decode_ms(plan) - self._decode_ms(made)
+
+    def _steps(self, made: Plan, done: int) -> int:
+        """Steps of an image that ran; a step has one or two rows."""
+        rows, steps = len(made.table), made.candidate.num_inference_steps
         if (strength := self._request.used_strength) is not None:
             steps = steps_of(steps, strength)
-        return [math.ceil((rows - left_out) * steps / rows) for left_out in self._left_out]
+        return math.ceil(done * steps / rows)
 
     def _notes(self, route: Route, plan: Plan) -> Iterator[str]:
         """What was not done as requested, and other remarks for users."""
@@ -431,14 +466,26 @@ class Generation:
         if plan.tiling is not None:
             tile = (f"{length * plan.size[0] // plan.latent_shape[1]}" for length in (plan.tiling.height, plan.tiling.width))
             yield f"decoded in {len(plan.tiling)} tiles of {'x'.join(tile)} pixels, because the image is larger than usual"
+        yield from self._changes(plan)
         if self._is_truncated:
             yield "the prompt is longer than the text encoder reads; its end was left out"
         if route.judgement is not None and route.judgement.note and len(route.options) > 1:
             yield route.judgement.note
 
+    def _changes(self, plan: Plan) -> Iterator[str]:
+        """How images differ from what was planned, besides fewer rows, which are counted in the result."""
+        for number, (made, done) in enumerate(self._made, 1):
+            where = f"image {number}: " if len(self._made) > 1 else ""
+            if made.candidate.decoder != plan.candidate.decoder:
+                why = "to keep the deadline" if self._decode_ms(made) < self._decode_ms(plan) else "because time was left"
+                yield f"{where}decoded by {made.candidate.decoder} instead of {plan.candidate.decoder} {why}"
+            if (added := done - len(plan.table)) > 0:
+                yield f"{where}{added} step{'' if added == 1 else 's'} added because time was left"
+
     def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
         """What made the first image; None for what was not used."""
-        resources, request, candidate = self._resources, self._request, plan.candidate
+        resources, request, (made, done) = self._resources, self._request, self._made[0]
+        candidate = made.candidate
         built = self._step_key
         backend = resources.setup["backend"] if built is None else built.backend
         known = {resources.setup["backend"], *([] if resources.upgrade is None else [resources.upgrade.status().backend])}
@@ -457,8 +504,9 @@ class Generation:
             "decoder": candidate.decoder,
             "scheduler": plan.scheduler.title,
             "requested_scheduler": request.scheduler,
-            "num_inference_steps": self._steps(plan)[0],
-            "replanned": self._left_out[0],
+            "num_inference_steps": self._steps(made, done),
+            "replanned": max(len(plan.table) - done, 0),
+            "added": max(done - len(plan.table), 0),
             "guidance_scale": candidate.guidance_scale if takes_scale else None,
             **_guidance_settings(candidate),
             "height": plan.size[0],

@@ -21,7 +21,7 @@ from costroute_rt.family.conditioning import Tensors, stack_rows, token_tensors
 from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
-from costroute_rt.generation.loop import Denoiser, Pace, Run
+from costroute_rt.generation.loop import Denoiser, Run
 from costroute_rt.generation.similarity import psnr_db, ssim
 from costroute_rt.request import Request
 from costroute_rt.sampling.noise import NoiseStream
@@ -131,9 +131,8 @@ def _conditions(family: Family, plan: Plan, open_engine: OpenEngine, prompts: Se
 
 def _denoise(engine: Engine, plan: Plan, tensors: Tensors, seed: int, on_run: Callable[[], object]) -> npt.NDArray[np.float32]:
     conditions = {name: engine.to_device(array) for name, array in tensors.items() if name in engine.inputs}
-    pace = Pace(time.monotonic, row_ms=0, after_ms=0, finish_at_s=None)
     noise = NoiseStream([seed], plan.latent_shape)
-    run = Run(Denoiser(engine, conditions), plan.scheduler, plan.table, noise.draw, pace=pace, clock=time.monotonic)
+    run = Run(Denoiser(engine, conditions), plan.scheduler, plan.table, noise.draw, clock=time.monotonic)
     while run.left:
         on_run()
         run.advance()

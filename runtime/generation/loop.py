@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,9 +10,10 @@ import numpy.typing as npt
 
 from costroute_rt.cost.correction import Clock
 from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED
+from costroute_rt.generation.guard import Guard
 from costroute_rt.generation.source import Source
-from costroute_rt.sampling.scheduler import replan
-from costroute_rt.sampling.scheduler_config import SchedulerConfig
+from costroute_rt.sampling.scheduler import finer_rows, refine, replan
+from costroute_rt.sampling.scheduler_config import KINDS, SchedulerConfig
 from costroute_rt.sampling.step_table import StepTable
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 Value = Any
 """A tensor in the memory of the engine's device."""
 Float32Array = npt.NDArray[np.float32]
-
-_GUARD = 0.02
-"""Share of the remaining time that re-planning keeps in reserve, because calls vary."""
 
 
 class Denoiser:
@@ -64,52 +61,8 @@ class Plain(NamedTuple):
     """Moves a latent back to the engine of guided rows."""
 
 
-class Pace:
-    """Predicts the remaining time of a run from its last rows, and how many rows fit before the deadline.
-
-    Rows that take another time than usual count as a share of a row.
-    """
-
-    def __init__(self, clock: Clock, *, row_ms: float, after_ms: float, finish_at_s: float | None) -> None:
-        """row_ms: expected time of one row; after_ms: expected time of everything after the rows.
-
-        finish_at_s: the deadline as a time of `clock`; None means no deadline.
-        """
-        self._clock, self._usual_ms, self._after_ms, self._finish_at_s = clock, row_ms, after_ms, finish_at_s
-        self._recent = deque([row_ms] * 3, maxlen=3)  # their median is used: one slow call does not predict the next
-
-    def observe(self, row_ms: float, share: float = 1.0) -> None:
-        """Add the time of one more row."""
-        self._recent.append(row_ms / share)
-
-    @property
-    def row_ms(self) -> float:
-        """Expected time of the next row."""
-        return sorted(self._recent)[1]
-
-    def remaining_ms(self, rows: float) -> float:
-        """Expected time from now on, with `rows` still to run."""
-        row_ms = self.row_ms
-        slowdown = max(row_ms / self._usual_ms, 1.0) if self._usual_ms > 0 else 1.0
-        return rows * row_ms + self._after_ms * slowdown
-
-    def rows_that_fit(self, rows: int, share: float = 1.0) -> int:
-        """How many of the remaining `rows` fit before the deadline, at least 1; share: of a row, that they count on average.
-
-        A run that is on time is not shortened; one that is late is shortened until 2 % of its remaining time is in reserve.
-        """
-        if self._finish_at_s is None:
-            return rows
-        left_ms = (self._finish_at_s - self._clock()) * 1000
-        if self.remaining_ms(rows * share) <= left_ms:
-            return rows
-        while rows > 1 and self.remaining_ms(rows * share) * (1 + _GUARD) > left_ms:
-            rows -= 1
-        return rows
-
-
 class Run:
-    """The run of one image through a step table; a run that is late continues with the rows that fit before the deadline."""
+    """The run of one image through a step table, which its guard may shorten or refine."""
 
     def __init__(
         self,
@@ -118,17 +71,18 @@ class Run:
         table: StepTable,
         noise: Callable[[], Float32Array],
         *,
-        pace: Pace,
         clock: Clock,
+        guard: Guard | None = None,
         plain: Plain | None = None,
         source: Source | None = None,
     ) -> None:
         """noise: returns float32[1, channels, height, width], standard normal; called for the start, then for each row that adds noise.
 
+        guard: of the deadline, if there is one.
         plain: for rows whose guidance scale is 1; None means that `step` runs these too.
         source: the image that the run begins with; None means noise alone.
         """
-        self._guided, self._config, self._table, self._noise, self._pace, self._clock = step, config, table, noise, pace, clock
+        self._guided, self._config, self._table, self._noise, self._guard, self._clock = step, config, table, noise, guard, clock
         self._plain, self.is_plain = plain, False  # whether the latents lie with the engine of `plain`
         self._source = source
         engine, start = step.engine, noise()
@@ -156,12 +110,9 @@ class Run:
         return sum(self._share(row) for row in range(self._index, len(self._table)))
 
     def advance(self) -> float:
-        """Run one row, after re-planning if the run is late; returns the milliseconds of its denoiser call."""
-        left = self.left
-        fitting = self._pace.rows_that_fit(left, self.work_left / left)
-        if fitting < left:
-            self._table, self._index = replan(self._config, self._table, self._index, fitting), 0
-            self._rows.clear()
+        """Run one row, after re-planning if the guard wants it; returns the milliseconds of its denoiser call."""
+        if self._guard is not None:
+            self._replan(self._guard)
         self._switch(self._is_plain_row(self._index))
         step = self._step
         row = self._rows_of(step)[self._index]
@@ -171,9 +122,29 @@ class Run:
         ended = self._clock()
         self._restore()
         before, self._ended = self._ended, self._clock()
-        self._pace.observe((self._ended - before) * 1000, self._share(self._index))  # the caller's time between rows included
+        if self._guard is not None:
+            self._guard.pace.observe((self._ended - before) * 1000, self._share(self._index))  # the caller's time between rows included
         self._index, self.done = self._index + 1, self.done + 1
         return (ended - started) * 1000
+
+    def _replan(self, guard: Guard) -> None:
+        """Change the rest of the table to the rows that the guard chooses."""
+        left = self.left
+        rows = guard.choose(self.done, left, share=self.work_left / left, count=self._count_rows)
+        if rows < left:
+            self._table = replan(self._config, self._table, self._index, rows)
+        elif rows > left:
+            self._table = refine(self._config, self._table, self._index, guard.way.table)
+        else:
+            return
+        self._index = 0
+        self._rows.clear()
+
+    def _count_rows(self, finer: StepTable) -> int:
+        """How many rows `refine` would make; those that are left where it cannot be used."""
+        if self._plain is not None or KINDS[self._config.name].rows_per_step > 1:
+            return self.left
+        return len(finer_rows(self._table, self._index, finer)) + 1
 
     def _restore(self) -> None:
         """Put the initial image back outside its mask."""

@@ -168,12 +168,8 @@ def _p95_ms(option: Option) -> float:
 
 def _best(fitting: Sequence[Option], lam: float, tolerance: float) -> Option:
     """The cheapest option whose value is within the tolerance of the best; of equally cheap ones, the one of highest value."""
-
-    def value(option: Option) -> float:
-        return option.quality - lam * option.ms
-
-    floor = max(value(option) for option in fitting) - tolerance
-    return min((option for option in fitting if value(option) >= floor), key=lambda option: (option.ms, -value(option)))
+    floor = max(option.value(lam) for option in fitting) - tolerance
+    return min((option for option in fitting if option.value(lam) >= floor), key=lambda option: (option.ms, -option.value(lam)))
 
 
 def _reason(options: Sequence[Option], wanted: Sequence[Option], fitting: int, max_ms: float | None, lam: float, tolerance: float) -> str:

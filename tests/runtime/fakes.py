@@ -34,6 +34,8 @@ CALL_MS = {
 LOAD_MS, ENCODE_MS = 30.0, 6.0
 Function = Callable[[Mapping[str, Any]], dict[str, Any]]
 """From the inputs of a graph to its outputs."""
+TINY_DECODE_MS = 2.0
+"""Of the decoder `tiny`, which candidates have whose name ends in `-tiny`."""
 POOL = (
     ("turbo@1", "turbo", 1, 1.0, 0.5),
     ("turbo@2", "turbo", 2, 1.0, 0.6),
@@ -184,7 +186,7 @@ def open_fake_runtime(
 ) -> FakeDevice:
     """A runtime whose engines take the milliseconds of `profile`; noise(name) gives a call's factor on that."""
     clock, engines, slowdown, on_call = FakeClock(), {}, {}, []
-    profile = {**profile, **dict.fromkeys(image_encoders, ENCODE_MS)}
+    profile = {"tiny/tiny/decode": TINY_DECODE_MS, **profile, **dict.fromkeys(image_encoders, ENCODE_MS)}
 
     def call_ms(name: str) -> float:
         return profile[name] * slowdown.get(name, slowdown.get("", 1.0)) * (noise(name) if noise else 1.0)
@@ -249,10 +251,11 @@ def _with_pool(bundle: Bundle, pool: tuple[tuple[str, str, int, float, float], .
             "scheduler": "default",
             "num_inference_steps": steps,
             "guidance_scale": scale,
-            "decoder": "vae",
+            "decoder": "tiny" if name.endswith("-tiny") else "vae",
         }
         for name, denoiser, steps, scale, _ in pool
     ]
+    components = {**bundle.components, "tiny": replace(bundle.components["vae"], name="tiny")}
     quality = {"metric": "fake", "candidates": {name: {"mean": mean, "standard_error": 0.01} for name, *_, mean in pool}}
     schedulers = {**bundle.schedulers, "default": scheduler} if scheduler else bundle.schedulers
-    return replace(bundle, pool=tuple(rows), quality=quality, schedulers=schedulers)
+    return replace(bundle, pool=tuple(rows), quality=quality, schedulers=schedulers, components=components)

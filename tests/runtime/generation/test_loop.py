@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from costroute_rt.generation.loop import Denoiser, Pace, Plain, Run
+from costroute_rt.generation.guard import Guard, Pace, Way
+from costroute_rt.generation.loop import Denoiser, Plain, Run
 from costroute_rt.sampling.noise import NoiseStream
 from costroute_rt.sampling.scheduler import build_table, replan
 from costroute_rt.sampling.scheduler_config import SchedulerConfig
@@ -76,13 +77,18 @@ def run(
     max_ms: float | None = None,
     after_ms: float = 5.0,
     caller_ms: float = 0.0,
+    ways: Sequence[Way] = (),
 ) -> tuple[list[Row], list[float]]:
-    """The rows that ran, and the timesteps at which the network was called; caller_ms: time the caller takes after each row."""
+    """The rows that ran, and the timesteps at which the network was called.
+
+    caller_ms: time the caller takes after each row. ways: what the run can become.
+    """
     clock = FakeClock()
     step = FakeStep(clock, row_ms, has_memory=build_table(config, steps).has_memory)
-    pace = Pace(clock, row_ms=10.0, after_ms=after_ms, finish_at_s=None if max_ms is None else clock() + max_ms / 1000)
-    stream = NoiseStream([3], SHAPE[1:])
-    images = Run(step, config, build_table(config, steps), stream.draw, pace=pace, clock=clock)  # type: ignore[arg-type]
+    pace = Pace(clock, row_ms=10.0, finish_at_s=None if max_ms is None else clock() + max_ms / 1000)
+    table, stream = build_table(config, steps), NoiseStream([3], SHAPE[1:])
+    guard = Guard(pace, [Way("base", table, "vae", after_ms, 1.0), *ways])
+    images = Run(step, config, table, stream.draw, guard=guard, clock=clock)  # type: ignore[arg-type]
     rows = []
     while images.left:
         ms = images.advance()
@@ -139,18 +145,6 @@ def test_a_guard_is_kept_between_a_late_run_and_its_deadline() -> None:
     assert len(rows) == 1 + 5
 
 
-def test_what_follows_the_rows_is_expected_to_be_as_slow_as_they_are() -> None:
-    clock = FakeClock()
-    pace = Pace(clock, row_ms=10, after_ms=50, finish_at_s=None)
-    assert pace.remaining_ms(4) == 90
-    for _ in range(3):
-        pace.observe(20)
-    assert pace.remaining_ms(4) == 180
-    for _ in range(3):
-        pace.observe(5)
-    assert pace.remaining_ms(4) == 70  # faster rows do not make the rest faster
-
-
 def test_one_slow_row_skips_only_as_many_rows_as_its_delay() -> None:
     rows, _ = run(FLOW, 10, row_ms=lambda index: 40 if index == 3 else 10, max_ms=110)
     assert len(rows) == 7  # 30 ms late: three rows
@@ -178,8 +172,7 @@ def test_a_shortened_run_ends_without_noise() -> None:
 
 def test_rows_without_noise_draw_none() -> None:
     clock, drawn = FakeClock(), [np.zeros(SHAPE, np.float32)]
-    pace = Pace(clock, row_ms=1, after_ms=0, finish_at_s=None)
-    images = Run(FakeStep(clock, lambda index: 1.0), FLOW, build_table(FLOW, 3), drawn.pop, pace=pace, clock=clock)  # type: ignore[arg-type]
+    images = Run(FakeStep(clock, lambda index: 1.0), FLOW, build_table(FLOW, 3), drawn.pop, clock=clock)  # type: ignore[arg-type]
     while images.left:
         images.advance()
     assert (images.done, drawn) == (3, [])
@@ -196,11 +189,12 @@ def run_guided(scales: list[float], *, max_ms: float | None = None) -> tuple[lis
     """Timesteps of the rows of a guided denoiser, of 20 ms each, and of those without guidance, of 10 ms."""
     clock = FakeClock()
     guided, plain = FakeStep(clock, lambda index: 20.0), FakeStep(clock, lambda index: 10.0)
-    pace = Pace(clock, row_ms=20.0, after_ms=0.0, finish_at_s=None if max_ms is None else clock() + max_ms / 1000)
+    pace = Pace(clock, row_ms=20.0, finish_at_s=None if max_ms is None else clock() + max_ms / 1000)
     table = build_table(FLOW, len(scales)).with_guidance(np.array(scales))
+    guard = Guard(pace, [Way("base", table, "vae", 0.0, 1.0)])
     moved = Plain(plain, share=0.5, enter=lambda value: value, leave=lambda value: value)  # type: ignore[arg-type]
     draw = NoiseStream([3], SHAPE[1:]).draw
-    images = Run(guided, FLOW, table, draw, pace=pace, clock=clock, plain=moved)  # type: ignore[arg-type]
+    images = Run(guided, FLOW, table, draw, guard=guard, clock=clock, plain=moved)  # type: ignore[arg-type]
     assert images.work_left == pytest.approx(sum(0.5 if scale == 1 else 1.0 for scale in scales))
     while images.left:
         images.advance()
