@@ -245,6 +245,15 @@ def check_whole(name: str, value: object) -> int:
         raise ConfigError(name, value, "a whole number") from error
 
 
+def check_spent(spent_ms: object) -> float:
+    """The time of a budget that has passed, in milliseconds; raises ConfigError if it is not a number of 0 or more."""
+    expected = "a finite number of milliseconds, 0 or more"
+    found = check_number("spent_ms", spent_ms, expected)
+    if found < 0:
+        raise ConfigError("spent_ms", spent_ms, expected)
+    return found
+
+
 def check_number(name: str, value: object, expected: str) -> float:
     """`value` of any numeric type as a float; raises ConfigError if it is not a finite number."""
     try:

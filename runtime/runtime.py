@@ -33,6 +33,7 @@ from costroute_rt.request import (
     check_list,
     check_name,
     check_number,
+    check_spent,
     check_whole,
     make_request,
 )
@@ -207,6 +208,7 @@ class Runtime:
         *,
         cancel: threading.Event | None = None,
         latest: str | None = None,
+        spent_ms: float = 0.0,
         **options: Unpack[RequestOptions],
     ) -> Route:
         """The decision that `generate` would make for these arguments now, and why, without generating.
@@ -215,12 +217,14 @@ class Runtime:
         cancel: an event to set from another thread, which ends the waiting for other calls of `route`.
         latest: a name shared by calls of which only the latest is wanted, such as those after each key that is pressed in a text field:
             earlier ones that still wait end with CancelledError.
+        spent_ms: milliseconds of the budget that passed before this call.
         Raises as `generate` does.
         """
         check_event("cancel", cancel)
         request = self._check(make_request(prompt, **options))
         self._check_call()
         resources, clock = self._resources, self._resources.clock
+        spent_ms = check_spent(spent_ms)
         with self._only_latest(latest) as is_latest:
 
             def check() -> None:
@@ -230,9 +234,10 @@ class Runtime:
 
             resources.swap_in()
             judgement = self._judge(request, check)
-        ticket = Ticket() if request.max_ms is None else Ticket(clock() + request.max_ms / 1000)
+        ticket = Ticket() if request.max_ms is None else Ticket(clock() + (request.max_ms - spent_ms) / 1000)
         with locating_errors(resources):
-            return route_arrival(resources, request, plan_calls(resources, request), judgement, self._device, ticket)
+            plans = plan_calls(resources, request)
+            return route_arrival(resources, request, plans, judgement, self._device, ticket, idle_ms=spent_ms)
 
     @contextmanager
     def _only_latest(self, name: str | None) -> Iterator[Callable[[], bool]]:
@@ -372,7 +377,7 @@ class Runtime:
         self._check_not_nested()
         return self._open_stream(self._check_runnable(make_request(prompt, **options)), cancel)
 
-    def _open_stream(self, request: Request, cancel: threading.Event | None) -> Stream:
+    def _open_stream(self, request: Request, cancel: threading.Event | None, spent_ms: float = 0.0) -> Stream:
         self._check_call()
         check_event("cancel", cancel)
         stream = Stream(
@@ -385,6 +390,7 @@ class Runtime:
             check=self._check_not_nested,
             check_running=self._check_usable,
             on_end=self._forget,
+            spent_ms=check_spent(spent_ms),
         )
         self._tickets.add(stream.ticket)
         return stream
@@ -396,6 +402,8 @@ class Runtime:
         on_step: OnStep | None = None,
         on_route: Callable[[Route], object] | None = None,
         cancel: threading.Event | None = None,
+        spent_ms: float = 0.0,
+        refuse_early: bool = False,
         **options: Unpack[RequestOptions],
     ) -> Job:
         """`generate` in a thread of its own; returns at once. Invalid arguments raise at this call, and so does BusyError.
@@ -403,8 +411,11 @@ class Runtime:
         on_step: called in that thread; returning False cancels the request. It may take its time and use the runtime: others go on.
         on_route: called in that thread with the route when the request is accepted, and again when after a wait another candidate takes
             the place of the first. It should return soon.
+        spent_ms: milliseconds of the budget that passed before this call, such as those since a client's request arrived.
+        refuse_early: raise BudgetError at this call, before any work, if behind the other requests nothing can fit, whatever the prompt.
         """
-        return self._start(prompt, on_step, cancel, on_route=on_route, **options)
+        refuse_early = check_flag("refuse_early", refuse_early)
+        return self._start(prompt, on_step, cancel, on_route=on_route, spent_ms=spent_ms, refuse_early=refuse_early, **options)
 
     def _start(
         self,
@@ -414,13 +425,16 @@ class Runtime:
         *,
         on_route: Callable[[Route], object] | None = None,
         pauses: bool = True,
+        spent_ms: float = 0.0,
+        refuse_early: bool = False,
         **options: Unpack[RequestOptions],
     ) -> Job:
         """A job; pauses: whether `on_step` may take its time."""
         check_callback("on_step", on_step)
         check_callback("on_route", on_route)
-        stream = self._open_stream(self._check_runnable(make_request(prompt, **options)), cancel)
+        stream = self._open_stream(self._check_runnable(make_request(prompt, **options)), cancel, spent_ms)
         stream.enter_queue()
+        stream.expect(refuse_early=refuse_early)
         return Job(stream, on_step, on_route=on_route, pauses=pauses)
 
     async def generate_async(

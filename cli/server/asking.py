@@ -66,7 +66,7 @@ async def ask_route(service: Service, order: Order, latest: str | None) -> dict[
         problem = problem_of(error)
         if problem.code == "cancelled":
             problem = Problem(409, "superseded", "a later request with the same `latest` took its place")
-        raise problem.once(order.request.max_ms) from None
+        raise problem.once() from None
     runtime = await service.opened()
     return {**found.to_json(), "max_ms": order.request.max_ms, "fallback": runtime.fallback, "assumes": runtime.assumes}
 
@@ -76,6 +76,7 @@ def describe_pool(service: Service) -> dict[str, Any]:
     runtime, limits = service.runtime, service.settings.limits
     found: dict[str, Any] = {
         "state": service.phase.value,
+        "opening": service.describe_opening(),
         "family": "",
         "candidates": [],
         "image_sizes": [],

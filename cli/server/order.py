@@ -48,14 +48,13 @@ class Order:
     def with_note(self, note: str) -> Order:
         return replace(self, notes=(*self.notes, note))
 
+    def spent_ms(self, now_s: float) -> float:
+        """Time since its arrival."""
+        return max(0.0, (now_s - self.arrived_s) * 1000)
+
     def left_ms(self, now_s: float) -> float | None:
         """What is left of the budget; None without one."""
-        return None if self.request.max_ms is None else self.request.max_ms - (now_s - self.arrived_s) * 1000
-
-    def at(self, now_s: float) -> Request:
-        """The request with what is left of its budget, which must not be over."""
-        left_ms = self.left_ms(now_s)
-        return self.request if left_ms is None else replace(self.request, max_ms=left_ms)
+        return None if self.request.max_ms is None else self.request.max_ms - self.spent_ms(now_s)
 
     def without(self, hint: str) -> Order:
         """The same without a hint, and with a note about it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -98,11 +97,8 @@ class OwnApi:
 
     async def readiness(self, request: Request) -> Response:
         """GET /readyz: 200 if requests are served now."""
-        phase, opening = self._service.phase, self._service.opening
-        found: dict[str, Any] = {"status": phase.value}
-        if phase is Phase.OPENING and opening is not None:
-            found |= {"stage": opening.stage, "done": opening.done, "total": opening.total, "fraction": round(opening.fraction, 4)}
-            found["remaining_s"] = opening.remaining_s
+        phase = self._service.phase
+        found = {"status": phase.value, **(self._service.describe_opening() or {})}
         return JsonResponse(found, 200 if phase is Phase.READY else 503)
 
     async def metrics(self, request: Request) -> Response:

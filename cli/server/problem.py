@@ -63,14 +63,9 @@ class Problem(Exception):
             found["x-should-retry"] = "false"
         return found
 
-    def once(self, max_ms: float | None = None) -> Problem:
-        """The same answer, after which no client repeats the request by itself: its deadline would be another one.
-
-        max_ms: the budget as the client gave it.
-        """
+    def once(self) -> Problem:
+        """The same answer, after which no client repeats the request by itself: its deadline would be another one."""
         self.may_retry = False
-        if max_ms is not None and "max_ms" in self.details:
-            self.details["max_ms"] = max_ms
         return self
 
 

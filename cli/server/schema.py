@@ -38,17 +38,21 @@ _ANSWERS = {
     "Job": "id object created client prompt state max_ms elapsed_ms ms_to_go candidate ahead start_in_ms step steps images notes error",
     "Jobs": "object data",
     "Removed": "id object state deleted",
-    "Pool": "state family candidates image_sizes fallback assumes formats limits",
+    "Pool": "state opening family candidates image_sizes fallback assumes formats limits",
     "Images": "created data size quality background output_format usage costroute",
     "Models": "object data",
     "Model": "id object created owned_by",
     "A1111Images": "images parameters info",
     "Progress": "progress eta_relative state current_image textinfo",
     "PngInfo": "info items parameters",
+    "JobEvent": "job",
     "Readiness": "status",
     "Health": "status",
 }
 """The fields that answers always have, by the name of their schema."""
+JOB_EVENTS = ("queued", "routed", "step", "replanned", "done", "failed", "cancelled")
+FAILURE = "message"
+"""What an event without a name is called: an error in OpenAI's streams."""
 _FILE = {"type": "string", "format": "binary"}
 _PICTURE = "An image file in base64, with or without the head of a data URL."
 
@@ -94,8 +98,9 @@ def _own() -> Schema:
 
 def _openai() -> Schema:
     generate, edit = _makes("OpenAI: images of a prompt", "ImageRequest", "Images"), _makes("OpenAI: edit an image", None, "Images")
-    for operation in (generate, edit):
-        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": ANY}
+    for operation, name in ((generate, "image_generation"), (edit, "image_edit")):
+        names = (f"{name}.partial_image", f"{name}.completed", FAILURE)
+        operation["responses"]["200"]["content"] |= {"text/event-stream": {"schema": _event(names, "ImageEvent")}}
     edit["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _ref("EditRequest")}}}
     return {
         "/v1/images/generations": {"post": generate},
@@ -152,6 +157,7 @@ def _schemas(limits: Limits) -> Schema:
         "PngInfoRequest": _open({"image": _base64()}, ("image",)),
         "Options": _open({"sd_model_checkpoint": TEXT}),
         "Error": _error(),
+        "ImageEvent": {"anyOf": [_object("type", "b64_json", "created_at"), _ref("Error")]},
         **{name: _object(*fields.split()) for name, fields in _ANSWERS.items()},
     }
 
@@ -260,8 +266,15 @@ def _gives(
 
 def _streams(summary: str, parameters: list[Schema], *, errors: tuple[int, ...] = ()) -> Schema:
     operation = _gives(summary, None, parameters=parameters, errors=errors)
-    operation["responses"]["200"] = {"description": "Server-sent events", "content": {"text/event-stream": {"schema": ANY}}}
+    content = {"text/event-stream": {"schema": _event(JOB_EVENTS, "JobEvent")}}
+    operation["responses"]["200"] = {"description": "Server-sent events, each as the schema says", "content": content}
     return operation
+
+
+def _event(names: tuple[str, ...], data: str) -> Schema:
+    """One event of a stream; the whole stream has no schema before version 3.2 of OpenAPI."""
+    content = {"type": "string", "contentMediaType": "application/json", "contentSchema": _ref(data)}
+    return {"type": "object", "properties": {"event": {"enum": list(names)}, "data": content, "id": TEXT}, "required": ["data"]}
 
 
 def _gives_file(summary: str, parameters: list[Schema], types: tuple[str, ...]) -> Schema:

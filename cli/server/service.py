@@ -102,6 +102,14 @@ class Service:
     def phase(self) -> Phase:
         return self._phase
 
+    def describe_opening(self) -> dict[str, Any] | None:
+        """How far the opening of the runtime is, as plain data; None if it has not begun or is over."""
+        event = self.opening
+        if self._phase is not Phase.OPENING or event is None:
+            return None
+        names = ("stage", "done", "total", "remaining_s")
+        return {**{name: getattr(event, name) for name in names}, "fraction": round(event.fraction, 4)}
+
     async def opened(self, timeout_s: float | None = None) -> Runtime:
         """The runtime, when it is open. Raises TimeoutError, and what opening it raised."""
         async with asyncio.timeout(timeout_s):
@@ -127,7 +135,7 @@ class Service:
         """The decision for an order now; raises what the runtime raises, and CancelledError if a later call had the same `latest`."""
         runtime = await self._runtime_for(order)
         cancel = threading.Event()
-        ask = partial(runtime.route, order.at(self.clock()), cancel=cancel, latest=latest)
+        ask = partial(runtime.route, order.request, cancel=cancel, latest=latest, spent_ms=order.spent_ms(self.clock()))
         try:
             return await self._loop.run_in_executor(self._routing, ask)
         except (ConfigError, EngineError) as error:
@@ -211,9 +219,11 @@ class Service:
         """Give it to the runtime, without hints that it does not take."""
         try:
             job = runtime.submit(
-                order.at(self.clock()),
+                order.request,
                 on_step=partial(self._call_soon, work.note_step),
                 on_route=partial(self._call_soon, work.note_route),
+                spent_ms=order.spent_ms(self.clock()),
+                refuse_early=True,
             )
         except (ConfigError, EngineError) as error:
             work.order = _without_hint(order, error)

@@ -222,7 +222,7 @@ class Work:
             return
         self.problem = problem_of(error)
         if self.order.request.max_ms is not None:
-            self.problem.once(self.order.request.max_ms)
+            self.problem.once()
         self._end(State.CANCELLED if self.problem.code == "cancelled" else State.FAILED, self._clock())
 
     def _end(self, state: State, ended_s: float) -> None:

@@ -146,19 +146,19 @@ class CostModel:
         if not self._correction.wants_probe():
             return None
         timed = [[call for call in plan if call.stage != Stage.ROUTE and self._profiled_ms(call) > 0] for plan in plans]
-        fastest = min(filter(None, timed), key=self._plan_ms, default=[])
-        if self._plan_ms(fastest) > SLOWEST * max_ms:
+        fastest = min(filter(None, timed), key=self.profiled_ms, default=[])
+        if self.profiled_ms(fastest) > SLOWEST * max_ms:
             return None
         fastest = [call for call in fastest if call.tiles == 1]
         if not fastest:
             return None
         short = [call for call in fastest if self._profiled_ms(call) <= LONGEST_PROBE_MS]
-        found = max(short, key=lambda call: self._plan_ms([call])) if short else min(fastest, key=self._profiled_ms)
+        found = max(short, key=lambda call: self.profiled_ms([call])) if short else min(fastest, key=self._profiled_ms)
         return replace(found, times=math.ceil(PROBE_MS / self._profiled_ms(found)))
 
-    def _plan_ms(self, calls: Iterable[Call]) -> float:
-        """Profiled time of these calls."""
-        return sum(call.times * self._profiled_ms(call) for call in calls)
+    def profiled_ms(self, calls: Iterable[Call]) -> float:
+        """Profiled time of these calls, without the router's."""
+        return sum(call.times * self._profiled_ms(call) for call in calls if call.stage != Stage.ROUTE)
 
     def record_probe(self, call: Call, actual_ms: float) -> None:
         """Learn from the runs of a call from `find_probe` whether the device is as slow as expected."""

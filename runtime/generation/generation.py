@@ -29,8 +29,8 @@ from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.family.tiling import decode_tiles
 from costroute_rt.generation.guard import Guard, Pace, Way
 from costroute_rt.generation.loop import Denoiser, Plain, Run
-from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
-from costroute_rt.generation.queue import Device, Ticket
+from costroute_rt.generation.planner import find_least_cost, plan_calls, route_arrival, route_request
+from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.generation.source import Source
 from costroute_rt.generation.stopwatch import Stopwatch
 from costroute_rt.generation.warm_up import probe
@@ -57,10 +57,10 @@ _NOTICED_MS = 1.0
 class Generation:
     """The run of one request: `prepare` chooses a candidate, then each item of `units` is one unit of work for the device."""
 
-    def __init__(self, resources: Resources, request: Request, device: Device, *, seed: int) -> None:
-        """The request's clock starts now."""
+    def __init__(self, resources: Resources, request: Request, device: Device, *, seed: int, spent_ms: float = 0.0) -> None:
+        """The request's clock starts now; spent_ms: what it shows."""
         self._resources, self._request, self._device, self._seed = resources, request, device, seed
-        self.watch = Stopwatch(resources.clock)
+        self.watch = Stopwatch(resources.clock, spent_ms)
         self.ticket = Ticket() if request.max_ms is None else Ticket(self.watch.started_s + request.max_ms / 1000)
         self._engines = resources.engines.lease()
         self._observed = Observed()
@@ -91,6 +91,15 @@ class Generation:
         self._encoded.clear()
         self._engines.release()
 
+    def expect(self, *, is_checked: bool) -> None:
+        """Reserve the least time that the request may need, until its prompt is judged: those that come meanwhile count with it.
+
+        is_checked: whether to raise BudgetError if that does not fit, whatever the prompt; also raises ConfigError, EngineError.
+        """
+        least = replace(self._request, prompt="?", negative_prompt=None, or_fastest=self._request.or_fastest or not is_checked)
+        cost = find_least_cost(self._resources, least, plan_calls(self._resources, least), self._forecast())
+        self._note_left(cost.total_ms - cost.queue_ms)
+
     def prepare(self) -> None:
         """Judge the prompt, choose a candidate and reserve its time; may run beside another request's unit of work.
 
@@ -100,6 +109,8 @@ class Generation:
         resources.swap_in()
         with self.watch.stage("tokenize"):  # the calls depend on the length of the texts
             self._calls = plan_calls(resources, self._request)
+        with self.watch.stage("route"):  # judging takes time, which is saved if nothing can fit
+            find_least_cost(resources, self._request, self._calls, self._forecast())
         with self._reading():
             judgement = self._judge()
         with self.watch.stage("route"), self._device.reserving(self.ticket):
@@ -171,16 +182,19 @@ class Generation:
         """The time that has passed without any work, which counts as waiting."""
         return max(self.watch.elapsed_ms() - sum(self.watch.stages.values()), 0.0)
 
+    def _forecast(self) -> Forecast:
+        """What the other requests mean for this one; the time that has passed without work counts as waiting too."""
+        found = self._device.forecast(self.ticket)
+        return replace(found, queue_ms=found.queue_ms + self._idle_ms())
+
     def _choose_again(self) -> None:
         """After waiting: more time may be left than was expected, or less. What was accepted is made, if need be late."""
         judgement = self._route.judgement
         if self._request.max_ms is None or self.watch.waited_ms < _NOTICED_MS or judgement is None:
             return
         with self.watch.stage("route"), self._device.reserving(self.ticket):
-            forecast = self._device.forecast(self.ticket)
-            waiting = replace(forecast, queue_ms=forecast.queue_ms + self._idle_ms())
             try:
-                self._reserve(route_request(self._resources, self._request, self._calls, judgement, waiting))
+                self._reserve(route_request(self._resources, self._request, self._calls, judgement, self._forecast()))
             except BudgetError as error:
                 _log.info("late: %s", error)
 

@@ -20,7 +20,7 @@ from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
-from costroute_rt.routing.choice import FASTEST, Equal, Limit, choose, explain
+from costroute_rt.routing.choice import FASTEST, Equal, Limit, choose, explain, find_trial
 
 NO_BUNDLE = "it has no bundle here"
 
@@ -83,7 +83,7 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
     forecast: what the requests in the queue mean for this one: they come first, or must not come too late.
     """
     options, limit = list_options(resources, plans, judgement, queue_ms=forecast.queue_ms), Limit(request.max_ms, forecast.slack_ms)
-    strict = judgement.at(_penalty(resources, {each.candidate.name: each.ms for each in options if limit.fits(each)}, request.lam))
+    strict = judgement.at(_penalty(resources, {each.candidate.name: each.ms for each in options if limit.fits(each.cost)}, request.lam))
     if strict is not judgement:
         judgement, options = strict, list_options(resources, plans, strict, queue_ms=forecast.queue_ms)
     found = choose(
@@ -121,6 +121,19 @@ def route_arrival(
         return found
     ticket.deadline_s = math.inf
     return route(device.forecast(ticket))
+
+
+def find_least_cost(resources: Resources, request: Request, plans: Plans, forecast: Forecast) -> Cost:
+    """The cost of the fastest candidate that fits, whatever the prompt; raises BudgetError if none does, unless the fastest is wanted.
+
+    forecast: as for `route_request`, which would raise the same error.
+    """
+    limit, costs = Limit(request.max_ms, forecast.slack_ms), dict[str, Cost]()
+    for name in sorted(plans, key=lambda name: resources.costs.profiled_ms(plans[name])):  # most often the first one fits
+        costs |= _batch_costs(resources, Plans({name: plans[name]}), forecast.queue_ms)
+        if limit.fits(costs[name]) or request.or_fastest:
+            return costs[name]
+    return costs[find_trial(costs, limit)]
 
 
 def check_batch(resources: Resources, plans: Plans, prompts: int, total_ms: float) -> None:

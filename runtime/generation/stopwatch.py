@@ -28,8 +28,8 @@ class Lap:
 class Stopwatch:
     """Adds up the milliseconds of each stage of a request, and those in which it waited for other requests or for its caller."""
 
-    def __init__(self, clock: Clock) -> None:
-        """Starts now."""
+    def __init__(self, clock: Clock, spent_ms: float = 0.0) -> None:
+        """Starts now. spent_ms: time of the caller before that counts."""
         self.clock = clock
         self.stages: defaultdict[str, float] = defaultdict(float)
         self.rows_ms: list[float] = []
@@ -37,8 +37,8 @@ class Stopwatch:
         self.between_rows_ms = 0.0
         """Time around denoiser calls, outside engines."""
         self.waited_ms = 0.0
-        self.caller_ms = 0.0
-        self.started_s = clock()
+        self.started_s = clock() - spent_ms / 1000
+        self.caller_ms = spent_ms
         self._left_s: float | None = None
 
     def stage(self, name: str) -> Lap:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from costroute_rt.error import BudgetError, CancelledError, EngineError
+from costroute_rt.error import BudgetError, CancelledError, CostrouteError, EngineError
 from costroute_rt.generation.generation import Generation
 from costroute_rt.generation.process_exit import stop_if_exiting
 from costroute_rt.generation.queue import Device, Place, State, Ticket
@@ -39,10 +39,11 @@ class Stream:
         check: Callable[[], None],
         check_running: Callable[[], None],
         on_end: Callable[[Ticket], None],
+        spent_ms: float = 0.0,
     ) -> None:
         """check: raises StateError if the runtime cannot be used any more, or not in this thread now; check_running: only the former.
 
-        on_end: called when the request has ended.
+        on_end: called when the request has ended. spent_ms: of the budget, before.
         """
         self._resources, self._device, self._max_waiting = resources, device, max_waiting
         self._cancel, self._check_runtime, self._check_running, self._on_end = cancel, check, check_running, on_end
@@ -50,7 +51,7 @@ class Stream:
         self._is_closed = self._is_queued = self._has_begun = False
         self._noted_route: Route | None = None
         self._units: Iterator[StepEvent | Result | None] | None = None
-        self._generation = Generation(resources, request, device, seed=seed)
+        self._generation = Generation(resources, request, device, seed=seed, spent_ms=spent_ms)
         self.ticket = self._generation.ticket
         self._generation.watch.pause()  # until the first event is asked for
         self._is_over = False
@@ -177,6 +178,20 @@ class Stream:
         if not self._is_queued:
             self._device.enter(self.ticket, self._max_waiting)
             self._is_queued = True
+
+    def expect(self, *, refuse_early: bool) -> None:
+        """Reserve the least time that the request may need, if possible.
+
+        refuse_early: whether to raise BudgetError if that does not fit behind the other requests. One that is alone is accepted: it
+        finds out by itself whether the engines are still as slow as they were.
+        """
+        try:
+            self._generation.expect(is_checked=refuse_early and not self._device.is_alone(self.ticket))
+        except BudgetError:
+            self._end()
+            raise
+        except CostrouteError:  # it is raised again when the prompt is read
+            return
 
     def _check(self) -> None:
         self._check_runtime()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from costroute_rt.error import BudgetError, ConfigError, Reason
@@ -32,9 +32,9 @@ class Limit:
         """Whether a request may wait and then take so long."""
         return own_ms <= self.slack_ms and (self.max_ms is None or wait_ms + own_ms <= self.max_ms)
 
-    def fits(self, option: Option) -> bool:
-        """Whether the option's upper estimate is allowed."""
-        return self.allows(option.cost.queue_ms, option.p95_ms - option.cost.queue_ms)
+    def fits(self, cost: Cost) -> bool:
+        """Whether the upper estimate is allowed."""
+        return self.allows(cost.queue_ms, cost.p95_ms - cost.queue_ms)
 
 
 def choose(
@@ -66,9 +66,9 @@ def choose(
         raise ConfigError("options", options, "one candidate or more")
     limit = Limit(max_ms, slack_ms)
     wanted = [option for option in options if option.candidate.is_guided] if prefers_guided else []
-    if not any(map(limit.fits, wanted)):
+    if not any(limit.fits(option.cost) for option in wanted):
         wanted = list(options)
-    fitting = [option for option in wanted if limit.fits(option)]
+    fitting = [option for option in wanted if limit.fits(option.cost)]
     if fitting:
         chosen, reason = _best(fitting, lam, tolerance), _reason(options, wanted, len(fitting), max_ms, lam, tolerance)
     else:
@@ -114,7 +114,7 @@ def explain(
     def why(option: Option) -> str:
         if option is chosen:
             return f"chosen: {reason}"
-        if not limit.fits(option):
+        if not limit.fits(option.cost):
             if limit.max_ms is None or option.p95_ms <= limit.max_ms:
                 return "it would delay requests that were accepted before"
             return f"p95 {math.ceil(option.p95_ms)} ms exceeds the {limit.max_ms:g} ms budget"
@@ -126,7 +126,7 @@ def explain(
     return tuple(
         replace(
             each,
-            fits=limit.fits(each) or (each is chosen and is_trial),
+            fits=limit.fits(each.cost) or (each is chosen and is_trial),
             is_equal=each is not chosen and equal(each, chosen),
             why=why(each),
         )
@@ -141,25 +141,28 @@ def _equals(options: Sequence[Option]) -> str:
     return f"; equal within error: {', '.join(names)}{more}" if names else ""
 
 
+def find_trial(costs: Mapping[str, Cost], limit: Limit) -> str:
+    """Name of what to try although nothing fits: the fastest of those that fit if load that was not seen lately is over.
+
+    costs: those of all candidates, by name. Raises BudgetError if there is none.
+    """
+    trials = [name for name, cost in costs.items() if cost.is_load_stale and limit.allows(cost.queue_ms, cost.idle_ms)]
+    if trials:
+        return min(trials, key=lambda name: costs[name].p95_ms)
+    max_ms = limit.max_ms or 0.0
+    reason = why_too_slow(list(costs.values()), max_ms)
+    # Under load, of those that would fit without it: another one may be faster now.
+    named = min((each for each in costs if reason is not Reason.LOAD or costs[each].idle_ms <= max_ms), key=lambda name: costs[name].p95_ms)
+    cost = costs[named]
+    raise BudgetError(max_ms, named, math.ceil(cost.p95_ms), reason=reason, queue_ms=cost.queue_ms, recent_factor=cost.recent_factor)
+
+
 def _without_fitting(options: Sequence[Option], limit: Limit, or_fastest: bool) -> tuple[Option, str]:
     """What to run although no option fits, and why; raises BudgetError if nothing."""
     if or_fastest:
         return min(options, key=_p95_ms), FASTEST
-    trials = [each for each in options if each.cost.is_load_stale and limit.allows(each.cost.queue_ms, each.cost.idle_ms)]
-    if trials:
-        return min(trials, key=_p95_ms), TRIAL
-    max_ms = limit.max_ms or 0.0
-    reason = why_too_slow([option.cost for option in options], max_ms)
-    # Under load, of those that would fit without it: another one may be faster now.
-    named = min((each for each in options if reason is not Reason.LOAD or each.cost.idle_ms <= max_ms), key=_p95_ms)
-    raise BudgetError(
-        max_ms,
-        named.candidate.name,
-        math.ceil(named.p95_ms),
-        reason=reason,
-        queue_ms=named.cost.queue_ms,
-        recent_factor=named.cost.recent_factor,
-    )
+    trial = find_trial({option.candidate.name: option.cost for option in options}, limit)
+    return next(option for option in options if option.candidate.name == trial), TRIAL
 
 
 def _p95_ms(option: Option) -> float:

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from costroute_rt import ConfigError, Route
+from costroute_rt import BudgetError, ConfigError, Reason, Route
 from tests.runtime.fakes import FakeDevice
 from tests.runtime.test_waiting import DECODE, PROMPT, ROW, Gate
 
@@ -91,3 +91,41 @@ def test_unloading_waits_for_the_unit_that_runs(device: FakeDevice) -> None:
 def test_the_sizes_of_images_begin_with_the_default(device: FakeDevice) -> None:
     height, width = device.runtime.image_sizes[0]
     assert device.runtime.generate(PROMPT, candidate="turbo@1").pixels.shape[1:3] == (height, width)
+
+
+def test_what_cannot_fit_behind_others_is_refused_before_its_prompt_is_read(device: FakeDevice) -> None:
+    with Gate(device, ROW) as gate:
+        first = device.runtime.submit(PROMPT, candidate="base@8", max_ms=600)
+        assert gate.reached.wait(60)
+        encoded = device.engines["tiny/text_encoder/encode"].calls
+        with pytest.raises(BudgetError) as caught:
+            device.runtime.submit("another prompt", max_ms=100, candidate="base@8", refuse_early=True)
+        assert caught.value.reason is Reason.TOO_SLOW
+        job = device.runtime.submit("another prompt", max_ms=100, candidate="base@8")
+        assert isinstance(job.exception(60), BudgetError)
+        assert device.engines["tiny/text_encoder/encode"].calls == encoded
+    first.result(60)
+
+
+def test_a_request_whose_prompt_is_still_being_read_counts_for_those_that_follow(device: FakeDevice) -> None:
+    with Gate(device, "tiny/text_encoder/encode") as gate:
+        first = device.runtime.submit(PROMPT, max_ms=60)
+        assert gate.reached.wait(60)
+        with pytest.raises(BudgetError) as caught:
+            device.runtime.submit(PROMPT, max_ms=61, refuse_early=True)
+        assert caught.value.queue_ms > 30
+    assert first.result(60).met
+
+
+def test_a_budget_may_have_begun_before_the_call(device: FakeDevice) -> None:
+    assert device.runtime.submit(PROMPT, max_ms=100).result(60).route.chosen.name == "turbo@2"
+    result = device.runtime.submit(PROMPT, max_ms=100, spent_ms=50).result(60)
+    assert result.route.chosen.name == "turbo@1"
+    assert (result.settings["max_ms"], result.route.max_ms) == (100, 100)
+    assert "within 100 ms" in result.route.reason
+    assert result.timings.caller_ms == pytest.approx(50, abs=1)
+    assert 80 < result.timings.total_ms < 100
+    route = device.runtime.route(PROMPT, max_ms=100, spent_ms=50)
+    assert (route.chosen.name, route.max_ms) == ("turbo@1", 100)
+    with pytest.raises(ConfigError, match="spent_ms"):
+        device.runtime.route(PROMPT, spent_ms=-1)

@@ -19,6 +19,7 @@ const EXAMPLES = ["a red house by a lake at sunset", "two sailboats under a full
 const PROBLEMS = {
   failed: "The server could not open its models; its own output says why.",
   unreachable: "The server does not answer; trying again …",
+  invalid_token: "This server has a new token: open the link that it printed.",
 };
 // How often the server is asked how far it is while it opens.
 const LOOK_MS = 500;
@@ -188,7 +189,7 @@ function setComparing(isComparing, hadFocus) {
 async function onLost(isRefused) {
   setConnected(false);
   const error = isRefused && (await call("GET", "v1/pool").catch((found) => found));
-  if (error?.status === 401) showState("This server has a new token: open the link that it printed.");
+  if (error?.code === "invalid_token") showState(PROBLEMS.invalid_token);
 }
 
 function setConnected(isConnected) {
@@ -201,14 +202,14 @@ function showState(text) {
   setText(byId("state"), text ?? ready);
 }
 
-/** Waits until the server has opened its models, and tells how far it is. */
+/** The pool, when the server has opened its models; tells how far it is. It is no error to ask early, as /readyz has it. */
 async function waitUntilReady() {
   for (;;) {
-    const found = await call("GET", "readyz").catch(({ code }) => ({ status: code === "unreachable" ? code : "failed" }));
-    if (found.status === "ready" || found.status === "draining") return;
-    const part = found.fraction ? ` ${Math.round(100 * found.fraction)} %` : "";
-    const left = found.remaining_s ? `, about ${seconds(1000 * found.remaining_s)}` : "";
-    const text = PROBLEMS[found.status] ?? `Getting ready: ${found.stage ?? "opening"}${part}${left}`;
+    const found = await call("GET", "v1/pool").catch(({ code }) => ({ state: code in PROBLEMS ? code : "failed" }));
+    if (found.state === "ready" || found.state === "draining") return found;
+    const part = found.opening?.fraction ? ` ${Math.round(100 * found.opening.fraction)} %` : "";
+    const left = found.opening?.remaining_s ? `, about ${seconds(1000 * found.opening.remaining_s)}` : "";
+    const text = PROBLEMS[found.state] ?? `Getting ready: ${found.opening?.stage ?? "opening"}${part}${left}`;
     showState(text);
     setText(byId("empty-text"), text);
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
@@ -220,8 +221,7 @@ async function start() {
   showVotes();
   stage.showEmpty();
   refreshGallery();
-  await waitUntilReady();
-  pool = await call("GET", "v1/pool");
+  pool = await waitUntilReady();
   showState();
   form.offerSizes(pool.image_sizes);
   routing.offer(pool.candidates);

@@ -23,7 +23,7 @@ export const call = async (method, path, body, signal) => {
     if (error.name === "AbortError") throw error;
     throw new ServerError(answer?.status ?? 0, { message: "The server does not answer.", code: "unreachable" });
   }
-  if (answer.ok || found.status) return found; // readiness has a state, whatever its status
+  if (answer.ok) return found;
   throw new ServerError(answer.status, found.error ?? { message: `The server answered ${answer.status}.`, code: "unknown" });
 };
 

@@ -42,13 +42,13 @@ def test_a_route_tells_what_a_job_would_get(server: Running) -> None:
 
 def test_what_can_never_fit_is_refused_once(server: Running) -> None:
     for path in ("/v1/route", "/v1/jobs"):
-        answer = server.post(path, prompt=PROMPT, max_ms=5)
+        answer = server.post(path, prompt=PROMPT, max_ms=33)
         assert answer.status == 422
         assert answer.headers["x-should-retry"] == "false"
         error = answer.error
         assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "max_ms", "max_ms_too_small")
         assert (error["fastest"], error["reason"]) == ("turbo@1", "too_slow")
-        assert error["needed_ms"] == pytest.approx(34, abs=4)
+        assert error["needed_ms"] >= 34  # and what had passed before it was judged
         assert "retry_after_ms" not in error
     assert server.get("/v1/jobs").json()["data"] == []
 
