@@ -20,14 +20,16 @@ test("OpenAI's client sends a request with a budget once", async () => {
   assert.equal(await requestsOf("generations"), before + 1);
 });
 
-test("the AI SDK does so with maxRetries 0", async () => {
+test("the AI SDK does so with maxRetries 0, else three times", async () => {
   const local = createOpenAICompatible({ name: "local", baseURL: `${url}/v1`, apiKey: token });
+  const ask = (options) => generateImage({ model: local.imageModel("auto"), prompt, providerOptions: { local: { max_ms: 60_000 } }, ...options });
   const before = await requestsOf("generations");
-  const providerOptions = { local: { max_ms: 60_000 } };
-  await assert.rejects(generateImage({ model: local.imageModel("auto"), prompt, providerOptions, maxRetries: 0 }), (error) => {
+  await assert.rejects(ask({ maxRetries: 0 }), (error) => {
     assert.equal(error.statusCode, 429);
     assert.equal(error.data.error.code, "queue_full");
     return true;
   });
   assert.equal(await requestsOf("generations"), before + 1);
+  await assert.rejects(ask({}), { name: "AI_RetryError" });
+  assert.equal(await requestsOf("generations"), before + 4);
 });
