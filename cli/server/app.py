@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -141,14 +142,18 @@ class Answering:
         except (ClientGoneError, ClientDisconnect):
             status = status or 499
         except Exception as error:
-            problem = _of_router(error) if isinstance(error, HTTPException) else problem_of(error)
+            answer = _answer_of_router(error, scope["method"]) if isinstance(error, HTTPException) else answer_problem(problem_of(error))
             if status:  # the answer has begun, and can only end here
                 raise
-            await answer_problem(problem)(scope, receive, note_status)
+            await answer(scope, receive, note_status)
         finally:
             self._metrics.count_request(scope["state"].get("pattern", "other"), status)
 
 
-def _of_router(error: HTTPException) -> Problem:
+def _answer_of_router(error: HTTPException, method: str) -> Response:
+    """What is answered where there is no such address or method; clients ask with OPTIONS whether an address exists."""
+    if method == "OPTIONS" and error.status_code == 405:
+        return Response(status_code=204)
     message = {404: "there is nothing at this address", 405: "this address has no such method"}.get(error.status_code, error.detail)
-    return Problem(error.status_code, _CODES.get(error.status_code, "invalid_request"), message, headers=dict(error.headers or {}))
+    code = _CODES.get(error.status_code, "invalid_request")
+    return answer_problem(Problem(error.status_code, code, message, headers=dict(error.headers or {})))

@@ -40,52 +40,6 @@ def opened(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
-def test_open_webui(server: Running) -> None:
-    server.headers = basic("", TOKEN)
-    options = server.get("/sdapi/v1/options").json()
-    assert options["sd_model_checkpoint"] == "auto"
-    assert {"auto", "turbo@1"} < {each["title"] for each in server.get("/sdapi/v1/sd-models").json()}
-    options["sd_model_checkpoint"] = "turbo@1"
-    assert server.ask("POST", "/sdapi/v1/options", options).status == 200
-    assert server.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "turbo@1"
-    answer = server.post("/sdapi/v1/txt2img", prompt=PROMPT, batch_size=2, width=512, height=512, steps=50, max_ms=60_000)
-    found = answer.json()
-    assert [opened(image).format for image in found["images"]] == ["PNG", "PNG"]
-    info = json.loads(found["info"])
-    assert (info["sd_model_name"], info["steps"], info["costroute"]["max_ms"]) == ("turbo@1", 1, 60_000)
-    assert found["parameters"]["steps"] == 50
-
-
-def test_sillytavern(server: Running) -> None:
-    server.headers = basic("tavern", TOKEN)
-    for path in ("upscalers", "latent-upscale-modes", "sd-vae", "samplers", "schedulers", "sd-models", "options"):
-        assert server.get(f"/sdapi/v1/{path}").status == 200, path
-    assert server.get("/sdapi/v1/upscalers").json()[0]["name"] == "None"
-    assert "DPM++ 2M" in [each["name"] for each in server.get("/sdapi/v1/samplers").json()]
-    server.ask("POST", "/sdapi/v1/options", {"sd_model_checkpoint": "turbo@2"})
-    progress = server.get("/sdapi/v1/progress").json()
-    assert (progress["progress"], progress["state"]["job_count"]) == (0.0, 0)
-    sent = {
-        "prompt": PROMPT,
-        "sampler_name": "DDIM",
-        "steps": 20,
-        "cfg_scale": 7,
-        "enable_hr": False,
-        "hr_scale": 2,
-        "hr_upscaler": "Latent",
-    }
-    sent |= {"save_images": True, "send_images": True, "do_not_save_grid": False, "override_settings": {"CLIP_stop_at_last_layers": 1}}
-    info = json.loads(server.ask("POST", "/sdapi/v1/txt2img", sent).json()["info"])
-    assert info["sd_model_name"] == "turbo@2"
-    assert any("scheduler DDIM" in note for note in info["costroute"]["notes"])
-    assert server.ask("POST", "/sdapi/v1/interrupt").json() == {}
-
-
-def test_sillytavern_as_stable_diffusion_cpp(server: Running) -> None:
-    answer = server.post("/sdapi/v1/txt2img", prompt=PROMPT, model="turbo@1", clip_skip=1)
-    assert json.loads(answer.json()["info"])["sd_model_name"] == "turbo@1"
-
-
 def test_librechat(server: Running) -> None:
     server.headers = {}
     sent = {"prompt": PROMPT, "negative_prompt": "", "cfg_scale": 4.5, "steps": 22, "width": 1024, "height": 1024}
