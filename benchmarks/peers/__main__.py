@@ -5,9 +5,9 @@
     python -m benchmarks.peers --model sdxl --work FOLDER      SDXL at 1024 px, random weights: 60 GB more
 
 All programs have the same weights. Models of full size are exported by costroute-rt from a single file. Each export, build and image is
-made by a process of its own; the images by one program after the other, in several rounds. diffusers, optimum-onnx and OpenVINO GenAI get
-environments of their own (from PyPI). With --work, what exists there is used again; exports and builds are then not measured again.
-Without --programs, all run:
+made by a process of its own; the images by one program after the other, in several rounds. Other programs get environments of their own
+(from PyPI; stable-diffusion.cpp is compiled and reads models of full size only). With --work, what exists there is used again;
+exports and builds are then not measured again. Without --programs, all run:
 """
 
 from __future__ import annotations

@@ -85,6 +85,9 @@ class _Bench:
         return self.work / f"{self.job.model}-{program.settings['backend']}-{program.precision}"
 
     def single_file(self) -> Path:
+        """The model as one file of weights; raises RuntimeError for the shipped family, which has no such form."""
+        if self.job.model == "postcard":
+            raise RuntimeError("there is no single file of the shipped family, whose networks are of no known size")
         path = self.work / f"{self.job.model}.safetensors"
         if not path.exists():
             log(f"writing {path}")
@@ -132,10 +135,17 @@ class _Bench:
             settings |= {"bundle": str(self.bundle), "home": str(self.home(program))}
             return run_program(sys.executable, program.file, settings)
         settings |= {"warm_up_steps": image.warm_up_steps, "steps": image.steps, "guidance_scale": image.guidance_scale}
-        python = make_environment(program.environment, self.work)
-        model = make_form(program.environment, python, self.folder(image), self.work)
+        python, model = self.peer(program, image)
         settings |= {"model": str(model), "height": job.side_px, "width": job.side_px}
         return run_program(python, program.file, settings)
+
+    def peer(self, program: Program, image: Image) -> tuple[str, Path]:
+        """A peer's interpreter, and the model in the form that it reads."""
+        if program.environment == "stable-diffusion.cpp":
+            model = self.single_file()
+            return make_environment(program.environment, self.work), model
+        python = make_environment(program.environment, self.work)
+        return python, make_form(program.environment, python, self.folder(image), self.work)
 
     def ceiling(self, image: Image) -> Ceiling:
         """Empty if it cannot be measured."""

@@ -13,11 +13,13 @@ from benchmarks.process import run_process
 from benchmarks.scenario import log
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "diffusers": ("diffusers", "transformers", "accelerate"),
-    "optimum": ("optimum-onnx[onnxruntime]", "transformers<5", "diffusers", "accelerate"),
-    "genai": ("openvino-genai", "openvino-tokenizers", "optimum-intel[openvino]", "diffusers", "accelerate"),
+    "diffusers": ("torch", "diffusers", "transformers", "accelerate"),
+    "optimum": ("torch", "optimum-onnx[onnxruntime]", "transformers<5", "diffusers", "accelerate"),
+    "genai": ("torch", "openvino-genai", "openvino-tokenizers", "optimum-intel[openvino]", "diffusers", "accelerate"),
+    "stable-diffusion.cpp": ("stable-diffusion-cpp-python",),
 }
-"""What each environment has beside torch, in the newest versions that go together."""
+"""What each environment has, in the newest versions that go together; torch is taken in the version that is installed here. The last is
+compiled, which needs CMake and a C++ compiler."""
 _EXPORTS: Mapping[str, tuple[str, ...]] = {"optimum": ("onnx",), "genai": ("openvino", "--weight-format", "fp16")}
 """Words after `optimum-cli export`; diffusers reads the folder itself."""
 
@@ -30,9 +32,11 @@ def make_environment(name: str, work: Path) -> str:
         log(f"installing {', '.join(PACKAGES[name])} into {folder}")
         run_process([sys.executable, "-m", "venv", "--clear", str(folder)])
         install = [str(python), "-m", "pip", "install", "--quiet"]
-        run_process([*install, _torch()])  # first, in the version that is installed here: others may be builds for another device
+        if "torch" in PACKAGES[name]:
+            run_process([*install, _torch()])  # first: other versions may be builds for another device
         run_process([*install, *PACKAGES[name]])
-        _remove_broken(python)
+        if "torch" in PACKAGES[name]:
+            _remove_broken(python)
         finished.touch()
     return str(python)
 

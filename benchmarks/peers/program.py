@@ -58,6 +58,9 @@ PROGRAMS: Mapping[str, Program] = {
     "optimum-onnx float32": Program(file="with_optimum", environment="optimum", precision="float32", settings={}),
     "OpenVINO GenAI float32": _genai("float32", "f32"),
     "OpenVINO GenAI bfloat16": _genai("bfloat16", "bf16"),
+    "stable-diffusion.cpp float16": Program(
+        file="with_stable_diffusion_cpp", environment="stable-diffusion.cpp", precision="float16", settings={}
+    ),
 }
 """The first three are costroute-rt."""
 
