@@ -10,10 +10,14 @@ import { Backend } from "./backend.js";
 import { Costroute } from "./client.js";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-/** Beside a packed application the folder that PyInstaller makes, else the command as it is installed. */
-const packed = path.join(process.resourcesPath, "costroute-rt", "costroute-rt");
-const server = new Costroute({ command: app.isPackaged ? packed : process.env.COSTROUTE_COMMAND || "costroute-rt" });
+const server = new Costroute({ command: findCommand() });
 const backend = new Backend(server);
+
+/** Beside a packed application the folder that PyInstaller makes, else the command as it is installed. */
+function findCommand() {
+  if (app.isPackaged) return path.join(process.resourcesPath, "costroute-rt", "costroute-rt");
+  return process.env.COSTROUTE_COMMAND || "costroute-rt";
+}
 
 ipcMain.handle("ready", () => backend.ready());
 ipcMain.handle("route", (_, job) => backend.route(job));

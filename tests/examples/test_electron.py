@@ -1,10 +1,12 @@
-"""`examples/electron`: its client against the real server, in Node; and its page in a browser, with the client and the server behind it."""
+"""`examples/electron`: its client against the real server, in Node; and the whole of it in a browser, without Electron itself."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,40 +18,48 @@ import pytest
 from tests.node_tests import NODE, needs_node, run_node_tests
 
 FOLDER = Path(__file__).parents[2] / "examples" / "electron"
-BRIDGE = Path(__file__).with_name("electron_bridge.mjs")
-PRELOAD = """
-const call = (name) => async (job = {}) => (await fetch(`/${name}`, { method: "POST", body: JSON.stringify(job) })).json();
-const take = (listener) => (new EventSource("/events").onmessage = (event) => listener(JSON.parse(event.data)));
-window.costroute = { ready: call("ready"), route: call("route"), generate: call("generate"), cancel: call("cancel"), onEvent: take };
-"""
+STAND_IN = Path(__file__).with_name("electron")
+COMMAND = [sys.executable, "-m", "costroute_rt.cli"]
 
-pytestmark = [needs_node, pytest.mark.slow]
-
-
-def options_of(bundle: Path) -> str:
-    """Options of the example's client, as JSON."""
-    return json.dumps({"command": [sys.executable, "-m", "costroute_rt.cli"], "args": ["--bundle", str(bundle)]})
+pytestmark = [needs_node, pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="starts the server by a shell script")]
 
 
 def test_client(tiny_bundle: Path, home: Path) -> None:
-    run_node_tests(FOLDER, "client.test.js", COSTROUTE_TEST=options_of(tiny_bundle))
+    given = {"command": COMMAND, "args": ["--bundle", str(tiny_bundle)]}
+    run_node_tests(FOLDER, "client.test.js", COSTROUTE_TEST=json.dumps(given))
 
 
 @pytest.fixture
-def address(tiny_bundle: Path, home: Path) -> Iterator[str]:
-    """Where a stand-in for Electron serves the page."""
-    command = [str(NODE), str(BRIDGE), str(FOLDER), options_of(tiny_bundle)]
-    bridge = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
-    assert bridge.stdout is not None
+def application(tmp_path: Path) -> Path:
+    """A copy of the example in which Electron's module is a stand-in."""
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "app", ignore=shutil.ignore_patterns("node_modules")))
+    module = folder / "node_modules" / "electron"
+    module.mkdir(parents=True)
+    shutil.copy(STAND_IN / "electron.js", module / "index.js")
+    (module / "package.json").write_text('{"type": "module", "main": "index.js"}')
+    return folder
+
+
+@pytest.fixture
+def started(application: Path, tiny_bundle: Path, home: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The main process: where its page is served, and its script before the page."""
+    program = tmp_path / "costroute-rt"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@" --bundle {shlex.quote(str(tiny_bundle))}\n')
+    program.chmod(0o755)
+    variables = {**os.environ, "COSTROUTE_COMMAND": str(program), "SAVE_AS": str(tmp_path / "saved.png")}
+    main = subprocess.Popen(
+        [str(NODE), str(application / "main.js")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
+    )
+    assert main.stdout is not None
     try:
-        yield bridge.stdout.readline().strip()
+        yield json.loads(main.stdout.readline())
     finally:
-        bridge.communicate(timeout=60)
-    assert bridge.returncode == 0
+        main.communicate(timeout=60)
+    assert main.returncode == 0
 
 
 @pytest.fixture
-def page(address: str) -> Iterator[Any]:
+def page(started: dict[str, str]) -> Iterator[Any]:
     """The example's page; what its console complains of fails the test."""
     from tests.cli.server.browser import PATIENCE_MS, open_browser
 
@@ -57,11 +67,12 @@ def page(address: str) -> Iterator[Any]:
         # Its rules let it fetch nothing; the stand-in for Electron's channel has to.
         context = browser.new_context(viewport={"width": 960, "height": 720}, bypass_csp=True)
         context.set_default_timeout(PATIENCE_MS)
-        context.add_init_script(PRELOAD)
+        scripts = (STAND_IN / "preload.js").read_text() + Path(started["preload"]).read_text()
+        context.add_init_script("{" + scripts + "}")
         found, complaints = context.new_page(), list[str]()
         found.on("pageerror", lambda error: complaints.append(str(error)))
         found.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
-        found.goto(address)
+        found.goto(started["url"])
         found.wait_for_selector("#generate:enabled")
         yield found
         assert complaints == []
@@ -73,7 +84,7 @@ def wait_for_text(page: Any, selector: str, pattern: str) -> str:
     return str(page.text_content(selector))
 
 
-def test_page(page: Any) -> None:
+def test_page(page: Any, tmp_path: Path) -> None:
     page.fill("#prompt", "a red house by a lake")
     chosen = wait_for_text(page, "#route", r"^\S+@\d+, about \d").partition(",")[0]
     page.click("#generate")
@@ -85,7 +96,9 @@ def test_page(page: Any) -> None:
     page.wait_for_function("document.getElementById('history').children.length === 2")
     page.click("#history li:last-child button")
     assert page.is_hidden("#cancel")
-    assert page.is_visible("#save")
+    page.click("#save")
+    wait_for_text(page, "#status", r"^saved as .*saved\.png$")
+    assert (tmp_path / "saved.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_page_within_a_time(page: Any) -> None:

@@ -277,7 +277,7 @@ def test_a_runtime_that_cannot_be_opened_ends_the_command(tiny_bundle: Path, hom
 def test_mcps_own_client(tiny_bundle: Path, built: Path) -> None:
     pytest.importorskip("mcp", reason="asks by MCP's client: pip install mcp")
     script = """
-import asyncio, os, sys
+import asyncio, base64, json, os, sys
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
@@ -286,9 +286,16 @@ async def main():
     async with stdio_client(server) as (reading, writing), ClientSession(reading, writing) as session:
         await session.initialize()
         (tool,) = (await session.list_tools()).tools
-        found = await session.call_tool(tool.name, {"prompt": "a lake", "max_ms": 60000})
+        progress = []
+
+        async def note(done, total, message):
+            progress.append((done, total, message.endswith(" s to go")))
+
+        arguments = {"prompt": "a lake", "max_ms": 60000, "candidate": "tiny-turbo@2"}
+        found = await session.call_tool(tool.name, arguments, progress_callback=note)
+        text, image = found.content
         refused = await session.call_tool(tool.name, {"prompt": "a lake", "max_ms": 0.001})
-        print([each.type for each in found.content], refused.is_error if hasattr(refused, "is_error") else refused.isError)
+        print(json.dumps([text.type, image.type, base64.b64decode(image.data)[1:4].decode(), progress, refused.is_error]))
 
 asyncio.run(main())
 """
@@ -298,4 +305,5 @@ asyncio.run(main())
         text=True,
         timeout=2 * PATIENCE_S,
     )
-    assert done.stdout == "['text', 'image'] True\n", done.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["text", "image", "PNG", [[1, 2, True], [2, 2, True]], True]
