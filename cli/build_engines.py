@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice, choose_names
-from costroute_rt.cli.failure import say
+from costroute_rt.cli.engine_report import describe_setup, reports_json, say_unproved, show_choice, show_reports
 from costroute_rt.cli.progress import building_notice
 from costroute_rt.cli.table import format_bytes, show, show_json, show_table
 
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.building.build import BuildReport
     from costroute_rt.engines.building.plan import PlannedBuild
+    from costroute_rt.engines.bundle.bundle import Bundle
+    from costroute_rt.engines.bundle.pool import Pool
+    from costroute_rt.engines.store.store import Store
     from costroute_rt.generation.engine_gate import ImageReport
+    from costroute_rt.generation.fastest import NamesOf, SetReport
 
 
 @click.command("build-engines")
@@ -49,6 +55,11 @@ def build_engines(
     changes. Valid engines are kept. Engines that can be built but not run here are checked and measured by this
     command on a machine that can run them.
 
+    Without --backend, the engines of ONNX Runtime are built and, where it is installed, those of OpenVINO in bfloat16 (in
+    float32 where bfloat16 cannot be used). Both make images in turns, and the result is kept in the store: from then on
+    all commands use OpenVINO if its images take at most 0.9 times as long. For models with more than 512 MB of weights
+    one set is built by a rule: OpenVINO in bfloat16 on a processor that has instructions for it, else ONNX Runtime.
+
     Engines of less precision than float32, and those with int8 weights, also make images, which are compared with those
     of float32 engines in the store: same prompts, same seeds.
 
@@ -63,28 +74,100 @@ def build_engines(
     costroute-rt build-engines --pool desk.pool
     costroute-rt build-engines --backend tensorrt-rtx --target ampere+
     """
-    from costroute_rt.engines.building.build import build_each, raise_quarantined
-    from costroute_rt.engines.building.plan import plan_builds
-    from costroute_rt.engines.building.progress import Tracker
     from costroute_rt.engines.store.store import Store
+    from costroute_rt.generation.fastest import can_run
+
+    pool, store, size = engine.open_pool(), Store.open(), option.check_both(height, width)
+    setups = _open_setups(engine, pool, store) if engine.is_open and not target else [engine.setup(pool, store, target)]
+
+    def names_of(setup: Setup) -> list[tuple[Bundle, list[str]]]:
+        return choose_names(pool, setup, graphs, size, init_images=init_images)
+
+    is_whole = not graphs and size is None
+    if dry_run:
+        _show_plans(
+            store, [(setup, names_of(setup)) for setup in (*setups[:1], *filter(can_run, setups[1:]))], force=force, as_json=as_json
+        )
+    elif len(setups) > 1:
+        _build_several(engine, pool, store, names_of, force=force, is_whole=is_whole, as_json=as_json)
+    else:
+        reports, images = _build_one(pool, store, setups[0], names_of(setups[0]), force=force, is_whole=is_whole)
+        choice = engine.choose(pool, store, target).choice
+        if as_json:
+            show_json({**describe_setup(setups[0]), "choice": choice and choice.to_json(), **reports_json(reports, images)})
+            say_unproved(reports)
+        else:
+            show_reports(reports, images)
+            if choice is not None:
+                show_choice(choice)
+        _raise_quarantined(store, setups[0], reports, names_of(setups[0]))
+
+
+def _open_setups(engine: EngineChoice, pool: Pool, store: Store) -> list[Setup]:
+    """What `auto` chooses between: the second only takes the place of the first."""
+    from costroute_rt.generation.fastest import find_alone, setups_to_compare
+
+    alone = find_alone(pool, store, engine.precision, engine.threads)
+    return [alone] if alone is not None else setups_to_compare(engine.precision, engine.threads)
+
+
+def _build_one(
+    pool: Pool, store: Store, setup: Setup, chosen: Sequence[tuple[Bundle, list[str]]], *, force: bool, is_whole: bool
+) -> tuple[list[BuildReport], list[ImageReport]]:
+    from costroute_rt.engines.building.build import build_each
+    from costroute_rt.engines.building.progress import Tracker
     from costroute_rt.generation.engine_gate import check_images
 
-    pool, store, setup = engine.open_pool(), Store.open(), engine.setup(target)
-    chosen = choose_names(pool, setup, graphs, option.check_both(height, width), init_images=init_images)
-    if dry_run:
-        planned = [each for bundle, names in chosen for each in plan_builds(bundle, store, names, setup, force=force)]
-        _show_plan(planned, setup, as_json=as_json)
-        return
     with building_notice("building") as progress:
         tracker = Tracker(progress)
-        done = [(bundle, build_each(bundle, store, names, setup, force=force, tracker=tracker)) for bundle, names in chosen]
-        is_whole = not graphs and height is None
+        done = [each for bundle, names in chosen for each in build_each(bundle, store, names, setup, force=force, tracker=tracker)]
         images = [image for bundle in pool.bundles.values() if is_whole for image in check_images(bundle, store, setup, tracker.check)]
         tracker.finish()
-    reports = [_with_images(report, images) for _, own in done for report in own]
-    _show_reports(reports, images, setup, as_json=as_json)
-    for bundle, own in done:
-        raise_quarantined(bundle, store, [report for report in reports if report.engine in {each.engine for each in own}], setup.threads)
+    return [_with_images(report, images) for report in done], images
+
+
+def _raise_quarantined(store: Store, setup: Setup, reports: Sequence[BuildReport], chosen: Sequence[tuple[Bundle, list[str]]]) -> None:
+    from costroute_rt.engines.building.build import raise_quarantined
+
+    for bundle, names in chosen:
+        raise_quarantined(bundle, store, [report for report in reports if report.engine in names], setup.threads)
+
+
+def _build_several(
+    engine: EngineChoice, pool: Pool, store: Store, names_of: NamesOf, *, force: bool, is_whole: bool, as_json: bool
+) -> None:
+    from costroute_rt.engines.building.progress import Tracker
+    from costroute_rt.generation.fastest import build_fastest
+
+    @contextmanager
+    def follow(what: str) -> Iterator[Tracker]:
+        with building_notice(what if what == "comparing" else f"building {what}") as progress:
+            tracker = Tracker(progress)
+            yield tracker
+            tracker.finish()
+
+    done = build_fastest(
+        pool, store, precision=engine.precision, threads=engine.threads, names_of=names_of, is_whole=is_whole, force=force, follow=follow
+    )
+    setup, choice = done.chosen.setup, done.chosen.choice
+    if as_json:
+        sets = [{**describe_setup(each.setup), **reports_json(_reports(each), each.images)} for each in done.sets]
+        mine = next(json for each, json in zip(done.sets, sets, strict=True) if each.setup == setup)
+        show_json({**mine, "choice": choice and choice.to_json(), "sets": sets})
+    else:
+        for each in done.sets:
+            show(f"{each.setup}:")
+            show_reports(_reports(each), each.images)
+            show()
+        if choice is not None:
+            show_choice(choice)
+    for each in done.sets:
+        if each.setup in (setup, done.sets[0].setup):  # what others lack is the reason why they were not chosen
+            _raise_quarantined(store, each.setup, _reports(each), names_of(each.setup))
+
+
+def _reports(done: SetReport) -> list[BuildReport]:
+    return [_with_images(report, done.images) for _, own in done.built for report in own]
 
 
 def _with_images(report: BuildReport, images: Sequence[ImageReport]) -> BuildReport:
@@ -93,60 +176,55 @@ def _with_images(report: BuildReport, images: Sequence[ImageReport]) -> BuildRep
     return report if why is None else replace(report, quarantined=why, proved=False)
 
 
-def _show_reports(reports: Sequence[BuildReport], images: Sequence[ImageReport], setup: Setup, *, as_json: bool) -> None:
-    names = ("graph", "engine", "built", "build_s", "size_bytes", "proved", "max_abs_error", "median_ms")
-    rows = [(r.engine, r.digest[:12], r.built, r.build_s, r.size_bytes, r.proved, r.max_abs_error, r.median_ms) for r in reports]
+def _show_plans(store: Store, chosen: Sequence[tuple[Setup, Sequence[tuple[Bundle, list[str]]]]], *, force: bool, as_json: bool) -> None:
+    from costroute_rt.engines.building.plan import plan_builds
+
+    plans = [
+        (setup, [each for bundle, names in own for each in plan_builds(bundle, store, names, setup, force=force)]) for setup, own in chosen
+    ]
     if as_json:
-        engines = [
-            {**dict(zip(names, row, strict=True)), "quarantined": report.quarantined} for row, report in zip(rows, reports, strict=True)
-        ]
-        show_json({**_how(setup), "engines": engines, "images": [asdict(each) for each in images]})
-    else:
-        show_table(
-            ("graph", "engine", "built", "build s", "size", "proved", "max error", "median ms"),
-            [(*row[:4], format_bytes(row[4]), *row[5:]) for row in rows],
-        )
-        _show_images(images)
-    if not all(report.proved or report.quarantined for report in reports):
-        say("not proved: these engines cannot run on this machine; on one that can, they are checked before they are used")
-
-
-def _show_images(images: Sequence[ImageReport]) -> None:
-    """How close the images of these engines are to those of float32 engines."""
-    compared = [each for each in images if each.skipped is None]
-    if compared:
-        show()
-        rows = [(each.engine, each.latent_psnr_db, each.ssim, "quarantined" if each.quarantined else "good") for each in compared]
-        show_table(("images of", "latent PSNR dB", "SSIM", "result"), rows)
-    for each in images:
-        if each.skipped is not None:
-            say(f"note: the images of {each.engine} were not compared: {each.skipped}")
-
-
-def _how(setup: Setup) -> dict[str, str | None]:
-    return {"backend": setup.backend, "provider": setup.provider, "precision": setup.precision, "fallback": setup.fallback}
-
-
-def _show_plan(planned: Sequence[PlannedBuild], setup: Setup, *, as_json: bool) -> None:
-    building = [each for each in planned if each.builds]
-    known = [each.build_s for each in building if each.build_s is not None]
-    total_s = sum(known) if len(known) == len(building) else None
-    total_bytes = sum(each.disk_bytes for each in building)
-    if as_json:
-        engines = [
-            {
-                "graph": each.engine,
-                "engine": each.digest,
-                "builds": each.builds,
-                "why": each.why,
-                "differences": [{"field": d.field, "wanted": d.wanted, "found": d.found} for d in each.differences],
-                "build_s": each.build_s,
-                "disk_bytes": each.disk_bytes,
-            }
-            for each in planned
-        ]
-        show_json({**_how(setup), "engines": engines, "build_s": total_s, "disk_bytes": total_bytes})
+        first = _plan_json(*plans[0])
+        show_json(first if len(plans) == 1 else {"sets": [_plan_json(setup, planned) for setup, planned in plans]})
         return
+    for number, (setup, planned) in enumerate(plans):
+        if len(plans) > 1:
+            show(("\n" if number else "") + f"{setup}{' (only where the one before cannot be used)' if number > 1 else ''}:")
+        _show_plan(planned)
+
+
+def _plan_json(setup: Setup, planned: Sequence[PlannedBuild]) -> dict[str, Any]:
+    engines = [
+        {
+            "graph": each.engine,
+            "engine": each.digest,
+            "builds": each.builds,
+            "why": each.why,
+            "differences": [{"field": d.field, "wanted": d.wanted, "found": d.found} for d in each.differences],
+            "build_s": each.build_s,
+            "disk_bytes": each.disk_bytes,
+        }
+        for each in planned
+    ]
+    return {
+        **describe_setup(setup),
+        "engines": engines,
+        "build_s": _total_s(planned),
+        "disk_bytes": sum(e.disk_bytes for e in _built(planned)),
+    }
+
+
+def _built(planned: Sequence[PlannedBuild]) -> list[PlannedBuild]:
+    return [each for each in planned if each.builds]
+
+
+def _total_s(planned: Sequence[PlannedBuild]) -> float | None:
+    """Seconds that all builds take; None if that of one is unknown."""
+    known = [each.build_s for each in _built(planned) if each.build_s is not None]
+    return sum(known) if len(known) == len(_built(planned)) else None
+
+
+def _show_plan(planned: Sequence[PlannedBuild]) -> None:
+    building, total_s = _built(planned), _total_s(planned)
     rows = [
         (
             each.engine,
@@ -160,5 +238,5 @@ def _show_plan(planned: Sequence[PlannedBuild], setup: Setup, *, as_json: bool) 
     ]
     show_table(("graph", "engine", "builds", "build s", "disk", "why"), rows)
     took = "in an unknown time" if total_s is None else f"in about {total_s:.1f} s plus measuring"
-    needs = f", {took}, on {format_bytes(total_bytes)} of disk" if building else ""
+    needs = f", {took}, on {format_bytes(sum(each.disk_bytes for each in building))} of disk" if building else ""
     show(f"\n{len(building)} of {len(planned)} engines would be built{needs}")

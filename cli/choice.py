@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from costroute_rt.cli.command import profile
+from costroute_rt.cli.command import build_engines, profile
 from costroute_rt.cli.failure import say
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from costroute_rt.engines.backends.setup import Setup
     from costroute_rt.engines.bundle.bundle import Bundle
     from costroute_rt.engines.bundle.pool import Pool
+    from costroute_rt.engines.store.store import Store
+    from costroute_rt.family.auto_backend import Chosen
     from costroute_rt.request import ImageLike, RequestOptions
     from costroute_rt.result import Result, StepEvent
     from costroute_rt.route import Route
@@ -45,10 +47,27 @@ class EngineChoice:
         """The pool, or the bundle as one, with the candidates that may be used; verify: hash all files."""
         return open_pool(self.bundle, self.pool, verify=verify, candidates=self.candidates, exclude=self.exclude, licenses=self.licenses)
 
-    def setup(self, target: str = "") -> Setup:
-        from costroute_rt.engines.backends.setup import Setup
+    @property
+    def is_open(self) -> bool:
+        """Whether the backend is left to what is found to be fastest."""
+        from costroute_rt.family.auto_backend import is_open
 
-        return Setup.of(self.backend, self.provider, self.precision, self.threads, target=target, allow_fallback=self.allow_fallback)
+        return self.backend == "auto" and is_open(self.provider, self.precision)
+
+    def choose(self, pool: Pool, store: Store, target: str = "") -> Chosen:
+        """What runs the pool's engines, and why if that was left to `auto`."""
+        from costroute_rt.family.auto_backend import choose_backend
+
+        return choose_backend(
+            pool, store, backend=self.backend, provider=self.provider, precision=self.precision, threads=self.threads, target=target,
+            allow_fallback=self.allow_fallback,
+        )  # fmt: skip
+
+    def setup(self, pool: Pool, store: Store | None = None, target: str = "") -> Setup:
+        """What runs the pool's engines."""
+        from costroute_rt.engines.store.store import Store
+
+        return self.choose(pool, store or Store.open(), target).setup
 
     def open_runtime(
         self,
@@ -83,17 +102,13 @@ class EngineChoice:
                 progress=progress,
                 cancel=cancel,
             )
+        if runtime.choice is not None and runtime.choice.basis == "not_measured":
+            say(f"note: runs on {runtime.choice} ({build_engines(None, self.bundle or self.pool)} compares them once)")
         if runtime.assumes is not None:
-            say(f"note: {runtime.assumes} ({self._profile_command(runtime)} measures again)")
+            threads = {} if self.threads is None else {"threads": str(self.threads)}
+            command = profile({**runtime.setup, **threads}, self.bundle or self.pool)
+            say(f"note: {runtime.assumes} ({command} measures again)")
         return runtime
-
-    def _profile_command(self, runtime: Runtime) -> str:
-        """The command that measures the engines of this runtime as they run now."""
-        from costroute_rt.engines.backends.setup import Setup
-
-        setup = self.setup() if runtime.fallback is None else Setup(threads=self.threads)
-        asked = {"backend": setup.backend, "provider": setup.provider, "precision": setup.precision}
-        return profile(asked if self.threads is None else {**asked, "threads": str(self.threads)}, self.bundle or self.pool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,14 +144,22 @@ def _reinstall(error: BundleError) -> str | None:
 
 
 def _setup_options(setup: Mapping[str, str] | None) -> list[str]:
-    """No options for the usual engines; for other backends all of them, as their usual values differ."""
+    """No options for the usual engines, where nothing else may be meant; for other backends all of them, as their usual values differ."""
     if setup is None:
         return []
     is_usual = setup["backend"] == "onnxruntime"
     asked = (("provider", "cpu"), ("precision", "float32"))
-    options = [] if is_usual else [format_option("backend", setup["backend"])]
+    options = [] if is_usual and _is_default() else [format_option("backend", setup["backend"])]
     options += [format_option(name, setup[name]) for name, usual in asked if not is_usual or setup[name] != usual]
     return options + ([format_option("threads", setup["threads"])] if "threads" in setup else [])
+
+
+def _is_default() -> bool:
+    """Whether ONNX Runtime is what `--backend auto` stands for on any account."""
+    from costroute_rt.engines.backends.registry import find_version
+    from costroute_rt.family.auto_backend import OTHER, USUAL, find_named
+
+    return find_named() == USUAL or (find_named() == "auto" and find_version(OTHER) is None)
 
 
 def _bundle_options(bundle: str | None) -> list[str]:

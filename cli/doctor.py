@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from costroute_rt.cli import option
-from costroute_rt.cli.command import command_for, fix_command, pip_command, repair_engine
+from costroute_rt.cli.command import build_engines, command_for, fix_command, pip_command, repair_engine
 from costroute_rt.cli.table import format_bytes, show, show_json, show_table
 
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ def doctor(bundle: str | None, pool: str | None, as_json: bool) -> None:
     def check_models() -> Iterator[Line]:
         yield from _check_models(bundle, pool)
 
-    checks = CHECKS if bundle is None and pool is None else (*CHECKS, check_models)
+    def check_choice() -> Iterator[Line]:
+        yield from _check_choice(bundle, pool)
+
+    checks = (*CHECKS, check_choice) if bundle is None and pool is None else (*CHECKS, check_models, check_choice)
     lines = [line for check in checks for line in _run(check)]
     problems = [line for line in lines if line.problem]
     if as_json:
@@ -185,6 +188,22 @@ def _check_models(bundle: str | None, pool: str | None) -> Iterator[Line]:
     without = len(opened.candidates) - sum(len(each.pool) for each in opened.bundles.values())
     if without:
         yield Line("models without a bundle", f"{without} candidates, which can be routed to and not run")
+
+
+def _check_choice(bundle: str | None, pool: str | None) -> Iterator[Line]:
+    """What `--backend auto` stands for, and why."""
+    from costroute_rt.cli.choice import open_pool
+    from costroute_rt.engines.store.store import Store
+    from costroute_rt.family.auto_backend import choose_backend
+
+    choice = choose_backend(open_pool(bundle, pool, verify=False), Store.open()).choice
+    if choice is None:
+        return
+    command = build_engines(None, bundle or pool) if choice.basis == "not_measured" else None
+    yield Line("backend auto", str(choice), command=command)
+    for engines, times in choice.image_ms.items():
+        shown = ", ".join(f"{name} {ms:.0f} ms" for name, ms in times.items())
+        yield Line(f"images by {engines}", shown)
 
 
 def check_store() -> Iterator[Line]:

@@ -246,7 +246,8 @@ def explain(engine: EngineChoice, as_json: bool) -> None:
     from costroute_rt.engines.store.store import Store
     from costroute_rt.family.calls import pool_names
 
-    pool, setup, store = engine.open_pool(), engine.setup(), Store.open()
+    pool, store = engine.open_pool(), Store.open()
+    setup = engine.setup(pool, store)
     found = [each for name, names in pool_names(pool).items() for each in explain_engines(pool.holders[name], store, names, setup)]
     if as_json:
         entries = [

@@ -50,9 +50,10 @@ def eval_router(
 
     from costroute_rt.export.router.job import evaluate_pool
 
-    setup = engine.setup()
+    opened = engine.open_pool()
+    setup = engine.setup(opened)
     source = labels.source(setup)
-    found = evaluate_pool(engine.open_pool(), source, html=Path(html) if html else None, say=say)
+    found = evaluate_pool(opened, source, html=Path(html) if html else None, say=say)
     if as_json:
         show_json({"fallback": setup.fallback, **found.to_json()})
     else:

@@ -91,9 +91,9 @@ def fit_router(
 
     from costroute_rt.export.router.job import fit_pool
 
-    setup = engine.setup()
-    source = labels.source(setup)
     opened = engine.open_pool()
+    setup = engine.setup(opened)
+    source = labels.source(setup)
     target, replaces = (opened.root, True) if output is None else (Path(output), force)
     if former is not None:
         from costroute_rt.export.router.extending import extend_pool

@@ -17,7 +17,8 @@ SHIPPED_FAMILY = "postcard"
 _MOST_ROWS, _WIDEST, _LONGEST_VALUE = 64, 40, 4000
 _LONGEST_COMMAND = 100_000
 """Linux takes no argument of more than 128 KiB."""
-DEFAULTS = {"backend": "onnxruntime", "provider": "cpu", "precision": "float32"}
+DEFAULTS = {"provider": "cpu", "precision": "float32"}
+"""The backend is always named: what `auto` stands for differs between machines."""
 
 
 @click.command()

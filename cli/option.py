@@ -78,12 +78,20 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
             default="auto",
             show_default=True,
             metavar="NAME",
-            help="Numbers that engines compute in: float32, bfloat16, float16; auto: float16 with TensorRT, else float32.",
+            help="Numbers that engines compute in: float32, bfloat16, float16; auto: float16 with TensorRT, what is fastest with the "
+            "backend auto, else float32.",
         ),
         click.option(
             "--provider", default="auto", show_default=True, metavar="NAME", help="Execution provider of the backend; auto: its usual one."
         ),
-        click.option("--backend", default="onnxruntime", show_default=True, metavar="NAME", help="Library that builds and runs engines."),
+        click.option(
+            "--backend",
+            default="auto",
+            show_default=True,
+            metavar="NAME",
+            help="Library that runs engines: onnxruntime, openvino, tensorrt, tensorrt-rtx; auto: the fastest that "
+            "`costroute-rt build-engines` found, else ONNX Runtime, or $COSTROUTE_BACKEND.",
+        ),
         source,
     )
     return _apply(options, _collected(command, "engine", EngineChoice))

@@ -36,9 +36,9 @@ def profile(
     from costroute_rt.engines.store.store import Store
     from costroute_rt.error import ConfigError
 
-    pool, setup = engine.open_pool(), engine.setup()
+    pool, store = engine.open_pool(), Store.open()
+    setup = engine.setup(pool, store)
     chosen = choose_names(pool, setup, size=option.check_both(height, width))
-    store = Store.open()
     with building_notice("measuring") as progress:
         costs = [cost for bundle, names in chosen for cost in profile_engines(bundle, store, names, setup, progress=progress)]
     if not costs:

@@ -8,6 +8,7 @@ import click
 
 from costroute_rt.cli import option
 from costroute_rt.cli.choice import EngineChoice, ImageChoice
+from costroute_rt.cli.engine_report import show_choice
 from costroute_rt.cli.failure import say
 from costroute_rt.cli.progress import building_notice
 from costroute_rt.cli.table import format_bytes, show, show_json, show_table
@@ -35,9 +36,12 @@ def route(prompt: str, image: ImageChoice, engine: EngineChoice, as_json: bool) 
     with engine.open_runtime(building_notice("first use: building"), init_images=image.init_image is not None) as runtime:
         decision = image.route(runtime, prompt)
     if as_json:
-        show_json({"fallback": runtime.fallback, "assumes": runtime.assumes, **decision.to_json()})
+        choice = None if runtime.choice is None else runtime.choice.to_json()
+        show_json({"fallback": runtime.fallback, "assumes": runtime.assumes, "choice": choice, **decision.to_json()})
     else:
         _show(decision)
+        if runtime.choice is not None:
+            show_choice(runtime.choice)
 
 
 def _show(decision: Route) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from costroute_rt.backend_choice import BackendChoice
     from costroute_rt.candidate import Candidate
     from costroute_rt.engines.building.progress import OpenEvent
     from costroute_rt.engines.bundle.bundle import Bundle, shipped_bundle
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BackendChoice",
     "BackendError",
     "BudgetError",
     "Building",
@@ -84,6 +86,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "BackendChoice": "backend_choice",
     "Building": "family.upgrade",
     "Bundle": "engines.bundle.bundle",
     "Candidate": "candidate",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costroute_rt.backend_choice import BackendChoice
 from costroute_rt.candidate import Candidate
 from costroute_rt.error import CancelledError, ConfigError, EngineError, Reason, StateError, make_closed_error
 from costroute_rt.family.engine_set import Phase
@@ -84,7 +85,7 @@ class Runtime:
         max_memory_bytes: int | None = None,
         home: str | Path | None = None,
         extra_stores: Sequence[str | Path] = (),
-        backend: str = "onnxruntime",
+        backend: str = "auto",
         provider: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
@@ -107,8 +108,11 @@ class Runtime:
         home: the store's directory; None means $COSTROUTE_HOME, else the user's cache directory, else a temporary one of this user.
         extra_stores: directories of stores to read beside it, such as one that ships with an application, before those in
             $COSTROUTE_EXTRA_STORES; nothing is written to them.
+        backend: the library that runs the engines; auto: the one that was found to be fastest here (`build_fastest`, or `costroute-rt
+            build-engines`), else ONNX Runtime, or what $COSTROUTE_BACKEND names. `choice` has the reason.
         provider: the backend's execution provider; auto means the backend's default.
-        precision: float32, bfloat16 or float16, if the backend supports it; auto means float16 with TensorRT, else float32.
+        precision: float32, bfloat16 or float16, if the backend supports it; auto means float16 with TensorRT, else float32, or what was
+            fastest with the backend auto.
         threads: CPU threads of each engine run; None means one for each physical core that this process may use. Engines are the same
             for any number.
         allow_fallback: if engines of `backend` and `provider` cannot run on this machine, run ONNX Runtime on the CPU; a warning, and
@@ -162,6 +166,42 @@ class Runtime:
             raise
         return runtime
 
+    @staticmethod
+    def build_fastest(
+        bundle: str | Path | None = None,
+        *,
+        pool: str | Path | None = None,
+        home: str | Path | None = None,
+        extra_stores: Sequence[str | Path] = (),
+        precision: str = "auto",
+        threads: int | None = None,
+        progress: OnOpen | None = None,
+        cancel: threading.Event | None = None,
+    ) -> BackendChoice:
+        """Build the engines of every backend that `backend="auto"` chooses between, compare whole images by them, and keep the result.
+
+        Later calls of `open` use what was fastest. Where nothing is to be compared, what `open` would use is built. Takes as long as a
+        build of each; a result that is still valid is not measured again.
+        The arguments are those of `open`; progress gets the events of one set of engines after the other, and then of the comparison.
+        Raises as `open` does.
+        """
+        from costroute_rt.engines.building.progress import Tracker
+        from costroute_rt.engines.store.store import Store
+        from costroute_rt.family.assembly import open_pool
+        from costroute_rt.generation.fastest import build_fastest
+
+        opened, store = open_pool(bundle, pool), Store.open(home, extra_stores)
+
+        @contextmanager
+        def follow(what: str) -> Iterator[Tracker]:
+            tracker = Tracker(progress, cancel)
+            yield tracker
+            tracker.finish()
+
+        chosen = build_fastest(opened, store, precision=precision, threads=threads, follow=follow).chosen
+        assert chosen.choice is not None
+        return chosen.choice
+
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The candidates of the pool, in the pool's order."""
@@ -186,6 +226,16 @@ class Runtime:
     def fallback(self) -> str | None:
         """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
         return self._resources.fallback
+
+    @property
+    def choice(self) -> BackendChoice | None:
+        """Which backend `auto` has chosen, and why; None if the backend was named."""
+        return self._resources.choice
+
+    @property
+    def setup(self) -> dict[str, str]:
+        """Backend, provider and precision of the engines; with a background build, of those it began with."""
+        return {name: self._resources.setup[name] for name in ("backend", "provider", "precision")}
 
     @property
     def assumes(self) -> str | None:

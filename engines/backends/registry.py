@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from costroute_rt.engines.backends.engine import Backend
 from costroute_rt.engines.machine.diagnosis import Finding
@@ -12,6 +13,8 @@ from costroute_rt.error import BackendError, ConfigError
 
 BACKENDS = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """The module that each backend needs, besides that of ONNX Runtime."""
+_PACKAGES = {"onnxruntime": "(onnxruntime|ort).*", "openvino": "openvino(-nightly)?"}
+"""Patterns of the packages that bring the modules of these backends."""
 
 
 def get_backend(name: str) -> Backend:
@@ -28,7 +31,17 @@ def get_backend(name: str) -> Backend:
         from costroute_rt.engines.backends.tensorrt.backend import TensorRtBackend
 
         return TensorRtBackend(name)
-    raise ConfigError("backend", name, "one of onnxruntime, openvino, tensorrt, tensorrt-rtx")
+    raise ConfigError("backend", name, "one of auto, onnxruntime, openvino, tensorrt, tensorrt-rtx")
+
+
+def find_version(name: str) -> str | None:
+    """The version of the backend's library by the records of its packages, `unknown` where these lack it; None if it is not installed.
+
+    Nothing is imported.
+    """
+    found = Installation(replace(Library.of(BACKENDS.get(name, name)), packages=_PACKAGES.get(name, "")))
+    versions = found.versions() if found.packages else []
+    return " ".join(versions) or ("unknown" if found.path is not None else None)
 
 
 def check_backends() -> Iterator[Finding]:

@@ -103,10 +103,10 @@ class Installation:
     def has_other_version(self, module: ModuleType) -> bool:
         """Whether the files are of another release than any record of the package names; an update can leave an old record."""
         theirs = _numbers(str(getattr(module, "__version__", "")))
-        ours = [_numbers(each) for each in self._versions()]
+        ours = [_numbers(each) for each in self.versions()]
         return bool(theirs and ours) and all(any(a != b for a, b in zip(each, theirs, strict=False)) for each in ours)
 
-    def _versions(self) -> list[str]:
+    def versions(self) -> list[str]:
         """Versions in the records of the package, such as 1.30.0 of onnxruntime_gpu-1.30.0.dist-info."""
         names = [record.name.removesuffix(".dist-info") for record in self._records()]
         return [name.split("-")[1] for name in names if "-" in name]
@@ -145,7 +145,7 @@ class Installation:
         lacking = [each for each in self.library.names if not hasattr(module, each)]
         if lacking:
             return f"{self.path} has no {lacking[0]}"
-        return f"{self.path} is version {getattr(module, '__version__', None)}, {self.packages[0]} is version {self._versions()[0]}"
+        return f"{self.path} is version {getattr(module, '__version__', None)}, {self.packages[0]} is version {self.versions()[0]}"
 
     def is_hidden(self) -> bool:
         """Whether the module is a file, or a directory, that no package brought, in the working directory or beside the program."""

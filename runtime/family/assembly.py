@@ -30,6 +30,7 @@ from costroute_rt.engines.machine.memory import give_back_memory, resident_bytes
 from costroute_rt.engines.store.cost import EngineCost
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import ConfigError
+from costroute_rt.family.auto_backend import choose_backend
 from costroute_rt.family.calls import engine_names, image_calls, router_calls
 from costroute_rt.family.conditioning import StatesSource
 from costroute_rt.family.engine_set import EngineSet
@@ -100,7 +101,10 @@ def open_resources(
     flags["init_images"] = init_images
     _check_options(flags, max_memory_bytes)
     store = Store.open(home, extra_stores)
-    wanted = Setup.of(backend, provider, precision, threads, allow_fallback=allow_fallback)
+    chosen = choose_backend(
+        pool, store, backend=backend, provider=provider, precision=precision, threads=threads, allow_fallback=allow_fallback
+    )
+    wanted = chosen.setup
     if (obstacle := wanted.obstacle()) is not None:
         raise obstacle
     pool = leave_out_quarantined(pool, store, wanted)
@@ -149,6 +153,7 @@ def open_resources(
         clock=clock,
         setup=_describe_setup(source, names),
         fallback=wanted.fallback,
+        choice=chosen.choice,
         assumes=assumes,
         store=store.root,
         versions={"costroute-rt": read_version(), **_versions(source.setup, wanted), "numpy": np.__version__},

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from costroute_rt.backend_choice import BackendChoice
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate, find_candidate
 from costroute_rt.cost.correction import Clock
@@ -53,6 +54,8 @@ class Resources:
     """Backend, provider, precision and target of the engines, and their threads if chosen, as errors carry them."""
     fallback: str | None = None
     """Reason why ONNX Runtime on the CPU is used instead of what was asked for, with the fix; None if there was no fallback."""
+    choice: BackendChoice | None = None
+    """What `auto` has chosen, and why; None if the backend was named."""
     assumes: str | None = None
     """How the condition in which costs were measured differs from the present one; None if it does not."""
     versions: Mapping[str, str]

@@ -1,0 +1,180 @@
+"""`backend="auto"`: which engines a pool runs on, by what was measured, or else by what is installed and built. Nothing is built here.
+
+Between which engines, and how they are compared: `generation/fastest.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from costroute_rt.backend_choice import BackendChoice, Basis
+from costroute_rt.engines.backends.registry import find_version
+from costroute_rt.engines.backends.setup import Setup
+from costroute_rt.engines.backends.spec import AUTO
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.manifest import ROUTER_GRAPHS
+from costroute_rt.engines.bundle.pool import Pool
+from costroute_rt.engines.machine import device
+from costroute_rt.engines.machine.fix import Fix
+from costroute_rt.engines.store.fastest import Fastest, read_fastest
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import ConfigError
+from costroute_rt.family.calls import pool_names
+from costroute_rt.family.engine_source import EngineSource
+from costroute_rt.version import read_version
+
+BACKEND = "COSTROUTE_BACKEND"
+"""Environment variable with the backend that `auto` stands for."""
+USUAL, OTHER = "onnxruntime", "openvino"
+LARGE_BYTES = 512_000_000
+"""Of weights. With more of them no engines are built merely to be compared."""
+_FAST_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
+"""Features of processors that multiply matrices faster in bfloat16 than in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The engines to run, and why."""
+
+    setup: Setup
+    choice: BackendChoice | None
+    """None if nothing was left to `auto`."""
+
+
+def choose_backend(
+    pool: Pool,
+    store: Store,
+    *,
+    backend: str = AUTO,
+    provider: str = AUTO,
+    precision: str = AUTO,
+    threads: int | None = None,
+    target: str = "",
+    allow_fallback: bool = False,
+) -> Chosen:
+    """The setup of these options; raises as `Setup.of` does."""
+    named = find_named() if backend == AUTO else backend
+    if backend == AUTO and is_open(provider, precision) and not target:
+        return _choose(pool, store, precision, threads)
+    if named == AUTO:  # another provider or precision, which one library has
+        is_other = provider in (AUTO, "cpu") and not target and find_version(OTHER) is not None
+        named = OTHER if is_other else USUAL
+    try:
+        setup = Setup.of(named, provider, precision, threads, target=target, allow_fallback=allow_fallback)
+    except ConfigError as error:
+        raise ConfigError(BACKEND, named, error.expected) if backend == AUTO and error.name == "backend" else error from error
+    if backend != AUTO:
+        return Chosen(setup=setup, choice=None)
+    basis: Basis = "environment" if find_named() != AUTO else "only"
+    reason = f"${BACKEND} says so" if basis == "environment" else "what was asked for runs on no other backend"
+    return Chosen(setup=setup, choice=make_choice(setup, basis, reason))
+
+
+def find_named() -> str:
+    """The backend that `auto` stands for; `auto` itself unless the environment names another."""
+    return os.environ.get(BACKEND) or AUTO
+
+
+def is_open(provider: str, precision: str) -> bool:
+    """Whether `auto` has more than one backend to choose from with these options, as far as they are installed."""
+    return find_named() == AUTO and provider in (AUTO, "cpu") and precision in (AUTO, "float32")
+
+
+def is_large(pool: Pool) -> bool:
+    """Whether the pool has too many weights for engines to be built merely to be compared."""
+    return sum(_weight_bytes(bundle) for bundle in pool.bundles.values()) > LARGE_BYTES
+
+
+def make_key(pool: Pool, precision: str) -> str:
+    """What a comparison holds for: the networks of the pool's bundles, the machine, the libraries and this package."""
+    bundles = sorted(json.dumps([bundle.family, _networks(bundle)]) for bundle in pool.bundles.values())
+    machine = [device.cpu_name(), *device.cpu_features(), device.os_name()]
+    libraries = {name: find_version(name) for name in (USUAL, OTHER)}
+    facts = [bundles, machine, libraries, read_version(), precision]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def make_choice(
+    setup: Setup,
+    basis: Basis,
+    reason: str,
+    image_ms: Mapping[str, Mapping[str, float]] | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> BackendChoice:
+    return BackendChoice(
+        backend=setup.backend,
+        provider=setup.provider,
+        precision=setup.precision,
+        basis=basis,
+        reason=reason,
+        image_ms=image_ms or {},
+        left_out=left_out or {},
+    )
+
+
+def chosen_of(found: Fastest, threads: int | None) -> Chosen:
+    """What a comparison has found."""
+    setup = Setup.of(found.backend, found.provider, found.precision, threads)
+    return Chosen(setup=setup, choice=make_choice(setup, "measured", found.reason, found.image_ms, found.left_out))
+
+
+def preferred_by_rule(precision: str, threads: int | None) -> tuple[Setup, str]:
+    """The engines that are usually fastest on such a processor, and the reason; raises BackendError for a damaged library."""
+    if precision == AUTO and has_fast_bfloat16():
+        reason = "the models are too large to compare engines, and this processor computes in bfloat16"
+        return Setup.of(OTHER, "cpu", "bfloat16", threads), reason
+    reason = "the models are too large to compare engines, and this processor does not compute in bfloat16"
+    return Setup.of(USUAL, threads=threads), reason if precision == AUTO else "the models are too large to compare engines"
+
+
+def has_fast_bfloat16() -> bool:
+    return not _FAST_BFLOAT16.isdisjoint(device.cpu_features())
+
+
+def _choose(pool: Pool, store: Store, precision: str, threads: int | None) -> Chosen:
+    if find_version(OTHER) is None:
+        usual, missing = Setup.of(USUAL, threads=threads), f"it is not installed ({Fix.extra(OTHER).remedy})"
+        return Chosen(setup=usual, choice=make_choice(usual, "only", "it is the only one installed", left_out={OTHER: missing}))
+    found = read_fastest(store.root, make_key(pool, precision))
+    if found is not None:
+        return chosen_of(found, threads)
+    names = [name for each in pool_names(pool).values() for name in each]
+
+    def is_ready(setup: Setup) -> bool:
+        return bool(names) and EngineSource(pool.holders, store, setup).is_ready(names)
+
+    if is_large(pool):
+        return _choose_by_rule(precision, threads, is_ready)
+    usual = Setup.of(USUAL, threads=threads)
+    others = [Setup(backend=OTHER, precision=each, threads=threads) for each in ("bfloat16", "float32") if precision in (AUTO, each)]
+    ready = None if is_ready(usual) else next(filter(is_ready, others), None)
+    if ready is not None:
+        return Chosen(setup=ready, choice=make_choice(ready, "not_measured", f"its engines are built, and those of {usual} are not"))
+    return Chosen(setup=usual, choice=make_choice(usual, "not_measured", f"it was not compared with {OTHER} yet"))
+
+
+def _choose_by_rule(precision: str, threads: int | None, is_ready: Callable[[Setup], bool]) -> Chosen:
+    """The preferred engines, unless they would have to be built and the usual ones are there."""
+    preferred, reason = preferred_by_rule(precision, threads)
+    if preferred.backend != USUAL and not is_ready(preferred):
+        usual = Setup(threads=threads)
+        if is_ready(usual):
+            reason = f"its engines are built; those of {preferred}, usually the fastest on this processor, are not"
+            return Chosen(setup=usual, choice=make_choice(usual, "rule", reason))
+    return Chosen(setup=preferred, choice=make_choice(preferred, "rule", reason))
+
+
+def _weight_bytes(bundle: Bundle) -> int:
+    return sum(bundle.files[name].bytes for name in {name for each in bundle.components.values() for name in each.weights})
+
+
+def _networks(bundle: Bundle) -> list[list[str]]:
+    """The networks that make images: names, weights and graphs of each component."""
+    made = [(name, each) for name, each in bundle.components.items() if each.role not in ROUTER_GRAPHS]
+    return sorted(
+        [name, bundle.weights_sha256(name), *sorted(bundle.files[path].sha256 for path in each.graphs.values())] for name, each in made
+    )

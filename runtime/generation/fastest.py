@@ -1,0 +1,283 @@
+"""Builds the engines that `backend="auto"` chooses between, and finds the fastest by whole images, once for a machine.
+
+ONNX Runtime in float32 is the usual one; OpenVINO in bfloat16, or in float32 where bfloat16 cannot be used, takes its place where it is
+complete, its images stay alike, and it is clearly faster. Both make the same images in turns, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from statistics import geometric_mean, median
+
+from costroute_rt.candidate import Candidate
+from costroute_rt.engines.backends.registry import find_version
+from costroute_rt.engines.backends.setup import Setup
+from costroute_rt.engines.backends.spec import AUTO
+from costroute_rt.engines.building.build import BuildReport, build_each
+from costroute_rt.engines.building.lookup import names_to_build
+from costroute_rt.engines.building.progress import Stage, Step, Tracker
+from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.engines.bundle.pool import Pool
+from costroute_rt.engines.store.fastest import Fastest, ImageTimes, keep_fastest, read_fastest
+from costroute_rt.engines.store.store import Store
+from costroute_rt.error import BackendError, ConfigError, EngineError, StoreFullError
+from costroute_rt.family.assembly import open_resources
+from costroute_rt.family.auto_backend import (
+    OTHER,
+    USUAL,
+    Chosen,
+    choose_backend,
+    chosen_of,
+    is_large,
+    is_open,
+    make_key,
+    preferred_by_rule,
+)
+from costroute_rt.family.calls import pool_names
+from costroute_rt.family.resources import Resources
+from costroute_rt.generation.engine_gate import ImageReport, check_images
+from costroute_rt.generation.queue import Device
+from costroute_rt.generation.stream import Stream
+from costroute_rt.request import Request
+
+Clock = Callable[[], float]
+Follow = Callable[[str], AbstractContextManager[Tracker]]
+"""Gives the tracker of one piece of work; called with the engines that are built, or with what is done instead."""
+NamesOf = Callable[[Setup], list[tuple[Bundle, list[str]]]]
+"""The names of the engines to build for a setup, by bundle."""
+
+CLEARLY_FASTER = 0.9
+"""Share of the usual engines' time that others may take to replace them: times of a busy machine differ by several percent."""
+_PROMPT = "a red house by a lake with snowy mountains behind"
+_TURNS, _MORE_TURNS, _MORE_S = 5, 15, 3.0
+"""Images of a candidate by each set of engines, and most images, until so many seconds have passed."""
+_FEW_TURNS, _LONG_S = 2, 20.0
+"""Images where those of a candidate take longer."""
+_MOST_CANDIDATES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetReport:
+    """What happened to one set of engines."""
+
+    setup: Setup
+    built: list[tuple[Bundle, list[BuildReport]]]
+    images: list[ImageReport]
+
+    @property
+    def problem(self) -> str | None:
+        """Why the whole set must not be used; None if it may."""
+        for report in (each for _, reports in self.built for each in reports):
+            if report.quarantined is not None:
+                return f"{report.engine} is quarantined: {report.quarantined}"
+        for image in self.images:
+            if image.quarantined is not None:
+                return f"{image.engine} is quarantined: {image.quarantined}"
+            if image.skipped is not None and self.setup.precision != "float32":
+                return f"the images of {image.engine} were not compared: {image.skipped}"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The chosen engines, and everything that was built."""
+
+    chosen: Chosen
+    sets: Sequence[SetReport]
+
+
+@contextmanager
+def unwatched(what: str) -> Iterator[Tracker]:
+    """No progress."""
+    yield Tracker()
+
+
+def build_fastest(
+    pool: Pool,
+    store: Store,
+    *,
+    precision: str = AUTO,
+    threads: int | None = None,
+    names_of: NamesOf | None = None,
+    is_whole: bool = True,
+    force: bool = False,
+    follow: Follow = unwatched,
+) -> Comparison:
+    """Build, check and compare the sets of engines that `auto` chooses between with these options, and keep the result in the store.
+
+    names_of: the engines to build of each set; None means those that the candidates need. is_whole: whether these are all that they need;
+    else nothing is compared. force: build and compare again.
+    Raises as `build_each` does; what engines other than the usual ones raise is the reason why they are left out.
+    """
+    build = partial(_build_set, pool, store, names_of or partial(_every_name, pool), is_whole, force, follow)
+    alone = find_alone(pool, store, precision, threads)
+    if alone is not None:
+        sets = [build(alone)]
+        return Comparison(chosen=choose_backend(pool, store, precision=precision, threads=threads), sets=sets)
+    first, *rest = setups_to_compare(precision, threads)
+    usual = build(first)
+    others, left_out, is_lasting = _build_others(build, rest)
+    sets, key = [usual, *others], make_key(pool, precision)
+    found = None if force and is_whole else read_fastest(store.root, key)
+    if found is None and not is_whole:
+        return Comparison(chosen=choose_backend(pool, store, precision=precision, threads=threads), sets=sets)
+    if found is None:
+        good = [each.setup for each in others if each.problem is None]
+        found = _compare(pool, store, usual.setup, good[0] if good else None, left_out, follow)
+        if is_lasting:
+            keep_fastest(store, key, found)
+    return Comparison(chosen=chosen_of(found, threads), sets=sets)
+
+
+def find_alone(pool: Pool, store: Store, precision: str, threads: int | None) -> Setup | None:
+    """The only engines to build for `auto`; None if there are several to compare."""
+    if is_open(AUTO, precision) and find_version(OTHER) is not None:
+        return preferred_by_rule(precision, threads)[0] if is_large(pool) else None
+    return choose_backend(pool, store, precision=precision, threads=threads).setup
+
+
+def setups_to_compare(precision: str, threads: int | None) -> list[Setup]:
+    """The usual engines, then what may take their place; of the latter one set is built, the first that can be used."""
+    others = [Setup(backend=OTHER, precision=each, threads=threads) for each in ("bfloat16", "float32") if precision in (AUTO, each)]
+    return [Setup.of(USUAL, threads=threads), *others]
+
+
+def can_run(setup: Setup) -> bool:
+    """Whether this machine can run such engines, as far as their library says."""
+    try:
+        return setup.obstacle() is None
+    except ConfigError:  # the processor has no such precision
+        return False
+
+
+def _build_set(pool: Pool, store: Store, names_of: NamesOf, is_whole: bool, force: bool, follow: Follow, setup: Setup) -> SetReport:
+    with follow(str(setup)) as tracker:
+        built = [(bundle, build_each(bundle, store, own, setup, force=force, tracker=tracker)) for bundle, own in names_of(setup)]
+        bundles = pool.bundles.values() if is_whole else ()
+        images = [image for bundle in bundles for image in check_images(bundle, store, setup, tracker.check)]
+    return SetReport(setup=setup, built=built, images=images)
+
+
+def _every_name(pool: Pool, setup: Setup) -> list[tuple[Bundle, list[str]]]:
+    return [(pool.holders[name], names_to_build(pool.holders[name], names, setup)) for name, names in pool_names(pool).items()]
+
+
+def _build_others(build: Callable[[Setup], SetReport], setups: Sequence[Setup]) -> tuple[list[SetReport], dict[str, str], bool]:
+    """The sets until one may be used, why others must not be used, and whether that lasts: a damaged library may be installed again."""
+    sets, left_out, is_lasting = list[SetReport](), dict[str, str](), True
+    for setup in setups:
+        try:
+            if (obstacle := setup.obstacle()) is not None:
+                raise obstacle
+            done = build(setup)
+        except StoreFullError:
+            raise
+        except (BackendError, ConfigError, EngineError) as error:
+            left_out[str(setup)] = str(error)
+            is_lasting = is_lasting and not isinstance(error, BackendError)
+            continue
+        sets.append(done)
+        if done.problem is None:
+            break
+        left_out[str(setup)] = done.problem
+    return sets, left_out, is_lasting
+
+
+def _compare(pool: Pool, store: Store, usual: Setup, other: Setup | None, left_out: dict[str, str], follow: Follow) -> Fastest:
+    """The faster of two sets of engines; other: None if there is only one."""
+    image_ms: ImageTimes = {}
+    chosen, reason = usual, "no other engines can be used"
+    if other is not None:
+        with follow("comparing") as tracker:
+            image_ms, ratio = measure_images(pool, store, (usual, other), tracker)
+        chosen = other if ratio <= CLEARLY_FASTER else usual
+        taking = f"{'its images' if chosen is other else f'images by {other}'} take {ratio:.2f} times as long as those by {usual}"
+        reason = f"fastest here: {taking}" if chosen is other else f"nothing else is clearly faster here: {taking}"
+    return Fastest(
+        backend=chosen.backend,
+        provider=chosen.provider,
+        precision=chosen.precision,
+        reason=reason,
+        image_ms=image_ms,
+        left_out=left_out,
+        measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        condition=str(chosen.condition()),
+    )
+
+
+def measure_images(
+    pool: Pool, store: Store, setups: tuple[Setup, Setup], tracker: Tracker, clock: Clock = time.perf_counter
+) -> tuple[ImageTimes, float]:
+    """Median milliseconds of images by two sets of engines in turns, and how many times as long the second takes: the mean over candidates
+    of the median over turns."""
+    tracker.plan(Stage.MEASURE, [Step(stage=Stage.MEASURE, engine=None)])
+    tracker.start(Stage.MEASURE, None)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(_opened(pool, store, setup, clock)) for setup in setups]
+        names = _choose_candidates(opened)
+        times = {}
+        for index, name in enumerate(names):
+            makers = [partial(_make_image, resources, name) for resources in opened]
+            times[name] = list(_take_turns(makers, partial(_tick, tracker, index, len(names)), clock))
+    image_ms = {str(setup): {name: round(median(turn[i] for turn in times[name]), 3) for name in names} for i, setup in enumerate(setups)}
+    return image_ms, geometric_mean(median(other / usual for usual, other in turns) for turns in times.values())
+
+
+@contextmanager
+def _opened(pool: Pool, store: Store, setup: Setup, clock: Clock) -> Iterator[Resources]:
+    resources = open_resources(
+        pool, clock, home=store.root, extra_stores=store.extras, backend=setup.backend, provider=setup.provider, precision=setup.precision,
+        threads=setup.threads, allow_fallback=False, build=False, background_build=False, preload=False, init_images=False,
+        max_memory_bytes=None, tracker=Tracker(),
+    )  # fmt: skip
+    try:
+        yield resources
+    finally:
+        resources.engines.close()
+
+
+def _choose_candidates(opened: Sequence[Resources]) -> list[str]:
+    """Of each family the candidates with the fewest and the most steps, among those that all can run."""
+    runnable = [each for each in opened[0].runnable if all(each in other.runnable for other in opened[1:])]
+    chosen: list[Candidate] = []
+    for family in dict.fromkeys(each.family for each in runnable):
+        own = sorted((each for each in runnable if each.family == family), key=lambda each: each.num_inference_steps)
+        chosen += [own[0], own[-1]]
+    return list(dict.fromkeys(each.name for each in chosen))[:_MOST_CANDIDATES]
+
+
+def _make_image(resources: Resources, candidate: str) -> None:
+    def nothing(*_: object) -> None:
+        pass
+
+    device, request = Device(resources.clock), Request(prompt=_PROMPT, candidate=candidate)
+    hooks = {"check": nothing, "check_running": nothing, "on_end": nothing}
+    Stream(resources, device, request, seed=0, cancel=None, max_waiting=None, **hooks).run(None)
+
+
+def _tick(tracker: Tracker, index: int, total: int, share: float) -> None:
+    tracker.tick((index + min(share, 1.0)) / total)
+
+
+def _take_turns(makers: Sequence[Callable[[], None]], tick: Callable[[float], None], clock: Clock) -> Iterator[list[float]]:
+    """Milliseconds of one image by each, again and again; first each makes one that does not count, which loads its engines."""
+    for make in makers:
+        tick(0.0)
+        make()
+    begin = clock()
+    for turn in range(_MORE_TURNS):
+        spent_s = clock() - begin
+        if spent_s > (_LONG_S if turn < _TURNS else _MORE_S) and turn >= _FEW_TURNS:
+            break
+        times = []
+        for make in makers:
+            tick(turn / _TURNS)
+            start = clock()
+            make()
+            times.append((clock() - start) * 1e3)
+        yield times
