@@ -50,7 +50,11 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def run_benchmark(name: str, args: argparse.Namespace, argv: Sequence[str] | None, run: Callable[[], Sequence[Outcome]]) -> int:
-    """Runs the benchmark and prints its report; returns exit code 1 if a scenario failed or missed a target, else 0."""
+    """Runs the benchmark and prints its report; returns exit code 1 if a scenario failed or missed a target, else 0.
+
+    Where a benchmark names no backend, it is ONNX Runtime, whatever was found to be fastest here, or what COSTROUTE_BACKEND names.
+    """
+    os.environ.setdefault("COSTROUTE_BACKEND", "onnxruntime")
     command = shlex.join(["python", "-m", f"benchmarks.{name}", *(sys.argv[1:] if argv is None else argv)])
     facts = run_facts(command, quick=args.quick)  # read before the work, which raises the load average
     outcomes: list[Outcome] = []

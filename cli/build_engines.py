@@ -92,7 +92,7 @@ def build_engines(
         _build_several(engine, pool, store, names_of, force=force, is_whole=is_whole, as_json=as_json)
     else:
         reports, images = _build_one(pool, store, setups[0], names_of(setups[0]), force=force, is_whole=is_whole)
-        choice = engine.choose(pool, store, target).choice
+        choice = engine.choose(pool, store, target).choice if engine.is_open and not target else None
         if as_json:
             show_json({**describe_setup(setups[0]), "choice": choice and choice.to_json(), **reports_json(reports, images)})
             say_unproved(reports)

@@ -44,7 +44,7 @@ def cli(context: click.Context) -> None:
     With a file of prompts: the code of the first line that failed, or of what ended the run.
 
     Engines are kept in the user cache directory; COSTROUTE_HOME moves them, and COSTROUTE_EXTRA_STORES names
-    directories of engines to use beside them.
+    directories of engines to use beside them. COSTROUTE_BACKEND names the backend that `--backend auto` stands for.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

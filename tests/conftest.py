@@ -13,6 +13,7 @@ from tests.pools import write_other_bundle, write_pool_of, write_twin_bundle
 from tests.tiny_bundle import write_tiny_bundle
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import ONNX Runtime themselves
+os.environ["COSTROUTE_BACKEND"] = "onnxruntime"  # the same engines whatever is installed; tests of `auto` remove it
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ exports and builds are then not measured again. Without --programs, all run:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rounds", type=int, default=3, metavar="N", help="processes of each program and image; 0: export and build only (default: 3)"
     )
     args = parser.parse_args(argv)
+    os.environ["COSTROUTE_BACKEND"] = "auto"  # all programs but one name their backend
     return run_benchmark("peers", args, argv, partial(run, args))
 
 

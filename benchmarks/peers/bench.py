@@ -57,10 +57,10 @@ def run(job: Job, work: Path, names: Sequence[str], rounds: int) -> list[Outcome
 def compare(bench: _Bench, image: Image, names: Sequence[str], rounds: int) -> list[Outcome]:
     """One row for each program, from processes that run one after the other, round by round."""
     job = bench.job
-    before = bench.ceiling(image)
+    has_peers = not all(PROGRAMS[name].is_ours for name in names)
+    before = bench.ceiling(image) if has_peers else {}
     runs = run_interleaved({name: partial(bench.image, name, image) for name in names}, warm_up=0, repeats=rounds)
-    after = bench.ceiling(image)
-    ceiling = {name: max(value, after.get(name, value)) for name, value in before.items()}
+    ceiling = _fastest(before, bench.ceiling(image)) if has_peers else {}
     fastest = fastest_peers(runs, job.figure)
     outcomes = []
     for name in names:
@@ -148,14 +148,23 @@ class _Bench:
         return python, make_form(program.environment, python, self.folder(image), self.work)
 
     def ceiling(self, image: Image) -> Ceiling:
-        """Empty if it cannot be measured."""
+        """The fastest of torch and OpenVINO by precision; empty if it cannot be measured."""
         settings = {"model": str(self.folder(image)), "height": self.job.side_px, "width": self.job.side_px}
         try:
             python = make_environment("diffusers", self.work)
-            return run_program(python, "ceiling", {**settings, "guided": image.guidance_scale > 1})[0]
+            found: Ceiling = run_program(python, "ceiling", {**settings, "guided": image.guidance_scale > 1})[0]
         except RuntimeError as error:
             log(f"the speed of a matrix product was not measured: {error}")
             return {}
+        try:
+            return _fastest(found, run_program(sys.executable, "ceiling_openvino", {})[0])
+        except RuntimeError as error:
+            log(f"the speed of a matrix product in OpenVINO was not measured: {error}")
+            return found
+
+
+def _fastest(one: Ceiling, other: Ceiling) -> Ceiling:
+    return {name: max(value, other.get(name, value)) for name, value in one.items()}
 
 
 def _write_postcard(path: Path) -> None:
@@ -181,10 +190,12 @@ def summarise(runs: Runs, figure: str, peer_s: float | None, ceiling: Ceiling, p
     values = {each.name: each.value for each in figures}
     if peer_s is not None:
         figures.append(Figure(name="of the fastest peer", value=values[figure] / peer_s, unit="ratio"))
+    precision = str(runs[0][0].get("precision", precision))
     if precision in ceiling:
         share = ceiling["step"] / values["step"] / ceiling[precision]
         figures.append(Figure(name="share of a matrix product's speed", value=share, unit="share"))
-    return Measurement(figures=figures)
+    engines = sorted({report["engines"] for report, _ in runs if "engines" in report})
+    return Measurement(figures=figures, notes={"engines": ", ".join(engines)} if engines else {})
 
 
 def _values(report: Mapping[str, Any], figure: str) -> list[float]:
@@ -193,13 +204,14 @@ def _values(report: Mapping[str, Any], figure: str) -> list[float]:
 
 
 def fastest_peers(runs: Mapping[str, Runs], figure: str) -> dict[str, float]:
-    """Seconds of that figure of the fastest other program, by precision."""
+    """Seconds of that figure of the fastest other program, by precision; `auto`: of any precision."""
     found: dict[str, float] = {}
     for name, each in runs.items():
         if PROGRAMS[name].is_ours or isinstance(each, Exception):
             continue
         seconds = median_figure(figure, [value for report, _ in each for value in _values(report, figure)], "s").value
-        found[PROGRAMS[name].precision] = min(seconds, found.get(PROGRAMS[name].precision, seconds))
+        for precision in (PROGRAMS[name].precision, "auto"):
+            found[precision] = min(seconds, found.get(precision, seconds))
     return found
 
 

@@ -51,6 +51,7 @@ PROGRAMS: Mapping[str, Program] = {
     "onnxruntime float32": _ours("onnxruntime", "float32"),
     "openvino float32": _ours("openvino", "float32"),
     "openvino bfloat16": _ours("openvino", "bfloat16"),
+    "auto": _ours("auto", "auto"),
     "diffusers float32": _diffusers("float32"),
     "diffusers float32 compiled": _diffusers("float32", compiled=True),
     "diffusers bfloat16": _diffusers("bfloat16"),
@@ -62,7 +63,7 @@ PROGRAMS: Mapping[str, Program] = {
         file="with_stable_diffusion_cpp", environment="stable-diffusion.cpp", precision="float16", settings={}
     ),
 }
-"""The first three are costroute-rt."""
+"""The first four are costroute-rt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

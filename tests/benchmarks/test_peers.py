@@ -13,6 +13,7 @@ import costroute_rt
 from benchmarks.peers import bench, model
 from benchmarks.peers.model import MODELS
 from benchmarks.peers.program import Finished
+from benchmarks.peers.programs.ceiling_openvino import measure_product
 from benchmarks.scenario import Scenario
 from costroute_rt.export.checkpoint.source.opening import open_source
 from costroute_rt.export.checkpoint.source.parameter.of_class import parameters
@@ -91,8 +92,10 @@ def test_a_program_is_compared_with_the_fastest_peer_of_its_precision() -> None:
         "diffusers bfloat16": RuntimeError("no memory"),
     }
     fastest = bench.fastest_peers(found, "step")
-    assert fastest == {"float32": 2.0}
-    assert bench.fastest_peers(found, "image") == {"float32": 4.0}
+    assert fastest == {"float32": 2.0, "auto": 2.0}
+    assert bench.fastest_peers(found, "image") == {"float32": 4.0, "auto": 4.0}
+    both = bench.fastest_peers(found | {"diffusers bfloat16": runs(1.5)}, "step")
+    assert both == {"float32": 2.0, "bfloat16": 1.5, "auto": 1.5}
     measured = bench.summarise(found["onnxruntime float32"], "step", fastest["float32"], {}, "float32", Scenario(name="x"))
     assert {each.name: each.value for each in measured.figures}["of the fastest peer"] == 0.5
     with pytest.raises(RuntimeError, match="no memory"):
@@ -103,6 +106,26 @@ def test_steps_are_compared_with_a_matrix_product() -> None:
     ceiling = {"float32": 100.0, "bfloat16": 400.0, "step": 50.0}
     measured = bench.summarise(runs(1.0), "step", None, ceiling, "float32", Scenario(name="x"))
     assert {each.name: each.value for each in measured.figures}["share of a matrix product's speed"] == 0.5
+
+
+def test_what_auto_has_chosen_is_compared_in_its_precision() -> None:
+    (report, done), *_ = runs(1.0)
+    chosen = {**report, "precision": "bfloat16", "engines": "openvino cpu bfloat16"}
+    ceiling = {"float32": 100.0, "bfloat16": 400.0, "step": 50.0}
+    measured = bench.summarise([(chosen, done)], "step", 2.0, ceiling, "auto", Scenario(name="x"))
+    figures = {each.name: each.value for each in measured.figures}
+    assert (figures["of the fastest peer"], figures["share of a matrix product's speed"]) == (0.5, 0.125)
+    assert measured.notes == {"engines": "openvino cpu bfloat16"}
+
+
+def test_the_ceiling_is_the_fastest_library_by_precision() -> None:
+    torch, openvino = {"float32": 100.0, "bfloat16": 400.0, "step": 50.0}, {"float32": 200.0, "bfloat16": 300.0}
+    assert bench._fastest(torch, openvino) == {"float32": 200.0, "bfloat16": 400.0, "step": 50.0}
+
+
+def test_a_matrix_product_of_openvino_is_timed() -> None:
+    openvino = pytest.importorskip("openvino")
+    assert measure_product(openvino.Core(), "f32", size=64) > 0
 
 
 def test_the_shipped_family_becomes_models_of_other_programs(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ the last one to `output`, and prints on its last line a JSON object:
     image_s        seconds of each image that counts, from the prompt to pixels in host memory
     step_s         seconds of each denoiser call of the last image
     decode_s       seconds of its decoder
+    engines        costroute-rt alone: backend, provider and precision
+    precision      costroute-rt alone: what it computes in
 
 Those of other projects import nothing of costroute_rt: they run in environments that do not have it.
 """

@@ -25,10 +25,13 @@ def main() -> None:
             began = time.perf_counter()
             result = runtime.generate(candidate=settings["candidate"], **request)
             images.append(time.perf_counter() - began)
+        setup = runtime.setup
     result.save(settings["output"])
     print(
         json.dumps(
             {
+                "engines": " ".join(setup.values()),
+                "precision": setup["precision"],
                 "first_step_s": asked - settings["started"] + before_ms / 1000,
                 "image_s": images,
                 "step_s": [each / 1000 for each in result.timings.denoise_ms],
