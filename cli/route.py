@@ -40,7 +40,7 @@ def route(prompt: str, image: ImageChoice, engine: EngineChoice, as_json: bool) 
         show_json({"fallback": runtime.fallback, "assumes": runtime.assumes, "choice": choice, **decision.to_json()})
     else:
         _show(decision)
-        if runtime.choice is not None:
+        if runtime.choice is not None and runtime.choice.basis != "environment":
             show_choice(runtime.choice)
 
 
