@@ -59,6 +59,9 @@ def choose_backend(
     allow_fallback: bool = False,
 ) -> Chosen:
     """The setup of these options; raises as `Setup.of` does."""
+    for name, value in (("backend", backend), ("provider", provider), ("precision", precision), ("target", target)):
+        if not isinstance(value, str):
+            raise ConfigError(name, value, "a name")
     named = find_named() if backend == AUTO else backend
     if backend == AUTO and is_open(provider, precision) and not target:
         return _choose(pool, store, precision, threads)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from costroute_rt import BackendChoice, Runtime
@@ -225,6 +226,12 @@ def test_a_precision_or_provider_may_leave_one_backend(world: World, pool: Pool,
     assert choose(precision="bfloat16").backend == "onnxruntime"  # which says that it has no such precision
     with pytest.raises(ConfigError):
         choose(precision="float64")
+
+
+@pytest.mark.parametrize("name", ["backend", "provider", "precision"])
+def test_names_are_text(world: World, pool: Pool, store: Store, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is .*expected a name"):
+        choose_backend(pool, store, **{name: np.array(["auto", "cpu"])})  # type: ignore[arg-type]
 
 
 def test_a_part_of_the_engines_is_not_compared(world: World, pool: Pool, store: Store) -> None:
