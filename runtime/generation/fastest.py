@@ -256,8 +256,17 @@ def _make_image(resources: Resources, candidate: str) -> None:
         pass
 
     device, request = Device(resources.clock), Request(prompt=_PROMPT, candidate=candidate)
-    hooks = {"check": nothing, "check_running": nothing, "on_end": nothing}
-    Stream(resources, device, request, seed=0, cancel=None, max_waiting=None, **hooks).run(None)
+    Stream(
+        resources,
+        device,
+        request,
+        seed=0,
+        cancel=None,
+        max_waiting=None,
+        check=nothing,
+        check_running=nothing,
+        on_end=nothing,
+    ).run(None)
 
 
 def _tick(tracker: Tracker, index: int, total: int, share: float) -> None:
