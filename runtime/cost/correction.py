@@ -14,6 +14,9 @@ Times = Mapping[str, tuple[float, float]]
 
 SHORT_S = 60.0
 """Age up to which images count for the speed of the whole device."""
+IMAGES = 3
+"""Images that show the speed of the whole device: two of three that are slow, or fast again, count. With five, half as many again were late
+beside a program that came and went."""
 STALE_S = 2.0
 """Age up to which slow runs may refuse a request. Older ones still guide the choice among candidates that fit, but where nothing fits,
 one is tried: refused requests run nothing, so nothing else would show that the load is over."""
@@ -53,7 +56,7 @@ class Correction:
         self._lock = Lock()
         self._prior = 1.0
         """Factor of an engine of which nothing was observed."""
-        self._images: Recent[Times] = Recent(clock, size=5, max_age_s=SHORT_S)
+        self._images: Recent[Times] = Recent(clock, size=IMAGES, max_age_s=SHORT_S)
         self._calls: dict[str, Learned] = {}
         self._loads: dict[str, Learned] = {}
         self._any_load = Learned(clock, self._prior)
@@ -63,6 +66,8 @@ class Correction:
         self._row_ms = Learned(clock, 0.0)
         self._factors: dict[str, Level] = {}
         self._factors_until_s = -math.inf
+        self._margin: Level | None = None
+        """Cached with the factors."""
         self._seen_s = self._image_s = self._slow_s = -math.inf
         """Times of the last observation, of the last image, and of the last slow observation."""
 
@@ -86,10 +91,13 @@ class Correction:
     def margin(self) -> Level:
         """Safety margin to add to an upper estimate, as a share of the prediction."""
         with self._lock:
-            excess = self._excess.values()
-            usual = _margin(excess)
-            now = _margin([*excess, *self._loaded_excess.values()]) if self._device_factor() > LOADED else usual
-            return Level(now, min(now, usual))
+            device = self._device_factor()
+            if self._margin is None:
+                excess = self._excess.values()
+                usual = _margin(excess)
+                now = _margin([*excess, *self._loaded_excess.values()]) if device > LOADED else usual
+                self._margin = Level(now, min(now, usual))
+            return self._margin
 
     def is_load_stale(self) -> bool:
         """Whether no slow run was seen lately, so that load that was seen before may be over."""
@@ -206,6 +214,7 @@ class Correction:
                 expected_ms = sum(measured * self._level(engine).now for engine, (measured, _) in calls.items())
                 factors.append(min(sum(actual for _, actual in calls.values()) / expected_ms, SLOWEST))
             self._factors, self._factors_until_s = {_DEVICE: Level(median(factors), 1.0)}, now_s + FACTORS_S
+            self._margin = None
         return self._factors[_DEVICE].now
 
     def _level(self, engine: str) -> Level:
