@@ -99,10 +99,14 @@ def train_denoiser(
     path: Path,
     minutes: float,
     batch: int = 96,
+    rate: float = RATE,
 ) -> None:
-    """Trains `unet`, together with the text encoder if its attribute heads are given; leaves averaged weights in them."""
+    """Trains `unet`, together with the text encoder if its attribute heads are given; leaves averaged weights in them.
+
+    rate: peak learning rate; a smaller one continues the training of weights that are good already.
+    """
     parts = nn.ModuleDict({"unet": unet} if heads is None else {"unet": unet, "text": text, "heads": heads})
-    run = Run(parts, path, minutes, RATE, PLAIN)
+    run = Run(parts, path, minutes, rate, PLAIN)
     device, rng = next(unet.parameters()).device, random.Random(f"{path.stem}-{run.steps}")
     for _ in run:
         x, masks, scenes = data.sample(batch, rng, device)
