@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from costroute_rt.export.postcard import words as w
 from costroute_rt.export.postcard.habits import finish, join_keywords
-from costroute_rt.export.postcard.scene import Scene, Value
+from costroute_rt.export.postcard.scene import ATTRIBUTES, TOGETHER, Scene, Value
 from costroute_rt.export.postcard.speaker import OVERHEAD, SUBJECTS, Speaker, absent_things, nameable
 
 UNNAMED = ((0, 1, 2, 99), (66, 16, 8, 10))
@@ -43,7 +43,7 @@ def caption(scene: Scene, rng: random.Random, *, vague: float = 0.0) -> tuple[st
     missing = absences(speaker)
     if missing and rng.random() < ONLY_ABSENCE_SHARE / ABSENCE_SHARE:
         text = rng.choice(missing)
-    elif not keep.intersection(w.DOING) and "ground" in keep and rng.random() < EMPTY_SHARE:
+    elif is_empty(scene) and "ground" in keep and rng.random() < EMPTY_SHARE:
         text = add_absences(empty(speaker, keep), missing, rng)
     elif style == "keywords":
         text = keyword_list(speaker, keep, missing)
@@ -51,6 +51,11 @@ def caption(scene: Scene, rng: random.Random, *, vague: float = 0.0) -> tuple[st
         write = {"sentences": sentences, "front": front, "fragments": fragments, "poem": poem, "labels": labels}
         text = add_absences(write.get(style, flowing)(speaker, keep) if len(keep) > 1 else flowing(speaker, keep), missing, rng)
     return finish(text, style, rng), speaker.stated
+
+
+def is_empty(scene: Scene) -> bool:
+    """True if no thing stands in the scene; sun, moon, clouds and birds do not count."""
+    return all(scene[name] == ATTRIBUTES[name][0] for name in TOGETHER)
 
 
 def choose_named(scene: Scene, rng: random.Random) -> set[str]:
