@@ -4,7 +4,8 @@ It starts as a copy of the base denoiser, the student, and has three losses:
 - from a teacher, the base denoiser: one step from noise must reach the latents of the teacher's guided steps, and a second step from the
   result of the student's own first step must reach them too (reflow, Liu et al. 2022, with the student's own error in the input);
 - from a judge, a classifier of latents: latents generated from new noise must show what a short caption states, and must not show some
-  things that it does not name (gradients go through the generation, as in DRaFT, Clark et al. 2023). The scorer that measures images is another network;
+  things that it does not name (gradients go through the generation, as in DRaFT, Clark et al. 2023). The scorer that measures images is
+  another network;
 - from a critic, a discriminator between its latents and those of drawn scenes (adversarial diffusion distillation, Sauer et al. 2023).
   Without it the judge makes the student repeat what the caption states, such as two towers or four balloons.
 
