@@ -27,7 +27,7 @@ STYLES = (
     ("flowing", "keywords", "sentences", "wish", "question", "front", "fragments", "poem", "labels"),
     (42, 18, 10, 10, 3, 6, 4, 5, 2),
 )
-ABSENCE_SHARE, ONLY_ABSENCE_SHARE, EMPTY_SHARE = 0.15, 0.01, 0.3
+ABSENCE_SHARE, ONLY_ABSENCE_SHARE, EMPTY_SHARE = 0.2, 0.02, 0.3
 """How often a caption says what is absent; says nothing else; and calls an empty scene empty."""
 
 

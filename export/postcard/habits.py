@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from costroute_rt.export.postcard import words as w
 
-TYPO_SHARE = 0.1
+TYPO_SHARE, NEXT_TYPO_SHARE = 0.13, 0.4
+"""How often a text has a typo, and a text with typos one more."""
 SEPARATORS: tuple[tuple[str, ...], tuple[int, ...]] = (
     (", ", " ", " + ", "; ", " / ", " & ", " and ", "\n", "\n- ", ". ", ",", " | ", " - ", "... "),
     (50, 20, 5, 3, 3, 3, 5, 3, 3, 3, 2, 1, 2, 1),
@@ -53,8 +54,10 @@ def finish(text: str, style: str, rng: random.Random) -> str:
         text = without_articles(text)
     if rng.random() < 0.05:
         text = text.replace(*rng.choice(SHORT_FORMS))
-    while rng.random() < TYPO_SHARE:
+    if rng.random() < TYPO_SHARE:
         text = with_typo(text, rng)
+        while rng.random() < NEXT_TYPO_SHARE:
+            text = with_typo(text, rng)
     draw = rng.random()
     if draw < 0.2:
         return text[0].upper() + text[1:]
@@ -66,9 +69,9 @@ def without_articles(text: str) -> str:
 
 
 def with_typo(text: str, rng: random.Random) -> str:
-    """Drops, swaps, doubles or mistypes a letter in one word of five letters or more, but not the first letter."""
+    """Drops, swaps, doubles or mistypes a letter in one word of four letters or more, but not the first letter."""
     parts = text.split(" ")
-    long = [i for i, word in enumerate(parts) if len(word) >= 5 and word.isalpha()]
+    long = [i for i, word in enumerate(parts) if len(word) >= 4 and word.isalpha()]
     if not long:
         return text
     i = rng.choice(long)
