@@ -25,6 +25,10 @@ class Prompt:
     name: str = ""
     """Name of the scene, which seeds its drawing; empty for a free-form prompt."""
 
+    def excludes(self, attribute: str) -> bool:
+        """True if the text says that this thing must not be there."""
+        return self.stated.get(attribute) in ("none", 0)
+
     @property
     def band(self) -> str:
         """Its band of the number of stated attributes, one of BANDS."""
@@ -41,6 +45,10 @@ def held_out_captions(dataset: str, per_band: int) -> list[Prompt]:
 
 
 def free_form_prompts(count: int | None = None) -> list[Prompt]:
-    """Prompts as people type them, written before their author had read the caption grammar; `count` takes evenly spaced ones."""
+    """Prompts as people type them; `count` takes evenly spaced ones.
+
+    The author of the first forty had not read the caption grammar. No training uses any of them, and the grammar emits none that has more
+    than two words.
+    """
     prompts = [Prompt(text=row["prompt"], stated=row["stated"]) for row in json.loads(FREE_FORM.read_text(encoding="utf-8"))]
     return prompts if count is None else prompts[:: max(1, len(prompts) // count)][:count]

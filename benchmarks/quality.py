@@ -1,9 +1,10 @@
 """Recall of stated things for every candidate: how much of what a prompt states the scorer finds in the image.
 
-Uses 200 captions of scenes that no training run has seen (50 per band of the number of stated things), two seeds each, and 40 free-form
-prompts. Recall is the scorer's mean probability of the stated things; intervals are 95 % over prompts. For comparison: the drawing of the
-caption's own scene (upper bound), the same drawing encoded and decoded by the autoencoder, and the drawing of another scene (lower bound);
-these need skia-python. A contact sheet is written to DIR/quality.png.
+Uses 200 captions of scenes that no training run has seen (50 per band of the number of stated things), two seeds each, and 200 free-form
+prompts in the manner of many hands: lower case, lists, poems, typos, other orders, and things that must not be there. Recall is the
+scorer's mean probability of the stated things; intervals are 95 % over prompts. For comparison: the drawing of the caption's own scene
+(upper bound), the same drawing encoded and decoded by the autoencoder, and the drawing of another scene (lower bound); these need
+skia-python. A contact sheet is written to DIR/quality.png.
 
     python -m benchmarks.quality
     python -m benchmarks.quality --candidates postcard-base@8 postcard-turbo@2 --attributes
@@ -36,13 +37,17 @@ from costroute_rt.export.postcard.captions import BANDS
 
 REPORTED, ROUTING = "held-out-quality", "held-out-routing"
 """Names of the two sets of captions; no training data uses them."""
-TARGETS = {"base@8": 0.97, "turbo@2": 0.95}
+TARGETS = {"base@8": 0.993, "turbo@2": 0.98, "turbo@1": 0.96}
 """Lowest recall over all captions, by the end of a candidate's name."""
+FREE_FORM_TARGETS = {"base@8": 0.96}
+"""The same over the free-form prompts."""
+UNWANTED_TARGETS = {"base@8": 0.03}
+"""Highest probability of things that a free-form prompt excludes, by the end of a candidate's name."""
 RECONSTRUCTION_TARGET = 0.99
-PER_BAND, SEEDS, FREE_FORM = 50, 2, 40
+PER_BAND, SEEDS, FREE_FORM = 50, 2, 200
 QUICK_PER_BAND, QUICK_SEEDS, QUICK_FREE_FORM = 2, 1, 4
 SHEET_PER_BAND, SHEET_FREE_FORM = 2, 6
-RECALL, FREE_FORM_RECALL = "recall of stated things", "free-form prompts"
+RECALL, FREE_FORM_RECALL, UNWANTED = "recall of stated things", "free-form prompts", "things that should not be there"
 DRAWN, RECONSTRUCTED, WRONG = "drawn scene (upper bound)", "autoencoder reconstruction", "wrong scene (lower bound)"
 MakeImage = Callable[[int, int], Pixels]
 """(number of the prompt, seed) -> uint8[height, width, 3]"""
@@ -119,11 +124,21 @@ def make_scenarios(names: Iterable[str], study: Study, dataset: str, with_target
     """One scenario per candidate."""
     scenarios = []
     for name in names:
-        lowest = next((low for ending, low in TARGETS.items() if name == ending or name.endswith("-" + ending)), None)
-        targets = {RECALL: Target(low=lowest)} if with_targets and lowest is not None else {}
+        targets = targets_of(name) if with_targets else {}
         settings = {"candidate": name, "captions": dataset, "prompts": len(study.captions), "free_form": len(study.free_form)}
         scenarios.append(Scenario(name=name, settings=settings, repeats=study.seeds, targets=targets))
     return scenarios
+
+
+def targets_of(name: str) -> dict[str, Target]:
+    """The targets of a candidate's figures."""
+
+    def find(table: Mapping[str, float]) -> float | None:
+        return next((value for ending, value in table.items() if name == ending or name.endswith("-" + ending)), None)
+
+    recall, free_form, unwanted = find(TARGETS), find(FREE_FORM_TARGETS), find(UNWANTED_TARGETS)
+    targets = {figure: Target(low=low) for figure, low in ((RECALL, recall), (FREE_FORM_RECALL, free_form)) if low is not None}
+    return targets | ({UNWANTED: Target(high=unwanted)} if unwanted is not None else {})
 
 
 def measure_candidate(study: Study, judge: Judge, runtime: Runtime, scenario: Scenario) -> Measurement:
@@ -142,6 +157,7 @@ def score(study: Study, judge: Judge, name: str, numbers: Sequence[int], make_im
     """Figures of one row of the table; keeps the scores, and the images of prompts on the sheet, in `study`."""
     tiles: dict[int, Tile] = {}
     scores: dict[int, float] = {}
+    unwanted: defaultdict[int, list[float]] = defaultdict(list)
     by_attribute: defaultdict[str, list[float]] = defaultdict(list)
     on_sheet = set(study.on_sheet())
     for number in with_progress(numbers, name):
@@ -152,12 +168,16 @@ def score(study: Study, judge: Judge, name: str, numbers: Sequence[int], make_im
             each.append(float(np.mean(list(probabilities.values()))))
             for attribute, probability in probabilities.items():
                 by_attribute[attribute].append(probability)
+                if study.prompts[number].excludes(attribute):
+                    unwanted[number].append(1 - probability)
             if seed == 0 and number in on_sheet:
                 tiles[number] = Tile(pixels=pixels, score=each[0])
         scores[number] = float(np.mean(each))
     study.tiles[name] = tiles
     study.scores[name] = [scores[number] for number in numbers if number < len(study.captions)]
-    return [*summarise(study, scores), *(summarise_attributes(by_attribute) if study.by_attribute else [])]
+    shown = [float(np.mean(values)) for number, values in unwanted.items() if number >= len(study.captions)]
+    figures = summarise(study, scores) + ([mean_figure(UNWANTED, shown, "share")] if shown else [])
+    return [*figures, *(summarise_attributes(by_attribute) if study.by_attribute else [])]
 
 
 def summarise(study: Study, scores: dict[int, float]) -> list[Figure]:

@@ -26,7 +26,7 @@ from costroute_rt.export.router.job import Source, fit_bundle
 
 logger = logging.getLogger(__name__)
 GUIDANCE = 3.0
-STEPS = {"turbo": (1, 2, 3, 4), "small": (4, 8), "base": (4, 6, 8, 16)}
+STEPS = {"turbo": (1, 2, 3, 4), "base": (4, 6, 8, 16)}
 """Numbers of steps per denoiser; turbo runs without guidance, because it was distilled from guided steps."""
 DECODERS = {"vae": "", "tiny": "-tiny"}
 """The ending of a candidate's name for each decoder."""

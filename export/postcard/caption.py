@@ -1,261 +1,105 @@
-"""Captions as people would write them: `caption(scene, rng) -> (text, what the text states)`.
+"""Captions as many people would write them: `caption(scene, rng) -> (text, what the text states)`.
 
-Four styles: one flowing phrase, a list of keywords, full sentences, and a wish ("draw me ...").
+Styles: one flowing phrase, a list of keywords, full sentences, a wish ("draw me ..."), a question, place or time first, single words with
+full stops, lines of a poem, and labels ("background: snowy mountains"). A caption names nearly everything that stands in its scene: what a
+prompt does not name is then mostly absent from the image.
 """
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from costroute_rt.export.postcard import words as w
-from costroute_rt.export.postcard.scene import DARK, Scene, Value
+from costroute_rt.export.postcard.habits import finish, join_keywords
+from costroute_rt.export.postcard.scene import ATTRIBUTES, TOGETHER, Scene, Value
+from costroute_rt.export.postcard.speaker import OVERHEAD, SUBJECTS, Speaker, absent_things, nameable
 
-NAMED = ((1, 2, 3, 4, 5, 6, 99), (14, 15, 15, 14, 14, 13, 15))
-"""Numbers of attributes that are named (99: all) and their odds; counts and sides of trees and houses are extra."""
+UNNAMED = ((0, 1, 2, 99), (66, 16, 8, 10))
+"""Numbers of things that are not named (99: most of them) and their odds."""
+NAMED = (1, 2, 3, 4, 5, 6)
+"""Numbers of attributes that are named where most are not."""
+AMBIENT = ("celestial", "clouds", "birds")
+"""Things that are often left unnamed: an image with them is right for a prompt without them."""
+SURROUNDINGS = {"sky": 0.6, "ground": 0.75, "season": 0.25}
+"""How often these are named."""
 SEASON_SHARE: dict[Value, float] = {"winter": 0.6, "autumn": 0.4}
 """How often the season is also named where the ground is: 'a meadow' without a season should mostly be green."""
-STYLES = (("flowing", "keywords", "sentences", "wish"), (58, 17, 12, 13))
-TYPO_SHARE = 0.03
-SUBJECTS = ("house", "tree", "boat", "landmark", "animal", "bridge", "path", "fence", "flowers")
-OVERHEAD = ("celestial", "birds", "rainbow", "clouds", "balloon")
+STYLES = (
+    ("flowing", "keywords", "sentences", "wish", "question", "front", "fragments", "poem", "labels"),
+    (42, 18, 10, 10, 3, 6, 4, 5, 2),
+)
+ABSENCE_SHARE, ONLY_ABSENCE_SHARE, EMPTY_SHARE = 0.2, 0.02, 0.3
+"""How often a caption says what is absent; says nothing else; and calls an empty scene empty."""
 
 
-@dataclass(slots=True)
-class Speaker:
-    """Words the parts of a scene and records in `stated` which attributes the words state."""
-
-    scene: Scene
-    rng: random.Random
-    vague: float
-    stated: Scene = field(default_factory=dict)
-
-    def state(self, *names: str) -> None:
-        for name in names:
-            self.stated[name] = self.scene[name]
-
-    def chance(self, share: float) -> bool:
-        return self.rng.random() < share
-
-    # -- noun phrases; bare ones have no article
-
-    def colour(self, value: Value) -> str:
-        return self.rng.choice(w.COLOURS[value])
-
-    def on_side(self, name: str, bare: bool, share: float = 0.4) -> str:
-        """' on the left' or the like for the side attribute `name`, in `share` of the cases; else an empty text."""
-        if not self.chance(share):
-            return ""
-        self.state(name)
-        side = self.scene[name]
-        if side == "both":
-            return self.rng.choice((" on both sides", " on both sides", " left and right", " to the left and right"))
-        if bare and self.chance(0.3):
-            return f" {side}"
-        return self.rng.choice((" on the {}", " on the {}", " at the {}", " to the {}", " on the {} side")).format(side)
-
-    def house(self, bare: bool) -> str:
-        if self.scene["house2"] != "none":
-            return self.two_houses(bare)
-        noun = self.rng.choice(w.HOUSES)
-        if self.chance(self.vague):
-            return noun + self.on_side("house_side", bare)
-        self.state("house")
-        colour = self.colour(self.scene["house"])
-        if self.chance(0.06):
-            return f"{noun} with {colour} walls" + self.on_side("house_side", bare)
-        filler = self.rng.choice(w.HOUSE_FILLERS) + " " if self.chance(0.3) else ""
-        return f"{filler}{colour} {noun}" + self.on_side("house_side", bare)
-
-    def two_houses(self, bare: bool) -> str:
-        """Both houses, the left one first."""
-        noun, one, other = self.rng.choice(w.HOUSES), self.scene["house"], self.scene["house2"]
-        if self.chance(0.05):
-            self.state("house_side")
-            return self.rng.choice(("*two {}", "*a pair of {}", "*2 {}")).format(plural(noun))
-        self.state("house", "house2")
-        if one == other:
-            number = self.rng.choice(("two", "two", "2", "a pair of"))
-            return f"*{number} {self.colour(one)} {plural(noun)}" + self.on_side("house_side", bare, 0.25)
-        first, second = self.colour(one), self.colour(other)
-        if self.chance(0.35):
-            self.state("house_side")
-            again = self.rng.choice(("one", noun))
-            return f"{first} {noun} on the left and {article(second)} {again} on the right"
-        if self.chance(0.2):
-            return f"{first} and {article(second)} {noun}"
-        return f"{first} {noun} and {'' if bare else article(second, only=True)}{second} {self.rng.choice((noun, 'house'))}"
-
-    def tree(self, bare: bool) -> str:
-        kind, season, count = self.scene["tree"], self.scene["season"], int(self.scene["tree_count"])
-        noun = self.rng.choice(w.TREES[kind])
-        if kind != "cactus" and self.chance(self.vague):
-            noun = "tree"
-        else:
-            self.state("tree")
-            if kind == "oak" and season in w.SEASON_OAKS and self.chance(0.3):
-                self.state("season")
-                noun = self.rng.choice(w.SEASON_OAKS[season])
-        if count > 1 and self.chance(0.2):
-            some = "" if bare else self.rng.choice(w.SOME)
-            return f"*{some} {plural(noun)}".replace("* ", "*") + self.on_side("tree_side", bare)
-        self.state("tree_count")
-        number = self.rng.choice((w.BARE_COUNTS if bare else w.COUNTS)[count])
-        if number == "a":
-            return noun + self.on_side("tree_side", bare)
-        if bare and count == 1 and self.chance(0.6):
-            return noun + self.on_side("tree_side", bare)
-        return f"*{number} {plural(noun) if count > 1 else noun}" + self.on_side("tree_side", bare)
-
-    def boat(self, bare: bool) -> str:
-        if self.chance(self.vague):
-            return self.rng.choice(w.ANY_BOAT)
-        self.state("boat")
-        return self.rng.choice(w.BOATS).format(self.colour(self.scene["boat"]))
-
-    def bridge(self, bare: bool) -> str:
-        self.state("bridge")
-        text = self.rng.choice(w.BRIDGES)
-        if "ground" not in self.stated and self.chance(0.3):
-            self.state("ground")
-            text += self.rng.choice((" over the river", " over a river", " across the river", " over the stream"))
-        return text
-
-    def landmark(self, bare: bool) -> str:
-        self.state("landmark")
-        return self.rng.choice(w.LANDMARKS[self.scene["landmark"]])
-
-    def animal(self, bare: bool) -> str:
-        self.state("animal")
-        return "*" + self.rng.choice(w.ANIMALS[self.scene["animal"]])
-
-    def path(self, bare: bool) -> str:
-        self.state("path")
-        return self.rng.choice(w.PATHS)
-
-    def fence(self, bare: bool) -> str:
-        self.state("fence")
-        return self.rng.choice(w.FENCES)
-
-    def flowers(self, bare: bool) -> str:
-        self.state("flowers")
-        return "*" + self.rng.choice(w.FLOWERS)
-
-    def balloon(self, bare: bool) -> str:
-        self.state("balloon")
-        return self.rng.choice(w.BALLOONS).format(self.colour(self.scene["balloon"]))
-
-    def celestial(self, bare: bool) -> str:
-        self.state("celestial")
-        return "*" + self.rng.choice(w.CELESTIAL[self.scene["celestial"]])
-
-    def birds(self, bare: bool) -> str:
-        self.state("birds")
-        return "*" + self.rng.choice(w.BIRDS)
-
-    def rainbow(self, bare: bool) -> str:
-        self.state("rainbow")
-        return "*" + self.rng.choice(w.RAINBOWS)
-
-    def clouds(self, bare: bool) -> str:
-        self.state("clouds")
-        return "*" + self.rng.choice(w.CLOUDS)
-
-    def mountains(self, bare: bool) -> str:
-        if self.scene["mountains"] in ("snowy", "rocky") and self.chance(self.vague):
-            return "*" + self.rng.choice(w.ANY_MOUNTAINS)
-        self.state("mountains")
-        return "*" + self.rng.choice(w.MOUNTAINS[self.scene["mountains"]])
-
-    def noun(self, name: str, bare: bool = False) -> str:
-        """The part `name` as a noun phrase; a leading star in the text of its method means that it needs no article."""
-        text: str = NOUNS[name](self, bare)
-        if text.startswith("*"):
-            text = text[1:]
-            return text.removeprefix("the ").removeprefix("a ").removeprefix("an ") if bare and "pair" not in text else text
-        return text if bare else article(text)
-
-    # -- place, time and season
-
-    def place(self, form: int, season: bool) -> str:
-        """The ground; season: in one phrase with its season, if there is such a phrase; form: 0 place, 1 subject, 2 keyword."""
-        self.state("ground")
-        both = w.SEASON_GROUNDS.get((self.scene["ground"], self.scene["season"]))
-        if both and season:
-            self.state("season")
-            return self.rng.choice(both[form])
-        return self.rng.choice(w.GROUNDS[self.scene["ground"]][form])
-
-    def season(self) -> str:
-        """The season, such as 'in winter'."""
-        self.state("season")
-        text = self.rng.choice(w.SEASONS[self.scene["season"]][0])
-        return f"in {self.scene['season']}" if " day" in text and self.scene["sky"] in DARK else text
-
-    def time(self, form: int, celestial: bool) -> str:
-        """The sky; celestial: in one phrase with sun or moon, if there is such a phrase; form: 0 time, 1 subject, 2 keyword."""
-        self.state("sky")
-        both = w.CELESTIAL_SKIES.get((self.scene["sky"], self.scene["celestial"]))
-        if both and celestial:
-            self.state("celestial")
-            return self.rng.choice(both[form])
-        if self.scene["sky"] == "clear" and not self.scene["clouds"] and self.chance(0.08):
-            self.state("clouds")
-            return ("under a cloudless sky", "a cloudless sky", "cloudless sky")[form]
-        return self.rng.choice(w.SKIES[self.scene["sky"]][form])
-
-
-NOUNS = {name: getattr(Speaker, name) for name in (*SUBJECTS, *OVERHEAD, "mountains")}
-
-
-def article(text: str, only: bool = False) -> str:
-    """`text` with its article, or `only` the article."""
-    word = "an " if text[0] in "aeiou" else "a "
-    return word if only else word + text
-
-
-def plural(noun: str) -> str:
-    return w.PLURALS.get(noun) or noun + "s"
-
-
-def nameable(scene: Scene) -> list[str]:
-    """The attributes of the scene that a caption can name."""
-    names = ["sky", "ground"]
-    names += [
-        name for name in ("mountains", "tree", "house", "boat", "celestial", "landmark", "animal", "balloon") if scene[name] != "none"
-    ]
-    names += [name for name in ("bridge", "birds", "rainbow", "path", "fence", "flowers") if scene[name]]
-    if scene["clouds"] and scene["sky"] != "overcast":
-        names.append("clouds")
-    if scene["ground"] not in ("desert", "sea"):
-        names.append("season")
-    return names
-
-
-def caption(scene: Scene, rng: random.Random, named: int | None = None, *, vague: float = 0.0) -> tuple[str, Scene]:
+def caption(scene: Scene, rng: random.Random, *, vague: float = 0.0) -> tuple[str, Scene]:
     """Describes `scene` as a person might.
 
-    named: number of attributes to name; None for a random one from NAMED.
     vague: share of houses, boats, trees and mountains named without colour or kind ("a house"), which `stated` does not contain.
     Returns the text, and the attributes and values that it states.
     """
-    names = nameable(scene)
-    named = named or rng.choices(*NAMED)[0]
-    keep = set(rng.sample(names, min(named, len(names))))
-    if named >= 3 and rng.random() < 0.7:
-        keep.add("ground")
-    if "ground" in keep and rng.random() < SEASON_SHARE.get(scene["season"], 0.0):
-        keep.add("season")
+    keep = choose_named(scene, rng)
     speaker = Speaker(scene, rng, vague)
     style = rng.choices(*STYLES)[0]
-    if style == "keywords":
-        text = keyword_list(speaker, keep)
-    elif style == "sentences" and len(keep) > 1:
-        text = sentences(speaker, keep)
+    missing = absences(speaker)
+    if missing and rng.random() < ONLY_ABSENCE_SHARE / ABSENCE_SHARE:
+        text = rng.choice(missing)
+    elif is_empty(scene) and "ground" in keep and rng.random() < EMPTY_SHARE:
+        text = add_absences(empty(speaker, keep), missing, rng)
+    elif style == "keywords":
+        text = keyword_list(speaker, keep, missing)
     else:
-        text = flowing(speaker, keep)
-    if style == "wish":
-        text = rng.choice(w.IMPERATIVES) + text if text.startswith(OPENERS) else text
+        write = {"sentences": sentences, "front": front, "fragments": fragments, "poem": poem, "labels": labels}
+        text = add_absences(write.get(style, flowing)(speaker, keep) if len(keep) > 1 else flowing(speaker, keep), missing, rng)
     return finish(text, style, rng), speaker.stated
+
+
+def is_empty(scene: Scene) -> bool:
+    """True if no thing stands in the scene; sun, moon, clouds and birds do not count."""
+    return all(scene[name] == ATTRIBUTES[name][0] for name in TOGETHER)
+
+
+def choose_named(scene: Scene, rng: random.Random) -> set[str]:
+    """The attributes to name: mostly all things of the scene, and some of its surroundings."""
+    names = nameable(scene)
+    unnamed = rng.choices(*UNNAMED)[0]
+    if unnamed == 99:
+        keep = set(rng.sample(names, min(rng.choice(NAMED), len(names))))
+    else:
+        things = [name for name in names if name not in AMBIENT and name not in SURROUNDINGS]
+        keep = set(rng.sample(things, max(0, len(things) - unnamed)))
+        keep |= {name for name in names if name in AMBIENT and rng.random() < 0.45}
+        keep |= {name for name in names if name in SURROUNDINGS and rng.random() < SURROUNDINGS[name]}
+    if "ground" in keep and "season" in names and rng.random() < SEASON_SHARE.get(scene["season"], 0.0):
+        keep.add("season")
+    return keep or {rng.choice(("sky", "ground"))}
+
+
+def absences(speaker: Speaker) -> list[str]:
+    """Phrases such as 'no houses', in ABSENCE_SHARE of the cases."""
+    rng = speaker.rng
+    if rng.random() >= ABSENCE_SHARE:
+        return []
+    absent = absent_things(speaker.scene)
+    chosen = rng.sample(absent, min(len(absent), rng.choices((1, 2, 3), (62, 27, 11))[0]))
+    speaker.state(*chosen)
+    things = [rng.choice(w.ABSENT[name]) for name in chosen]
+    if len(things) > 1 and rng.random() < 0.5:
+        return [rng.choice(w.ABSENCES).format(rng.choice((" or ", " and ", ", ")).join(things))]
+    form = rng.choice(w.ABSENCES) if rng.random() < 0.5 else "no {}"
+    return [form.format(thing) for thing in things]
+
+
+def add_absences(text: str, missing: Sequence[str], rng: random.Random) -> str:
+    """Joins what is absent to the text, mostly at its end."""
+    if not missing:
+        return text
+    said = rng.choice((", ", " and ", ", ")).join(missing)
+    if text.endswith("."):
+        return f"{text} {said[0].upper()}{said[1:]}."
+    if rng.random() < 0.15:
+        return said + rng.choice((", ", ", just ", ", only ", ". ", "; ", ": ")) + text
+    joint = " " if said.startswith(("without", "but", "with ")) else ""
+    return text + (joint or rng.choice((", ", ", ", " but ", " and ", ". ", " "))) + said
 
 
 MANY = (
@@ -277,8 +121,6 @@ MANY = (
     "cattle",
 )
 """Beginnings of phrases that follow 'there are'."""
-OPENERS = ("a ", "an ", "the ", "one ", "two ", "three ", "four ", "2 ", "3 ", "4 ", "some ")
-"""Beginnings of phrases that can follow 'draw me' or 'a picture of'."""
 
 
 def merge_phrases(speaker: Speaker, keep: set[str]) -> tuple[bool, bool]:
@@ -370,8 +212,18 @@ def listing(parts: Sequence[str], rng: random.Random) -> str:
     return ", ".join(parts[:-1]) + rng.choice((" and ", " and ", ", and ", " with ")) + parts[-1]
 
 
-def keyword_list(speaker: Speaker, keep: set[str]) -> str:
-    """'red house, lake, sunset, snowy mountains'."""
+def keyword_list(speaker: Speaker, keep: set[str], missing: Sequence[str]) -> str:
+    """'red house, lake, sunset, snowy mountains, no birds'."""
+    rng = speaker.rng
+    parts = keywords(speaker, keep)
+    if rng.random() < 0.7:
+        rng.shuffle(parts)
+    parts = parts + list(missing) if rng.random() < 0.8 else [*missing, *parts]
+    return join_keywords(parts, rng)
+
+
+def keywords(speaker: Speaker, keep: set[str]) -> list[str]:
+    """Everything that is named, without articles."""
     rng = speaker.rng
     season, light = merge_phrases(speaker, keep)
     parts = [speaker.noun(name, bare=True) for name in (*SUBJECTS, *OVERHEAD, "mountains") if name in keep]
@@ -382,8 +234,84 @@ def keyword_list(speaker: Speaker, keep: set[str]) -> str:
     if "season" in keep:
         speaker.state("season")
         parts.append(rng.choice(w.SEASONS[speaker.scene["season"]][1]))
+    return parts
+
+
+def fragments(speaker: Speaker, keep: set[str]) -> str:
+    """'Snow. A church. Two pines.'."""
+    rng = speaker.rng
+    parts = keywords(speaker, keep)
     rng.shuffle(parts)
-    return (", " if rng.random() < 0.85 or len(parts) > 3 else " ").join(parts)
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+
+
+def front(speaker: Speaker, keep: set[str]) -> str:
+    """Place or time first: 'at night: a windmill and a red cottage'."""
+    rng = speaker.rng
+    season, light = merge_phrases(speaker, keep)
+    firsts = []
+    if "sky" in keep and (rng.random() < 0.5 or "ground" not in keep):
+        firsts.append(speaker.time(rng.choice((0, 0, 2)), light))
+        keep.discard("sky")
+    elif "ground" in keep:
+        firsts.append(speaker.place(rng.choice((0, 0, 2)), season))
+        keep.discard("ground")
+    if light and "sky" in keep:
+        keep.add("celestial")
+    if season and "ground" in keep:
+        keep.add("season")
+    if not firsts:
+        return flowing(speaker, keep)
+    joint = rng.choice((": ", ": ", ", ", " - ", " there is ", " there's ", ", we see ", " i want ", "; "))
+    return firsts[0] + joint + (flowing(speaker, keep) if keep else "nothing else")
+
+
+def poem(speaker: Speaker, keep: set[str]) -> str:
+    """'the moon hanging low / a red cottage dreaming / by a quiet lake'."""
+    rng = speaker.rng
+    season, light = merge_phrases(speaker, keep)
+    lines = []
+    for name in (*SUBJECTS, *OVERHEAD, "mountains"):
+        if name in keep:
+            text = speaker.noun(name)
+            doing = w.DOING[str(speaker.scene[name]) if name == "celestial" else name]
+            lines.append(f"{text} {rng.choice(doing)}" if rng.random() < 0.75 and not text.endswith(doing) else text)
+    if "ground" in keep:
+        lines.append(speaker.place(rng.choice((0, 1)), season))
+    if "sky" in keep:
+        lines.append(speaker.time(rng.choice((0, 1)), light))
+    if "season" in keep:
+        lines.append(speaker.season())
+    rng.shuffle(lines)
+    if rng.random() < 0.3:
+        lines[-1] = "and " + lines[-1]
+    elif rng.random() < 0.1:
+        lines[0] = "oh, " + lines[0]
+    return rng.choice((" / ", " / ", "\n", ", ", ",\n", " ... ")).join(lines)
+
+
+def labels(speaker: Speaker, keep: set[str]) -> str:
+    """'foreground: flowers; background: snowy mountains; time: dusk'."""
+    rng = speaker.rng
+    parts = []
+    for names, heading in w.LABELS:
+        chosen = [name for name in names if name in keep]
+        if chosen:
+            found = keywords(speaker, set(chosen))
+            parts.append(f"{rng.choice(heading)}{rng.choice((': ', ': ', ' = ', ' - '))}{', '.join(found)}")
+    return rng.choice(("; ", ", ", "\n", ". ", " | ")).join(parts)
+
+
+def empty(speaker: Speaker, keep: set[str]) -> str:
+    """A scene in which nothing stands: 'an empty beach at sunset'."""
+    rng = speaker.rng
+    speaker.state("house", "tree")
+    place = speaker.place(2, season=False).removeprefix("a ").removeprefix("the ")
+    text = rng.choice(w.EMPTY).format(place)
+    parts = [speaker.time(0, celestial=False)] if "sky" in keep else []
+    parts += [f"with {speaker.noun(name)}" for name in OVERHEAD if name in keep]
+    parts += [speaker.season()] if "season" in keep else []
+    return " ".join([text, *parts]) if rng.random() < 0.7 else ", ".join([text, *parts])
 
 
 def sentences(speaker: Speaker, keep: set[str]) -> str:
@@ -448,44 +376,3 @@ def overhead_sentences(speaker: Speaker, keep: set[str], light: bool) -> list[st
         )
         lines.append(rng.choice(forms).format(when))
     return lines
-
-
-# -- finishing
-
-
-def finish(text: str, style: str, rng: random.Random) -> str:
-    """Adds filler, letter case and typos, which do not change what is stated."""
-    if style == "flowing" and rng.random() < 0.09 and text.startswith(OPENERS):
-        text = rng.choice(w.PREFIXES) + text
-    if style != "sentences":
-        if rng.random() < 0.09:
-            text += ", " + rng.choice(w.SUFFIXES)
-        elif rng.random() < 0.08:
-            text += "."
-    elif rng.random() < 0.06:
-        text = text[0].lower() + text[1:]
-    if style == "flowing" and rng.random() < 0.05:
-        text = without_articles(text)
-    if rng.random() < TYPO_SHARE:
-        text = with_typo(text, rng)
-    draw = rng.random()
-    if draw < 0.2:
-        return text[0].upper() + text[1:]
-    return text.upper() if draw < 0.206 else text
-
-
-def without_articles(text: str) -> str:
-    return " ".join(word for word in text.split(" ") if word not in ("a", "an", "the"))
-
-
-def with_typo(text: str, rng: random.Random) -> str:
-    """Drops or swaps a letter in one word of six letters or more."""
-    parts = text.split(" ")
-    long = [i for i, word in enumerate(parts) if len(word) >= 6]
-    if not long:
-        return text
-    i = rng.choice(long)
-    word = parts[i]
-    at = rng.randrange(1, len(word) - 2)
-    parts[i] = word[:at] + word[at + 1 :] if rng.random() < 0.5 else word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    return " ".join(parts)

@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from costroute_rt.export.postcard.autoencoder import encode, to_float
 from costroute_rt.export.postcard.dataset import render_dataset, shards
-from costroute_rt.export.postcard.scene import Scene
+from costroute_rt.export.postcard.scene import Scene, sample_scene
 from costroute_rt.export.postcard.text import PLAIN as TEXT_PLAIN
 from costroute_rt.export.postcard.text import AttributeHeads, make_captions, tokenize
 from costroute_rt.export.postcard.training import Run
@@ -30,6 +30,10 @@ VAGUE = 0.08
 """Share of houses, boats, trees and mountains named without their colour or kind."""
 NOISE_SHIFT = 0.5
 """Mean of the logit of the training time; above 0 means more noise than data."""
+READ = 96
+"""Captions in a batch from which only the text encoder learns, by its attribute heads."""
+HEADS_SHARE, READING_SHARE = 0.1, 0.5
+"""Weights of the heads' losses on captions with and without an image, relative to the flow loss."""
 PLAIN = ("conv_in", "conv_out", *TEXT_PLAIN)
 RATE = 1.2e-3
 
@@ -99,10 +103,14 @@ def train_denoiser(
     path: Path,
     minutes: float,
     batch: int = 96,
+    rate: float = RATE,
 ) -> None:
-    """Trains `unet`, together with the text encoder if its attribute heads are given; leaves averaged weights in them."""
+    """Trains `unet`, together with the text encoder if its attribute heads are given; leaves averaged weights in them.
+
+    rate: peak learning rate; a smaller one continues the training of weights that are good already.
+    """
     parts = nn.ModuleDict({"unet": unet} if heads is None else {"unet": unet, "text": text, "heads": heads})
-    run = Run(parts, path, minutes, RATE, PLAIN)
+    run = Run(parts, path, minutes, rate, PLAIN)
     device, rng = next(unet.parameters()).device, random.Random(f"{path.stem}-{run.steps}")
     for _ in run:
         x, masks, scenes = data.sample(batch, rng, device)
@@ -111,6 +119,9 @@ def train_denoiser(
             encoded = text(tokenize(tokenizer, texts).to(device))
         loss = flow_loss(unet, x, masks, encoded.last_hidden_state)
         if heads is not None:
-            loss = loss + 0.1 * heads.loss(encoded.pooler_output, classes.to(device))
+            loss = loss + HEADS_SHARE * heads.loss(encoded.pooler_output, classes.to(device))
+            texts, classes = make_captions([sample_scene(rng) for _ in range(READ)], rng, 0.0, VAGUE)
+            pooled = text(tokenize(tokenizer, texts).to(device)).pooler_output
+            loss = loss + READING_SHARE * heads.loss(pooled, classes.to(device))
         run.step(loss)
     parts.load_state_dict(run.average.state_dict())

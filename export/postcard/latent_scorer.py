@@ -72,5 +72,5 @@ def train_latent_scorer(scorer: LatentScorer, data: Latents, path: Path, minutes
 
 
 def stated_targets(stated: Sequence[Scene]) -> Tensor:
-    """Classes that captions state, int64[N, attributes]; -1 where an attribute is not stated."""
+    """Classes that captions state or a judge expects, int64[N, attributes]; -1 where an attribute is not stated."""
     return torch.tensor([stated_classes(each) for each in stated]) - 1

@@ -15,7 +15,7 @@ TEXT_WIDTH = 160
 MAX_TOKENS = 64
 VAE_WIDTHS = (16, 16, 32, 64, 96)
 """Few channels at full resolution, where convolutions cost most: decoding took 18 ms on two cores, 30 ms with 16-32-64-96-128."""
-DENOISER_WIDTHS = {"base": (64, 96, 128), "small": (32, 64, 96), "turbo": (64, 96, 128)}
+DENOISER_WIDTHS = (64, 96, 128)
 
 
 def make_vae() -> AutoencoderKL:
@@ -58,8 +58,8 @@ def make_text_encoder(words: int, end_token: int) -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-def make_denoiser(size: str) -> UNet2DConditionModel:
-    """A UNet of the size "base", "small" or "turbo".
+def make_denoiser() -> UNet2DConditionModel:
+    """The UNet of the base denoiser, and of turbo.
 
     Only the levels of 8 and 4 cells have attention: at 16 cells it doubled the time of a training step. The finest level is conditioned by
     the pooled text in the time embedding (`addition_embed_type="text"`), which scales and shifts every block.
@@ -68,7 +68,7 @@ def make_denoiser(size: str) -> UNet2DConditionModel:
         sample_size=16,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=DENOISER_WIDTHS[size],
+        block_out_channels=DENOISER_WIDTHS,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

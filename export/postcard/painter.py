@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from costroute_rt.export.postcard.backdrop import Backdrop
 from costroute_rt.export.postcard.brush import BLACK, WHITE, Box, Colour, gradient, mix, paint, rgb
 from costroute_rt.export.postcard.layout import Spot, arrange
-from costroute_rt.export.postcard.scene import Scene, Value
+from costroute_rt.export.postcard.scene import BOAT_COUNT, Scene, Value
 
 SIZE_PX = 256
 UNITS = 128.0
@@ -45,7 +45,8 @@ class Painter(Backdrop):
             self.bridge(self.river_x(self.horizon + 20), self.horizon + 20, self.river_width(self.horizon + 20) / 2 + 8)
         self.low_sky()
         if scene["boat"] != "none":
-            self.boat(self.boat_spot())
+            for spot in self.boat_spots(int(scene.get(BOAT_COUNT, 1))):
+                self.boat(spot)
         self.flowers_and_things(base)
         if scene["fence"]:
             self.fence()
@@ -192,6 +193,15 @@ class Painter(Backdrop):
             return Spot(self.river_x(y) + rng.uniform(-3, 3), y, rng.uniform(1.12, 1.22))
         y = self.horizon + rng.uniform(14, 20) if ground == "sea" else self.water_y + rng.uniform(1, 4)
         return Spot(self.boat_x, y, rng.uniform(1.35, 1.55))
+
+    def boat_spots(self, number: int) -> list[Spot]:
+        """Places of the boats, the farthest first; several stand side by side over the whole width."""
+        if number == 1:
+            return [self.boat_spot()]
+        rng, width = self.rng, 104 / number
+        y = self.horizon + 15 if self.scene["ground"] == "sea" else self.water_y + 1
+        places = [(12 + width * (i + 0.5) + rng.uniform(-0.12, 0.12) * width, y + rng.uniform(0, 4)) for i in range(number)]
+        return [Spot(x, py, rng.uniform(1.05, 1.2)) for x, py in sorted(places, key=lambda place: place[1])]
 
     def flowers_and_things(self, base: float) -> None:
         """Draws houses and trees from back to front, then flowers and animals in front of them."""

@@ -20,7 +20,7 @@ from costroute_rt.export.postcard.caption import caption
 from costroute_rt.export.postcard.dataset import SHARD, shards
 from costroute_rt.export.postcard.denoiser import velocity
 from costroute_rt.export.postcard.networks import LATENT_CHANNELS, make_scheduler
-from costroute_rt.export.postcard.scene import Scene, sample_scene
+from costroute_rt.export.postcard.scene import ATTRIBUTES, TOGETHER, Scene, sample_scene
 from costroute_rt.export.postcard.scorer import Scorer, score
 from costroute_rt.export.postcard.text import tokenize
 
@@ -34,6 +34,8 @@ SHORT_SHARE = 0.75
 """Share of short captions."""
 APPROVED = 0.98
 """Lowest recall of a short caption's stated things in approved latents."""
+UNSEEN = 3
+"""Number of things that neither the caption nor its scene has, and that a judge must not find."""
 BATCH = 50
 
 
@@ -63,10 +65,24 @@ def shard_noise(shard: int) -> Tensor:
 
 def draw_caption(short: bool, rng: random.Random) -> tuple[str, Scene]:
     """A random short or long caption, and what it states."""
+    text, stated, _ = draw_scene_caption(short, rng)
+    return text, stated
+
+
+def draw_scene_caption(short: bool, rng: random.Random) -> tuple[str, Scene, Scene]:
+    """A random short or long caption, what it states, and the scene that it describes."""
     while True:
-        text, stated = caption(sample_scene(rng), rng, vague=0.04)
+        scene = sample_scene(rng)
+        text, stated = caption(scene, rng, vague=0.04)
         if stated and (len(stated) <= SHORT) == short:
-            return text, stated
+            return text, stated, scene
+
+
+def draw_judged(short: bool, rng: random.Random) -> tuple[str, Scene]:
+    """A random short or long caption, and what a judge expects in its image: what it states, and the absence of UNSEEN other things."""
+    text, stated, scene = draw_scene_caption(short, rng)
+    lacking = [name for name in TOGETHER if name not in stated and scene[name] == ATTRIBUTES[name][0]]
+    return text, {name: scene[name] for name in rng.sample(lacking, min(UNSEEN, len(lacking)))} | stated
 
 
 def shard_captions(shard: int) -> list[tuple[str, Scene]]:

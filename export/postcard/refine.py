@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 from costroute_rt.export.postcard.denoiser import DROP_CAPTION, PLAIN, RATE, VAGUE, Latents, flow_loss
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets
 from costroute_rt.export.postcard.networks import make_scheduler
-from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, draw_caption, guided_velocity
+from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, draw_judged, guided_velocity
 from costroute_rt.export.postcard.text import make_captions, tokenize
 from costroute_rt.export.postcard.training import Run
 
@@ -55,12 +55,12 @@ def refine_base(
     for _ in run:
         x, masks, scenes = data.sample(DRAWN, rng, device)
         texts, _ = make_captions(scenes, rng, DROP_CAPTION, VAGUE)
-        judged = [draw_caption(rng.random() >= LONG_SHARE, rng) for _ in range(JUDGED)]
+        judged = [draw_judged(rng.random() >= LONG_SHARE, rng) for _ in range(JUDGED)]
         with torch.no_grad():
             states = text(tokenize(tokenizer, texts + [each for each, _ in judged]).to(device)).last_hidden_state
         noise, steps = torch.randn(JUDGED, *x.shape[1:], device=device), rng.randrange(FIRST_JUDGED, TEACHER_STEPS)
         clean = predicted_clean(unet, states[DRAWN:], empty, noise, steps)
-        judge_loss = judge.loss(clean, stated_targets([stated for _, stated in judged]).to(device))
+        judge_loss = judge.loss(clean, stated_targets([expected for _, expected in judged]).to(device))
         run.step(flow_loss(unet, x, masks, states[:DRAWN]) + JUDGE_SHARE * judge_loss)
     after = run.average.state_dict()
     unet.load_state_dict({name: torch.lerp(value, after[name], INTERPOLATION) for name, value in before.items()})

@@ -33,6 +33,8 @@ ATTRIBUTES: dict[str, tuple[Value, ...]] = {
     "fence": (0, 1),
     "flowers": (0, 1),
 }
+BOAT_COUNT = "boat_count"
+"""Number of boats, 0 to 3: drawn and worded, but without a head of the scorer, so that it is not among ATTRIBUTES."""
 DARK = ("night", "starry")
 WATER = ("sea", "lake", "river")
 MAX_THINGS = 7
@@ -81,6 +83,16 @@ OPTIONAL: dict[str, Value] = {
     "fence": 0,
     "clouds": 0,
 }
+SPARSE_SHARE = 0.5
+"""Share of scenes with few things, for prompts that name few: what a prompt does not name is then mostly absent."""
+SPARSE_THINGS = (0, 1, 1, 2, 2, 3, 3, 4)
+"""Numbers of things that are left in a sparse scene, see `leave_few`."""
+TOGETHER: dict[str, tuple[str, ...]] = {
+    "house": ("house", "house2", "house_side"),
+    "tree": ("tree", "tree_count", "tree_side"),
+    **{name: (name,) for name in ("mountains", "bridge", "boat", "flowers", "landmark", "animal", "balloon", "rainbow", "path", "fence")},
+}
+"""For each thing that a sparse scene may lack, the attributes that become absent with it; sun, moon, clouds and birds stay."""
 THINGS = ("celestial", "mountains", "bridge", "tree", "house", "house2", "boat", "flowers", *OPTIONAL)
 
 
@@ -92,6 +104,9 @@ def sample_scene(rng: random.Random) -> Scene:
     sample_trees(scene, rng)
     sample_extras(scene, rng)
     thin_out(scene, rng)
+    if rng.random() < SPARSE_SHARE:
+        leave_few(scene, rng.choice(SPARSE_THINGS), rng)
+    scene[BOAT_COUNT] = sample_boats(scene, rng)
     return scene
 
 
@@ -167,6 +182,23 @@ def sample_extras(scene: Scene, rng: random.Random) -> None:
     fenced = ground == "meadow" or (ground == "lake" and scene["animal"] == "none")
     scene["fence"] = int(fenced and rng.random() < 0.25)
     scene["flowers"] = int(green and rng.random() < FLOWER_ODDS[season])
+
+
+def leave_few(scene: Scene, limit: int, rng: random.Random) -> None:
+    """Removes things at random until at most `limit` are left of those that TOGETHER names."""
+    there = [name for name in TOGETHER if scene[name] not in ("none", 0)]
+    for name in rng.sample(there, max(0, len(there) - limit)):
+        for attribute in TOGETHER[name]:
+            scene[attribute] = ATTRIBUTES[attribute][0]
+
+
+def sample_boats(scene: Scene, rng: random.Random) -> int:
+    """The number of boats; several only where a landmark leaves them room: on a lake or the sea."""
+    if scene["boat"] == "none":
+        return 0
+    if scene["ground"] == "river" or scene["landmark"] != "none":
+        return 1
+    return rng.choices((1, 2, 3), (60, 20, 20))[0]
 
 
 def thin_out(scene: Scene, rng: random.Random) -> None:

@@ -61,7 +61,6 @@ class Plan:
     scorer: float = 4
     text: float = 2.5
     base: float = 130
-    small: float = 12
     latent_scorer: float = 4
     refined: float = 36
     turbo: float = 50
@@ -78,7 +77,7 @@ class Recipe:
     """The stages in order; each is a method that saves a file or folder of the same name in `work`."""
 
     STAGES = (
-        *("tokenizer", "images", "autoencoder", "decoder", "latents", "text", "base", "small"),
+        *("tokenizer", "images", "autoencoder", "decoder", "latents", "text", "base"),
         *("scorer", "latent_scorer", "refined", "pairs", "turbo", "decodings", "tiny_decoder"),
     )
 
@@ -175,19 +174,12 @@ class Recipe:
 
     def base(self) -> None:
         torch.manual_seed(2)
-        unet = make_denoiser("base").to(self.device, memory_format=torch.channels_last)
+        unet = make_denoiser().to(self.device, memory_format=torch.channels_last)
         encoder, heads = self.text_encoder("text"), AttributeHeads().to(self.device)
         heads.load_state_dict(load_file(self.work / "text" / "heads.safetensors"))
         train_denoiser(unet, encoder, heads, self.words, self.scene_latents(), self.checkpoint("base"), self.plan.minutes("base"))
         unet.save_pretrained(self.work / "base" / "unet")
         encoder.save_pretrained(self.work / "base" / "text_encoder")
-
-    def small(self) -> None:
-        torch.manual_seed(3)
-        unet = make_denoiser("small").to(self.device, memory_format=torch.channels_last)
-        text = self.text_encoder("base")
-        train_denoiser(unet, text, None, self.words, self.scene_latents(), self.checkpoint("small"), self.plan.minutes("small"))
-        unet.save_pretrained(self.work / "small" / "unet")
 
     def scene_latents(self) -> Latents:
         return Latents(self.work / "latents", self.plan.scenes)
@@ -226,7 +218,7 @@ class Recipe:
         vae = self.vae("decoder").eval()
         encode_drawings(vae, self.image_shards()[0])
         generator = Generator(
-            denoisers={"base": self.unet("refined").eval(), "small": self.unet("small").eval(), "turbo": self.unet("turbo").eval()},
+            denoisers={"base": self.unet("refined").eval(), "turbo": self.unet("turbo").eval()},
             text=self.text_encoder("base").eval(),
             tokenizer=self.words,
             candidates=[row for row in pool() if row["decoder"] == "vae"],
@@ -262,7 +254,7 @@ class Recipe:
         save_file({name: t.contiguous() for name, t in scorer.state_dict().items()}, self.work / stage / "model.safetensors")
 
     def export(self, out: Path) -> None:
-        """Writes the family as a diffusers directory in float16, with further folders for the other denoisers and the scorer."""
+        """Writes the family as a diffusers directory in float16, with further folders for turbo, the tiny decoder and the scorer."""
         pipeline = StableDiffusionPipeline(
             vae=self.vae("decoder"),
             text_encoder=self.text_encoder("base"),
@@ -274,8 +266,7 @@ class Recipe:
             requires_safety_checker=False,
         )
         pipeline.to(dtype=torch.float16).save_pretrained(out)
-        for size in ("small", "turbo"):
-            self.unet(size).half().save_pretrained(out / f"unet_{size}")
+        self.unet("turbo").half().save_pretrained(out / "unet_turbo")
         tiny = TinyDecoder.from_pretrained(self.work / "tiny_decoder")
         export_decoder(tiny, out / "tiny", latent_channels=LATENT_CHANNELS, cells=GRID)
         export_scorer(self.trained_scorer(), ATTRIBUTES, out / "scorer", height=IMAGE_SIZE, width=IMAGE_SIZE)

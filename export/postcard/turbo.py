@@ -3,8 +3,9 @@
 It starts as a copy of the base denoiser, the student, and has three losses:
 - from a teacher, the base denoiser: one step from noise must reach the latents of the teacher's guided steps, and a second step from the
   result of the student's own first step must reach them too (reflow, Liu et al. 2022, with the student's own error in the input);
-- from a judge, a classifier of latents: latents generated from new noise must show what a short caption states (gradients go through the
-  generation, as in DRaFT, Clark et al. 2023). The scorer that measures images is another network;
+- from a judge, a classifier of latents: latents generated from new noise must show what a short caption states, and must not show some
+  things that it does not name (gradients go through the generation, as in DRaFT, Clark et al. 2023). The scorer that measures images is
+  another network;
 - from a critic, a discriminator between its latents and those of drawn scenes (adversarial diffusion distillation, Sauer et al. 2023).
   Without it the judge makes the student repeat what the caption states, such as two towers or four balloons.
 
@@ -28,7 +29,7 @@ from costroute_rt.export.postcard.dataset import Shard
 from costroute_rt.export.postcard.denoiser import PLAIN, RATE, Latents, velocity
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets
 from costroute_rt.export.postcard.networks import make_scheduler
-from costroute_rt.export.postcard.pairs import draw_caption, shard_noise
+from costroute_rt.export.postcard.pairs import draw_judged, shard_noise
 from costroute_rt.export.postcard.text import tokenize
 from costroute_rt.export.postcard.training import Run
 
@@ -68,11 +69,11 @@ def train_turbo(
     critic = Critic().to(device, memory_format=torch.channels_last)
     ones = torch.ones(PAIRED + JUDGED, device=device)
     for _ in run:
-        chosen, judged = rng.choices(usable, k=PAIRED), [draw_caption(True, rng) for _ in range(JUDGED)]
+        chosen, judged = rng.choices(usable, k=PAIRED), [draw_judged(True, rng) for _ in range(JUDGED)]
         target = torch.stack([clean[s][i] for s, i, _ in chosen]).to(device)
         noise = torch.cat([torch.stack([noises[s][i] for s, i, _ in chosen]), torch.randn(JUDGED, *target.shape[1:])]).to(device)
         texts = [each for _, _, each in chosen] + [each for each, _ in judged]
-        classes = stated_targets([stated for _, stated in judged]).to(device)
+        classes = stated_targets([expected for _, expected in judged]).to(device)
         with torch.no_grad():
             states = text(tokenize(tokenizer, texts).to(device)).last_hidden_state
         second = rng.choice(later)

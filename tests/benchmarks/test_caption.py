@@ -14,8 +14,8 @@ FREE_FORM = free_form_prompts()
 CAPTIONS = held_out_captions("held-out-quality", 5)
 
 
-def test_there_are_forty_free_form_prompts_of_all_bands() -> None:
-    assert len({prompt.text for prompt in FREE_FORM}) == 40
+def test_there_are_two_hundred_free_form_prompts_of_all_bands() -> None:
+    assert len({prompt.text for prompt in FREE_FORM}) == 200
     assert {prompt.band for prompt in FREE_FORM} == set(BANDS)
     assert all(1 <= len(prompt.stated) <= 10 for prompt in FREE_FORM)
 
@@ -38,7 +38,7 @@ def test_what_a_prompt_states_can_be_drawn(prompt: Prompt) -> None:
 
 def test_fewer_free_form_prompts_are_evenly_spaced() -> None:
     few = free_form_prompts(4)
-    assert [prompt.text for prompt in few] == [FREE_FORM[index].text for index in (0, 10, 20, 30)]
+    assert [prompt.text for prompt in few] == [FREE_FORM[index].text for index in (0, 50, 100, 150)]
 
 
 def test_captions_fill_every_band_without_repeating_a_text() -> None:

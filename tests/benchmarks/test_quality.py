@@ -45,7 +45,7 @@ def test_noise_misses_its_target_and_drawings_without_skia_fail_with_the_fix(
     assert list(rows) == [*NAMES, *DRAWINGS, "contact sheet"]
     base = figures(rows["tiny-base@8"])
     assert {RECALL, "1-2 stated", "3-4 stated", "5-6 stated", "7+ stated", "free-form prompts"} <= set(base)
-    assert base[RECALL]["target"] == {"at_least": 0.97}
+    assert base[RECALL]["target"] == {"at_least": 0.993}
     assert base[RECALL]["met"] is False
     assert base[RECALL]["low"] <= base[RECALL]["value"] <= base[RECALL]["high"]
     assert "ground" in base

@@ -168,7 +168,7 @@ def test_the_refined_weights_are_interpolated_between_those_before_and_after(tmp
     monkeypatch.setattr(refine, "JUDGED", 2)
     torch.manual_seed(0)
     tokenizer = train_tokenizer(tmp_path / "tokenizer", captions=500)
-    unet, text = make_denoiser("small"), make_text_encoder(len(tokenizer), tokenizer.eos_token_id).eval()
+    unet, text = make_denoiser(), make_text_encoder(len(tokenizer), tokenizer.eos_token_id).eval()
     judge = LatentScorer().eval().requires_grad_(False)
     learn = judge.loss
 
