@@ -134,7 +134,7 @@ def image_figures(runtime: Runtime, judge: Judge, captions: Sequence[Prompt], pa
         pixels = {name: runtime.generate(prompt.text, seed=number, candidate=name).pixels[0] for name in recall}
         likeness.append(psnr_db(pixels[pair.other], pixels[pair.full]))
         for name, values in recall.items():
-            values.append(float(np.mean(list(judge.probabilities(pixels[name], prompt.stated).values()))))
+            values.append(judge.look(pixels[name], prompt.stated).recall)
     differences = np.subtract(recall[pair.other], recall[pair.full]).tolist()
     return [
         mean_figure("PSNR to the full decoder", likeness, "dB"),

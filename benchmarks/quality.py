@@ -1,10 +1,11 @@
-"""Recall of stated things for every candidate: how much of what a prompt states the scorer finds in the image.
+"""Quality of every candidate's images: how much of what a prompt states the scorer finds in them, and how clean they are.
 
 Uses 200 captions of scenes that no training run has seen (50 per band of the number of stated things), two seeds each, and 200 free-form
 prompts in the manner of many hands: lower case, lists, poems, typos, other orders, and things that must not be there. Recall is the
-scorer's mean probability of the stated things; intervals are 95 % over prompts. For comparison: the drawing of the caption's own scene
-(upper bound), the same drawing encoded and decoded by the autoencoder, and the drawing of another scene (lower bound); these need
-skia-python. A contact sheet is written to DIR/quality.png.
+scorer's mean probability of the stated things. Cleanness, if the bundle's scorer judges it, is about 0.9 for drawings and falls with ghosts,
+blur, doubles and half-drawn things. The score is made of both (docs/routing.md). Intervals are 95 % over prompts. For comparison: the
+drawing of the caption's own scene (upper bound), the same drawing encoded and decoded by the autoencoder, and the drawing of another scene
+(lower bound); these need skia-python. A contact sheet is written to DIR/quality.png.
 
     python -m benchmarks.quality
     python -m benchmarks.quality --candidates postcard-base@8 postcard-turbo@2 --attributes
@@ -21,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, 
 from benchmarks.sheet import SheetRow, Tile, draw_sheet
 from costroute_rt import Bundle, Runtime
 from costroute_rt.export.postcard.captions import BANDS
+from costroute_rt.export.postcard.judge import Finding
 
 REPORTED, ROUTING = "held-out-quality", "held-out-routing"
 """Names of the two sets of captions; no training data uses them."""
@@ -48,6 +51,7 @@ PER_BAND, SEEDS, FREE_FORM = 50, 2, 200
 QUICK_PER_BAND, QUICK_SEEDS, QUICK_FREE_FORM = 2, 1, 4
 SHEET_PER_BAND, SHEET_FREE_FORM = 2, 6
 RECALL, FREE_FORM_RECALL, UNWANTED = "recall of stated things", "free-form prompts", "things that should not be there"
+CLEANNESS, SCORE = "cleanness", "score"
 DRAWN, RECONSTRUCTED, WRONG = "drawn scene (upper bound)", "autoencoder reconstruction", "wrong scene (lower bound)"
 MakeImage = Callable[[int, int], Pixels]
 """(number of the prompt, seed) -> uint8[height, width, 3]"""
@@ -92,7 +96,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="folder of the contact sheet (default: %(default)s)"
     )
     parser.add_argument(
-        "--write-table", type=Path, metavar="FILE", help="use the captions reserved for the manifest, and write their mean recall to FILE"
+        "--write-table", type=Path, metavar="FILE", help="use the captions reserved for the manifest, and write their mean scores to FILE"
     )
     return parser.parse_args(argv)
 
@@ -156,44 +160,55 @@ def measure_candidate(study: Study, judge: Judge, runtime: Runtime, scenario: Sc
 def score(study: Study, judge: Judge, name: str, numbers: Sequence[int], make_image: MakeImage, seeds: int) -> list[Figure]:
     """Figures of one row of the table; keeps the scores, and the images of prompts on the sheet, in `study`."""
     tiles: dict[int, Tile] = {}
-    scores: dict[int, float] = {}
-    unwanted: defaultdict[int, list[float]] = defaultdict(list)
-    by_attribute: defaultdict[str, list[float]] = defaultdict(list)
+    found: dict[int, list[Finding]] = {}
     on_sheet = set(study.on_sheet())
     for number in with_progress(numbers, name):
-        each = []
+        found[number] = []
         for seed in range(seeds):
             pixels = make_image(number, seed)
-            probabilities = judge.probabilities(pixels, study.prompts[number].stated)
-            each.append(float(np.mean(list(probabilities.values()))))
-            for attribute, probability in probabilities.items():
-                by_attribute[attribute].append(probability)
-                if study.prompts[number].excludes(attribute):
-                    unwanted[number].append(1 - probability)
+            found[number].append(judge.look(pixels, study.prompts[number].stated))
             if seed == 0 and number in on_sheet:
-                tiles[number] = Tile(pixels=pixels, score=each[0])
-        scores[number] = float(np.mean(each))
+                tiles[number] = Tile(pixels=pixels, score=found[number][0].score)
     study.tiles[name] = tiles
-    study.scores[name] = [scores[number] for number in numbers if number < len(study.captions)]
-    shown = [float(np.mean(values)) for number, values in unwanted.items() if number >= len(study.captions)]
-    figures = summarise(study, scores) + ([mean_figure(UNWANTED, shown, "share")] if shown else [])
-    return [*figures, *(summarise_attributes(by_attribute) if study.by_attribute else [])]
+    study.scores[name] = [mean_over_seeds(found[number], "score") for number in numbers if number < len(study.captions)]
+    return [*summarise(study, found), *(summarise_attributes(found) if study.by_attribute else [])]
 
 
-def summarise(study: Study, scores: dict[int, float]) -> list[Figure]:
-    """Recall over all captions, by band of the number of stated things, and over the free-form prompts."""
-    captions = dict(list(enumerate(study.captions)))
-    figures = [mean_figure(RECALL, [scores[number] for number in captions], "score")]
+def mean_over_seeds(findings: Sequence[Finding], part: str) -> float:
+    """Mean of one property of `Finding`."""
+    return float(np.mean([getattr(each, part) for each in findings]))
+
+
+def summarise(study: Study, found: Mapping[int, Sequence[Finding]]) -> list[Figure]:
+    """Recall over all captions, by band of the number of stated things, and over the free-form prompts; cleanness and score of captions."""
+    recall = {number: mean_over_seeds(findings, "recall") for number, findings in found.items()}
+    captions = dict(enumerate(study.captions))
+    figures = [mean_figure(RECALL, [recall[number] for number in captions], "score")]
+    if found[0][0].cleanness is not None:
+        for name in (CLEANNESS, SCORE):
+            figures.append(mean_figure(name, [mean_over_seeds(found[number], name) for number in captions], "score"))
     for band in BANDS:
-        figures.append(
-            mean_figure(f"{band} stated", [scores[number] for number, prompt in captions.items() if prompt.band == band], "score")
-        )
-    free_form = [value for number, value in scores.items() if number >= len(captions)]
-    return [*figures, *([mean_figure(FREE_FORM_RECALL, free_form, "score")] if free_form else [])]
+        members = [number for number, prompt in captions.items() if prompt.band == band]
+        figures.append(mean_figure(f"{band} stated", [recall[number] for number in members], "score"))
+    free_form = {number: findings for number, findings in found.items() if number >= len(captions)}
+    if free_form:
+        figures.append(mean_figure(FREE_FORM_RECALL, [recall[number] for number in free_form], "score"))
+    unwanted = [share for number, findings in free_form.items() if (share := unwanted_share(study.prompts[number], findings)) is not None]
+    return [*figures, *([mean_figure(UNWANTED, unwanted, "share")] if unwanted else [])]
 
 
-def summarise_attributes(by_attribute: dict[str, list[float]]) -> list[Figure]:
+def unwanted_share(prompt: Prompt, findings: Sequence[Finding]) -> float | None:
+    """Mean probability that the things which a prompt excludes are in its images; None if it excludes nothing."""
+    shown = [1 - value for each in findings for name, value in each.probabilities.items() if prompt.excludes(name)]
+    return float(np.mean(shown)) if shown else None
+
+
+def summarise_attributes(found: Mapping[int, Sequence[Finding]]) -> list[Figure]:
     """Recall of each attribute over the prompts that state it."""
+    by_attribute: defaultdict[str, list[float]] = defaultdict(list)
+    for each in chain(*found.values()):
+        for attribute, probability in each.probabilities.items():
+            by_attribute[attribute].append(probability)
     return [
         mean_figure(name, values, "score", table="recall by attribute, over the prompts that state it")
         for name, values in sorted(by_attribute.items())
@@ -242,7 +257,7 @@ def write_sheet(study: Study, names: Sequence[str], path: Path) -> Measurement:
         prompt = study.prompts[number]
         remark = f"{'a caption' if prompt.scene else 'a free-form prompt'}, {len(prompt.stated)} stated"
         rows.append(SheetRow(text=prompt.text, remark=remark, tiles=[study.tiles[name].get(number) for name in columns]))
-    title = "Images of each candidate, with their recall of stated things"
+    title = "Images of each candidate, with their scores"
     draw_sheet(title, [name.removeprefix("postcard-").removesuffix(" (upper bound)") for name in columns], rows, path)
     log(f"contact sheet: {path}")
     return Measurement(figures=(), notes={"file": str(path)})

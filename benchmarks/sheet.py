@@ -1,4 +1,4 @@
-"""A contact sheet: one prompt per row, one candidate per column, and under each image its recall of stated things."""
+"""A contact sheet: one prompt per row, one candidate per column, and under each image its score. And sheets of pairs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ TILE_PX, GAP_PX, TEXT_PX, SCORE_PX, MARGIN_PX, HEAD_PX = 168, 8, 270, 24, 28, 96
 PAPER, INK, FAINT = "#faf8f4", "#2b2a28", "#8b877f"
 GOOD, FAIR, POOR = "#3f7d4e", "#b07a1e", "#b5432f"
 
+Pixels = npt.NDArray[np.uint8]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
     """One image with its score."""
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Pixels
     """uint8[height, width, 3]"""
     score: float
 
@@ -56,6 +58,27 @@ def draw_sheet(title: str, columns: Sequence[str], rows: Sequence[SheetRow], pat
                 image = Image.fromarray(tile.pixels).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
                 sheet.paste(image, (_left(index), top))
                 _centred(draw, _left(index) + TILE_PX / 2, top + TILE_PX + 3, f"{tile.score:.2f}", _tint(tile.score), 14)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
+
+
+PAIR_PX, PAIR_TEXT_PX, PAIR_COLUMNS = 208, 40, 4
+
+
+def draw_pairs(rows: Sequence[tuple[str, Pixels, Pixels]], path: Path) -> None:
+    """Writes a PNG of pairs of images side by side, each below its text, four pairs in a row."""
+    from PIL import Image, ImageDraw
+
+    width, height = 2 * PAIR_PX + 3 * GAP_PX, PAIR_TEXT_PX + PAIR_PX + GAP_PX
+    sheet = Image.new("RGB", (PAIR_COLUMNS * width, -(-len(rows) // PAIR_COLUMNS) * height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for index, (text, *images) in enumerate(rows):
+        x, y = index % PAIR_COLUMNS * width, index // PAIR_COLUMNS * height
+        for line, part in enumerate(wrap(text, 12, width - 2 * GAP_PX)[:2]):
+            draw.text((x + GAP_PX, y + 4 + 16 * line), part, INK, _font(12))
+        for side, pixels in enumerate(images):
+            image = Image.fromarray(pixels).resize((PAIR_PX, PAIR_PX), Image.Resampling.LANCZOS)
+            sheet.paste(image, (x + GAP_PX + side * (PAIR_PX + GAP_PX // 2), y + PAIR_TEXT_PX))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
 

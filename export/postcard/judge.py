@@ -1,8 +1,9 @@
-"""Recall of stated things: how much of what a prompt states the bundle's scorer finds in an image."""
+"""The score of an image: how much of what its prompt states the bundle's scorer finds in it, and how clean it is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -16,9 +17,34 @@ from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BundleError
 from costroute_rt.export.postcard.scene import ATTRIBUTES, Value
+from costroute_rt.export.scorer import CLEANNESS
 
 Pixels = npt.NDArray[np.uint8]
 AnyJudge = TypeVar("AnyJudge", bound="Judge")
+CLEANNESS_WEIGHT = 0.25
+"""Share of cleanness in the score, chosen by pairs of images that were judged by eye (`python -m benchmarks.judged_pairs`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What the scorer finds in one image."""
+
+    probabilities: Mapping[str, float]
+    """Of each stated value, 0..1."""
+    cleanness: float | None = None
+    """0..1; about 1 for a drawing, lower with ghosts, blur, doubles and half-drawn things. None if the scorer does not judge it."""
+
+    @property
+    def recall(self) -> float:
+        """Recall of stated things: the mean probability of the stated values, 0..1."""
+        return float(np.mean(list(self.probabilities.values())))
+
+    @property
+    def score(self) -> float:
+        """The mean of recall and cleanness, weighted by CLEANNESS_WEIGHT, 0..1; recall alone if cleanness is not known."""
+        if self.cleanness is None:
+            return self.recall
+        return (1 - CLEANNESS_WEIGHT) * self.recall + CLEANNESS_WEIGHT * self.cleanness
 
 
 class Judge:
@@ -35,18 +61,26 @@ class Judge:
         name = f"{bundle.name}/scorer/score"
         build_engines(bundle, store, [name], measure=False)
         scorer = open_engine(bundle, store, name)
-        sizes = {name: spec.shape[-1] for name, spec in scorer.outputs.items()}
+        sizes = {name: spec.shape[-1] for name, spec in scorer.outputs.items() if name != CLEANNESS}
         expected = {name: len(values) for name, values in ATTRIBUTES.items()}
         if sizes != expected:
             scorer.close()
             raise BundleError(bundle.root, f"its scorer has the attributes {sorted(sizes)}", "use a bundle of the postcard family")
         return cls(bundle, store, scorer)
 
-    def probabilities(self, pixels: Pixels, stated: Mapping[str, Value]) -> dict[str, float]:
-        """The scorer's probability of each stated value; pixels: uint8[height, width, 3]."""
-        feeds = {"pixels": self._scorer.to_device(self.fit(pixels)[None])}
-        heads = self._scorer.run(feeds)
-        return {name: float(self._scorer.to_host(heads[name])[0, ATTRIBUTES[name].index(value)]) for name, value in stated.items()}
+    @property
+    def judges_cleanness(self) -> bool:
+        """Whether its findings have a cleanness; the scorers of older bundles do not judge it."""
+        return CLEANNESS in self._scorer.outputs
+
+    def look(self, pixels: Pixels, stated: Mapping[str, Value]) -> Finding:
+        """Judges one image; pixels: uint8[height, width, 3]."""
+        found = self._scorer.run({"pixels": self._scorer.to_device(self.fit(pixels)[None])})
+        heads = {name: self._scorer.to_host(found[name])[0] for name in (*stated, *([CLEANNESS] if self.judges_cleanness else []))}
+        return Finding(
+            probabilities={name: float(heads[name][ATTRIBUTES[name].index(value)]) for name, value in stated.items()},
+            cleanness=float(heads[CLEANNESS][0]) if self.judges_cleanness else None,
+        )
 
     def fit(self, pixels: Pixels) -> Pixels:
         """Resizes the image to the bundle's default size, if needed."""

@@ -23,6 +23,10 @@ MEADOW_COLOURS: dict[Value, str] = {"summer": "66b040", "spring": "8ccf55", "aut
 SAND, BEACH = "e6bc6b", "ecd8a0"
 
 
+DOUBLED = {"boat": ("none", 48.0), "landmark": ("none", 56.0), "balloon": ("none", 48.0), "celestial": ("none", 56.0)}
+"""Attributes whose thing occurs at most once in a scene: the value without one, and how far away `DoublePainter` draws a second one."""
+
+
 class Painter(Backdrop):
     """Draws one scene; keeps what later layers need from earlier ones."""
 
@@ -241,22 +245,65 @@ class Painter(Backdrop):
             )
 
 
+class DoublePainter(Painter):
+    """Draws one of the things that a scene has once a second time, beside or across the first: a fault of generated images."""
+
+    def draw(self) -> list[Box]:
+        """As `Painter`; the scene has at least one of DOUBLED."""
+        self.doubled = self.rng.choice([name for name, (absent, _) in DOUBLED.items() if self.scene[name] != absent])
+        return super().draw()
+
+    def beside(self, name: str, x: float) -> float | None:
+        """The x of a second thing, inside the image; None if this is not the thing to double."""
+        if name != self.doubled:
+            return None
+        shift = self.rng.uniform(5, DOUBLED[name][1])
+        return x + math.copysign(shift, 64 - x) if self.rng.random() < 0.7 or not 12 < x + shift < 116 else x + shift
+
+    def boat(self, spot: Spot) -> None:
+        super().boat(spot)
+        if (x := self.beside("boat", spot.x)) is not None:
+            super().boat(Spot(x, spot.y + self.rng.uniform(-3, 3), spot.size))
+
+    def landmark(self, spot: Spot) -> None:
+        if (x := self.beside("landmark", spot.x)) is not None:
+            super().landmark(Spot(x, spot.y, spot.size * self.rng.uniform(0.8, 1.0)))
+        super().landmark(spot)
+
+    def balloon(self, x: float, y: float) -> None:
+        super().balloon(x, y)
+        if (other := self.beside("balloon", x)) is not None:
+            super().balloon(other, y + self.rng.uniform(-6, 6))
+
+    def sun(self, x: float, y: float) -> None:
+        super().sun(x, y)
+        if (other := self.beside("celestial", x)) is not None:
+            super().sun(other, y + self.rng.uniform(-3, 6))
+
+    def moon(self, x: float, y: float) -> None:
+        super().moon(x, y)
+        if (other := self.beside("celestial", x)) is not None:
+            super().moon(other, y + self.rng.uniform(-3, 6))
+
+
 def new_surface() -> skia.Surface:
     """A canvas of the right size, which `render` can reuse."""
     return skia.Surface(SIZE_PX, SIZE_PX)
 
 
-def render(scene: Scene, rng: random.Random, surface: skia.Surface | None = None) -> tuple[NDArray[np.uint8], list[Box]]:
+def render(
+    scene: Scene, rng: random.Random, surface: skia.Surface | None = None, painter: type[Painter] = Painter
+) -> tuple[NDArray[np.uint8], list[Box]]:
     """Draws `scene`; `rng` decides everything that the attributes do not determine.
 
-    surface: from `new_surface`; None for a new one.
+    surface: from `new_surface`; None for a new one. painter: what draws.
     Returns RGB uint8[256, 256, 3], and the boxes of the things in units of 1/128 of the width.
     """
     surface = surface or new_surface()
     canvas = surface.getCanvas()
     canvas.save()
     canvas.scale(SIZE_PX / UNITS, SIZE_PX / UNITS)
-    boxes = Painter(canvas, scene, rng).draw()
+    boxes = painter(canvas, scene, rng).draw()
     canvas.restore()
     pixels: NDArray[np.uint8] = surface.toarray(colorType=skia.kRGBA_8888_ColorType)[:, :, :3]
     return pixels, boxes

@@ -9,7 +9,7 @@ Every stage saves its result in the work folder and is skipped if the result exi
 import argparse
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,10 @@ from costroute_rt.engines.machine.telemetry import opt_out_hub
 from costroute_rt.export.decoder import export_decoder
 from costroute_rt.export.postcard.autoencoder import psnr, reconstruct, train_decoder, train_together
 from costroute_rt.export.postcard.bundle import pool
+from costroute_rt.export.postcard.cleanness import Cleanness, mean_logits, set_scale, train_cleanness
 from costroute_rt.export.postcard.dataset import GRID, IMAGE_SIZE, Shard, render_dataset, shards
 from costroute_rt.export.postcard.denoiser import Latents, encode_dataset, train_denoiser
+from costroute_rt.export.postcard.faults import CLEAN, UNCLEAN, generated_rows, make_examples
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, train_latent_scorer
 from costroute_rt.export.postcard.networks import LATENT_CHANNELS, make_denoiser, make_scheduler, make_text_encoder, make_vae
 from costroute_rt.export.postcard.pairs import Teacher, make_pairs
@@ -66,6 +68,8 @@ class Plan:
     turbo: float = 50
     decodings: int = 5_000
     tiny_decoder: float = 45
+    examples: int = 3_000
+    cleanness: float = 12
     scale: float = 1.0
     processes: int = 2
 
@@ -79,6 +83,7 @@ class Recipe:
     STAGES = (
         *("tokenizer", "images", "autoencoder", "decoder", "latents", "text", "base"),
         *("scorer", "latent_scorer", "refined", "pairs", "turbo", "decodings", "tiny_decoder"),
+        *("examples", "cleanness"),
     )
 
     def __init__(self, work: Path, plan: Plan, device: torch.device) -> None:
@@ -217,13 +222,18 @@ class Recipe:
     def decodings(self) -> None:
         vae = self.vae("decoder").eval()
         encode_drawings(vae, self.image_shards()[0])
-        generator = Generator(
-            denoisers={"base": self.unet("refined").eval(), "turbo": self.unet("turbo").eval()},
+        generator = self.generator([row for row in pool() if row["decoder"] == "vae"])
+        make_decodings(generator, vae, self.work / "decodings", self.plan.decodings)
+
+    def generator(self, candidates: Sequence[Mapping[str, object]]) -> Generator:
+        """What makes images as these candidates do, with the final denoisers."""
+        stages = {"base": "refined", "turbo": "turbo"}
+        return Generator(
+            denoisers={name: self.unet(stages[name]).eval() for name in {str(row["denoiser"]) for row in candidates}},
             text=self.text_encoder("base").eval(),
             tokenizer=self.words,
-            candidates=[row for row in pool() if row["decoder"] == "vae"],
+            candidates=candidates,
         )
-        make_decodings(generator, vae, self.work / "decodings", self.plan.decodings)
 
     def tiny_decoder(self) -> None:
         torch.manual_seed(6)
@@ -233,6 +243,30 @@ class Recipe:
         train_tiny_decoder(decoder, self.image_shards()[0], generated, self.checkpoint("tiny_decoder"), minutes)
         decoder.eval().save_pretrained(self.work / "tiny_decoder")
         logger.info("tiny decoder: %.2f dB to the full decoder on held-out generated latents", agreement(decoder, held_out))
+
+    def examples(self) -> None:
+        vae, folder = self.vae("decoder").eval(), self.work / "examples"
+        drawings = shards(self.work / "images", self.plan.examples)
+        encode_drawings(vae, drawings)
+        make_decodings(self.generator(generated_rows()), vae, folder / "generated", self.plan.examples)
+        for drawn, generated in zip(drawings, shards(folder / "generated", self.plan.examples), strict=True):
+            make_examples(vae, drawn, generated, folder)
+
+    def cleanness(self) -> None:
+        torch.manual_seed(7)
+        network = Cleanness().to(memory_format=torch.channels_last)
+        *train, held_out = shards(self.work / "examples", self.plan.examples)
+        clean, unclean = ([shard.array(kind) for shard in train for kind in kinds] for kinds in (CLEAN, UNCLEAN))
+        train_cleanness(network, clean, unclean, self.checkpoint("cleanness"), self.plan.minutes("cleanness"))
+        set_scale(network, held_out.array("decoded"))
+        logits = {kind: mean_logits(network, held_out.array(kind)) for kind in (*CLEAN, *UNCLEAN)}
+        logger.info("cleanness: mean logits of held-out examples %s", {kind: round(float(each.mean()), 3) for kind, each in logits.items()})
+        self.save_scorer(network, "cleanness")
+
+    def trained_cleanness(self) -> Cleanness:
+        network = Cleanness()
+        network.load_state_dict(load_file(self.work / "cleanness" / "model.safetensors"))
+        return network.eval()
 
     def latent_scorer(self) -> None:
         torch.manual_seed(5)
@@ -269,7 +303,8 @@ class Recipe:
         self.unet("turbo").half().save_pretrained(out / "unet_turbo")
         tiny = TinyDecoder.from_pretrained(self.work / "tiny_decoder")
         export_decoder(tiny, out / "tiny", latent_channels=LATENT_CHANNELS, cells=GRID)
-        export_scorer(self.trained_scorer(), ATTRIBUTES, out / "scorer", height=IMAGE_SIZE, width=IMAGE_SIZE)
+        scorer, cleanness = self.trained_scorer(), self.trained_cleanness()
+        export_scorer(scorer, ATTRIBUTES, out / "scorer", height=IMAGE_SIZE, width=IMAGE_SIZE, cleanness=cleanness)
 
 
 def main() -> None:

@@ -8,21 +8,28 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from costroute_rt.engines.bundle.bundle import Bundle
-from costroute_rt.error import ConfigError, CostrouteError, LabelError
+from costroute_rt.error import BundleError, ConfigError, CostrouteError, LabelError
 from costroute_rt.export.router.clip_scorer import FORMULAS, AestheticScorer, ClipScorer
 from costroute_rt.export.router.csv_file import LARGEST_NUMBER
 from costroute_rt.export.router.prompts import PromptRow
 
+if TYPE_CHECKING:
+    from costroute_rt.export.postcard.judge import Judge
+
 _log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8]
-FORMS = "postcard, clip:FOLDER, pickscore:FOLDER, hps:FOLDER, aesthetic:FOLDER,HEAD.safetensors or module:function"
+POSTCARD = {"postcard": "score", "recall": "recall", "cleanness": "cleanness"}
+"""Scorers of the postcard family, and the property of `Finding` that each gives."""
+CLEAN_SCORE = "postcard-clean"
+"""Name of a score that counts cleanness, so that a table never mixes it with scores of bundles whose scorer does not judge it."""
+FORMS = "postcard, recall, cleanness, clip:FOLDER, pickscore:FOLDER, hps:FOLDER, aesthetic:FOLDER,HEAD.safetensors or module:function"
 
 
 class Scorer(Protocol):
@@ -45,24 +52,30 @@ class Scorer(Protocol):
 
 
 class PostcardScorer:
-    """Mean probability of the stated values, by the scorer in a bundle of the postcard family."""
+    """What the scorer in a bundle of the postcard family finds: `score`, `recall` of stated things, or `cleanness` of the image."""
 
-    name = "postcard"
-
-    def __init__(self, judge: Any) -> None:
-        self._judge = judge
+    def __init__(self, judge: Judge, part: str) -> None:
+        """part: name of the property of `Finding`."""
+        self._judge, self._part = judge, part
+        self.name = part if part != "score" else CLEAN_SCORE if judge.judges_cleanness else "postcard"
 
     @classmethod
-    def open(cls, bundle: Bundle, home: Path | None) -> PostcardScorer:
-        """Builds its engine if it is missing; raises BundleError for a bundle without a scorer."""
+    def open(cls, bundle: Bundle, home: Path | None, spec: str) -> PostcardScorer:
+        """Builds its engine if it is missing; raises BundleError for a bundle without a scorer, or without `spec`, one of POSTCARD."""
         from costroute_rt.export.postcard.judge import Judge
 
-        return cls(Judge.open(bundle, home))
+        judge = Judge.open(bundle, home)
+        if POSTCARD[spec] == "cleanness" and not judge.judges_cleanness:
+            judge.close()
+            raise BundleError(bundle.root, "its scorer does not judge cleanness", "use --scorer recall, or a newer bundle")
+        return cls(judge, POSTCARD[spec])
 
     def check(self, prompt: PromptRow) -> str | None:
-        """The prompt must state known values."""
+        """The prompt must state known values, except for cleanness alone."""
         from costroute_rt.export.postcard.scene import ATTRIBUTES
 
+        if self._part == "cleanness":
+            return None
         if not prompt.stated:
             return "it has no value in the column `stated`, which the postcard scorer needs"
         for name, value in prompt.stated.items():
@@ -73,7 +86,7 @@ class PostcardScorer:
 
     def score(self, pixels: Pixels, prompt: PromptRow) -> float:
         """From 0 to 1."""
-        return float(np.mean(list(self._judge.probabilities(pixels, prompt.stated).values())))
+        return float(getattr(self._judge.look(pixels, prompt.stated), self._part))
 
     def close(self) -> None:
         self._judge.close()
@@ -153,8 +166,8 @@ def score_image(scorer: Scorer, pixels: Pixels, prompt: PromptRow, *, table: Pat
 
 
 def _open_scorer(spec: str, bundle: Bundle, home: Path | None) -> Scorer:
-    if spec == "postcard":
-        return PostcardScorer.open(bundle, home)
+    if spec in POSTCARD:
+        return PostcardScorer.open(bundle, home, spec)
     kind, _, rest = spec.partition(":")
     if kind in FORMULAS:
         return ClipScorer.open(Path(rest).expanduser(), kind)

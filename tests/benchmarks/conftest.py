@@ -11,18 +11,20 @@ import pytest
 
 from costroute_rt.engines.bundle.bundle import seal_bundle
 from costroute_rt.export.postcard.scene import ATTRIBUTES
+from costroute_rt.export.scorer import CLEANNESS
 from tests import tiny_bundle as tiny
 
 
 @pytest.fixture(scope="session")
 def judged_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny bundle with a random scorer for all attributes of a postcard."""
-    root = tmp_path_factory.mktemp("judged") / "bundle"
-    shutil.copytree(tiny_bundle, root)
-    manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
-    manifest["graphs"]["scorer/scorer.onnx"] = _write_scorer(root)
-    seal_bundle(root, {name: value for name, value in manifest.items() if name not in ("format", "format_version", "files")})
-    return root
+    return _with_scorer(tiny_bundle, tmp_path_factory.mktemp("judged") / "bundle", cleanness=False)
+
+
+@pytest.fixture(scope="session")
+def clean_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a scorer that also judges cleanness, at random."""
+    return _with_scorer(tiny_bundle, tmp_path_factory.mktemp("clean") / "bundle", cleanness=True)
 
 
 @pytest.fixture(scope="session")
@@ -41,13 +43,24 @@ def exported_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_bundle(write_checkpoint(folder / "checkpoint"), folder / "bundle", make_recipe())
 
 
-def _write_scorer(root: Path) -> object:
+def _with_scorer(source: Path, root: Path, *, cleanness: bool) -> Path:
+    shutil.copytree(source, root)
+    manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    manifest["graphs"]["scorer/scorer.onnx"] = _write_scorer(root, cleanness=cleanness)
+    seal_bundle(root, {name: value for name, value in manifest.items() if name not in ("format", "format_version", "files")})
+    return root
+
+
+def _write_scorer(root: Path, *, cleanness: bool) -> object:
     rng = np.random.default_rng(5)
     features = 3 * tiny.FACTOR**2
     sizes = {name: len(values) for name, values in ATTRIBUTES.items()}
-    graph = tiny.Graph({f"{name}.weight": tiny._random(rng, 0.3, features, size) for name, size in sizes.items()})
+    widths = {**sizes, CLEANNESS: 1} if cleanness else sizes
+    graph = tiny.Graph({f"{name}.weight": tiny._random(rng, 0.3, features, size) for name, size in widths.items()})
     pooled = graph.op("ReduceMean", tiny._unit_patches(graph), axes=[2, 3], keepdims=0)
     for name in sizes:
         graph.op("Softmax", graph.op("MatMul", pooled, graph.weight(f"{name}.weight")), out=name, axis=1)
-    outputs = {name: ("float32", ["batch", size]) for name, size in sizes.items()}
+    if cleanness:
+        graph.op("Sigmoid", graph.op("MatMul", pooled, graph.weight(f"{CLEANNESS}.weight")), out=CLEANNESS)
+    outputs = {name: ("float32", ["batch", size]) for name, size in widths.items()}
     return graph.save(root / "scorer/scorer.onnx", "model.safetensors", {"pixels": ("uint8", tiny.PIXELS)}, outputs)

@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks import quality
 from benchmarks.caption import held_out_captions
 from benchmarks.sheet import SheetRow, Tile, draw_sheet, wrap
+from costroute_rt.export.postcard.judge import CLEANNESS_WEIGHT, Finding
 
 DRAWINGS = (quality.DRAWN, quality.RECONSTRUCTED, quality.WRONG)
 RECALL = "recall of stated things"
@@ -34,6 +35,23 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, di
 
 def figures(row: dict[str, Any]) -> dict[str, Any]:
     return {figure["name"]: figure for figure in row["figures"]}
+
+
+@pytest.mark.usefixtures("without_skia")
+def test_cleanness_and_the_score_of_both_are_reported_and_the_table_has_the_score(
+    clean_bundle: Path, engine_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ("--bundle", clean_bundle, "--home", engine_home, "--candidates", "tiny-turbo@1")
+    _, rows = run(capsys, *wanted, "--out", tmp_path)
+    found = figures(rows["tiny-turbo@1"])
+    assert 0 < found["cleanness"]["value"] < 1
+    mixed = (1 - CLEANNESS_WEIGHT) * found[RECALL]["value"] + CLEANNESS_WEIGHT * found["cleanness"]["value"]
+    assert found["score"]["value"] == pytest.approx(mixed)
+    path = tmp_path / "quality.json"
+    _, rows = run(capsys, *wanted, "--write-table", path)
+    mean = json.loads(path.read_text(encoding="utf-8"))["candidates"]["tiny-turbo@1"]["mean"]
+    assert mean == pytest.approx(figures(rows["tiny-turbo@1"])["score"]["value"], abs=1e-4)
+    assert mean != pytest.approx(figures(rows["tiny-turbo@1"])[RECALL]["value"], abs=1e-4)
 
 
 @pytest.mark.usefixtures("without_skia")
@@ -112,8 +130,8 @@ def test_every_prompt_and_seed_has_its_own_noise() -> None:
             return type("Result", (), {"pixels": np.zeros((1, 4, 4, 3), np.uint8)})
 
     class Judge:
-        def probabilities(self, pixels: Any, stated: Any) -> dict[str, float]:
-            return dict.fromkeys(stated, 0.5)
+        def look(self, pixels: Any, stated: Any) -> Finding:
+            return Finding(probabilities=dict.fromkeys(stated, 0.5))
 
     scenario = quality.make_scenarios(["tiny-base@8"], study, "held-out-quality", with_targets=True)[0]
     measured = quality.measure_candidate(study, Judge(), Runtime(), scenario)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.error import BackendError, BundleError, ConfigError
+from costroute_rt.export.postcard.judge import CLEANNESS_WEIGHT, Finding
 from costroute_rt.export.router.clip_scorer import AestheticScorer, ClipScorer
 from costroute_rt.export.router.prompts import PromptRow
 from costroute_rt.export.router.scorers import FunctionScorer, PostcardScorer, open_scorers
@@ -81,21 +82,40 @@ def test_two_scorers_with_one_name_are_refused(module: str, bundle: Bundle) -> N
         open_scorers([f"{module}:other", f"{module}:other"], bundle)
 
 
-def test_the_postcard_score_is_the_mean_over_stated_values() -> None:
-    class Judge:
-        def probabilities(self, pixels: Any, stated: Any) -> dict[str, float]:
-            assert stated == PROMPT.stated
-            return {"house": 0.5, "tree_count": 0.9}
+class FakeJudge:
+    """A judge whose findings are always the same."""
 
-        def close(self) -> None:
-            closed.append(True)
+    def __init__(self, cleanness: float | None) -> None:
+        self.judges_cleanness, self._cleanness = cleanness is not None, cleanness
+        self.is_closed = False
 
-    closed: list[bool] = []
-    scorer = PostcardScorer(Judge())
+    def look(self, pixels: Any, stated: Any) -> Finding:
+        assert stated == PROMPT.stated
+        return Finding(probabilities={"house": 0.5, "tree_count": 0.9}, cleanness=self._cleanness)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_without_cleanness_the_postcard_score_is_the_mean_over_stated_values() -> None:
+    judge = FakeJudge(None)
+    scorer = PostcardScorer(judge, "score")  # type: ignore[arg-type]
+    assert scorer.name == "postcard"
     assert scorer.check(PROMPT) is None
     assert scorer.score(PIXELS, PROMPT) == pytest.approx(0.7)
     scorer.close()
-    assert closed
+    assert judge.is_closed
+
+
+def test_a_score_with_cleanness_has_a_name_of_its_own_and_its_parts_are_scorers_too() -> None:
+    score, recall, cleanness = (PostcardScorer(FakeJudge(0.2), part) for part in ("score", "recall", "cleanness"))  # type: ignore[arg-type]
+    assert (score.name, recall.name, cleanness.name) == ("postcard-clean", "recall", "cleanness")
+    assert recall.score(PIXELS, PROMPT) == pytest.approx(0.7)
+    assert cleanness.score(PIXELS, PROMPT) == pytest.approx(0.2)
+    assert score.score(PIXELS, PROMPT) == pytest.approx(0.7 - CLEANNESS_WEIGHT * (0.7 - 0.2))
+    nothing = PromptRow(prompt_id="p", prompt="x", extra={}, stated=None)
+    assert cleanness.check(nothing) is None
+    assert score.check(nothing) is not None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +130,7 @@ def test_the_postcard_score_is_the_mean_over_stated_values() -> None:
 )
 def test_the_postcard_scorer_names_what_a_prompt_lacks(stated: Any, problem: str) -> None:
     row = PromptRow(prompt_id="p", prompt="x", extra={}, stated=stated)
-    assert (PostcardScorer(None).check(row) or "").startswith(problem)
+    assert (PostcardScorer(FakeJudge(None), "score").check(row) or "").startswith(problem)
 
 
 def test_a_bundle_without_the_postcard_scorer_is_refused(bundle: Bundle, home: Path) -> None:
