@@ -2,8 +2,8 @@
 
 prompts/judged_pairs.csv has 200 pairs of images of the same prompt and seed, and which of the two is better to the eye: left, right or
 equal. Better means what the score is to measure: the image shows what the prompt states, without ghosts, blur, doubles and half-drawn
-things. The images are made again and scored. The score agrees if the better image has the higher one, and with "equal" if the two differ by
-at most 0.03.
+things. The images are made again and scored. The score agrees with a judgement if the better image has the higher one. Pairs that are equal
+to the eye have no order to agree with; how far their scores differ is reported beside the differences of the others.
 
     python -m benchmarks.judged_pairs
     python -m benchmarks.judged_pairs --bundle new-bundle --sheets .     draws the pairs, without scores, for judging them again
@@ -28,7 +28,7 @@ from pathlib import Path
 import costroute_rt
 from benchmarks.judge import Judge, Pixels
 from benchmarks.report import make_parser, run_benchmark
-from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, mean_figure, run_scenario, with_progress
+from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, mean_figure, median_figure, run_scenario, with_progress
 from benchmarks.sheet import draw_pairs
 from costroute_rt import Bundle, Runtime
 from costroute_rt.engines.bundle.bundle import seal_bundle
@@ -38,9 +38,8 @@ from costroute_rt.export.router.labelling import fingerprints
 
 PAIRS = Path(__file__).parent / "prompts" / "judged_pairs.csv"
 LEFT, EQUAL = "left", "equal"
-EQUAL_SCORES = 0.03
-"""Largest difference of the scores of two images that are equal."""
 AGREEMENT = Target(low=0.9)
+"""Of the pairs that are not equal to the eye."""
 PAIRS_PER_SHEET, QUICK_PAIRS = 20, 4
 PARTS = ("score", "cleanness", "recall")
 ALL = "all pairs"
@@ -76,12 +75,10 @@ class Scored:
     left: Finding
     right: Finding
 
-    def agrees(self, part: str) -> bool:
-        """Whether this property of `Finding` agrees with the judgement."""
-        difference = getattr(self.left, part) - getattr(self.right, part)
-        if self.pair.judgement == EQUAL:
-            return bool(abs(difference) <= EQUAL_SCORES)
-        return bool(difference > 0 if self.pair.judgement == LEFT else difference < 0)
+    def lead(self, part: str) -> float:
+        """By how much this property of `Finding` is higher in the better image; above 0 it agrees. For an equal pair, the distance."""
+        difference = float(getattr(self.left, part) - getattr(self.right, part))
+        return abs(difference) if self.pair.judgement == EQUAL else difference if self.pair.judgement == LEFT else -difference
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,18 +145,20 @@ def make_scenarios(pairs: Sequence[Pair]) -> list[Scenario]:
 
 
 def measure(scored: Sequence[Scored], marks: Mapping[str, str], scenario: Scenario) -> Measurement:
-    """How often the score and its parts agree, on the pairs of a scenario."""
+    """How often the score and its parts agree, and how far scores differ, on the pairs of a scenario."""
     chosen = [each for each in scored if scenario.name in (ALL, each.pair.names)]
-    decided = [each for each in chosen if each.pair.judgement != EQUAL]
+    groups: dict[str, list[Scored]] = {"equal pairs": [], "other pairs": []}
+    for each in chosen:
+        groups["equal pairs" if each.pair.judgement == EQUAL else "other pairs"].append(each)
     unchanged = [each for each in chosen if each.pair.weights == f"{marks[each.pair.left]} {marks[each.pair.right]}"]
-    figures = [
-        Figure(name="pairs", value=len(chosen), unit="count"),
-        Figure(name="judged equal", value=len(chosen) - len(decided), unit="count"),
-    ]
+    figures = [Figure(name=name, value=len(group), unit="count") for name, group in groups.items()]
     for part in PARTS:
-        if getattr(chosen[0].left, part) is not None:
-            figures.append(mean_figure(f"agreement of {part}", [each.agrees(part) for each in chosen], "share"))
-            figures.append(mean_figure(f"{part}, unequal pairs", [each.agrees(part) for each in decided], "share"))
+        if groups["other pairs"] and getattr(chosen[0].left, part) is not None:
+            leads = [each.lead(part) for each in groups["other pairs"]]
+            figures.append(mean_figure(f"agreement of {part}", [lead > 0 for lead in leads], "share"))
+    for name, group in groups.items():
+        if group:
+            figures.append(median_figure(f"difference, {name}", [abs(each.lead("score")) for each in group], "score"))
     return Measurement(figures=[*figures, Figure(name="of the judged weights", value=len(unchanged), unit="count")])
 
 

@@ -2,10 +2,10 @@
 
 Uses 200 captions of scenes that no training run has seen (50 per band of the number of stated things), two seeds each, and 200 free-form
 prompts in the manner of many hands: lower case, lists, poems, typos, other orders, and things that must not be there. Recall is the
-scorer's mean probability of the stated things. Cleanness, if the bundle's scorer judges it, is about 0.9 for drawings and falls with ghosts,
-blur, doubles and half-drawn things. The score is made of both (docs/routing.md). Intervals are 95 % over prompts. For comparison: the
-drawing of the caption's own scene (upper bound), the same drawing encoded and decoded by the autoencoder, and the drawing of another scene
-(lower bound); these need skia-python. A contact sheet is written to DIR/quality.png.
+scorer's mean probability of the stated things. Cleanness, if the bundle's scorer judges it, is about 0.9 for drawings and falls with
+ghosts, blur, doubles and half-drawn things. The score is made of both (docs/routing.md). Intervals are 95 % over prompts. For comparison:
+the drawing of the caption's own scene (upper bound), the same drawing encoded and decoded by the autoencoder, and the drawing of another
+scene (lower bound); these need skia-python. A contact sheet is written to DIR/quality.png.
 
     python -m benchmarks.quality
     python -m benchmarks.quality --candidates postcard-base@8 postcard-turbo@2 --attributes

@@ -39,8 +39,9 @@ MOST_SEEDS = 10_000
 )
 @click.option(
     "--scorer", "scorers", multiple=True, metavar="NAME",
-    help="postcard; clip:FOLDER, pickscore:FOLDER or hps:FOLDER (a local CLIP model); aesthetic:FOLDER,HEAD.safetensors; or "
-    "module:function. May be repeated: the first one's column is score, another's score_NAME.  [default: postcard]",
+    help="postcard, or one of its parts, recall and cleanness; clip:FOLDER, pickscore:FOLDER or hps:FOLDER (a local CLIP model); "
+    "aesthetic:FOLDER,HEAD.safetensors; or module:function. May be repeated: the first one's column is score, another's score_NAME.  "
+    "[default: postcard]",
 )  # fmt: skip
 @click.option("--anchors", type=WholeNumber(min=1), metavar="N", help="Only N prompts of the table, spread over it (with --candidate).")
 @option.plain_prompt

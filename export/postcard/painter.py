@@ -23,7 +23,7 @@ MEADOW_COLOURS: dict[Value, str] = {"summer": "66b040", "spring": "8ccf55", "aut
 SAND, BEACH = "e6bc6b", "ecd8a0"
 
 
-DOUBLED = {"boat": ("none", 48.0), "landmark": ("none", 56.0), "balloon": ("none", 48.0), "celestial": ("none", 56.0)}
+DOUBLED = {"landmark": ("none", 56.0), "balloon": ("none", 48.0), "celestial": ("none", 56.0)}
 """Attributes whose thing occurs at most once in a scene: the value without one, and how far away `DoublePainter` draws a second one."""
 
 
@@ -254,16 +254,8 @@ class DoublePainter(Painter):
         return super().draw()
 
     def beside(self, name: str, x: float) -> float | None:
-        """The x of a second thing, inside the image; None if this is not the thing to double."""
-        if name != self.doubled:
-            return None
-        shift = self.rng.uniform(5, DOUBLED[name][1])
-        return x + math.copysign(shift, 64 - x) if self.rng.random() < 0.7 or not 12 < x + shift < 116 else x + shift
-
-    def boat(self, spot: Spot) -> None:
-        super().boat(spot)
-        if (x := self.beside("boat", spot.x)) is not None:
-            super().boat(Spot(x, spot.y + self.rng.uniform(-3, 3), spot.size))
+        """The x of a second thing, towards the middle of the image or beyond; None if this is not the thing to double."""
+        return x + math.copysign(self.rng.uniform(5, DOUBLED[name][1]), 64 - x) if name == self.doubled else None
 
     def landmark(self, spot: Spot) -> None:
         if (x := self.beside("landmark", spot.x)) is not None:

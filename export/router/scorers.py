@@ -6,9 +6,9 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from costroute_rt.export.router.prompts import PromptRow
 
 if TYPE_CHECKING:
     from costroute_rt.export.postcard.judge import Judge
+    from costroute_rt.export.postcard.scene import Value
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ class PostcardScorer:
 
     def score(self, pixels: Pixels, prompt: PromptRow) -> float:
         """From 0 to 1."""
-        return float(getattr(self._judge.look(pixels, prompt.stated), self._part))
+        stated = cast("Mapping[str, Value]", prompt.stated or {})  # `check` was passed
+        return float(getattr(self._judge.look(pixels, stated), self._part))
 
     def close(self) -> None:
         self._judge.close()

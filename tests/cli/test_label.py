@@ -70,7 +70,7 @@ def test_anchors_need_no_prompts(label: Run) -> None:
         (("--anchors", 3), 2, "--anchors needs --candidate NAME"),
         (("--prompts", "none.csv"), 2, "it does not exist"),
         (("--prompts", "prompts.csv", "--candidate", "huge@9"), 2, "candidate is 'huge@9': expected one of tiny-turbo@1"),
-        (("--prompts", "prompts.csv", "--scorer", "nothing"), 2, "expected postcard, clip:FOLDER, pickscore:FOLDER"),
+        (("--prompts", "prompts.csv", "--scorer", "nothing"), 2, "expected postcard, recall, cleanness, clip:FOLDER"),
         (("--prompts", "prompts.csv", "--scorer", "postcard"), 4, "use a bundle of the postcard family"),
         (("--prompts", "odd.csv"), 2, "scorer mean returned nan for 'nan' (tiny-turbo@1, seed 0)"),
         (("--prompts", "prompts.csv", "--labels", "no/labels.csv"), 7, "no such folder"),

@@ -63,8 +63,8 @@ def test_a_function_in_the_working_folder_scores(module: str, bundle: Bundle) ->
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        ("sharpness", "expected postcard, clip:FOLDER, pickscore:FOLDER"),
-        ("my_scorers:", "expected postcard, clip:FOLDER, pickscore:FOLDER"),
+        ("sharpness", "expected postcard, recall, cleanness, clip:FOLDER"),
+        ("my_scorers:", "expected postcard, recall, cleanness, clip:FOLDER"),
         ("no_such_module:score", "ModuleNotFoundError"),
         ("my_scorers:missing", "AttributeError"),
         ("broken_scorers:score", "ValueError: not today"),
