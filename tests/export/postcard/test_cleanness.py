@@ -73,7 +73,7 @@ def test_a_double_painter_draws_one_thing_of_the_scene_twice() -> None:
             things = [box[0] for box in painter.render(scene, random.Random(index))[1]]
             twice = [box[0] for box in painter.render(scene, random.Random(index), painter=painter.DoublePainter)[1]]
             found |= {thing for thing in set(twice) if twice.count(thing) == things.count(thing) + 1}
-    assert found == {"landmark", "balloon", "sun", "moon"}
+    assert {"landmark", "balloon", "sun", "moon"} <= found  # the second one uses random numbers, so that counts of animals may differ too
 
 
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
