@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -27,6 +28,8 @@ class Cost(Value):
     """Expected wait for other requests."""
     spread_ms: float = 0.0
     """Distance from the total to its 95th percentile, by the spread of single calls."""
+    queue_spread_ms: float = 0.0
+    """Distance from the wait to its 95th percentile."""
     margin_ms: float = 0.0
     """Safety margin, learned from how far recent images exceeded their estimates."""
     encode_ms: float = 0.0
@@ -50,12 +53,17 @@ class Cost(Value):
     @property
     def p95_ms(self) -> float:
         """The upper estimate, which is compared with the budget: at least 95 of 100 images take no longer."""
-        return self.total_ms + self.spread_ms + self.margin_ms
+        return self.total_ms + math.hypot(self.spread_ms, self.queue_spread_ms) + self.margin_ms
+
+    @property
+    def own_p95_ms(self) -> float:
+        """The upper estimate without the wait."""
+        return self.total_ms - self.queue_ms + self.spread_ms + self.margin_ms
 
     @property
     def idle_ms(self) -> float:
         """The upper estimate without the wait and without recent load."""
-        return (self.p95_ms - self.queue_ms) / self.recent_factor
+        return self.own_p95_ms / self.recent_factor
 
     def to_json(self) -> dict[str, float]:
         """Every stage and both estimates, in milliseconds."""

@@ -20,6 +20,7 @@ from costroute_rt.family.engine_set import Phase
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.upgrade import Building
 from costroute_rt.generation.job import Job
+from costroute_rt.generation.least_cost import LeastCosts
 from costroute_rt.generation.planner import check_batch, plan_calls, route_arrival, route_batch
 from costroute_rt.generation.process_exit import close_at_exit, stop_if_exiting
 from costroute_rt.generation.queue import Device, Ticket, shared_device
@@ -60,6 +61,7 @@ class Runtime:
     def __init__(self, resources: Resources, *, device: Device | None = None, max_waiting: int | None = None) -> None:
         """device: the queue for the device; None means one of its own."""
         self._resources, self._max_waiting = resources, max_waiting
+        self._least = LeastCosts(resources)
         self._device = device or Device(resources.clock)
         self._tickets: set[Ticket] = set()
         """Of all requests that have not ended."""
@@ -484,7 +486,7 @@ class Runtime:
         check_callback("on_route", on_route)
         stream = self._open_stream(self._check_runnable(make_request(prompt, **options)), cancel, spent_ms)
         stream.enter_queue()
-        stream.expect(refuse_early=refuse_early)
+        stream.expect(self._least, refuse_early=refuse_early)
         return Job(stream, on_step, on_route=on_route, pauses=pauses)
 
     async def generate_async(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from costroute_rt.error import ConfigError
 
 _PARENT_S = 1.0
 """How often it is looked whether the parent process still runs."""
+_SWITCH_S = 0.001
+"""How long a thread may keep Python's lock while the event loop waits for it; the usual 5 ms, several times a request, delay refusals."""
 _BACKLOG = 128
 _REFUSED = 32
 """Connections beyond the limit that are still answered, with 503."""
@@ -236,6 +239,7 @@ def _is_running_on_windows(process: int) -> bool:
 def serve_until_told(service: Service, listener: socket.socket, parent: int | None = None) -> None:
     """Serve until a signal, or the end of the process `parent`; ends also if the runtime cannot be opened."""
     server = make_server(service)
+    sys.setswitchinterval(_SWITCH_S)
 
     async def run() -> None:
         watches = [asyncio.create_task(_end_if_it_fails(service, server))]

@@ -16,8 +16,17 @@ from costroute_rt.version import read_version
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MODERN = ("2026-07-28",)
+"""Versions of the protocol without a handshake: each request names its own in `_meta`, and `server/discover` tells what there is."""
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
-"""Of the protocol, the newest first."""
+"""Those that begin with `initialize`, the newest first."""
+UNSUPPORTED_VERSION = -32022
+_KEYS = "io.modelcontextprotocol/"
+_COMPLETE = {"resultType": "complete"}
+"""In every result since 2026-07-28; earlier clients ignore it, and how long an answer may be kept."""
+_KEPT = {"ttlMs": 3_600_000, "cacheScope": "public"}
+_CAPABILITIES = {"tools": {"listChanged": False}}
+_INSTRUCTIONS = "Makes images on this machine, each within the milliseconds that max_ms allows."
 TOOL = "generate_image"
 _TEXT = {"type": "string"}
 SCHEMA: dict[str, Any] = {
@@ -56,6 +65,7 @@ class McpApi:
         self._service, self._find_dispatcher = service, find_dispatcher
         self.methods: dict[str, Method] = {
             "initialize": self.initialize,
+            "server/discover": self.discover,
             "ping": self.ping,
             "tools/list": self.list_tools,
             "tools/call": self.call_tool,
@@ -67,22 +77,36 @@ class McpApi:
         wanted = call.params.get("protocolVersion")
         return {
             "protocolVersion": wanted if wanted in VERSIONS else VERSIONS[0],
-            "capabilities": {"tools": {"listChanged": False}},
-            "serverInfo": {"name": "costroute-rt", "title": "costroute-rt", "version": read_version()},
-            "instructions": "Makes images on this machine, each within the milliseconds that max_ms allows.",
+            "capabilities": _CAPABILITIES,
+            "serverInfo": _describe_server(),
+            "instructions": _INSTRUCTIONS,
+        }
+
+    async def discover(self, call: Call) -> dict[str, Any]:
+        """What there is, for clients that send no `initialize`."""
+        _check_version(call)
+        return {
+            "supportedVersions": [*MODERN, *VERSIONS],
+            "capabilities": _CAPABILITIES,
+            "instructions": _INSTRUCTIONS,
+            "_meta": {f"{_KEYS}serverInfo": _describe_server()},
+            **_COMPLETE,
+            **_KEPT,
         }
 
     async def ping(self, call: Call) -> dict[str, Any]:
         return {}
 
     async def list_tools(self, call: Call) -> dict[str, Any]:
-        return {"tools": [_ABOUT]}
+        _check_version(call)
+        return {"tools": [_ABOUT], **_COMPLETE, **_KEPT}
 
     async def cancel(self, call: Call) -> None:
         self._find_dispatcher().cancel(call.params.get("requestId"))
 
     async def call_tool(self, call: Call) -> dict[str, Any]:
         """The tool's answer; what goes wrong with the image is a part of it, which the model that called can read."""
+        _check_version(call)
         if call.params.get("name") != TOOL:
             raise RpcError(INVALID_PARAMS, f"there is no tool {str(call.params.get('name'))[:64]!r}")
         arguments, meta = call.params.get("arguments") or {}, call.params.get("_meta") or {}
@@ -123,8 +147,21 @@ def _content(work: Work) -> dict[str, Any]:
     text = f"{found['candidate']}, seed {found['seed']}, {found['elapsed_ms']:.0f} ms"
     lines = [text, *found["notes"], *(str(path) for path in work.paths)]
     images = [{"type": "image", "data": each.base64, "mimeType": each.media_type} for each in work.pictures]
-    return {"content": [{"type": "text", "text": "\n".join(lines)}, *images], "isError": False}
+    return {"content": [{"type": "text", "text": "\n".join(lines)}, *images], "isError": False, **_COMPLETE}
 
 
 def _failed(message: str) -> dict[str, Any]:
-    return {"content": [{"type": "text", "text": message}], "isError": True}
+    return {"content": [{"type": "text", "text": message}], "isError": True, **_COMPLETE}
+
+
+def _describe_server() -> dict[str, str]:
+    return {"name": "costroute-rt", "title": "costroute-rt", "version": read_version()}
+
+
+def _check_version(call: Call) -> None:
+    """Raises RpcError if the request names a version of the protocol that is not spoken here; earlier clients name none."""
+    meta = call.params.get("_meta")
+    asked = meta.get(f"{_KEYS}protocolVersion") if isinstance(meta, dict) else None
+    if asked is not None and asked not in (*MODERN, *VERSIONS):
+        data = {"supported": [*MODERN, *VERSIONS], "requested": str(asked)[:64]}
+        raise RpcError(UNSUPPORTED_VERSION, "this version of the protocol is not supported", data)

@@ -27,7 +27,7 @@ MISMEASURED = 0.5
 """A call that takes less than this share of its profiled time was profiled while other programs ran, and so were the others."""
 PROBES_ONLY_S = 30.0
 """Without an image for so long, probes alone refuse no longer: a probe may be slow where an image is not."""
-MARGIN_LOW, MARGIN_HIGH = 0.02, 0.15
+MARGIN_LOW, MARGIN_HIGH, LOADED_MARGIN_HIGH = 0.02, 0.15, 0.3
 SLOWEST = 20.0
 """Most that times may differ by load: an image that took even longer was interrupted, as when the process is suspended."""
 FACTORS_S = 1.0
@@ -65,9 +65,9 @@ class Correction:
         self._request_ms = Learned(clock, 1.0 + routing_ms)
         self._row_ms = Learned(clock, 0.0)
         self._factors: dict[str, Level] = {}
+        self._margins: dict[bool, Level] = {}
+        """With load and without; computed anew with the factors."""
         self._factors_until_s = -math.inf
-        self._margin: Level | None = None
-        """Cached with the factors."""
         self._seen_s = self._image_s = self._slow_s = -math.inf
         """Times of the last observation, of the last image, and of the last slow observation."""
 
@@ -91,13 +91,14 @@ class Correction:
     def margin(self) -> Level:
         """Safety margin to add to an upper estimate, as a share of the prediction."""
         with self._lock:
-            device = self._device_factor()
-            if self._margin is None:
+            is_loaded = self._device_factor() > LOADED or not self._is_load_stale()
+            if is_loaded not in self._margins:
                 excess = self._excess.values()
-                usual = _margin(excess)
-                now = _margin([*excess, *self._loaded_excess.values()]) if device > LOADED else usual
-                self._margin = Level(now, min(now, usual))
-            return self._margin
+                usual = now = _margin(excess)
+                if is_loaded:
+                    now = max(usual, _margin([*excess, *self._loaded_excess.values()], LOADED_MARGIN_HIGH))
+                self._margins[is_loaded] = Level(now, usual)
+            return self._margins[is_loaded]
 
     def is_load_stale(self) -> bool:
         """Whether no slow run was seen lately, so that load that was seen before may be over."""
@@ -214,7 +215,7 @@ class Correction:
                 expected_ms = sum(measured * self._level(engine).now for engine, (measured, _) in calls.items())
                 factors.append(min(sum(actual for _, actual in calls.values()) / expected_ms, SLOWEST))
             self._factors, self._factors_until_s = {_DEVICE: Level(median(factors), 1.0)}, now_s + FACTORS_S
-            self._margin = None
+            self._margins.clear()
         return self._factors[_DEVICE].now
 
     def _level(self, engine: str) -> Level:
@@ -231,5 +232,5 @@ class Correction:
         return known.setdefault(engine, Learned(self._clock, self._prior))
 
 
-def _margin(excess: list[float]) -> float:
-    return min(max(upper(excess, COVERAGE), MARGIN_LOW), MARGIN_HIGH)
+def _margin(excess: list[float], high: float = MARGIN_HIGH) -> float:
+    return min(max(upper(excess, COVERAGE), MARGIN_LOW), high)

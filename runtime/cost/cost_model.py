@@ -68,11 +68,12 @@ class CostModel:
         instead: Mapping[str, EngineCost] | None = None,
         *,
         queue_ms: float = 0.0,
+        queue_spread_ms: float = 0.0,
     ) -> Cost:
         """The cost of these calls, and of loading the engines named in `loads`, on this device in its current state.
 
         Calls of the router are part of the overhead. instead: costs by engine name that replace those of the engines in use.
-        queue_ms: expected wait for other requests.
+        queue_ms, queue_spread_ms: expected wait for other requests, and the distance to its 95th percentile.
         """
         measured, correction = {**self._measured, **instead} if instead else self._measured, self._correction
         timed = [call for call in calls if call.stage != Stage.ROUTE]
@@ -99,6 +100,7 @@ class CostModel:
             denoise_ms=sums["denoise"],
             decode_ms=sums["decode"],
             spread_ms=spread_ms,
+            queue_spread_ms=queue_spread_ms,
             margin_ms=margin.now * total_ms,
             recent_factor=max((total_ms * (1 + margin.now) + spread_ms) / idle_ms, 1.0) if idle_ms > 0 else 1.0,
             is_load_stale=correction.is_load_stale(),

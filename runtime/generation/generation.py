@@ -28,8 +28,9 @@ from costroute_rt.family.resources import Resources
 from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.family.tiling import decode_tiles
 from costroute_rt.generation.guard import Guard, Pace, Way
+from costroute_rt.generation.least_cost import LeastCosts, find_least_cost
 from costroute_rt.generation.loop import Denoiser, Plain, Run
-from costroute_rt.generation.planner import find_least_cost, plan_calls, route_arrival, route_request
+from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
 from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.generation.source import Source
 from costroute_rt.generation.stopwatch import Stopwatch
@@ -37,7 +38,7 @@ from costroute_rt.generation.warm_up import probe
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent
-from costroute_rt.route import Route
+from costroute_rt.route import Cost, Route
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.sampling.image_run import steps_of
 from costroute_rt.sampling.noise import NoiseStream
@@ -67,6 +68,8 @@ class Generation:
         self._encoded: dict[str, list[Tensors]] = {}
         """Outputs of text encoders for each chunk of the prompt, by the name of their engine."""
         self._run: Run | None = None
+        self._reserve_share = 0.0
+        """Distance from the expected time of its work to the 95th percentile, as a share."""
         self.reports_steps = True
         """Whether anybody wants the StepEvents."""
         self._ran: list[tuple[Call, float, bool]] = []
@@ -91,14 +94,12 @@ class Generation:
         self._encoded.clear()
         self._engines.release()
 
-    def expect(self, *, is_checked: bool) -> None:
+    def expect(self, least: LeastCosts, *, is_checked: bool) -> None:
         """Reserve the least time that the request may need, until its prompt is judged: those that come meanwhile count with it.
 
         is_checked: whether to raise BudgetError if that does not fit, whatever the prompt; also raises ConfigError, EngineError.
         """
-        least = replace(self._request, prompt="?", negative_prompt=None, or_fastest=self._request.or_fastest or not is_checked)
-        cost = find_least_cost(self._resources, least, plan_calls(self._resources, least), self._forecast())
-        self._note_left(cost.total_ms - cost.queue_ms)
+        self._note_cost(least.find(self._request, self._forecast(), is_checked=is_checked))
 
     def prepare(self) -> None:
         """Judge the prompt, choose a candidate and reserve its time; may run beside another request's unit of work.
@@ -200,11 +201,18 @@ class Generation:
 
     def _reserve(self, route: Route) -> None:
         self._route = self.route = route
-        self._note_left(route.option.cost.total_ms - route.option.cost.queue_ms)
+        self._note_cost(route.option.cost)
+
+    def _note_cost(self, cost: Cost) -> None:
+        """Report the expected time of the whole work to the queue."""
+        own_ms = cost.total_ms - cost.queue_ms
+        self._reserve_share = (cost.own_p95_ms - own_ms) / own_ms if own_ms > 0 else 0.0
+        self._note_left(own_ms)
 
     def _note_left(self, left_ms: float, unit_ms: float = math.inf) -> None:
         """Report the expected time of the work that is left, and of the next unit, to the queue."""
         self.ticket.remaining_ms = max(left_ms, 0.0)
+        self.ticket.reserve_ms = self._reserve_share * self.ticket.remaining_ms
         self.ticket.unit_ms = min(unit_ms, self.ticket.remaining_ms)
 
     def _plan_of(self, family: Family, candidate: Candidate) -> Plan:

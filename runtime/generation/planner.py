@@ -20,9 +20,10 @@ from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
-from costroute_rt.routing.choice import FASTEST, Equal, Limit, choose, explain, find_trial
+from costroute_rt.routing.choice import FASTEST, Equal, Limit, choose, explain
 
 NO_BUNDLE = "it has no bundle here"
+NO_WAIT = Forecast()
 
 _GUIDED_FIRST = 1000.0
 """What guidance counts for a prompt that has a negative prompt, relative to all differences of quality."""
@@ -82,10 +83,10 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
 
     forecast: what the requests in the queue mean for this one: they come first, or must not come too late.
     """
-    options, limit = list_options(resources, plans, judgement, queue_ms=forecast.queue_ms), Limit(request.max_ms, forecast.slack_ms)
+    options, limit = list_options(resources, plans, judgement, forecast), Limit(request.max_ms, forecast.slack_ms)
     strict = judgement.at(_penalty(resources, {each.candidate.name: each.ms for each in options if limit.fits(each.cost)}, request.lam))
     if strict is not judgement:
-        judgement, options = strict, list_options(resources, plans, strict, queue_ms=forecast.queue_ms)
+        judgement, options = strict, list_options(resources, plans, strict, forecast)
     found = choose(
         request.prompt,
         options,
@@ -123,22 +124,9 @@ def route_arrival(
     return route(device.forecast(ticket))
 
 
-def find_least_cost(resources: Resources, request: Request, plans: Plans, forecast: Forecast) -> Cost:
-    """The cost of the fastest candidate that fits, whatever the prompt; raises BudgetError if none does, unless the fastest is wanted.
-
-    forecast: as for `route_request`, which would raise the same error.
-    """
-    limit, costs = Limit(request.max_ms, forecast.slack_ms), dict[str, Cost]()
-    for name in sorted(plans, key=lambda name: resources.costs.profiled_ms(plans[name])):  # most often the first one fits
-        costs |= _batch_costs(resources, Plans({name: plans[name]}), forecast.queue_ms)
-        if limit.fits(costs[name]) or request.or_fastest:
-            return costs[name]
-    return costs[find_trial(costs, limit)]
-
-
 def check_batch(resources: Resources, plans: Plans, prompts: int, total_ms: float) -> None:
     """Raises BudgetError if not even the fastest candidates finish so many prompts in `total_ms`, whatever the prompts are."""
-    _batch_ms(_batch_costs(resources, plans), prompts, total_ms)
+    _batch_ms(predict_costs(resources, plans), prompts, total_ms)
 
 
 def route_batch(
@@ -158,7 +146,7 @@ def route_batch(
     prefers_guided: choose guided candidates for as many prompts as possible, because there is a negative prompt.
     scheduler: the requests' scheduler.
     """
-    costs = _batch_costs(resources, plans)
+    costs = predict_costs(resources, plans)
     columns = [index for index, candidate in enumerate(resources.pool) if candidate.name in plans]
     quality = np.array([judgement.mean for _, judgement in judged])[:, columns]
     guided = np.array([resources.pool[column].is_guided for column in columns]) if prefers_guided else None
@@ -239,12 +227,12 @@ def _divide(quality: FloatArray, cost_ms: FloatArray, total_ms: float, guided: n
     ), f"{reason}; only guided candidates use the negative prompt" if is_limited else reason
 
 
-def list_options(resources: Resources, plans: Plans, judgement: Judgement, *, queue_ms: float = 0.0) -> list[Option]:
+def list_options(resources: Resources, plans: Plans, judgement: Judgement, forecast: Forecast = NO_WAIT) -> list[Option]:
     """The candidates in `plans`, in the pool's order, each with its expected quality, cost and memory.
 
-    queue_ms: expected wait for other requests.
+    forecast: the wait for other requests.
     """
-    return _judged_options(_blank_options(resources, plans, _batch_costs(resources, plans, queue_ms)), judgement)
+    return _judged_options(_blank_options(resources, plans, predict_costs(resources, plans, forecast)), judgement)
 
 
 def _blank_options(resources: Resources, plans: Plans, costs: Mapping[str, Cost]) -> list[tuple[int, Option]]:
@@ -292,13 +280,14 @@ def _equality(resources: Resources, judgement: Judgement) -> Equal:
     return lambda one, other: judgement.is_equal(place[one.candidate.name], place[other.candidate.name])
 
 
-def _batch_costs(resources: Resources, plans: Plans, queue_ms: float = 0.0) -> dict[str, Cost]:
+def predict_costs(resources: Resources, plans: Plans, forecast: Forecast = NO_WAIT) -> dict[str, Cost]:
     """The cost of each candidate in `plans`, by name, in the pool's order."""
     found = {}
     for each in resources.pool:
         if each.name in plans and each.has_bundle:
             calls = plans[each.name]
-            found[each.name] = resources.costs.predict(calls, resources.loads(calls, _count(calls)), queue_ms=queue_ms)
+            loads, wait = resources.loads(calls, _count(calls)), forecast
+            found[each.name] = resources.costs.predict(calls, loads, queue_ms=wait.queue_ms, queue_spread_ms=wait.queue_spread_ms)
         elif each.name in plans:
             found[each.name] = Cost(denoise_ms=resources.stated_ms.get(each.name) or 0.0, overhead_ms=0, text_ms=0, swap_ms=0, decode_ms=0)
     return found

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from costroute_rt.cost.correction import Clock
@@ -52,6 +52,8 @@ class Ticket:
     """A time of the queue's clock; infinite without a budget, and for a request that has lost its place."""
     remaining_ms: float = 0.0
     """Expected time of the work that is left."""
+    reserve_ms: float = 0.0
+    """Time beyond `remaining_ms` within which 95 of 100 requests are done."""
     unit_ms: float = 0.0
     """Expected time of its next unit of work, at most `remaining_ms`."""
     state: State = State.WAITING
@@ -76,6 +78,8 @@ class Forecast:
     """Expected wait for more urgent requests, and for the unit of work that runs now."""
     slack_ms: float = math.inf
     """Time that the request may take without making a less urgent one miss its deadline."""
+    queue_spread_ms: float = 0.0
+    """Distance from the wait to its 95th percentile, as the requests ahead vary independently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +156,7 @@ class Device:
         with self._lock:
             was_away = ticket.state is State.AWAY and self._clock() - ticket.since_s > _AWAY_S
             self.note(ticket, State.WAITING)
-            if was_away and self.forecast(ticket).slack_ms < ticket.remaining_ms:
+            if was_away and self._forecast(ticket).slack_ms < ticket.remaining_ms:
                 ticket.deadline_s = math.inf
 
     @contextmanager
@@ -163,7 +167,12 @@ class Device:
             ticket.ready_s = time.monotonic()
 
     def forecast(self, ticket: Ticket) -> Forecast:
-        """What the requests in the queue mean for one that has, or would get, this ticket."""
+        """What the requests in the queue mean for one that has, or would get, this ticket; what it has reserved it may use."""
+        found = self._forecast(ticket)
+        return replace(found, slack_ms=max(found.slack_ms, ticket.remaining_ms + ticket.reserve_ms))
+
+    def _forecast(self, ticket: Ticket) -> Forecast:
+        """The same for one that has reserved nothing."""
         with self._lock:
             others = sorted((each for each in self._active() if each is not ticket), key=lambda each: each.urgency)
             if not others and self._running in (None, ticket):
@@ -172,7 +181,8 @@ class Device:
             queue_ms = sum(map(self._left_ms, ahead))
             if self._running is not None and self._running is not ticket and self._running not in ahead:
                 queue_ms += self._left_ms(self._running, unit=True)
-            return Forecast(queue_ms, self._slack_ms(queue_ms, others[len(ahead) :]))
+            spread_ms = math.hypot(*(each.reserve_ms for each in ahead))
+            return Forecast(queue_ms, self._slack_ms(queue_ms, spread_ms, others[len(ahead) :]), spread_ms)
 
     def place(self, ticket: Ticket) -> Place:
         """Where a request that waits stands; requests that are just being judged count with no time yet."""
@@ -180,17 +190,18 @@ class Device:
             ahead = sum(1 for each in self._active() if each is not ticket and (each.urgency < ticket.urgency or each is self._running))
             return Place(ahead, self.forecast(ticket).queue_ms)
 
-    def _slack_ms(self, queue_ms: float, behind: Iterable[Ticket]) -> float:
+    def _slack_ms(self, queue_ms: float, spread_ms: float, behind: Iterable[Ticket]) -> float:
         """The time that can be put before these requests, in their order, so that each still meets its deadline if it would now.
 
-        queue_ms: what precedes them; the unit that runs now is part of it.
+        queue_ms, spread_ms: what precedes them, the unit that runs now included, and its spread.
         """
         slack_ms, done_ms, now_s = math.inf, queue_ms, self._clock()
         for each in behind:
             done_ms += self._left_ms(each) - (self._left_ms(each, unit=True) if each is self._running else 0.0)
+            spread_ms = math.hypot(spread_ms, each.reserve_ms)
             spare_ms = (each.deadline_s - now_s) * 1000 - done_ms
             if spare_ms >= 0:
-                slack_ms = min(slack_ms, spare_ms)
+                slack_ms = min(slack_ms, max(spare_ms - spread_ms, 0.0))
         return slack_ms
 
     def _left_ms(self, ticket: Ticket, *, unit: bool = False) -> float:

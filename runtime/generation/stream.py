@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from costroute_rt.error import BudgetError, CancelledError, CostrouteError, EngineError
 from costroute_rt.generation.generation import Generation
+from costroute_rt.generation.least_cost import LeastCosts
 from costroute_rt.generation.process_exit import stop_if_exiting
 from costroute_rt.generation.queue import Device, Place, State, Ticket
 from costroute_rt.result import OnStep, Result, StepEvent
@@ -179,14 +180,14 @@ class Stream:
             self._device.enter(self.ticket, self._max_waiting)
             self._is_queued = True
 
-    def expect(self, *, refuse_early: bool) -> None:
+    def expect(self, least: LeastCosts, *, refuse_early: bool) -> None:
         """Reserve the least time that the request may need, if possible.
 
         refuse_early: whether to raise BudgetError if that does not fit behind the other requests. One that is alone is accepted: it
         finds out by itself whether the engines are still as slow as they were.
         """
         try:
-            self._generation.expect(is_checked=refuse_early and not self._device.is_alone(self.ticket))
+            self._generation.expect(least, is_checked=refuse_early and not self._device.is_alone(self.ticket))
         except BudgetError:
             self._end()
             raise

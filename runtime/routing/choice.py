@@ -34,7 +34,7 @@ class Limit:
 
     def fits(self, cost: Cost) -> bool:
         """Whether the upper estimate is allowed."""
-        return self.allows(cost.queue_ms, cost.p95_ms - cost.queue_ms)
+        return self.allows(cost.p95_ms - cost.own_p95_ms, cost.own_p95_ms)
 
 
 def choose(
@@ -90,7 +90,7 @@ def choose(
 
 def why_too_slow(costs: Sequence[Cost], max_ms: float) -> Reason:
     """What keeps every one of these costs from fitting the budget, judged by their upper estimates."""
-    if any(cost.p95_ms - cost.queue_ms <= max_ms for cost in costs):
+    if any(cost.own_p95_ms <= max_ms for cost in costs):
         return Reason.QUEUE
     return Reason.LOAD if any(cost.idle_ms <= max_ms for cost in costs) else Reason.TOO_SLOW
 
@@ -154,7 +154,9 @@ def find_trial(costs: Mapping[str, Cost], limit: Limit) -> str:
     # Under load, of those that would fit without it: another one may be faster now.
     named = min((each for each in costs if reason is not Reason.LOAD or costs[each].idle_ms <= max_ms), key=lambda name: costs[name].p95_ms)
     cost = costs[named]
-    raise BudgetError(max_ms, named, math.ceil(cost.p95_ms), reason=reason, queue_ms=cost.queue_ms, recent_factor=cost.recent_factor)
+    raise BudgetError(
+        max_ms, named, math.ceil(cost.p95_ms), reason=reason, queue_ms=cost.p95_ms - cost.own_p95_ms, recent_factor=cost.recent_factor
+    )
 
 
 def _without_fitting(options: Sequence[Option], limit: Limit, or_fastest: bool) -> tuple[Option, str]:

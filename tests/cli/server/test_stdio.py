@@ -249,6 +249,17 @@ def test_mcp_by_hand(lines: Lines) -> None:
         assert found["result"]["content"][0]["text"]
 
 
+def test_mcp_without_a_handshake(lines: Lines) -> None:
+    key = "io.modelcontextprotocol/protocolVersion"
+    answer = lines.ask("server/discover", _meta={key: "2026-07-28"})["result"]
+    assert (answer["supportedVersions"][0], answer["resultType"]) == ("2026-07-28", "complete")
+    assert list(answer["capabilities"]) == ["tools"]
+    refused = lines.ask("server/discover", _meta={key: "2036-01-01"})["error"]
+    assert (refused["code"], refused["data"]["requested"]) == (-32022, "2036-01-01")
+    assert "2026-07-28" in refused["data"]["supported"]
+    assert lines.ask("tools/list", _meta={key: "2026-07-28"})["result"]["tools"][0]["name"] == "generate_image"
+
+
 def start(bundle: Path, *options: str) -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
     return subprocess.Popen([*COMMAND, "--bundle", str(bundle), *options], stdin=pipe, stdout=pipe, stderr=pipe)
@@ -274,7 +285,8 @@ def test_a_runtime_that_cannot_be_opened_ends_the_command(tiny_bundle: Path, hom
     assert b"costroute-rt build-engines" in process.communicate()[1]
 
 
-def test_mcps_own_client(tiny_bundle: Path, built: Path) -> None:
+@pytest.mark.parametrize("how", ["initialize", "discover"])
+def test_mcps_own_client(tiny_bundle: Path, built: Path, how: str) -> None:
     pytest.importorskip("mcp", reason="asks by MCP's client: pip install mcp")
     script = """
 import asyncio, base64, json, os, sys
@@ -284,7 +296,7 @@ from mcp.client.stdio import stdio_client
 async def main():
     server = StdioServerParameters(command=sys.executable, args=sys.argv[1:], env=dict(os.environ))
     async with stdio_client(server) as (reading, writing), ClientSession(reading, writing) as session:
-        await session.initialize()
+        await (session.discover() if HOW == "discover" else session.initialize())
         (tool,) = (await session.list_tools()).tools
         progress = []
 
@@ -298,7 +310,7 @@ async def main():
         print(json.dumps([text.type, image.type, base64.b64decode(image.data)[1:4].decode(), progress, refused.is_error]))
 
 asyncio.run(main())
-"""
+""".replace("HOW", repr(how))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, *COMMAND[1:], "--bundle", str(tiny_bundle)],
         capture_output=True,

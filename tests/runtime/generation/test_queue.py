@@ -181,6 +181,22 @@ def test_a_request_gets_the_time_that_less_urgent_ones_can_spare(device: Device)
     assert device.forecast(Ticket()).slack_ms == math.inf
 
 
+def test_the_spread_of_the_others_is_part_of_the_forecast(device: Device) -> None:
+    entered(device, Ticket(deadline_s=100.1, remaining_ms=30.0, reserve_ms=3.0))
+    entered(device, Ticket(deadline_s=100.2, remaining_ms=40.0, reserve_ms=4.0))
+    late = device.forecast(Ticket(deadline_s=100.3))
+    assert (late.queue_ms, late.queue_spread_ms, late.slack_ms) == (70.0, pytest.approx(5.0), math.inf)
+    early = device.forecast(Ticket(deadline_s=100.0))
+    assert (early.queue_ms, early.slack_ms) == (0.0, pytest.approx(67.0))
+
+
+def test_a_request_may_use_what_it_has_reserved(device: Device) -> None:
+    first = entered(device, Ticket(deadline_s=100.1, remaining_ms=60.0, reserve_ms=6.0))
+    entered(device, Ticket(deadline_s=100.11, remaining_ms=40.0, reserve_ms=8.0))
+    assert device.forecast(first).slack_ms == 66.0
+    assert device.forecast(Ticket(deadline_s=100.0)).slack_ms < 34.0
+
+
 def test_the_running_unit_is_counted_once_when_others_spare_time(device: Device, clock: FakeClock) -> None:
     running = entered(device, Ticket(deadline_s=100.5, remaining_ms=400.0, unit_ms=80.0))
     with device.turn(running, no_check):
