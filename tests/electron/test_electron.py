@@ -18,7 +18,7 @@ import pytest
 from tests.node_tests import NODE, needs_node, run_node_tests
 
 FOLDER = Path(__file__).parents[2] / "examples" / "electron"
-STAND_IN = Path(__file__).with_name("electron")
+STAND_IN = Path(__file__).with_name("stand_in")
 COMMAND = [sys.executable, "-m", "costroute_rt.cli"]
 
 pytestmark = [needs_node, pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="starts the server by a shell script")]
