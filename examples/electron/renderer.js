@@ -67,6 +67,14 @@ function take(event) {
   if (event.preview) show(event.preview, "jpeg", "preview");
 }
 
+function takeOpening({ stage, fraction, remaining_s: left }) {
+  if (isReady) return;
+  page.progress.hidden = false;
+  page.progress.value = fraction;
+  const work = stage === "build" ? "The models are built for this computer" : "The models are opened";
+  say(page.route, left === null ? `${work} …` : `${work}, ${inSeconds(1000 * left)} to go`);
+}
+
 function showFinished(made) {
   shown = made;
   show(made.base64, "png", made.prompt);
@@ -133,8 +141,10 @@ async function start() {
   page.prompt.addEventListener("input", ask);
   page.time.addEventListener("input", ask);
   costroute.onEvent(take);
+  costroute.onOpening(takeOpening);
   sayLimit();
   const { error } = await costroute.ready();
+  page.progress.hidden = true;
   if (error) {
     say(page.route, error.message, true);
     return;
