@@ -22,7 +22,7 @@ _PLACE_S = 0.5
 
 
 class LineApi:
-    """`pool`, `route`, `generate`, `submit`, `job`, `jobs`, `cancel` and `ready`."""
+    """`pool`, `route`, `generate`, `submit`, `job`, `jobs`, `cancel`, `ready` and `status`."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -35,12 +35,17 @@ class LineApi:
             "jobs": self.jobs,
             "cancel": self.cancel,
             "ready": self.ready,
+            "status": self.status,
         }
 
     async def ready(self, call: Call) -> dict[str, Any]:
         """Returns when the runtime is open."""
         await self._service.opened()
         return {"status": self._service.phase.value}
+
+    async def status(self, call: Call) -> dict[str, Any]:
+        """Whether requests are served now, and how far the opening is."""
+        return {"status": self._service.phase.value, **(self._service.describe_opening() or {})}
 
     async def pool(self, call: Call) -> dict[str, Any]:
         await self._service.opened()

@@ -8,8 +8,8 @@ export class Backend {
     this.#server = server;
   }
 
-  ready() {
-    return answer(() => this.#server.ready());
+  ready(onProgress) {
+    return answer(() => this.#server.ready({ onProgress }));
   }
 
   /** The route of the newest prompt: earlier ones that still wait are refused with `superseded`. */

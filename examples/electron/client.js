@@ -5,6 +5,7 @@ import { createInterface } from "node:readline";
 
 const MOST_LOG = 4000;
 const CLOSE_MS = 10_000;
+const LOOK_MS = 300;
 
 /** What the server refused or failed at. `code` is a word such as max_ms_too_small; `data` has the rest, such as needed_ms. */
 export class CostrouteError extends Error {
@@ -60,9 +61,22 @@ export class Costroute {
     return this.#child.pid;
   }
 
-  /** Resolves when the models are open; images asked for earlier wait for that within their budget. */
-  ready() {
-    return this.call("ready");
+  /**
+   * Resolves when the models are open; images asked for earlier wait for that within their budget. The first start on a machine builds
+   * engines, which takes a while: onProgress gets { status, stage, done, total, fraction, remaining_s } until then.
+   */
+  async ready({ onProgress } = {}) {
+    const ready = this.call("ready");
+    const look = async () => {
+      const found = await this.call("status").catch(() => ({})); // if it fails, so does `ready`, with the reason
+      if (found.stage) onProgress(found);
+    };
+    const timer = onProgress && setInterval(look, LOOK_MS);
+    try {
+      return await ready;
+    } finally {
+      clearInterval(timer);
+    }
   }
 
   /** What can be used: candidates, image_sizes ... */

@@ -22,8 +22,11 @@ function pixelsOf(base64) {
   return bytes.subarray(bytes.indexOf("IDAT")).toString("base64");
 }
 
-test("opens, and says what it has", async () => {
-  assert.deepEqual(await server.ready(), { status: "ready" });
+test("opens with progress, and says what it has", async () => {
+  const progress = [];
+  assert.deepEqual(await server.ready({ onProgress: (each) => progress.push(each) }), { status: "ready" });
+  assert.ok(progress.every((each) => each.status === "opening" && each.done <= each.total && each.fraction <= 1));
+  assert.deepEqual(await server.call("status"), { status: "ready" });
   const pool = await server.pool();
   assert.ok(pool.candidates.length > 1);
   const route = await server.route({ prompt, max_ms: 60_000 });

@@ -19,10 +19,15 @@ function findCommand() {
   return process.env.COSTROUTE_COMMAND || "costroute-rt";
 }
 
-ipcMain.handle("ready", () => backend.ready());
+/** Sends data to a page, if it is still there. */
+function sendTo(page, channel) {
+  return (data) => page.isDestroyed() || page.send(channel, data);
+}
+
+ipcMain.handle("ready", ({ sender }) => backend.ready(sendTo(sender, "opening")));
 ipcMain.handle("route", (_, job) => backend.route(job));
 ipcMain.handle("cancel", () => backend.cancel());
-ipcMain.handle("generate", ({ sender }, job) => backend.generate(job, (data) => sender.isDestroyed() || sender.send("event", data)));
+ipcMain.handle("generate", ({ sender }, job) => backend.generate(job, sendTo(sender, "event")));
 ipcMain.handle("save", async ({ sender }, base64) => {
   const { canceled, filePath } = await dialog.showSaveDialog(BrowserWindow.fromWebContents(sender), { defaultPath: "image.png" });
   if (canceled) return { result: null };

@@ -9,4 +9,5 @@ contextBridge.exposeInMainWorld("costroute", {
   cancel: () => ipcRenderer.invoke("cancel"),
   save: (base64) => ipcRenderer.invoke("save", base64),
   onEvent: (take) => ipcRenderer.on("event", (_, data) => take(data)),
+  onOpening: (take) => ipcRenderer.on("opening", (_, data) => take(data)),
 });

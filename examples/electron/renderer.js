@@ -4,8 +4,8 @@ const { costroute } = window;
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((each) => [each.id, each]));
 
 const MOST_HISTORY = 24;
-let shortest = 50; // milliseconds at the left end of the slider, until a route says what the candidates take here
-let longest = 5000;
+let [shortest, longest] = [50, 5000]; // milliseconds at the ends of the slider, until the first route says what candidates take here
+let isScaled = false;
 let shown = null; // the finished image in the frame
 let isReady = false;
 let isRunning = false;
@@ -13,16 +13,28 @@ let isRunning = false;
 /** The budget that the slider stands for, in milliseconds; null at its right end. */
 function budget() {
   const share = page.time.value / page.time.max;
-  return share === 1 ? null : Math.round(shortest * (longest / shortest) ** share);
+  return share === 1 ? null : Number((shortest * (longest / shortest) ** share).toPrecision(3));
 }
 
 function inSeconds(ms) {
-  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+  return ms < 1000 ? `${Number(ms.toPrecision(3))} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
 }
 
 function say(element, text, isBad = false) {
   element.textContent = text;
   element.classList.toggle("bad", isBad);
+}
+
+function sayError(element, { message }) {
+  say(element, message[0].toUpperCase() + message.slice(1), true);
+}
+
+/** Lay the slider over what the candidates take; once, so that what is chosen stays. */
+function scale(times) {
+  if (isScaled) return;
+  isScaled = true;
+  [shortest, longest] = [Math.min(...times) * 0.8, Math.max(...times) * 1.2];
+  sayLimit();
 }
 
 function sayLimit() {
@@ -41,11 +53,10 @@ async function ask() {
   }
   const { result, error } = await costroute.route({ prompt: page.prompt.value, max_ms: budget(), or_fastest: true });
   if (error) {
-    if (error.code !== "superseded") say(page.route, error.message, true);
+    if (error.code !== "superseded") sayError(page.route, error);
     return;
   }
-  const times = result.options.map((each) => each.p95_ms);
-  [shortest, longest] = [Math.max(1, Math.min(...times) * 0.8), Math.max(...times) * 1.2];
+  scale(result.options.map((each) => each.p95_ms));
   const chosen = result.options.find((each) => each.candidate === result.chosen);
   if (chosen.fits) say(page.route, `${chosen.candidate}, about ${inSeconds(chosen.ms)}`);
   else say(page.route, `Nothing is so fast: ${chosen.candidate} needs up to ${inSeconds(chosen.p95_ms)}`, true);
@@ -65,6 +76,14 @@ function take(event) {
   page.progress.value = event.step / event.steps;
   say(page.status, `step ${event.step} of ${event.steps}, ${inSeconds(event.ms_to_go)} to go`);
   if (event.preview) show(event.preview, "jpeg", "preview");
+}
+
+function takeOpening({ stage, fraction, remaining_s: left }) {
+  if (isReady) return;
+  page.progress.hidden = false;
+  page.progress.value = fraction;
+  const work = ["build", "measure"].includes(stage) ? "The models are built for this computer" : "The models are opened";
+  say(page.route, left === null ? `${work} …` : `${work}, ${inSeconds(1000 * left)} to go`);
 }
 
 function showFinished(made) {
@@ -102,8 +121,8 @@ async function draw() {
   if (error) {
     if (shown) showFinished(shown);
     else page.image.hidden = true; // a preview is no result
-    const isCancelled = error.code === "cancelled";
-    say(page.status, isCancelled ? "Cancelled" : error.message, !isCancelled);
+    if (error.code === "cancelled") say(page.status, "Cancelled");
+    else sayError(page.status, error);
     return;
   }
   const [{ base64, seed }] = result.images;
@@ -114,7 +133,7 @@ async function draw() {
 
 async function save() {
   const { result, error } = await costroute.save(shown.base64);
-  if (error) say(page.status, error.message, true);
+  if (error) sayError(page.status, error);
   else if (result) say(page.status, `saved as ${result}`);
 }
 
@@ -133,10 +152,12 @@ async function start() {
   page.prompt.addEventListener("input", ask);
   page.time.addEventListener("input", ask);
   costroute.onEvent(take);
+  costroute.onOpening(takeOpening);
   sayLimit();
   const { error } = await costroute.ready();
+  page.progress.hidden = true;
   if (error) {
-    say(page.route, error.message, true);
+    sayError(page.route, error);
     return;
   }
   isReady = true;

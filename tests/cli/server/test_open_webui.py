@@ -33,7 +33,7 @@ def ask(method: str, url: str, **options: Any) -> Any:
     """The answer as JSON; raises as Open WebUI does where the status is an error."""
 
     async def run() -> Any:
-        async with aiohttp.ClientSession(trust_env=True) as session, session.request(method, url, **options) as answer:
+        async with aiohttp.ClientSession() as session, session.request(method, url, **options) as answer:
             answer.raise_for_status()
             return await answer.json(content_type=None)
 

@@ -20,6 +20,7 @@ from PIL import Image
 from costroute_rt.cli.server.service import Phase, Service
 from costroute_rt.cli.server.settings import Limits, ServerSettings
 from costroute_rt.cli.server.stdio import serve_lines
+from costroute_rt.engines.building.progress import OpenEvent
 from tests.cli.server.conftest import PATIENCE_S, Gate, wait_until
 from tests.runtime.fakes import FakeDevice
 
@@ -30,7 +31,7 @@ COMMAND = [sys.executable, "-m", "costroute_rt.cli", "serve", "--stdio"]
 class Lines:
     """A client that writes lines and reads what comes back."""
 
-    def __init__(self, device: FakeDevice, **options: Any) -> None:
+    def __init__(self, device: FakeDevice, *, opener: Any = None, **options: Any) -> None:
         given, self._to = os.pipe()
         self._from, taken = os.pipe()
         settings = replace(ServerSettings(token=""), **options)
@@ -38,7 +39,7 @@ class Lines:
         source, target = os.fdopen(given, "rb"), os.fdopen(taken, "wb")
 
         def run() -> None:
-            self.service = Service(lambda note, cancel: device.runtime, settings)
+            self.service = Service(opener or (lambda note, cancel: device.runtime), settings)
             serve_lines(self.service, source, target)
             source.close()
             target.close()
@@ -112,9 +113,26 @@ def test_an_image_with_its_events(lines: Lines) -> None:
 
 
 def test_routes_and_the_pool(lines: Lines) -> None:
-    assert lines.ask("ready")["result"] == {"status": "ready"}
+    assert lines.ask("ready")["result"] == lines.ask("status")["result"] == {"status": "ready"}
     assert lines.ask("pool")["result"]["candidates"][0]["name"] == "turbo@1"
     assert lines.ask("route", prompt=PROMPT, max_ms=100)["result"]["chosen"] == "turbo@2"
+
+
+def test_how_far_the_opening_is(connect: Connect, device: FakeDevice) -> None:
+    ready = threading.Event()
+
+    def open_runtime(note: Any, cancel: Any) -> Any:
+        note(OpenEvent(stage="build", engine=None, done=1, total=4, share=0.5, elapsed_s=1.0, remaining_s=3.0))
+        assert ready.wait(PATIENCE_S)
+        return device.runtime
+
+    lines = connect(opener=open_runtime)
+    wait_until(lambda: lines.service is not None and lines.service.opening, "the first step")
+    lines.send("ready", 1)
+    expected = {"status": "opening", "stage": "build", "done": 1, "total": 4, "remaining_s": 3.0, "fraction": 0.375}
+    assert lines.ask("status") == {"jsonrpc": "2.0", "id": "question", "result": expected, "told": []}
+    ready.set()
+    assert lines.read()["result"] == {"status": "ready"}
 
 
 def test_a_refusal_has_the_data_that_http_has(lines: Lines) -> None:
