@@ -21,7 +21,8 @@ class BackendChoice:
     can be used. rule: the models are too large to compare. environment: $COSTROUTE_BACKEND."""
     reason: str
     image_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Median milliseconds of an image, by set of engines (backend, provider and precision) and candidate; empty if none were measured."""
+    """Median milliseconds of an image, by set of engines (backend, provider and precision) and candidate; empty if none were measured. Of
+    processor time if the reason says so."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Backends that were not considered, with the reason."""
 

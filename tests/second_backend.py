@@ -17,6 +17,7 @@ from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.engines.store.store import Store
 from costroute_rt.error import BackendError, EngineError, Reason
 from costroute_rt.generation import fastest
+from costroute_rt.generation.fastest import ImageRace
 
 BFLOAT16, FLOAT32, USUAL = "openvino cpu bfloat16", "openvino cpu float32", "onnxruntime cpu float32"
 
@@ -46,10 +47,10 @@ class World:
             raise BackendError("OpenVINO", self.damage, "install OpenVINO again", ["openvino"])
         return Second(self)  # type: ignore[return-value]
 
-    def measure_images(self, pool: Pool, store: Store, setups: tuple[object, object], tracker: Tracker) -> tuple[object, float]:
+    def measure_images(self, pool: Pool, store: Store, setups: tuple[object, object], tracker: Tracker) -> ImageRace:
         self.measured += 1
-        usual, other = map(str, setups)
-        return {usual: {"tiny-turbo@1": 100.0}, other: {"tiny-turbo@1": 100 * self.ratio}}, self.ratio
+        ms = 100 * self.ratio
+        return ImageRace({"tiny-turbo@1": [[(100.0, 150.0), (ms, 1.5 * ms)]]})
 
 
 class Second(OnnxRuntimeBackend):

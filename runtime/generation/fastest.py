@@ -1,13 +1,14 @@
 """Builds the engines that `backend="auto"` chooses between, and finds the fastest by whole images, once for a machine.
 
 ONNX Runtime in float32 is the usual one; OpenVINO in bfloat16, or in float32 where bfloat16 cannot be used, takes its place where it is
-complete, its images stay alike, and it is clearly faster. Both make the same images in turns, so that a busy machine slows both.
+complete, its images stay alike, and it is clearly faster. Both make the same images in turns. Where other programs leave them too little of
+the processor, plain times are luck: then the processor time is compared, which hardly depends on other programs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -46,6 +47,9 @@ from costroute_rt.generation.stream import Stream
 from costroute_rt.request import Request
 
 Clock = Callable[[], float]
+Clocks = tuple[Clock, Clock]
+CLOCKS: Clocks = (time.perf_counter, time.process_time)
+"""Seconds, and seconds in which processors worked for this process."""
 Follow = Callable[[str], AbstractContextManager[Tracker]]
 """Gives the tracker of one piece of work; called with the engines that are built, or with what is done instead."""
 NamesOf = Callable[[Setup], list[tuple[Bundle, list[str]]]]
@@ -59,6 +63,8 @@ _TURNS, _MORE_TURNS, _MORE_S = 5, 15, 3.0
 _FEW_TURNS, _LONG_S = 2, 20.0
 """Images where those of a candidate take longer."""
 _MOST_CANDIDATES = 4
+_STARVED = 0.9
+"""Processor time in the time of an image: an image computes without a pause, so that less means waiting for other programs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,10 +200,10 @@ def _compare(pool: Pool, store: Store, usual: Setup, other: Setup | None, left_o
     chosen, reason = usual, "no other engines can be used"
     if other is not None:
         with follow("comparing") as tracker:
-            image_ms, ratio = measure_images(pool, store, (usual, other), tracker)
-        chosen = other if ratio <= CLEARLY_FASTER else usual
-        taking = f"{'its images' if chosen is other else f'images by {other}'} take {ratio:.2f} times as long as those by {usual}"
-        reason = f"fastest here: {taking}" if chosen is other else f"nothing else is clearly faster here: {taking}"
+            times = measure_images(pool, store, (usual, other), tracker)
+        image_ms = times.median_ms((usual, other))
+        chosen = other if times.ratio <= CLEARLY_FASTER else usual
+        reason = times.describe(chosen, usual, other)
     return Fastest(
         backend=chosen.backend,
         provider=chosen.provider,
@@ -210,22 +216,55 @@ def _compare(pool: Pool, store: Store, usual: Setup, other: Setup | None, left_o
     )
 
 
-def measure_images(
-    pool: Pool, store: Store, setups: tuple[Setup, Setup], tracker: Tracker, clock: Clock = time.perf_counter
-) -> tuple[ImageTimes, float]:
-    """Median milliseconds of images by two sets of engines in turns, and how many times as long the second takes: the mean over candidates
-    of the median over turns."""
+@dataclass(frozen=True, slots=True)
+class ImageRace:
+    """Images of two sets of engines, made in turns."""
+
+    turns: Mapping[str, Sequence[Sequence[tuple[float, float]]]]
+    """By candidate, for each turn: time and processor time of the image by each set, in milliseconds."""
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether other programs left the images too little of the processor."""
+        images = [image for turns in self.turns.values() for turn in turns for image in turn]
+        return median(processor_ms / ms for ms, processor_ms in images) < _STARVED
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the second set takes: the mean over candidates of the median over turns."""
+        kind = int(self.is_starved)
+        return geometric_mean(median(other[kind] / usual[kind] for usual, other in turns) for turns in self.turns.values())
+
+    def median_ms(self, setups: Sequence[Setup]) -> dict[str, dict[str, float]]:
+        """Median times by set and candidate, of what was compared."""
+        kind = int(self.is_starved)
+        return {
+            str(setup): {name: round(median(turn[index][kind] for turn in turns), 3) for name, turns in self.turns.items()}
+            for index, setup in enumerate(setups)
+        }
+
+    def describe(self, chosen: Setup, usual: Setup, other: Setup) -> str:
+        """Why that set was chosen."""
+        images = "its images" if chosen == other else f"images by {other}"
+        if self.is_starved:
+            taking = f"{images} take {self.ratio:.2f} times the processor time of those by {usual} (measured beside busy programs)"
+        else:
+            taking = f"{images} take {self.ratio:.2f} times as long as those by {usual}"
+        return f"fastest here: {taking}" if chosen == other else f"nothing else is clearly faster here: {taking}"
+
+
+def measure_images(pool: Pool, store: Store, setups: tuple[Setup, Setup], tracker: Tracker, clocks: Clocks = CLOCKS) -> ImageRace:
+    """Images of a few candidates by both sets of engines, which must exist."""
     tracker.plan(Stage.MEASURE, [Step(stage=Stage.MEASURE, engine=None)])
     tracker.start(Stage.MEASURE, None)
     with ExitStack() as stack:
-        opened = [stack.enter_context(_opened(pool, store, setup, clock)) for setup in setups]
+        opened = [stack.enter_context(_opened(pool, store, setup, clocks[0])) for setup in setups]
         names = _choose_candidates(opened)
-        times = {}
+        turns = {}
         for index, name in enumerate(names):
             makers = [partial(_make_image, resources, name) for resources in opened]
-            times[name] = list(_take_turns(makers, partial(_tick, tracker, index, len(names)), clock))
-    image_ms = {str(setup): {name: round(median(turn[i] for turn in times[name]), 3) for name in names} for i, setup in enumerate(setups)}
-    return image_ms, geometric_mean(median(other / usual for usual, other in turns) for turns in times.values())
+            turns[name] = list(_take_turns(makers, partial(_tick, tracker, index, len(names)), clocks))
+    return ImageRace(turns)
 
 
 @contextmanager
@@ -273,20 +312,20 @@ def _tick(tracker: Tracker, index: int, total: int, share: float) -> None:
     tracker.tick((index + min(share, 1.0)) / total)
 
 
-def _take_turns(makers: Sequence[Callable[[], None]], tick: Callable[[float], None], clock: Clock) -> Iterator[list[float]]:
-    """Milliseconds of one image by each, again and again; first each makes one that does not count, which loads its engines."""
+def _take_turns(makers: Sequence[Callable[[], None]], tick: Callable[[float], None], clocks: Clocks) -> Iterator[list[tuple[float, float]]]:
+    """Time and processor time of one image by each in milliseconds, again and again; the first ones, which load engines, do not count."""
     for make in makers:
         tick(0.0)
         make()
-    begin = clock()
+    begin = clocks[0]()
     for turn in range(_MORE_TURNS):
-        spent_s = clock() - begin
+        spent_s = clocks[0]() - begin
         if spent_s > (_LONG_S if turn < _TURNS else _MORE_S) and turn >= _FEW_TURNS:
             break
-        times = []
+        images = []
         for make in makers:
             tick(turn / _TURNS)
-            start = clock()
+            start_s, start_processor_s = (clock() for clock in clocks)
             make()
-            times.append((clock() - start) * 1e3)
-        yield times
+            images.append(((clocks[0]() - start_s) * 1e3, (clocks[1]() - start_processor_s) * 1e3))
+        yield images

@@ -263,10 +263,22 @@ def test_images_are_made_in_turns(image_s: tuple[float, float], turns: int) -> N
 
         return make
 
-    found = list(fastest._take_turns([maker(0), maker(1)], lambda share: None, lambda: now_s))
+    found = list(fastest._take_turns([maker(0), maker(1)], lambda share: None, (lambda: now_s, lambda: 2 * now_s)))
     assert len(found) == turns
     assert made == [0, 1] * (turns + 1)
-    assert all(times == pytest.approx([1000 * each for each in image_s]) for times in found)
+    assert all(image == pytest.approx((1000 * each, 2000 * each)) for turn in found for image, each in zip(turn, image_s, strict=True))
+
+
+def test_a_busy_machine_is_seen_through() -> None:
+    usual, other = Setup(), Setup(backend="openvino", precision="bfloat16")
+    quiet = fastest.ImageRace({"a": [[(100.0, 180.0), (60.0, 110.0)]] * 5, "b": [[(200.0, 380.0), (30.0, 40.0)]] * 5})
+    assert (quiet.is_starved, quiet.ratio) == (False, pytest.approx((0.6 * 0.15) ** 0.5))
+    assert quiet.describe(other, usual, other) == f"fastest here: its images take 0.30 times as long as those by {USUAL}"
+    luck = [(400.0, 1500.0), (900.0, 350.0), (500.0, 800.0)]
+    busy = fastest.ImageRace({"a": [[(one, 180.0), (two, 108.0)] for one, two in luck]})
+    assert (busy.is_starved, busy.ratio) == (True, pytest.approx(0.6))
+    assert busy.median_ms((usual, other)) == {USUAL: {"a": 180.0}, BFLOAT16: {"a": 108.0}}
+    assert "take 0.60 times the processor time of those by" in busy.describe(other, usual, other)
 
 
 def test_both_libraries_make_the_same_images(monkeypatch: pytest.MonkeyPatch, pool: Pool, store: Store, choose: Choose) -> None:
