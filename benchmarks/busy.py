@@ -110,6 +110,7 @@ class Tally:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("busy", __doc__ or "")
     parser.add_argument("--backend", nargs="+", choices=BACKENDS, help="backends to measure (default: those that are installed)")
+    parser.add_argument("--seconds", type=float, help="length of each condition (default: 25, of those that come and go 40)")
     args = parser.parse_args(argv)
     return run_benchmark("busy", args, argv, partial(run, args))
 
@@ -121,7 +122,12 @@ def run(args: argparse.Namespace) -> list[Outcome]:
         tallies, fastest_ms = dict[str, Tally](), list[float]()
         opened = run_scenario(Scenario(name=backend), partial(_observe_all, args, backend, tallies, fastest_ms))
         for condition in CONDITIONS:
-            settings = {"backend": backend, "processes": condition.processes, "seconds": condition.seconds, "budgets": list(BUDGETS)}
+            settings = {
+                "backend": backend,
+                "processes": condition.processes,
+                "seconds": args.seconds or condition.seconds,
+                "budgets": list(BUDGETS),
+            }
             targets = {**condition.targets, "served again": RECOVERY_TARGET, "lock-outs": NO_LOCK_OUT}
             scenario = Scenario(name=f"{backend}: {condition.name}", settings=settings, targets=targets)
             if opened.error is None:
@@ -140,7 +146,7 @@ def _observe_all(args: argparse.Namespace, backend: str, tallies: dict[str, Tall
         fastest_ms.append(float(np.median(times[fixed[0]])))
         client = Client(runtime, opened, fixed, [each * fastest_ms[0] for each in BUDGETS])
         for condition in CONDITIONS:
-            seconds = QUICK_S if args.quick else condition.seconds
+            seconds = QUICK_S if args.quick else args.seconds or condition.seconds
             log(f"  {condition.name}, {seconds:g} s")
             tallies[condition.name] = client.observe(condition, seconds, QUICK_REST_S if args.quick else REST_S)
     return Measurement(figures=())

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 
 import click
 
-from costroute_rt.cli.build_engines import build_engines
-from costroute_rt.cli.doctor import doctor
-from costroute_rt.cli.engines import engines
-from costroute_rt.cli.eval_router import eval_router
-from costroute_rt.cli.export import export
 from costroute_rt.cli.failure import ReportingGroup, reserve_streams
-from costroute_rt.cli.fit_router import fit_router
-from costroute_rt.cli.gen import gen
-from costroute_rt.cli.info import info
-from costroute_rt.cli.label import label
-from costroute_rt.cli.pool import pool
-from costroute_rt.cli.profile import profile
-from costroute_rt.cli.route import route
-from costroute_rt.cli.serve import serve
 from costroute_rt.cli.text import check_texts
 from costroute_rt.plain_text import one_line, printable
+
+COMMANDS = (
+    *("gen", "route", "serve", "export", "pool", "build-engines", "engines"),
+    *("profile", "label", "fit-router", "eval-router", "info", "doctor"),
+)
+"""Each is a function in the file of its name."""
+
+
+class Commands(MutableMapping[str, click.Command]):
+    """Commands by name, each imported when it is first asked for: one that runs does not wait for the others."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, click.Command | None] = dict.fromkeys(COMMANDS)
+
+    def __getitem__(self, name: str) -> click.Command:
+        found = self._found[name]
+        if found is None:
+            attribute = name.replace("-", "_")
+            command: click.Command = getattr(import_module(f"costroute_rt.cli.{attribute}"), attribute)
+            check_texts(command)
+            found = self._found[name] = command
+        return found
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._found[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 @click.group(
@@ -50,9 +73,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (gen, route, serve, export, pool, build_engines, engines, profile, label, fit_router, eval_router, info, doctor):
-    cli.add_command(command)
-check_texts(cli)
+cli.commands = Commands()
 
 
 class PlainFormatter(logging.Formatter):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from costroute_rt.request import Request
 from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.routing.quality import QualityEstimator
 from costroute_rt.sampling.image_run import steps_of
+
+_KEPT = 64
+"""Most prompts whose judgement is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,8 @@ class Resources:
     upgrade: Upgrade | None = None
     """The background build; None if nothing had to be built."""
     negatives: Encodings = field(default_factory=Encodings)
+    judgements: dict[tuple[str, bool], Judgement] = field(default_factory=dict)
+    """Of the last prompts."""
     reading: Reading = field(default_factory=Reading)
     """Held while text encoders or the router run."""
 
@@ -180,7 +185,17 @@ class Resources:
 
     def judge(self, request: Request, engines: Lease) -> Judgement:
         """The expected quality of each candidate. The caller holds `reading`. Raises PromptError as `calls`."""
-        return self.quality.judge(self.words(request), self.text_states(request, engines))
+        return self.keep_judgement(request, lambda: self.quality.judge(self.words(request), self.text_states(request, engines)))
+
+    def keep_judgement(self, request: Request, judge: Callable[[], Judgement]) -> Judgement:
+        """What was judged of this prompt lately, else what `judge` returns: the next request often differs in seed or budget alone."""
+        key = request.prompt, request.plain_prompt
+        found = self.judgements.get(key)
+        if found is None:
+            if len(self.judgements) >= _KEPT:
+                self.judgements.clear()
+            found = self.judgements[key] = judge()
+        return found
 
     def text_states(self, request: Request, engines: Lease) -> TextStates | None:
         """The prompt's states for the router, from one run of the text encoder; None if the router reads none."""
@@ -212,3 +227,4 @@ class Resources:
             for name, (_, cost) in finished.items():
                 self.costs.replace(name, cost)
                 self.negatives.forget(name)
+            self.judgements.clear()

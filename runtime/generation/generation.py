@@ -170,6 +170,9 @@ class Generation:
 
     def _judge(self) -> Judgement:
         """The expected quality of each candidate for the prompt."""
+        return self._resources.keep_judgement(self._request, self._judge_anew)
+
+    def _judge_anew(self) -> Judgement:
         resources = self._resources
         self._engines.phase = Phase(tuple(call.engine for call in resources.routing_calls()))
         source = resources.states_source

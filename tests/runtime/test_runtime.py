@@ -161,6 +161,25 @@ def test_a_run_that_was_shortened_to_be_in_time_counts_as_late(device: FakeDevic
     assert cost.margin_ms == pytest.approx(margin * cost.total_ms)
 
 
+def test_a_prompt_is_judged_once_for_requests_that_differ_in_other_things(open_device: Callable[..., FakeDevice]) -> None:
+    judged = list[str]()
+
+    class Listens:
+        needs_states, engines = False, ()
+
+        def judge(self, prompt: str, states: TextStates | None) -> Judgement:
+            judged.append(prompt)
+            return Judgement(mean=np.arange(4.0), standard_error=np.ones(4), basis="test")
+
+    runtime = open_device(quality=Listens()).runtime
+    first = runtime.generate("a red house", seed=1)
+    second = runtime.generate("a red house", seed=2, max_ms=300)
+    runtime.route("a red house", plain_prompt=True)
+    runtime.generate("a lake", seed=1)
+    assert judged == ["a red house", "a red house", "a lake"]
+    assert first.route.judgement is second.route.judgement
+
+
 def test_later_images_of_a_late_request_are_replanned_too(device: FakeDevice) -> None:
     device.slowdown["tiny/base/guided_step"] = 1.3
     result = device.runtime.generate("a red house", max_ms=1280, seed=1, count=3)

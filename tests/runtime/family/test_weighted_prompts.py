@@ -179,6 +179,7 @@ def test_routers_read_the_words_and_the_first_chunk_without_weights(bundle: Bund
     device = open_fake_runtime(make_weighted_bundle(bundle), quality=Listens())
     typed, plain = "a (red:1.5) BREAK house", "a red"
     device.runtime.route(typed, plain_prompt=is_plain)
+    device.resources.judgements.clear()
     ask(device, typed, plain_prompt=is_plain)
     for prompt, states in seen:
         assert prompt == (typed if is_plain else "a red house")
