@@ -85,9 +85,10 @@ def build_engines(
 
     is_whole = not graphs and size is None
     if dry_run:
-        _show_plans(
-            store, [(setup, names_of(setup)) for setup in (*setups[:1], *filter(can_run, setups[1:]))], force=force, as_json=as_json
-        )
+        choice = engine.choose(pool, store, target).choice
+        compared = {} if choice is None else choice.image_ms
+        others = [each for each in setups[1:] if can_run(each) and (not compared or str(each) in compared)]
+        _show_plans(store, [(setup, names_of(setup)) for setup in (*setups[:1], *others)], force=force, as_json=as_json)
     elif len(setups) > 1:
         _build_several(engine, pool, store, names_of, force=force, is_whole=is_whole, as_json=as_json)
     else:
@@ -183,8 +184,8 @@ def _show_plans(store: Store, chosen: Sequence[tuple[Setup, Sequence[tuple[Bundl
         (setup, [each for bundle, names in own for each in plan_builds(bundle, store, names, setup, force=force)]) for setup, own in chosen
     ]
     if as_json:
-        first = _plan_json(*plans[0])
-        show_json(first if len(plans) == 1 else {"sets": [_plan_json(setup, planned) for setup, planned in plans]})
+        sets = [_plan_json(setup, planned) for setup, planned in plans]
+        show_json(sets[0] if len(sets) == 1 else {"sets": sets})
         return
     for number, (setup, planned) in enumerate(plans):
         if len(plans) > 1:

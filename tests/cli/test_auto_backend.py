@@ -41,6 +41,12 @@ def test_commands_use_and_show_what_was_fastest(run: Run, world: World, tiny_bun
     assert [each["backend"] for each in report["sets"]] == ["onnxruntime", "openvino"]
     assert report["engines"] == report["sets"][1]["engines"]
 
+    plans = json.loads(run("build-engines", *asked, "--dry-run", "--json").stdout)["sets"]
+    assert [(plan["backend"], any(each["builds"] for each in plan["engines"])) for plan in plans] == [
+        ("onnxruntime", False),
+        ("openvino", False),
+    ]
+
     route = json.loads(run("route", "a lake", *asked, "--json").stdout)
     assert route["choice"] == report["choice"]
     shown = run("route", "a lake", *asked)
