@@ -21,7 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, 
 from costroute_rt.engines.machine.memory import resident_bytes
 
 PROMPT = "a red house by a lake at sunset"
-IMAGES, WARM_UP, CLIENTS, LOAD_S = 200, 20, 64, 300.0
+STARTS, IMAGES, WARM_UP, CLIENTS, LOAD_S = 7, 200, 20, 64, 300.0
 QUICK_IMAGES, QUICK_WARM_UP, QUICK_CLIENTS, QUICK_LOAD_S = 3, 1, 4, 2.0
 OVERLOAD = 2.0
 """Requests relative to what the fastest candidate could serve."""
@@ -42,7 +42,7 @@ BUDGET = 4.0
 """Relative to the fastest candidate's 95th percentile."""
 LEAVING = 0.02
 """Share of the clients' requests that they leave at once."""
-OWN_TARGET, REFUSAL_TARGET = Target(high=3.0), Target(high=20.0)
+START_TARGET, OWN_TARGET, REFUSAL_TARGET = Target(high=2.0), Target(high=3.0), Target(high=20.0)
 KEPT_TARGET, GROWTH_TARGET, NO_ERRORS = Target(low=0.97), Target(high=20.0), Target(high=0)
 _TIMEOUT_S = 60.0
 _REFUSED = (422, 429)
@@ -109,10 +109,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> list[Outcome]:
     images, warm_up = (QUICK_IMAGES, QUICK_WARM_UP) if args.quick else (IMAGES, WARM_UP)
     clients, load_s = (QUICK_CLIENTS, QUICK_LOAD_S) if args.quick else (CLIENTS, args.seconds or LOAD_S)
+    starts = QUICK_IMAGES if args.quick else STARTS
+    start = Scenario(name="start", repeats=starts, targets={"until the page is there": START_TARGET})
     alone = Scenario(name="one client", warm_up=warm_up, repeats=images, targets={"own part, median": OWN_TARGET})
     targets = {"refusal, p95": REFUSAL_TARGET, "kept": KEPT_TARGET, "memory growth": GROWTH_TARGET, "errors": NO_ERRORS}
     load = Scenario(name=f"{clients} clients", settings={"clients": clients, "seconds": load_s}, warm_up=warm_up, targets=targets)
-    return [run_scenario(alone, partial(measure_alone, args)), run_scenario(load, partial(measure_load, args))]
+    return [
+        run_scenario(start, partial(measure_start, args)),
+        run_scenario(alone, partial(measure_alone, args)),
+        run_scenario(load, partial(measure_load, args)),
+    ]
+
+
+def measure_start(args: argparse.Namespace, scenario: Scenario) -> Measurement:
+    """From the start of the command until its link opens the page, and until requests are served; engines are built before."""
+    with server(args):
+        pass
+    page_s, ready_s = list[float](), list[float]()
+    for _ in range(scenario.repeats):
+        began_s = time.perf_counter()
+        with server(args, began_s=began_s, page_s=page_s):
+            ready_s.append(time.perf_counter() - began_s)
+    return Measurement(
+        figures=[median_figure("until the page is there", page_s, "s"), median_figure("until requests are served", ready_s, "s")]
+    )
 
 
 def measure_alone(args: argparse.Namespace, scenario: Scenario) -> Measurement:
@@ -248,9 +268,20 @@ def wait_until_idle(client: Client) -> bool:
     return False
 
 
+def open_page(address: dict[str, Any]) -> None:
+    """Ask for the page as a browser does; raises OSError if it is not there."""
+    connection = http.client.HTTPConnection("127.0.0.1", address["port"], timeout=_TIMEOUT_S)
+    with closing(connection):
+        connection.request("GET", "/", headers={"Authorization": f"Bearer {address['token']}"})
+        if connection.getresponse().status != 200:
+            raise ConnectionError("the page is not there")
+
+
 @contextmanager
-def server(args: argparse.Namespace) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """A server with every engine loaded, and its address."""
+def server(
+    args: argparse.Namespace, *, began_s: float = 0.0, page_s: list[float] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """A server with every engine loaded, and its address. page_s: gets the time from `began_s` until the page is there."""
     command = [sys.executable, "-m", "costroute_rt.cli", "serve", "--port", "0", "--warm"]
     command += [] if args.bundle is None else ["--bundle", str(args.bundle)]
     environment = {**os.environ, **({} if args.home is None else {"COSTROUTE_HOME": str(args.home)})}
@@ -258,6 +289,9 @@ def server(args: argparse.Namespace) -> Iterator[tuple[subprocess.Popen[str], di
     try:
         assert process.stdout is not None
         address = json.loads(process.stdout.readline())
+        if page_s is not None:
+            open_page(address)
+            page_s.append(time.perf_counter() - began_s)
         with Client(address) as client:
             while client.ask("GET", "/readyz")[0] != 200:
                 time.sleep(0.1)
