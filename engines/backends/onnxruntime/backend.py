@@ -57,9 +57,9 @@ _MEMORY_SHARE = 0.9
 _SMALLEST_EXTERNAL_BYTES = "1024"
 _SPIN_US = "30"
 """Longest time that threads spin while they wait for work: about as long as the gaps within a run. With 1 ms, an image took 1.6 times as
-long beside one busy process and 1.9 times beside two (two cores of an AMD EPYC); with 30 us, 1.1 and 1.6 times, and as long as before
-beside none. Without a limit, those of a new session spin for 40 ms before its first run: opening the nine engines of the postcard family
-took 450 ms of processor time instead of 150 ms."""
+long beside one busy process as alone, and 2.7 times beside four (two cores of an AMD EPYC); with 30 us 0.9 and 2.4 times. Without a limit,
+those of a new session spin for 40 ms before its first run: opening the nine engines of the postcard family took 450 ms of processor time
+instead of 150 ms."""
 _INT8_BLOCK = "128"
 """Values that share a scale where ONNX Runtime multiplies by int8 weights and rounds the other side to 8 bits, in blocks. 32, its own
 choice, and 64 are slower: a product of 512 x 1280 and 1280 x 1280 takes 11 ms with 32, 7 ms with 128, 20 ms in float32 (one core)."""
