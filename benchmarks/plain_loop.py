@@ -15,6 +15,7 @@ import numpy.typing as npt
 from benchmarks.peer import NAME, Job, Pixels
 from costroute_rt import Request, Runtime
 from costroute_rt.engines.backends.engine import Engine
+from costroute_rt.engines.bundle.manifest import CARRIED, NEXT_CARRIED
 from costroute_rt.family.conditioning import stack_rows, token_tensors
 from costroute_rt.family.engine_set import run_on_host
 from costroute_rt.family.family import Family
@@ -45,7 +46,8 @@ class PlainLoop:
         self.library_cpu_ms = 0.0
         """Processor time of the calling thread in calls of the library, for the last image."""
         self._kept = list[Arrays]()  # the library does not keep what it reads and writes
-        self._rows = plan.table.rows(memory=False).astype(np.float32)
+        self._has_memory = CARRIED in engines[plan.step.engine].inputs
+        self._rows = plan.table.rows(memory=self._has_memory).astype(np.float32)
         self._scale = np.float32(plan.table.initial_noise_scale)
         self._prepare_text(family, plan, engines, job.prompt)
         self._prepare_steps(plan, engines)
@@ -79,10 +81,12 @@ class PlainLoop:
             condition, conditions = self._bind(engine, given, made), {**conditions, **made}
         self._condition = condition
         step, shape = engines[plan.step.engine], (1, *plan.latent_shape)
-        loop: Arrays = {name: np.zeros(shape, np.float32) for name in ("latent", "denoised_before", "noise")}
+        loop: Arrays = {name: np.zeros(shape, np.float32) for name in ("latent", "denoised_before", "noise", CARRIED)}
         loop["row"] = np.zeros(self._rows.shape[1], np.float32)
         given = {name: loop[name] if name in loop else conditions[name] for name in step.inputs}
-        self._latent, self._denoised_before, self._row = loop["latent"], loop["denoised_before"], loop["row"]
+        self._latent, self._denoised_before, self._carried, self._row = (
+            loop[name] for name in ("latent", "denoised_before", CARRIED, "row")
+        )
         self._outputs = make_outputs(step, given)
         self._step = self._bind(step, given, self._outputs)
         decode = engines[plan.decode.engine]
@@ -110,11 +114,14 @@ class PlainLoop:
             self._condition()
         self._latent[...] = NoiseStream([self._seed], self._plan.latent_shape).draw() * self._scale
         self._denoised_before[...] = 0
+        self._carried[...] = 0
         for row in self._rows:
             self._row[...] = row
             self._step()
             self._latent[...] = self._outputs["next_latent"]
             self._denoised_before[...] = self._outputs["denoised"]
+            if self._has_memory:
+                self._carried[...] = self._outputs[NEXT_CARRIED]
         self._decode()
         found: Pixels = self._pixels[0].copy()
         return found
