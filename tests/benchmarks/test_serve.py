@@ -20,8 +20,9 @@ def test_the_benchmark_asks_a_server_of_its_own(
     monkeypatch.setattr(serve, "BUDGET", 1e4)
     monkeypatch.setattr(serve, "OVERLOAD", 0.1)
     serve.main(["--json", "--quick", "--bundle", str(tiny_bundle), "--home", str(engine_home)])
-    alone, load = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert (alone["error"], load["error"]) == (None, None)
+    start, alone, load = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (start["error"], alone["error"], load["error"]) == (None, None, None)
+    assert [figure["value"] > 0 for figure in start["figures"]] == [True, True]
     figures = {figure["name"]: figure["value"] for figure in alone["figures"]}
     assert figures["engines"] > 0
     assert figures["requests a second"] > 0
