@@ -62,7 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--bundle", metavar="DIR", help="the model to open; without it, the one that ships with costroute-rt")
     which.add_argument("--pool", metavar="DIR", help="a pool of several models")
-    parser.add_argument("--backend", default="onnxruntime", help="onnxruntime, openvino, tensorrt or tensorrt-rtx")
+    parser.add_argument("--backend", default="auto", help="auto, onnxruntime, openvino, tensorrt or tensorrt-rtx")
     parser.add_argument("--store", metavar="DIR", help="where engines are kept; without it, in the user's cache directory")
     parser.add_argument("--folder", metavar="DIR", type=Path, help="where images are kept; without it, among the user's pictures")
     parser.add_argument("--self-test", metavar="FILE", type=Path, help="generate one image, write it to FILE and end")

@@ -21,7 +21,7 @@ from costroute_qt.time_slider import END
 from costroute_qt.words import explain, show_time
 from costroute_rt import BudgetError, CancelledError, EngineError, OpenEvent, Reason, read_settings
 from costroute_rt.runtime import Runtime
-from tests.examples.conftest import Desk, MakeWindow, wait_until
+from tests.examples.qt.conftest import Desk, MakeWindow, wait_until
 
 BASE_STEP, TURBO_STEP = "tiny/base/guided_step", "tiny/turbo/step"
 
