@@ -115,7 +115,7 @@ class Guard:
             plans = [(fewest, min(decoders, key=lambda way: way.after_ms))]
         rows, way = max(plans, key=lambda plan: (self._value(done + plan[0], plan[1].decoder), plan[0]))
         if way.decoder != self.way.decoder:
-            self.way = self._nearest(done + rows, way.decoder)
+            self.way = self._nearest(len(self.way.table), way.decoder)
         return rows
 
     def _gain(self, done: int, left: int, share: float, left_ms: float, count: Callable[[StepTable], int]) -> int:

@@ -67,8 +67,8 @@ def test_what_follows_the_rows_is_expected_to_be_as_slow_as_they_are() -> None:
         (125, 7, "8"),  # 0.875 by its neighbours, with the reserve
         (110, 8, "8-tiny"),  # the full decoder leaves room for 5 rows, which are worth 0.825
         (80, 7, "8-tiny"),  # 2 rows are fewer than any candidate has
-        (20, 1, "4-tiny"),
-        (1, 1, "4-tiny"),  # nothing fits: the fastest
+        (20, 1, "8-tiny"),
+        (1, 1, "8-tiny"),  # nothing fits: the fastest
     ],
 )
 def test_a_late_run_takes_the_best_that_fits(left_ms: float, rows: int, name: str) -> None:
