@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return keep(result, folder)
 
     history, bridge = History(folder), Bridge(open_runtime, keep_result)
-    window = Window(bridge, history, QSettings("costroute-rt", "qt"))
+    window = Window(bridge, history, QSettings("costroute-rt", "qt" if options.self_test is None else "self-test"))
     test = None if options.self_test is None else SelfTest(window, options.self_test)
     window.show()
     window.open()

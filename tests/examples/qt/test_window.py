@@ -17,6 +17,7 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
 
 from costroute_qt.look import apply_look, look_of
+from costroute_qt.self_test import SelfTest
 from costroute_qt.time_slider import END
 from costroute_qt.words import explain, show_time
 from costroute_rt import BudgetError, CancelledError, EngineError, OpenEvent, Reason, read_settings
@@ -238,6 +239,21 @@ def test_every_field_and_button_has_a_name_for_screen_readers(desk: Desk) -> Non
         assert field.accessibleName()
     labels = {label.buddy() for label in controls.findChildren(type(controls.time_shown)) if label.buddy() is not None}
     assert {controls.prompt, controls.negative, controls.seed} <= labels
+
+
+def test_the_self_test_generates_one_image_whatever_the_time(make_window: MakeWindow, desk: Desk, tmp_path: Path) -> None:
+    desk.window.controls.time.set_ms(3)
+    desk.window.close()
+    may_open = threading.Event()
+
+    def open_later(progress: Callable[[OpenEvent], None], cancel: threading.Event) -> Runtime:
+        assert may_open.wait(60)
+        return desk.device.runtime
+
+    test = SelfTest(make_window(open_later), tmp_path / "image.png")
+    may_open.set()
+    wait_until(lambda: test.exit_code == 0, "the image")
+    assert read_settings(tmp_path / "image.png")["seed"] == 7
 
 
 def test_times_and_errors_in_plain_words() -> None:
