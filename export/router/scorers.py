@@ -68,7 +68,7 @@ class PostcardScorer:
         judge = Judge.open(bundle, home)
         if POSTCARD[spec] == "cleanness" and not judge.judges_cleanness:
             judge.close()
-            raise BundleError(bundle.root, "its scorer does not judge cleanness", "use --scorer recall, or a newer bundle")
+            raise BundleError(bundle.root, "its scorer does not judge cleanness", "use the scorer recall, or a newer bundle")
         return cls(judge, POSTCARD[spec])
 
     def check(self, prompt: PromptRow) -> str | None:
