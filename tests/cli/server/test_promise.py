@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,35 @@ def test_a_client_that_leaves_while_it_waits_leaves_the_queue(server: Running, d
     connection.close()
     assert collect(server, job)[-1][0] == "done"
     assert device.engines["tiny/base/guided_step"].calls == calls
+
+
+_CLIENT = """
+import sys, urllib.request
+url, token, stream = sys.argv[1:]
+body = b'{"prompt": "a red house", "model": "base@8", "stream": %s}' % stream.encode()
+head = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+urllib.request.urlopen(urllib.request.Request(f"{url}/v1/images/generations", body, head)).read()
+"""
+
+
+def test_nothing_runs_on_after_clients_that_were_killed(server: Running, device: FakeDevice) -> None:
+    gate = Gate(device, "base/guided_step", after=1)
+    calls, threads = device.engines["tiny/base/guided_step"].calls, threading.active_count()
+    command = [sys.executable, "-c", _CLIENT, server.url, TOKEN]
+    clients = [subprocess.Popen([*command, stream], stderr=subprocess.DEVNULL) for stream in ("true", "false", "true", "false")]
+    try:
+        server.wait_for(lambda: len(server.service.board.active()) == len(clients), "the arrivals")
+        assert gate.reached.wait(60)
+    finally:
+        for client in clients:
+            client.kill()
+            client.wait()
+    server.wait_for(lambda: all(work.is_left for work in server.service.board.active()), "the departures")
+    gate.open()
+    server.wait_for(lambda: not server.service.board.active(), "the end")
+    assert device.engines["tiny/base/guided_step"].calls == calls + 2
+    server.wait_for(lambda: threading.active_count() <= threads + 1, "the end of the threads")
+    assert server.post("/v1/images/generations", prompt=PROMPT, model="turbo@1").status == 200
 
 
 def test_a_client_that_leaves_before_the_runtime_is_open(serve: Serve, device: FakeDevice) -> None:
