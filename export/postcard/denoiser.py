@@ -35,7 +35,8 @@ READ = 96
 HEADS_SHARE, READING_SHARE = 0.1, 0.5
 """Weights of the heads' losses on captions with and without an image, relative to the flow loss."""
 PLAIN = ("conv_in", "conv_out", *TEXT_PLAIN)
-RATE = 1.2e-3
+RATE, CONTINUED_RATE = 1.2e-3, 4e-4
+"""Peak learning rates of new weights and of trained ones."""
 
 
 @torch.no_grad()

@@ -86,14 +86,17 @@ def make_captions(scenes: Sequence[Scene], rng: random.Random, drop: float, vagu
     return [text for text, _ in pairs], torch.tensor([stated_classes(stated) for _, stated in pairs])
 
 
-def train_text(text: CLIPTextModel, heads: AttributeHeads, tokenizer: CLIPTokenizerFast, path: Path, minutes: float) -> None:
-    """Pretrains the text encoder and its heads; leaves averaged weights in both."""
-    both = nn.ModuleDict({"text": text, "heads": heads})
-    run = Run(both, path, minutes, 1.5e-3, PLAIN)
+def train_text(
+    text: CLIPTextModel, heads: AttributeHeads, tokenizer: CLIPTokenizerFast, path: Path, minutes: float, *, is_frozen: bool = False
+) -> None:
+    """Pretrains the text encoder and its heads, or the heads alone if it is frozen; leaves averaged weights in what was trained."""
+    trained = nn.ModuleDict({"heads": heads} if is_frozen else {"text": text, "heads": heads})
+    run = Run(trained, path, minutes, 1.5e-3, () if is_frozen else PLAIN)
     device = next(text.parameters()).device
     rng = random.Random(f"text-{run.steps}")
     for _ in run:
         texts, classes = make_captions([sample_scene(rng) for _ in range(BATCH)], rng, 0.0, 0.0)
-        pooled = text(tokenize(tokenizer, texts).to(device)).pooler_output
+        with torch.set_grad_enabled(not is_frozen):
+            pooled = text(tokenize(tokenizer, texts).to(device)).pooler_output
         run.step(heads.loss(pooled, classes.to(device)))
-    both.load_state_dict(run.average.state_dict())
+    trained.load_state_dict(run.average.state_dict())

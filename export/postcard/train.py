@@ -3,7 +3,8 @@
     python -m costroute_rt.export.postcard.train --work runs/postcard --out checkpoint
 
 Every stage saves its result in the work folder and is skipped if the result exists; an interrupted run continues from its last checkpoint
-(it loses at most two minutes). `--from STAGE` repeats that stage and all later ones. The result is a diffusers directory.
+(it loses at most two minutes). `--from STAGE` repeats that stage and all later ones. With `--start BUNDLE` the denoisers and the text
+encoder of a bundle of the family go on learning, and its other networks stay. The result is a diffusers directory.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from costroute_rt.export.postcard.autoencoder import psnr, reconstruct, train_de
 from costroute_rt.export.postcard.bundle import pool
 from costroute_rt.export.postcard.cleanness import Cleanness, mean_logits, set_scale, train_cleanness
 from costroute_rt.export.postcard.dataset import GRID, IMAGE_SIZE, Shard, render_dataset, shards
-from costroute_rt.export.postcard.denoiser import Latents, encode_dataset, train_denoiser
+from costroute_rt.export.postcard.denoiser import CONTINUED_RATE, RATE, Latents, encode_dataset, train_denoiser
 from costroute_rt.export.postcard.faults import CLEAN, UNCLEAN, generated_rows, make_examples
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, train_latent_scorer
 from costroute_rt.export.postcard.networks import LATENT_CHANNELS, make_denoiser, make_scheduler, make_text_encoder, make_vae
@@ -44,6 +45,7 @@ from costroute_rt.export.postcard.tiny_decoder import (
     train_tiny_decoder,
 )
 from costroute_rt.export.postcard.turbo import train_turbo
+from costroute_rt.export.postcard.warm_start import START, START_TURBO, add_change, adopt
 from costroute_rt.export.scorer import export_scorer
 
 logger = logging.getLogger(__name__)
@@ -86,8 +88,12 @@ class Recipe:
         *("examples", "cleanness"),
     )
 
-    def __init__(self, work: Path, plan: Plan, device: torch.device) -> None:
+    def __init__(self, work: Path, plan: Plan, device: torch.device, start: Path | None = None) -> None:
+        """start: a bundle of the family, whose networks go on learning; also where `work` has begun with one."""
         self.work, self.plan, self.device = work, plan, device
+        if start is not None:
+            adopt(start, work)
+        self.is_continued = (work / START).exists()
 
     def run(self, first_stage: str | None = None) -> None:
         if first_stage is not None:
@@ -171,18 +177,19 @@ class Recipe:
 
     def text(self) -> None:
         torch.manual_seed(1)
-        end = self.words.eos_token_id
-        encoder, heads = make_text_encoder(len(self.words), end).to(self.device), AttributeHeads().to(self.device)
-        train_text(encoder, heads, self.words, self.checkpoint("text"), self.plan.minutes("text"))
+        end, minutes, heads = self.words.eos_token_id, self.plan.minutes("text"), AttributeHeads().to(self.device)
+        encoder = self.text_encoder(START) if self.is_continued else make_text_encoder(len(self.words), end).to(self.device)
+        train_text(encoder, heads, self.words, self.checkpoint("text"), minutes, is_frozen=self.is_continued)
         encoder.save_pretrained(self.work / "text" / "text_encoder")
         save_file(heads.state_dict(), self.work / "text" / "heads.safetensors")
 
     def base(self) -> None:
         torch.manual_seed(2)
-        unet = make_denoiser().to(self.device, memory_format=torch.channels_last)
+        unet = self.unet(START) if self.is_continued else make_denoiser().to(self.device, memory_format=torch.channels_last)
+        data, minutes, rate = self.scene_latents(), self.plan.minutes("base"), CONTINUED_RATE if self.is_continued else RATE
         encoder, heads = self.text_encoder("text"), AttributeHeads().to(self.device)
         heads.load_state_dict(load_file(self.work / "text" / "heads.safetensors"))
-        train_denoiser(unet, encoder, heads, self.words, self.scene_latents(), self.checkpoint("base"), self.plan.minutes("base"))
+        train_denoiser(unet, encoder, heads, self.words, data, self.checkpoint("base"), minutes, rate=rate)
         unet.save_pretrained(self.work / "base" / "unet")
         encoder.save_pretrained(self.work / "base" / "text_encoder")
 
@@ -207,6 +214,9 @@ class Recipe:
 
     def turbo(self) -> None:
         unet = self.unet("base")
+        if self.is_continued:
+            unet = self.unet(START_TURBO)
+            add_change(unet, self.unet(START), self.unet("base"))
         train_turbo(
             unet,
             self.text_encoder("base"),
@@ -313,12 +323,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for data, checkpoints and results")
     parser.add_argument("--out", type=Path, help="diffusers directory to write")
     parser.add_argument("--from", dest="first_stage", choices=Recipe.STAGES, help="repeat this stage and all later ones")
+    parser.add_argument("--start", type=Path, metavar="BUNDLE", help="bundle of the family whose networks go on learning")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all training times (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.work.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(args.work, Plan(scale=args.scale), torch.device(args.device))
+    recipe = Recipe(args.work, Plan(scale=args.scale), torch.device(args.device), args.start)
     recipe.run(args.first_stage)
     if args.out:
         recipe.export(args.out)

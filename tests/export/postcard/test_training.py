@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training runs on torch, which is missing: pip install costroute-rt[export]")
 pytest.importorskip("diffusers", reason="training uses the models of diffusers, which is missing: pip install costroute-rt[export]")
 
+from costroute_rt import shipped_bundle  # noqa: E402
 from costroute_rt.export.postcard import refine  # noqa: E402
 from costroute_rt.export.postcard.critic import Critic  # noqa: E402
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets  # noqa: E402
@@ -21,7 +22,10 @@ from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, Teacher
 from costroute_rt.export.postcard.refine import INTERPOLATION, predicted_clean, refine_base  # noqa: E402
 from costroute_rt.export.postcard.scene import ATTRIBUTES, sample_scene  # noqa: E402
 from costroute_rt.export.postcard.text import tokenize, train_tokenizer  # noqa: E402
+from costroute_rt.export.postcard.tiny_decoder import TinyDecoder  # noqa: E402
+from costroute_rt.export.postcard.train import Plan, Recipe  # noqa: E402
 from costroute_rt.export.postcard.training import Run, rate_scale  # noqa: E402
+from costroute_rt.export.postcard.warm_start import START, START_TURBO, add_change  # noqa: E402
 
 pytestmark = pytest.mark.export
 
@@ -198,3 +202,38 @@ def test_the_refined_weights_are_interpolated_between_those_before_and_after(tmp
     for name, kept in unet.state_dict().items():
         assert (saved["average"][name] - start[name]).mean() == pytest.approx(1, abs=1e-3)
         torch.testing.assert_close(kept, torch.lerp(start[name], saved["average"][name], INTERPOLATION))
+
+
+def test_a_recipe_starts_with_the_networks_of_a_bundle(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path, Plan(), torch.device("cpu"), shipped_bundle())
+    assert not [stage for stage in ("latents", "text", "base", "refined", "pairs", "turbo") if recipe.done(stage).exists()]
+    assert all(recipe.done(stage).exists() for stage in ("tokenizer", "autoencoder", "decoder", "scorer", "tiny_decoder", "cleanness"))
+    with torch.no_grad():
+        image = recipe.vae("decoder").decode(torch.zeros(1, 16, 16, 16)).sample
+        assert TinyDecoder.from_pretrained(tmp_path / "tiny_decoder")(torch.zeros(1, 16, 16, 16)).shape == image.shape == (1, 3, 256, 256)
+        assert set(recipe.trained_scorer()(image)) == set(ATTRIBUTES)
+        assert 0 <= float(recipe.trained_cleanness()(image)) <= 1
+        states = recipe.text_encoder(START)(tokenize(recipe.words, ["a red house"])).last_hidden_state
+        assert recipe.unet(START)(torch.zeros(1, 16, 16, 16), 500, states).sample.isfinite().all()
+    recipe.done("text").touch()
+    again = Recipe(tmp_path, Plan(), torch.device("cpu"), shipped_bundle())
+    assert again.is_continued
+    assert again.done("text").exists()
+    assert Recipe(tmp_path, Plan(), torch.device("cpu")).is_continued
+    assert not Recipe(tmp_path / "new", Plan(), torch.device("cpu")).is_continued
+    assert (tmp_path / START_TURBO / "unet").is_dir()
+
+
+def test_heads_learn_over_a_frozen_text_encoder(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path, Plan(text=0.02), torch.device("cpu"), shipped_bundle())
+    recipe.text()
+    learned, before = recipe.text_encoder("text").state_dict(), recipe.text_encoder(START).state_dict()
+    assert all(torch.equal(learned[name], value) for name, value in before.items())
+    assert (tmp_path / "text" / "heads.safetensors").exists()
+
+
+def test_turbo_begins_with_what_base_has_learned() -> None:
+    before, after, turbo = (torch.nn.Linear(2, 2) for _ in range(3))
+    expected = turbo.weight + after.weight - before.weight
+    add_change(turbo, before, after)
+    torch.testing.assert_close(turbo.weight, expected)
