@@ -165,7 +165,8 @@ def _choose(pool: Pool, store: Store, precision: str, threads: int | None) -> Ch
 def _exist(pool: Pool, store: Store, setup: Setup, names: Sequence[str]) -> bool:
     """Whether all these engines are in the store, good or not: much faster to find out than whether they are ready."""
     digests = [engine_key(pool.holders[EngineName.parse(name).family], name, setup).digest for name in names]
-    return all(any((root / "engines" / digest).is_dir() for root in (store.root, *store.extras)) for digest in digests)
+    folders = [store.root / "engines", *(extra / "engines" for extra in store.extras)]
+    return all(any(os.path.isdir(folder / digest) for folder in folders) for digest in digests)  # false, too, where reading is forbidden
 
 
 def _choose_by_rule(precision: str, threads: int | None, is_ready: Callable[[Setup], bool]) -> Chosen:
