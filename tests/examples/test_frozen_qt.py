@@ -34,7 +34,6 @@ pytestmark = [
         not any(each.value.startswith("costroute_rt.") for each in metadata.entry_points(group="pyinstaller40")),
         reason="the entry point is read from an installed package: pip install .",
     ),
-    pytest.mark.xdist_group("frozen folder"),
 ]
 
 
