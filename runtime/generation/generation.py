@@ -99,7 +99,8 @@ class Generation:
 
         is_checked: whether to raise BudgetError if that does not fit, whatever the prompt; also raises ConfigError, EngineError.
         """
-        self._note_cost(least.find(self._request, self._forecast(), is_checked=is_checked))
+        self.ticket.is_judged = False
+        self._note_cost(least.find(self._request, self._forecast(is_early=True), is_checked=is_checked))
 
     def prepare(self) -> None:
         """Judge the prompt, choose a candidate and reserve its time; may run beside another request's unit of work.
@@ -186,9 +187,9 @@ class Generation:
         """The time that has passed without any work, which counts as waiting."""
         return max(self.watch.elapsed_ms() - sum(self.watch.stages.values()), 0.0)
 
-    def _forecast(self) -> Forecast:
+    def _forecast(self, *, is_early: bool = False) -> Forecast:
         """What the other requests mean for this one; the time that has passed without work counts as waiting too."""
-        found = self._device.forecast(self.ticket)
+        found = self._device.forecast(self.ticket, is_early=is_early)
         return replace(found, queue_ms=found.queue_ms + self._idle_ms())
 
     def _choose_again(self) -> None:
@@ -204,6 +205,7 @@ class Generation:
 
     def _reserve(self, route: Route) -> None:
         self._route = self.route = route
+        self.ticket.is_judged = True
         self._note_cost(route.option.cost)
 
     def _note_cost(self, cost: Cost) -> None:

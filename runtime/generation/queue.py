@@ -54,6 +54,8 @@ class Ticket:
     """Expected time of the work that is left."""
     reserve_ms: float = 0.0
     """Time beyond `remaining_ms` within which 95 of 100 requests are done."""
+    is_judged: bool = True
+    """Whether its times are those of an accepted request; False while they are the least that it may need, until its prompt is judged."""
     unit_ms: float = 0.0
     """Expected time of its next unit of work, at most `remaining_ms`."""
     state: State = State.WAITING
@@ -166,15 +168,19 @@ class Device:
             yield
             ticket.ready_s = time.monotonic()
 
-    def forecast(self, ticket: Ticket) -> Forecast:
-        """What the requests in the queue mean for one that has, or would get, this ticket; what it has reserved it may use."""
-        found = self._forecast(ticket)
-        return replace(found, slack_ms=max(found.slack_ms, ticket.remaining_ms + ticket.reserve_ms))
+    def forecast(self, ticket: Ticket, *, is_early: bool = False) -> Forecast:
+        """What the requests in the queue mean for one that has, or would get, this ticket; what it was accepted with it may use.
 
-    def _forecast(self, ticket: Ticket) -> Forecast:
+        is_early: whether requests that are still judged count too. They may yet be refused: for what is accepted only accepted ones count.
+        """
+        found = self._forecast(ticket, is_early=is_early)
+        return replace(found, slack_ms=max(found.slack_ms, ticket.remaining_ms + ticket.reserve_ms)) if ticket.is_judged else found
+
+    def _forecast(self, ticket: Ticket, *, is_early: bool = False) -> Forecast:
         """The same for one that has reserved nothing."""
         with self._lock:
-            others = sorted((each for each in self._active() if each is not ticket), key=lambda each: each.urgency)
+            counted = (each for each in self._active() if each is not ticket and (is_early or each.is_judged))
+            others = sorted(counted, key=lambda each: each.urgency)
             if not others and self._running in (None, ticket):
                 return Forecast()
             ahead = [each for each in others if each.urgency < ticket.urgency]
