@@ -27,7 +27,7 @@ class World:
     """What the machine has, and how fast it is."""
 
     version: str | None = "2026.4"
-    """Of the stand-in; None: it is not installed."""
+    """Version of the stand-in; None if it is not installed."""
     damage: str | None = None
     """Why its library cannot be loaded."""
     refuses: str | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MODERN = ("2026-07-28",)
-"""Versions of the protocol without a handshake: each request names its own in `_meta`, and `server/discover` tells what there is."""
+"""Versions of the protocol without a handshake: each request names its own in `_meta`, and `server/discover` lists what is supported."""
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 """Those that begin with `initialize`, the newest first."""
 UNSUPPORTED_VERSION = -32022

@@ -2,7 +2,7 @@
 
     {"choices": {KEY: {...}}, "format_version": 1}
 
-An entry counts while its key is the wanted one. A file that is damaged, too large or that others could have written counts as none: the
+An entry is valid for its key alone. A file that is damaged, too large or writable by others is ignored: the
 engines are then compared again when somebody asks for it.
 """
 
