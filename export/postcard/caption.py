@@ -9,9 +9,10 @@ import random
 from collections.abc import Sequence
 
 from costroute_rt.export.postcard import words as w
+from costroute_rt.export.postcard.absence import Absences, add_absences, choose_absences, join_phrases
 from costroute_rt.export.postcard.habits import finish, join_keywords
 from costroute_rt.export.postcard.scene import ATTRIBUTES, TOGETHER, Scene, Value
-from costroute_rt.export.postcard.speaker import OVERHEAD, SUBJECTS, Speaker, absent_things, nameable
+from costroute_rt.export.postcard.speaker import OVERHEAD, SUBJECTS, Speaker, article, nameable
 
 UNNAMED = ((0, 1, 2, 99), (66, 16, 8, 10))
 """Numbers of things that are not named (99: most of them) and their odds."""
@@ -24,11 +25,13 @@ SURROUNDINGS = {"sky": 0.6, "ground": 0.75, "season": 0.25}
 SEASON_SHARE: dict[Value, float] = {"winter": 0.6, "autumn": 0.4}
 """How often the season is also named where the ground is: 'a meadow' without a season should mostly be green."""
 STYLES = (
-    ("flowing", "keywords", "sentences", "wish", "question", "front", "fragments", "poem", "labels"),
-    (42, 18, 10, 10, 3, 6, 4, 5, 2),
+    ("flowing", "keywords", "sentences", "wish", "question", "front", "fragments", "poem", "labels", "sequence", "spatial"),
+    (38, 17, 10, 10, 3, 6, 4, 5, 2, 2, 3),
 )
-ABSENCE_SHARE, ONLY_ABSENCE_SHARE, EMPTY_SHARE = 0.2, 0.02, 0.3
-"""How often a caption says what is absent; says nothing else; and calls an empty scene empty."""
+ONLY_ABSENCE_SHARE, EMPTY_SHARE = 0.08, 0.3
+"""How often a caption that says what is absent says nothing else; and how often it calls an empty scene empty."""
+YES_SHARE = 0.15
+"""How often a list of keywords that says what is absent also says of the others that they are wanted."""
 
 
 def caption(scene: Scene, rng: random.Random, *, vague: float = 0.0) -> tuple[str, Scene]:
@@ -40,17 +43,20 @@ def caption(scene: Scene, rng: random.Random, *, vague: float = 0.0) -> tuple[st
     keep = choose_named(scene, rng)
     speaker = Speaker(scene, rng, vague)
     style = rng.choices(*STYLES)[0]
-    missing = absences(speaker)
-    if missing and rng.random() < ONLY_ABSENCE_SHARE / ABSENCE_SHARE:
-        text = rng.choice(missing)
+    missing = choose_absences(speaker, keep)
+    if missing.are_sentence() and rng.random() < ONLY_ABSENCE_SHARE:
+        text = ", ".join(missing.phrases)
     elif is_empty(scene) and "ground" in keep and rng.random() < EMPTY_SHARE:
         text = add_absences(empty(speaker, keep), missing, rng)
     elif style == "keywords":
         text = keyword_list(speaker, keep, missing)
     else:
-        write = {"sentences": sentences, "front": front, "fragments": fragments, "poem": poem, "labels": labels}
+        write = {
+            **{"sentences": sentences, "front": front, "fragments": fragments, "poem": poem},
+            **{"labels": labels, "sequence": sequence, "spatial": spatial},
+        }
         text = add_absences(write.get(style, flowing)(speaker, keep) if len(keep) > 1 else flowing(speaker, keep), missing, rng)
-    return finish(text, style, rng), speaker.stated
+    return finish(join_phrases(text, speaker.later, rng), style, rng), speaker.stated
 
 
 def is_empty(scene: Scene) -> bool:
@@ -72,34 +78,6 @@ def choose_named(scene: Scene, rng: random.Random) -> set[str]:
     if "ground" in keep and "season" in names and rng.random() < SEASON_SHARE.get(scene["season"], 0.0):
         keep.add("season")
     return keep or {rng.choice(("sky", "ground"))}
-
-
-def absences(speaker: Speaker) -> list[str]:
-    """Phrases such as 'no houses', in ABSENCE_SHARE of the cases."""
-    rng = speaker.rng
-    if rng.random() >= ABSENCE_SHARE:
-        return []
-    absent = absent_things(speaker.scene)
-    chosen = rng.sample(absent, min(len(absent), rng.choices((1, 2, 3), (62, 27, 11))[0]))
-    speaker.state(*chosen)
-    things = [rng.choice(w.ABSENT[name]) for name in chosen]
-    if len(things) > 1 and rng.random() < 0.5:
-        return [rng.choice(w.ABSENCES).format(rng.choice((" or ", " and ", ", ")).join(things))]
-    form = rng.choice(w.ABSENCES) if rng.random() < 0.5 else "no {}"
-    return [form.format(thing) for thing in things]
-
-
-def add_absences(text: str, missing: Sequence[str], rng: random.Random) -> str:
-    """Joins what is absent to the text, mostly at its end."""
-    if not missing:
-        return text
-    said = rng.choice((", ", " and ", ", ")).join(missing)
-    if text.endswith("."):
-        return f"{text} {said[0].upper()}{said[1:]}."
-    if rng.random() < 0.15:
-        return said + rng.choice((", ", ", just ", ", only ", ". ", "; ", ": ")) + text
-    joint = " " if said.startswith(("without", "but", "with ")) else ""
-    return text + (joint or rng.choice((", ", ", ", " but ", " and ", ". ", " "))) + said
 
 
 MANY = (
@@ -212,14 +190,17 @@ def listing(parts: Sequence[str], rng: random.Random) -> str:
     return ", ".join(parts[:-1]) + rng.choice((" and ", " and ", ", and ", " with ")) + parts[-1]
 
 
-def keyword_list(speaker: Speaker, keep: set[str], missing: Sequence[str]) -> str:
+def keyword_list(speaker: Speaker, keep: set[str], missing: Absences) -> str:
     """'red house, lake, sunset, snowy mountains, no birds'."""
     rng = speaker.rng
     parts = keywords(speaker, keep)
     if rng.random() < 0.7:
         rng.shuffle(parts)
-    parts = parts + list(missing) if rng.random() < 0.8 else [*missing, *parts]
-    return join_keywords(parts, rng)
+    if missing.phrases and rng.random() < YES_SHARE:
+        wanted = rng.choice(w.WANTED)
+        parts = [wanted.format(part) for part in parts]
+    parts = parts + missing.phrases if rng.random() < 0.8 else [*missing.phrases, *parts]
+    return add_absences(join_keywords(parts, rng), Absences(adjectives=missing.adjectives), rng)
 
 
 def keywords(speaker: Speaker, keep: set[str]) -> list[str]:
@@ -300,6 +281,45 @@ def labels(speaker: Speaker, keep: set[str]) -> str:
             found = keywords(speaker, set(chosen))
             parts.append(f"{rng.choice(heading)}{rng.choice((': ', ': ', ' = ', ' - '))}{', '.join(found)}")
     return rng.choice(("; ", ", ", "\n", ". ", " | ")).join(parts)
+
+
+def sequence(speaker: Speaker, keep: set[str]) -> str:
+    """'first a lake, then a red house, then the moon'."""
+    rng = speaker.rng
+    season, light = merge_phrases(speaker, keep)
+    parts = [speaker.noun(name) for name in (*SUBJECTS, *OVERHEAD, "mountains") if name in keep]
+    parts += [speaker.place(1, season)] if "ground" in keep else []
+    parts += [speaker.time(1, light)] if "sky" in keep else []
+    parts += [speaker.season()] if "season" in keep else []
+    rng.shuffle(parts)
+    words = rng.choice(w.ORDINALS)
+    return rng.choice((", ", ", ", ". ", "; ")).join(f"{words[min(i, len(words) - 1)]} {part}" for i, part in enumerate(parts))
+
+
+def spatial(speaker: Speaker, keep: set[str]) -> str:
+    """'left: a red house, right: two pines, in the middle a windmill, above the moon'."""
+    rng, scene = speaker.rng, speaker.scene
+    season, light = merge_phrases(speaker, keep)
+    sides: dict[str, list[str]] = {"left": [], "right": []}
+    if "house" in keep:
+        noun = rng.choice(w.HOUSES)
+        houses = ("house", "house2") if scene["house2"] != "none" else ("house",)
+        speaker.state(*houses, "house_side")
+        for name, side in zip(houses, ("left", "right") if len(houses) == 2 else (str(scene["house_side"]),), strict=True):
+            sides[side].append(article(f"{speaker.colour(scene[name])} {noun}"))
+    rest = [name for name in (*SUBJECTS, "mountains", *OVERHEAD) if name in keep and name != "house"]
+    parts = [f"{side}: {' and '.join(things)}" for side, things in sides.items() if things]
+    if rng.random() < 0.5:
+        parts = [f"{rng.choice(w.SIDE_PLACES).format(part.split(':')[0])}{part.split(':')[1]}" for part in parts]
+    places = {"mountains": w.BACK_PLACES, **dict.fromkeys(OVERHEAD, w.HIGH_PLACES)}
+    for name in rest:
+        place = rng.choice(places.get(name, w.FRONT_PLACES))
+        parts.append(f"{place} {speaker.noun(name)}")
+    parts += [speaker.place(rng.choice((0, 1, 2)), season)] if "ground" in keep else []
+    parts += [speaker.time(rng.choice((0, 1, 2)), light)] if "sky" in keep else []
+    parts += [speaker.season()] if "season" in keep else []
+    rng.shuffle(parts)
+    return rng.choice((", ", "; ", ". ", "\n")).join(parts)
 
 
 def empty(speaker: Speaker, keep: set[str]) -> str:

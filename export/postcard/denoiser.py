@@ -19,7 +19,7 @@ from costroute_rt.export.postcard.autoencoder import encode, to_float
 from costroute_rt.export.postcard.dataset import render_dataset, shards
 from costroute_rt.export.postcard.scene import Scene, sample_scene
 from costroute_rt.export.postcard.text import PLAIN as TEXT_PLAIN
-from costroute_rt.export.postcard.text import AttributeHeads, make_captions, tokenize
+from costroute_rt.export.postcard.text import AttributeHeads, make_captions, tokenize, unpadded
 from costroute_rt.export.postcard.training import Run
 
 logger = logging.getLogger(__name__)
@@ -108,6 +108,8 @@ def train_denoiser(
 ) -> None:
     """Trains `unet`, together with the text encoder if its attribute heads are given; leaves averaged weights in them.
 
+    Without heads the text encoder stays as it is.
+
     rate: peak learning rate; a smaller one continues the training of weights that are good already.
     """
     parts = nn.ModuleDict({"unet": unet} if heads is None else {"unet": unet, "text": text, "heads": heads})
@@ -122,7 +124,7 @@ def train_denoiser(
         if heads is not None:
             loss = loss + HEADS_SHARE * heads.loss(encoded.pooler_output, classes.to(device))
             texts, classes = make_captions([sample_scene(rng) for _ in range(READ)], rng, 0.0, VAGUE)
-            pooled = text(tokenize(tokenizer, texts).to(device)).pooler_output
+            pooled = text(unpadded(texts, tokenizer).to(device)).pooler_output
             loss = loss + READING_SHARE * heads.loss(pooled, classes.to(device))
         run.step(loss)
     parts.load_state_dict(run.average.state_dict())

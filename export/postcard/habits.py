@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from costroute_rt.export.postcard import words as w
 
-TYPO_SHARE, NEXT_TYPO_SHARE = 0.13, 0.4
+TYPO_SHARE, NEXT_TYPO_SHARE = 0.2, 0.5
 """How often a text has a typo, and a text with typos one more."""
 SEPARATORS: tuple[tuple[str, ...], tuple[int, ...]] = (
     (", ", " ", " + ", "; ", " / ", " & ", " and ", "\n", "\n- ", ". ", ",", " | ", " - ", "... "),
@@ -24,9 +24,17 @@ THANKS = (
     *(" please", " pls", " thanks", ", thank you!", " :)", ", why not", " maybe", "?", "!", "...", " if possible", ", you know", " <3"),
     *(", would be nice", " or so", " plz", ", thx", " please!", ", that's all", ", ok?", " - that would be lovely", ", i think", "!!"),
 )
+FILLER_SHARE, CHATTER_SHARE = 0.2, 0.07
+"""How often a text has words that say nothing between its own, and whole sentences that say nothing."""
 SHORT_FORMS = ((" with ", " w/ "), (" and ", " & "), (" and ", " + "), (" with ", " + "), ("the ", "teh "), ("there is ", "theres "))
 NEIGHBOURS = {"a": "s", "e": "r", "i": "o", "o": "p", "n": "m", "t": "r", "s": "d", "r": "t", "l": "k", "u": "i", "d": "f", "h": "j"}
 """For a letter, the key beside it."""
+BY_EAR = (
+    *(("ight", "ite"), ("ou", "ow"), ("oo", "u"), ("ee", "ea"), ("ea", "ee"), ("ph", "f"), ("c", "k"), ("ck", "k"), ("ch", "sh")),
+    *(("ll", "l"), ("tt", "t"), ("ss", "s"), ("le", "el"), ("er", "re"), ("i", "y"), ("ai", "ay"), ("ow", "oa"), ("ow", "o"), ("s", "z")),
+    *(("wh", "w"), ("oa", "o"), ("ie", "ei"), ("ue", "u"), ("a", "e"), ("e", "i"), ("ou", "au"), ("tle", "tel"), ("y", "ie"), ("se", "ce")),
+)
+"""Spellings, and how they are written by ear."""
 
 
 def finish(text: str, style: str, rng: random.Random) -> str:
@@ -50,6 +58,10 @@ def finish(text: str, style: str, rng: random.Random) -> str:
             text += rng.choice(THANKS)
     elif rng.random() < 0.06:
         text = text[0].lower() + text[1:]
+    if rng.random() < FILLER_SHARE:
+        text = with_fillers(text, rng)
+    if rng.random() < CHATTER_SHARE:
+        text = with_chatter(text, rng)
     if style == "flowing" and rng.random() < 0.06:
         text = without_articles(text)
     if rng.random() < 0.05:
@@ -64,21 +76,43 @@ def finish(text: str, style: str, rng: random.Random) -> str:
     return text.upper() if draw < 0.206 else text
 
 
+def with_fillers(text: str, rng: random.Random) -> str:
+    """Puts one to four words or names between those of the text."""
+    parts = text.split(" ")
+    for _ in range(rng.choice((1, 1, 2, 2, 3, 4))):
+        is_name = rng.random() < 0.2
+        parts.insert(
+            rng.randint(0, len(parts)), "".join(rng.choices(w.SYLLABLES, k=rng.choice((2, 3)))) if is_name else rng.choice(w.FILLERS)
+        )
+    return " ".join(parts)
+
+
+def with_chatter(text: str, rng: random.Random) -> str:
+    """Puts sentences that say nothing before the text, behind it, or both."""
+    before, behind = (([rng.choice(w.CHATTER)] if rng.random() < share else []) for share in (0.7, 0.5))
+    return rng.choice((", ", ". ", "... ", "! ", " - ", "\n")).join([*before, text.rstrip("."), *behind])
+
+
 def without_articles(text: str) -> str:
     return " ".join(word for word in text.split(" ") if word not in ("a", "an", "the"))
 
 
 def with_typo(text: str, rng: random.Random) -> str:
-    """Drops, swaps, doubles or mistypes a letter in one word of four letters or more, but not the first letter."""
+    """Writes one word of four letters or more wrongly."""
     parts = text.split(" ")
     long = [i for i, word in enumerate(parts) if len(word) >= 4 and word.isalpha()]
     if not long:
         return text
     i = rng.choice(long)
-    word = parts[i]
+    parts[i] = by_ear(parts[i], rng) if rng.random() < 0.4 else mistyped(parts[i], rng)
+    return " ".join(parts)
+
+
+def mistyped(word: str, rng: random.Random) -> str:
+    """Drops, swaps, doubles or mistypes a letter, but not the first letter."""
     at = rng.randrange(1, len(word) - 1)
     before, letter, following, rest = word[:at], word[at], word[at + 1], word[at + 2 :]
-    parts[i] = before + rng.choice(
+    return before + rng.choice(
         (
             following + rest,
             following + letter + rest,
@@ -86,7 +120,19 @@ def with_typo(text: str, rng: random.Random) -> str:
             NEIGHBOURS.get(letter, letter) + following + rest,
         )
     )
-    return " ".join(parts)
+
+
+def by_ear(word: str, rng: random.Random) -> str:
+    """Spells a part after the first letter as it sounds, or leaves out a vowel."""
+    first, rest = word[0], word[1:]
+    heard = [(spelling, sound) for spelling, sound in BY_EAR if spelling in rest]
+    if heard and rng.random() < 0.75:
+        return first + rest.replace(*rng.choice(heard), 1)
+    vowels = [i for i, letter in enumerate(rest) if letter in "aeiou"]
+    if not vowels:
+        return word
+    at = rng.choice(vowels)
+    return first + rest[:at] + rest[at + 1 :]
 
 
 def join_keywords(parts: Sequence[str], rng: random.Random) -> str:

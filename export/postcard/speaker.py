@@ -8,6 +8,10 @@ from costroute_rt.export.postcard.scene import ATTRIBUTES, BOAT_COUNT, DARK, Sce
 
 SUBJECTS = ("house", "tree", "boat", "landmark", "animal", "bridge", "path", "fence", "flowers")
 OVERHEAD = ("celestial", "birds", "rainbow", "clouds", "balloon")
+CORRECTED = ("house", "tree", "boat", "landmark", "animal", "balloon", "mountains", "celestial")
+"""Things that a caption may name wrongly first: 'a red house, no, a blue one'."""
+CORRECTION_SHARE, LATER_SHARE = 0.025, 0.06
+"""How often that happens; and how often colour or side of a thing are stated at the end: 'a house, ... the house is red'."""
 
 
 @dataclass(slots=True)
@@ -18,6 +22,8 @@ class Speaker:
     rng: random.Random
     vague: float
     stated: Scene = field(default_factory=dict)
+    later: list[str] = field(default_factory=list)
+    """What is still to be said at the end of the caption."""
 
     def state(self, *names: str) -> None:
         for name in names:
@@ -39,6 +45,10 @@ class Speaker:
         side = self.scene[name]
         if side == "both":
             return self.rng.choice(w.ON_BOTH_SIDES)
+        if self.chance(LATER_SHARE):
+            noun = "house" if name == "house_side" else "trees" if int(self.scene["tree_count"]) > 1 else "tree"
+            self.later.append(self.rng.choice(w.LATER_SIDES).format(noun=noun, side=side))
+            return ""
         if bare and self.chance(0.3):
             return f" {side}"
         return self.rng.choice(w.ON_SIDE).format(side)
@@ -51,6 +61,9 @@ class Speaker:
             return noun + self.on_side("house_side", bare)
         self.state("house")
         colour = self.colour(self.scene["house"])
+        if self.chance(LATER_SHARE):
+            self.later.append(self.rng.choice(w.LATER_COLOURS).format(noun=noun, colour=colour))
+            return noun + self.on_side("house_side", bare)
         filler = self.rng.choice(w.HOUSE_FILLERS) + " " if self.chance(0.3) else ""
         if self.chance(0.12):
             return self.rng.choice(w.COLOUR_AFTER).format(colour, noun=filler + noun) + self.on_side("house_side", bare)
@@ -61,15 +74,14 @@ class Speaker:
         noun, one, other = self.rng.choice(w.HOUSES), self.scene["house"], self.scene["house2"]
         if self.chance(0.05):
             self.state("house_side")
-            return self.rng.choice(("*two {}", "*a pair of {}", "*2 {}", "*a couple of {}")).format(plural(noun))
-        self.state("house", "house2")
+            return self.rng.choice(("*two {}", "*a pair of {}", "*2 {}", "*a couple of {}")).format(plural(noun, self.rng))
+        self.state("house", "house2", "house_side")
         if one == other:
             number = self.rng.choice(("two", "two", "2", "a pair of", "a couple of", "exactly two", "two little"))
-            return f"*{number} {self.colour(one)} {plural(noun)}" + self.on_side("house_side", bare, 0.25)
-        words = {"first": self.colour(one), "second": self.colour(other), "noun": noun, "nouns": plural(noun)}
-        words |= {"again": self.rng.choice(("one", "one", noun)), "a_second": article(words["second"])}
+            return f"*{number} {self.colour(one)} {plural(noun, self.rng)}" + self.on_side("house_side", bare, 0.25)
+        words = {"first": self.colour(one), "second": self.colour(other), "noun": noun, "nouns": plural(noun, self.rng)}
+        words |= {"again": self.rng.choice(("one", "one", noun)), "a_first": article(words["first"]), "a_second": article(words["second"])}
         if self.chance(0.3):
-            self.state("house_side")
             return self.rng.choice(w.TWO_HOUSES_ON_SIDES).format(**words)
         if bare and self.chance(0.4):
             return self.rng.choice(("{first} {noun} {second} {noun}", "{first} {noun}, {second} {noun}")).format(**words)
@@ -87,14 +99,14 @@ class Speaker:
                 noun = self.rng.choice(w.SEASON_OAKS[season])
         if count > 1 and self.chance(0.2):
             some = "" if bare else self.rng.choice(w.SOME)
-            return f"*{some} {plural(noun)}".replace("* ", "*") + self.on_side("tree_side", bare)
+            return f"*{some} {plural(noun, self.rng)}".replace("* ", "*") + self.on_side("tree_side", bare)
         self.state("tree_count")
         number = self.rng.choice((w.BARE_COUNTS if bare else w.COUNTS)[count])
         if number == "a":
             return noun + self.on_side("tree_side", bare)
         if bare and count == 1 and self.chance(0.6):
             return noun + self.on_side("tree_side", bare)
-        return f"*{number} {plural(noun) if count > 1 else noun}" + self.on_side("tree_side", bare)
+        return f"*{number} {plural(noun, self.rng) if count > 1 else noun}" + self.on_side("tree_side", bare)
 
     def boat(self, bare: bool) -> str:
         number = int(self.scene.get(BOAT_COUNT, 1))
@@ -110,6 +122,10 @@ class Speaker:
             return f"*{count} {colour} {noun}".replace("  ", " ")
         if vague:
             return self.rng.choice(w.ANY_BOAT)
+        if self.chance(LATER_SHARE):
+            noun = self.rng.choice(w.ANY_BOAT)
+            self.later.append(self.rng.choice(w.LATER_COLOURS).format(noun=self.rng.choice((noun, noun, "sail")), colour=colour))
+            return noun
         if self.chance(0.1):
             return self.rng.choice(w.COLOUR_AFTER).format(colour, noun=self.rng.choice(w.ANY_BOAT))
         return self.rng.choice(w.BOATS).format(colour)
@@ -147,6 +163,9 @@ class Speaker:
 
     def balloon(self, bare: bool) -> str:
         self.state("balloon")
+        if self.chance(LATER_SHARE):
+            self.later.append(self.rng.choice(w.LATER_COLOURS).format(noun="balloon", colour=self.colour(self.scene["balloon"])))
+            return self.rng.choice(("hot air balloon", "balloon"))
         if self.chance(0.12):
             noun = self.rng.choice(("hot air balloon", "balloon", "hot-air balloon"))
             return self.rng.choice(w.COLOUR_AFTER).format(self.colour(self.scene["balloon"]), noun=noun)
@@ -179,10 +198,17 @@ class Speaker:
         text: str = NOUNS[name](self, bare)
         if self.chance(0.08 if bare else 0.12):
             text += " " + self.rng.choice(w.DOING[str(self.scene[name]) if name == "celestial" else name])
-        if text.startswith("*"):
-            text = text[1:]
-            return text.removeprefix("the ").removeprefix("a ").removeprefix("an ") if bare and "pair" not in text else text
-        return text if bare else article(text)
+        text = with_article(text, bare)
+        if name in CORRECTED and name in self.stated and not self.later and self.chance(CORRECTION_SHARE):
+            return self.rng.choice(w.CORRECTIONS).format(right=text, wrong=self.another(name, bare))
+        return text
+
+    def another(self, name: str, bare: bool) -> str:
+        """A noun phrase for another value of the attribute, which the scene does not have."""
+        values = [value for value in ATTRIBUTES[name][1:] if value != self.scene[name]]
+        other = Speaker({**self.scene, name: self.rng.choice(values), "house2": "none", BOAT_COUNT: 1}, self.rng, vague=0.0)
+        text: str = NOUNS[name](other, bare)
+        return with_article(text, bare)
 
     # -- place, time and season
 
@@ -217,14 +243,22 @@ class Speaker:
 NOUNS = {name: getattr(Speaker, name) for name in (*SUBJECTS, *OVERHEAD, "mountains")}
 
 
+def with_article(text: str, bare: bool) -> str:
+    """A noun phrase with its article, or without it if it is bare; a leading star means that it needs none."""
+    if not text.startswith("*"):
+        return text if bare else article(text)
+    text = text[1:]
+    return text.removeprefix("the ").removeprefix("a ").removeprefix("an ") if bare and "pair" not in text else text
+
+
 def article(text: str, only: bool = False) -> str:
     """`text` with its article, or `only` the article."""
     word = "an " if text[0] in "aeiou" else "a "
     return word if only else word + text
 
 
-def plural(noun: str) -> str:
-    return w.PLURALS.get(noun) or noun + "s"
+def plural(noun: str, rng: random.Random) -> str:
+    return rng.choice(w.PLURALS.get(noun, (noun + "s",)))
 
 
 def nameable(scene: Scene) -> list[str]:

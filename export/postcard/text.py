@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from costroute_rt.export.postcard.caption import caption
-from costroute_rt.export.postcard.networks import MAX_TOKENS, TEXT_WIDTH
+from costroute_rt.export.postcard.networks import MAX_TOKENS, TEXT_WIDTH, make_text_encoder
 from costroute_rt.export.postcard.scene import ATTRIBUTES, Scene, Value, sample_scene
 from costroute_rt.export.postcard.training import Run
 
@@ -26,6 +26,12 @@ MERGES = 1400
 PLAIN = ("embedding", "heads")
 """Layers trained by AdamW, see Optimizer."""
 BATCH = 192
+SORTED = 8
+"""Number of batches whose captions are sorted by length."""
+RATE, CONTINUED_RATE = 1.5e-3, 8e-4
+"""Peak learning rates of new weights and of trained ones."""
+KEPT_SHARE = 0.5
+"""Weight of what is kept of a trained encoder, relative to the heads' loss."""
 
 
 def train_tokenizer(folder: Path, captions: int = 60_000) -> CLIPTokenizerFast:
@@ -87,16 +93,65 @@ def make_captions(scenes: Sequence[Scene], rng: random.Random, drop: float, vagu
 
 
 def train_text(
-    text: CLIPTextModel, heads: AttributeHeads, tokenizer: CLIPTokenizerFast, path: Path, minutes: float, *, is_frozen: bool = False
+    text: CLIPTextModel,
+    heads: AttributeHeads,
+    tokenizer: CLIPTokenizerFast,
+    path: Path,
+    minutes: float,
+    *,
+    before: CLIPTextModel | None = None,
 ) -> None:
-    """Pretrains the text encoder and its heads, or the heads alone if it is frozen; leaves averaged weights in what was trained."""
-    trained = nn.ModuleDict({"heads": heads} if is_frozen else {"text": text, "heads": heads})
-    run = Run(trained, path, minutes, 1.5e-3, () if is_frozen else PLAIN)
+    """Pretrains the text encoder and its heads; leaves averaged weights in both.
+
+    before: the encoder with which denoisers have learned. What it says about a text that excludes nothing is then kept, nearly, so that
+    these denoisers still understand the encoder.
+    """
+    trained = nn.ModuleDict({"text": text, "heads": heads})
+    run = Run(trained, path, minutes, RATE if before is None else CONTINUED_RATE, PLAIN)
     device = next(text.parameters()).device
     rng = random.Random(f"text-{run.steps}")
+    batches: list[list[tuple[str, Scene]]] = []
     for _ in run:
-        texts, classes = make_captions([sample_scene(rng) for _ in range(BATCH)], rng, 0.0, 0.0)
-        with torch.set_grad_enabled(not is_frozen):
-            pooled = text(tokenize(tokenizer, texts).to(device)).pooler_output
-        run.step(heads.loss(pooled, classes.to(device)))
+        batches = batches or draw_batches(rng)
+        batch = batches.pop()
+        tokens = unpadded([each for each, _ in batch], tokenizer).to(device)
+        encoded = text(tokens)
+        loss = heads.loss(encoded.pooler_output, torch.tensor([stated_classes(stated) for _, stated in batch]).to(device))
+        if before is not None:
+            plain = [not excludes(stated) for _, stated in batch]
+            with torch.no_grad():
+                target = before(tokens[plain]).last_hidden_state
+            loss = loss + KEPT_SHARE * (encoded.last_hidden_state[plain] - target).square().mean()
+        run.step(loss)
     trained.load_state_dict(run.average.state_dict())
+
+
+def draw_batches(rng: random.Random) -> list[list[tuple[str, Scene]]]:
+    """Batches of new captions with what they state, each of captions that are about equally long, in random order."""
+    pairs = [caption(sample_scene(rng), rng, vague=0.02) for _ in range(SORTED * BATCH)]
+    pairs.sort(key=lambda pair: len(pair[0]))
+    batches = [pairs[first : first + BATCH] for first in range(0, len(pairs), BATCH)]
+    rng.shuffle(batches)
+    return batches
+
+
+def unpadded(texts: Sequence[str], tokenizer: CLIPTokenizerFast) -> Tensor:
+    """Token ids int64[B, length], padded to the longest text: what the pooled text needs."""
+    return tokenizer(list(texts), padding="longest", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
+
+
+def excludes(stated: Scene) -> bool:
+    """True if a text states that something is absent."""
+    return any(value in ("none", 0) for value in stated.values())
+
+
+def deepen(encoder: CLIPTextModel, words: int) -> CLIPTextModel:
+    """An encoder of TEXT_LAYERS that computes what `encoder` does: the layers it adds at the end change nothing yet."""
+    deeper = make_text_encoder(words, encoder.config.eos_token_id)
+    deeper.load_state_dict(deeper.state_dict() | encoder.state_dict())
+    with torch.no_grad():
+        for layer in deeper.text_model.encoder.layers[encoder.config.num_hidden_layers :]:
+            for last in (layer.self_attn.out_proj, layer.mlp.fc2):
+                last.weight.zero_()
+                last.bias.zero_()
+    return deeper

@@ -35,7 +35,7 @@ from costroute_rt.export.postcard.pairs import Teacher, make_pairs
 from costroute_rt.export.postcard.refine import refine_base
 from costroute_rt.export.postcard.scene import ATTRIBUTES
 from costroute_rt.export.postcard.scorer import Scorer, accuracies, train_scorer
-from costroute_rt.export.postcard.text import AttributeHeads, train_text, train_tokenizer
+from costroute_rt.export.postcard.text import AttributeHeads, deepen, train_text, train_tokenizer
 from costroute_rt.export.postcard.tiny_decoder import (
     Generator,
     TinyDecoder,
@@ -63,7 +63,7 @@ class Plan:
     autoencoder: float = 30
     decoder: float = 3.5
     scorer: float = 4
-    text: float = 2.5
+    text: float = 45
     base: float = 130
     latent_scorer: float = 4
     refined: float = 36
@@ -178,8 +178,9 @@ class Recipe:
     def text(self) -> None:
         torch.manual_seed(1)
         end, minutes, heads = self.words.eos_token_id, self.plan.minutes("text"), AttributeHeads().to(self.device)
-        encoder = self.text_encoder(START) if self.is_continued else make_text_encoder(len(self.words), end).to(self.device)
-        train_text(encoder, heads, self.words, self.checkpoint("text"), minutes, is_frozen=self.is_continued)
+        before = self.text_encoder(START).requires_grad_(False) if self.is_continued else None
+        encoder = (make_text_encoder(len(self.words), end) if before is None else deepen(before, len(self.words))).to(self.device)
+        train_text(encoder, heads, self.words, self.checkpoint("text"), minutes, before=before)
         encoder.save_pretrained(self.work / "text" / "text_encoder")
         save_file(heads.state_dict(), self.work / "text" / "heads.safetensors")
 
@@ -187,8 +188,10 @@ class Recipe:
         torch.manual_seed(2)
         unet = self.unet(START) if self.is_continued else make_denoiser().to(self.device, memory_format=torch.channels_last)
         data, minutes, rate = self.scene_latents(), self.plan.minutes("base"), CONTINUED_RATE if self.is_continued else RATE
-        encoder, heads = self.text_encoder("text"), AttributeHeads().to(self.device)
-        heads.load_state_dict(load_file(self.work / "text" / "heads.safetensors"))
+        encoder, heads = self.text_encoder("text"), None
+        if not self.is_continued:
+            heads = AttributeHeads().to(self.device)
+            heads.load_state_dict(load_file(self.work / "text" / "heads.safetensors"))
         train_denoiser(unet, encoder, heads, self.words, data, self.checkpoint("base"), minutes, rate=rate)
         unet.save_pretrained(self.work / "base" / "unet")
         encoder.save_pretrained(self.work / "base" / "text_encoder")

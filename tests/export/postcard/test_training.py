@@ -16,12 +16,12 @@ from costroute_rt import shipped_bundle  # noqa: E402
 from costroute_rt.export.postcard import refine  # noqa: E402
 from costroute_rt.export.postcard.critic import Critic  # noqa: E402
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets  # noqa: E402
-from costroute_rt.export.postcard.networks import make_denoiser, make_scheduler, make_text_encoder  # noqa: E402
+from costroute_rt.export.postcard.networks import TEXT_LAYERS, make_denoiser, make_scheduler, make_text_encoder  # noqa: E402
 from costroute_rt.export.postcard.optimizer import Optimizer  # noqa: E402
 from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, Teacher, shard_captions  # noqa: E402
 from costroute_rt.export.postcard.refine import INTERPOLATION, predicted_clean, refine_base  # noqa: E402
 from costroute_rt.export.postcard.scene import ATTRIBUTES, sample_scene  # noqa: E402
-from costroute_rt.export.postcard.text import tokenize, train_tokenizer  # noqa: E402
+from costroute_rt.export.postcard.text import BATCH, SORTED, deepen, draw_batches, tokenize, train_tokenizer  # noqa: E402
 from costroute_rt.export.postcard.tiny_decoder import TinyDecoder  # noqa: E402
 from costroute_rt.export.postcard.train import Plan, Recipe  # noqa: E402
 from costroute_rt.export.postcard.training import Run, rate_scale  # noqa: E402
@@ -224,12 +224,32 @@ def test_a_recipe_starts_with_the_networks_of_a_bundle(tmp_path: Path) -> None:
     assert (tmp_path / START_TURBO / "unet").is_dir()
 
 
-def test_heads_learn_over_a_frozen_text_encoder(tmp_path: Path) -> None:
-    recipe = Recipe(tmp_path, Plan(text=0.02), torch.device("cpu"), shipped_bundle())
+def test_a_deeper_text_encoder_first_says_what_the_other_one_says() -> None:
+    torch.manual_seed(0)
+    shallow = make_text_encoder(100, 99)
+    shallow.config.num_hidden_layers = 2
+    del shallow.text_model.encoder.layers[2:]
+    tokens = torch.randint(0, 99, (3, 20))
+    deep = deepen(shallow, 100)
+    assert deep.config.num_hidden_layers == TEXT_LAYERS
+    torch.testing.assert_close(deep(tokens).last_hidden_state, shallow(tokens).last_hidden_state)
+
+
+def test_a_text_encoder_learns_on_and_keeps_what_denoisers_understand(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path, Plan(text=0.1), torch.device("cpu"), shipped_bundle())
     recipe.text()
-    learned, before = recipe.text_encoder("text").state_dict(), recipe.text_encoder(START).state_dict()
-    assert all(torch.equal(learned[name], value) for name, value in before.items())
+    learned, before = recipe.text_encoder("text"), recipe.text_encoder(START)
+    tokens = tokenize(recipe.words, ["a red house by a lake"])
+    changed = (learned(tokens).last_hidden_state - before(tokens).last_hidden_state).square().mean()
+    assert 0 < changed < 0.1 * before(tokens).last_hidden_state.square().mean()
     assert (tmp_path / "text" / "heads.safetensors").exists()
+
+
+def test_batches_of_captions_are_about_equally_long() -> None:
+    batches = draw_batches(random.Random(1))
+    assert [len(batch) for batch in batches] == [BATCH] * SORTED
+    spreads = [max(len(text) for text, _ in batch) - min(len(text) for text, _ in batch) for batch in batches]
+    assert sorted(spreads)[SORTED // 2] < 40
 
 
 def test_turbo_begins_with_what_base_has_learned() -> None:

@@ -2,7 +2,9 @@
 
 import random
 
+from costroute_rt.export.postcard.absence import Absences, add_absences
 from costroute_rt.export.postcard.caption import caption
+from costroute_rt.export.postcard.habits import by_ear
 from costroute_rt.export.postcard.scene import ATTRIBUTES, DARK, WATER, Scene, sample_scene
 
 
@@ -37,6 +39,33 @@ def test_a_caption_states_only_what_is_in_the_scene() -> None:
         assert text.strip()
         assert stated
         assert all(scene[name] == value for name, value in stated.items())
+
+
+def test_what_a_caption_excludes_is_absent_and_named() -> None:
+    rng = random.Random("absences")
+    excluding = 0
+    for scene in scenes(2000):
+        _, stated = caption(scene, rng)
+        excluded = [name for name, value in stated.items() if value in ("none", 0)]
+        excluding += bool(excluded)
+        assert all(scene[name] in ("none", 0) for name in excluded)
+    assert 0.2 < excluding / 2000 < 0.6
+
+
+def test_an_adjective_stands_before_the_noun_that_it_fits() -> None:
+    rng = random.Random(1)
+    said = Absences(adjectives=[("tree", "treeless"), ("clouds", "cloudless")])
+    texts = {add_absences("a lake in a wide meadow on a summer day", said, rng) for _ in range(50)}
+    assert "a treeless lake in a wide meadow on a summer cloudless day" in texts
+    assert all(text.count("treeless") == text.count("cloudless") == 1 for text in texts)
+
+
+def test_a_word_spelled_by_ear_keeps_its_first_letter() -> None:
+    rng = random.Random(2)
+    for word in ("night", "house", "church", "castle", "mountain", "rhythm"):
+        spelled = {by_ear(word, rng) for _ in range(30)}
+        assert all(each[0] == word[0] for each in spelled)
+    assert "nite" in {by_ear("night", rng) for _ in range(200)}
 
 
 def test_the_same_seed_gives_the_same_scene_and_caption() -> None:

@@ -1,0 +1,110 @@
+"""What a caption says is absent: 'no houses', 'a treeless meadow', 'not a boat in sight', 'and nothing else'."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from costroute_rt.export.postcard import words as w
+from costroute_rt.export.postcard.scene import ATTRIBUTES, DARK, TOGETHER, Scene
+from costroute_rt.export.postcard.speaker import Speaker, absent_things
+
+ABSENCE_SHARE, NOTHING_ELSE_SHARE = 0.3, 0.12
+"""How often a caption says what is absent; and, if it names all that stands in its scene, that there is nothing else."""
+ADJECTIVE_SHARE, ONE_SHARE = 0.15, 0.2
+"""How often an absence is said by an adjective, and by 'not a single ...'."""
+ABOVE = ("clouds", "birds", "celestial")
+PLACE_NOUN = re.compile(
+    r"\b(meadow|fields?|countryside|pastures?|grassland|prairie|plains?|desert|dunes?|beach|coast|shore|sea|ocean|bay|cove|lake|pond|loch|"
+    r"river|stream|creek|brook|landscape|scene)\b"
+)
+SKY_NOUN = re.compile(r"\b(night|sky|skies|day|morning|evening|sunset|sunrise|dusk|dawn|afternoon)\b")
+"""Nouns before which an adjective such as 'treeless' or 'cloudless' can stand."""
+
+
+@dataclass(slots=True)
+class Absences:
+    """Phrases such as 'no houses', and adjectives with the kind of noun that they need."""
+
+    phrases: list[str] = field(default_factory=list)
+    adjectives: list[tuple[str, str]] = field(default_factory=list)
+    """(attribute, adjective)"""
+
+    def are_sentence(self) -> bool:
+        """True if the phrases can be the whole caption."""
+        return bool(self.phrases) and not self.adjectives and self.phrases[0] not in w.NOTHING_ELSE
+
+
+def choose_absences(speaker: Speaker, keep: set[str]) -> Absences:
+    """What the caption says is absent, mostly nothing; records it in `speaker.stated`."""
+    rng, said = speaker.rng, Absences()
+    if names_everything(speaker.scene, keep) and rng.random() < NOTHING_ELSE_SHARE:
+        speaker.state("house", "tree")
+        said.phrases.append(rng.choice(w.NOTHING_ELSE))
+        return said
+    if rng.random() >= ABSENCE_SHARE:
+        return said
+    absent = absent_things(speaker.scene)
+    chosen = rng.sample(absent, min(len(absent), rng.choices((1, 2, 3), (62, 27, 11))[0]))
+    speaker.state(*chosen)
+    plain = []
+    for name in chosen:
+        if rng.random() < ADJECTIVE_SHARE and (adjective := adjective_of(name, speaker.scene, rng)):
+            said.adjectives.append((name, adjective))
+        elif rng.random() < ONE_SHARE and name in w.ABSENT_ONE:
+            said.phrases.append(rng.choice(w.ABSENCES_OF_ONE).format(rng.choice(w.ABSENT_ONE[name])))
+        else:
+            plain.append(light_of(speaker.scene, rng) if name == "celestial" else rng.choice(w.ABSENT[name]))
+    if len(plain) > 1 and rng.random() < 0.5:
+        said.phrases.append(fill(rng.choice(w.ABSENCES), rng.choice((" or ", " and ", ", ")).join(plain)))
+    else:
+        form = rng.choice(w.ABSENCES) if rng.random() < 0.6 else "no {}"
+        said.phrases += [fill(form, thing) for thing in plain]
+    return said
+
+
+def fill(form: str, thing: str) -> str:
+    return form.replace("{}", thing)
+
+
+def names_everything(scene: Scene, keep: set[str]) -> bool:
+    """True if the caption names all that stands in the scene, and neither house nor tree does."""
+    standing = {name for name in TOGETHER if scene[name] != ATTRIBUTES[name][0]}
+    return not standing & {"house", "tree"} and standing <= keep
+
+
+def light_of(scene: Scene, rng: random.Random) -> str:
+    """What may be missing in the sky: mostly the moon at night, and the sun by day."""
+    usual, other = ("moon", "sun") if scene["sky"] in DARK else ("sun", "moon")
+    return usual if rng.random() < 0.85 else other
+
+
+def adjective_of(name: str, scene: Scene, rng: random.Random) -> str | None:
+    if name == "celestial":
+        return "moonless" if scene["sky"] in DARK else "sunless"
+    return rng.choice(w.LESS[name]) if name in w.LESS else None
+
+
+def add_absences(text: str, said: Absences, rng: random.Random) -> str:
+    """Puts adjectives before the first noun that they fit, and joins the phrases to the text, mostly at its end."""
+    phrases = list(said.phrases)
+    for name, adjective in said.adjectives:
+        is_above = name in ABOVE
+        changed = (SKY_NOUN if is_above else PLACE_NOUN).sub(rf"{adjective} \1", text, count=1)
+        if changed == text or rng.random() < 0.1:
+            phrases.append(f"{adjective} {'sky' if is_above else rng.choice(('landscape', 'place', 'land'))}")
+        else:
+            text = changed
+    return join_phrases(text, phrases, rng)
+
+
+def join_phrases(text: str, phrases: Sequence[str], rng: random.Random) -> str:
+    if not phrases:
+        return text
+    said = rng.choice((", ", " and ", ", ")).join(phrases)
+    if text.endswith("."):
+        return f"{text} {said[0].upper()}{said[1:]}."
+    if rng.random() < 0.15:
+        return said + rng.choice((", ", ", just ", ", only ", ". ", "; ", ": ")) + text
+    joint = " " if said.startswith(("without", "but", "with ", "and ", "(")) else ""
+    return text + (joint or rng.choice((", ", ", ", " but ", " and ", ". ", " "))) + said
