@@ -289,7 +289,7 @@ class Runtime:
         ticket = Ticket() if request.max_ms is None else Ticket(clock() + (request.max_ms - spent_ms) / 1000)
         with locating_errors(resources):
             plans = plan_calls(resources, request)
-            return route_arrival(resources, request, plans, judgement, self._device, ticket, idle_ms=spent_ms)
+            return route_arrival(resources, request, plans, judgement, ticket, lambda: self._device.forecast(ticket).after(spent_ms))
 
     @contextmanager
     def _only_latest(self, name: str | None) -> Iterator[Callable[[], bool]]:
