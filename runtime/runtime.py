@@ -289,7 +289,7 @@ class Runtime:
         ticket = Ticket() if request.max_ms is None else Ticket(clock() + (request.max_ms - spent_ms) / 1000)
         with locating_errors(resources):
             plans = plan_calls(resources, request)
-            return route_arrival(resources, request, plans, judgement, self._device, ticket, idle_ms=spent_ms)
+            return route_arrival(resources, request, plans, judgement, ticket, lambda: self._device.forecast(ticket).after(spent_ms))
 
     @contextmanager
     def _only_latest(self, name: str | None) -> Iterator[Callable[[], bool]]:
@@ -416,8 +416,8 @@ class Runtime:
         if the runtime is closed, or if the call comes from a callback and would wait for itself.
         """
         check_callback("on_step", on_step)
-        callback = None if on_step is None else partial(self._call_back, on_step)
-        return self.stream(prompt, cancel=cancel, **options).run(callback)
+        stream = self.stream(prompt, cancel=cancel, **options)
+        return stream.run(None if on_step is None else partial(self._call_back, stream.ticket, on_step))
 
     def stream(self, prompt: str | Request, *, cancel: threading.Event | None = None, **options: Unpack[RequestOptions]) -> Stream:
         """`generate` as an iterator: yields a StepEvent after each denoiser call, and finally the Result.
@@ -548,13 +548,13 @@ class Runtime:
         finally:
             cancel.set()
 
-    def _call_back(self, on_step: OnStep, event: StepEvent) -> bool | None:
-        """Call the caller's function, which must not call `generate` in turn."""
-        self._calling.back = True
+    def _call_back(self, ticket: Ticket, on_step: OnStep, event: StepEvent) -> bool | None:
+        """Call the caller's function, which must not call `generate` in turn. ticket: that of the request, until whose end this holds."""
+        self._calling.ticket = ticket
         try:
             return on_step(event)
         finally:
-            self._calling.back = False
+            self._calling.ticket = None
 
     def _check(self, request: Request) -> Request:
         """The request; raises ConfigError if its candidate does not exist, or none can make images of its size or run its scheduler."""
@@ -705,7 +705,7 @@ class Runtime:
     def _check_not_nested(self) -> None:
         """The same, and raise StateError in a callback, or in a signal handler that interrupted work: it would wait for itself."""
         self._check_usable()
-        if getattr(self._calling, "back", False):
+        if getattr(self._calling, "ticket", None) in self._tickets:
             problem = "on_step called the runtime that called it"
             raise StateError(problem, "return from on_step first, or use submit", reason=Reason.NESTED)
         if self._device.is_mine or self._resources.reading.is_mine:

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +115,7 @@ class Generation:
         with self._reading():
             judgement = self._judge()
         with self.watch.stage("route"), self._device.reserving(self.ticket):
-            idle_ms, ticket = self._idle_ms(), self.ticket
-            self._reserve(route_arrival(resources, self._request, self._calls, judgement, self._device, ticket, idle_ms=idle_ms))
+            self._reserve(route_arrival(resources, self._request, self._calls, judgement, self.ticket, self._forecast))
 
     def probe(self) -> None:
         """Measure an engine after a refusal, if it may rest on load that is over."""
@@ -149,12 +147,14 @@ class Generation:
             noise = NoiseStream([self._seed + index], plan.latent_shape)
             clock = self._resources.clock
             run = self._run = Run(denoiser, plan.scheduler, plan.table, noise.draw, guard=guard, clock=clock, plain=plain, source=source)
-            self._note_left(guard.remaining_ms(run.work_left), guard.pace.row_ms)
+            self._note_run_left(run, guard)
             yield None
             while run.left:
                 yield self._advance(run, guard, family, plan, later)
             self._check_finite(run, plan)
-            guard.choose(run.done, 0)
+            with self._device.reserving(self.ticket):
+                guard.choose(run.done, 0)
+                self._note_run_left(run, guard)
             made = self._plan_of(family, route.find(guard.way.name).candidate)
             self._made.append((made, run.done))
             self._enter_phase(phases, (made.decode.engine,))
@@ -183,14 +183,19 @@ class Generation:
         with self.watch.stage("route"):
             return resources.quality.judge(resources.words(self._request), states)
 
-    def _idle_ms(self) -> float:
-        """The time that has passed without any work, which counts as waiting."""
-        return max(self.watch.elapsed_ms() - sum(self.watch.stages.values()), 0.0)
+    def _done_ms(self) -> float:
+        """The work before the first unit that is done: at most what the predicted cost contains for it."""
+        costs, stages = self._resources.costs, self.watch.stages
+        overhead_ms = min(stages["tokenize"] + stages["route"], costs.request_overhead_ms())
+        return overhead_ms + sum(min(ms, costs.expected_ms(call)) for call, ms, _ in self._ran)
 
     def _forecast(self, *, is_early: bool = False) -> Forecast:
-        """What the other requests mean for this one; the time that has passed without work counts as waiting too."""
+        """What the other requests mean for this one; the time that has passed counts as waiting too, but for work that was predicted.
+
+        It is read last: a unit of another request that ends meanwhile counts twice instead of not at all.
+        """
         found = self._device.forecast(self.ticket, is_early=is_early)
-        return replace(found, queue_ms=found.queue_ms + self._idle_ms())
+        return found.after(self.watch.elapsed_ms(), self._done_ms())
 
     def _choose_again(self) -> None:
         """After waiting: more time may be left than was expected, or less. What was accepted is made, if need be late."""
@@ -212,13 +217,14 @@ class Generation:
         """Report the expected time of the whole work to the queue."""
         own_ms = cost.total_ms - cost.queue_ms
         self._reserve_share = (cost.own_p95_ms - own_ms) / own_ms if own_ms > 0 else 0.0
-        self._note_left(own_ms)
+        self._device.note_work(self.ticket, max(own_ms - self._done_ms(), 0.0), reserve_ms=cost.own_p95_ms - own_ms)
 
-    def _note_left(self, left_ms: float, unit_ms: float = math.inf) -> None:
-        """Report the expected time of the work that is left, and of the next unit, to the queue."""
-        self.ticket.remaining_ms = max(left_ms, 0.0)
-        self.ticket.reserve_ms = self._reserve_share * self.ticket.remaining_ms
-        self.ticket.unit_ms = min(unit_ms, self.ticket.remaining_ms)
+    def _note_run_left(self, run: Run, guard: Guard) -> float:
+        """Report the expected time of the work that is left, and of the next unit, to the queue; returns the former."""
+        left_ms = max(guard.remaining_ms(run.work_left), 0.0)
+        unit_ms = guard.pace.row_ms if run.left else math.inf
+        self._device.note_work(self.ticket, left_ms, reserve_ms=self._reserve_share * left_ms, unit_ms=unit_ms)
+        return left_ms
 
     def _plan_of(self, family: Family, candidate: Candidate) -> Plan:
         """The plan of a candidate for this request."""
@@ -229,11 +235,13 @@ class Generation:
         if self._engines.is_limited:  # it may have left while another request ran
             run.use(self._engine(plan.step.engine), None if plan.plain_step is None else self._engine(plan.plain_step.engine))
         began_s = self._resources.clock()
+        with self._device.reserving(self.ticket):
+            run.replan()
+            self._note_run_left(run, guard)
         ms = run.advance()
         self.watch.rows_ms.append(ms)
         self._note_run(self._last_step(plan, run), ms)
-        left_ms = guard.remaining_ms(run.work_left)
-        self._note_left(left_ms, guard.pace.row_ms if run.left else math.inf)
+        left_ms = self._note_run_left(run, guard)
         event = self._step_event(run, left_ms, family, plan, later) if self.reports_steps else None
         self.watch.between_rows_ms += (self._resources.clock() - began_s) * 1000 - ms
         return event

@@ -110,9 +110,7 @@ class Run:
         return sum(self._share(row) for row in range(self._index, len(self._table)))
 
     def advance(self) -> float:
-        """Run one row, after re-planning if the guard wants it; returns the milliseconds of its denoiser call."""
-        if self._guard is not None:
-            self._replan(self._guard)
+        """Run one row; returns the milliseconds of its denoiser call."""
         self._switch(self._is_plain_row(self._index))
         step = self._step
         row = self._rows_of(step)[self._index]
@@ -127,9 +125,11 @@ class Run:
         self._index, self.done = self._index + 1, self.done + 1
         return (ended - started) * 1000
 
-    def _replan(self, guard: Guard) -> None:
-        """Change the rest of the table to the rows that the guard chooses."""
-        left = self.left
+    def replan(self) -> None:
+        """Change the rest of the table to the rows that the guard chooses, if there is a guard; called before each row."""
+        guard, left = self._guard, self.left
+        if guard is None:
+            return
         rows = guard.choose(self.done, left, share=self.work_left / left, count=self._count_rows)
         if rows < left:
             self._table = replan(self._config, self._table, self._index, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from costroute_rt.cost.allocation import Allocation, FloatArray, allocate
 from costroute_rt.engines.bundle.name import EngineName
 from costroute_rt.error import BudgetError, ConfigError, EngineError, PromptError, Reason
 from costroute_rt.family.resources import Resources
-from costroute_rt.generation.queue import Device, Forecast, Ticket
+from costroute_rt.generation.queue import Forecast, Ticket
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.route import Cost, Option, Route
@@ -104,24 +104,19 @@ def route_request(resources: Resources, request: Request, plans: Plans, judgemen
 
 
 def route_arrival(
-    resources: Resources, request: Request, plans: Plans, judgement: Judgement, device: Device, ticket: Ticket, *, idle_ms: float = 0.0
+    resources: Resources, request: Request, plans: Plans, judgement: Judgement, ticket: Ticket, forecast: Callable[[], Forecast]
 ) -> Route:
     """`route_request` for a new request, with what it has to wait for.
 
     One that fits nowhere but is made all the same (`or_fastest`) delays none that was accepted before: if need be, it loses its place.
-    idle_ms: how long it has waited already.
+    forecast: returns what the requests in the queue mean for this one with its ticket as it is.
     """
-
-    def route(forecast: Forecast) -> Route:
-        waiting = replace(forecast, queue_ms=forecast.queue_ms + idle_ms)
-        return route_request(resources, request, plans, judgement, waiting)
-
-    forecast = device.forecast(ticket)
-    found = route(forecast)
-    if found.option.fits or found.option.ms - found.option.cost.queue_ms <= forecast.slack_ms:
-        return found
+    found = forecast()
+    route = route_request(resources, request, plans, judgement, found)
+    if route.option.fits or route.option.ms - route.option.cost.queue_ms <= found.slack_ms:
+        return route
     ticket.deadline_s = math.inf
-    return route(device.forecast(ticket))
+    return route_request(resources, request, plans, judgement, forecast())
 
 
 def check_batch(resources: Resources, plans: Plans, prompts: int, total_ms: float) -> None:

@@ -60,7 +60,7 @@ class Ticket:
     """Expected time of its next unit of work, at most `remaining_ms`."""
     state: State = State.WAITING
     since_s: float = 0.0
-    """When it entered that state."""
+    """When it entered that state, or its times were recorded: of a unit that runs, they count from then on."""
     ready_s: float = -math.inf
     """When it became ready for its next unit of work, as a time of `time.monotonic`."""
     number: int = field(default_factory=lambda: next(_numbers))
@@ -82,6 +82,10 @@ class Forecast:
     """Time that the request may take without making a less urgent one miss its deadline."""
     queue_spread_ms: float = 0.0
     """Distance from the wait to its 95th percentile, as the requests ahead vary independently."""
+
+    def after(self, spent_ms: float, done_ms: float = 0.0) -> Forecast:
+        """The same for a request that has spent some time, which counts as waiting, but for `done_ms` of work that its cost contains."""
+        return replace(self, queue_ms=self.queue_ms + max(spent_ms - done_ms, 0.0), slack_ms=self.slack_ms + done_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,12 @@ class Device:
         with self._lock:
             ticket.state, ticket.since_s = state, self._clock()
             self._wake()
+
+    def note_work(self, ticket: Ticket, remaining_ms: float, *, reserve_ms: float = 0.0, unit_ms: float = math.inf) -> None:
+        """Record the expected time of the work that a request has left, from now on."""
+        with self._lock:
+            ticket.remaining_ms, ticket.reserve_ms, ticket.unit_ms = remaining_ms, reserve_ms, min(unit_ms, remaining_ms)
+            ticket.since_s = self._clock()
 
     def come_back(self, ticket: Ticket) -> None:
         """Record that a consumer asks for the next event; one that was away too long yields to those that were accepted meanwhile."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import linecache
+import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -15,13 +15,19 @@ import pytest
 
 from costroute_rt import CancelledError, ConfigError, Reason, Runtime, StateError
 from costroute_rt.engines.bundle.bundle import Bundle
+from costroute_rt.family.engine_set import EngineSet
+from costroute_rt.generation.generation import Generation
+from costroute_rt.generation.queue import Device
+from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
 from costroute_rt.result import StepEvent
 from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 PROMPT = "a red house by a lake"
 ENCODE = "tiny/text_encoder/encode"
-FILES = ("runtime/runtime.py", "generation/queue.py", "generation/stream.py", "generation/generation.py", "family/engine_set.py")
+FILES = [inspect.getfile(each) for each in (Runtime, Device, Stream, Generation, EngineSet)]
+LINES = {file: Path(file).read_text("utf-8").splitlines() for file in FILES}
+"""Of the code to interrupt, read when it is imported: later its files may have been edited, or be gone for a moment."""
 
 
 class InterruptError(BaseException):
@@ -46,11 +52,11 @@ class Interruption:
         self.left = at
 
     def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        path = frame.f_code.co_filename
-        if not path.endswith(FILES):
+        lines = LINES.get(frame.f_code.co_filename)
+        if lines is None:
             return None
         # At the end of a block, the line of its `with` is traced before its lock is released; no signal is handled there, nor at a `try`.
-        if event == "line" and not linecache.getline(path, frame.f_lineno).strip().startswith(("with ", "try:")):
+        if event == "line" and not lines[frame.f_lineno - 1].strip().startswith(("with ", "try:")):
             self.left -= 1
             if self.left == 0:
                 raise InterruptError

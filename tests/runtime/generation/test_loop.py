@@ -91,6 +91,7 @@ def run(
     images = Run(step, config, table, stream.draw, guard=guard, clock=clock)  # type: ignore[arg-type]
     rows = []
     while images.left:
+        images.replan()
         ms = images.advance()
         rows.append(Row(images.latent, images.denoised, images.done, images.done + images.left, ms))
         clock.pass_ms(caller_ms)
@@ -197,6 +198,7 @@ def run_guided(scales: list[float], *, max_ms: float | None = None) -> tuple[lis
     images = Run(guided, FLOW, table, draw, guard=guard, clock=clock, plain=moved)  # type: ignore[arg-type]
     assert images.work_left == pytest.approx(sum(0.5 if scale == 1 else 1.0 for scale in scales))
     while images.left:
+        images.replan()
         images.advance()
     return guided.timesteps, plain.timesteps
 

@@ -205,6 +205,15 @@ def test_the_running_unit_is_counted_once_when_others_spare_time(device: Device,
         assert device.forecast(Ticket(deadline_s=100.2)) == Forecast(pytest.approx(50.0), pytest.approx(100.0))
 
 
+def test_a_unit_that_has_ended_is_not_subtracted_twice_before_its_turn_ends(device: Device, clock: FakeClock) -> None:
+    running = entered(device, Ticket(deadline_s=100.5, remaining_ms=400.0, unit_ms=80.0))
+    with device.turn(running, no_check):
+        clock.pass_ms(80)
+        device.note_work(running, 320.0, unit_ms=70.0)
+        assert device.forecast(Ticket()).queue_ms == 320.0
+        assert device.forecast(Ticket(deadline_s=100.2)).queue_ms == 70.0
+
+
 def test_a_turn_that_ends_after_its_request_has_left_takes_the_device_from_nobody(device: Device) -> None:
     """As when an exception interrupted it, and its frame is freed later."""
     left, other = entered(device, Ticket()), entered(device, Ticket())
