@@ -1,7 +1,8 @@
 """Quality of every candidate's images: how much of what a prompt states the scorer finds in them, and how clean they are.
 
-Uses 200 captions of scenes that no training run has seen (50 per band of the number of stated things), two seeds each, and 200 free-form
-prompts in the manner of many hands: lower case, lists, poems, typos, other orders, and things that must not be there. Recall is the
+Uses 200 captions of scenes that no training run has seen (50 per band of the number of stated things), two seeds each, 200 free-form
+prompts in the manner of many hands (lower case, lists, poems, typos, other orders, and things that must not be there), and 116 by somebody
+who has not seen the caption grammar, written after it was last changed. Recall is the
 scorer's mean probability of the stated things. Cleanness, if the bundle's scorer judges it, is about 0.9 for drawings and falls with
 ghosts, blur, doubles and half-drawn things. The score is made of both (docs/routing.md). Intervals are 95 % over prompts. For comparison:
 the drawing of the caption's own scene (upper bound), the same drawing encoded and decoded by the autoencoder, and the drawing of another
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 
 import costroute_rt
-from benchmarks.caption import Prompt, free_form_prompts, held_out_captions
+from benchmarks.caption import OTHER_HANDS, Prompt, free_form_prompts, held_out_captions
 from benchmarks.judge import Judge, Pixels
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, Target, log, mean_figure, run_scenario, with_progress
@@ -47,10 +48,11 @@ FREE_FORM_TARGETS = {"base@8": 0.96}
 UNWANTED_TARGETS = {"base@8": 0.03}
 """Highest probability of things that a free-form prompt excludes, by the end of a candidate's name."""
 RECONSTRUCTION_TARGET = 0.99
-PER_BAND, SEEDS, FREE_FORM = 50, 2, 200
+PER_BAND, SEEDS, FREE_FORM, UNSEEN = 50, 2, 200, 116
 QUICK_PER_BAND, QUICK_SEEDS, QUICK_FREE_FORM = 2, 1, 4
 SHEET_PER_BAND, SHEET_FREE_FORM = 2, 6
 RECALL, FREE_FORM_RECALL, UNWANTED = "recall of stated things", "free-form prompts", "things that should not be there"
+UNSEEN_RECALL, UNSEEN_UNWANTED = "prompts of other hands", "things that should not be there, other hands"
 CLEANNESS, SCORE = "cleanness", "score"
 DRAWN, RECONSTRUCTED, WRONG = "drawn scene (upper bound)", "autoencoder reconstruction", "wrong scene (lower bound)"
 MakeImage = Callable[[int, int], Pixels]
@@ -63,6 +65,8 @@ class Study:
 
     captions: list[Prompt]
     free_form: list[Prompt]
+    unseen: list[Prompt]
+    """Free-form prompts by other hands."""
     seeds: int
     by_attribute: bool
     tiles: dict[str, dict[int, Tile]] = field(default_factory=dict)
@@ -72,7 +76,7 @@ class Study:
 
     @property
     def prompts(self) -> list[Prompt]:
-        return self.captions + self.free_form
+        return self.captions + self.free_form + self.unseen
 
     def on_sheet(self) -> list[int]:
         """Numbers of the prompts on the contact sheet: the first captions of each band, and evenly spaced free-form prompts."""
@@ -105,8 +109,11 @@ def run(args: argparse.Namespace) -> list[Outcome]:
     """Measures all candidates and drawings; builds missing engines."""
     per_band, seeds = (QUICK_PER_BAND, QUICK_SEEDS) if args.quick else (PER_BAND, SEEDS)
     dataset = ROUTING if args.write_table else REPORTED
-    free_form = [] if args.write_table else free_form_prompts(QUICK_FREE_FORM if args.quick else FREE_FORM)
-    study = Study(held_out_captions(dataset, per_band), free_form, seeds, args.attributes)
+    free_form, unseen = list[Prompt](), list[Prompt]()
+    if not args.write_table:
+        free_form = free_form_prompts(QUICK_FREE_FORM if args.quick else FREE_FORM)
+        unseen = free_form_prompts(QUICK_FREE_FORM if args.quick else UNSEEN, OTHER_HANDS)
+    study = Study(held_out_captions(dataset, per_band), free_form, unseen, seeds, args.attributes)
     bundle = Bundle.open(args.bundle or costroute_rt.shipped_bundle())
     with Judge.open(bundle, args.home) as judge, Runtime.open(bundle.root, home=args.home, build=True) as runtime:
         names = args.candidates or [candidate.name for candidate in runtime.candidates]
@@ -130,6 +137,7 @@ def make_scenarios(names: Iterable[str], study: Study, dataset: str, with_target
     for name in names:
         targets = targets_of(name) if with_targets else {}
         settings = {"candidate": name, "captions": dataset, "prompts": len(study.captions), "free_form": len(study.free_form)}
+        settings["other_hands"] = len(study.unseen)
         scenarios.append(Scenario(name=name, settings=settings, repeats=study.seeds, targets=targets))
     return scenarios
 
@@ -190,11 +198,15 @@ def summarise(study: Study, found: Mapping[int, Sequence[Finding]]) -> list[Figu
     for band in BANDS:
         members = [number for number, prompt in captions.items() if prompt.band == band]
         figures.append(mean_figure(f"{band} stated", [recall[number] for number in members], "score"))
-    free_form = {number: findings for number, findings in found.items() if number >= len(captions)}
-    if free_form:
-        figures.append(mean_figure(FREE_FORM_RECALL, [recall[number] for number in free_form], "score"))
-    unwanted = [share for number, findings in free_form.items() if (share := unwanted_share(study.prompts[number], findings)) is not None]
-    return [*figures, *([mean_figure(UNWANTED, unwanted, "share")] if unwanted else [])]
+    first = len(captions)
+    for prompts, name, unwanted in ((study.free_form, FREE_FORM_RECALL, UNWANTED), (study.unseen, UNSEEN_RECALL, UNSEEN_UNWANTED)):
+        numbers = [number for number in range(first, first + len(prompts)) if number in found]
+        first += len(prompts)
+        if numbers:
+            figures.append(mean_figure(name, [recall[number] for number in numbers], "score"))
+        shares = [share for number in numbers if (share := unwanted_share(study.prompts[number], found[number])) is not None]
+        figures += [mean_figure(unwanted, shares, "share")] if shares else []
+    return figures
 
 
 def unwanted_share(prompt: Prompt, findings: Sequence[Finding]) -> float | None:

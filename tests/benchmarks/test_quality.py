@@ -121,7 +121,7 @@ def test_a_bundle_without_the_familys_scorer_is_an_error(tiny_bundle: Path, engi
 
 
 def test_every_prompt_and_seed_has_its_own_noise() -> None:
-    study = quality.Study(held_out_captions("held-out-quality", 2), [], seeds=2, by_attribute=False)
+    study = quality.Study(held_out_captions("held-out-quality", 2), free_form=[], unseen=[], seeds=2, by_attribute=False)
     seeds: list[int] = []
 
     class Runtime:
