@@ -111,27 +111,24 @@ def explain(
     equal: which are equal within error.
     """
 
-    def why(option: Option) -> str:
+    def why(option: Option, fits: bool, is_equal: bool) -> str:
         if option is chosen:
             return f"chosen: {reason}"
-        if not limit.fits(option.cost):
+        if not fits:
             if limit.max_ms is None or option.p95_ms <= limit.max_ms:
                 return "it would delay requests that were accepted before"
             return f"p95 {math.ceil(option.p95_ms)} ms exceeds the {limit.max_ms:g} ms budget"
         quality, ms = round(option.quality - chosen.quality, 3), round(option.ms - chosen.ms)
-        text = f"{quality + 0.0:+.3f} quality{' (equal within error)' if equal(option, chosen) else ''} for {ms:+d} ms"
+        text = f"{quality + 0.0:+.3f} quality{' (equal within error)' if is_equal else ''} for {ms:+d} ms"
         ignores = prefers_guided and chosen.candidate.is_guided and not option.candidate.is_guided
         return f"{text}, but it cannot use the negative prompt" if ignores else text
 
-    return tuple(
-        replace(
-            each,
-            fits=limit.fits(each.cost) or (each is chosen and is_trial),
-            is_equal=each is not chosen and equal(each, chosen),
-            why=why(each),
-        )
-        for each in options
-    )
+    explained = []
+    for each in options:  # for each prompt of a plan: nothing is asked twice
+        fits, is_equal = limit.fits(each.cost), each is not chosen and equal(each, chosen)
+        is_tried = each is chosen and is_trial
+        explained.append(replace(each, fits=fits or is_tried, is_equal=is_equal, why=why(each, fits, is_equal)))
+    return tuple(explained)
 
 
 def _equals(options: Sequence[Option]) -> str:
