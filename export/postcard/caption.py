@@ -26,7 +26,7 @@ SEASON_SHARE: dict[Value, float] = {"winter": 0.6, "autumn": 0.4}
 """How often the season is also named where the ground is: 'a meadow' without a season should mostly be green."""
 STYLES = (
     ("flowing", "keywords", "sentences", "wish", "question", "front", "fragments", "poem", "labels", "sequence", "spatial"),
-    (38, 17, 10, 10, 3, 6, 4, 5, 2, 2, 3),
+    (36, 17, 10, 10, 3, 6, 4, 5, 4, 2, 3),
 )
 ONLY_ABSENCE_SHARE, EMPTY_SHARE = 0.08, 0.3
 """How often a caption that says what is absent says nothing else; and how often it calls an empty scene empty."""
@@ -275,11 +275,14 @@ def labels(speaker: Speaker, keep: set[str]) -> str:
     """'foreground: flowers; background: snowy mountains; time: dusk'."""
     rng = speaker.rng
     parts = []
-    for names, heading in w.LABELS:
+    joint = rng.choice((": ", ": ", ":", " = ", "=", " - "))
+    for names, heading in rng.choice((w.LABELS, w.OWN_LABELS)):
         chosen = [name for name in names if name in keep]
         if chosen:
             found = keywords(speaker, set(chosen))
-            parts.append(f"{rng.choice(heading)}{rng.choice((': ', ': ', ' = ', ' - '))}{', '.join(found)}")
+            parts.append(f"{rng.choice(heading)}{joint}{', '.join(found)}")
+    if rng.random() < 0.3:
+        rng.shuffle(parts)
     return rng.choice(("; ", ", ", "\n", ". ", " | ")).join(parts)
 
 

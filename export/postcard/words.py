@@ -674,3 +674,18 @@ LABELS: tuple[tuple[tuple[str, ...], Words], ...] = (
     (("sky",), ("time", "light", "when", "mood", "sky")),
     (("season",), ("season", "time of year")),
 )
+OWN_LABELS: tuple[tuple[tuple[str, ...], Words], ...] = (
+    (("house",), ("house", "houses", "building", "home")),
+    (("tree",), ("tree", "trees", "plants", "vegetation")),
+    (("landmark",), ("landmark", "building", "sight")),
+    (("boat",), ("boat", "boats", "on the water")),
+    (("animal",), ("animal", "animals", "livestock")),
+    (("bridge",), ("bridge", "crossing", "over the water")),
+    (("path", "fence", "flowers"), ("details", "extras", "also", "in front")),
+    (("mountains",), ("mountains", "background", "hills")),
+    (("celestial", "birds", "rainbow", "clouds", "balloon"), ("sky", "in the air", "above")),
+    (("ground",), ("ground", "landscape", "terrain", "place")),
+    (("sky",), ("sky", "light", "time of day", "weather")),
+    (("season",), ("season", "month", "time of year")),
+)
+"""Labels of what a caption names: of several things together, or of each."""
