@@ -22,7 +22,7 @@ from costroute_rt.export.postcard.denoiser import velocity
 from costroute_rt.export.postcard.networks import LATENT_CHANNELS, make_scheduler
 from costroute_rt.export.postcard.scene import ATTRIBUTES, TOGETHER, Scene, sample_scene
 from costroute_rt.export.postcard.scorer import Scorer, score
-from costroute_rt.export.postcard.text import tokenize
+from costroute_rt.export.postcard.text import excludes, tokenize
 
 logger = logging.getLogger(__name__)
 GUIDANCES = (3.0, 4.5, 6.0)
@@ -34,6 +34,8 @@ SHORT_SHARE = 0.75
 """Share of short captions."""
 APPROVED = 0.98
 """Lowest recall of a short caption's stated things in approved latents."""
+EXCLUDING_SHARE = 0.4
+"""Share of the captions for a judge that exclude something: its absence is harder to learn than its presence."""
 UNSEEN = 3
 """Number of things that neither the caption nor its scene has, and that a judge must not find."""
 BATCH = 50
@@ -69,18 +71,18 @@ def draw_caption(short: bool, rng: random.Random) -> tuple[str, Scene]:
     return text, stated
 
 
-def draw_scene_caption(short: bool, rng: random.Random) -> tuple[str, Scene, Scene]:
-    """A random short or long caption, what it states, and the scene that it describes."""
+def draw_scene_caption(short: bool, rng: random.Random, *, excluding: bool = False) -> tuple[str, Scene, Scene]:
+    """A random short or long caption, what it states, and the scene that it describes; excluding: whether it must exclude something."""
     while True:
         scene = sample_scene(rng)
         text, stated = caption(scene, rng, vague=0.04)
-        if stated and (len(stated) <= SHORT) == short:
+        if stated and (len(stated) <= SHORT) == short and (excludes(stated) or not excluding):
             return text, stated, scene
 
 
 def draw_judged(short: bool, rng: random.Random) -> tuple[str, Scene]:
     """A random short or long caption, and what a judge expects in its image: what it states, and the absence of UNSEEN other things."""
-    text, stated, scene = draw_scene_caption(short, rng)
+    text, stated, scene = draw_scene_caption(short, rng, excluding=rng.random() < EXCLUDING_SHARE)
     lacking = [name for name in TOGETHER if name not in stated and scene[name] == ATTRIBUTES[name][0]]
     return text, {name: scene[name] for name in rng.sample(lacking, min(UNSEEN, len(lacking)))} | stated
 

@@ -16,7 +16,7 @@ from tests.cli.server.conftest import TOKEN, Running
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance"
 NEVER_ENDS = "/v1/events"
-needs_schemathesis = pytest.mark.skipif(find_spec("schemathesis") is None, reason="asks by schemathesis: pip install schemathesis")
+needs_schemathesis = pytest.mark.skipif(find_spec("schemathesis") is None, reason="schemathesis is missing: pip install schemathesis")
 
 
 def test_every_address_is_in_the_document(server: Running) -> None:
