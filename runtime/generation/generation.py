@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +13,16 @@ import numpy.typing as npt
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
-from costroute_rt.cost.cost_model import Observed
 from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, GUIDANCE_RESCALE, PreviewSpec
 from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import BudgetError, EngineError, Reason
 from costroute_rt.family.conditioning import StatesSource, Tensors, join_chunks, stack_rows, text_states, token_tensors
-from costroute_rt.family.engine_set import Phase
 from costroute_rt.family.family import Family
-from costroute_rt.family.memory import Phases, find_phases
 from costroute_rt.family.plan import Plan, grown
 from costroute_rt.family.resources import Resources
 from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.family.tiling import decode_tiles
+from costroute_rt.generation.engine_use import EngineUse
 from costroute_rt.generation.guard import Guard, Pace, Way
 from costroute_rt.generation.least_cost import LeastCosts, find_least_cost
 from costroute_rt.generation.loop import Denoiser, Plain, Run
@@ -62,8 +59,7 @@ class Generation:
         self._resources, self._request, self._device, self._seed = resources, request, device, seed
         self.watch = Stopwatch(resources.clock, spent_ms)
         self.ticket = Ticket() if request.max_ms is None else Ticket(self.watch.started_s + request.max_ms / 1000)
-        self._engines = resources.engines.lease()
-        self._observed = Observed()
+        self._engines = EngineUse(resources, self.watch)
         self._encoded: dict[str, list[Tensors]] = {}
         """Outputs of text encoders for each chunk of the prompt, by the name of their engine."""
         self._run: Run | None = None
@@ -71,10 +67,6 @@ class Generation:
         """Distance from the expected time of its work to the 95th percentile, as a share."""
         self.reports_steps = True
         """Whether anybody wants the StepEvents."""
-        self._ran: list[tuple[Call, float, bool]] = []
-        """Engine runs with their milliseconds, and whether the engine had been loaded for this request; recorded at the end."""
-        self._warm: set[str] = set()
-        """Engines that were loaded for this request and have run."""
         self._made: list[tuple[Plan, int]] = []
         """The plan that each image became, and its denoiser calls."""
         self._is_truncated = False
@@ -91,7 +83,7 @@ class Generation:
         """End the use of engines, and drop the tensors in their memory."""
         self._run = None
         self._encoded.clear()
-        self._engines.release()
+        self._engines.lease.release()
 
     def expect(self, least: LeastCosts, *, is_checked: bool) -> None:
         """Reserve the least time that the request may need, until its prompt is judged: those that come meanwhile count with it.
@@ -112,14 +104,14 @@ class Generation:
             self._calls = plan_calls(resources, self._request)
         with self.watch.stage("route"):  # judging takes time, which is saved if nothing can fit
             find_least_cost(resources, self._request, self._calls, self._forecast())
-        with self._reading():
+        with self._engines.reading():
             judgement = self._judge()
         with self.watch.stage("route"), self._device.reserving(self.ticket):
             self._reserve(route_arrival(resources, self._request, self._calls, judgement, self.ticket, self._forecast))
 
     def probe(self) -> None:
         """Measure an engine after a refusal, if it may rest on load that is over."""
-        with self._reading():
+        with self._engines.reading():
             probe(self._resources, self._request, self._calls.values())
 
     def units(self) -> Iterator[StepEvent | Result | None]:
@@ -128,17 +120,17 @@ class Generation:
         route = self._route
         family = self._resources.family(route.chosen)
         plan = self._plan_of(family, route.chosen)
-        phases = find_phases(self._calls[route.chosen.name], self._request.count)
-        for call in () if self._engines.is_limited else self._calls[route.chosen.name]:
-            is_resident = self._engines.find(call.engine) is not None
-            self._engine(call.engine)
+        self._engines.plan_phases(self._calls[route.chosen.name], self._request.count)
+        for call in () if self._engines.lease.is_limited else self._calls[route.chosen.name]:
+            is_resident = self._engines.lease.find(call.engine) is not None
+            self._engines.get(call.engine)
             if not is_resident:
                 yield None
-        source = self._source(plan, phases)
+        source = self._source(plan)
         if source is not None:
             yield None
-        self._enter_phase(phases, tuple(call.engine for call in plan.encoders.values()))
-        denoiser, plain = self._denoisers(family, plan, phases)
+        self._engines.enter_phase(*(call.engine for call in plan.encoders.values()))
+        denoiser, plain = self._denoisers(family, plan)
         self._step_key, self._step_provider = denoiser.engine.key, denoiser.engine.provider
         pixels = []
         for index in range(self._request.count):
@@ -157,17 +149,10 @@ class Generation:
                 self._note_run_left(run, guard)
             made = self._plan_of(family, route.find(guard.way.name).candidate)
             self._made.append((made, run.done))
-            self._enter_phase(phases, (made.decode.engine,))
+            self._engines.enter_phase(made.decode.engine)
             decoded = self._decode(run, made)
             pixels.append(decoded if source is None else source.paste(decoded))
         yield self._finish(route, family, plan, pixels[0] if len(pixels) == 1 else np.concatenate(pixels))
-
-    def _enter_phase(self, phases: Phases, engines: tuple[str, ...]) -> None:
-        """From now on these engines are used, with the others of their phase; those of later phases are needed later."""
-        index = next((index for index, names in enumerate(phases) if set(engines) & set(names)), 0)
-        keep = tuple(dict.fromkeys([*engines, *(phases[index] if phases else ())]))
-        later = tuple(name for names in phases[index + 1 :] for name in names)
-        self._engines.phase = Phase(keep, later, self._resources.extra_bytes(self._calls[self._route.chosen.name]))
 
     def _judge(self) -> Judgement:
         """The expected quality of each candidate for the prompt."""
@@ -175,11 +160,11 @@ class Generation:
 
     def _judge_anew(self) -> Judgement:
         resources = self._resources
-        self._engines.phase = Phase(tuple(call.engine for call in resources.routing_calls()))
+        self._engines.enter_phase(*(call.engine for call in resources.routing_calls()))
         source = resources.states_source
         states = None if source is None else self._text_states(resources.main_family, source)
         for call in resources.router_calls:
-            self._engine(call.engine)
+            self._engines.get(call.engine)
         with self.watch.stage("route"):
             return resources.quality.judge(resources.words(self._request), states)
 
@@ -187,7 +172,7 @@ class Generation:
         """The work before the first unit that is done: at most what the predicted cost contains for it."""
         costs, stages = self._resources.costs, self.watch.stages
         overhead_ms = min(stages["tokenize"] + stages["route"], costs.request_overhead_ms())
-        return overhead_ms + sum(min(ms, costs.expected_ms(call)) for call, ms, _ in self._ran)
+        return overhead_ms + self._engines.done_ms()
 
     def _forecast(self, *, is_early: bool = False) -> Forecast:
         """What the other requests mean for this one; the time that has passed counts as waiting too, but for work that was predicted.
@@ -232,27 +217,19 @@ class Generation:
 
     def _advance(self, run: Run, guard: Guard, family: Family, plan: Plan, later: int) -> StepEvent | None:
         """Run one row."""
-        if self._engines.is_limited:  # it may have left while another request ran
-            run.use(self._engine(plan.step.engine), None if plan.plain_step is None else self._engine(plan.plain_step.engine))
+        if self._engines.lease.is_limited:  # it may have left while another request ran
+            run.use(self._engines.get(plan.step.engine), None if plan.plain_step is None else self._engines.get(plan.plain_step.engine))
         began_s = self._resources.clock()
         with self._device.reserving(self.ticket):
             run.replan()
             self._note_run_left(run, guard)
         ms = run.advance()
         self.watch.rows_ms.append(ms)
-        self._note_run(self._last_step(plan, run), ms)
+        self._engines.note_run(self._last_step(plan, run), ms)
         left_ms = self._note_run_left(run, guard)
         event = self._step_event(run, left_ms, family, plan, later) if self.reports_steps else None
         self.watch.between_rows_ms += (self._resources.clock() - began_s) * 1000 - ms
         return event
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Hold the text encoders and the router; the time until other requests release them is a wait."""
-        started_s = self._resources.clock()
-        with self._resources.reading.held():
-            self.watch.waited_ms += (self._resources.clock() - started_s) * 1000
-            yield
 
     def _text_states(self, family: Family, source: StatesSource) -> TextStates:
         """The prompt's states for the router."""
@@ -266,12 +243,12 @@ class Generation:
         """The call of the row that ran last."""
         return plan.plain_step if run.is_plain and plan.plain_step is not None else plan.step
 
-    def _denoisers(self, family: Family, plan: Plan, phases: Phases) -> tuple[Denoiser, Plain | None]:
+    def _denoisers(self, family: Family, plan: Plan) -> tuple[Denoiser, Plain | None]:
         """The denoiser of the plan with its conditioning, and that of its rows without guidance, if they run another graph."""
         positive, negative, chunks = self._encode_texts(family, plan)
-        self._enter_phase(phases, (plan.step.engine,))
+        self._engines.enter_phase(plan.step.engine)
         tensors = stack_rows(positive, negative, plan.sources, plan.size)
-        main = Denoiser(self._engine(plan.step.engine), self._condition(plan.condition, plan.step, tensors, chunks))
+        main = Denoiser(self._engines.get(plan.step.engine), self._condition(plan.condition, plan.step, tensors, chunks))
         main.fix(GUIDANCE_RESCALE, np.array([plan.candidate.guidance_rescale], dtype=np.float32))
         if plan.plain_step is None:
             return main, None
@@ -280,10 +257,10 @@ class Generation:
         names, costs = (plan.step.engine, plan.plain_step.engine), self._resources.costs
         step_ms = costs.expected_ms(plan.step)
         plain = Plain(
-            Denoiser(self._engine(plan.plain_step.engine), conditions),
+            Denoiser(self._engines.get(plan.plain_step.engine), conditions),
             share=costs.expected_ms(plan.plain_step) / step_ms if step_ms > 0 else 1.0,
-            enter=lambda value: self._engines.move(value, *names),
-            leave=lambda value: self._engines.move(value, *reversed(names)),
+            enter=lambda value: self._engines.lease.move(value, *names),
+            leave=lambda value: self._engines.lease.move(value, *reversed(names)),
         )
         return main, plain
 
@@ -304,14 +281,14 @@ class Generation:
     def _condition(self, condition: Call | None, step: Call, tensors: Tensors, chunks: int) -> dict[str, Any]:
         """The conditioning inputs of a step engine by name, on its device; condition: the call of the graph before it."""
         if condition is None:
-            target = self._engine(step.engine)
+            target = self._engines.get(step.engine)
             return {name: target.to_device(array) for name, array in tensors.items()}
-        engine = self._engine(condition.engine)
+        engine = self._engines.get(condition.engine)
         with self.watch.stage("text") as lap:
             given = {name: engine.to_device(array) for name, array in tensors.items()}
             made = engine.run({name: value for name, value in given.items() if name in engine.inputs})
-        self._note_run(grown(condition, chunks), lap.ms)
-        return {name: self._engines.move(value, condition.engine, step.engine) for name, value in {**given, **made}.items()}
+        self._engines.note_run(grown(condition, chunks), lap.ms)
+        return {name: self._engines.lease.move(value, condition.engine, step.engine) for name, value in {**given, **made}.items()}
 
     def _negative(self, family: Family, plan: Plan, texts: Texts, negative: Mapping[str, Tokens], positive: Tensors) -> Tensors:
         """The tensors of the negative prompt: encoded text, or zeros if the family uses them for a missing negative prompt."""
@@ -331,9 +308,9 @@ class Generation:
         found = []
         for chunk in chunks:
             make = partial(self._run_encoder, family, call, encoder, chunk)
-            with self._reading():  # no engine is replaced meanwhile
+            with self._engines.reading():  # no engine is replaced meanwhile
                 kept, key = self._resources.negatives, (call.engine, chunk_key(chunk))
-                found.append(kept.get(key, make) if self._engines.is_current else make())
+                found.append(kept.get(key, make) if self._engines.lease.is_current else make())
         return found
 
     def _encode(self, family: Family, call: Call, encoder: str, tokens: Tokens) -> list[Tensors]:
@@ -344,20 +321,11 @@ class Generation:
         return self._encoded[call.engine]
 
     def _run_encoder(self, family: Family, call: Call, encoder: str, chunk: Tokens) -> Tensors:
-        engine, tokenizer = self._engine(call.engine), str(family.bundle.components[encoder].tokenizer)
-        with self._reading(), self.watch.stage("text") as lap:
+        engine, tokenizer = self._engines.get(call.engine), str(family.bundle.components[encoder].tokenizer)
+        with self._engines.reading(), self.watch.stage("text") as lap:
             found = family.encode(encoder, {tokenizer: chunk}, engine)
-        self._note_run(call, lap.ms)
+        self._engines.note_run(call, lap.ms)
         return found
-
-    def _engine(self, name: str) -> Engine:
-        """The engine, loaded within the request if it is not resident."""
-        if self._engines.find(name) is not None:
-            return self._engines.get(name)
-        with self.watch.stage("swap") as lap:
-            engine = self._engines.get(name)
-        self._resources.costs.record_load(self._observed, name, lap.ms)
-        return engine
 
     def _make_guard(self, family: Family, plan: Plan, route: Route, later: int) -> Guard:
         """The guard of one image; a route that did not fit the budget has no deadline and runs in full. later: images that follow."""
@@ -383,7 +351,7 @@ class Generation:
         allowed = {option.candidate.name for option in route.options}
         for candidate in family.relatives(route.chosen):
             plan = self._plan_of(family, candidate) if candidate.name in allowed else None
-            if plan is not None and not self._engines.is_limited and self._engines.find(plan.decode.engine) is not None:
+            if plan is not None and not self._engines.lease.is_limited and self._engines.lease.find(plan.decode.engine) is not None:
                 yield plan
 
     def _rows_ms(self, plan: Plan) -> float:
@@ -405,17 +373,17 @@ class Generation:
             preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
         )
 
-    def _source(self, plan: Plan, phases: Phases) -> Source | None:
+    def _source(self, plan: Plan) -> Source | None:
         """The request's initial image at its size, with its latent."""
         image, mask, strength = self._request.source, self._request.source_mask, self._request.used_strength
         if image is None or strength is None or plan.encode is None:
             return None
-        self._enter_phase(phases, (plan.encode.engine,))
-        engine = self._engine(plan.encode.engine)
+        self._engines.enter_phase(plan.encode.engine)
+        engine = self._engines.get(plan.encode.engine)
         pixels = image.fit(*plan.size)
         with self.watch.stage("encode") as lap:
             latent = np.asarray(engine.to_host(engine.run({"pixels": engine.to_device(pixels[None])})["latent"]))
-        self._note_run(plan.encode, lap.ms)
+        self._engines.note_run(plan.encode, lap.ms)
         return Source(latent=latent, pixels=pixels, mask=None if mask is None else mask.fit_mask(image, *plan.size), strength=strength)
 
     def _check_finite(self, run: Run, plan: Plan) -> None:
@@ -424,45 +392,26 @@ class Generation:
 
     def _decode(self, run: Run, plan: Plan) -> Pixels:
         """Decode the latent of a finished run to uint8[1, height, width, 3] in host memory."""
-        engine = self._engine(plan.decode.engine)
+        engine = self._engines.get(plan.decode.engine)
         with self.watch.stage("decode") as lap:
-            latent = self._engines.move(run.latent, self._last_step(plan, run).engine, plan.decode.engine)
+            latent = self._engines.lease.move(run.latent, self._last_step(plan, run).engine, plan.decode.engine)
             if plan.tiling is not None:
                 cells = np.asarray(engine.to_host(latent))
                 return decode_tiles(cells, plan.tiling, plan.size[0] // cells.shape[2], partial(self._decode_tile, engine, plan))
             pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
-        self._note_run(plan.decode, lap.ms)
+        self._engines.note_run(plan.decode, lap.ms)
         return pixels
 
     def _decode_tile(self, engine: Engine, plan: Plan, latent: npt.NDArray[Any]) -> Pixels:
         started_s = self._resources.clock()
         pixels = np.asarray(engine.to_host(engine.run({"latent": engine.to_device(latent)})["pixels"]))
-        self._note_run(plan.decode, (self._resources.clock() - started_s) * 1000)
+        self._engines.note_run(plan.decode, (self._resources.clock() - started_s) * 1000)
         return pixels
 
-    def _note_run(self, call: Call, ms: float) -> None:
-        self._ran.append((call, ms, call.engine in self._observed.loads))
-
-    def _record(self, call: Call, ms: float, is_loaded: bool) -> None:
-        """Record the time of a run. Of an engine that was just loaded, the first run is slower, which counts as loading."""
-        costs = self._resources.costs
-        if not is_loaded:
-            costs.record_call(self._observed, call, ms)
-        elif call.engine not in self._warm:
-            self._warm.add(call.engine)
-            costs.record_first_run(self._observed, call, ms)
-
     def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
-        watch, max_ms, predicted = self.watch, self._request.max_ms, route.option.cost
-        timings = watch.timings()
+        max_ms, predicted, timings = self._request.max_ms, route.option.cost, self.watch.timings()
         spared_ms = sum(self._spared_ms(plan, made, done) for made, done in self._made)
-        for call, ms, is_loaded in self._ran:
-            self._record(call, ms, is_loaded)
-        own_ms = timings.total_ms - timings.waited_ms - timings.caller_ms + spared_ms
-        self._observed.rows, self._observed.row_overhead_ms = len(watch.rows_ms), watch.between_rows_ms
-        self._observed.request_overhead_ms = timings.outside_ms - watch.between_rows_ms
-        if self._engines.is_current:  # otherwise the times are those of engines that were replaced
-            self._resources.costs.observe(predicted, self._observed, actual_ms=own_ms)
+        self._engines.observe(predicted, timings, spared_ms=spared_ms)
         outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3)}
         return Result(
             pixels=pixels,
