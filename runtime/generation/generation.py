@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,17 @@ import numpy.typing as npt
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
-from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, GUIDANCE_RESCALE, PreviewSpec
-from costroute_rt.engines.bundle.tokenizer import Tokens
+from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, PreviewSpec
 from costroute_rt.error import BudgetError, EngineError, Reason
-from costroute_rt.family.conditioning import StatesSource, Tensors, join_chunks, stack_rows, text_states, token_tensors
 from costroute_rt.family.family import Family
-from costroute_rt.family.plan import Plan, grown
+from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
-from costroute_rt.family.texts import Texts, chunk_key
 from costroute_rt.family.tiling import decode_tiles
+from costroute_rt.generation.conditioner import Conditioner
 from costroute_rt.generation.engine_use import EngineUse
 from costroute_rt.generation.guard import Guard, Pace, Way
 from costroute_rt.generation.least_cost import LeastCosts, find_least_cost
-from costroute_rt.generation.loop import Denoiser, Plain, Run
+from costroute_rt.generation.loop import Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
 from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.generation.source import Source
@@ -35,7 +33,6 @@ from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Cost, Route
-from costroute_rt.routing.prompt_encoder import TextStates
 from costroute_rt.sampling.image_run import steps_of
 from costroute_rt.sampling.noise import NoiseStream
 
@@ -60,8 +57,7 @@ class Generation:
         self.watch = Stopwatch(resources.clock, spent_ms)
         self.ticket = Ticket() if request.max_ms is None else Ticket(self.watch.started_s + request.max_ms / 1000)
         self._engines = EngineUse(resources, self.watch)
-        self._encoded: dict[str, list[Tensors]] = {}
-        """Outputs of text encoders for each chunk of the prompt, by the name of their engine."""
+        self._conditioner = Conditioner(resources, request, self._engines, self.watch)
         self._run: Run | None = None
         self._reserve_share = 0.0
         """Distance from the expected time of its work to the 95th percentile, as a share."""
@@ -69,7 +65,6 @@ class Generation:
         """Whether anybody wants the StepEvents."""
         self._made: list[tuple[Plan, int]] = []
         """The plan that each image became, and its denoiser calls."""
-        self._is_truncated = False
         self.route: Route | None = None
         """The decision; None until the request is accepted."""
 
@@ -82,7 +77,7 @@ class Generation:
     def release(self) -> None:
         """End the use of engines, and drop the tensors in their memory."""
         self._run = None
-        self._encoded.clear()
+        self._conditioner.clear()
         self._engines.lease.release()
 
     def expect(self, least: LeastCosts, *, is_checked: bool) -> None:
@@ -130,7 +125,7 @@ class Generation:
         if source is not None:
             yield None
         self._engines.enter_phase(*(call.engine for call in plan.encoders.values()))
-        denoiser, plain = self._denoisers(family, plan)
+        denoiser, plain = self._conditioner.denoisers(family, plan)
         self._step_key, self._step_provider = denoiser.engine.key, denoiser.engine.provider
         pixels = []
         for index in range(self._request.count):
@@ -162,7 +157,7 @@ class Generation:
         resources = self._resources
         self._engines.enter_phase(*(call.engine for call in resources.routing_calls()))
         source = resources.states_source
-        states = None if source is None else self._text_states(resources.main_family, source)
+        states = None if source is None else self._conditioner.text_states(resources.main_family, source)
         for call in resources.router_calls:
             self._engines.get(call.engine)
         with self.watch.stage("route"):
@@ -231,101 +226,10 @@ class Generation:
         self.watch.between_rows_ms += (self._resources.clock() - began_s) * 1000 - ms
         return event
 
-    def _text_states(self, family: Family, source: StatesSource) -> TextStates:
-        """The prompt's states for the router."""
-        with self.watch.stage("tokenize"):
-            tokens = family.tokenize(self._request.prompt, [source.tokenizer], is_plain=self._request.plain_prompt)
-        chunks = self._encode(family, source.call, source.encoder, tokens[source.tokenizer])
-        return text_states(family.bundle, source, chunks[0], tokens, family.tokenizers)
-
     @staticmethod
     def _last_step(plan: Plan, run: Run) -> Call:
         """The call of the row that ran last."""
         return plan.plain_step if run.is_plain and plan.plain_step is not None else plan.step
-
-    def _denoisers(self, family: Family, plan: Plan) -> tuple[Denoiser, Plain | None]:
-        """The denoiser of the plan with its conditioning, and that of its rows without guidance, if they run another graph."""
-        positive, negative, chunks = self._encode_texts(family, plan)
-        self._engines.enter_phase(plan.step.engine)
-        tensors = stack_rows(positive, negative, plan.sources, plan.size)
-        main = Denoiser(self._engines.get(plan.step.engine), self._condition(plan.condition, plan.step, tensors, chunks))
-        main.fix(GUIDANCE_RESCALE, np.array([plan.candidate.guidance_rescale], dtype=np.float32))
-        if plan.plain_step is None:
-            return main, None
-        tensors = stack_rows(positive, None, plan.sources, plan.size)
-        conditions = self._condition(plan.plain_condition, plan.plain_step, tensors, chunks)
-        names, costs = (plan.step.engine, plan.plain_step.engine), self._resources.costs
-        step_ms = costs.expected_ms(plan.step)
-        plain = Plain(
-            Denoiser(self._engines.get(plan.plain_step.engine), conditions),
-            share=costs.expected_ms(plan.plain_step) / step_ms if step_ms > 0 else 1.0,
-            enter=lambda value: self._engines.lease.move(value, *names),
-            leave=lambda value: self._engines.lease.move(value, *reversed(names)),
-        )
-        return main, plain
-
-    def _encode_texts(self, family: Family, plan: Plan) -> tuple[Tensors, Tensors | None, int]:
-        """The tensors of the prompt and of the negative prompt, if it is used, and the chunks of the longer one."""
-        with self.watch.stage("tokenize"):
-            texts = family.texts(self._request, plan)
-        self._is_truncated = texts.is_truncated
-        positive = token_tensors(family.tokenizers, texts.prompt, plan.sources)
-        for encoder, call in plan.encoders.items():
-            tokenizer = str(family.bundle.components[encoder].tokenizer)
-            tokens, filling = texts.prompt[tokenizer], texts.filling(texts.prompt, tokenizer)
-            chunks = [*self._encode(family, call, encoder, tokens), *self._kept(family, call, encoder, filling)]
-            positive |= join_chunks(chunks, tokens)
-        negative = None if texts.negative is None else self._negative(family, plan, texts, texts.negative, positive)
-        return positive, negative, texts.chunks
-
-    def _condition(self, condition: Call | None, step: Call, tensors: Tensors, chunks: int) -> dict[str, Any]:
-        """The conditioning inputs of a step engine by name, on its device; condition: the call of the graph before it."""
-        if condition is None:
-            target = self._engines.get(step.engine)
-            return {name: target.to_device(array) for name, array in tensors.items()}
-        engine = self._engines.get(condition.engine)
-        with self.watch.stage("text") as lap:
-            given = {name: engine.to_device(array) for name, array in tensors.items()}
-            made = engine.run({name: value for name, value in given.items() if name in engine.inputs})
-        self._engines.note_run(grown(condition, chunks), lap.ms)
-        return {name: self._engines.lease.move(value, condition.engine, step.engine) for name, value in {**given, **made}.items()}
-
-    def _negative(self, family: Family, plan: Plan, texts: Texts, negative: Mapping[str, Tokens], positive: Tensors) -> Tensors:
-        """The tensors of the negative prompt: encoded text, or zeros if the family uses them for a missing negative prompt."""
-        found = token_tensors(family.tokenizers, negative, plan.sources)
-        for encoder, call in plan.encoders.items():
-            if texts.has_zeros:
-                found |= {name: np.zeros_like(array) for name, array in positive.items() if name.startswith(f"{encoder}.")}
-            else:
-                tokenizer = str(family.bundle.components[encoder].tokenizer)
-                tokens, filling = negative[tokenizer], texts.filling(negative, tokenizer)
-                chunks = [*map(tokens.chunk, range(len(tokens))), *filling]
-                found |= join_chunks(self._kept(family, call, encoder, chunks), tokens)
-        return found
-
-    def _kept(self, family: Family, call: Call, encoder: str, chunks: Iterable[Tokens]) -> list[Tensors]:
-        """Outputs of a text encoder for chunks that later requests are likely to have too."""
-        found = []
-        for chunk in chunks:
-            make = partial(self._run_encoder, family, call, encoder, chunk)
-            with self._engines.reading():  # no engine is replaced meanwhile
-                kept, key = self._resources.negatives, (call.engine, chunk_key(chunk))
-                found.append(kept.get(key, make) if self._engines.lease.is_current else make())
-        return found
-
-    def _encode(self, family: Family, call: Call, encoder: str, tokens: Tokens) -> list[Tensors]:
-        """Outputs of one text encoder for each chunk of the prompt, computed once per request."""
-        if call.engine not in self._encoded:
-            chunks = map(tokens.chunk, range(len(tokens)))
-            self._encoded[call.engine] = [self._run_encoder(family, call, encoder, chunk) for chunk in chunks]
-        return self._encoded[call.engine]
-
-    def _run_encoder(self, family: Family, call: Call, encoder: str, chunk: Tokens) -> Tensors:
-        engine, tokenizer = self._engines.get(call.engine), str(family.bundle.components[encoder].tokenizer)
-        with self._engines.reading(), self.watch.stage("text") as lap:
-            found = family.encode(encoder, {tokenizer: chunk}, engine)
-        self._engines.note_run(call, lap.ms)
-        return found
 
     def _make_guard(self, family: Family, plan: Plan, route: Route, later: int) -> Guard:
         """The guard of one image; a route that did not fit the budget has no deadline and runs in full. later: images that follow."""
@@ -424,7 +328,7 @@ class Generation:
             skipped=tuple(max(len(plan.table) - done, 0) for _, done in self._made),
             added=tuple(max(done - len(plan.table), 0) for _, done in self._made),
             made=tuple(made.candidate for made, _ in self._made),
-            truncated=self._is_truncated,
+            truncated=self._conditioner.is_truncated,
             settings={**self._settings(family, plan), **outcome},
             notes=tuple(self._notes(route, plan)),
         )
@@ -451,7 +355,7 @@ class Generation:
             tile = (f"{length * plan.size[0] // plan.latent_shape[1]}" for length in (plan.tiling.height, plan.tiling.width))
             yield f"decoded in {len(plan.tiling)} tiles of {'x'.join(tile)} pixels, because the image is larger than usual"
         yield from self._changes(plan)
-        if self._is_truncated:
+        if self._conditioner.is_truncated:
             yield "the prompt is longer than the text encoder reads; its end was left out"
         if route.judgement is not None and route.judgement.note and len(route.options) > 1:
             yield route.judgement.note
@@ -479,7 +383,7 @@ class Generation:
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt if candidate.is_guided else None,
             "ignored": {"negative_prompt": request.negative_prompt} if is_ignored else {},
-            "truncated": self._is_truncated,
+            "truncated": self._conditioner.is_truncated,
             "plain_prompt": request.plain_prompt,
             **request.start,
             "seed": self._seed,
