@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from costroute_rt.error import BudgetError, EngineError, Reason
 from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
-from costroute_rt.family.tiling import decode_tiles
+from costroute_rt.generation.autoencoder import Pixels, decode, encode_source
 from costroute_rt.generation.conditioner import Conditioner
 from costroute_rt.generation.engine_use import EngineUse
 from costroute_rt.generation.guard import Guard, Pace, Way
@@ -26,7 +25,6 @@ from costroute_rt.generation.least_cost import LeastCosts, find_least_cost
 from costroute_rt.generation.loop import Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
 from costroute_rt.generation.queue import Device, Forecast, Ticket
-from costroute_rt.generation.source import Source
 from costroute_rt.generation.stopwatch import Stopwatch
 from costroute_rt.generation.warm_up import probe
 from costroute_rt.judgement import Judgement
@@ -38,10 +36,6 @@ from costroute_rt.sampling.noise import NoiseStream
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from costroute_rt.engines.backends.engine import Engine
-
-Pixels = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 _NOTICED_MS = 1.0
@@ -121,7 +115,7 @@ class Generation:
             self._engines.get(call.engine)
             if not is_resident:
                 yield None
-        source = self._source(plan)
+        source = encode_source(self._request, plan, self._engines, self.watch)
         if source is not None:
             yield None
         self._engines.enter_phase(*(call.engine for call in plan.encoders.values()))
@@ -144,8 +138,7 @@ class Generation:
                 self._note_run_left(run, guard)
             made = self._plan_of(family, route.find(guard.way.name).candidate)
             self._made.append((made, run.done))
-            self._engines.enter_phase(made.decode.engine)
-            decoded = self._decode(run, made)
+            decoded = decode(run.latent, self._last_step(made, run).engine, made, self._engines, self.watch)
             pixels.append(decoded if source is None else source.paste(decoded))
         yield self._finish(route, family, plan, pixels[0] if len(pixels) == 1 else np.concatenate(pixels))
 
@@ -277,40 +270,9 @@ class Generation:
             preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
         )
 
-    def _source(self, plan: Plan) -> Source | None:
-        """The request's initial image at its size, with its latent."""
-        image, mask, strength = self._request.source, self._request.source_mask, self._request.used_strength
-        if image is None or strength is None or plan.encode is None:
-            return None
-        self._engines.enter_phase(plan.encode.engine)
-        engine = self._engines.get(plan.encode.engine)
-        pixels = image.fit(*plan.size)
-        with self.watch.stage("encode") as lap:
-            latent = np.asarray(engine.to_host(engine.run({"pixels": engine.to_device(pixels[None])})["latent"]))
-        self._engines.note_run(plan.encode, lap.ms)
-        return Source(latent=latent, pixels=pixels, mask=None if mask is None else mask.fit_mask(image, *plan.size), strength=strength)
-
     def _check_finite(self, run: Run, plan: Plan) -> None:
         if not run.is_finite():
             raise EngineError("its output is not finite", reason=Reason.FAILED, engine=self._last_step(plan, run).engine)
-
-    def _decode(self, run: Run, plan: Plan) -> Pixels:
-        """Decode the latent of a finished run to uint8[1, height, width, 3] in host memory."""
-        engine = self._engines.get(plan.decode.engine)
-        with self.watch.stage("decode") as lap:
-            latent = self._engines.lease.move(run.latent, self._last_step(plan, run).engine, plan.decode.engine)
-            if plan.tiling is not None:
-                cells = np.asarray(engine.to_host(latent))
-                return decode_tiles(cells, plan.tiling, plan.size[0] // cells.shape[2], partial(self._decode_tile, engine, plan))
-            pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
-        self._engines.note_run(plan.decode, lap.ms)
-        return pixels
-
-    def _decode_tile(self, engine: Engine, plan: Plan, latent: npt.NDArray[Any]) -> Pixels:
-        started_s = self._resources.clock()
-        pixels = np.asarray(engine.to_host(engine.run({"latent": engine.to_device(latent)})["pixels"]))
-        self._engines.note_run(plan.decode, (self._resources.clock() - started_s) * 1000)
-        return pixels
 
     def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
         max_ms, predicted, timings = self._request.max_ms, route.option.cost, self.watch.timings()
