@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
-from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, PreviewSpec
+from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS
 from costroute_rt.error import BudgetError, EngineError, Reason
 from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
@@ -24,6 +23,7 @@ from costroute_rt.generation.guard import Guard, Pace, Way
 from costroute_rt.generation.least_cost import LeastCosts, find_least_cost
 from costroute_rt.generation.loop import Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
+from costroute_rt.generation.preview import draw_preview
 from costroute_rt.generation.queue import Device, Forecast, Ticket
 from costroute_rt.generation.stopwatch import Stopwatch
 from costroute_rt.generation.warm_up import probe
@@ -33,9 +33,6 @@ from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Cost, Route
 from costroute_rt.sampling.image_run import steps_of
 from costroute_rt.sampling.noise import NoiseStream
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _log = logging.getLogger(__name__)
 _NOTICED_MS = 1.0
@@ -377,12 +374,3 @@ class Generation:
 def _guidance_settings(candidate: Candidate) -> dict[str, float]:
     """The settings of guidance by row that differ from their defaults."""
     return {name: getattr(candidate, name) for name, usual in GUIDANCE_DEFAULTS.items() if getattr(candidate, name) != usual}
-
-
-def draw_preview(latent: npt.NDArray[np.float32], spec: PreviewSpec, height: int, width: int) -> Image:
-    """A rough preview of a clean latent, float32[channels, h, w], by a linear map of each cell to RGB."""
-    from PIL import Image
-
-    cells = np.tensordot(latent, np.array(spec.matrix, dtype=np.float32), axes=(0, 0)) + np.array(spec.bias, dtype=np.float32)
-    small = (np.clip(np.nan_to_num(cells), 0, 1) * 255).round().astype(np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)

@@ -16,7 +16,7 @@ import pytest
 from costroute_rt import CancelledError, ConfigError, Reason, Runtime, StateError
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.family.engine_set import EngineSet
-from costroute_rt.generation import autoencoder
+from costroute_rt.generation import autoencoder, preview
 from costroute_rt.generation.conditioner import Conditioner
 from costroute_rt.generation.engine_use import EngineUse
 from costroute_rt.generation.generation import Generation
@@ -28,7 +28,8 @@ from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 PROMPT = "a red house by a lake"
 ENCODE = "tiny/text_encoder/encode"
-FILES = [inspect.getfile(each) for each in (Runtime, Device, Stream, Generation, EngineUse, Conditioner, autoencoder, EngineSet)]
+PARTS = (Generation, EngineUse, Conditioner, autoencoder, preview)
+FILES = [inspect.getfile(each) for each in (Runtime, Device, Stream, *PARTS, EngineSet)]
 LINES = {file: Path(file).read_text("utf-8").splitlines() for file in FILES}
 """Of the code to interrupt, read when it is imported: later its files may have been edited, or be gone for a moment."""
 
