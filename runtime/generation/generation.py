@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
-from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS
 from costroute_rt.error import BudgetError, EngineError, Reason
 from costroute_rt.family.family import Family
 from costroute_rt.family.plan import Plan
@@ -25,14 +24,17 @@ from costroute_rt.generation.loop import Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
 from costroute_rt.generation.preview import draw_preview
 from costroute_rt.generation.queue import Device, Forecast, Ticket
+from costroute_rt.generation.report import Made, Report
 from costroute_rt.generation.stopwatch import Stopwatch
 from costroute_rt.generation.warm_up import probe
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Cost, Route
-from costroute_rt.sampling.image_run import steps_of
 from costroute_rt.sampling.noise import NoiseStream
+
+if TYPE_CHECKING:
+    from costroute_rt.engines.backends.engine import Engine
 
 _log = logging.getLogger(__name__)
 _NOTICED_MS = 1.0
@@ -54,8 +56,6 @@ class Generation:
         """Distance from the expected time of its work to the 95th percentile, as a share."""
         self.reports_steps = True
         """Whether anybody wants the StepEvents."""
-        self._made: list[tuple[Plan, int]] = []
-        """The plan that each image became, and its denoiser calls."""
         self.route: Route | None = None
         """The decision; None until the request is accepted."""
 
@@ -117,7 +117,7 @@ class Generation:
             yield None
         self._engines.enter_phase(*(call.engine for call in plan.encoders.values()))
         denoiser, plain = self._conditioner.denoisers(family, plan)
-        self._step_key, self._step_provider = denoiser.engine.key, denoiser.engine.provider
+        report = self._begin_report(family, plan, denoiser.engine)
         pixels = []
         for index in range(self._request.count):
             later = self._request.count - index - 1
@@ -134,10 +134,10 @@ class Generation:
                 guard.choose(run.done, 0)
                 self._note_run_left(run, guard)
             made = self._plan_of(family, route.find(guard.way.name).candidate)
-            self._made.append((made, run.done))
+            report.made.append(Made(made, run.done))
             decoded = decode(run.latent, self._last_step(made, run).engine, made, self._engines, self.watch)
             pixels.append(decoded if source is None else source.paste(decoded))
-        yield self._finish(route, family, plan, pixels[0] if len(pixels) == 1 else np.concatenate(pixels))
+        yield self._finish(report, pixels[0] if len(pixels) == 1 else np.concatenate(pixels))
 
     def _judge(self) -> Judgement:
         """The expected quality of each candidate for the prompt."""
@@ -231,11 +231,12 @@ class Generation:
             finish_at_s=self.watch.started_s + max_ms / 1000 if max_ms is not None and has_deadline else None,
             spread=(cost.p95_ms - cost.total_ms) / own_ms if own_ms > 0 else 0.0,
         )
-        later_ms = later * (self._rows_ms(plan) + self._decode_ms(plan))
+        later_calls = (plan.step, plan.plain_step, plan.decode)
+        later_ms = later * sum(costs.runs_ms(call) for call in later_calls if call is not None)
         plans = [plan, *(self._relatives(family, route) if has_deadline else ())]
         values = {option.candidate.name: option.value(route.lam) for option in route.options}
         ways = [
-            Way(name, each.table, each.decode.engine, self._decode_ms(each) + later_ms, values[name])
+            Way(name, each.table, each.decode.engine, costs.runs_ms(each.decode) + later_ms, values[name])
             for name, each in ((each.candidate.name, each) for each in plans)
         ]
         return Guard(pace, ways, tolerance=route.tolerance, may_gain=lambda: self._device.is_alone(self.ticket))
@@ -247,14 +248,6 @@ class Generation:
             plan = self._plan_of(family, candidate) if candidate.name in allowed else None
             if plan is not None and not self._engines.lease.is_limited and self._engines.lease.find(plan.decode.engine) is not None:
                 yield plan
-
-    def _rows_ms(self, plan: Plan) -> float:
-        """Expected time of a plan's rows."""
-        return sum(call.times * self._resources.costs.expected_ms(call) for call in (plan.step, plan.plain_step) if call is not None)
-
-    def _decode_ms(self, plan: Plan) -> float:
-        """Expected time of decoding an image."""
-        return plan.decode.times * self._resources.costs.expected_ms(plan.decode)
 
     def _step_event(self, run: Run, left_ms: float, family: Family, plan: Plan, later: int) -> StepEvent:
         done, spec = len(self.watch.rows_ms), family.bundle.preview
@@ -271,106 +264,22 @@ class Generation:
         if not run.is_finite():
             raise EngineError("its output is not finite", reason=Reason.FAILED, engine=self._last_step(plan, run).engine)
 
-    def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
-        max_ms, predicted, timings = self._request.max_ms, route.option.cost, self.watch.timings()
-        spared_ms = sum(self._spared_ms(plan, made, done) for made, done in self._made)
-        self._engines.observe(predicted, timings, spared_ms=spared_ms)
-        outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3)}
-        return Result(
-            pixels=pixels,
-            route=route,
+    def _begin_report(self, family: Family, plan: Plan, engine: Engine) -> Report:
+        """The report before the first image. engine: the denoiser's, which may be replaced by another one later."""
+        return Report(
+            resources=self._resources,
+            request=self._request,
             seed=self._seed,
-            timings=timings,
-            predicted_ms=predicted.total_ms,
-            met=None if max_ms is None else timings.total_ms <= max_ms,
-            steps=tuple(self._steps(made, done) for made, done in self._made),
-            skipped=tuple(max(len(plan.table) - done, 0) for _, done in self._made),
-            added=tuple(max(done - len(plan.table), 0) for _, done in self._made),
-            made=tuple(made.candidate for made, _ in self._made),
-            truncated=self._conditioner.is_truncated,
-            settings={**self._settings(family, plan), **outcome},
-            notes=tuple(self._notes(route, plan)),
+            route=self._route,
+            family=family,
+            plan=plan,
+            is_truncated=self._conditioner.is_truncated,
+            step_key=engine.key,
+            step_provider=engine.provider,
         )
 
-    def _spared_ms(self, plan: Plan, made: Plan, done: int) -> float:
-        """How much longer an image would have taken as it was planned."""
-        row_ms = sum(self.watch.rows_ms) / len(self.watch.rows_ms)
-        return (len(plan.table) - done) * row_ms + self._decode_ms(plan) - self._decode_ms(made)
-
-    def _steps(self, made: Plan, done: int) -> int:
-        """Steps of an image that ran; a step has one or two rows."""
-        rows, steps = len(made.table), made.candidate.num_inference_steps
-        if (strength := self._request.used_strength) is not None:
-            steps = steps_of(steps, strength)
-        return math.ceil(done * steps / rows)
-
-    def _notes(self, route: Route, plan: Plan) -> Iterator[str]:
-        """What was not done as requested, and other remarks for users."""
-        if plan.scheduler_note is not None:
-            yield plan.scheduler_note
-        if self._request.has_negative_prompt and not route.chosen.is_guided:
-            yield f"the negative prompt was not used: {route.chosen.name} has no classifier-free guidance"
-        if plan.tiling is not None:
-            tile = (f"{length * plan.size[0] // plan.latent_shape[1]}" for length in (plan.tiling.height, plan.tiling.width))
-            yield f"decoded in {len(plan.tiling)} tiles of {'x'.join(tile)} pixels, because the image is larger than usual"
-        yield from self._changes(plan)
-        if self._conditioner.is_truncated:
-            yield "the prompt is longer than the text encoder reads; its end was left out"
-        if route.judgement is not None and route.judgement.note and len(route.options) > 1:
-            yield route.judgement.note
-
-    def _changes(self, plan: Plan) -> Iterator[str]:
-        """How images differ from what was planned, besides fewer rows, which are counted in the result."""
-        for number, (made, done) in enumerate(self._made, 1):
-            where = f"image {number}: " if len(self._made) > 1 else ""
-            if made.candidate.decoder != plan.candidate.decoder:
-                why = "to keep the deadline" if self._decode_ms(made) < self._decode_ms(plan) else "because time was left"
-                yield f"{where}decoded by {made.candidate.decoder} instead of {plan.candidate.decoder} {why}"
-            if (added := done - len(plan.table)) > 0:
-                yield f"{where}{added} step{'' if added == 1 else 's'} added because time was left"
-
-    def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
-        """What made the first image; None for what was not used."""
-        resources, request, (made, done) = self._resources, self._request, self._made[0]
-        candidate = made.candidate
-        built = self._step_key
-        backend = resources.setup["backend"] if built is None else built.backend
-        known = {resources.setup["backend"], *([] if resources.upgrade is None else [resources.upgrade.status().backend])}
-        is_ignored = request.has_negative_prompt and not candidate.is_guided
-        takes_scale = candidate.is_guided or family.bundle.components[candidate.denoiser].guidance == "embedded"
-        return {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt if candidate.is_guided else None,
-            "ignored": {"negative_prompt": request.negative_prompt} if is_ignored else {},
-            "truncated": self._conditioner.is_truncated,
-            "plain_prompt": request.plain_prompt,
-            **request.start,
-            "seed": self._seed,
-            "candidate": candidate.name,
-            "denoiser": candidate.denoiser,
-            "decoder": candidate.decoder,
-            "scheduler": plan.scheduler.title,
-            "requested_scheduler": request.scheduler,
-            "num_inference_steps": self._steps(made, done),
-            "replanned": max(len(plan.table) - done, 0),
-            "added": max(done - len(plan.table), 0),
-            "guidance_scale": candidate.guidance_scale if takes_scale else None,
-            **_guidance_settings(candidate),
-            "height": plan.size[0],
-            "width": plan.size[1],
-            "family": family.name,
-            "revision": family.bundle.revision,
-            "backend": backend,
-            "provider": self._step_provider,
-            "precision": resources.setup["precision"] if built is None else built.precision,
-            "fallback": resources.fallback,
-            "version": resources.versions.get("costroute-rt", "unknown"),
-            "versions": {name: version for name, version in resources.versions.items() if name == backend or name not in known},
-            "max_ms": request.max_ms,
-            "count": request.count,
-        }
-
-
-def _guidance_settings(candidate: Candidate) -> dict[str, float]:
-    """The settings of guidance by row that differ from their defaults."""
-    return {name: getattr(candidate, name) for name, usual in GUIDANCE_DEFAULTS.items() if getattr(candidate, name) != usual}
+    def _finish(self, report: Report, pixels: Pixels) -> Result:
+        """The result; the cost model learns what the request took."""
+        timings = self.watch.timings()
+        self._engines.observe(report.route.option.cost, timings, spared_ms=report.spared_ms(timings))
+        return report.result(pixels, timings)

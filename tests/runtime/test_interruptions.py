@@ -21,6 +21,7 @@ from costroute_rt.generation.conditioner import Conditioner
 from costroute_rt.generation.engine_use import EngineUse
 from costroute_rt.generation.generation import Generation
 from costroute_rt.generation.queue import Device
+from costroute_rt.generation.report import Report
 from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
 from costroute_rt.result import StepEvent
@@ -28,7 +29,7 @@ from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 PROMPT = "a red house by a lake"
 ENCODE = "tiny/text_encoder/encode"
-PARTS = (Generation, EngineUse, Conditioner, autoencoder, preview)
+PARTS = (Generation, EngineUse, Conditioner, autoencoder, preview, Report)
 FILES = [inspect.getfile(each) for each in (Runtime, Device, Stream, *PARTS, EngineSet)]
 LINES = {file: Path(file).read_text("utf-8").splitlines() for file in FILES}
 """Of the code to interrupt, read when it is imported: later its files may have been edited, or be gone for a moment."""
