@@ -29,8 +29,8 @@ from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 PROMPT = "a red house by a lake"
 ENCODE = "tiny/text_encoder/encode"
-PARTS = (Generation, EngineUse, Conditioner, autoencoder, preview, Report)
-FILES = [inspect.getfile(each) for each in (Runtime, Device, Stream, *PARTS, EngineSet)]
+GENERATION = (Generation, EngineUse, Conditioner, autoencoder, preview, Report)
+FILES = [inspect.getfile(each) for each in (Runtime, Device, Stream, *GENERATION, EngineSet)]
 LINES = {file: Path(file).read_text("utf-8").splitlines() for file in FILES}
 """Of the code to interrupt, read when it is imported: later its files may have been edited, or be gone for a moment."""
 
