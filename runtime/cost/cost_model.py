@@ -61,6 +61,10 @@ class CostModel:
         """Expected time of one run of the call's engine, corrected by observed times."""
         return self._profiled_ms(call) * self._correction.call_factor(_key(call)).now
 
+    def runs_ms(self, call: Call) -> float:
+        """Expected time of all runs of a call."""
+        return call.times * self.expected_ms(call)
+
     def request_overhead_ms(self) -> float:
         """Expected time of a request outside engine runs and the loop over rows: a part of every predicted cost."""
         return self._correction.overhead_ms().now

@@ -1,7 +1,7 @@
 """The calls of a candidate: every engine run that it needs for a request, in order.
 
 This is the only list of the engines that a candidate runs. Names, costs and memory are derived from it, and so is which engines are built,
-warmed up and raced; `generation.Generation.events` makes the same calls in the same order.
+warmed up and raced; `generation.Generation.units` makes the same calls in the same order.
 """
 
 from __future__ import annotations

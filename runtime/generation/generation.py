@@ -4,50 +4,37 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from costroute_rt.call import Call
 from costroute_rt.candidate import Candidate
-from costroute_rt.cost.cost_model import Observed
-from costroute_rt.engines.bundle.manifest import GUIDANCE_DEFAULTS, GUIDANCE_RESCALE, PreviewSpec
-from costroute_rt.engines.bundle.tokenizer import Tokens
 from costroute_rt.error import BudgetError, EngineError, Reason
-from costroute_rt.family.conditioning import StatesSource, Tensors, join_chunks, stack_rows, text_states, token_tensors
-from costroute_rt.family.engine_set import Phase
 from costroute_rt.family.family import Family
-from costroute_rt.family.memory import Phases, find_phases
-from costroute_rt.family.plan import Plan, grown
+from costroute_rt.family.plan import Plan
 from costroute_rt.family.resources import Resources
-from costroute_rt.family.texts import Texts, chunk_key
-from costroute_rt.family.tiling import decode_tiles
+from costroute_rt.generation.autoencoder import Pixels, decode, encode_source
+from costroute_rt.generation.conditioner import Conditioner
+from costroute_rt.generation.engine_use import EngineUse
 from costroute_rt.generation.guard import Guard, Pace, Way
 from costroute_rt.generation.least_cost import LeastCosts, find_least_cost
-from costroute_rt.generation.loop import Denoiser, Plain, Run
+from costroute_rt.generation.loop import Run
 from costroute_rt.generation.planner import plan_calls, route_arrival, route_request
+from costroute_rt.generation.preview import draw_preview
 from costroute_rt.generation.queue import Device, Forecast, Ticket
-from costroute_rt.generation.source import Source
+from costroute_rt.generation.report import Made, Report
 from costroute_rt.generation.stopwatch import Stopwatch
 from costroute_rt.generation.warm_up import probe
 from costroute_rt.judgement import Judgement
 from costroute_rt.request import Request
 from costroute_rt.result import Result, StepEvent
 from costroute_rt.route import Cost, Route
-from costroute_rt.routing.prompt_encoder import TextStates
-from costroute_rt.sampling.image_run import steps_of
 from costroute_rt.sampling.noise import NoiseStream
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from costroute_rt.engines.backends.engine import Engine
-
-Pixels = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 _NOTICED_MS = 1.0
@@ -62,22 +49,13 @@ class Generation:
         self._resources, self._request, self._device, self._seed = resources, request, device, seed
         self.watch = Stopwatch(resources.clock, spent_ms)
         self.ticket = Ticket() if request.max_ms is None else Ticket(self.watch.started_s + request.max_ms / 1000)
-        self._engines = resources.engines.lease()
-        self._observed = Observed()
-        self._encoded: dict[str, list[Tensors]] = {}
-        """Outputs of text encoders for each chunk of the prompt, by the name of their engine."""
+        self._engines = EngineUse(resources, self.watch)
+        self._conditioner = Conditioner(resources, request, self._engines, self.watch)
         self._run: Run | None = None
         self._reserve_share = 0.0
         """Distance from the expected time of its work to the 95th percentile, as a share."""
         self.reports_steps = True
         """Whether anybody wants the StepEvents."""
-        self._ran: list[tuple[Call, float, bool]] = []
-        """Engine runs with their milliseconds, and whether the engine had been loaded for this request; recorded at the end."""
-        self._warm: set[str] = set()
-        """Engines that were loaded for this request and have run."""
-        self._made: list[tuple[Plan, int]] = []
-        """The plan that each image became, and its denoiser calls."""
-        self._is_truncated = False
         self.route: Route | None = None
         """The decision; None until the request is accepted."""
 
@@ -90,8 +68,8 @@ class Generation:
     def release(self) -> None:
         """End the use of engines, and drop the tensors in their memory."""
         self._run = None
-        self._encoded.clear()
-        self._engines.release()
+        self._conditioner.clear()
+        self._engines.lease.release()
 
     def expect(self, least: LeastCosts, *, is_checked: bool) -> None:
         """Reserve the least time that the request may need, until its prompt is judged: those that come meanwhile count with it.
@@ -112,14 +90,14 @@ class Generation:
             self._calls = plan_calls(resources, self._request)
         with self.watch.stage("route"):  # judging takes time, which is saved if nothing can fit
             find_least_cost(resources, self._request, self._calls, self._forecast())
-        with self._reading():
+        with self._engines.reading():
             judgement = self._judge()
         with self.watch.stage("route"), self._device.reserving(self.ticket):
             self._reserve(route_arrival(resources, self._request, self._calls, judgement, self.ticket, self._forecast))
 
     def probe(self) -> None:
         """Measure an engine after a refusal, if it may rest on load that is over."""
-        with self._reading():
+        with self._engines.reading():
             probe(self._resources, self._request, self._calls.values())
 
     def units(self) -> Iterator[StepEvent | Result | None]:
@@ -128,18 +106,18 @@ class Generation:
         route = self._route
         family = self._resources.family(route.chosen)
         plan = self._plan_of(family, route.chosen)
-        phases = find_phases(self._calls[route.chosen.name], self._request.count)
-        for call in () if self._engines.is_limited else self._calls[route.chosen.name]:
-            is_resident = self._engines.find(call.engine) is not None
-            self._engine(call.engine)
+        self._engines.plan_phases(self._calls[route.chosen.name], self._request.count)
+        for call in () if self._engines.lease.is_limited else self._calls[route.chosen.name]:
+            is_resident = self._engines.lease.find(call.engine) is not None
+            self._engines.get(call.engine)
             if not is_resident:
                 yield None
-        source = self._source(plan, phases)
+        source = encode_source(self._request, plan, self._engines, self.watch)
         if source is not None:
             yield None
-        self._enter_phase(phases, tuple(call.engine for call in plan.encoders.values()))
-        denoiser, plain = self._denoisers(family, plan, phases)
-        self._step_key, self._step_provider = denoiser.engine.key, denoiser.engine.provider
+        self._engines.enter_phase(*(call.engine for call in plan.encoders.values()))
+        denoiser, plain = self._conditioner.denoisers(family, plan)
+        report = self._begin_report(family, plan, denoiser.engine)
         pixels = []
         for index in range(self._request.count):
             later = self._request.count - index - 1
@@ -156,18 +134,10 @@ class Generation:
                 guard.choose(run.done, 0)
                 self._note_run_left(run, guard)
             made = self._plan_of(family, route.find(guard.way.name).candidate)
-            self._made.append((made, run.done))
-            self._enter_phase(phases, (made.decode.engine,))
-            decoded = self._decode(run, made)
+            report.made.append(Made(made, run.done))
+            decoded = decode(run.latent, self._last_step(made, run).engine, made, self._engines, self.watch)
             pixels.append(decoded if source is None else source.paste(decoded))
-        yield self._finish(route, family, plan, pixels[0] if len(pixels) == 1 else np.concatenate(pixels))
-
-    def _enter_phase(self, phases: Phases, engines: tuple[str, ...]) -> None:
-        """From now on these engines are used, with the others of their phase; those of later phases are needed later."""
-        index = next((index for index, names in enumerate(phases) if set(engines) & set(names)), 0)
-        keep = tuple(dict.fromkeys([*engines, *(phases[index] if phases else ())]))
-        later = tuple(name for names in phases[index + 1 :] for name in names)
-        self._engines.phase = Phase(keep, later, self._resources.extra_bytes(self._calls[self._route.chosen.name]))
+        yield self._finish(report, pixels[0] if len(pixels) == 1 else np.concatenate(pixels))
 
     def _judge(self) -> Judgement:
         """The expected quality of each candidate for the prompt."""
@@ -175,11 +145,11 @@ class Generation:
 
     def _judge_anew(self) -> Judgement:
         resources = self._resources
-        self._engines.phase = Phase(tuple(call.engine for call in resources.routing_calls()))
+        self._engines.enter_phase(*(call.engine for call in resources.routing_calls()))
         source = resources.states_source
-        states = None if source is None else self._text_states(resources.main_family, source)
+        states = None if source is None else self._conditioner.text_states(resources.main_family, source)
         for call in resources.router_calls:
-            self._engine(call.engine)
+            self._engines.get(call.engine)
         with self.watch.stage("route"):
             return resources.quality.judge(resources.words(self._request), states)
 
@@ -187,7 +157,7 @@ class Generation:
         """The work before the first unit that is done: at most what the predicted cost contains for it."""
         costs, stages = self._resources.costs, self.watch.stages
         overhead_ms = min(stages["tokenize"] + stages["route"], costs.request_overhead_ms())
-        return overhead_ms + sum(min(ms, costs.expected_ms(call)) for call, ms, _ in self._ran)
+        return overhead_ms + self._engines.done_ms()
 
     def _forecast(self, *, is_early: bool = False) -> Forecast:
         """What the other requests mean for this one; the time that has passed counts as waiting too, but for work that was predicted.
@@ -232,132 +202,24 @@ class Generation:
 
     def _advance(self, run: Run, guard: Guard, family: Family, plan: Plan, later: int) -> StepEvent | None:
         """Run one row."""
-        if self._engines.is_limited:  # it may have left while another request ran
-            run.use(self._engine(plan.step.engine), None if plan.plain_step is None else self._engine(plan.plain_step.engine))
+        if self._engines.lease.is_limited:  # it may have left while another request ran
+            run.use(self._engines.get(plan.step.engine), None if plan.plain_step is None else self._engines.get(plan.plain_step.engine))
         began_s = self._resources.clock()
         with self._device.reserving(self.ticket):
             run.replan()
             self._note_run_left(run, guard)
         ms = run.advance()
         self.watch.rows_ms.append(ms)
-        self._note_run(self._last_step(plan, run), ms)
+        self._engines.note_run(self._last_step(plan, run), ms)
         left_ms = self._note_run_left(run, guard)
         event = self._step_event(run, left_ms, family, plan, later) if self.reports_steps else None
         self.watch.between_rows_ms += (self._resources.clock() - began_s) * 1000 - ms
         return event
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Hold the text encoders and the router; the time until other requests release them is a wait."""
-        started_s = self._resources.clock()
-        with self._resources.reading.held():
-            self.watch.waited_ms += (self._resources.clock() - started_s) * 1000
-            yield
-
-    def _text_states(self, family: Family, source: StatesSource) -> TextStates:
-        """The prompt's states for the router."""
-        with self.watch.stage("tokenize"):
-            tokens = family.tokenize(self._request.prompt, [source.tokenizer], is_plain=self._request.plain_prompt)
-        chunks = self._encode(family, source.call, source.encoder, tokens[source.tokenizer])
-        return text_states(family.bundle, source, chunks[0], tokens, family.tokenizers)
-
     @staticmethod
     def _last_step(plan: Plan, run: Run) -> Call:
         """The call of the row that ran last."""
         return plan.plain_step if run.is_plain and plan.plain_step is not None else plan.step
-
-    def _denoisers(self, family: Family, plan: Plan, phases: Phases) -> tuple[Denoiser, Plain | None]:
-        """The denoiser of the plan with its conditioning, and that of its rows without guidance, if they run another graph."""
-        positive, negative, chunks = self._encode_texts(family, plan)
-        self._enter_phase(phases, (plan.step.engine,))
-        tensors = stack_rows(positive, negative, plan.sources, plan.size)
-        main = Denoiser(self._engine(plan.step.engine), self._condition(plan.condition, plan.step, tensors, chunks))
-        main.fix(GUIDANCE_RESCALE, np.array([plan.candidate.guidance_rescale], dtype=np.float32))
-        if plan.plain_step is None:
-            return main, None
-        tensors = stack_rows(positive, None, plan.sources, plan.size)
-        conditions = self._condition(plan.plain_condition, plan.plain_step, tensors, chunks)
-        names, costs = (plan.step.engine, plan.plain_step.engine), self._resources.costs
-        step_ms = costs.expected_ms(plan.step)
-        plain = Plain(
-            Denoiser(self._engine(plan.plain_step.engine), conditions),
-            share=costs.expected_ms(plan.plain_step) / step_ms if step_ms > 0 else 1.0,
-            enter=lambda value: self._engines.move(value, *names),
-            leave=lambda value: self._engines.move(value, *reversed(names)),
-        )
-        return main, plain
-
-    def _encode_texts(self, family: Family, plan: Plan) -> tuple[Tensors, Tensors | None, int]:
-        """The tensors of the prompt and of the negative prompt, if it is used, and the chunks of the longer one."""
-        with self.watch.stage("tokenize"):
-            texts = family.texts(self._request, plan)
-        self._is_truncated = texts.is_truncated
-        positive = token_tensors(family.tokenizers, texts.prompt, plan.sources)
-        for encoder, call in plan.encoders.items():
-            tokenizer = str(family.bundle.components[encoder].tokenizer)
-            tokens, filling = texts.prompt[tokenizer], texts.filling(texts.prompt, tokenizer)
-            chunks = [*self._encode(family, call, encoder, tokens), *self._kept(family, call, encoder, filling)]
-            positive |= join_chunks(chunks, tokens)
-        negative = None if texts.negative is None else self._negative(family, plan, texts, texts.negative, positive)
-        return positive, negative, texts.chunks
-
-    def _condition(self, condition: Call | None, step: Call, tensors: Tensors, chunks: int) -> dict[str, Any]:
-        """The conditioning inputs of a step engine by name, on its device; condition: the call of the graph before it."""
-        if condition is None:
-            target = self._engine(step.engine)
-            return {name: target.to_device(array) for name, array in tensors.items()}
-        engine = self._engine(condition.engine)
-        with self.watch.stage("text") as lap:
-            given = {name: engine.to_device(array) for name, array in tensors.items()}
-            made = engine.run({name: value for name, value in given.items() if name in engine.inputs})
-        self._note_run(grown(condition, chunks), lap.ms)
-        return {name: self._engines.move(value, condition.engine, step.engine) for name, value in {**given, **made}.items()}
-
-    def _negative(self, family: Family, plan: Plan, texts: Texts, negative: Mapping[str, Tokens], positive: Tensors) -> Tensors:
-        """The tensors of the negative prompt: encoded text, or zeros if the family uses them for a missing negative prompt."""
-        found = token_tensors(family.tokenizers, negative, plan.sources)
-        for encoder, call in plan.encoders.items():
-            if texts.has_zeros:
-                found |= {name: np.zeros_like(array) for name, array in positive.items() if name.startswith(f"{encoder}.")}
-            else:
-                tokenizer = str(family.bundle.components[encoder].tokenizer)
-                tokens, filling = negative[tokenizer], texts.filling(negative, tokenizer)
-                chunks = [*map(tokens.chunk, range(len(tokens))), *filling]
-                found |= join_chunks(self._kept(family, call, encoder, chunks), tokens)
-        return found
-
-    def _kept(self, family: Family, call: Call, encoder: str, chunks: Iterable[Tokens]) -> list[Tensors]:
-        """Outputs of a text encoder for chunks that later requests are likely to have too."""
-        found = []
-        for chunk in chunks:
-            make = partial(self._run_encoder, family, call, encoder, chunk)
-            with self._reading():  # no engine is replaced meanwhile
-                kept, key = self._resources.negatives, (call.engine, chunk_key(chunk))
-                found.append(kept.get(key, make) if self._engines.is_current else make())
-        return found
-
-    def _encode(self, family: Family, call: Call, encoder: str, tokens: Tokens) -> list[Tensors]:
-        """Outputs of one text encoder for each chunk of the prompt, computed once per request."""
-        if call.engine not in self._encoded:
-            chunks = map(tokens.chunk, range(len(tokens)))
-            self._encoded[call.engine] = [self._run_encoder(family, call, encoder, chunk) for chunk in chunks]
-        return self._encoded[call.engine]
-
-    def _run_encoder(self, family: Family, call: Call, encoder: str, chunk: Tokens) -> Tensors:
-        engine, tokenizer = self._engine(call.engine), str(family.bundle.components[encoder].tokenizer)
-        with self._reading(), self.watch.stage("text") as lap:
-            found = family.encode(encoder, {tokenizer: chunk}, engine)
-        self._note_run(call, lap.ms)
-        return found
-
-    def _engine(self, name: str) -> Engine:
-        """The engine, loaded within the request if it is not resident."""
-        if self._engines.find(name) is not None:
-            return self._engines.get(name)
-        with self.watch.stage("swap") as lap:
-            engine = self._engines.get(name)
-        self._resources.costs.record_load(self._observed, name, lap.ms)
-        return engine
 
     def _make_guard(self, family: Family, plan: Plan, route: Route, later: int) -> Guard:
         """The guard of one image; a route that did not fit the budget has no deadline and runs in full. later: images that follow."""
@@ -369,11 +231,12 @@ class Generation:
             finish_at_s=self.watch.started_s + max_ms / 1000 if max_ms is not None and has_deadline else None,
             spread=(cost.p95_ms - cost.total_ms) / own_ms if own_ms > 0 else 0.0,
         )
-        later_ms = later * (self._rows_ms(plan) + self._decode_ms(plan))
+        later_calls = (plan.step, plan.plain_step, plan.decode)
+        later_ms = later * sum(costs.runs_ms(call) for call in later_calls if call is not None)
         plans = [plan, *(self._relatives(family, route) if has_deadline else ())]
         values = {option.candidate.name: option.value(route.lam) for option in route.options}
         ways = [
-            Way(name, each.table, each.decode.engine, self._decode_ms(each) + later_ms, values[name])
+            Way(name, each.table, each.decode.engine, costs.runs_ms(each.decode) + later_ms, values[name])
             for name, each in ((each.candidate.name, each) for each in plans)
         ]
         return Guard(pace, ways, tolerance=route.tolerance, may_gain=lambda: self._device.is_alone(self.ticket))
@@ -383,16 +246,8 @@ class Generation:
         allowed = {option.candidate.name for option in route.options}
         for candidate in family.relatives(route.chosen):
             plan = self._plan_of(family, candidate) if candidate.name in allowed else None
-            if plan is not None and not self._engines.is_limited and self._engines.find(plan.decode.engine) is not None:
+            if plan is not None and not self._engines.lease.is_limited and self._engines.lease.find(plan.decode.engine) is not None:
                 yield plan
-
-    def _rows_ms(self, plan: Plan) -> float:
-        """Expected time of a plan's rows."""
-        return sum(call.times * self._resources.costs.expected_ms(call) for call in (plan.step, plan.plain_step) if call is not None)
-
-    def _decode_ms(self, plan: Plan) -> float:
-        """Expected time of decoding an image."""
-        return plan.decode.times * self._resources.costs.expected_ms(plan.decode)
 
     def _step_event(self, run: Run, left_ms: float, family: Family, plan: Plan, later: int) -> StepEvent:
         done, spec = len(self.watch.rows_ms), family.bundle.preview
@@ -405,169 +260,26 @@ class Generation:
             preview=draw_preview(run.denoised_on_host()[0], spec, *plan.size) if shows and spec is not None else None,
         )
 
-    def _source(self, plan: Plan, phases: Phases) -> Source | None:
-        """The request's initial image at its size, with its latent."""
-        image, mask, strength = self._request.source, self._request.source_mask, self._request.used_strength
-        if image is None or strength is None or plan.encode is None:
-            return None
-        self._enter_phase(phases, (plan.encode.engine,))
-        engine = self._engine(plan.encode.engine)
-        pixels = image.fit(*plan.size)
-        with self.watch.stage("encode") as lap:
-            latent = np.asarray(engine.to_host(engine.run({"pixels": engine.to_device(pixels[None])})["latent"]))
-        self._note_run(plan.encode, lap.ms)
-        return Source(latent=latent, pixels=pixels, mask=None if mask is None else mask.fit_mask(image, *plan.size), strength=strength)
-
     def _check_finite(self, run: Run, plan: Plan) -> None:
         if not run.is_finite():
             raise EngineError("its output is not finite", reason=Reason.FAILED, engine=self._last_step(plan, run).engine)
 
-    def _decode(self, run: Run, plan: Plan) -> Pixels:
-        """Decode the latent of a finished run to uint8[1, height, width, 3] in host memory."""
-        engine = self._engine(plan.decode.engine)
-        with self.watch.stage("decode") as lap:
-            latent = self._engines.move(run.latent, self._last_step(plan, run).engine, plan.decode.engine)
-            if plan.tiling is not None:
-                cells = np.asarray(engine.to_host(latent))
-                return decode_tiles(cells, plan.tiling, plan.size[0] // cells.shape[2], partial(self._decode_tile, engine, plan))
-            pixels = np.asarray(engine.to_host(engine.run({"latent": latent})["pixels"]))
-        self._note_run(plan.decode, lap.ms)
-        return pixels
-
-    def _decode_tile(self, engine: Engine, plan: Plan, latent: npt.NDArray[Any]) -> Pixels:
-        started_s = self._resources.clock()
-        pixels = np.asarray(engine.to_host(engine.run({"latent": engine.to_device(latent)})["pixels"]))
-        self._note_run(plan.decode, (self._resources.clock() - started_s) * 1000)
-        return pixels
-
-    def _note_run(self, call: Call, ms: float) -> None:
-        self._ran.append((call, ms, call.engine in self._observed.loads))
-
-    def _record(self, call: Call, ms: float, is_loaded: bool) -> None:
-        """Record the time of a run. Of an engine that was just loaded, the first run is slower, which counts as loading."""
-        costs = self._resources.costs
-        if not is_loaded:
-            costs.record_call(self._observed, call, ms)
-        elif call.engine not in self._warm:
-            self._warm.add(call.engine)
-            costs.record_first_run(self._observed, call, ms)
-
-    def _finish(self, route: Route, family: Family, plan: Plan, pixels: Pixels) -> Result:
-        watch, max_ms, predicted = self.watch, self._request.max_ms, route.option.cost
-        timings = watch.timings()
-        spared_ms = sum(self._spared_ms(plan, made, done) for made, done in self._made)
-        for call, ms, is_loaded in self._ran:
-            self._record(call, ms, is_loaded)
-        own_ms = timings.total_ms - timings.waited_ms - timings.caller_ms + spared_ms
-        self._observed.rows, self._observed.row_overhead_ms = len(watch.rows_ms), watch.between_rows_ms
-        self._observed.request_overhead_ms = timings.outside_ms - watch.between_rows_ms
-        if self._engines.is_current:  # otherwise the times are those of engines that were replaced
-            self._resources.costs.observe(predicted, self._observed, actual_ms=own_ms)
-        outcome = {"predicted_ms": round(route.option.ms, 3), "actual_ms": round(timings.total_ms, 3)}
-        return Result(
-            pixels=pixels,
-            route=route,
+    def _begin_report(self, family: Family, plan: Plan, engine: Engine) -> Report:
+        """The report before the first image. engine: the denoiser's, which may be replaced by another one later."""
+        return Report(
+            resources=self._resources,
+            request=self._request,
             seed=self._seed,
-            timings=timings,
-            predicted_ms=predicted.total_ms,
-            met=None if max_ms is None else timings.total_ms <= max_ms,
-            steps=tuple(self._steps(made, done) for made, done in self._made),
-            skipped=tuple(max(len(plan.table) - done, 0) for _, done in self._made),
-            added=tuple(max(done - len(plan.table), 0) for _, done in self._made),
-            made=tuple(made.candidate for made, _ in self._made),
-            truncated=self._is_truncated,
-            settings={**self._settings(family, plan), **outcome},
-            notes=tuple(self._notes(route, plan)),
+            route=self._route,
+            family=family,
+            plan=plan,
+            is_truncated=self._conditioner.is_truncated,
+            step_key=engine.key,
+            step_provider=engine.provider,
         )
 
-    def _spared_ms(self, plan: Plan, made: Plan, done: int) -> float:
-        """How much longer an image would have taken as it was planned."""
-        row_ms = sum(self.watch.rows_ms) / len(self.watch.rows_ms)
-        return (len(plan.table) - done) * row_ms + self._decode_ms(plan) - self._decode_ms(made)
-
-    def _steps(self, made: Plan, done: int) -> int:
-        """Steps of an image that ran; a step has one or two rows."""
-        rows, steps = len(made.table), made.candidate.num_inference_steps
-        if (strength := self._request.used_strength) is not None:
-            steps = steps_of(steps, strength)
-        return math.ceil(done * steps / rows)
-
-    def _notes(self, route: Route, plan: Plan) -> Iterator[str]:
-        """What was not done as requested, and other remarks for users."""
-        if plan.scheduler_note is not None:
-            yield plan.scheduler_note
-        if self._request.has_negative_prompt and not route.chosen.is_guided:
-            yield f"the negative prompt was not used: {route.chosen.name} has no classifier-free guidance"
-        if plan.tiling is not None:
-            tile = (f"{length * plan.size[0] // plan.latent_shape[1]}" for length in (plan.tiling.height, plan.tiling.width))
-            yield f"decoded in {len(plan.tiling)} tiles of {'x'.join(tile)} pixels, because the image is larger than usual"
-        yield from self._changes(plan)
-        if self._is_truncated:
-            yield "the prompt is longer than the text encoder reads; its end was left out"
-        if route.judgement is not None and route.judgement.note and len(route.options) > 1:
-            yield route.judgement.note
-
-    def _changes(self, plan: Plan) -> Iterator[str]:
-        """How images differ from what was planned, besides fewer rows, which are counted in the result."""
-        for number, (made, done) in enumerate(self._made, 1):
-            where = f"image {number}: " if len(self._made) > 1 else ""
-            if made.candidate.decoder != plan.candidate.decoder:
-                why = "to keep the deadline" if self._decode_ms(made) < self._decode_ms(plan) else "because time was left"
-                yield f"{where}decoded by {made.candidate.decoder} instead of {plan.candidate.decoder} {why}"
-            if (added := done - len(plan.table)) > 0:
-                yield f"{where}{added} step{'' if added == 1 else 's'} added because time was left"
-
-    def _settings(self, family: Family, plan: Plan) -> dict[str, Any]:
-        """What made the first image; None for what was not used."""
-        resources, request, (made, done) = self._resources, self._request, self._made[0]
-        candidate = made.candidate
-        built = self._step_key
-        backend = resources.setup["backend"] if built is None else built.backend
-        known = {resources.setup["backend"], *([] if resources.upgrade is None else [resources.upgrade.status().backend])}
-        is_ignored = request.has_negative_prompt and not candidate.is_guided
-        takes_scale = candidate.is_guided or family.bundle.components[candidate.denoiser].guidance == "embedded"
-        return {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt if candidate.is_guided else None,
-            "ignored": {"negative_prompt": request.negative_prompt} if is_ignored else {},
-            "truncated": self._is_truncated,
-            "plain_prompt": request.plain_prompt,
-            **request.start,
-            "seed": self._seed,
-            "candidate": candidate.name,
-            "denoiser": candidate.denoiser,
-            "decoder": candidate.decoder,
-            "scheduler": plan.scheduler.title,
-            "requested_scheduler": request.scheduler,
-            "num_inference_steps": self._steps(made, done),
-            "replanned": max(len(plan.table) - done, 0),
-            "added": max(done - len(plan.table), 0),
-            "guidance_scale": candidate.guidance_scale if takes_scale else None,
-            **_guidance_settings(candidate),
-            "height": plan.size[0],
-            "width": plan.size[1],
-            "family": family.name,
-            "revision": family.bundle.revision,
-            "backend": backend,
-            "provider": self._step_provider,
-            "precision": resources.setup["precision"] if built is None else built.precision,
-            "fallback": resources.fallback,
-            "version": resources.versions.get("costroute-rt", "unknown"),
-            "versions": {name: version for name, version in resources.versions.items() if name == backend or name not in known},
-            "max_ms": request.max_ms,
-            "count": request.count,
-        }
-
-
-def _guidance_settings(candidate: Candidate) -> dict[str, float]:
-    """The settings of guidance by row that differ from their defaults."""
-    return {name: getattr(candidate, name) for name, usual in GUIDANCE_DEFAULTS.items() if getattr(candidate, name) != usual}
-
-
-def draw_preview(latent: npt.NDArray[np.float32], spec: PreviewSpec, height: int, width: int) -> Image:
-    """A rough preview of a clean latent, float32[channels, h, w], by a linear map of each cell to RGB."""
-    from PIL import Image
-
-    cells = np.tensordot(latent, np.array(spec.matrix, dtype=np.float32), axes=(0, 0)) + np.array(spec.bias, dtype=np.float32)
-    small = (np.clip(np.nan_to_num(cells), 0, 1) * 255).round().astype(np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)
+    def _finish(self, report: Report, pixels: Pixels) -> Result:
+        """The result; the cost model learns what the request took."""
+        timings = self.watch.timings()
+        self._engines.observe(report.route.option.cost, timings, spared_ms=report.spared_ms(timings))
+        return report.result(pixels, timings)

@@ -16,8 +16,12 @@ import pytest
 from costroute_rt import CancelledError, ConfigError, Reason, Runtime, StateError
 from costroute_rt.engines.bundle.bundle import Bundle
 from costroute_rt.family.engine_set import EngineSet
+from costroute_rt.generation import autoencoder, preview
+from costroute_rt.generation.conditioner import Conditioner
+from costroute_rt.generation.engine_use import EngineUse
 from costroute_rt.generation.generation import Generation
 from costroute_rt.generation.queue import Device
+from costroute_rt.generation.report import Report
 from costroute_rt.generation.stream import Stream
 from costroute_rt.judgement import Judgement
 from costroute_rt.result import StepEvent
@@ -25,7 +29,8 @@ from tests.runtime.fakes import FakeDevice, open_fake_runtime
 
 PROMPT = "a red house by a lake"
 ENCODE = "tiny/text_encoder/encode"
-FILES = [inspect.getfile(each) for each in (Runtime, Device, Stream, Generation, EngineSet)]
+GENERATION = (Generation, EngineUse, Conditioner, autoencoder, preview, Report)
+FILES = [inspect.getfile(each) for each in (Runtime, Device, Stream, *GENERATION, EngineSet)]
 LINES = {file: Path(file).read_text("utf-8").splitlines() for file in FILES}
 """Of the code to interrupt, read when it is imported: later its files may have been edited, or be gone for a moment."""
 
@@ -199,7 +204,7 @@ def test_an_ended_job_keeps_no_tensors(device: FakeDevice) -> None:
     job = device.runtime.submit(PROMPT, candidate="base@4", seed=1, on_step=events.append)
     job.result(60)
     generation = job._stream._generation
-    assert (generation._run, generation._encoded, generation._engines._held) == (None, {}, {})
+    assert (generation._run, generation._conditioner._encoded, generation._engines.lease._held) == (None, {}, {})
 
 
 @pytest.mark.parametrize("max_waiting", [-1, 0.5, "many"])

@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 
 import costroute_rt
-from costroute_rt.engines.bundle.manifest import PreviewSpec
 from costroute_rt.error import ConfigError, OutputError
-from costroute_rt.generation.generation import draw_preview
 from costroute_rt.image_settings import read_settings
 from costroute_rt.result import Result, StepEvent
 from tests.runtime.fakes import FakeDevice
@@ -105,12 +103,6 @@ def test_previews_can_be_sent_as_jpeg(device: FakeDevice) -> None:
     plain, *_ = device.runtime.stream("a red house", seed=7, candidate="turbo@2")
     assert isinstance(plain, StepEvent)
     assert plain.preview_jpeg() is None
-
-
-def test_a_preview_of_a_latent_that_is_not_finite_warns_of_nothing() -> None:
-    spec = PreviewSpec(matrix=((1.0, 1.0, 1.0),), bias=(0.5, 0.5, 0.5))
-    latent = np.array([[[np.nan, np.inf], [-np.inf, 0.0]]], dtype=np.float32)
-    assert draw_preview(latent, spec, 4, 4).size == (4, 4)
 
 
 def test_public_types_of_callbacks_and_keywords_are_exported() -> None:
