@@ -41,14 +41,9 @@ def test_a_caption_states_only_what_is_in_the_scene() -> None:
         assert all(scene[name] == value for name, value in stated.items())
 
 
-def test_what_a_caption_excludes_is_absent_and_named() -> None:
+def test_many_captions_exclude_something() -> None:
     rng = random.Random("absences")
-    excluding = 0
-    for scene in scenes(2000):
-        _, stated = caption(scene, rng)
-        excluded = [name for name, value in stated.items() if value in ("none", 0)]
-        excluding += bool(excluded)
-        assert all(scene[name] in ("none", 0) for name in excluded)
+    excluding = sum(any(value in ("none", 0) for value in caption(scene, rng)[1].values()) for scene in scenes(2000))
     assert 0.2 < excluding / 2000 < 0.6
 
 
