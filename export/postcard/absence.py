@@ -14,6 +14,7 @@ ABSENCE_SHARE, NOTHING_ELSE_SHARE = 0.3, 0.12
 ADJECTIVE_SHARE, ONE_SHARE = 0.15, 0.2
 """How often an absence is said by an adjective, and by 'not a single ...'."""
 ABOVE = ("clouds", "birds", "celestial")
+"""Things of the sky, whose adjectives stand before another kind of noun."""
 PLACE_NOUN = re.compile(
     r"\b(meadow|fields?|countryside|pastures?|grassland|prairie|plains?|desert|dunes?|beach|coast|shore|sea|ocean|bay|cove|lake|pond|loch|"
     r"river|stream|creek|brook|landscape|scene)\b"
@@ -64,6 +65,7 @@ def choose_absences(speaker: Speaker, keep: set[str]) -> Absences:
 
 
 def fill(form: str, thing: str) -> str:
+    """The form with the thing in all its places."""
     return form.replace("{}", thing)
 
 
