@@ -21,6 +21,8 @@ PLACE_NOUN = re.compile(
 )
 SKY_NOUN = re.compile(r"\b(night|sky|skies|day|morning|evening|sunset|sunrise|dusk|dawn|afternoon)\b")
 """Nouns before which an adjective such as 'treeless' or 'cloudless' can stand."""
+WIDER = {"house": ("landmark", ("building", "unbuilt")), "tree": ("flowers", ("plant",)), "animal": ("birds", ("animal",))}
+"""Things whose absence has words that deny another thing as well, and parts of these words: a church is a building."""
 
 
 @dataclass(slots=True)
@@ -53,9 +55,11 @@ def choose_absences(speaker: Speaker, keep: set[str]) -> Absences:
         if rng.random() < ADJECTIVE_SHARE and (adjective := adjective_of(name, speaker.scene, rng)):
             said.adjectives.append((name, adjective))
         elif rng.random() < ONE_SHARE and name in w.ABSENT_ONE:
-            said.phrases.append(rng.choice(w.ABSENCES_OF_ONE).format(rng.choice(w.ABSENT_ONE[name])))
+            said.phrases.append(rng.choice(w.ABSENCES_OF_ONE).format(rng.choice(true_words(name, w.ABSENT_ONE[name], speaker.scene))))
+        elif name == "celestial":
+            plain.append(light_of(speaker.scene, rng))
         else:
-            plain.append(light_of(speaker.scene, rng) if name == "celestial" else rng.choice(w.ABSENT[name]))
+            plain.append(rng.choice(true_words(name, w.ABSENT[name], speaker.scene)))
     if len(plain) > 1 and rng.random() < 0.5:
         said.phrases.append(fill(rng.choice(w.ABSENCES), rng.choice((" or ", " and ", ", ")).join(plain)))
     else:
@@ -84,7 +88,15 @@ def light_of(scene: Scene, rng: random.Random) -> str:
 def adjective_of(name: str, scene: Scene, rng: random.Random) -> str | None:
     if name == "celestial":
         return "moonless" if scene["sky"] in DARK else "sunless"
-    return rng.choice(w.LESS[name]) if name in w.LESS else None
+    return rng.choice(true_words(name, w.LESS[name], scene)) if name in w.LESS else None
+
+
+def true_words(name: str, words: Sequence[str], scene: Scene) -> Sequence[str]:
+    """Those of the words for the absence of a thing that deny nothing else which the scene has."""
+    other, parts = WIDER.get(name, ("", ()))
+    if not other or scene[other] == ATTRIBUTES[other][0]:
+        return words
+    return [word for word in words if not any(part in word for part in parts)]
 
 
 def add_absences(text: str, said: Absences, rng: random.Random) -> str:

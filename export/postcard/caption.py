@@ -222,7 +222,7 @@ def front(speaker: Speaker, keep: set[str]) -> str:
     if not firsts:
         return flowing(speaker, keep)
     joint = rng.choice((": ", ": ", ", ", " - ", " there is ", " there's ", ", we see ", " i want ", "; "))
-    return firsts[0] + joint + (flowing(speaker, keep) if keep else "nothing else")
+    return firsts[0] + joint + flowing(speaker, keep) if keep else firsts[0]
 
 
 def poem(speaker: Speaker, keep: set[str]) -> str:

@@ -205,10 +205,14 @@ class Speaker:
 
     def another(self, name: str, bare: bool) -> str:
         """A noun phrase for another value of the attribute, which the scene does not have."""
-        values = [value for value in ATTRIBUTES[name][1:] if value != self.scene[name]]
-        other = Speaker({**self.scene, name: self.rng.choice(values), "house2": "none", BOAT_COUNT: 1}, self.rng, vague=0.0)
-        text: str = NOUNS[name](other, bare)
-        return with_article(text, bare)
+        present = {self.scene[name], *([self.scene["house2"]] if name == "house" else [])}
+        values = [value for value in ATTRIBUTES[name][1:] if value not in present]
+        scene = {**self.scene, name: self.rng.choice(values), "house2": "none", BOAT_COUNT: 1}
+        while True:
+            other = Speaker(scene, self.rng, vague=0.0)
+            text: str = NOUNS[name](other, bare)
+            if not other.later:  # 'a red house, not a house' would deny both
+                return with_article(text, bare)
 
     # -- place, time and season
 

@@ -2,10 +2,14 @@
 
 import random
 
-from costroute_rt.export.postcard.absence import Absences, add_absences
-from costroute_rt.export.postcard.caption import caption
+import pytest
+
+from costroute_rt.export.postcard.absence import Absences, add_absences, choose_absences
+from costroute_rt.export.postcard.caption import caption, front
 from costroute_rt.export.postcard.habits import by_ear
-from costroute_rt.export.postcard.scene import ATTRIBUTES, DARK, WATER, Scene, sample_scene
+from costroute_rt.export.postcard.scene import ATTRIBUTES, DARK, WATER, Scene, Value, sample_scene
+from costroute_rt.export.postcard.speaker import Speaker
+from costroute_rt.export.postcard.words import COLOURS
 
 
 def scenes(count: int) -> list[Scene]:
@@ -45,6 +49,41 @@ def test_many_captions_exclude_something() -> None:
     rng = random.Random("absences")
     excluding = sum(any(value in ("none", 0) for value in caption(scene, rng)[1].values()) for scene in scenes(2000))
     assert 0.2 < excluding / 2000 < 0.6
+
+
+def plain_scene(**things: Value) -> Scene:
+    """A lake on a summer day, without any thing but these."""
+    return {name: values[0] for name, values in ATTRIBUTES.items()} | {"ground": "lake"} | things
+
+
+def test_place_or_time_alone_does_not_say_that_there_is_nothing_else() -> None:
+    """The caption names neither house nor tree, which are there."""
+    scene = plain_scene(sky="night", celestial="moon", house="red", house_side="left", tree="oak", tree_count=1, tree_side="right")
+    texts = {front(Speaker(scene, random.Random(seed), vague=0.0), {"sky", "celestial"}) for seed in range(100)}
+    assert {"on a moonlit night", "under the moon at night"} <= texts
+    assert not any("nothing" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("other", "wide", "narrow"),
+    [({"landmark": "church"}, "building", "house"), ({"flowers": 1}, "plant", "tree"), ({"birds": 1}, "animal", "sheep")],
+)
+def test_the_absence_of_one_thing_does_not_deny_another(other: Scene, wide: str, narrow: str) -> None:
+    def denials(scene: Scene) -> str:
+        speakers = (Speaker(scene, random.Random(seed), vague=0.0) for seed in range(3000))
+        said = [choose_absences(each, keep=set()) for each in speakers]
+        return " ".join(text for each in said for text in (*each.phrases, *(adjective for _, adjective in each.adjectives)))
+
+    assert wide in denials(plain_scene())
+    assert wide not in denials(plain_scene(**other))
+    assert narrow in denials(plain_scene(**other))
+
+
+def test_a_house_that_is_corrected_is_another_one_than_both_and_has_a_colour() -> None:
+    scene = plain_scene(house="red", house2="blue", house_side="both")
+    texts = [Speaker(scene, random.Random(seed), vague=0.0).another("house", bare=True) for seed in range(300)]
+    wrong = [colour for colours in ("white", "yellow", "green") for colour in COLOURS[colours]]
+    assert [text for text in texts if not any(colour in text for colour in wrong)] == []
 
 
 def test_an_adjective_stands_before_the_noun_that_it_fits() -> None:
