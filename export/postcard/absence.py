@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from costroute_rt.export.postcard import words as w
 from costroute_rt.export.postcard.scene import ATTRIBUTES, DARK, TOGETHER, Scene
-from costroute_rt.export.postcard.speaker import Speaker, absent_things
+from costroute_rt.export.postcard.speaker import Speaker, absent_things, article
 
 ABSENCE_SHARE, NOTHING_ELSE_SHARE = 0.3, 0.12
 """How often a caption says what is absent; and, if it names all that stands in its scene, that there is nothing else."""
@@ -16,10 +16,13 @@ ADJECTIVE_SHARE, ONE_SHARE = 0.15, 0.2
 ABOVE = ("clouds", "birds", "celestial")
 """Things of the sky, whose adjectives stand before another kind of noun."""
 PLACE_NOUN = re.compile(
-    r"\b(meadow|fields?|countryside|pastures?|grassland|prairie|plains?|desert|dunes?|beach|coast|shore|sea|ocean|bay|cove|lake|pond|loch|"
-    r"river|stream|creek|brook|landscape|scene)\b"
+    r"\b(an? )?((?:(?:summer|spring|autumn|winter|mountain|alpine) )?"
+    r"(?:meadow|fields?|countryside|pastures?|grassland|prairie|plains?|desert|dunes?|beach|coast|shore|sea|ocean|bay|cove|lake|pond|loch|"
+    r"river|stream|creek|brook|landscape|scene))\b(?! palm)"
 )
-SKY_NOUN = re.compile(r"\b(night|sky|skies|day|morning|evening|sunset|sunrise|dusk|dawn|afternoon)\b")
+SKY_NOUN = re.compile(
+    r"\b(an? )?((?:(?:summer|spring|autumn|winter) )?(?:night|sky|skies|day|morning|evening|sunset|sunrise|dusk|dawn|afternoon))\b"
+)
 """Nouns before which an adjective such as 'treeless' or 'cloudless' can stand."""
 WIDER = {"house": ("landmark", ("building", "unbuilt")), "tree": ("flowers", ("plant",)), "animal": ("birds", ("animal",))}
 """Things whose absence has words that deny another thing as well, and parts of these words: a church is a building."""
@@ -104,7 +107,7 @@ def add_absences(text: str, said: Absences, rng: random.Random) -> str:
     phrases = list(said.phrases)
     for name, adjective in said.adjectives:
         is_above = name in ABOVE
-        changed = (SKY_NOUN if is_above else PLACE_NOUN).sub(rf"{adjective} \1", text, count=1)
+        changed = put_before(adjective, SKY_NOUN if is_above else PLACE_NOUN, text)
         if changed == text or rng.random() < 0.1:
             phrases.append(f"{adjective} {'sky' if is_above else rng.choice(('landscape', 'place', 'land'))}")
         else:
@@ -112,12 +115,17 @@ def add_absences(text: str, said: Absences, rng: random.Random) -> str:
     return join_phrases(text, phrases, rng)
 
 
+def put_before(adjective: str, noun: re.Pattern[str], text: str) -> str:
+    """The text with the adjective before its first such noun, and with the article that the adjective needs."""
+    return noun.sub(lambda found: f"{article(adjective) if found[1] else adjective} {found[2]}", text, count=1)
+
+
 def join_phrases(text: str, phrases: Sequence[str], rng: random.Random) -> str:
     if not phrases:
         return text
     said = rng.choice((", ", " and ", ", ")).join(phrases)
     if text.endswith("."):
-        return f"{text} {said[0].upper()}{said[1:]}."
+        return f"{text} {said[0].upper()}{said[1:].rstrip('!')}."
     if rng.random() < 0.15:
         return said + rng.choice((", ", ", just ", ", only ", ". ", "; ", ": ")) + text
     joint = " " if said.startswith(("without", "but", "with ", "and ", "(")) else ""

@@ -6,6 +6,7 @@ prompt does not name is then mostly absent from the image.
 """
 
 import random
+import re
 from collections.abc import Sequence
 
 from costroute_rt.export.postcard import words as w
@@ -35,6 +36,9 @@ YES_SHARE = 0.15
 MANY = w.options("lots |two |three |four |2 |3 |4 |some |several |a few |a pair |flowers|wild|cows|sheep|cattle")
 """Beginnings of phrases before which a sentence has 'there are'."""
 
+BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=[aeiou])")
+"""The article 'a' where it must be 'an', in a form whose next word was not known; no word here begins like 'unit' or 'one'."""
+
 
 def caption(scene: Scene, rng: random.Random, *, vague: float = 0.0) -> tuple[str, Scene]:
     """Describes `scene` as a person might.
@@ -55,7 +59,8 @@ def caption(scene: Scene, rng: random.Random, *, vague: float = 0.0) -> tuple[st
     else:
         write = WRITERS.get(style, flowing) if len(keep) > 1 else flowing
         text = add_absences(write(speaker, keep), missing, rng)
-    return finish(join_phrases(text, speaker.later, rng), style, rng), speaker.stated
+    text = BEFORE_VOWEL.sub(r"\1n ", join_phrases(text, speaker.later, rng))
+    return finish(text, style, rng), speaker.stated
 
 
 def is_empty(scene: Scene) -> bool:

@@ -197,7 +197,8 @@ class Speaker:
         """The part `name` as a noun phrase; a leading star in the text of its method means that it needs no article."""
         text: str = NOUNS[name](self, bare)
         if self.chance(0.08 if bare else 0.12):
-            text += " " + self.rng.choice(w.DOING[str(self.scene[name]) if name == "celestial" else name])
+            doing = self.rng.choice(w.DOING[str(self.scene[name]) if name == "celestial" else name])
+            text += "" if text.endswith(doing) else f" {doing}"
         text = with_article(text, bare)
         if name in CORRECTED and name in self.stated and not self.later and self.chance(CORRECTION_SHARE):
             return self.rng.choice(w.CORRECTIONS).format(right=text, wrong=self.another(name, bare))

@@ -1,10 +1,11 @@
 """Scenes have no contradictions, and captions state only what is in their scene."""
 
 import random
+import re
 
 import pytest
 
-from costroute_rt.export.postcard.absence import Absences, add_absences, choose_absences
+from costroute_rt.export.postcard.absence import PLACE_NOUN, Absences, add_absences, choose_absences, put_before
 from costroute_rt.export.postcard.caption import caption, front
 from costroute_rt.export.postcard.habits import by_ear
 from costroute_rt.export.postcard.scene import ATTRIBUTES, DARK, WATER, Scene, Value, sample_scene
@@ -90,8 +91,30 @@ def test_an_adjective_stands_before_the_noun_that_it_fits() -> None:
     rng = random.Random(1)
     said = Absences(adjectives=[("tree", "treeless"), ("clouds", "cloudless")])
     texts = {add_absences("a lake in a wide meadow on a summer day", said, rng) for _ in range(50)}
-    assert "a treeless lake in a wide meadow on a summer cloudless day" in texts
+    assert "a treeless lake in a wide meadow on a cloudless summer day" in texts
     assert all(text.count("treeless") == text.count("cloudless") == 1 for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "adjective", "changed"),
+    [
+        ("an ocean", "treeless", "a treeless ocean"),
+        ("by a mountain lake", "uninhabited", "by an uninhabited mountain lake"),
+        ("a beach palm on the beach", "houseless", "a beach palm on the houseless beach"),
+        ("open fields", "boatless", "open boatless fields"),
+    ],
+)
+def test_an_adjective_brings_its_article(text: str, adjective: str, changed: str) -> None:
+    assert put_before(adjective, PLACE_NOUN, text) == changed
+
+
+def test_nouns_have_the_article_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("costroute_rt.export.postcard.caption.finish", lambda text, style, rng: text)  # no typos
+    rng = random.Random("articles")
+    wrong = re.compile(
+        r"\ba (?:[\w-]+ )?(?:towers of|fencing|wooden rails|fence posts|sails)\b|cactuss|\ba [aeiou]|\ban [^aeiou]|soaring soaring"
+    )
+    assert [found for scene in scenes(6000) if (found := wrong.search(caption(scene, rng)[0]))] == []
 
 
 def test_a_word_spelled_by_ear_keeps_its_first_letter() -> None:
