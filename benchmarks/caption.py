@@ -50,7 +50,7 @@ def free_form_prompts(count: int | None = None, path: Path = FREE_FORM) -> list[
 
     No training uses any of them, and the grammar emits none that has more than two words. The author of the first forty of FREE_FORM had
     not read the caption grammar, which was widened later, after looking at kinds of prompts among all two hundred that were misread. Those
-    of OTHER_HANDS were written after that, by somebody who had seen neither the grammar nor other prompts.
+    of OTHER_HANDS were written after that, by somebody who had seen neither the grammar nor other prompts; it was widened once more since.
     """
     prompts = [Prompt(text=row["prompt"], stated=row["stated"]) for row in json.loads(path.read_text(encoding="utf-8"))]
     return prompts if count is None else prompts[:: max(1, len(prompts) // count)][:count]

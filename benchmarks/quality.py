@@ -2,11 +2,10 @@
 
 Uses 200 captions of scenes that no training run has seen (50 per band of the number of stated things), two seeds each, 200 free-form
 prompts in the manner of many hands (lower case, lists, poems, typos, other orders, and things that must not be there), and 116 by somebody
-who has not seen the caption grammar, written after it was last changed. Recall is the
-scorer's mean probability of the stated things. Cleanness, if the bundle's scorer judges it, is about 0.9 for drawings and falls with
-ghosts, blur, doubles and half-drawn things. The score is made of both (docs/routing.md). Intervals are 95 % over prompts. For comparison:
-the drawing of the caption's own scene (upper bound), the same drawing encoded and decoded by the autoencoder, and the drawing of another
-scene (lower bound); these need skia-python. A contact sheet is written to DIR/quality.png.
+who had not seen the caption grammar. Recall is the scorer's mean probability of the stated things. Cleanness, if the bundle's scorer judges
+it, is about 0.9 for drawings and falls with ghosts, blur, doubles and half-drawn things. The score is made of both (docs/routing.md).
+Intervals are 95 % over prompts. For comparison: the drawing of the caption's own scene (upper bound), the same drawing encoded and decoded
+by the autoencoder, and the drawing of another scene (lower bound); these need skia-python. A contact sheet is written to DIR/quality.png.
 
     python -m benchmarks.quality
     python -m benchmarks.quality --candidates postcard-base@8 postcard-turbo@2 --attributes
@@ -48,11 +47,11 @@ FREE_FORM_TARGETS = {"base@8": 0.96}
 UNWANTED_TARGETS = {"base@8": 0.03}
 """Highest probability of things that a free-form prompt excludes, by the end of a candidate's name."""
 RECONSTRUCTION_TARGET = 0.99
-PER_BAND, SEEDS, FREE_FORM, UNSEEN = 50, 2, 200, 116
+PER_BAND, SEEDS, FREE_FORM = 50, 2, 200
 QUICK_PER_BAND, QUICK_SEEDS, QUICK_FREE_FORM = 2, 1, 4
 SHEET_PER_BAND, SHEET_FREE_FORM = 2, 6
 RECALL, FREE_FORM_RECALL, UNWANTED = "recall of stated things", "free-form prompts", "things that should not be there"
-UNSEEN_RECALL, UNSEEN_UNWANTED = "prompts of other hands", "things that should not be there, other hands"
+OTHER_HANDS_RECALL, OTHER_HANDS_UNWANTED = "prompts of other hands", "things that should not be there, other hands"
 CLEANNESS, SCORE = "cleanness", "score"
 DRAWN, RECONSTRUCTED, WRONG = "drawn scene (upper bound)", "autoencoder reconstruction", "wrong scene (lower bound)"
 MakeImage = Callable[[int, int], Pixels]
@@ -65,8 +64,8 @@ class Study:
 
     captions: list[Prompt]
     free_form: list[Prompt]
-    unseen: list[Prompt]
-    """Free-form prompts by other hands."""
+    other_hands: list[Prompt]
+    """Free-form prompts by somebody who had not seen the caption grammar."""
     seeds: int
     by_attribute: bool
     tiles: dict[str, dict[int, Tile]] = field(default_factory=dict)
@@ -76,7 +75,7 @@ class Study:
 
     @property
     def prompts(self) -> list[Prompt]:
-        return self.captions + self.free_form + self.unseen
+        return self.captions + self.free_form + self.other_hands
 
     def on_sheet(self) -> list[int]:
         """Numbers of the prompts on the contact sheet: the first captions of each band, and evenly spaced free-form prompts."""
@@ -109,11 +108,11 @@ def run(args: argparse.Namespace) -> list[Outcome]:
     """Measures all candidates and drawings; builds missing engines."""
     per_band, seeds = (QUICK_PER_BAND, QUICK_SEEDS) if args.quick else (PER_BAND, SEEDS)
     dataset = ROUTING if args.write_table else REPORTED
-    free_form, unseen = list[Prompt](), list[Prompt]()
+    free_form, other_hands = list[Prompt](), list[Prompt]()
     if not args.write_table:
         free_form = free_form_prompts(QUICK_FREE_FORM if args.quick else FREE_FORM)
-        unseen = free_form_prompts(QUICK_FREE_FORM if args.quick else UNSEEN, OTHER_HANDS)
-    study = Study(held_out_captions(dataset, per_band), free_form, unseen, seeds, args.attributes)
+        other_hands = free_form_prompts(QUICK_FREE_FORM if args.quick else None, OTHER_HANDS)
+    study = Study(held_out_captions(dataset, per_band), free_form, other_hands, seeds, args.attributes)
     bundle = Bundle.open(args.bundle or costroute_rt.shipped_bundle())
     with Judge.open(bundle, args.home) as judge, Runtime.open(bundle.root, home=args.home, build=True) as runtime:
         names = args.candidates or [candidate.name for candidate in runtime.candidates]
@@ -137,7 +136,7 @@ def make_scenarios(names: Iterable[str], study: Study, dataset: str, with_target
     for name in names:
         targets = targets_of(name) if with_targets else {}
         settings = {"candidate": name, "captions": dataset, "prompts": len(study.captions), "free_form": len(study.free_form)}
-        settings["other_hands"] = len(study.unseen)
+        settings["other_hands"] = len(study.other_hands)
         scenarios.append(Scenario(name=name, settings=settings, repeats=study.seeds, targets=targets))
     return scenarios
 
@@ -199,7 +198,8 @@ def summarise(study: Study, found: Mapping[int, Sequence[Finding]]) -> list[Figu
         members = [number for number, prompt in captions.items() if prompt.band == band]
         figures.append(mean_figure(f"{band} stated", [recall[number] for number in members], "score"))
     first = len(captions)
-    for prompts, name, unwanted in ((study.free_form, FREE_FORM_RECALL, UNWANTED), (study.unseen, UNSEEN_RECALL, UNSEEN_UNWANTED)):
+    kinds = ((study.free_form, FREE_FORM_RECALL, UNWANTED), (study.other_hands, OTHER_HANDS_RECALL, OTHER_HANDS_UNWANTED))
+    for prompts, name, unwanted in kinds:
         numbers = [number for number in range(first, first + len(prompts)) if number in found]
         first += len(prompts)
         if numbers:

@@ -549,7 +549,7 @@ class Runtime:
             cancel.set()
 
     def _call_back(self, ticket: Ticket, on_step: OnStep, event: StepEvent) -> bool | None:
-        """Call the caller's function, which must not call `generate` in turn. ticket: that of the request, until whose end this holds."""
+        """Call the caller's function, which must not call `generate` in turn. ticket: of the request, at whose end the ban ends."""
         self._calling.ticket = ticket
         try:
             return on_step(event)

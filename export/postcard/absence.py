@@ -7,19 +7,25 @@ from dataclasses import dataclass, field
 
 from costroute_rt.export.postcard import words as w
 from costroute_rt.export.postcard.scene import ATTRIBUTES, DARK, TOGETHER, Scene
-from costroute_rt.export.postcard.speaker import Speaker, absent_things
+from costroute_rt.export.postcard.speaker import Speaker, absent_things, article
 
 ABSENCE_SHARE, NOTHING_ELSE_SHARE = 0.3, 0.12
 """How often a caption says what is absent; and, if it names all that stands in its scene, that there is nothing else."""
 ADJECTIVE_SHARE, ONE_SHARE = 0.15, 0.2
 """How often an absence is said by an adjective, and by 'not a single ...'."""
 ABOVE = ("clouds", "birds", "celestial")
+"""Things of the sky, whose adjectives stand before another kind of noun."""
 PLACE_NOUN = re.compile(
-    r"\b(meadow|fields?|countryside|pastures?|grassland|prairie|plains?|desert|dunes?|beach|coast|shore|sea|ocean|bay|cove|lake|pond|loch|"
-    r"river|stream|creek|brook|landscape|scene)\b"
+    r"\b(an? )?((?:(?:summer|spring|autumn|winter|mountain|alpine) )?"
+    r"(?:meadow|fields?|countryside|pastures?|grassland|prairie|plains?|desert|dunes?|beach|coast|shore|sea|ocean|bay|cove|lake|pond|loch|"
+    r"river|stream|creek|brook|landscape|scene))\b(?! palm)"
 )
-SKY_NOUN = re.compile(r"\b(night|sky|skies|day|morning|evening|sunset|sunrise|dusk|dawn|afternoon)\b")
+SKY_NOUN = re.compile(
+    r"\b(an? )?((?:(?:summer|spring|autumn|winter) )?(?:night|sky|skies|day|morning|evening|sunset|sunrise|dusk|dawn|afternoon))\b"
+)
 """Nouns before which an adjective such as 'treeless' or 'cloudless' can stand."""
+WIDER = {"house": ("landmark", ("building", "unbuilt")), "tree": ("flowers", ("plant",)), "animal": ("birds", ("animal",))}
+"""Things whose absence has words that deny another thing as well, and parts of these words: a church is a building."""
 
 
 @dataclass(slots=True)
@@ -52,9 +58,11 @@ def choose_absences(speaker: Speaker, keep: set[str]) -> Absences:
         if rng.random() < ADJECTIVE_SHARE and (adjective := adjective_of(name, speaker.scene, rng)):
             said.adjectives.append((name, adjective))
         elif rng.random() < ONE_SHARE and name in w.ABSENT_ONE:
-            said.phrases.append(rng.choice(w.ABSENCES_OF_ONE).format(rng.choice(w.ABSENT_ONE[name])))
+            said.phrases.append(rng.choice(w.ABSENCES_OF_ONE).format(rng.choice(true_words(name, w.ABSENT_ONE[name], speaker.scene))))
+        elif name == "celestial":
+            plain.append(light_of(speaker.scene, rng))
         else:
-            plain.append(light_of(speaker.scene, rng) if name == "celestial" else rng.choice(w.ABSENT[name]))
+            plain.append(rng.choice(true_words(name, w.ABSENT[name], speaker.scene)))
     if len(plain) > 1 and rng.random() < 0.5:
         said.phrases.append(fill(rng.choice(w.ABSENCES), rng.choice((" or ", " and ", ", ")).join(plain)))
     else:
@@ -64,6 +72,7 @@ def choose_absences(speaker: Speaker, keep: set[str]) -> Absences:
 
 
 def fill(form: str, thing: str) -> str:
+    """The form with the thing in all its places."""
     return form.replace("{}", thing)
 
 
@@ -82,7 +91,15 @@ def light_of(scene: Scene, rng: random.Random) -> str:
 def adjective_of(name: str, scene: Scene, rng: random.Random) -> str | None:
     if name == "celestial":
         return "moonless" if scene["sky"] in DARK else "sunless"
-    return rng.choice(w.LESS[name]) if name in w.LESS else None
+    return rng.choice(true_words(name, w.LESS[name], scene)) if name in w.LESS else None
+
+
+def true_words(name: str, words: Sequence[str], scene: Scene) -> Sequence[str]:
+    """Those of the words for the absence of a thing that deny nothing else which the scene has."""
+    other, parts = WIDER.get(name, ("", ()))
+    if not other or scene[other] == ATTRIBUTES[other][0]:
+        return words
+    return [word for word in words if not any(part in word for part in parts)]
 
 
 def add_absences(text: str, said: Absences, rng: random.Random) -> str:
@@ -90,7 +107,7 @@ def add_absences(text: str, said: Absences, rng: random.Random) -> str:
     phrases = list(said.phrases)
     for name, adjective in said.adjectives:
         is_above = name in ABOVE
-        changed = (SKY_NOUN if is_above else PLACE_NOUN).sub(rf"{adjective} \1", text, count=1)
+        changed = put_before(adjective, SKY_NOUN if is_above else PLACE_NOUN, text)
         if changed == text or rng.random() < 0.1:
             phrases.append(f"{adjective} {'sky' if is_above else rng.choice(('landscape', 'place', 'land'))}")
         else:
@@ -98,12 +115,17 @@ def add_absences(text: str, said: Absences, rng: random.Random) -> str:
     return join_phrases(text, phrases, rng)
 
 
+def put_before(adjective: str, noun: re.Pattern[str], text: str) -> str:
+    """The text with the adjective before its first such noun, and with the article that the adjective needs."""
+    return noun.sub(lambda found: f"{article(adjective) if found[1] else adjective} {found[2]}", text, count=1)
+
+
 def join_phrases(text: str, phrases: Sequence[str], rng: random.Random) -> str:
     if not phrases:
         return text
     said = rng.choice((", ", " and ", ", ")).join(phrases)
     if text.endswith("."):
-        return f"{text} {said[0].upper()}{said[1:]}."
+        return f"{text} {said[0].upper()}{said[1:].rstrip('!')}."
     if rng.random() < 0.15:
         return said + rng.choice((", ", ", just ", ", only ", ". ", "; ", ": ")) + text
     joint = " " if said.startswith(("without", "but", "with ", "and ", "(")) else ""

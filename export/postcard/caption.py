@@ -6,6 +6,7 @@ prompt does not name is then mostly absent from the image.
 """
 
 import random
+import re
 from collections.abc import Sequence
 
 from costroute_rt.export.postcard import words as w
@@ -32,6 +33,11 @@ ONLY_ABSENCE_SHARE, EMPTY_SHARE = 0.08, 0.3
 """How often a caption that says what is absent says nothing else; and how often it calls an empty scene empty."""
 YES_SHARE = 0.15
 """How often a list of keywords that says what is absent also says of the others that they are wanted."""
+MANY = w.options("lots |two |three |four |2 |3 |4 |some |several |a few |a pair |flowers|wild|cows|sheep|cattle")
+"""Beginnings of phrases before which a sentence has 'there are'."""
+
+BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=[aeiou])")
+"""The article 'a' where it must be 'an', in a form whose next word was not known; no word here begins like 'unit' or 'one'."""
 
 
 def caption(scene: Scene, rng: random.Random, *, vague: float = 0.0) -> tuple[str, Scene]:
@@ -51,12 +57,10 @@ def caption(scene: Scene, rng: random.Random, *, vague: float = 0.0) -> tuple[st
     elif style == "keywords":
         text = keyword_list(speaker, keep, missing)
     else:
-        write = {
-            **{"sentences": sentences, "front": front, "fragments": fragments, "poem": poem},
-            **{"labels": labels, "sequence": sequence, "spatial": spatial},
-        }
-        text = add_absences(write.get(style, flowing)(speaker, keep) if len(keep) > 1 else flowing(speaker, keep), missing, rng)
-    return finish(join_phrases(text, speaker.later, rng), style, rng), speaker.stated
+        write = WRITERS.get(style, flowing) if len(keep) > 1 else flowing
+        text = add_absences(write(speaker, keep), missing, rng)
+    text = BEFORE_VOWEL.sub(r"\1n ", join_phrases(text, speaker.later, rng))
+    return finish(text, style, rng), speaker.stated
 
 
 def is_empty(scene: Scene) -> bool:
@@ -78,27 +82,6 @@ def choose_named(scene: Scene, rng: random.Random) -> set[str]:
     if "ground" in keep and "season" in names and rng.random() < SEASON_SHARE.get(scene["season"], 0.0):
         keep.add("season")
     return keep or {rng.choice(("sky", "ground"))}
-
-
-MANY = (
-    "lots ",
-    "two ",
-    "three ",
-    "four ",
-    "2 ",
-    "3 ",
-    "4 ",
-    "some ",
-    "several ",
-    "a few ",
-    "a pair ",
-    "flowers",
-    "wild",
-    "cows",
-    "sheep",
-    "cattle",
-)
-"""Beginnings of phrases that follow 'there are'."""
 
 
 def merge_phrases(speaker: Speaker, keep: set[str]) -> tuple[bool, bool]:
@@ -244,7 +227,7 @@ def front(speaker: Speaker, keep: set[str]) -> str:
     if not firsts:
         return flowing(speaker, keep)
     joint = rng.choice((": ", ": ", ", ", " - ", " there is ", " there's ", ", we see ", " i want ", "; "))
-    return firsts[0] + joint + (flowing(speaker, keep) if keep else "nothing else")
+    return firsts[0] + joint + flowing(speaker, keep) if keep else firsts[0]
 
 
 def poem(speaker: Speaker, keep: set[str]) -> str:
@@ -399,3 +382,7 @@ def overhead_sentences(speaker: Speaker, keep: set[str], light: bool) -> list[st
         )
         lines.append(rng.choice(forms).format(when))
     return lines
+
+
+WRITERS = {each.__name__: each for each in (sentences, front, fragments, poem, labels, sequence, spatial)}
+"""Functions of the styles that have their own; lists of keywords place absences themselves, all others are `flowing`."""

@@ -35,7 +35,7 @@ SHORT_SHARE = 0.75
 APPROVED = 0.98
 """Lowest recall of a short caption's stated things in approved latents."""
 EXCLUDING_SHARE = 0.4
-"""Share of the captions for a judge that exclude something: its absence is harder to learn than its presence."""
+"""Share of the captions for a judge that must exclude something; of the others, some do. Absence is harder to learn than presence."""
 UNSEEN = 3
 """Number of things that neither the caption nor its scene has, and that a judge must not find."""
 BATCH = 50

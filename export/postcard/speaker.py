@@ -197,7 +197,8 @@ class Speaker:
         """The part `name` as a noun phrase; a leading star in the text of its method means that it needs no article."""
         text: str = NOUNS[name](self, bare)
         if self.chance(0.08 if bare else 0.12):
-            text += " " + self.rng.choice(w.DOING[str(self.scene[name]) if name == "celestial" else name])
+            doing = self.rng.choice(w.DOING[str(self.scene[name]) if name == "celestial" else name])
+            text += "" if text.endswith(doing) else f" {doing}"
         text = with_article(text, bare)
         if name in CORRECTED and name in self.stated and not self.later and self.chance(CORRECTION_SHARE):
             return self.rng.choice(w.CORRECTIONS).format(right=text, wrong=self.another(name, bare))
@@ -205,10 +206,14 @@ class Speaker:
 
     def another(self, name: str, bare: bool) -> str:
         """A noun phrase for another value of the attribute, which the scene does not have."""
-        values = [value for value in ATTRIBUTES[name][1:] if value != self.scene[name]]
-        other = Speaker({**self.scene, name: self.rng.choice(values), "house2": "none", BOAT_COUNT: 1}, self.rng, vague=0.0)
-        text: str = NOUNS[name](other, bare)
-        return with_article(text, bare)
+        present = {self.scene[name], *([self.scene["house2"]] if name == "house" else [])}
+        values = [value for value in ATTRIBUTES[name][1:] if value not in present]
+        scene = {**self.scene, name: self.rng.choice(values), "house2": "none", BOAT_COUNT: 1}
+        while True:
+            other = Speaker(scene, self.rng, vague=0.0)
+            text: str = NOUNS[name](other, bare)
+            if not other.later:  # 'a red house, not a house' would deny both
+                return with_article(text, bare)
 
     # -- place, time and season
 

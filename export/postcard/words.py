@@ -65,6 +65,8 @@ SEASON_OAKS: dict[Value, Words] = {
 PLURALS: dict[str, Words] = {
     "cactus": options("cacti|cacti|cactuses|cactus"),
     "saguaro cactus": options("saguaro cacti"),
+    "prickly cactus": options("prickly cacti"),
+    "green cactus": options("green cacti"),
     "cherry tree in bloom": options("cherry trees in bloom"),
     "spruce": options("spruces|spruce"),
     "beech": options("beeches"),
@@ -75,7 +77,7 @@ PLURALS: dict[str, Words] = {
 BOATS = options(
     "{} sailboat|{} sailboat|sailboat with a {} sail|boat with {} sails|{} sailing boat|{} boat|{} boat|{} yacht|small {} boat|"
     "{} sail boat|{} ship|ship with {} sails|{} sailing ship|little {} boat|{} dinghy|{} fishing boat|{} vessel|{} rowboat|{} sloop|"
-    "{} sails|{} canoe"
+    "*{} sails|{} canoe"
 )
 ANY_BOAT = options("sailboat|boat|sailing boat|yacht|ship|boat|sail boat|vessel|dinghy|fishing boat|little boat")
 BALLOONS = options("{} hot air balloon|{} hot-air balloon|{} balloon|{} balloon in the sky|{} hot air balloon floating in the sky")
@@ -93,7 +95,7 @@ LANDMARKS: dict[Value, Words] = {
     ),
     "castle": options(
         "castle|castle|old castle|medieval castle|stone castle|fortress|castle with towers|ruined castle|fairy tale castle|palace|"
-        "knights' castle|fort|chateau|citadel|stronghold|scottish castle|towers of a castle"
+        "knights' castle|fort|chateau|citadel|stronghold|scottish castle|*towers of a castle"
     ),
 }
 ANIMALS: dict[Value, Words] = {
@@ -115,8 +117,8 @@ PATHS = options(
     "pathway|street|way|hiking trail|country lane|sandy path|long road"
 )
 FENCES = options(
-    "fence|wooden fence|picket fence|garden fence|white fence|white picket fence|wood fence|little fence|fence|fencing|wooden rails|"
-    "farm fence|fence posts|rail fence"
+    "fence|wooden fence|picket fence|garden fence|white fence|white picket fence|wood fence|little fence|fence|*fencing|*wooden rails|"
+    "farm fence|*fence posts|rail fence"
 )
 FLOWERS = options(
     "flowers|wildflowers|wild flowers|colorful flowers|blooming flowers|flowers in the foreground|lots of flowers|some flowers|roses|"

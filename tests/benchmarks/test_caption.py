@@ -10,7 +10,7 @@ from benchmarks.caption import OTHER_HANDS, Prompt, free_form_prompts, held_out_
 from costroute_rt.export.postcard.captions import BANDS
 from costroute_rt.export.postcard.scene import ATTRIBUTES
 
-FREE_FORM, UNSEEN = free_form_prompts(), free_form_prompts(path=OTHER_HANDS)
+FREE_FORM, BY_OTHERS = free_form_prompts(), free_form_prompts(path=OTHER_HANDS)
 CAPTIONS = held_out_captions("held-out-quality", 5)
 
 
@@ -20,7 +20,7 @@ def test_there_are_two_hundred_free_form_prompts_of_all_bands() -> None:
     assert all(1 <= len(prompt.stated) <= 10 for prompt in FREE_FORM)
 
 
-@pytest.mark.parametrize("prompt", FREE_FORM + UNSEEN + CAPTIONS, ids=lambda prompt: prompt.text[:40])
+@pytest.mark.parametrize("prompt", FREE_FORM + BY_OTHERS + CAPTIONS, ids=lambda prompt: prompt.text[:40])
 def test_what_a_prompt_states_can_be_drawn(prompt: Prompt) -> None:
     stated = prompt.stated
     assert all(value in ATTRIBUTES[name] for name, value in stated.items())

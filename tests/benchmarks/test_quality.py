@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from benchmarks import quality
-from benchmarks.caption import held_out_captions
+from benchmarks.caption import Prompt, held_out_captions
 from benchmarks.sheet import SheetRow, Tile, draw_sheet, wrap
 from costroute_rt.export.postcard.judge import CLEANNESS_WEIGHT, Finding
+from costroute_rt.export.postcard.scene import ATTRIBUTES
 
 DRAWINGS = (quality.DRAWN, quality.RECONSTRUCTED, quality.WRONG)
 RECALL = "recall of stated things"
@@ -46,7 +47,7 @@ def test_cleanness_and_the_score_of_both_are_reported_and_the_table_has_the_scor
     found = figures(rows["tiny-turbo@1"])
     assert 0 < found["cleanness"]["value"] < 1
     mixed = (1 - CLEANNESS_WEIGHT) * found[RECALL]["value"] + CLEANNESS_WEIGHT * found["cleanness"]["value"]
-    assert found["score"]["value"] == pytest.approx(mixed)
+    assert found["score"]["value"] == pytest.approx(mixed, abs=1e-6)  # all three are rounded to six decimals
     path = tmp_path / "quality.json"
     _, rows = run(capsys, *wanted, "--write-table", path)
     mean = json.loads(path.read_text(encoding="utf-8"))["candidates"]["tiny-turbo@1"]["mean"]
@@ -120,8 +121,22 @@ def test_a_bundle_without_the_familys_scorer_is_an_error(tiny_bundle: Path, engi
     assert row["error"].startswith("BundleError")
 
 
+def test_both_kinds_of_free_form_prompts_have_figures_of_their_own() -> None:
+    """And a drawing, which only captions have, has neither."""
+    captions = [Prompt(text=str(number), stated=dict.fromkeys(list(ATTRIBUTES)[:number], 1)) for number in (1, 3, 5, 7)]
+    free_form, other_hands = Prompt(text="sea", stated={"ground": "sea"}), Prompt(text="no boat", stated={"boat": "none"})
+    study = quality.Study(captions, free_form=[free_form], other_hands=[other_hands], seeds=1, by_attribute=False)
+    drawn = {number: [Finding(probabilities=dict.fromkeys(prompt.stated, 1.0))] for number, prompt in enumerate(captions)}
+    made = {**drawn, 4: [Finding(probabilities={"ground": 0.5})], 5: [Finding(probabilities={"boat": 0.25})]}
+    found = {figure.name: figure.value for figure in quality.summarise(study, made)}
+    assert (found[quality.FREE_FORM_RECALL], found[quality.OTHER_HANDS_RECALL]) == (0.5, 0.25)
+    assert (quality.UNWANTED in found, found[quality.OTHER_HANDS_UNWANTED]) == (False, 0.75)
+    without = {figure.name for figure in quality.summarise(study, drawn)}
+    assert without.isdisjoint({quality.FREE_FORM_RECALL, quality.OTHER_HANDS_RECALL, quality.OTHER_HANDS_UNWANTED})
+
+
 def test_every_prompt_and_seed_has_its_own_noise() -> None:
-    study = quality.Study(held_out_captions("held-out-quality", 2), free_form=[], unseen=[], seeds=2, by_attribute=False)
+    study = quality.Study(held_out_captions("held-out-quality", 2), free_form=[], other_hands=[], seeds=2, by_attribute=False)
     seeds: list[int] = []
 
     class Runtime:
