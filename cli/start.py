@@ -35,18 +35,26 @@ def main() -> None:
 def leave(code: object) -> None:
     """End the process here, if it has nothing left to do: taking apart the interpreter and its libraries takes up to 50 ms.
 
-    Returns where something is left, such as a thread, or output that cannot be written.
+    Returns where something is left, such as a thread, or output that cannot be written, which is then the error.
     """
     if not isinstance(code, int) or threading.active_count() > 1 or sys.flags.inspect:
         return
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (OSError, ValueError):  # full or closed, which Python reports at its end
+    try:
+        _flush()
+        atexit._run_exitfuncs()  # some of them print
+        _flush()
+    except ValueError:  # closed, which Python reports at its end
+        return
+    except OSError:  # full: an error keeps its own code
+        if code == 0:
             return
-    atexit._run_exitfuncs()
     os._exit(code & 0xFF)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
 
 
 def _run() -> None:

@@ -21,7 +21,8 @@ print("still here")
 
 def end(code: object, before: str = "") -> subprocess.CompletedProcess[str]:
     script = LEAVE.format(code=code, before=before)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60, env=environment)
 
 
 def test_a_command_ends_at_once_with_its_code_and_all_that_it_printed() -> None:
