@@ -37,10 +37,12 @@ def leave(code: object) -> None:
 
     Returns where something is left, such as a thread, or output that cannot be written, which is then the error.
     """
-    if not isinstance(code, int) or threading.active_count() > 1 or sys.flags.inspect:
+    if not isinstance(code, int):
         return
     try:
         _flush()
+        if threading.active_count() > 1 or sys.flags.inspect:
+            return
         atexit._run_exitfuncs()  # some of them print
         _flush()
     except ValueError:  # closed, which Python reports at its end
@@ -52,9 +54,13 @@ def leave(code: object) -> None:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    if sys.stderr is not None:
+        try:
+            sys.stderr.flush()
+        except OSError:  # nobody reads it, and what the command made is there
+            sys.stderr = None
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _run() -> None:
