@@ -35,7 +35,7 @@ def main() -> None:
 def leave(code: object) -> None:
     """End the process here, if it has nothing left to do: taking apart the interpreter and its libraries takes up to 50 ms.
 
-    Returns where something is left, such as a thread, or output that cannot be written, which is then the error.
+    Returns where Python has to end it: a thread still runs, or the output of a successful command cannot be written, which is an error.
     """
     if not isinstance(code, int):
         return
@@ -47,7 +47,7 @@ def leave(code: object) -> None:
         _flush()
     except ValueError:  # closed, which Python reports at its end
         return
-    except OSError:  # full: an error keeps its own code
+    except OSError:  # standard output is full: an error keeps its own code, a success becomes one
         if code == 0:
             return
     os._exit(code & 0xFF)
@@ -57,7 +57,7 @@ def _flush() -> None:
     if sys.stderr is not None:
         try:
             sys.stderr.flush()
-        except OSError:  # nobody reads it, and what the command made is there
+        except OSError:  # its messages are lost, but what the command made is not
             sys.stderr = None
     if sys.stdout is not None:
         sys.stdout.flush()

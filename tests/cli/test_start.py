@@ -18,6 +18,8 @@ leave({code})
 print("still here")
 """
 
+needs_full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+
 
 def end(code: object, before: str = "") -> subprocess.CompletedProcess[str]:
     script = LEAVE.format(code=code, before=before)
@@ -42,6 +44,17 @@ def test_a_command_ends_at_once_with_its_code_and_all_that_it_printed() -> None:
 def test_python_ends_it_where_something_is_left_to_do(code: object, before: str) -> None:
     done = end(code, before)
     assert "still here" in done.stdout or "closed file" in done.stderr
+
+
+@needs_full_device
+@pytest.mark.parametrize(("stream", "code"), [("stderr", 0), ("stderr", 7), ("stdout", 7)])
+def test_a_full_stream_keeps_the_code(stream: str, code: int) -> None:
+    assert end(code, f"sys.{stream} = open('/dev/full', 'w'); sys.{stream}.write('note')").returncode == code
+
+
+@needs_full_device
+def test_a_success_whose_output_cannot_be_written_is_an_error() -> None:
+    assert end(0, "sys.stdout.flush(); sys.stdout = open('/dev/full', 'w'); print('image')").returncode != 0
 
 
 def test_short_commands_load_the_matrix_library_with_one_thread() -> None:
