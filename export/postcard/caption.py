@@ -1,8 +1,9 @@
 """Captions as many people would write them: `caption(scene, rng) -> (text, what the text states)`.
 
 Styles: one flowing phrase, a list of keywords, full sentences, a wish ("draw me ..."), a question, place or time first, single words with
-full stops, lines of a poem, and labels ("background: snowy mountains"). A caption names nearly everything that stands in its scene: what a
-prompt does not name is then mostly absent from the image.
+full stops, lines of a poem, labels ("background: snowy mountains"), one thing after the other ("first a lake, then ..."), and places in the
+picture ("left: a red house"). A caption names nearly everything that stands in its scene: what a prompt does not name is then mostly absent
+from the image.
 """
 
 import random
@@ -294,9 +295,12 @@ def spatial(speaker: Speaker, keep: set[str]) -> str:
         for name, side in zip(houses, ("left", "right") if len(houses) == 2 else (str(scene["house_side"]),), strict=True):
             sides[side].append(article(f"{speaker.colour(scene[name])} {noun}"))
     rest = [name for name in (*SUBJECTS, "mountains", *OVERHEAD) if name in keep and name != "house"]
-    parts = [f"{side}: {' and '.join(things)}" for side, things in sides.items() if things]
-    if rng.random() < 0.5:
-        parts = [f"{rng.choice(w.SIDE_PLACES).format(part.split(':')[0])}{part.split(':')[1]}" for part in parts]
+    is_worded = rng.random() < 0.5
+    parts = [
+        f"{rng.choice(w.SIDE_PLACES).format(side) if is_worded else f'{side}:'} {' and '.join(things)}"
+        for side, things in sides.items()
+        if things
+    ]
     places = {"mountains": w.BACK_PLACES, **dict.fromkeys(OVERHEAD, w.HIGH_PLACES)}
     for name in rest:
         place = rng.choice(places.get(name, w.FRONT_PLACES))

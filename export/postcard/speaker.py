@@ -256,10 +256,9 @@ def with_article(text: str, bare: bool) -> str:
     return text.removeprefix("the ").removeprefix("a ").removeprefix("an ") if bare and "pair" not in text else text
 
 
-def article(text: str, only: bool = False) -> str:
-    """`text` with its article, or `only` the article."""
-    word = "an " if text[0] in "aeiou" else "a "
-    return word if only else word + text
+def article(text: str) -> str:
+    """`text` with its article."""
+    return ("an " if text[0] in "aeiou" else "a ") + text
 
 
 def plural(noun: str, rng: random.Random) -> str:

@@ -145,9 +145,9 @@ def excludes(stated: Scene) -> bool:
     return any(value in ("none", 0) for value in stated.values())
 
 
-def deepen(encoder: CLIPTextModel, words: int) -> CLIPTextModel:
+def deepen(encoder: CLIPTextModel) -> CLIPTextModel:
     """An encoder of TEXT_LAYERS that computes what `encoder` does: the layers it adds at the end change nothing yet."""
-    deeper = make_text_encoder(words, encoder.config.eos_token_id)
+    deeper = make_text_encoder(encoder.config.vocab_size, encoder.config.eos_token_id)
     deeper.load_state_dict(deeper.state_dict() | encoder.state_dict())
     with torch.no_grad():
         for layer in deeper.text_model.encoder.layers[encoder.config.num_hidden_layers :]:

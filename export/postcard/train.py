@@ -179,7 +179,7 @@ class Recipe:
         torch.manual_seed(1)
         end, minutes, heads = self.words.eos_token_id, self.plan.minutes("text"), AttributeHeads().to(self.device)
         before = self.text_encoder(START).requires_grad_(False) if self.is_continued else None
-        encoder = (make_text_encoder(len(self.words), end) if before is None else deepen(before, len(self.words))).to(self.device)
+        encoder = (make_text_encoder(len(self.words), end) if before is None else deepen(before)).to(self.device)
         train_text(encoder, heads, self.words, self.checkpoint("text"), minutes, before=before)
         encoder.save_pretrained(self.work / "text" / "text_encoder")
         save_file(heads.state_dict(), self.work / "text" / "heads.safetensors")

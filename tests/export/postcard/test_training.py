@@ -230,7 +230,7 @@ def test_a_deeper_text_encoder_first_says_what_the_other_one_says() -> None:
     shallow.config.num_hidden_layers = 2
     del shallow.text_model.encoder.layers[2:]
     tokens = torch.randint(0, 99, (3, 20))
-    deep = deepen(shallow, 100)
+    deep = deepen(shallow)
     assert deep.config.num_hidden_layers == TEXT_LAYERS
     torch.testing.assert_close(deep(tokens).last_hidden_state, shallow(tokens).last_hidden_state)
 
