@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -22,6 +23,8 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 compiled, which needs CMake and a C++ compiler."""
 _EXPORTS: Mapping[str, tuple[str, ...]] = {"optimum": ("onnx",), "genai": ("openvino", "--weight-format", "fp16")}
 """Words after `optimum-cli export`; diffusers reads the folder itself."""
+_EULER: Mapping[str, object] = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "epsilon"}
+_OF_EULER = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "steps_offset")
 
 
 def make_environment(name: str, work: Path) -> str:
@@ -71,8 +74,19 @@ def make_form(name: str, python: str, model: Path, work: Path) -> Path:
         kind, *options = _EXPORTS[name]
         command = [str(Path(python).with_name("optimum-cli")), "export", kind, "--model", str(model), "--task", "text-to-image"]
         run_process([*command, *options, str(part)], {**os.environ, "HF_HUB_OFFLINE": "1"})
+        if name == "genai":
+            _use_euler(part / "scheduler" / "scheduler_config.json")
         part.rename(target)
     return target
+
+
+def _use_euler(config: Path) -> None:
+    """Change the scheduler to Euler's: OpenVINO GenAI has no DPM-Solver, and cannot read a file with `Infinity`.
+
+    As many steps take as long; the images of a model that predicts something else than the noise are wrong.
+    """
+    known = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**{name: known[name] for name in _OF_EULER if name in known}, **_EULER}), encoding="utf-8")
 
 
 def versions(python: str) -> dict[str, str]:

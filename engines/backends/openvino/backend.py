@@ -21,6 +21,8 @@ from costroute_rt.engines.backends.key import EngineKey
 from costroute_rt.engines.backends.native_path import native_path
 from costroute_rt.engines.backends.openvino.angle import split_angles
 from costroute_rt.engines.backends.openvino.engine import OpenVinoEngine, short_reason
+from costroute_rt.engines.backends.openvino.group_norm import normalize_by_channel
+from costroute_rt.engines.backends.openvino.upsampling import join_upsampling
 from costroute_rt.engines.backends.openvino.weight import keep_weights_packed
 from costroute_rt.engines.backends.polling import run_polled
 from costroute_rt.engines.backends.spec import BuildSpec
@@ -78,7 +80,8 @@ class OpenVinoBackend:
         Its bytes prove nothing, as two builds with the same number differ too.
         """
         angles = [] if spec.precision == "float32" else ["angles=float32"]
-        return ", ".join(["hint=latency", "weights=packed", *angles])
+        changes = ["norms=by channel", "upsampling=joined"] if spec.provider == "cpu" else []
+        return ", ".join(["hint=latency", "weights=packed", *changes, *angles])
 
     def device(self, spec: BuildSpec) -> tuple[str, str]:
         """As the protocol has it; raises ConfigError too for a precision that the device does not compute in."""
@@ -103,6 +106,9 @@ class OpenVinoBackend:
             if spec.shapes:
                 model.reshape({name: [_dimension(axis) for axis in each.shape] for name, each in interface.inputs.items()})
             keep_weights_packed(model)
+            if name == "CPU":
+                normalize_by_channel(self._ov, model)
+                join_upsampling(self._ov, model)
             split = None if spec.precision == "float32" else split_angles(self._ov, model)
             angles, rest = split or (None, model)
             blob = run_polled(
