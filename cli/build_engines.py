@@ -55,10 +55,10 @@ def build_engines(
     changes. Valid engines are kept. Engines that can be built but not run here are checked and measured by this
     command on a machine that can run them.
 
-    Without --backend, the engines of ONNX Runtime are built and, where it is installed, those of OpenVINO in bfloat16 (in
-    float32 where bfloat16 cannot be used). Both make images in turns, and the result is kept in the store: from then on
-    all commands use OpenVINO if its images take at most 0.9 times as long. For models with more than 512 MB of weights
-    one set is built by a rule: OpenVINO in bfloat16 on a processor that has instructions for it, else ONNX Runtime.
+    Without --backend, the engines of ONNX Runtime are built and, where it is installed, those of OpenVINO: in bfloat16
+    where the processor is faster in that, else in float32. Both make images in turns, and the result is kept in the
+    store: from then on all commands use OpenVINO if its images take at most 0.9 times as long. For models with more than
+    512 MB of weights, only those of OpenVINO are built.
 
     Engines of less precision than float32, and those with int8 weights, also make images, which are compared with those
     of float32 engines in the store: same prompts, same seeds.

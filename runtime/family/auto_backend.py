@@ -34,8 +34,6 @@ BACKEND = "COSTROUTE_BACKEND"
 USUAL, OTHER = "onnxruntime", "openvino"
 LARGE_BYTES = 512_000_000
 """Of weights. With more of them no engines are built merely to be compared."""
-_FAST_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
-"""Features of processors that multiply matrices faster in bfloat16 than in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,17 +125,26 @@ def chosen_of(found: Fastest, threads: int | None) -> Chosen:
     return Chosen(setup=setup, choice=make_choice(setup, "measured", found.reason, found.image_ms, found.left_out))
 
 
+def other_setups(precision: str, threads: int | None) -> list[Setup]:
+    """The engines that may take the place of the usual ones, the fastest on this processor first."""
+    order = ("bfloat16", "float32") if has_fast_bfloat16() else ("float32", "bfloat16")
+    return [Setup(backend=OTHER, precision=each, threads=threads) for each in order if precision in (AUTO, each)]
+
+
 def preferred_by_rule(precision: str, threads: int | None) -> tuple[Setup, str]:
     """The engines that are usually fastest on such a processor, and the reason; raises BackendError for a damaged library."""
-    if precision == AUTO and has_fast_bfloat16():
-        reason = "the models are too large to compare engines, and this processor computes in bfloat16"
-        return Setup.of(OTHER, "cpu", "bfloat16", threads), reason
-    reason = "the models are too large to compare engines, and this processor does not compute in bfloat16"
-    return Setup.of(USUAL, threads=threads), reason if precision == AUTO else "the models are too large to compare engines"
+    preferred = other_setups(precision, threads)[0]
+    reason = f"the models are too large to compare engines, and {preferred} is usually the fastest on this processor"
+    return Setup.of(OTHER, "cpu", preferred.precision, threads), reason
 
 
 def has_fast_bfloat16() -> bool:
-    return not _FAST_BFLOAT16.isdisjoint(device.cpu_features())
+    """Whether the processor multiplies matrices faster in bfloat16 than in float32.
+
+    Those with AMX do, and AMD's with AVX-512 (1.9 times as fast on Zen 5); Intel's without AMX take 1.4 times as long.
+    """
+    features = device.cpu_features()
+    return "amx_bf16" in features or ("avx512_bf16" in features and "AMD" in device.cpu_name())
 
 
 def _choose(pool: Pool, store: Store, precision: str, threads: int | None) -> Chosen:
@@ -155,8 +162,7 @@ def _choose(pool: Pool, store: Store, precision: str, threads: int | None) -> Ch
     if is_large(pool):
         return _choose_by_rule(precision, threads, is_ready)
     usual = Setup.of(USUAL, threads=threads)
-    others = [Setup(backend=OTHER, precision=each, threads=threads) for each in ("bfloat16", "float32") if precision in (AUTO, each)]
-    ready = None if _exist(pool, store, usual, names) else next(filter(is_ready, others), None)
+    ready = None if _exist(pool, store, usual, names) else next(filter(is_ready, other_setups(precision, threads)), None)
     if ready is not None:
         return Chosen(setup=ready, choice=make_choice(ready, "not_measured", f"its engines are built, and those of {usual} are not"))
     return Chosen(setup=usual, choice=make_choice(usual, "not_measured", f"it was not compared with {OTHER} yet"))

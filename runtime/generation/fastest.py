@@ -1,8 +1,8 @@
 """Builds the engines that `backend="auto"` chooses between, and finds the fastest by whole images, once for a machine.
 
-ONNX Runtime in float32 is the usual one; OpenVINO in bfloat16, or in float32 where bfloat16 cannot be used, takes its place where it is
-complete, its images stay alike, and it is clearly faster. Both make the same images in turns. Where other programs leave them too little of
-the processor, plain times are luck: then the processor time is compared, which hardly depends on other programs.
+ONNX Runtime in float32 is the usual one; OpenVINO takes its place where it is complete, its images stay alike, and it is clearly faster: in
+bfloat16 where the processor is faster in that, else in float32. Both make the same images in turns. Where other programs leave them too
+little of the processor, plain times are luck: then the processor time is compared, which hardly depends on other programs.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from costroute_rt.family.auto_backend import (
     is_large,
     is_open,
     make_key,
+    other_setups,
     preferred_by_rule,
 )
 from costroute_rt.family.calls import pool_names
@@ -149,8 +150,7 @@ def find_alone(pool: Pool, store: Store, precision: str, threads: int | None) ->
 
 def setups_to_compare(precision: str, threads: int | None) -> list[Setup]:
     """The usual engines, then what may take their place; of the latter one set is built, the first that can be used."""
-    others = [Setup(backend=OTHER, precision=each, threads=threads) for each in ("bfloat16", "float32") if precision in (AUTO, each)]
-    return [Setup.of(USUAL, threads=threads), *others]
+    return [Setup.of(USUAL, threads=threads), *other_setups(precision, threads)]
 
 
 def can_run(setup: Setup) -> bool:

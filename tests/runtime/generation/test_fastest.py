@@ -178,7 +178,7 @@ def test_fewer_candidates_and_another_router_are_no_change(world: World, pool: P
     assert choose_backend(pool.select(candidates=["tiny-turbo@2"]), store, threads=2).choice == choice
 
 
-@pytest.mark.parametrize(("is_able", "engines"), [(True, BFLOAT16), (False, USUAL)])
+@pytest.mark.parametrize(("is_able", "engines"), [(True, BFLOAT16), (False, FLOAT32)])
 def test_large_models_are_not_compared(
     world: World, pool: Pool, store: Store, choose: Choose, monkeypatch: pytest.MonkeyPatch, is_able: bool, engines: str
 ) -> None:
@@ -188,7 +188,24 @@ def test_large_models_are_not_compared(
     done = fastest.build_fastest(pool, store, threads=1)
     assert [str(each.setup) for each in done.sets] == [engines]
     assert (choose().engines, choose().basis, world.measured) == (engines, "rule", 0)
-    assert choose(precision="float32").engines == USUAL
+    assert choose(precision="float32").engines == FLOAT32
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "precision"),
+    [
+        ("Intel(R) Xeon(R) Processor", ["avx512_bf16", "amx_bf16"], "bfloat16"),
+        ("AMD EPYC 9005", ["avx512_bf16"], "bfloat16"),
+        ("Intel(R) Xeon(R) Processor", ["avx512_bf16"], "float32"),
+        ("AMD EPYC 7003", ["avx2"], "float32"),
+    ],
+)
+def test_the_precision_in_which_the_processor_is_faster_comes_first(
+    monkeypatch: pytest.MonkeyPatch, name: str, features: list[str], precision: str
+) -> None:
+    monkeypatch.setattr("costroute_rt.engines.machine.device.cpu_name", lambda: name)
+    monkeypatch.setattr("costroute_rt.engines.machine.device.cpu_features", lambda: features)
+    assert [str(each) for each in fastest.setups_to_compare("auto", 2)][1] == f"openvino cpu {precision}"
 
 
 def test_large_models_run_on_engines_that_are_built(
