@@ -7,14 +7,18 @@ twice, which took half the time of decoding. Mean and variance of a group are th
 
 from __future__ import annotations
 
+from math import prod
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+LARGE = 1 << 17
+"""Numbers in a tensor. Smaller ones are moved in less time than the additional operators take to start."""
+
 
 def normalize_by_channel(ov: ModuleType, model: Any) -> int:
-    """Change the group normalizations of images in `model`; returns how many."""
+    """Change the group normalizations of large images, and of images of unknown size, in `model`; returns how many."""
     found = [each for each in model.get_ordered_ops() if each.get_type_name() == "MVN"]
     return sum(_replace(ov.opset13, each) for each in found)
 
@@ -28,7 +32,7 @@ def _replace(ops: Any, norm: Any) -> bool:
     shape = given.get_partial_shape()
     if shape.rank != 4 or last.output(0).get_partial_shape().rank != 4 or groups.rank != 3:
         return False
-    if shape[1].is_dynamic or groups[1].is_dynamic or shape[2] == shape[3] == 1:
+    if shape[1].is_dynamic or groups[1].is_dynamic or (shape.is_static and prod(shape.to_shape()) < LARGE):
         return False
     channels, count = shape[1].get_length(), groups[1].get_length()
 

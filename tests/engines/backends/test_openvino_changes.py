@@ -10,6 +10,7 @@ import onnx
 import onnx.parser
 import pytest
 
+from costroute_rt.engines.backends.openvino import group_norm
 from costroute_rt.engines.backends.openvino.group_norm import normalize_by_channel
 from costroute_rt.engines.backends.openvino.upsampling import join_upsampling, transposed_kernel
 
@@ -55,7 +56,10 @@ def run(model: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("size", [(5, 7), ("high", "wide")])
 @pytest.mark.parametrize("offset", [0.0, 300.0])
-def test_a_normalization_by_channel_is_that_of_groups(tmp_path: Path, size: tuple[object, object], offset: float) -> None:
+def test_a_normalization_by_channel_is_that_of_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[object, object], offset: float
+) -> None:
+    monkeypatch.setattr(group_norm, "LARGE", 1)
     spread = np.arange(1, 13, dtype=np.float32)[:, None, None]
     x = offset + spread * np.random.default_rng(0).standard_normal((2, 12, 5, 7), dtype=np.float32)
     model = read(NORM, tmp_path, HEIGHT=size[0], WIDTH=size[1], SCALE="1, 1, 1")
@@ -66,8 +70,9 @@ def test_a_normalization_by_channel_is_that_of_groups(tmp_path: Path, size: tupl
     np.testing.assert_allclose(run(model, x), expected.reshape(x.shape), atol=1e-4)
 
 
-def test_a_normalization_with_a_scale_of_groups_is_left_alone(tmp_path: Path) -> None:
-    model = read(NORM, tmp_path, HEIGHT=5, WIDTH=7, SCALE="1, 2, 1")
+@pytest.mark.parametrize(("scale", "side"), [("1, 2, 1", 256), ("1, 1, 1", 16)], ids=["a scale of groups", "a small image"])
+def test_other_normalizations_are_left_alone(tmp_path: Path, scale: str, side: int) -> None:
+    model = read(NORM.replace("batch", "1"), tmp_path, HEIGHT=side, WIDTH=side, SCALE=scale)
     assert normalize_by_channel(ov, model) == 0
 
 
