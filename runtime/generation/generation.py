@@ -89,7 +89,9 @@ class Generation:
         with self.watch.stage("tokenize"):  # the calls depend on the length of the texts
             self._calls = plan_calls(resources, self._request)
         with self.watch.stage("route"):  # judging takes time, which is saved if nothing can fit
-            find_least_cost(resources, self._request, self._calls, self._forecast())
+            forecast = self._forecast()
+            if self._request.max_ms is not None or forecast.slack_ms < math.inf:
+                find_least_cost(resources, self._request, self._calls, forecast)
         with self._engines.reading():
             judgement = self._judge()
         with self.watch.stage("route"), self._device.reserving(self.ticket):
