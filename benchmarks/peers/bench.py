@@ -131,7 +131,10 @@ class _Bench:
         output = self.work / f"{image.candidate} {name}.png"
         settings = {**program.settings, "prompt": PROMPT, "seed": SEED, "repeats": job.repeats, "output": str(output)}
         if program.is_ours:
-            settings |= {"warm_up": image.warm_up, "candidate": image.candidate}
+            if program.tiny and not image.tiny:
+                raise RuntimeError("the model has no tiny decoder")
+            warm_up, candidate = (image.tiny, image.tiny) if program.tiny else (image.warm_up, image.candidate)
+            settings |= {"warm_up": warm_up, "candidate": candidate}
             settings |= {"bundle": str(self.bundle), "home": str(self.home(program))}
             return run_program(sys.executable, program.file, settings)
         settings |= {"warm_up_steps": image.warm_up_steps, "steps": image.steps, "guidance_scale": image.guidance_scale}

@@ -24,6 +24,8 @@ class Image:
     candidate: str
     """Candidates of the bundle, of which the first has `warm_up_steps`."""
     warm_up_steps: int = 1
+    tiny: str = ""
+    """The candidate with the tiny decoder; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ def _postcard(denoiser: str, steps: int, guidance_scale: float) -> Image:
     name = f"{denoiser}@{steps}"
     return Image(
         name=f"{steps} {guided} steps", model=denoiser, steps=steps, guidance_scale=guidance_scale, warm_up=name, candidate=name,
-        warm_up_steps=steps,
+        warm_up_steps=steps, tiny=f"{name}-tiny",
     )  # fmt: skip
 
 

@@ -28,14 +28,16 @@ class Program:
     settings: Mapping[str, Any]
     environment: str = ""
     """Name of the environment it runs in; empty: this one."""
+    tiny: bool = False
+    """Whether the tiny decoder makes the image."""
 
     @property
     def is_ours(self) -> bool:
         return not self.environment
 
 
-def _ours(backend: str, precision: str) -> Program:
-    return Program(file="ours", precision=precision, settings={"backend": backend, "precision": precision})
+def _ours(backend: str, precision: str, *, tiny: bool = False) -> Program:
+    return Program(file="ours", precision=precision, settings={"backend": backend, "precision": precision}, tiny=tiny)
 
 
 def _diffusers(precision: str, *, compiled: bool = False) -> Program:
@@ -52,6 +54,7 @@ PROGRAMS: Mapping[str, Program] = {
     "openvino float32": _ours("openvino", "float32"),
     "openvino bfloat16": _ours("openvino", "bfloat16"),
     "auto": _ours("auto", "auto"),
+    "auto with the tiny decoder": _ours("auto", "auto", tiny=True),
     "diffusers float32": _diffusers("float32"),
     "diffusers float32 compiled": _diffusers("float32", compiled=True),
     "diffusers bfloat16": _diffusers("bfloat16"),
@@ -63,7 +66,7 @@ PROGRAMS: Mapping[str, Program] = {
         file="with_stable_diffusion_cpp", environment="stable-diffusion.cpp", precision="float16", settings={}
     ),
 }
-"""The first four are costroute-rt."""
+"""The first five are costroute-rt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
