@@ -30,6 +30,7 @@ from costroute_rt.engines.machine.device import default_threads
 from costroute_rt.engines.machine.telemetry import without_openvino_telemetry
 
 GRAPHS = ("/guided_step", "/step", "/decode")
+"""How the names of those that are measured end."""
 KINDS = {
     "Convolution": "convolutions", "GroupConvolution": "convolutions", "Deconvolution": "convolutions", "FullyConnected": "matrix products",
     "MatMul": "matrix products", "ScaledDotProductAttention": "matrix products", "MVN": "norms", "ReduceMean": "norms", "Tile": "norms",
@@ -50,10 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> list[Outcome]:
     bundle, outcomes = Bundle.open(args.bundle or costroute_rt.shipped_bundle()), []
-    found = [
-        (f"{name}/{graph}", path) for name, each in bundle.components.items() for graph, path in each.graphs.items() if graph in GRAPHS
-    ]
-    for name, path in found:
+    graphs = {f"{name}/{graph}": path for name, each in bundle.components.items() for graph, path in each.graphs.items()}
+    for name in (name for name in graphs if name.endswith(GRAPHS)):
+        path = graphs[name]
         calls = {kind: defer_failure(partial(_open, bundle, path, args.precision, kind == "built")) for kind in ("exported", "built")}
         runs = run_interleaved(calls, warm_up=3, repeats=QUICK_REPEATS if args.quick else REPEATS)
         for kind, times in runs.items():
