@@ -26,15 +26,17 @@ def normalize_by_channel(ov: ModuleType, model: Any) -> int:
 def _replace(ops: Any, norm: Any) -> bool:
     """Whether `norm` was the middle of a group normalization, and was replaced."""
     joined, last = norm.input_value(0).get_node(), _follow(norm)
-    if joined.get_type_name() != "Reshape" or last is None:
+    if joined.get_type_name() != "Reshape" or last is None or not _is_by_group(norm):
         return False
     given, groups = joined.input_value(0), joined.output(0).get_partial_shape()
     shape = given.get_partial_shape()
-    if shape.rank != 4 or last.output(0).get_partial_shape().rank != 4 or groups.rank != 3:
+    if shape.rank != 4 or shape != last.output(0).get_partial_shape():
         return False
     if shape[1].is_dynamic or groups[1].is_dynamic or (shape.is_static and prod(shape.to_shape()) < LARGE):
         return False
     channels, count = shape[1].get_length(), groups[1].get_length()
+    if channels % count or groups[0] != shape[0]:
+        return False
 
     def group_mean(values: Any) -> Any:
         """[images, channels, 1, 1]: the mean over each channel's group."""
@@ -46,6 +48,15 @@ def _replace(ops: Any, norm: Any) -> bool:
     deviation = ops.sqrt(ops.add(group_mean(ops.multiply(centered, centered)), np.float32(norm.get_attributes()["eps"])))
     last.output(0).replace(ops.multiply(centered, ops.divide(np.float32(1), deviation)).output(0))
     return True
+
+
+def _is_by_group(norm: Any) -> bool:
+    """Whether it has one mean and one variance for each group of each image, [images, groups, numbers], in float32."""
+    attributes, axes = norm.get_attributes(), norm.input_value(1).get_node()
+    if axes.get_type_name() != "Constant" or axes.data.tolist() not in ([2], [-1]) or norm.get_output_partial_shape(0).rank != 3:
+        return False
+    is_usual = attributes["normalize_variance"] and attributes["eps_mode"] == "INSIDE_SQRT"
+    return bool(is_usual and norm.get_output_element_type(0).get_type_name() == "f32")
 
 
 def _follow(norm: Any) -> Any | None:

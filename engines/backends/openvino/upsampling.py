@@ -15,6 +15,7 @@ import numpy.typing as npt
 Kernel = npt.NDArray[np.float32]
 
 _CONVOLUTION = {"strides": [1, 1], "dilations": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1], "auto_pad": "explicit"}
+_DOUBLING = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 _SUMS = ((2,), (1, 2), (0, 1), (0,))
 """Which rows of a kernel a row of the transposed one adds up, so that each row reaches the two pixels that are copies of one."""
 
@@ -27,10 +28,10 @@ def join_upsampling(ov: ModuleType, model: Any) -> int:
 def _replace(ops: Any, convolution: Any) -> bool:
     """Whether this convolution follows a doubling, and was replaced."""
     doubling, kernel = convolution.input_value(0).get_node(), _constant(convolution.input_value(1))
-    attributes = convolution.get_attributes()
+    attributes, kind = convolution.get_attributes(), convolution.get_output_element_type(0).get_type_name()
     if not _doubles(doubling) or kernel is None or kernel.shape[2:] != (3, 3):
         return False
-    if any(attributes[name] != value for name, value in _CONVOLUTION.items()):
+    if kind != "f32" or any(attributes[name] != value for name, value in _CONVOLUTION.items()):
         return False
     turned = ops.constant(transposed_kernel(kernel))
     joined = ops.convolution_backprop_data(doubling.input_value(0), turned, [2, 2], pads_begin=[1, 1], pads_end=[1, 1])
@@ -50,7 +51,7 @@ def transposed_kernel(kernel: Kernel) -> Kernel:
 
 def _doubles(node: Any) -> bool:
     """Whether it repeats each pixel of an image of known size, once to the right and once below, and one convolution alone reads it."""
-    if node.get_type_name() != "Interpolate" or node.get_attributes()["mode"] != "nearest":
+    if node.get_type_name() != "Interpolate" or any(node.get_attributes()[name] != value for name, value in _DOUBLING.items()):
         return False
     given, made = node.input_value(0).get_partial_shape(), node.output(0).get_partial_shape()
     if given.is_dynamic or made.is_dynamic or given.rank != 4 or len(node.output(0).get_target_inputs()) != 1:

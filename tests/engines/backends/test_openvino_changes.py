@@ -19,7 +19,7 @@ ov = pytest.importorskip("openvino", reason="compiles models by OpenVINO, which 
 NORM = """
     <ir_version: 8, opset_import: ["" : 17]>
     norm (float[batch, 12, HEIGHT, WIDTH] x) => (float[batch, 12, HEIGHT, WIDTH] y)
-    <float[3] scale = {SCALE}, float[3] shift = {0, 0, 0}, int64[3] joined = {0, 3, -1}> {
+    <float[3] scale = {SCALE}, float[3] shift = {0, 0, 0}, int64[3] joined = {JOINED}> {
         groups = Reshape(x, joined)
         normal = InstanceNormalization<epsilon = 0.001>(groups, scale, shift)
         size = Shape(x)
@@ -30,7 +30,7 @@ UPSAMPLING = """
     <ir_version: 8, opset_import: ["" : 17]>
     up (float[1, 4, HEIGHT, WIDTH] x, float[6, 4, 3, 3] constant) => (float[1, 6, high, wide] y)
     <float[4] scales = {1, 1, BY, BY}> {
-        large = Resize<mode = "nearest", nearest_mode = "floor", coordinate_transformation_mode = "asymmetric">(x, , scales)
+        large = Resize<mode = "nearest", nearest_mode = "floor", coordinate_transformation_mode = "MODE">(x, , scales)
         y = Conv<kernel_shape = [3, 3], pads = [PAD, PAD, PAD, PAD]>(large, kernel)
     }
 """
@@ -39,7 +39,7 @@ KERNEL = np.random.default_rng(1).standard_normal((6, 4, 3, 3), dtype=np.float32
 
 def read(text: str, folder: Path, **values: object) -> Any:
     """A model of OpenVINO; values: what stands for the words in capital letters."""
-    for name, value in values.items():
+    for name, value in {"MODE": "asymmetric", "JOINED": "0, 3, -1", "SCALE": "1, 1, 1", **values}.items():
         text = text.replace(name, str(value))
     graph = onnx.parser.parse_model(text)
     for given in [given for given in graph.graph.input if given.name == "constant"]:
@@ -62,7 +62,7 @@ def test_a_normalization_by_channel_is_that_of_groups(
     monkeypatch.setattr(group_norm, "LARGE", 1)
     spread = np.arange(1, 13, dtype=np.float32)[:, None, None]
     x = offset + spread * np.random.default_rng(0).standard_normal((2, 12, 5, 7), dtype=np.float32)
-    model = read(NORM, tmp_path, HEIGHT=size[0], WIDTH=size[1], SCALE="1, 1, 1")
+    model = read(NORM, tmp_path, HEIGHT=size[0], WIDTH=size[1])
     assert normalize_by_channel(ov, model) == 1
     assert not any(each.get_type_name() == "MVN" for each in model.get_ops())
     groups = x.astype(np.float64).reshape(2, 3, -1)
@@ -70,9 +70,13 @@ def test_a_normalization_by_channel_is_that_of_groups(
     np.testing.assert_allclose(run(model, x), expected.reshape(x.shape), atol=1e-4)
 
 
-@pytest.mark.parametrize(("scale", "side"), [("1, 2, 1", 256), ("1, 1, 1", 16)], ids=["a scale of groups", "a small image"])
-def test_other_normalizations_are_left_alone(tmp_path: Path, scale: str, side: int) -> None:
-    model = read(NORM.replace("batch", "1"), tmp_path, HEIGHT=side, WIDTH=side, SCALE=scale)
+@pytest.mark.parametrize(
+    "words",
+    [{"SCALE": "1, 2, 1"}, {"HEIGHT": 16, "WIDTH": 16}, {"JOINED": "-1, 3, 128"}],
+    ids=["a scale of groups", "a small image", "groups of other numbers"],
+)
+def test_other_normalizations_are_left_alone(tmp_path: Path, words: dict[str, object]) -> None:
+    model = read(NORM.replace("batch", "1"), tmp_path, **{"HEIGHT": 256, "WIDTH": 256, **words})
     assert normalize_by_channel(ov, model) == 0
 
 
@@ -85,7 +89,11 @@ def test_a_doubled_image_and_its_convolution_are_one_transposed_convolution(tmp_
     np.testing.assert_allclose(run(model, x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("words", [{"BY": 3}, {"PAD": 0}, {"HEIGHT": "high"}], ids=["three times", "no padding", "any size"])
+@pytest.mark.parametrize(
+    "words",
+    [{"BY": 3}, {"PAD": 0}, {"HEIGHT": "high"}, {"MODE": "align_corners"}],
+    ids=["three times", "no padding", "any size", "other pixels"],
+)
 def test_other_upsampling_is_left_alone(tmp_path: Path, words: dict[str, object]) -> None:
     model = read(UPSAMPLING, tmp_path, **{"HEIGHT": 5, "WIDTH": 7, "BY": 2, "PAD": 1, **words})
     assert join_upsampling(ov, model) == 0
