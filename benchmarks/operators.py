@@ -32,10 +32,14 @@ from costroute_rt.engines.machine.telemetry import without_openvino_telemetry
 GRAPHS = ("/guided_step", "/step", "/decode")
 """How the names of those that are measured end."""
 KINDS = {
-    "Convolution": "convolutions", "GroupConvolution": "convolutions", "Deconvolution": "convolutions", "FullyConnected": "matrix products",
-    "MatMul": "matrix products", "ScaledDotProductAttention": "matrix products", "MVN": "norms", "ReduceMean": "norms", "Tile": "norms",
-    "Reorder": "moves", "Transpose": "moves", "Subgraph": "element-wise", "Eltwise": "element-wise", "Interpolate": "upsampling",
-}  # fmt: skip
+    **dict.fromkeys(("Convolution", "GroupConvolution", "ConvolutionBackpropData"), "convolutions"),
+    **dict.fromkeys(("FullyConnected", "MatMul", "ScaledDotProductAttention"), "matrix products"),
+    **dict.fromkeys(("MVN", "ReduceMean", "Tile"), "norms"),
+    **dict.fromkeys(("Reorder", "Transpose"), "moves"),
+    **dict.fromkeys(("Subgraph", "Eltwise"), "element-wise"),
+    "Interpolate": "upsampling",
+}
+"""What OpenVINO's types of nodes are reported as."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 REPEATS, QUICK_REPEATS = 40, 2
 Times = dict[str, float]
