@@ -41,7 +41,7 @@ KINDS = {
 }
 """What OpenVINO's types of nodes are reported as."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-REPEATS, QUICK_REPEATS = 40, 2
+WARM_UP, REPEATS, QUICK_REPEATS = 3, 40, 2
 Times = dict[str, float]
 """Milliseconds of one run, by kind of operator."""
 
@@ -55,13 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> list[Outcome]:
     bundle, outcomes = Bundle.open(args.bundle or costroute_rt.shipped_bundle()), []
+    repeats = QUICK_REPEATS if args.quick else REPEATS
     graphs = {f"{name}/{graph}": path for name, each in bundle.components.items() for graph, path in each.graphs.items()}
     for name in (name for name in graphs if name.endswith(GRAPHS)):
         path = graphs[name]
         calls = {kind: defer_failure(partial(_open, bundle, path, args.precision, kind == "built")) for kind in ("exported", "built")}
-        runs = run_interleaved(calls, warm_up=3, repeats=QUICK_REPEATS if args.quick else REPEATS)
+        runs = run_interleaved(calls, warm_up=WARM_UP, repeats=repeats)
         for kind, times in runs.items():
-            scenario = Scenario(name=f"{name}, as {kind}", settings={"graph": path, "precision": args.precision}, repeats=REPEATS)
+            scenario = Scenario(
+                name=f"{name}, as {kind}", settings={"graph": path, "precision": args.precision}, warm_up=WARM_UP, repeats=repeats
+            )
             outcomes.append(run_scenario(scenario, partial(_summarise, times)))
     return outcomes
 

@@ -1,7 +1,7 @@
 """Doubling an image and a convolution of 3x3 behind it, as one transposed convolution.
 
 Of the nine pixels that such a convolution reads, most are copies of each other: four sums of its weights per output pixel do the same with
-less than half of the products, and without the doubled image. Decoders spend a quarter of their products there.
+less than half of the products, and without the doubled image.
 """
 
 from __future__ import annotations
