@@ -207,9 +207,10 @@ class Generation:
         if self._engines.lease.is_limited:  # it may have left while another request ran
             run.use(self._engines.get(plan.step.engine), None if plan.plain_step is None else self._engines.get(plan.plain_step.engine))
         began_s = self._resources.clock()
-        with self._device.reserving(self.ticket):
-            run.replan()
-            self._note_run_left(run, guard)
+        if guard.pace.has_deadline:
+            with self._device.reserving(self.ticket):
+                run.replan()
+                self._note_run_left(run, guard)
         ms = run.advance()
         self.watch.rows_ms.append(ms)
         self._engines.note_run(self._last_step(plan, run), ms)

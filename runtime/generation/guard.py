@@ -27,16 +27,19 @@ class Pace:
         spread: distance from an expected time to its 95th percentile, as a share of it.
         """
         self._clock, self._usual_ms, self._finish_at_s, self._spread = clock, row_ms, finish_at_s, spread
-        self._recent = deque([row_ms] * 3, maxlen=3)  # their median is used: one slow call does not predict the next
+        self._recent = deque([row_ms] * 3, maxlen=3)
+        self.row_ms = row_ms
+        """Expected time of the next row: the median of the last ones, as one slow call does not predict the next."""
 
     def observe(self, row_ms: float, share: float = 1.0) -> None:
         """Add the time of one more row."""
         self._recent.append(row_ms / share)
+        self.row_ms = sorted(self._recent)[1]
 
     @property
-    def row_ms(self) -> float:
-        """Expected time of the next row."""
-        return sorted(self._recent)[1]
+    def has_deadline(self) -> bool:
+        """Whether the run can be late."""
+        return self._finish_at_s is not None
 
     @property
     def is_fast(self) -> bool:

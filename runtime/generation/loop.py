@@ -94,13 +94,10 @@ class Run:
         """The predicted clean latent, in the shape of the latent."""
         self._carried: Value = self._zeros
         self.done, self._index, self._ended = 0, 0, clock()
+        self.left = len(table)
+        """Rows still to run, as planned now."""
         self._rows = dict[bool, list[Value]]()
         """The table's rows on the device, for the guided denoiser and for the plain one."""
-
-    @property
-    def left(self) -> int:
-        """Rows still to run, as planned now."""
-        return len(self._table) - self._index
 
     @property
     def work_left(self) -> float:
@@ -122,13 +119,13 @@ class Run:
         before, self._ended = self._ended, self._clock()
         if self._guard is not None:
             self._guard.pace.observe((self._ended - before) * 1000, self._share(self._index))  # the caller's time between rows included
-        self._index, self.done = self._index + 1, self.done + 1
+        self._index, self.done, self.left = self._index + 1, self.done + 1, self.left - 1
         return (ended - started) * 1000
 
     def replan(self) -> None:
-        """Change the rest of the table to the rows that the guard chooses, if there is a guard; called before each row."""
+        """Change the rest of the table to the rows that the guard chooses, if there is a deadline; called before each row."""
         guard, left = self._guard, self.left
-        if guard is None:
+        if guard is None or not guard.pace.has_deadline:
             return
         rows = guard.choose(self.done, left, share=self.work_left / left, count=self._count_rows)
         if rows < left:
@@ -137,7 +134,7 @@ class Run:
             self._table = refine(self._config, self._table, self._index, guard.way.table)
         else:
             return
-        self._index = 0
+        self._index, self.left = 0, len(self._table)
         self._rows.clear()
 
     def _count_rows(self, finer: StepTable) -> int:
