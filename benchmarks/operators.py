@@ -22,8 +22,7 @@ import costroute_rt
 from benchmarks.report import make_parser, run_benchmark
 from benchmarks.scenario import Figure, Measurement, Outcome, Scenario, defer_failure, median_figure, run_interleaved, run_scenario
 from costroute_rt import Bundle
-from costroute_rt.engines.backends.openvino.group_norm import normalize_by_channel
-from costroute_rt.engines.backends.openvino.upsampling import join_upsampling
+from costroute_rt.engines.backends.openvino.backend import speed_up_on_cpu
 from costroute_rt.engines.backends.openvino.weight import keep_weights_packed
 from costroute_rt.engines.building.example import example_feeds
 from costroute_rt.engines.machine.device import default_threads
@@ -90,8 +89,7 @@ def _open(bundle: Bundle, path: str, precision: str, is_changed: bool) -> Any:
     model.reshape({name: list(array.shape) for name, array in feeds.items()})
     keep_weights_packed(model)
     if is_changed:
-        normalize_by_channel(openvino, model)
-        join_upsampling(openvino, model)
+        speed_up_on_cpu(openvino, model)
     settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
     settings |= {"INFERENCE_NUM_THREADS": default_threads(), "ENABLE_CPU_PINNING": False}
     request = core.compile_model(model, "CPU", settings).create_infer_request()

@@ -107,8 +107,7 @@ class OpenVinoBackend:
                 model.reshape({name: [_dimension(axis) for axis in each.shape] for name, each in interface.inputs.items()})
             keep_weights_packed(model)
             if name == "CPU":
-                normalize_by_channel(self._ov, model)
-                join_upsampling(self._ov, model)
+                speed_up_on_cpu(self._ov, model)
             split = None if spec.precision == "float32" else split_angles(self._ov, model)
             angles, rest = split or (None, model)
             blob = run_polled(
@@ -181,6 +180,12 @@ class OpenVinoBackend:
             return common
         # A thread that is bound to a core waits for it while another program has it.
         return {**common, "INFERENCE_NUM_THREADS": spec.thread_count(), "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+
+
+def speed_up_on_cpu(ov: ModuleType, model: Any) -> None:
+    """Replace operators that take OpenVINO long on a CPU by others with the same result; ov: the module."""
+    normalize_by_channel(ov, model)
+    join_upsampling(ov, model)
 
 
 def _import_openvino() -> ModuleType:
