@@ -4,8 +4,9 @@ In addition to the flow loss on drawn scenes, the denoiser starts from new noise
 The latent scorer's loss on the clean latents predicted there measures how much of the caption is missing (as in ReFL, Xu et al. 2023). The
 gradient goes through that one step, with its guidance.
 
-After this training some requested things appear twice, such as two castles or three balloons. The weights that are kept are therefore an
-interpolation between those before and after (as in WiSE-FT, Wortsman et al. 2022): they show as much of a caption, with fewer duplicates.
+The judge sees neither blur nor doubles: while it takes part, images lose their clean edges, and some requested things appear twice. In the
+second part of the time the denoiser therefore learns from drawn scenes alone. That makes images cleaner than before the refinement, and
+they keep much of what the judge taught, above all to leave out what a caption excludes.
 """
 
 import random
@@ -32,8 +33,8 @@ FIRST_JUDGED = 2
 """Earliest step whose predicted clean latents are good enough to be judged."""
 JUDGE_SHARE = 0.3
 """Weight of the judge's loss relative to the flow loss."""
-INTERPOLATION = 0.6
-"""Interpolation between the weights before refinement (0) and after it (1)."""
+JUDGED_TIME = 0.6
+"""Share of the time in which the judge takes part."""
 
 
 def refine_base(
@@ -45,25 +46,25 @@ def refine_base(
     path: Path,
     minutes: float,
 ) -> None:
-    """Refines the trained base denoiser `unet`; leaves the interpolated weights in it."""
-    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    """Refines the trained base denoiser `unet`; leaves averaged weights in it."""
     unet.set_attn_processor(AttnProcessor())
     run = Run(unet, path, minutes, RATE / 4, PLAIN, flat=0.3)
     device, rng = next(unet.parameters()).device, random.Random(f"refine-{run.steps}")
     with torch.no_grad():
         empty = text(tokenize(tokenizer, [""]).to(device)).last_hidden_state
-    for _ in run:
+    for done in run:
         x, masks, scenes = data.sample(DRAWN, rng, device)
         texts, _ = make_captions(scenes, rng, DROP_CAPTION, VAGUE)
-        judged = [draw_judged(rng.random() >= LONG_SHARE, rng) for _ in range(JUDGED)]
+        judged = [draw_judged(rng.random() >= LONG_SHARE, rng) for _ in range(JUDGED if done < JUDGED_TIME else 0)]
         with torch.no_grad():
             states = text(tokenize(tokenizer, texts + [each for each, _ in judged]).to(device)).last_hidden_state
-        noise, steps = torch.randn(JUDGED, *x.shape[1:], device=device), rng.randrange(FIRST_JUDGED, TEACHER_STEPS)
-        clean = predicted_clean(unet, states[DRAWN:], empty, noise, steps)
-        judge_loss = judge.loss(clean, stated_targets([expected for _, expected in judged]).to(device))
-        run.step(flow_loss(unet, x, masks, states[:DRAWN]) + JUDGE_SHARE * judge_loss)
-    after = run.average.state_dict()
-    unet.load_state_dict({name: torch.lerp(value, after[name], INTERPOLATION) for name, value in before.items()})
+        loss = flow_loss(unet, x, masks, states[:DRAWN])
+        if judged:
+            noise, steps = torch.randn(JUDGED, *x.shape[1:], device=device), rng.randrange(FIRST_JUDGED, TEACHER_STEPS)
+            clean = predicted_clean(unet, states[DRAWN:], empty, noise, steps)
+            loss = loss + JUDGE_SHARE * judge.loss(clean, stated_targets([expected for _, expected in judged]).to(device))
+        run.step(loss)
+    unet.load_state_dict(run.average.state_dict())
 
 
 def predicted_clean(unet: UNet2DConditionModel, states: Tensor, empty: Tensor, noise: Tensor, steps: int) -> Tensor:

@@ -19,7 +19,7 @@ from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targ
 from costroute_rt.export.postcard.networks import TEXT_LAYERS, make_denoiser, make_scheduler, make_text_encoder  # noqa: E402
 from costroute_rt.export.postcard.optimizer import Optimizer  # noqa: E402
 from costroute_rt.export.postcard.pairs import GUIDANCES, TEACHER_STEPS, Teacher, shard_captions  # noqa: E402
-from costroute_rt.export.postcard.refine import INTERPOLATION, predicted_clean, refine_base  # noqa: E402
+from costroute_rt.export.postcard.refine import JUDGED_TIME, predicted_clean, refine_base  # noqa: E402
 from costroute_rt.export.postcard.scene import ATTRIBUTES, sample_scene  # noqa: E402
 from costroute_rt.export.postcard.text import BATCH, SORTED, deepen, draw_batches, tokenize, train_tokenizer  # noqa: E402
 from costroute_rt.export.postcard.tiny_decoder import TinyDecoder  # noqa: E402
@@ -167,7 +167,8 @@ def test_predicted_clean_latents_have_the_gradient_of_the_last_step_only(steps: 
 
 
 @pytest.mark.filterwarnings("ignore:.*copy keyword:DeprecationWarning")
-def test_the_refined_weights_are_interpolated_between_those_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_judge", [True, False])
+def test_the_judge_takes_part_in_the_first_part_of_the_refinement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_judge: bool) -> None:
     monkeypatch.setattr(refine, "DRAWN", 2)
     monkeypatch.setattr(refine, "JUDGED", 2)
     torch.manual_seed(0)
@@ -181,11 +182,12 @@ def test_the_refined_weights_are_interpolated_between_those_before_and_after(tmp
         return learn(latents, wanted)
 
     monkeypatch.setattr(judge, "loss", watched)
-    start, path = copy.deepcopy(unet.state_dict()), tmp_path / "refined.pt"
-    interrupted = Run(copy.deepcopy(unet), path, 1, 1e-3, refine.PLAIN)
+    start, path, minutes = copy.deepcopy(unet.state_dict()), tmp_path / "refined.pt", 1e-3
+    interrupted = Run(copy.deepcopy(unet), path, minutes, 1e-3, refine.PLAIN)
     with torch.no_grad():
         torch._foreach_add_(list(interrupted.average.parameters()), 1.0)
         torch._foreach_add_(list(interrupted.model.parameters()), 0.01)
+    interrupted.elapsed = 60 * minutes * (JUDGED_TIME + (-0.01 if has_judge else 0.01))
     interrupted.save()
     before, seen = torch.load(path, weights_only=True)["model"], []
 
@@ -194,14 +196,14 @@ def test_the_refined_weights_are_interpolated_between_those_before_and_after(tmp
             masks = torch.zeros(count, 16, 16, dtype=torch.uint8)
             return torch.randn(count, 16, 16, 16), masks, [sample_scene(rng) for _ in range(count)]
 
-    refine_base(unet, text, tokenizer, judge, Drawn(), path, minutes=1e-5)
+    refine_base(unet, text, tokenizer, judge, Drawn(), path, minutes)
     saved = torch.load(path, weights_only=True)
     assert saved["steps"] == 1
-    assert seen == [((2, 16, 16, 16), True, True)]
+    assert seen == [((2, 16, 16, 16), True, True)] * has_judge
     assert any(not torch.equal(value, before[name]) for name, value in saved["model"].items())
     for name, kept in unet.state_dict().items():
         assert (saved["average"][name] - start[name]).mean() == pytest.approx(1, abs=1e-3)
-        torch.testing.assert_close(kept, torch.lerp(start[name], saved["average"][name], INTERPOLATION))
+        torch.testing.assert_close(kept, saved["average"][name])
 
 
 def test_a_recipe_starts_with_the_networks_of_a_bundle(tmp_path: Path) -> None:
