@@ -21,11 +21,10 @@ from costroute_rt.engines.bundle.pool import Pool
 from costroute_rt.export.checkpoint.checkpoint import export_bundle
 from costroute_rt.export.checkpoint.recipe import BundleRecipe
 from costroute_rt.export.router.extending import extend_pool
-from costroute_rt.export.router.grid import ALL_ESTIMATORS
 from costroute_rt.export.router.job import Source, fit_bundle
 
 logger = logging.getLogger(__name__)
-GUIDANCE = 3.0
+GUIDANCE = 5.0
 STEPS = {"turbo": (1, 2, 3, 4), "base": (4, 6, 8, 16)}
 """Numbers of steps per denoiser; turbo runs without guidance, because it was distilled from guided steps."""
 DECODERS = {"vae": "", "tiny": "-tiny"}
@@ -86,7 +85,7 @@ def main() -> None:
         new, former = (Pool.of_bundle(Bundle.open(path)) for path in (args.out, args.extend))
         extend_pool(new, former, source, args.out, force=True, say=logger.info)
     elif args.labels:
-        fit_bundle(Bundle.open(args.out), source, args.out, estimators=ALL_ESTIMATORS, force=True, say=logger.info)
+        fit_bundle(Bundle.open(args.out), source, args.out, force=True, say=logger.info)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
+from costroute_rt.export.postcard.bundle import GUIDANCE
 from costroute_rt.export.postcard.caption import caption
 from costroute_rt.export.postcard.dataset import SHARD, shards
 from costroute_rt.export.postcard.denoiser import velocity
@@ -25,7 +26,7 @@ from costroute_rt.export.postcard.scorer import Scorer, score
 from costroute_rt.export.postcard.text import excludes, tokenize
 
 logger = logging.getLogger(__name__)
-GUIDANCES = (3.0, 4.5, 6.0)
+GUIDANCES = (GUIDANCE, 1.5 * GUIDANCE, 2 * GUIDANCE)
 """Guidance scales of the teacher: the family's own, also used in refinement; then those for latents that were not approved."""
 TEACHER_STEPS = 8
 SHORT = 4
