@@ -1,6 +1,7 @@
 """The parts of training: optimizer, resumed runs, tokenizer, pairs, critic, latent scorer and refinement."""
 
 import copy
+import itertools
 import json
 import logging
 import random
@@ -13,7 +14,7 @@ torch = pytest.importorskip("torch", reason="training runs on torch, which is mi
 pytest.importorskip("diffusers", reason="training uses the models of diffusers, which is missing: pip install costroute-rt[export]")
 
 from costroute_rt import shipped_bundle  # noqa: E402
-from costroute_rt.export.postcard import refine  # noqa: E402
+from costroute_rt.export.postcard import refine, training  # noqa: E402
 from costroute_rt.export.postcard.critic import Critic  # noqa: E402
 from costroute_rt.export.postcard.latent_scorer import LatentScorer, stated_targets  # noqa: E402
 from costroute_rt.export.postcard.networks import TEXT_LAYERS, make_denoiser, make_scheduler, make_text_encoder  # noqa: E402
@@ -166,9 +167,16 @@ def test_predicted_clean_latents_have_the_gradient_of_the_last_step_only(steps: 
     assert slope.item() == pytest.approx(-float(scheduler.sigmas[steps]) * guided, abs=1e-4)
 
 
+def let_a_step_take_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock of a training run, however busy the machine is."""
+    seconds = itertools.count()
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+
+
 @pytest.mark.filterwarnings("ignore:.*copy keyword:DeprecationWarning")
 @pytest.mark.parametrize("has_judge", [True, False])
 def test_the_judge_takes_part_in_the_first_part_of_the_refinement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_judge: bool) -> None:
+    let_a_step_take_one_second(monkeypatch)
     monkeypatch.setattr(refine, "DRAWN", 2)
     monkeypatch.setattr(refine, "JUDGED", 2)
     torch.manual_seed(0)
@@ -237,7 +245,8 @@ def test_a_deeper_text_encoder_first_says_what_the_other_one_says() -> None:
     torch.testing.assert_close(deep(tokens).last_hidden_state, shallow(tokens).last_hidden_state)
 
 
-def test_a_text_encoder_learns_on_and_keeps_what_denoisers_understand(tmp_path: Path) -> None:
+def test_a_text_encoder_learns_on_and_keeps_what_denoisers_understand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_a_step_take_one_second(monkeypatch)
     recipe = Recipe(tmp_path, Plan(text=0.1), torch.device("cpu"), shipped_bundle())
     recipe.text()
     learned, before = recipe.text_encoder("text"), recipe.text_encoder(START)
