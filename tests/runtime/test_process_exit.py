@@ -13,8 +13,8 @@ from costroute_rt import Runtime
 pytest.importorskip("onnxruntime", reason="engines are built and run by ONNX Runtime: pip install costroute-rt[cpu]")
 
 START = """
-import sys, threading, time
-from costroute_rt import Runtime
+import contextlib, sys, threading, time
+from costroute_rt import Runtime, StateError
 runtime = Runtime.open(sys.argv[1], home=sys.argv[2], threads=2)
 started = threading.Event()
 def draw():
@@ -42,7 +42,10 @@ threading.Thread(target=open_another, daemon=True).start()
 started.wait(60)
 """,
     "closed in a thread": """
-threading.Thread(target=draw, daemon=True).start()
+def draw_until_closed():  # a traceback of its own would be written while the interpreter ends, which aborts the program
+    with contextlib.suppress(StateError):
+        draw()
+threading.Thread(target=draw_until_closed, daemon=True).start()
 started.wait(60)
 threading.Thread(target=runtime.close).start()
 """,
@@ -68,5 +71,4 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
 def test_a_program_ends_cleanly_while_images_are_made(ending: str, home: Path, tiny_bundle: Path) -> None:
     command = [sys.executable, "-c", START + ending, str(tiny_bundle), str(home)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    errors = [] if ending == ENDINGS["closed in a thread"] else run.stderr.splitlines()  # there the thread reports that it was closed
-    assert (run.returncode, errors) == (0, [])
+    assert (run.returncode, run.stderr.splitlines()) == (0, [])
