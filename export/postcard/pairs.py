@@ -16,7 +16,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from costroute_rt.export.postcard.bundle import GUIDANCE
 from costroute_rt.export.postcard.caption import caption
 from costroute_rt.export.postcard.dataset import SHARD, shards
 from costroute_rt.export.postcard.denoiser import velocity
@@ -26,8 +25,8 @@ from costroute_rt.export.postcard.scorer import Scorer, score
 from costroute_rt.export.postcard.text import excludes, tokenize
 
 logger = logging.getLogger(__name__)
-GUIDANCES = (GUIDANCE, 1.5 * GUIDANCE, 2 * GUIDANCE)
-"""Guidance scales of the teacher: the family's own, also used in refinement; then those for latents that were not approved."""
+GUIDANCES = (3.0, 4.5, 6.0)
+"""Guidance scales of the teacher: the first one, also used in refinement; then those for latents that were not approved."""
 TEACHER_STEPS = 8
 SHORT = 4
 """Largest number of attributes that a short caption states."""

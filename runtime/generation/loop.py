@@ -123,9 +123,9 @@ class Run:
         return (ended - started) * 1000
 
     def replan(self) -> None:
-        """Change the rest of the table to the rows that the guard chooses, if there is a deadline; called before each row."""
+        """Change the rest of the table to the rows that the guard chooses, if there is a guard; called before each row."""
         guard, left = self._guard, self.left
-        if guard is None or not guard.pace.has_deadline:
+        if guard is None:
             return
         rows = guard.choose(self.done, left, share=self.work_left / left, count=self._count_rows)
         if rows < left:
